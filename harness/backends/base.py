@@ -1,0 +1,100 @@
+"""What a backend is: it builds engines and loads them into sessions that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.settings import Settings
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeRange:
+    """The shapes one network input may take."""
+
+    minimum: Shape
+    """The smallest shape the engine accepts."""
+    optimum: Shape
+    """The shape the engine is tuned for."""
+    maximum: Shape
+    """The largest shape the engine accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """Everything a backend needs to build one engine."""
+
+    onnx: Path
+    """The typed graph: its dtypes are the precision (networks are strongly typed)."""
+    precision: str
+    """``fp32``, ``tf32``, ``fp16``, ``bf16`` or the name of a plan; of these a backend reads only ``tf32``."""
+    tf32: bool
+    """Allow TF32 in what the graph types as FP32."""
+    shapes: Mapping[str, ShapeRange]
+    """By input name; an input of fixed shape has its three shapes equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What is known of an engine once it is built."""
+
+    layers: int | None = None
+    """Layers (kernels) in the engine, where the backend tells."""
+    notes: tuple[str, ...] = ()
+    """Warnings worth showing beside the result."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Build options as they took effect."""
+
+
+class Session(Protocol):
+    """A loaded engine. Use it as a context manager; leaving frees its memory."""
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
+
+        Raises EngineFailed when the engine raises, EngineRefused when it cannot take these shapes.
+        """
+
+    def close(self) -> None:
+        """Free the engine; a closed session does not run again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class Backend(Protocol):
+    """Builds engines and loads them."""
+
+    name: str
+    """As typed after ``-b``."""
+    precisions: tuple[str, ...]
+    """The plain precisions it can honour; a plan counts by the dtype it lowers to."""
+
+    def unavailable(self) -> str | None:
+        """Return why nothing can be built here (a package that is missing), or None."""
+
+    def cannot_run(self) -> str | None:
+        """Return why a built engine cannot be run here (no GPU), or None."""
+
+    def version(self) -> str:
+        """Return the version, as it enters cache keys and provenance."""
+
+    def cache_key(self) -> Mapping[str, str]:
+        """Return what else makes an engine of this backend this machine's own: version, GPU architecture."""
+
+    def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
+        """Write the engine file. Raises EngineRefused with the op and node named where the backend tells."""
+
+    def load(self, engine: Path) -> Session:
+        """Load a verified engine file. Raises EngineRefused when the file cannot be loaded here."""

@@ -1,0 +1,43 @@
+"""Every error a user can meet, in one tree.
+
+    ParityError            the base: its text is one sentence that names what, where and what to do
+     +- UsageError         the request itself is wrong (exit status 2)
+     +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
+     |   +- EngineRefused  a backend would not build or load this graph
+     +- EngineFailed       an engine was built but misbehaves: it crashes, or its outputs are not the declared ones
+
+Anything else that escapes is a bug in the harness.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ParityError(Exception):
+    """The base of every error that carries a sentence for the user."""
+
+
+class UsageError(ParityError):
+    """The request is wrong: an unknown name, a file that is not there, a plan that matches nothing."""
+
+
+class NotJudged(ParityError):
+    """No verdict can be given: no GPU, no weights, inputs that hold NaN, a subject that is not repeatable."""
+
+
+class EngineRefused(NotJudged):
+    """A backend would not build or load the graph; the text names the op and the node where it can."""
+
+
+class EngineFailed(ParityError):
+    """An engine was built and does not do its job: it raised, or its outputs are not the declared ones."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that is not known, with the nearest known names first."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    return UsageError(f"unknown {kind} {name!r}; {hint}")

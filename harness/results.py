@@ -1,0 +1,169 @@
+"""What a run found, as data: one Result per subject, case and target. docs/json.md documents the JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from harness.compare import ErrorStats
+
+SCHEMA = "parity/1"
+Verdict = Literal["pass", "fail", "not_judged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputResult:
+    """One network output."""
+
+    name: str
+    """Its declared name."""
+    verdict: Verdict
+    reason: str
+    """One sentence: what was found and what was allowed."""
+    stats: ErrorStats | None = None
+    """The engine against the reference; None when they could not be compared."""
+    floor: ErrorStats | None = None
+    """PyTorch in the same precision against the same reference; None when it could not be had."""
+    allowed: dict[str, float] = field(default_factory=dict)
+    """The limits that were applied, by figure name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        figures = self.stats.to_json() if self.stats else {}
+        return {
+            **figures,
+            "name": self.name,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "floor": self.floor.to_json() if self.floor else None,
+            "allowed": self.allowed,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricResult:
+    """One task metric of a suite, such as the similarity of sentence pairs."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    actual: float
+    """The metric of the engine's outputs."""
+    expected: float
+    """The metric of the reference's outputs."""
+    allowed: float
+    """The largest difference that passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """The engine a verdict is about."""
+
+    sha256: str
+    path: str
+    cached: bool
+    """True when it was built by an earlier run."""
+    build_s: float
+    """Seconds the build took, whenever it was."""
+    bytes: int
+    layers: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the figures come from."""
+
+    weights: str
+    """``trained``, ``random`` or ``file``."""
+    weights_source: str
+    weights_sha256: str
+    inputs: str
+    """``real`` or ``random``."""
+    inputs_sha256: str
+    program_sha256: str
+    commit: str
+    """The commit of the suite's repository, with ``+changes`` when its tree is not clean; empty outside git."""
+    reference: str
+    """``computed`` or ``stored``, in which dtype and on which device."""
+    device: str
+    """Where the engine ran: a GPU's name, or ``CPU``."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The precision plan: dtype, patterns kept in FP32, number of values in each dtype."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The verdict on one subject, case and target."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    verdict: Verdict
+    reason: str
+    engine: EngineInfo | None = None
+    provenance: Provenance | None = None
+    outputs: tuple[OutputResult, ...] = ()
+    metrics: tuple[MetricResult, ...] = ()
+    repeatable: bool | None = None
+    """Whether two runs of the engine gave the same bits; None when it did not run."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures: emulation, saturated constants, a rebuilt engine."""
+    next_step: str = ""
+    """What to type next, where there is something."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Where the time of this verdict went, in seconds."""
+
+    @property
+    def target(self) -> str:
+        """``rtx-fp16``, as in test ids."""
+        return f"{self.backend}-{self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["outputs"] = [output.to_json() for output in self.outputs]
+        data["metrics"] = [dataclasses.asdict(metric) for metric in self.metrics]
+        data["engine"] = dataclasses.asdict(self.engine) if self.engine else None
+        data["provenance"] = dataclasses.asdict(self.provenance) if self.provenance else None
+        plain: dict[str, Any] = _plain(data)
+        return plain
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return fail if anything failed, else not_judged if anything was not judged or nothing was there, else pass."""
+    seen = set(verdicts)
+    if "fail" in seen:
+        return "fail"
+    return "pass" if seen == {"pass"} else "not_judged"
+
+
+def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
+    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
+    if any(result.verdict == "fail" for result in results):
+        return 1
+    if any(not is_judged(results, backend) for backend in require):
+        return 3
+    return 0 if any(result.verdict == "pass" for result in results) else 3
+
+
+def is_judged(results: Sequence[Result], backend: str) -> bool:
+    """Return whether every result of a backend carries a verdict, and there is at least one."""
+    verdicts = [result.verdict for result in results if result.backend == backend]
+    return bool(verdicts) and "not_judged" not in verdicts
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON data: tuples as lists, NaN and infinities as None (JSON has neither)."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

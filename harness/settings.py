@@ -1,0 +1,38 @@
+"""What a run was asked for: folders, switches and the function that says what is happening."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def print_progress(message: str) -> None:
+    """Print one line of progress to standard error, so that standard output stays the result."""
+    print(f"parity: {message}", file=sys.stderr, flush=True)
+
+
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Built once, by the command line or by the pytest plugin."""
+
+    engines: Path = field(default_factory=lambda: _folder("PARITY_ENGINES", "engines"))
+    """The engine cache (``PARITY_ENGINES``)."""
+    references: Path = field(default_factory=lambda: _folder("PARITY_REFERENCES", "reference_outputs"))
+    """Stored references (``PARITY_REFERENCES``)."""
+    engine_cache: bool = True
+    """Use engines built earlier; False builds every engine afresh."""
+    engine_cache_bytes: int = 20 * 2**30
+    """The cache is cut back to this size, least recently used first."""
+    update_references: bool = False
+    """Write stored references instead of holding the run against them."""
+    device: str | None = None
+    """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
+    progress: Callable[[str], None] = print_progress
+    """Called with one short line whenever a long step starts or ends."""

@@ -1,0 +1,85 @@
+"""What a suite declares: a subject, its cases and its targets. Plain data; nothing here runs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.tolerance import Tolerance
+
+Weights = Literal["trained", "random", "file"]
+InputsKind = Literal["real", "random"]
+PLAIN_PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One backend in one precision."""
+
+    backend: str
+    """``trt``, ``rtx``, ``ort-cpu``, ``ort-cuda`` or ``torch``."""
+    precision: str
+    """``fp32``, ``tf32``, ``fp16``, ``bf16`` or the path of a plan file."""
+
+    @property
+    def precision_name(self) -> str:
+        """The precision as ids and tables show it: a plan file by its stem."""
+        return self.precision if self.precision in PLAIN_PRECISIONS else Path(self.precision).stem
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.precision_name}"
+
+
+def targets(*backends: str, precisions: tuple[str, ...]) -> tuple[Target, ...]:
+    """Return every backend in every precision."""
+    return tuple(Target(backend, precision) for backend in backends for precision in precisions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model under test."""
+
+    name: str
+    """As typed after ``parity verify``."""
+    build: Callable[[], torch.nn.Module] | None = None
+    """Return the PyTorch module, FP32, in eval mode; called once. None for an ONNX file."""
+    cases: Mapping[str, Callable[[], dict[str, torch.Tensor]]]
+    """Inputs by case name; each call returns the keyword arguments of ``forward``, always the same ones."""
+    targets: tuple[Target, ...]
+    """What is verified when nobody asks for less."""
+    weights: Weights
+    """Where the weights come from; shown with every figure."""
+    weights_source: str = ""
+    """In words, with a version: the package, checkpoint or seed."""
+    inputs: InputsKind = "random"
+    """Whether the inputs are real data; shown with every figure."""
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Dynamic dimensions: input name -> {dimension: symbol}."""
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Smallest and largest size of every symbol in ``dynamic``."""
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    """Explicit limits by precision or by output name; each says why."""
+    onnx: Path | None = None
+    """The ONNX file, where the subject is one."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Extra keyword arguments for ``torch.onnx.export``."""
+
+    def __post_init__(self) -> None:
+        if (self.build is None) == (self.onnx is None):
+            raise UsageError(f"subject {self.name!r} needs either build= (PyTorch) or onnx= (a file), and only one")
+        if not self.cases:
+            raise UsageError(f"subject {self.name!r} has no cases; give cases={{'name': function_returning_inputs}}")
+        if not self.targets:
+            raise UsageError(f"subject {self.name!r} has no targets; give targets=targets('rtx', precisions=('fp16',))")
+        symbols = {symbol for dims in self.dynamic.values() for symbol in dims.values()}
+        if missing := sorted(symbols - set(self.ranges)):
+            raise UsageError(
+                f"subject {self.name!r}: no range for dynamic dimension {', '.join(missing)}; add it to ranges="
+            )

@@ -1,0 +1,50 @@
+"""The value table: every tensor of a graph, by the one name it has from PyTorch to the kernel.
+
+ONNX tools wipe the exporter's metadata, so the table is taken once, at export, and kept beside the graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA = "parity-values/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """One intermediate tensor."""
+
+    name: str
+    """Its name in the ONNX graph; for a PyTorch subject also the FX node's name, unless it is a helper."""
+    origin: str
+    """The FX node it belongs to; differs from ``name`` for helpers such as a MatMul before its bias is added."""
+    op: str
+    """The operator: ``aten.linear.default``, or ``onnx.MatMul`` for a value that only ONNX has."""
+    module: str = ""
+    """Dotted path of the PyTorch module that makes it, with ``#2`` for the second call; empty at the root."""
+    source: str = ""
+    """``file:line`` of the Python code that makes it, where it is known."""
+    dtype: str = ""
+    """``float32``, ``int64``, ...; empty where shape inference does not know."""
+    shape: tuple[int | str, ...] | None = None
+    """Dimensions; a dynamic one by its symbol; None where it is not known."""
+
+
+Values = Mapping[str, Value]
+
+
+def save_values(values: Values, path: Path) -> None:
+    """Write the table as JSON."""
+    rows = [dataclasses.asdict(value) for value in values.values()]
+    path.write_text(json.dumps({"schema": SCHEMA, "values": rows}, indent=1), encoding="utf-8")
+
+
+def load_values(path: Path) -> dict[str, Value]:
+    """Read a table written by :func:`save_values`."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["values"]
+    values = [Value(**{**row, "shape": None if row["shape"] is None else tuple(row["shape"])}) for row in rows]
+    return {value.name: value for value in values}
