@@ -1,0 +1,381 @@
+"""ONNX Runtime on the CPU (``ort-cpu``) and on CUDA (``ort-cuda``), with the optimisations its users get by default.
+
+An engine here is one file that needs nothing beside it, so that one checksum covers it: a line of JSON (sizes, the
+TF32 switch), the ONNX model, and its external weights where it has any. ONNX Runtime optimises it when it is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import math
+import mmap
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from harness.backends.base import BuildReport, BuildRequest
+from harness.errors import EngineFailed, EngineRefused, NotJudged
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from harness.settings import Settings
+
+MAGIC = b"parity-onnxruntime/1\n"
+WEIGHTS = "weights"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
+# TensorProto.DataType: name in ``tensor(...)``, number, name in torch.
+_DTYPES = (
+    ("float", 1, "float32"),
+    ("uint8", 2, "uint8"),
+    ("int8", 3, "int8"),
+    ("int16", 5, "int16"),
+    ("int32", 6, "int32"),
+    ("int64", 7, "int64"),
+    ("bool", 9, "bool"),
+    ("float16", 10, "float16"),
+    ("double", 11, "float64"),
+    ("bfloat16", 16, "bfloat16"),
+    ("float8e4m3fn", 17, "float8_e4m3fn"),
+)
+
+
+class OnnxRuntimeBackend:
+    """Runs the typed graph in ONNX Runtime with one execution provider."""
+
+    def __init__(self, name: str, *, device: str) -> None:
+        self.name = name
+        self.precisions: tuple[str, ...] = (
+            ("fp32", "fp16", "bf16") if device == "cpu" else ("fp32", "tf32", "fp16", "bf16")
+        )
+        self._device = device
+
+    def unavailable(self) -> str | None:
+        """Return why nothing can be built here, or None."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return f"onnxruntime cannot be imported: {error}; install it with: pip install onnxruntime"
+        wanted = PROVIDERS[self._device]
+        if wanted not in onnxruntime.get_available_providers():
+            return (
+                f"onnxruntime {onnxruntime.__version__} has no {wanted}; install it with: pip install onnxruntime-gpu"
+            )
+        return None
+
+    def cannot_run(self) -> str | None:
+        """Return why a built engine cannot be run here, or None."""
+        from harness.backends.tensorrt import no_gpu
+
+        return no_gpu() if self._device == "cuda" else None
+
+    def version(self) -> str:
+        """Return the version of ONNX Runtime."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def cache_key(self) -> dict[str, str]:
+        """Return the version and the device."""
+        from harness.backends.tensorrt import gpu_name
+
+        device = (gpu_name() or "no GPU") if self._device == "cuda" else "CPU"
+        return {"version": self.version(), "device": device}
+
+    def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
+        """Write the engine file, and load it once where it can run, so that a refusal comes here.
+
+        Raises EngineRefused with the op and node named, NotJudged when the disk is full.
+        """
+        try:
+            _pack(request, engine)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NotJudged(f"the engine cannot be written to {engine}: {error.strerror}") from error
+        if self.cannot_run() is None:
+            self.load(engine).close()
+        notes = (FP16_NOTE,) if self._device == "cpu" and _holds_float16(request.onnx) else ()
+        options = {"provider": PROVIDERS[self._device], "graph_optimization_level": "ORT_ENABLE_ALL"}
+        return BuildReport(
+            notes=notes, options=options | ({"use_tf32": request.tf32} if self._device == "cuda" else {})
+        )
+
+    def load(self, engine: Path) -> OnnxRuntimeSession:
+        """Load an engine file. Raises EngineRefused when ONNX Runtime does not take it."""
+        if reason := self.unavailable() or self.cannot_run():
+            raise NotJudged(f"{self.name} cannot run {engine.name}: {reason}")
+        return OnnxRuntimeSession(engine, name=self.name, device=self._device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Port:
+    """One input or output of the model."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int | str | None, ...]
+    """A dynamic dimension is a symbol or None."""
+
+
+class OnnxRuntimeSession:
+    """A loaded model; tensors go in and out through raw memory, which carries BF16 too."""
+
+    def __init__(self, file: Path, *, name: str, device: str) -> None:
+        import torch
+
+        self._name, self._file = name, file.name
+        index = torch.cuda.current_device() if device == "cuda" else 0
+        self._device = torch.device(device, index) if device == "cuda" else torch.device("cpu")
+        self._session: Any = _open(file, name, device, index)
+        self._inputs = tuple(_port(node, name) for node in self._session.get_inputs())
+        self._outputs = tuple(_port(node, name) for node in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run once and return fresh tensors by output name, complete when this returns.
+
+        Raises EngineRefused for inputs that the model does not take, EngineFailed when it raises.
+        """
+        import torch
+
+        if self._session is None:
+            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+        _check_inputs(self._inputs, inputs, self._name)
+        held = {name: tensor.detach().to(self._device).contiguous() for name, tensor in inputs.items()}
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime has a stream of its own
+        binding = self._session.io_binding()
+        place = (self._device.type, self._device.index or 0)
+        for port in self._inputs:
+            value = held[port.name]
+            binding.bind_input(port.name, *place, _onnx_number(value.dtype), tuple(value.shape), value.data_ptr())
+        for port in self._outputs:
+            binding.bind_output(port.name, *place)
+        try:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as error:  # its exceptions have no common base below Exception
+            raise _run_error(self._name, error) from error
+        values = zip(self._outputs, binding.get_outputs(), strict=True)
+        return {port.name: _to_torch(value, port, self._device) for port, value in values}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def _pack(request: BuildRequest, engine: Path) -> None:
+    """Write the graph and its external weights into one file, without holding the weights in memory."""
+    import onnx
+
+    source = request.onnx
+    model = onnx.load(source, load_external_data=False)
+    tensors = [tensor for tensor in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(tensor)]
+    files = _point_to_weights(tensors, source.parent)
+    data = model.SerializeToString()
+    header = {"model": len(data), "tf32": request.tf32, "weights": sum(path.stat().st_size for path in files)}
+    with engine.open("wb") as out:
+        out.write(MAGIC + json.dumps(header).encode() + b"\n")
+        out.write(data)
+        for path in files:
+            with path.open("rb") as part:
+                shutil.copyfileobj(part, out, 2**24)
+
+
+def _point_to_weights(tensors: list[onnx.TensorProto], folder: Path) -> list[Path]:
+    """Make every external tensor refer to the concatenation of all external files; return these in order."""
+    starts: dict[Path, int] = {}
+    size = 0
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        path = (folder / entries["location"]).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            raise EngineRefused(
+                f"the weights of {tensor.name!r} are in {entries['location']!r}, which is no file beside the model"
+            )
+        if path not in starts:
+            starts[path] = size
+            size += path.stat().st_size
+        length = entries.get("length", str(path.stat().st_size - int(entries.get("offset", 0))))
+        offset = starts[path] + int(entries.get("offset", 0))
+        del tensor.external_data[:]
+        for key, value in {"location": WEIGHTS, "offset": str(offset), "length": length}.items():
+            tensor.external_data.add(key=key, value=value)
+    return list(starts)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every constant of a graph and of the graphs inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _holds_float16(path: Path) -> bool:
+    """Return whether a graph casts to FP16 or has FP16 inputs or constants."""
+    import onnx
+
+    half = onnx.TensorProto.FLOAT16
+    model = onnx.load(path, load_external_data=False)
+    casts = (a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to")
+    inputs = (value.type.tensor_type.elem_type for value in model.graph.input)
+    return half in {*casts, *inputs, *(tensor.data_type for tensor in _tensors(model.graph))}
+
+
+def _open(file: Path, name: str, device: str, index: int) -> Any:
+    """Return the InferenceSession of an engine file."""
+    import onnxruntime
+
+    with file.open("rb") as source:
+        header = _read_header(source, file, name)
+        data = source.read(header["model"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # failures reach the user as exceptions
+        mapped = _map_weights(options, source, header, name)
+        provider: dict[str, str] = {}
+        if device == "cuda":
+            provider = {"device_id": str(index), "use_tf32": "1" if header["tf32"] else "0"}
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=[(PROVIDERS[device], provider)])
+        except Exception as error:  # its exceptions have no common base below Exception
+            raise _load_error(name, error) from error
+        finally:
+            if mapped is not None:
+                del options
+                mapped.close()
+    if session.get_providers()[0] != PROVIDERS[device]:
+        raise EngineRefused(
+            f"{name}: onnxruntime fell back to {session.get_providers()[0]}; its CUDA libraries do not load"
+        )
+    return session
+
+
+def _read_header(source: BinaryIO, file: Path, name: str) -> dict[str, Any]:
+    if source.read(len(MAGIC)) != MAGIC:
+        raise EngineRefused(f"{name} cannot load {file}: not an engine of this backend; delete it and build it again")
+    header: dict[str, Any] = json.loads(source.readline(4096))
+    if source.tell() + header["model"] + header["weights"] != file.stat().st_size:
+        raise EngineRefused(f"{name} cannot load {file}: the file is cut short; delete it and build it again")
+    return header
+
+
+def _map_weights(options: Any, source: BinaryIO, header: Mapping[str, Any], name: str) -> mmap.mmap | None:
+    """Hand the external weights, which follow the model, to ONNX Runtime; return the memory map to close later."""
+    if not header["weights"]:
+        return None
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise EngineRefused(f"{name}: this onnxruntime cannot load external weights from memory; install a newer one")
+    start = source.tell()
+    mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+    weights = memoryview(mapped)[start:]
+    options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [header["weights"]])
+    weights.release()
+    return mapped
+
+
+def _port(node: Any, backend: str) -> _Port:
+    import torch
+
+    found = re.fullmatch(r"tensor\((\w+)\)", node.type)
+    names = {name: dtype for name, _, dtype in _DTYPES}
+    if not found or found[1] not in names:
+        raise EngineRefused(f"{backend}: {node.name!r} has the type {node.type}, which PyTorch has no equal of")
+    return _Port(name=node.name, dtype=getattr(torch, names[found[1]]), shape=tuple(node.shape))
+
+
+def _check_inputs(ports: tuple[_Port, ...], given: Mapping[str, torch.Tensor], backend: str) -> None:
+    """Raise EngineRefused unless names, dtypes and fixed dimensions are the model's."""
+    wanted = {port.name: port for port in ports}
+    if wanted.keys() != given.keys():
+        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
+    for name, port in wanted.items():
+        dtype, shape = given[name].dtype, tuple(given[name].shape)
+        if dtype != port.dtype:
+            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {port.dtype}")
+        if len(shape) != len(port.shape) or any(
+            isinstance(want, int) and want != size for want, size in zip(port.shape, shape, strict=True)
+        ):
+            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {port.shape}")
+
+
+def _onnx_number(dtype: torch.dtype) -> int:
+    return next(number for _, number, name in _DTYPES if str(dtype) == f"torch.{name}")
+
+
+def _to_torch(value: Any, port: _Port, device: torch.device) -> torch.Tensor:
+    """Copy an OrtValue's memory, which ONNX Runtime owns, into a fresh tensor."""
+    import torch
+
+    shape = tuple(value.shape())
+    if value.element_type() != _onnx_number(port.dtype):
+        raise EngineFailed(f"output {port.name!r} came as {value.data_type()}, but {port.dtype} is declared")
+    size = math.prod(shape) * port.dtype.itemsize
+    if size == 0:
+        return torch.empty(shape, dtype=port.dtype, device=device)
+    if value.device_name() == "cpu":
+        memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(value.data_ptr()), dtype=torch.uint8)
+    else:
+        memory = torch.as_tensor(_CudaMemory(value.data_ptr(), size), device=device)
+    return memory.clone().to(device).view(port.dtype).reshape(shape)
+
+
+class _CudaMemory:
+    """Bytes on the GPU, in the form PyTorch accepts."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": None,
+            "version": 2,
+        }
+
+
+def _load_error(name: str, error: Exception) -> NotJudged:
+    """Return the refusal, with the op and the node taken from ONNX Runtime's message."""
+    message = " ".join(str(error).split())
+    if _is_out_of_memory(message):
+        return NotJudged(f"{name} ran out of memory while loading the model: {message}")
+    kernel = re.search(r"Could not find an implementation for (\w[\w.]*)\(\d+\) node with name '([^']*)'", message)
+    if kernel:
+        return EngineRefused(
+            f"{name} cannot build this graph: op {kernel[1]!r} (node {kernel[2]!r}) has no kernel for its dtypes"
+        )
+    unknown = re.search(r"In Node, \(\"([^\"]*)\", (\w+), .*?Error (.*)", message)
+    if unknown:
+        return EngineRefused(f"{name} cannot build this graph: op {unknown[2]!r} (node {unknown[1]!r}): {unknown[3]}")
+    return EngineRefused(f"{name} cannot build this graph: {message}")
+
+
+def _run_error(name: str, error: Exception) -> NotJudged | EngineFailed:
+    message = " ".join(str(error).split())
+    if _is_out_of_memory(message):
+        return NotJudged(f"{name} ran out of memory: {message}")
+    return EngineFailed(f"{name} could not run the model: {message}")
+
+
+def _is_out_of_memory(message: str) -> bool:
+    return any(words in message for words in ("out of memory", "Failed to allocate memory", "bad_alloc"))

@@ -1,0 +1,295 @@
+"""A loaded TensorRT engine: checks what goes in, orders it against PyTorch's streams, hands out what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from harness.backends.base import Shape
+from harness.backends.tensorrt_build import last_lines
+from harness.errors import EngineFailed, EngineRefused, NotJudged
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8_e4m3fn",
+    "INT64": "int64",
+    "INT32": "int32",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineTensor:
+    """One input or output of an engine."""
+
+    name: str
+    is_input: bool
+    dtype: torch.dtype
+    shape: Shape
+    """As declared; -1 where a dimension is dynamic."""
+    minimum: Shape
+    """The smallest shape accepted; equal to ``shape`` unless this is a dynamic input."""
+    maximum: Shape
+    """The largest shape accepted."""
+    on_host: bool
+    """TensorRT reads or writes it in host memory."""
+
+
+class TensorRTSession:
+    """A loaded engine with one execution context and a stream of its own.
+
+    ``layers`` is the number of layers (kernels) after fusion; ``engine`` and ``context`` are TensorRT's objects.
+    """
+
+    def __init__(self, trt: Any, log: Any, file: Path, *, name: str, device: torch.device) -> None:
+        import torch
+
+        self._trt, self._log, self._name, self._device = trt, log, name, device
+        self._file = file.name
+        log.errors.clear()
+        data = file.read_bytes()
+        if not data:
+            raise EngineRefused(f"{name} cannot load {file}: the file is empty; delete it and build the engine again")
+        self.runtime = trt.Runtime(log)
+        self.engine = self.runtime.deserialize_cuda_engine(data)
+        if self.engine is None:
+            raise refusal(f"{name} cannot load {file.name}: {last_lines(log.errors)}")
+        self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
+        self.tensors = _io_tensors(trt, self.engine)
+        self.layers: int = self.engine.num_layers
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._spare = torch.empty(256, dtype=torch.uint8, device=device)
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
+
+        Raises EngineRefused for inputs that the engine does not take, EngineFailed when it does not run, NotJudged
+        when GPU memory runs out.
+        """
+        import torch
+
+        if self.context is None:
+            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+        _check_inputs(self.tensors, inputs, self._name)
+        self._log.errors.clear()
+        try:
+            with torch.cuda.device(self._device):
+                return self._run(inputs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Wait for the engine and free it."""
+        if self.context is not None:
+            self._stream.synchronize()
+        self.context = self.engine = self.runtime = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        import torch
+
+        held = [self._bind_input(tensor, inputs[tensor.name]) for tensor in self.tensors if tensor.is_input]
+        if missing := self.context.infer_shapes():
+            raise EngineRefused(
+                f"{self._name} cannot infer shapes: {missing} are not set; {last_lines(self._log.errors)}"
+            )
+        outputs = {tensor.name: self._bind_output(tensor) for tensor in self.tensors if not tensor.is_input}
+        current = torch.cuda.current_stream()
+        started = enqueue(self.context, current=current, side=self._stream, make_event=torch.cuda.Event)
+        if not started:
+            self._stream.synchronize()  # part of it may be running, on buffers about to be freed
+            raise _failure(f"{self._name} could not run {self._file}: {last_lines(self._log.errors)}")
+        # The allocator must not hand this memory to anyone before the engine's stream is done with it.
+        for used in held:
+            if used.is_cuda:
+                used.record_stream(self._stream)
+        if any(tensor.is_input and tensor.on_host for tensor in self.tensors):
+            self._stream.synchronize()  # nothing else keeps host memory alive until the engine has read it
+        return {name: output.collect(self._stream, current) for name, output in outputs.items()}
+
+    def _bind_input(self, tensor: EngineTensor, given: torch.Tensor) -> torch.Tensor:
+        value = given.detach().to("cpu" if tensor.on_host else self._device).contiguous()
+        if value.data_ptr() % 256:  # TensorRT wants 256-byte alignment, which a slice need not have
+            value = value.clone()
+        if not self.context.set_input_shape(tensor.name, tuple(value.shape)):
+            said = last_lines(self._log.errors)
+            raise EngineRefused(f"{self._name} refuses input {tensor.name!r} of shape {tuple(value.shape)}: {said}")
+        self.context.set_tensor_address(tensor.name, value.data_ptr() or self._spare.data_ptr())
+        return value
+
+    def _bind_output(self, tensor: EngineTensor) -> _Output:
+        shape = tuple(self.context.get_tensor_shape(tensor.name))
+        if -1 not in shape:
+            output = _Output(tensor, self._device, shape)
+            self.context.set_tensor_address(tensor.name, output.address or self._spare.data_ptr())
+            return output
+        if not hasattr(self._trt, "IOutputAllocator"):
+            raise EngineRefused(
+                f"{self._name}: the shape of output {tensor.name!r} depends on data, which this version cannot hand out"
+            )
+        output = _Output(tensor, self._device, None)
+        output.allocator = _make_allocator(self._trt, output, self._stream, self._log)
+        self.context.set_output_allocator(tensor.name, output.allocator)
+        return output
+
+
+class _Output:
+    """The memory of one output during one run; ``shape`` is None until the engine says it."""
+
+    def __init__(self, tensor: EngineTensor, device: torch.device, shape: Shape | None) -> None:
+        self.tensor = tensor
+        self.shape = shape
+        self.allocator: Any = None
+        self._device = device
+        self._memory: torch.Tensor | None = None
+        self.address = 0 if shape is None else self.allocate(math.prod(shape) * tensor.dtype.itemsize)
+
+    def allocate(self, size: int) -> int:
+        """Allocate ``size`` bytes that no output can look like, so that an unwritten one is not taken for a result."""
+        import torch
+
+        # 0xFF in every byte is NaN in every float format; in integers 0x7F is rarer than -1.
+        pattern = 0xFF if self.tensor.dtype.is_floating_point else 0x7F
+        device = torch.device("cpu") if self.tensor.on_host else self._device
+        self._memory = torch.full((size,), pattern, dtype=torch.uint8, device=device)
+        return self._memory.data_ptr()
+
+    def collect(self, side: Any, current: Any) -> torch.Tensor:
+        """Return the output as a tensor of its dtype and shape."""
+        if self._memory is None or self.shape is None:
+            raise EngineFailed(f"the engine gave no memory or no shape for output {self.tensor.name!r}")
+        size = math.prod(self.shape) * self.tensor.dtype.itemsize
+        value = self._memory[:size].view(self.tensor.dtype).reshape(self.shape)
+        if self.tensor.on_host:
+            side.synchronize()
+            value = value.to(self._device)
+        elif value.is_cuda:
+            value.record_stream(current if self.allocator else side)
+        self.allocator = self._memory = None  # the allocator refers back to this: without it the memory goes at once
+        return value
+
+
+def enqueue(context: Any, *, current: Any, side: Any, make_event: Callable[[], Any]) -> bool:
+    """Run on ``side``, after all that is queued on ``current`` and before all that will be.
+
+    Events order the two streams without stopping the host, and hold also for inputs that are still being written.
+    """
+    ready = make_event()
+    ready.record(current)
+    side.wait_event(ready)
+    started = bool(context.execute_async_v3(side.cuda_stream))
+    done = make_event()
+    done.record(side)
+    current.wait_event(done)
+    return started
+
+
+def _make_allocator(trt: Any, output: _Output, side: Any, log: Any) -> Any:
+    """Return what TensorRT calls to get memory for an output whose shape depends on the data."""
+    import torch
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+
+        def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            try:
+                with torch.cuda.stream(side):
+                    return output.allocate(max(size, 1))
+            except torch.cuda.OutOfMemoryError as error:  # must not pass through TensorRT; a null pointer ends the run
+                log.errors.append(first_line(error))
+                return 0
+
+        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
+            return self.reallocate_output_async(name, memory, size, alignment, 0)
+
+        def notify_shape(self, name: str, shape: Any) -> None:
+            output.shape = tuple(shape)
+
+    return Allocator()
+
+
+def _io_tensors(trt: Any, engine: Any) -> tuple[EngineTensor, ...]:
+    return tuple(_io_tensor(trt, engine, engine.get_tensor_name(index)) for index in range(engine.num_io_tensors))
+
+
+def _io_tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
+    import torch
+
+    dtype = engine.get_tensor_dtype(name).name
+    if dtype not in _TORCH_DTYPES:
+        raise EngineRefused(f"engine tensor {name!r} has dtype {dtype}, which PyTorch has no equal of")
+    shape = tuple(engine.get_tensor_shape(name))
+    is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+    minimum = maximum = shape
+    if is_input and -1 in shape:
+        minimum, _, maximum = (tuple(limit) for limit in engine.get_tensor_profile_shape(name, 0))
+    return EngineTensor(
+        name=name,
+        is_input=is_input,
+        dtype=getattr(torch, _TORCH_DTYPES[dtype]),
+        shape=shape,
+        minimum=minimum,
+        maximum=maximum,
+        on_host=engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+    )
+
+
+def _check_inputs(tensors: Iterable[EngineTensor], given: Mapping[str, torch.Tensor], backend: str) -> None:
+    """Raise EngineRefused unless names, dtypes and shapes are the engine's."""
+    wanted = {tensor.name: tensor for tensor in tensors if tensor.is_input}
+    if wanted.keys() != given.keys():
+        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
+    for name, tensor in wanted.items():
+        dtype, shape = given[name].dtype, tuple(given[name].shape)
+        if dtype != tensor.dtype:
+            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {tensor.dtype}")
+        fits = len(shape) == len(tensor.minimum) and all(
+            low <= size <= high for low, size, high in zip(tensor.minimum, shape, tensor.maximum, strict=True)
+        )
+        if not fits:
+            allowed = (
+                f"{tensor.minimum}" if tensor.minimum == tensor.maximum else f"{tensor.minimum} to {tensor.maximum}"
+            )
+            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {allowed}")
+
+
+def refusal(message: str) -> NotJudged:
+    """Return EngineRefused, or NotJudged where the message is about memory or the disk and not about the graph."""
+    if _is_out_of_memory(message):
+        return NotJudged(f"out of GPU memory: {message}")
+    return NotJudged(message) if "the engine cannot be written" in message else EngineRefused(message)
+
+
+def _failure(message: str) -> NotJudged | EngineFailed:
+    return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineFailed(message)
+
+
+def _is_out_of_memory(message: str) -> bool:
+    return "out of memory" in message.lower() or "outofmemory" in message.lower()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
