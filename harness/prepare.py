@@ -1,0 +1,278 @@
+"""A subject made ready: its graph, its inputs, and what its outputs should be; computed once, shared by all targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from harness import reference
+from harness.backends.base import ShapeRange
+from harness.errors import NotJudged, ParityError, UsageError, unknown_name
+from harness.export import Program, Tensors, check_inputs, export, named_outputs
+from harness.graph_hash import graph_sha256
+from harness.precision import Plan
+from harness.reference import Identity, ReferenceStore, RunNotes, Stored, run_program, sha256_of
+from harness.settings import Settings
+from harness.subject import Subject
+
+# Two FP32 runs of one program on one machine: summation order moves the last bits, a live dropout moves everything.
+REPEATABLE = 2.0**-20
+# An exported program against the module it came from, both FP32: other kernels, other order, the same mathematics.
+FAITHFUL = 2.0**-14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """What PyTorch itself loses in a precision."""
+
+    outputs: Tensors
+    """Its outputs, by name."""
+    notes: tuple[str, ...]
+    """Emulation and saturation, where there was any."""
+
+
+class Prepared(Protocol):
+    """A subject whose graph and references are at hand."""
+
+    subject: Subject
+    program: Program
+    weights_sha256: str
+    graph_sha256: str
+    """Of the FP32 graph with its weights: the root of every engine's cache key."""
+
+    def inputs(self, case: str) -> Tensors:
+        """Return a case's inputs, checked, on the device PyTorch computes on."""
+
+    def reference(self, case: str, dtype: str) -> Tensors:
+        """Return the outputs in ``fp32`` (the reference) or ``fp64`` (the truth)."""
+
+    def reference_words(self, case: str, dtype: str) -> str:
+        """Return where that reference comes from, for provenance."""
+
+    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+        """Return what PyTorch gives in a precision. Raises NotJudged where there is no such floor."""
+
+    def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
+        """Return the declared dtype of every output."""
+
+    def shapes(self) -> dict[str, ShapeRange]:
+        """Return the shapes that an engine for all cases must take."""
+
+
+def prepare(subject: Subject, settings: Settings) -> Prepared:
+    """Make a subject ready. Raises UsageError or NotJudged with a sentence when that is impossible."""
+    if subject.onnx is not None:
+        from harness.prepare_onnx import PreparedOnnx
+
+        return PreparedOnnx(subject, settings)
+    return PreparedTorch(subject, settings)
+
+
+def compute_device(settings: Settings) -> torch.device:
+    """Return where PyTorch computes: what was asked for, else a GPU when there is one."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise NotJudged("no GPU that PyTorch can use; leave out --device cuda to compute on the CPU")
+    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def case_inputs(subject: Subject, case: str) -> Tensors:
+    """Return a case's inputs as the suite gives them. Raises UsageError for an unknown case or what is no tensor."""
+    if case not in subject.cases:
+        raise unknown_name(f"case of {subject.name}", case, subject.cases)
+    inputs = subject.cases[case]()
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
+    for name, tensor in inputs.items():
+        if not isinstance(tensor, torch.Tensor):
+            kind = type(tensor).__name__
+            raise UsageError(f"case {case!r} of {subject.name}: input {name!r} is a {kind}, not a tensor")
+    return dict(inputs)
+
+
+class PreparedTorch:
+    """A PyTorch subject: the module is checked, exported and held against its own export before anything else."""
+
+    def __init__(self, subject: Subject, settings: Settings) -> None:
+        self.subject, self.settings = subject, settings
+        self.device = compute_device(settings)
+        self.store = ReferenceStore(settings.references)
+        self._inputs: dict[str, Tensors] = {}
+        self._references: dict[tuple[str, str], Tensors] = {}
+        self._stored: dict[str, Stored | None] = {}
+        settings.progress(f"{subject.name}: loading the module")
+        self.module = self._build()
+        self.weights_sha256 = sha256_of(self.module.state_dict())
+        self.program = self._export()
+        self.graph_sha256 = graph_sha256(self.program.model)
+
+    def _build(self) -> torch.nn.Module:
+        assert self.subject.build is not None
+        torch.manual_seed(0)  # a subject with random weights gets the same ones every time
+        try:
+            module = self.subject.build()
+        except ParityError:
+            raise
+        except Exception as error:
+            raise NotJudged(f"{self.subject.name}: build() raised {type(error).__name__}: {error}") from error
+        if not isinstance(module, torch.nn.Module):
+            raise UsageError(f"{self.subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")
+        if training := next((name for name, child in module.named_modules() if child.training), None):
+            raise NotJudged(f"{self.subject.name}: module {training!r} is in training mode; call .eval() in build()")
+        if module.training:
+            raise NotJudged(f"{self.subject.name}: the module is in training mode; call .eval() in build()")
+        return module.to(self.device)
+
+    def _export(self) -> Program:
+        # A dimension of size 1 in the example would be taken for a constant, so the largest case is the example.
+        case = max(self.subject.cases, key=lambda name: sum(t.numel() for t in self.inputs(name).values()))
+        names = list(self._eager(case))
+        self.settings.progress(f"{self.subject.name}: exporting to ONNX")
+        # On the CPU, so that every machine exports the same graph: on a GPU the tracer specialises for its kernels
+        # (attention wants lengths that are multiples of 8, and a dynamic length then violates its constraints).
+        try:
+            inputs = {name: tensor.cpu() for name, tensor in self.inputs(case).items()}
+            return export(self.subject, self.module.cpu(), inputs, names)
+        finally:
+            self.module.to(self.device)
+
+    def _eager(self, case: str) -> Tensors:
+        """Return what the module itself gives in FP32; two runs must agree."""
+        inputs = self.inputs(case)
+        with torch.inference_mode(), reference.tf32(False):
+            try:
+                first = named_outputs(self.module(**inputs))
+                second = named_outputs(self.module(**inputs))
+            except torch.cuda.OutOfMemoryError as error:
+                raise NotJudged(f"{self.subject.name}: out of GPU memory in PyTorch FP32 ({error})") from error
+            except ParityError:
+                raise
+            except Exception as error:
+                raise UsageError(f"{self.subject.name}: forward() raised {type(error).__name__}: {error}") from error
+        sentence = f"{self.subject.name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
+        reference.require_close(second, first, limit=REPEATABLE, sentence=sentence)
+        for name, tensor in first.items():
+            if tensor.numel() == 0:
+                raise NotJudged(f"{self.subject.name}: output {name!r} is empty, shape {list(tensor.shape)}")
+        return first
+
+    def inputs(self, case: str) -> Tensors:
+        """Return a case's inputs on the compute device."""
+        if case not in self._inputs:
+            inputs = case_inputs(self.subject, case)
+            check_inputs(self.module, inputs, where=f"case {case!r} of {self.subject.name}")
+            self._inputs[case] = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        return self._inputs[case]
+
+    def identity(self, case: str) -> Identity:
+        """Return what a stored reference of this case must have been made from."""
+        return Identity(
+            weights_sha256=self.weights_sha256,
+            inputs_sha256=sha256_of(self.inputs(case)),
+            program_sha256=self.program.sha256,
+            torch=torch.__version__.split("+")[0],
+        )
+
+    def reference(self, case: str, dtype: str) -> Tensors:
+        """Return the FP32 reference or the FP64 truth: the stored one where there is one, else computed."""
+        stored = self._load_stored(case)
+        if stored is not None:
+            kept = stored.fp32 if dtype == "fp32" else stored.fp64
+            return {name: tensor.to(self.device) for name, tensor in kept.items()}
+        if (case, dtype) not in self._references:
+            self.settings.progress(f"{self.subject.name}/{case}: PyTorch {dtype.upper()} on {self.device.type}")
+            outputs = self._run(case, torch.float32 if dtype == "fp32" else torch.float64)
+            if dtype == "fp32":
+                self._check_faithful(case, outputs)
+            self._references[case, dtype] = outputs
+        return self._references[case, dtype]
+
+    def _check_faithful(self, case: str, outputs: Tensors) -> None:
+        sentence = f"{self.subject.name}: the exported program differs from the module in {{name!r}} by {{error}}"
+        reference.require_close(outputs, self._eager(case), limit=FAITHFUL, sentence=sentence)
+
+    def _load_stored(self, case: str) -> Stored | None:
+        if self.settings.update_references:
+            return None
+        if case not in self._stored:
+            stored = self.store.load(self.subject.name, case, self.identity(case))
+            if stored is not None:
+                again = f"; run: parity reference {self.subject.name} --case {case}"
+                sentence = "stored reference is stale: {name!r} differs from the module by {error}" + again
+                try:
+                    eager = self._eager(case)
+                    kept = {name: tensor.to(self.device) for name, tensor in stored.fp32.items()}
+                    if set(kept) != set(eager):
+                        raise NotJudged(f"stored reference is stale: its outputs are {sorted(kept)}{again}")
+                    reference.require_close(kept, eager, limit=FAITHFUL, sentence=sentence)
+                except NotJudged as error:
+                    raise reference.StaleReference(str(error)) from error
+            self._stored[case] = stored
+        return self._stored[case]
+
+    def reference_words(self, case: str, dtype: str) -> str:
+        """Return ``computed in FP32 on cuda`` or ``stored, made in FP32 on cpu``."""
+        stored = self._load_stored(case)
+        if stored is None:
+            return f"computed in {dtype.upper()} on {self.device.type}"
+        return f"stored, made in {dtype.upper()} on {stored.provenance.get('device', 'an unknown device')}"
+
+    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+        """Return the same program in the plan's precision, cast back to the declared output dtypes."""
+        if plan.tf32 and self.device.type != "cuda":
+            raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
+        notes = RunNotes()
+        by_node = {name: _torch_dtype(dtype) for name, dtype in dtypes.items()}
+        outputs = self._run(case, torch.float32, dtypes=by_node, allow_tf32=plan.tf32, notes=notes)
+        declared = self.output_dtypes(case)
+        return Floor(outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()}, notes=notes.lines())
+
+    def _run(self, case: str, dtype: torch.dtype, **options: Any) -> Tensors:
+        try:
+            return run_program(self.program, self.inputs(case), dtype=dtype, **options)
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"{self.subject.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            where = f"{self.subject.name}: PyTorch could not run the exported program in {dtype}"
+            raise NotJudged(f"{where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
+        """Return the dtypes of the FP32 reference's outputs."""
+        return {name: tensor.dtype for name, tensor in self.reference(case, "fp32").items()}
+
+    @cached_property
+    def _case_shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        cases = [self.inputs(case) for case in self.subject.cases]
+        return {name: [tuple(inputs[name].shape) for inputs in cases if name in inputs] for name in cases[0]}
+
+    def shapes(self) -> dict[str, ShapeRange]:
+        """Return the declared ranges, tuned for the largest case; without dynamic dimensions all cases must agree."""
+        ranges = {}
+        for name, shapes in self._case_shapes.items():
+            dynamic = self.subject.dynamic.get(name, {})
+            largest = max(shapes, key=lambda shape: [shape[axis] for axis in dynamic])
+            for axis, size in enumerate(largest):
+                if axis not in dynamic and any(shape[axis] != size for shape in shapes):
+                    raise UsageError(
+                        f"{self.subject.name}: input {name!r} has {size} and other sizes in dimension {axis}; "
+                        "declare it in dynamic= and ranges="
+                    )
+            low = tuple(self.subject.ranges[dynamic[a]][0] if a in dynamic else n for a, n in enumerate(largest))
+            high = tuple(self.subject.ranges[dynamic[a]][1] if a in dynamic else n for a, n in enumerate(largest))
+            ranges[name] = ShapeRange(minimum=low, optimum=largest, maximum=high)
+        return ranges
+
+    def save_reference(self, case: str, provenance: dict[str, Any]) -> Any:
+        """Store FP32 and FP64 outputs and return the file's path."""
+        fp32, fp64 = self.reference(case, "fp32"), self.reference(case, "fp64")
+        record = {"device": self.device.type, "weights": self.subject.weights_source, **provenance}
+        return self.store.save(self.subject.name, case, self.identity(case), fp32=fp32, fp64=fp64, provenance=record)
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype

@@ -1,0 +1,90 @@
+"""An ONNX file made ready: the reference is ONNX Runtime on the CPU in FP32, with graph optimisation off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from harness import onnx_file
+from harness.backends.base import ShapeRange
+from harness.errors import NotJudged
+from harness.export import Program, Tensors
+from harness.graph_hash import graph_sha256
+from harness.precision import Plan
+from harness.prepare import Floor, case_inputs
+from harness.settings import Settings
+from harness.subject import Subject
+from harness.typed_graph import promote
+
+
+class PreparedOnnx:
+    """An ONNX subject. PyTorch cannot say what a precision costs here, so the floor is emulated, and labelled so."""
+
+    def __init__(self, subject: Subject, settings: Settings) -> None:
+        assert subject.onnx is not None
+        self.subject, self.settings = subject, settings
+        self._inputs: dict[str, Tensors] = {}
+        self._references: dict[tuple[str, str], Tensors] = {}
+        settings.progress(f"{subject.name}: reading {subject.onnx}")
+        # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
+        model = promote(onnx_file.open_onnx(subject.onnx))
+        self.graph_sha256 = self.weights_sha256 = graph_sha256(model)
+        outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
+        self.program = Program(
+            name=subject.name,
+            model=model,
+            values=onnx_file.value_table(model),
+            outputs=outputs,
+            sha256=self.graph_sha256,
+        )
+
+    def inputs(self, case: str) -> Tensors:
+        """Return a case's inputs, checked against the graph, on the CPU."""
+        if case not in self._inputs:
+            inputs = case_inputs(self.subject, case)
+            specs = onnx_file.input_specs(self.program.model)
+            halves = (torch.float16, torch.bfloat16)
+            inputs = {name: tensor.float() if tensor.dtype in halves else tensor for name, tensor in inputs.items()}
+            onnx_file.check_inputs(inputs, specs)
+            self._inputs[case] = inputs
+        return self._inputs[case]
+
+    def reference(self, case: str, dtype: str) -> Tensors:
+        """Return ONNX Runtime's FP32 outputs, or those of onnx's reference evaluator in FP64."""
+        if (case, dtype) not in self._references:
+            self.settings.progress(f"{self.subject.name}/{case}: {self.reference_words(case, dtype)}")
+            run = onnx_file.run_fp32 if dtype == "fp32" else onnx_file.run_fp64
+            self._references[case, dtype] = run(self.program.model)(self.inputs(case))
+        return self._references[case, dtype]
+
+    def reference_words(self, case: str, dtype: str) -> str:
+        """Return what computes the reference."""
+        if dtype == "fp32":
+            return "computed by ONNX Runtime on the CPU in FP32, graph optimisation off"
+        return "computed by onnx.reference in FP64"
+
+    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+        """Return the graph run in FP32 arithmetic that rounds as the plan does."""
+        outputs = onnx_file.run_emulated(self.program.model, plan, dtypes)(self.inputs(case))
+        declared = self.output_dtypes(case)
+        return Floor(
+            outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()},
+            notes=(f"the floor is emulated: FP32 arithmetic on the CPU, rounded to {plan.name} after every operation",),
+        )
+
+    def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
+        """Return the dtypes of the FP32 reference's outputs."""
+        return {name: tensor.dtype for name, tensor in self.reference(case, "fp32").items()}
+
+    def shapes(self) -> dict[str, ShapeRange]:
+        """Return the shapes over all cases: an engine for an ONNX file takes what it is verified with."""
+        cases = [self.inputs(case) for case in self.subject.cases]
+        ranges = {}
+        for name in cases[0]:
+            shapes = [tuple(inputs[name].shape) for inputs in cases]
+            if len({len(shape) for shape in shapes}) > 1:
+                raise NotJudged(f"{self.subject.name}: input {name!r} has another rank in another case")
+            low, high = (tuple(pick(sizes) for sizes in zip(*shapes, strict=True)) for pick in (min, max))
+            ranges[name] = ShapeRange(minimum=low, optimum=high, maximum=high)
+        return ranges

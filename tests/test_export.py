@@ -1,0 +1,131 @@
+"""Export: output names, the value table with module paths and call numbers, inputs that do not fit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from harness import NotJudged, Subject, Target, UsageError
+from harness.export import check_inputs, export, named_outputs, output_names
+from harness.values import load_values, save_values
+
+
+class Net(torch.nn.Module):
+    """Calls one layer twice, masks with FP32's lowest number and returns floats and indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
+
+    def forward(self, x, mask):
+        hidden = self.norm(self.layer(self.layer(x)).relu())
+        masked = hidden.masked_fill(mask.bool()[:, None], torch.finfo(hidden.dtype).min)
+        return {"hidden": hidden, "scores": masked.softmax(-1), "best": hidden.argmax(-1)}
+
+
+INPUTS = {"x": torch.ones(3, 4), "mask": torch.tensor([0, 0, 1])}
+
+
+def subject(**changes):
+    fields = {
+        "name": "net",
+        "build": lambda: Net().eval(),
+        "cases": {"one": lambda: INPUTS},
+        "targets": (Target("torch", "fp16"),),
+        "weights": "random",
+        "dynamic": {"x": {0: "batch"}, "mask": {0: "batch"}},
+        "ranges": {"batch": (1, 8)},
+    }
+    return Subject(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def program():
+    return export(subject(), Net().eval(), INPUTS, ["hidden", "scores", "best"])
+
+
+def test_onnx_has_the_declared_names_and_dynamic_dimensions(program):
+    assert [value.name for value in program.model.graph.inputs] == ["x", "mask"]
+    assert [value.name for value in program.model.graph.outputs] == ["hidden", "scores", "best"]
+    assert not isinstance(program.model.graph.inputs[0].shape[0], int)
+
+
+def test_value_table_names_op_module_call_and_source(program):
+    first, second = program.values["linear"], program.values["linear_1"]
+    assert (first.op, first.module) == ("aten.linear.default", "layer")
+    assert second.module == "layer#2"
+    assert first.source.startswith("test_export.py:")
+    assert first.dtype == "float32"
+    assert program.values["hidden"].origin == "layer_norm"
+    assert program.values["best"].dtype == "int64"
+
+
+def test_every_value_of_the_onnx_graph_is_in_the_table(program):
+    names = {output.name for node in program.model.graph for output in node.outputs}
+    assert names <= set(program.values)
+
+
+def test_value_table_survives_the_disk(program, tmp_path):
+    save_values(program.values, tmp_path / "values.json")
+    assert load_values(tmp_path / "values.json") == dict(program.values)
+
+
+def test_output_names():
+    tensor = torch.zeros(1)
+    assert output_names(tensor) == ["output"]
+    assert output_names((tensor, tensor)) == ["output_0", "output_1"]
+    assert output_names({"a": tensor}) == ["a"]
+    for nothing in (None, {}, ()):
+        with pytest.raises(UsageError, match="no outputs"):
+            output_names(nothing)
+    with pytest.raises(UsageError, match="output 'a' is a float"):
+        named_outputs({"a": 1.0})
+
+
+def test_an_output_named_like_an_input_is_refused():
+    with pytest.raises(UsageError, match="'x' is both an input and an output"):
+        export(subject(), Net().eval(), INPUTS, ["x", "scores", "best"])
+
+
+class Branches(torch.nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_a_module_that_cannot_be_exported_is_not_judged():
+    with pytest.raises(NotJudged, match="could not export 'net'"):
+        export(subject(dynamic={}, ranges={}), Branches(), {"x": torch.ones(2)}, ["output"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"x": torch.ones(3, 4)}, "input 'mask' is missing"),
+        ({**INPUTS, "maks": torch.ones(1)}, "no input 'maks'; it takes x, mask"),
+        ({**INPUTS, "x": torch.ones(0, 4)}, "input 'x' is empty"),
+    ],
+)
+def test_inputs_that_do_not_fit(inputs, words):
+    with pytest.raises(UsageError, match=words):
+        check_inputs(Net(), inputs, where="case 'one'")
+
+
+def test_inputs_that_hold_nan():
+    with pytest.raises(NotJudged, match="input 'x' holds 4 NaN and 0 infinite"):
+        check_inputs(Net(), {**INPUTS, "x": torch.full((1, 4), math.nan)}, where="case 'one'")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"build": None}, "needs either build="),
+        ({"cases": {}}, "has no cases"),
+        ({"targets": ()}, "has no targets"),
+        ({"ranges": {}}, "no range for dynamic dimension batch"),
+    ],
+)
+def test_a_subject_that_is_not_complete_says_what_is_missing(changes, words):
+    with pytest.raises(UsageError, match=words):
+        subject(**changes)
