@@ -38,23 +38,14 @@ class Program:
     """Declared output name -> the value that becomes it (an FX node for a PyTorch subject)."""
     exported: ExportedProgram | None = None
     """The decomposed exported program; None for an ONNX file."""
-    sha256: str = ""
-    """Of the program's text, without weights."""
-
-
-def output_names(outputs: Any) -> list[str]:
-    """Return the names of what ``forward`` returned: a mapping's keys, ``output`` or ``output_0``, ``output_1``, ...
-
-    Raises UsageError when there is no output, or one is not a tensor.
-    """
-    named = dict(_named(outputs))
-    if not named:
-        raise UsageError("the subject has no outputs: forward() returned nothing to compare")
-    return list(named)
 
 
 def named_outputs(outputs: Any) -> Tensors:
-    """Return what ``forward`` returned as tensors by name; see :func:`output_names`."""
+    """Return what ``forward`` returned as tensors by name.
+
+    The names are a mapping's keys, ``output`` for a tensor, or ``output_0``, ``output_1``, ... for a sequence. Raises
+    UsageError when there is no output, or one is not a tensor.
+    """
     named = dict(_named(outputs))
     for name, value in named.items():
         if not isinstance(value, torch.Tensor):
@@ -77,24 +68,35 @@ def _named(outputs: Any) -> Iterator[tuple[str, Any]]:
         yield "output", outputs
 
 
-def export(subject: Subject, module: torch.nn.Module, inputs: Tensors, names: list[str]) -> Program:
-    """Export a module with one case's inputs.
+def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
+    """Return the module as PyTorch traces it with one case's inputs. Raises NotJudged when it cannot be traced."""
+    shapes = _dynamic_shapes(subject, inputs)
+    with _exporting(subject):
+        return torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes)
 
-    ``names`` are the output names of :func:`output_names`. Raises NotJudged when PyTorch cannot export the module.
+
+def program_sha256(traced: ExportedProgram) -> str:
+    """Return a hash of a traced program: its operations and the constants that are not weights."""
+    digest = hashlib.sha256(str(traced.graph).encode())
+    for name, value in sorted(traced.constants.items()):
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
+    """Translate a traced program to ONNX, with the output names of :func:`named_outputs`.
+
+    Raises NotJudged when an operation has no translation, UsageError when an output is named like an input.
     """
     if clash := sorted(set(names) & set(inputs)):
         raise UsageError(f"subject {subject.name!r}: {clash[0]!r} is both an input and an output; rename one of them")
-    try:
-        with _quiet():
-            program = torch.export.export(module, (), kwargs=inputs, dynamic_shapes=_dynamic_shapes(subject, inputs))
-            onnx_program = torch.onnx.export(
-                program, (), kwargs=inputs, dynamo=True, verbose=False, optimize=True,
-                input_names=list(inputs), output_names=names, **subject.options,
-            )  # fmt: skip
-    except UsageError:
-        raise
-    except Exception as error:
-        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_first_line(error)}") from error
+    with _exporting(subject):
+        onnx_program = torch.onnx.export(
+            traced, (), kwargs=inputs, dynamo=True, verbose=False, optimize=True,
+            input_names=list(inputs), output_names=names, **subject.options,
+        )  # fmt: skip
     assert onnx_program is not None
     decomposed = onnx_program.exported_program
     assert decomposed is not None
@@ -106,7 +108,6 @@ def export(subject: Subject, module: torch.nn.Module, inputs: Tensors, names: li
         values=value_table(decomposed, onnx_program.model, outputs),
         outputs=outputs,
         exported=decomposed,
-        sha256=hashlib.sha256(str(decomposed.graph).encode()).hexdigest(),
     )
 
 
@@ -141,6 +142,16 @@ def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
         declared = subject.dynamic.get(name, {})
         shapes[name] = {axis: dims[symbol] for axis, symbol in declared.items()} or None
     return shapes
+
+
+@contextlib.contextmanager
+def _exporting(subject: Subject) -> Iterator[None]:
+    """Turn whatever the exporter raises into a sentence."""
+    try:
+        with _quiet():
+            yield
+    except Exception as error:
+        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_first_line(error)}") from error
 
 
 @contextlib.contextmanager

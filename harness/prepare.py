@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import torch
+from torch.export import ExportedProgram
 
 from harness import reference
 from harness.backends.base import ShapeRange
 from harness.errors import NotJudged, ParityError, UsageError, unknown_name
-from harness.export import Program, Tensors, check_inputs, export, named_outputs
-from harness.graph_hash import graph_sha256
-from harness.precision import Plan
-from harness.reference import Identity, ReferenceStore, RunNotes, Stored, run_program, sha256_of
+from harness.export import Program, Tensors, check_inputs, named_outputs, program_sha256, to_onnx, trace
+from harness.precision import Plan, assign
+from harness.reference import Identity, OutputCache, ReferenceStore, RunNotes, Stored, run_program, sha256_of
 from harness.settings import Settings
 from harness.subject import Subject
 
@@ -23,6 +25,8 @@ from harness.subject import Subject
 REPEATABLE = 2.0**-20
 # An exported program against the module it came from, both FP32: other kernels, other order, the same mathematics.
 FAITHFUL = 2.0**-14
+_FORMATS = {"fp32": torch.float32, "fp64": torch.float64}
+_Outputs = tuple[Tensors, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,19 @@ class Prepared(Protocol):
     """A subject whose graph and references are at hand."""
 
     subject: Subject
-    program: Program
     weights_sha256: str
-    graph_sha256: str
-    """Of the FP32 graph with its weights: the root of every engine's cache key."""
+    program_sha256: str
+    """With the weights' hash, what the root of every engine's cache key is made of."""
+
+    @property
+    def program(self) -> Program:
+        """The subject as an FP32 graph; made when an engine has to be built or a plan names values."""
+
+    def exporter(self) -> dict[str, str]:
+        """Return what else the graph depends on: the versions of the exporter, and its options."""
+
+    def dtypes(self, plan: Plan) -> dict[str, str]:
+        """Return the compute dtype of every value by name; nothing for a plan that treats all values alike."""
 
     def inputs(self, case: str) -> Tensors:
         """Return a case's inputs, checked, on the device PyTorch computes on."""
@@ -53,8 +66,11 @@ class Prepared(Protocol):
     def reference_words(self, case: str, dtype: str) -> str:
         """Return where that reference comes from, for provenance."""
 
-    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+    def floor(self, case: str, plan: Plan) -> Floor:
         """Return what PyTorch gives in a precision. Raises NotJudged where there is no such floor."""
+
+    def floor_name(self, plan: Plan) -> str:
+        """Return what makes that floor, as sentences name it."""
 
     def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
         """Return the declared dtype of every output."""
@@ -83,7 +99,7 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
     """Return a case's inputs as the suite gives them. Raises UsageError for an unknown case or what is no tensor."""
     if case not in subject.cases:
         raise unknown_name(f"case of {subject.name}", case, subject.cases)
-    inputs = subject.cases[case]()
+    inputs: Any = subject.cases[case]()
     if not isinstance(inputs, Mapping) or not inputs:
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
     for name, tensor in inputs.items():
@@ -101,13 +117,17 @@ class PreparedTorch:
         self.device = compute_device(settings)
         self.store = ReferenceStore(settings.references)
         self._inputs: dict[str, Tensors] = {}
-        self._references: dict[tuple[str, str], Tensors] = {}
+        self._outputs = OutputCache(settings.engines / "outputs", enabled=settings.engine_cache)
+        self._computed: dict[tuple[str, str, str], _Outputs] = {}
+        self._faithful: set[str] = set()
         self._stored: dict[str, Stored | None] = {}
         settings.progress(f"{subject.name}: loading the module")
         self.module = self._build()
         self.weights_sha256 = sha256_of(self.module.state_dict())
-        self.program = self._export()
-        self.graph_sha256 = graph_sha256(self.program.model)
+        self._example = self._largest_case()
+        self._names = list(self._eager(self._example))
+        self._traced = self._trace()
+        self.program_sha256 = program_sha256(self._traced)
 
     def _build(self) -> torch.nn.Module:
         assert self.subject.build is not None
@@ -126,18 +146,36 @@ class PreparedTorch:
             raise NotJudged(f"{self.subject.name}: the module is in training mode; call .eval() in build()")
         return module.to(self.device)
 
-    def _export(self) -> Program:
-        # A dimension of size 1 in the example would be taken for a constant, so the largest case is the example.
-        case = max(self.subject.cases, key=lambda name: sum(t.numel() for t in self.inputs(name).values()))
-        names = list(self._eager(case))
-        self.settings.progress(f"{self.subject.name}: exporting to ONNX")
-        # On the CPU, so that every machine exports the same graph: on a GPU the tracer specialises for its kernels
+    def _largest_case(self) -> str:
+        # A dimension of size 1 in the example would be taken for a constant.
+        return max(self.subject.cases, key=lambda name: sum(t.numel() for t in self.inputs(name).values()))
+
+    def _trace(self) -> ExportedProgram:
+        self.settings.progress(f"{self.subject.name}: tracing the module")
+        # On the CPU, so that every machine traces the same graph: on a GPU the tracer specialises for its kernels
         # (attention wants lengths that are multiples of 8, and a dynamic length then violates its constraints).
         try:
-            inputs = {name: tensor.cpu() for name, tensor in self.inputs(case).items()}
-            return export(self.subject, self.module.cpu(), inputs, names)
+            return trace(self.subject, self.module.cpu(), self._example_inputs())
         finally:
             self.module.to(self.device)
+
+    def _example_inputs(self) -> Tensors:
+        return {name: tensor.cpu() for name, tensor in self.inputs(self._example).items()}
+
+    @cached_property
+    def program(self) -> Program:
+        """The traced program as ONNX, with its value table."""
+        self.settings.progress(f"{self.subject.name}: exporting to ONNX")
+        return to_onnx(self.subject, self._traced, self._example_inputs(), self._names)
+
+    def exporter(self) -> dict[str, str]:
+        """Return the versions of the exporter's packages, the output names and the subject's export options."""
+        versions = {name: version(name) for name in ("torch", "onnxscript", "onnx-ir")}
+        return {**versions, "outputs": repr(self._names), "options": repr(dict(self.subject.options))}
+
+    def dtypes(self, plan: Plan) -> dict[str, str]:
+        """Return the plan's assignment; a plain precision needs none."""
+        return assign(plan, self.program.values) if plan.keep_fp32 else {}
 
     def _eager(self, case: str) -> Tensors:
         """Return what the module itself gives in FP32; two runs must agree."""
@@ -172,7 +210,7 @@ class PreparedTorch:
         return Identity(
             weights_sha256=self.weights_sha256,
             inputs_sha256=sha256_of(self.inputs(case)),
-            program_sha256=self.program.sha256,
+            program_sha256=self.program_sha256,
             torch=torch.__version__.split("+")[0],
         )
 
@@ -181,14 +219,26 @@ class PreparedTorch:
         stored = self._load_stored(case)
         if stored is not None:
             kept = stored.fp32 if dtype == "fp32" else stored.fp64
-            return {name: tensor.to(self.device) for name, tensor in kept.items()}
-        if (case, dtype) not in self._references:
-            self.settings.progress(f"{self.subject.name}/{case}: PyTorch {dtype.upper()} on {self.device.type}")
-            outputs = self._run(case, torch.float32 if dtype == "fp32" else torch.float64)
-            if dtype == "fp32":
-                self._check_faithful(case, outputs)
-            self._references[case, dtype] = outputs
-        return self._references[case, dtype]
+            return {name: kept[name].to(self.device) for name in self._names}
+        outputs, _ = self._kept(case, dtype, lambda: (self._run(case, _FORMATS[dtype]), ()))
+        if dtype == "fp32" and case not in self._faithful:
+            self._check_faithful(case, outputs)
+            self._faithful.add(case)
+        return {name: outputs[name] for name in self._names}
+
+    def _kept(self, case: str, what: str, compute: Callable[[], _Outputs], **key: Any) -> _Outputs:
+        """Return outputs computed in this run or an earlier one, whatever they were computed from being the same."""
+        if (memory := (case, what, repr(key))) not in self._computed:
+            identity = dataclasses.asdict(self.identity(case)) | self.exporter()
+            where = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+            full = {**identity, **key, "what": what, "where": where, "code": reference.CODE_SHA256}
+
+            def say_and_compute() -> _Outputs:
+                self.settings.progress(f"{self.subject.name}/{case}: PyTorch {what} on {self.device.type}")
+                return compute()
+
+            self._computed[memory] = self._outputs.get(full, say_and_compute, self.device)
+        return self._computed[memory]
 
     def _check_faithful(self, case: str, outputs: Tensors) -> None:
         sentence = f"{self.subject.name}: the exported program differs from the module in {{name!r}} by {{error}}"
@@ -220,15 +270,19 @@ class PreparedTorch:
             return f"computed in {dtype.upper()} on {self.device.type}"
         return f"stored, made in {dtype.upper()} on {stored.provenance.get('device', 'an unknown device')}"
 
-    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+    def floor(self, case: str, plan: Plan) -> Floor:
         """Return the same program in the plan's precision, cast back to the declared output dtypes."""
         if plan.tf32 and self.device.type != "cuda":
             raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
-        notes = RunNotes()
-        by_node = {name: _torch_dtype(dtype) for name, dtype in dtypes.items()}
-        outputs = self._run(case, torch.float32, dtypes=by_node, allow_tf32=plan.tf32, notes=notes)
+        outputs, notes = self._kept(case, plan.name, lambda: self._run_plan(case, plan), plan=repr(plan))
         declared = self.output_dtypes(case)
-        return Floor(outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()}, notes=notes.lines())
+        return Floor(outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()}, notes=notes)
+
+    def _run_plan(self, case: str, plan: Plan) -> _Outputs:
+        notes = RunNotes()
+        dtypes = {name: getattr(torch, dtype) for name, dtype in self.dtypes(plan).items()}
+        dtype = getattr(torch, plan.compute_dtype)
+        return self._run(case, dtype, dtypes=dtypes, allow_tf32=plan.tf32, notes=notes), notes.lines()
 
     def _run(self, case: str, dtype: torch.dtype, **options: Any) -> Tensors:
         try:
@@ -238,6 +292,10 @@ class PreparedTorch:
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             where = f"{self.subject.name}: PyTorch could not run the exported program in {dtype}"
             raise NotJudged(f"{where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def floor_name(self, plan: Plan) -> str:
+        """Return ``PyTorch``."""
+        return "PyTorch"
 
     def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
         """Return the dtypes of the FP32 reference's outputs."""
@@ -270,9 +328,3 @@ class PreparedTorch:
         fp32, fp64 = self.reference(case, "fp32"), self.reference(case, "fp64")
         record = {"device": self.device.type, "weights": self.subject.weights_source, **provenance}
         return self.store.save(self.subject.name, case, self.identity(case), fp32=fp32, fp64=fp64, provenance=record)
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from harness import onnx_file
@@ -11,7 +9,7 @@ from harness.backends.base import ShapeRange
 from harness.errors import NotJudged
 from harness.export import Program, Tensors
 from harness.graph_hash import graph_sha256
-from harness.precision import Plan
+from harness.precision import Plan, assign
 from harness.prepare import Floor, case_inputs
 from harness.settings import Settings
 from harness.subject import Subject
@@ -29,15 +27,22 @@ class PreparedOnnx:
         settings.progress(f"{subject.name}: reading {subject.onnx}")
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
         model = promote(onnx_file.open_onnx(subject.onnx))
-        self.graph_sha256 = self.weights_sha256 = graph_sha256(model)
+        self.program_sha256 = self.weights_sha256 = graph_sha256(model)
         outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
         self.program = Program(
             name=subject.name,
             model=model,
             values=onnx_file.value_table(model),
             outputs=outputs,
-            sha256=self.graph_sha256,
         )
+
+    def exporter(self) -> dict[str, str]:
+        """Return nothing: the graph is the file."""
+        return {}
+
+    def dtypes(self, plan: Plan) -> dict[str, str]:
+        """Return the plan's assignment over the file's values."""
+        return assign(plan, self.program.values)
 
     def inputs(self, case: str) -> Tensors:
         """Return a case's inputs, checked against the graph, on the CPU."""
@@ -64,14 +69,18 @@ class PreparedOnnx:
             return "computed by ONNX Runtime on the CPU in FP32, graph optimisation off"
         return "computed by onnx.reference in FP64"
 
-    def floor(self, case: str, plan: Plan, dtypes: Mapping[str, str]) -> Floor:
+    def floor(self, case: str, plan: Plan) -> Floor:
         """Return the graph run in FP32 arithmetic that rounds as the plan does."""
-        outputs = onnx_file.run_emulated(self.program.model, plan, dtypes)(self.inputs(case))
+        outputs = onnx_file.run_emulated(self.program.model, plan, self.dtypes(plan))(self.inputs(case))
         declared = self.output_dtypes(case)
         return Floor(
             outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()},
             notes=(f"the floor is emulated: FP32 arithmetic on the CPU, rounded to {plan.name} after every operation",),
         )
+
+    def floor_name(self, plan: Plan) -> str:
+        """Return ``ONNX Runtime`` for FP32, else that it is emulated."""
+        return "ONNX Runtime" if plan.dtype == "fp32" and not plan.tf32 else "emulated"
 
     def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
         """Return the dtypes of the FP32 reference's outputs."""

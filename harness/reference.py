@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from harness.errors import NotJudged, UsageError
 from harness.export import Program, Tensors
 
 SCHEMA = "parity-reference/1"
+# Outputs kept from another version of the interpreter are other outputs.
+CODE_SHA256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
@@ -195,6 +198,64 @@ def sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
         flat = tensor.cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
     return digest.hexdigest()
+
+
+class OutputCache:
+    """Outputs that PyTorch computed earlier, in files named after everything they were computed from.
+
+    A file is a SHA-256 digest, a line of JSON with the run's notes, and safetensors data. One that does not match its
+    digest is computed again.
+    """
+
+    LIMIT_BYTES = 2**30
+
+    def __init__(self, folder: Path, *, enabled: bool) -> None:
+        self.folder, self.enabled = folder, enabled
+
+    def get(
+        self, key: Mapping[str, Any], compute: Callable[[], tuple[Tensors, tuple[str, ...]]], device: torch.device
+    ) -> tuple[Tensors, tuple[str, ...]]:
+        """Return the outputs and notes for a key, computing and keeping them where there are none."""
+        if not self.enabled:
+            return compute()
+        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.outputs"
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            if hashlib.sha256(content[32:]).digest() == content[:32]:
+                notes, _, data = content[32:].partition(b"\n")
+                outputs = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
+                return outputs, tuple(json.loads(notes))
+        outputs, lines = compute()
+        data = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in outputs.items()})
+        with contextlib.suppress(OSError):  # a full disk costs time in the next run, nothing else
+            self._write(path, json.dumps(lines).encode() + b"\n" + data)
+        return outputs, lines
+
+    def clear(self) -> int:
+        """Remove everything and return the bytes freed."""
+        return self._shrink(0)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            scratch.write_bytes(hashlib.sha256(content).digest() + content)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        self._shrink(self.LIMIT_BYTES)
+
+    def _shrink(self, limit: int) -> int:
+        """Remove the oldest files until the rest fits the limit."""
+        files = sorted(self.folder.glob("*.outputs"), key=lambda file: file.stat().st_mtime)
+        sizes = [file.stat().st_size for file in files]
+        excess, freed = sum(sizes) - limit, 0
+        for file, size in zip(files, sizes, strict=True):
+            if freed >= excess:
+                break
+            file.unlink(missing_ok=True)
+            freed += size
+        return freed
 
 
 @dataclass(frozen=True, kw_only=True)

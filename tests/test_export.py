@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness import NotJudged, Subject, Target, UsageError
-from harness.export import check_inputs, export, named_outputs, output_names
+from harness.export import check_inputs, named_outputs, program_sha256, to_onnx, trace
 from harness.values import load_values, save_values
 
 
@@ -39,6 +39,11 @@ def subject(**changes):
         "ranges": {"batch": (1, 8)},
     }
     return Subject(**{**fields, **changes})
+
+
+def export(subject, module, inputs, names):
+    """Trace and translate in one step."""
+    return to_onnx(subject, trace(subject, module, inputs), inputs, names)
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +79,33 @@ def test_value_table_survives_the_disk(program, tmp_path):
 
 def test_output_names():
     tensor = torch.zeros(1)
-    assert output_names(tensor) == ["output"]
-    assert output_names((tensor, tensor)) == ["output_0", "output_1"]
-    assert output_names({"a": tensor}) == ["a"]
+    assert list(named_outputs(tensor)) == ["output"]
+    assert list(named_outputs((tensor, tensor))) == ["output_0", "output_1"]
+    assert list(named_outputs({"a": tensor})) == ["a"]
     for nothing in (None, {}, ()):
         with pytest.raises(UsageError, match="no outputs"):
-            output_names(nothing)
+            named_outputs(nothing)
     with pytest.raises(UsageError, match="output 'a' is a float"):
         named_outputs({"a": 1.0})
+
+
+class Shifted(torch.nn.Module):
+    """Adds a constant that is no weight."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([shift]), persistent=False)
+
+    def forward(self, x):
+        return x + self.shift
+
+
+def test_program_hash_sees_operations_and_constants():
+    static = subject(dynamic={}, ranges={})
+    hashes = [program_sha256(trace(static, Shifted(shift).eval(), {"x": torch.ones(3)})) for shift in (1.0, 1.0, 2.0)]
+    assert hashes[0] == hashes[1]
+    assert hashes[0] != hashes[2]
+    assert hashes[0] != program_sha256(trace(static, torch.nn.Flatten().eval(), {"input": torch.ones(3, 1, 1)}))
 
 
 def test_an_output_named_like_an_input_is_refused():

@@ -7,10 +7,18 @@ import weakref
 
 import pytest
 import torch
-from test_export import INPUTS, Net, subject
+from test_export import INPUTS, Net, export, subject
 
-from harness.export import export
-from harness.reference import Identity, ReferenceStore, RunNotes, StaleReference, relative_l2, run_program, tf32
+from harness.reference import (
+    Identity,
+    OutputCache,
+    ReferenceStore,
+    RunNotes,
+    StaleReference,
+    relative_l2,
+    run_program,
+    tf32,
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,5 +163,41 @@ def test_damaged_reference_is_an_error(tmp_path, damage):
         record.write_text("{")
     else:
         record.unlink()
-    with pytest.raises(StaleReference, match="damaged|cannot be read"):
+    with pytest.raises(StaleReference, match=r"damaged|cannot be read"):
         kept.load("net", "one", IDENTITY)
+
+
+class TestOutputCache:
+    """Outputs of an earlier run are the ones that would be computed again, or they are computed again."""
+
+    def get(self, folder, key, *, enabled=True):
+        calls = []
+
+        def compute():
+            calls.append(key)
+            return {"y": torch.tensor([float(key), 2.0])}, (f"note {key}",)
+
+        cache = OutputCache(folder, enabled=enabled)
+        outputs, notes = cache.get({"key": key}, compute, torch.device("cpu"))
+        assert outputs["y"].tolist() == [float(key), 2.0]
+        assert notes == (f"note {key}",)
+        return len(calls)
+
+    def test_second_time_is_read_with_its_notes(self, tmp_path):
+        assert [self.get(tmp_path, 1), self.get(tmp_path, 1), self.get(tmp_path, 2)] == [1, 0, 1]
+
+    def test_a_damaged_file_is_computed_again(self, tmp_path):
+        self.get(tmp_path, 1)
+        file = next(tmp_path.glob("*.outputs"))
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert self.get(tmp_path, 1) == 1
+
+    def test_disabled_neither_reads_nor_writes(self, tmp_path):
+        assert self.get(tmp_path, 1, enabled=False) == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_clear_frees_everything(self, tmp_path):
+        self.get(tmp_path, 1)
+        assert OutputCache(tmp_path, enabled=True).clear() > 0
+        assert self.get(tmp_path, 1) == 1
