@@ -1,0 +1,3 @@
+"""Loads the harness: suites and the harness's own tests use the same plugin."""
+
+pytest_plugins = ["harness.plugin"]

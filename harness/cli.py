@@ -1,0 +1,309 @@
+"""The command line: options become Settings and one call. Run ``parity --help``.
+
+Exit status: 0 every verdict passed, 1 at least one failed, 2 usage, 3 nothing could be judged or a required backend
+could not, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NotJudged, ParityError, UsageError
+
+if TYPE_CHECKING:
+    from harness.results import Result
+    from harness.settings import Settings
+    from harness.subject import Subject, Target
+
+INTERRUPTED = 130
+_SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(arguments)
+    options.command_line = shlex.join(["parity", *arguments])
+    try:
+        status: int = options.run(options)
+        return status
+    except KeyboardInterrupt:
+        print("parity: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `parity list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return INTERRUPTED
+    except NotJudged as error:
+        print(f"parity: not judged: {error}", file=sys.stderr)
+        return 3
+    except (ParityError, OSError) as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parity",
+        description="Proves how far an engine is from PyTorch FP32.",
+        epilog="exit status: 0 every verdict passed; 1 at least one failed; 2 usage; "
+        "3 nothing could be judged, or a required backend could not; 130 interrupted",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    doctor = _command(commands, "doctor", _doctor, "show the machine, and every backend's version or why it is missing")
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
+    _folders(doctor)
+
+    listing = _command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
+    listing.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
+
+    verify = _command(commands, "verify", _verify, "build, run and judge a subject's engines")
+    _subject(verify)
+    _choice(verify)
+    verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
+    verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
+    verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
+
+    build = _command(commands, "build", _build, "build a subject's engines and print where they are")
+    _subject(build)
+    _choice(build)
+
+    reference = _command(commands, "reference", _reference, "make or update a subject's stored references")
+    _subject(reference)
+
+    clean = _command(commands, "clean", _clean, "empty the engine cache")
+    clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=words, description=f"{words[0].upper()}{words[1:]}."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _subject(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
+    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
+    parser.add_argument(
+        "--inputs", type=Path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
+    )
+    parser.add_argument(
+        "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
+        help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
+    )  # fmt: skip
+    parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
+    )
+    _folders(parser)
+
+
+def _choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-b", "--backend", action="append", default=[], metavar="BACKEND", help="see `parity doctor`")
+    parser.add_argument(
+        "-p", "--precision", action="append", default=[], metavar="PRECISION",
+        help="fp32, tf32, fp16, bf16 or a plan file; with -b: every backend in every precision",
+    )  # fmt: skip
+    parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
+
+
+def _folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1,3,224,224``."""
+    name, _, dims = text.rpartition("=")
+    sizes = dims.replace("x", ",").split(",")
+    if not name or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
+    return name, tuple(map(int, sizes))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from harness.settings import Settings
+
+    settings = Settings(
+        engine_cache=not getattr(options, "no_engine_cache", False),
+        update_references=getattr(options, "update_references", False),
+        device=getattr(options, "device", None),
+    )
+    engines, references = options.engines, getattr(options, "references", None)
+    return replace(settings, engines=engines or settings.engines, references=references or settings.references)
+
+
+def _request(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
+    """Return subject, targets and cases. Raises UsageError for a name that is not known."""
+    from harness import discovery
+
+    backends, precisions = getattr(options, "backend", []), getattr(options, "precision", [])
+    discovery.check_backends([*backends, *getattr(options, "require", [])])
+    subject = discovery.find_subject(
+        options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
+    )
+    discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
+    targets = discovery.select_targets(subject, backends, precisions)
+    return subject, targets, discovery.check_cases(subject, options.case)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness import environment, report
+    from harness.report import text
+
+    if options.json:
+        report.check_writable(options.json)
+    found = environment.gather(_settings(options))
+    print(text.machine(found))
+    if options.json:
+        report.save_json(report.document([], environment=found, command=options.command_line), options.json)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from harness import discovery
+    from harness.report import text
+
+    rows = discovery.list_subjects(options.suites)
+    print(text.subject_list(rows) if rows else f"no suites in {options.suites}: a suite is a file named test_*.py")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness import report
+    from harness.report import text
+    from harness.results import exit_status, is_judged
+
+    if options.json:
+        report.check_writable(options.json)
+    subject, targets, cases = _request(options)
+    settings = _settings(options)
+    results: list[Result] = []
+    status = 0
+    record = _Record(options, settings)
+    try:
+        for result in _results(subject, targets, cases, settings, options.json):
+            results.append(result)
+            record.write(results)
+        record.write(results, complete=True)
+        status = exit_status(results, options.require)
+    except KeyboardInterrupt:
+        record.write(results, error="interrupted")
+        status = INTERRUPTED
+    except Exception as error:
+        record.write(results, error=str(error))
+        if results:
+            print(text.table([result.to_json() for result in results]))
+        raise
+    print(text.table([result.to_json() for result in results]))
+    for backend in options.require:
+        if not is_judged(results, backend):
+            print(f"parity: required backend {backend} was not judged", file=sys.stderr)
+    if status == INTERRUPTED:
+        print("parity: interrupted; the results above are those found so far", file=sys.stderr)
+    return status
+
+
+class _Record:
+    """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        from harness import environment
+
+        self.path: Path | None = options.json
+        self.command: str = options.command_line
+        self.environment = environment.gather(settings) if self.path else {}
+
+    def write(self, results: Sequence[Result], *, complete: bool = False, error: str = "") -> None:
+        """Write what is known; does nothing without ``--json``."""
+        from harness import report
+
+        if self.path is not None:
+            rows = [result.to_json() for result in results]
+            data = report.document(
+                rows, environment=self.environment, command=self.command, complete=complete, error=error
+            )
+            report.save_json(data, self.path)
+
+
+def _results(
+    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, json: Path | None
+) -> Iterator[Result]:
+    """Yield results and say on standard error how each came out; a failed ONNX file gets its Polygraphy line."""
+    from harness import verify
+
+    for result in verify.verify(subject, targets=targets, cases=cases, settings=settings):
+        settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
+        if result.verdict == "fail" and subject.onnx is not None:
+            yield replace(result, next_step=_polygraphy(subject, result, json))
+        else:
+            yield result
+
+
+def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
+    """Return the line that shows the failure in Polygraphy; write its inputs beside the JSON or in reports/."""
+    from harness.report import polygraphy
+
+    assert subject.onnx is not None
+    folder = json.parent if json else Path("reports")
+    inputs = folder / f"{subject.name}-{result.case}-inputs.json"
+    line = polygraphy.run_line(subject.onnx, backend=result.backend, precision=result.precision, inputs=inputs)
+    if not line:
+        return ""
+    try:
+        polygraphy.save_inputs(subject.cases[result.case](), inputs)
+    except ParityError as error:  # the verdict matters more than this file
+        return f"{line}  ({error})"
+    return line
+
+
+def _build(options: argparse.Namespace) -> int:
+    from harness import verify
+
+    subject, targets, _ = _request(options)
+    run = verify.Run(subject, _settings(options))
+    built = 0
+    for target in targets:
+        with run.target(target) as opened:
+            try:
+                engine = opened.build()
+            except UsageError:
+                raise
+            except ParityError as error:
+                print(f"{target}: not built: {error}")
+                continue
+        built += 1
+        origin = "cached" if engine.cached else f"built in {engine.build_s:.3g} s"
+        print(f"{target}: {engine.path} ({engine.bytes / 2**20:.3g} MiB, {origin})")
+    return 0 if built else 3
+
+
+def _reference(options: argparse.Namespace) -> int:
+    from harness import verify
+
+    subject, _, cases = _request(options)
+    for path in verify.update_references(subject, cases, _settings(options)):
+        print(f"wrote {path}")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from harness.engines import EngineCache
+    from harness.reference import OutputCache
+
+    settings = _settings(options)
+    cache = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
+    before = len(cache.entries())
+    freed = cache.clear() + OutputCache(settings.engines / "outputs", enabled=True).clear()
+    print(f"{settings.engines}: removed {before - len(cache.entries())} engines, freed {freed / 2**20:.3g} MiB")
+    return 0

@@ -1,0 +1,297 @@
+"""Find what is to be verified: a suite by its name, ``package.module:ATTRIBUTE``, or an ONNX file; and its targets."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NotJudged, ParityError, UsageError, unknown_name
+from harness.subject import PLAIN_PRECISIONS, Subject, Target, targets
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.onnx_file import InputSpec
+
+SUITES = Path("suites")
+
+
+def find_subject(
+    text: str, *, suites: Path = SUITES, inputs: Path | None = None, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Subject:
+    """Return the subject that the command line names.
+
+    ``inputs`` replaces its cases by one, called ``inputs`` (for an ONNX file: ``default``); ``shapes`` gives the sizes
+    of an ONNX file's symbolic dimensions. Raises UsageError with the nearest names when there is no such subject.
+    """
+    path = Path(text)
+    if path.suffix == ".onnx" or (path.is_file() and path.suffix != ".py"):
+        return onnx_subject(path, inputs=inputs, shapes=shapes or {})
+    if shapes:
+        raise UsageError(f"--shape is for ONNX files; {text} declares its own inputs")
+    if path.suffix == ".py":
+        subject = load_suite(path)
+    elif ":" in text:
+        subject = load_attribute(text)
+    else:
+        subject = _suite_by_name(text, suites)
+    return _with_inputs(subject, inputs) if inputs else subject
+
+
+def suite_files(folder: Path) -> dict[str, Path]:
+    """Return the suites of a folder by name: ``test_minilm.py`` is ``minilm``, ``sd/test_vae.py`` is ``sd/vae``."""
+    if not folder.is_dir():
+        raise UsageError(f"no suites folder {folder}; run in the repository's root, or give --suites DIR")
+    files = sorted(folder.rglob("test_*.py"))
+    return {path.relative_to(folder).with_name(path.stem.removeprefix("test_")).as_posix(): path for path in files}
+
+
+def load_suite(path: Path) -> Subject:
+    """Import a suite and return its SUBJECT. Raises UsageError when it has none or cannot be imported."""
+    if not path.is_file():
+        raise UsageError(f"suite {path} does not exist")
+    name = f"parity_suite_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _import_errors(f"suite {path}"), _import_path(Path.cwd()):
+        spec.loader.exec_module(module)
+    return subject_of(vars(module), path)
+
+
+def subject_of(names: Mapping[str, Any], path: Path | str) -> Subject:
+    """Return SUBJECT of a suite's module. Raises UsageError when it is missing or something else."""
+    if "SUBJECT" not in names:
+        raise UsageError(f"suite {path} defines no SUBJECT; add SUBJECT = Subject(name=..., build=..., ...)")
+    subject = names["SUBJECT"]
+    if not isinstance(subject, Subject):
+        raise UsageError(f"suite {path}: SUBJECT is a {type(subject).__name__}; make it a harness.Subject")
+    return subject
+
+
+def load_attribute(text: str) -> Subject:
+    """Return the subject at ``package.module:ATTRIBUTE``, looked up from the working folder too."""
+    module_name, _, attribute = text.partition(":")
+    if not module_name or not attribute:
+        raise UsageError(f"{text!r} is not package.module:ATTRIBUTE; give both a module and a name in it")
+    with _import_errors(f"module {module_name!r}"), _import_path(Path.cwd()):
+        module = importlib.import_module(module_name)
+    if not hasattr(module, attribute):
+        known = [name for name, value in vars(module).items() if isinstance(value, Subject)]
+        raise unknown_name(f"subject in module {module_name}", attribute, known)
+    subject = getattr(module, attribute)
+    if not isinstance(subject, Subject):
+        raise UsageError(f"{text} is a {type(subject).__name__}; make it a harness.Subject")
+    return subject
+
+
+def list_subjects(folder: Path) -> list[dict[str, Any]]:
+    """Return every suite of a folder as plain data; one that cannot be loaded says why under ``problem``."""
+    rows = []
+    for name, path in suite_files(folder).items():
+        row: dict[str, Any] = {"name": name, "path": str(path), "problem": ""}
+        try:
+            subject = load_suite(path)
+        except ParityError as error:
+            rows.append({**row, "problem": str(error)})
+            continue
+        rows.append(
+            {
+                **row,
+                "cases": list(subject.cases),
+                "targets": [str(target) for target in subject.targets],
+                "weights": subject.weights,
+                "weights_source": subject.weights_source,
+                "inputs": subject.inputs,
+            }
+        )
+    return rows
+
+
+def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> Subject:
+    """Return a subject for an ONNX file, with the inputs of a file or seeded random ones.
+
+    Raises UsageError when the model or the inputs cannot be read or do not fit, or a symbolic dimension has no size.
+    """
+    from harness import onnx_file
+
+    model = onnx_file.open_onnx(path)
+    specs = onnx_file.input_specs(model)
+    if inputs is not None:
+        if shapes:
+            raise UsageError("--shape and --inputs exclude each other: the shapes are those of the inputs")
+        case = _input_loader(inputs, specs)
+    else:
+        by_input, by_symbol = _split_shapes(shapes, specs)
+        generated = onnx_file.generate_inputs(model, shapes=by_input, symbols=by_symbol)
+
+        def case() -> dict[str, torch.Tensor]:
+            return dict(generated)
+
+    return Subject(
+        name=path.stem,
+        onnx=path,
+        cases={"default": case},
+        targets=_onnx_targets(),
+        weights="file",
+        weights_source=path.name,
+        inputs="real" if inputs is not None else "random",
+    )
+
+
+def select_targets(subject: Subject, backends: Sequence[str], precisions: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets asked for.
+
+    Both given: every backend in every precision. One given: the subject's own targets that have it, or, where it names
+    none, its precisions on that backend (its backends in that precision). None given: the subject's own targets.
+    """
+    if backends and precisions:
+        return targets(*dict.fromkeys(backends), precisions=tuple(dict.fromkeys(precisions)))
+    chosen: list[Target] = []
+    for backend in backends:
+        own = [target for target in subject.targets if target.backend == backend]
+        chosen += own or [Target(backend, target.precision) for target in subject.targets]
+    for precision in precisions:
+        own = [target for target in subject.targets if precision in (target.precision, target.precision_name)]
+        chosen += own or [Target(target.backend, precision) for target in subject.targets]
+    return tuple(dict.fromkeys(chosen)) if backends or precisions else subject.targets
+
+
+def check_backends(names: Sequence[str]) -> None:
+    """Raise UsageError for a backend that does not exist."""
+    from harness.backends import BACKENDS
+
+    for name in names:
+        if name not in BACKENDS:
+            raise unknown_name("backend", name, BACKENDS)
+
+
+def check_precisions(names: Sequence[str], also: Sequence[str] = ()) -> None:
+    """Raise UsageError for what is neither a plain precision, nor in ``also``, nor a plan file that can be read."""
+    for name in names:
+        if name in PLAIN_PRECISIONS or name in also:
+            continue
+        path = Path(name)
+        if path.suffix != ".toml" and not path.is_file():
+            raise unknown_name("precision", name, {*PLAIN_PRECISIONS, *also, "a plan file.toml"})
+        from harness.precision import load_plan
+
+        load_plan(name)
+
+
+def check_cases(subject: Subject, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the cases asked for, or all. Raises UsageError for one that the subject does not have."""
+    for name in names:
+        if name not in subject.cases:
+            raise unknown_name(f"case of {subject.name}", name, subject.cases)
+    return tuple(dict.fromkeys(names)) or tuple(subject.cases)
+
+
+def _suite_by_name(name: str, folder: Path) -> Subject:
+    files = suite_files(folder)
+    if name in files:
+        return load_suite(files[name])
+    loaded = {}
+    for path in files.values():
+        # A suite that is broken cannot be the one asked for, and `parity list` says what is wrong with it.
+        with contextlib.suppress(ParityError):
+            subject = load_suite(path)
+            loaded[subject.name] = subject
+    if name not in loaded:
+        raise unknown_name("subject", name, {*files, *loaded})
+    return loaded[name]
+
+
+def _with_inputs(subject: Subject, path: Path) -> Subject:
+    """Return a PyTorch subject with the inputs of a file as its only case; its first case says what they look like."""
+    from harness.onnx_file import InputSpec
+
+    if subject.onnx is not None:
+        from harness import onnx_file
+
+        specs = onnx_file.input_specs(onnx_file.open_onnx(subject.onnx))
+    else:
+        example = next(iter(subject.cases.values()))()
+        specs = tuple(
+            InputSpec(
+                name=name,
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                shape=tuple(subject.dynamic.get(name, {}).get(i, size) for i, size in enumerate(tensor.shape)),
+            )
+            for name, tensor in example.items()
+        )
+    return replace(subject, cases={"inputs": _input_loader(path, specs)}, inputs="real")
+
+
+def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[str, torch.Tensor]]:
+    """Return a case that gives a file's inputs, read once; a file that is wrong is a UsageError now."""
+    from harness.onnx_file import load_inputs
+
+    @functools.cache
+    def case() -> dict[str, torch.Tensor]:
+        return load_inputs(path, specs)
+
+    with contextlib.suppress(NotJudged):  # inputs that hold NaN become the verdict's reason when it is asked for
+        case()
+    return case
+
+
+def _onnx_targets() -> tuple[Target, ...]:
+    """Return what an ONNX file is verified on when nobody says: all that is installed, in FP32 and FP16."""
+    from harness.backends import BACKENDS
+
+    usable = [name for name, backend in BACKENDS.items() if name != "torch" and backend.unavailable() is None]
+    return targets(*(usable or ["ort-cpu"]), precisions=("fp32", "fp16"))
+
+
+@contextlib.contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    """Import from a folder too, as ``python -m`` does; a console script does not."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+@contextlib.contextmanager
+def _import_errors(what: str) -> Iterator[None]:
+    """Turn whatever an import raises into a sentence that says where."""
+    try:
+        yield
+    except ParityError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        # The last frame of a failed import is the import system's own.
+        where = "" if isinstance(error, ImportError) else f" ({frame.filename}, line {frame.lineno})"
+        raise UsageError(f"{what} cannot be loaded: {type(error).__name__}: {error}{where}") from error
+
+
+def _split_shapes(
+    shapes: Mapping[str, tuple[int, ...]], specs: Sequence[InputSpec]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Sort what ``--shape`` gave into shapes of inputs and sizes of symbols."""
+    names = {spec.name for spec in specs}
+    symbols = {dim for spec in specs for dim in spec.shape or () if isinstance(dim, str)}
+    by_input, by_symbol = {}, {}
+    for name, dims in shapes.items():
+        if name in names:
+            by_input[name] = dims
+        elif name not in symbols:
+            raise unknown_name("input or dynamic dimension", name, names | symbols)
+        elif len(dims) != 1:
+            raise UsageError(f"--shape {name}: {name} is one dimension; give one number")
+        else:
+            by_symbol[name] = dims[0]
+    return by_input, by_symbol

@@ -1,0 +1,347 @@
+"""The pytest plugin in test runs of its own, with engines that are only pretended."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+import harness.verify  # imported here, torch stays loaded between the runs in this process
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = """
+import contextlib
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.errors import UsageError
+from harness.results import OutputResult, Result
+
+pytest_plugins = ["harness.plugin"]
+
+
+def log(line):
+    with Path("log.txt").open("a") as file:
+        file.write(line + "\\n")
+
+
+class FakeTarget:
+    def __init__(self, run, target):
+        self.run, self.target = run, target
+
+    def judge(self, case):
+        verdict, reason = self.run.subject.options.get(f"{self.target}-{case}", ("pass", "fine"))
+        log(f"judge {self.target} {case} {verdict}")
+        if verdict == "usage":
+            raise UsageError(reason)
+        outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
+        return Result(
+            subject=self.run.subject.name, case=case, backend=self.target.backend, verdict=verdict, reason=reason,
+            precision=self.target.precision_name, outputs=outputs,
+        )
+
+    def outputs(self, case):
+        if self.run.subject.options.get(f"{self.target}-{case}", ("pass",))[0] == "not_judged":
+            return None
+        import torch
+
+        return {"y": torch.tensor([1.0, 2.5])}, {"y": torch.tensor([1.0, 2.0])}
+
+
+class FakeRun:
+    def __init__(self, subject, settings):
+        self.subject, self.settings = subject, settings
+        log(f"run {subject.name} cache={settings.engine_cache} update={settings.update_references} {settings.engines}")
+
+    @contextlib.contextmanager
+    def target(self, target):
+        log(f"open {target}")
+        yield FakeTarget(self, target)
+        log(f"close {target}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fake_verify():
+    with pytest.MonkeyPatch.context() as patch:
+        stub = types.SimpleNamespace(Run=FakeRun)  # the real one imports torch, which takes a subprocess seconds
+        patch.setitem(sys.modules, "harness.verify", stub)
+        patch.setattr(harness, "verify", stub, raising=False)
+        yield
+"""
+
+SUITE = """
+from harness import Subject, targets
+from harness.checks import test_outputs
+
+SUBJECT = Subject(
+    name={name!r}, build=object, cases={{"short": dict, "long": dict}}, weights="random",
+    targets={targets}, options={options!r},
+)
+"""
+
+TARGETS = "targets('rtx', 'ort-cpu', precisions=('fp32', 'fp16'))"
+TASK = """
+def test_task(parity):
+    parity.check_metric("mean", lambda out: out["y"].mean(), at_most={limit})
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parents[1]))  # for subprocesses, from a plain checkout
+    pytester.makeconftest(CONFTEST)
+    others = "-p no:randomly -p no:cacheprovider -p no:hypothesispytest -p no:benchmark"
+    pytester.makeini(f"[pytest]\naddopts = --strict-markers {others}\n")
+    return pytester
+
+
+def suite(name: str = "clip", targets: str = TARGETS, task: str = "", **verdicts: tuple[str, str]) -> str:
+    options = {key.replace("_", "-"): verdict for key, verdict in verdicts.items()}
+    return SUITE.format(name=name, targets=targets, options=options) + task
+
+
+def logged(project: pytest.Pytester) -> list[str]:
+    return (project.path / "log.txt").read_text().splitlines()
+
+
+def results(path: Any) -> dict[tuple[str, ...], dict[str, Any]]:
+    data = json.loads(path.read_text())
+    assert data["schema"] == "parity/1"
+    return {(r["backend"], r["precision"], r["case"]): r for r in data["results"]}
+
+
+def test_ids_are_target_and_case(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite())
+    result = project.runpytest_inprocess("--collect-only", "-q")
+    assert [line.partition("::")[2] for line in result.outlines if "::" in line] == [
+        f"test_outputs[{backend}-{precision}-{case}]"
+        for backend in ("rtx", "ort-cpu")
+        for precision in ("fp32", "fp16")
+        for case in ("short", "long")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"), [("rtx and fp16", 2), ("ort-cpu", 4), ("ort-cpu and fp32", 2), ("mixed", 2)]
+)
+def test_markers_select(project: pytest.Pytester, expression: str, count: int):
+    plan = (
+        "(*targets('rtx', 'ort-cpu', precisions=('fp32', 'fp16')), *targets('trt', precisions=('plans/mixed.toml',)))"
+    )
+    project.makepyfile(test_clip=suite(targets=plan))
+    result = project.runpytest_inprocess("-m", expression)
+    result.assert_outcomes(passed=count, deselected=10 - count)
+
+
+def test_engine_is_opened_once_and_freed_before_the_next(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite(task=TASK.format(limit=1)))
+    project.runpytest_inprocess().assert_outcomes(passed=16)
+    lines = logged(project)
+    assert len([line for line in lines if line.startswith("run clip")]) == 1
+    names = ["rtx-fp32", "rtx-fp16", "ort-cpu-fp32", "ort-cpu-fp16"]
+    opened = [line for line in lines if line.startswith(("open", "close"))]
+    assert opened == [f"{what} {name}" for name in names for what in ("open", "close")]
+    judged = [line for line in lines if line.startswith("judge")]
+    assert len(judged) == len(set(judged)) == 8, "a case is judged once, however many tests ask"
+
+
+def test_failure_text_and_table(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite(rtx_fp16_short=("fail", "relative error 0.5, PyTorch fp16 loses 0.001")))
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=7, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*AssertionError: clip [[]rtx fp16[]] y: relative error 0.5, PyTorch fp16 loses 0.001",
+            "*= parity =*",
+            "*8 verdicts: 7 passed, 1 failed, 0 not judged",
+        ]
+    )
+    assert result.ret == 1
+
+
+def test_not_judged_is_a_skip_with_its_reason(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite(task=TASK.format(limit=1), rtx_fp16_short=("not_judged", "no GPU")))
+    result = project.runpytest_inprocess("-ra")
+    result.assert_outcomes(passed=14, skipped=2)
+    result.stdout.fnmatch_lines(["*8 verdicts: 7 passed, 0 failed, 1 not judged", "SKIPPED*not judged: no GPU"])
+
+
+def test_required_backend_that_is_not_judged_fails(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite(rtx_fp16_short=("not_judged", "no GPU")))
+    result = project.runpytest_inprocess("--require", "rtx")
+    result.assert_outcomes(passed=7, failed=1)
+    result.stdout.fnmatch_lines(["*required backend rtx gave no verdict: no GPU*"])
+
+
+@pytest.mark.parametrize("options", [["--backend", "ort-cpu"], ["-k", "ort-cpu"], ["--backend", "trt"]])
+def test_required_backend_without_any_verdict_fails_the_run(project: pytest.Pytester, options: list[str]):
+    project.makepyfile(test_clip=suite())
+    result = project.runpytest_inprocess("--require", "rtx", *options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*required backend rtx gave no verdict*"])
+
+
+def test_require_without_any_suite_fails_the_run(project: pytest.Pytester):
+    project.makepyfile("def test_nothing(): pass")
+    assert project.runpytest_inprocess("--require", "rtx").ret == 1
+    assert project.runpytest_inprocess("--require", "rtx", "--collect-only").ret == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "verdict", "words"),
+    [
+        (TASK.format(limit=0.25), "pass", "1.75, reference 1.5: differs by 0.25 (allowed 0.25)"),
+        (TASK.format(limit=0.2), "fail", "1.75, reference 1.5: differs by 0.25 (allowed 0.2)"),
+        (TASK.format(limit=0.2).replace(".mean()", ""), "fail", "2.5, reference 2: differs by 0.5 (allowed 0.2)"),
+        (
+            TASK.format(limit=9).replace("out['y'].mean()", "0").replace('out["y"].mean()', "float('nan')"),
+            "fail",
+            "nan",
+        ),
+        (TASK.format(limit=9).replace(".mean()", "[:0]"), "fail", "at least one element"),
+    ],
+)
+def test_metric(project: pytest.Pytester, task: str, verdict: str, words: str):
+    project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", task=task))
+    result = project.runpytest_inprocess("-k", "short", "--parity-json", "out.json")
+    result.assert_outcomes(passed=2 if verdict == "pass" else 1, failed=0 if verdict == "pass" else 1)
+    found = results(project.path / "out.json")["rtx", "fp16", "short"]
+    (metric,) = found["metrics"]
+    assert (metric["verdict"], found["verdict"]) == (verdict, verdict)
+    assert words in metric["reason"]
+
+
+def test_json_has_results_environment_and_command(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite(rtx_fp16_short=("fail", "wrong"), rtx_fp32_long=("not_judged", "no GPU")))
+    project.runpytest_inprocess("--parity-json", "new/out.json")
+    data = json.loads((project.path / "new" / "out.json").read_text())
+    assert data["complete"] is True
+    assert data["command"] == "pytest --parity-json new/out.json"
+    assert "ort-cpu" in data["environment"]["backends"]
+    verdicts = {key: row["verdict"] for key, row in results(project.path / "new" / "out.json").items()}
+    assert len(verdicts) == 8
+    assert verdicts["rtx", "fp16", "short"] == "fail"
+    assert verdicts["rtx", "fp32", "long"] == "not_judged"
+
+
+def test_interrupted_run_keeps_what_it_found(project: pytest.Pytester):
+    project.makepyfile(test_a=suite(), test_b="def test_stop(): raise KeyboardInterrupt")
+    result = project.runpytest_subprocess("--parity-json", "out.json")
+    assert result.ret == 2
+    data = json.loads((project.path / "out.json").read_text())
+    assert (len(data["results"]), data["complete"]) == (8, False)
+
+
+def test_junit_gets_one_readable_property(project: pytest.Pytester):
+    project.makepyfile(
+        test_clip=suite(targets="targets('rtx', precisions=('fp16',))", rtx_fp16_short=("fail", "wrong"))
+    )
+    project.runpytest_inprocess("--junitxml", "j.xml")
+    properties = re.findall(r'<property name="parity" value="([^"]*)"', (project.path / "j.xml").read_text())
+    assert properties == ["FAIL: wrong", "pass: y rel err - floor -"]
+
+
+@pytest.mark.parametrize(("dist", "task"), [("load", TASK.format(limit=0.2)), ("loadfile", "")])
+def test_xdist_carries_results(project: pytest.Pytester, dist: str, task: str):
+    two = "targets('rtx', 'trt', precisions=('fp16',))"
+    project.makepyfile(
+        test_a=suite("a", targets=two, task=task, rtx_fp16_short=("fail", "bad")),
+        test_b=suite("b", targets="targets('rtx', precisions=('fp16',))", rtx_fp16_long=("not_judged", "no GPU")),
+        test_c=suite("c", targets="targets('trt', precisions=('fp16',))"),
+    )
+    arguments = ("-n", "2", "--dist", dist, "--parity-json", "out.json", "--backend", "rtx", "--junitxml", "j.xml")
+    result = project.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=2, failed=3 if task else 1, skipped=1)
+    data = json.loads((project.path / "out.json").read_text())
+    assert [(r["subject"], r["backend"], r["case"], len(r["metrics"])) for r in data["results"]] == [
+        (name, "rtx", case, int(bool(task) and name == "a")) for name in "ab" for case in ("short", "long")
+    ]
+    result.stdout.fnmatch_lines(
+        [
+            "parity: ort-cpu *",
+            f"*4 verdicts: {1 if task else 2} passed, {2 if task else 1} failed, 1 not judged",
+            "*test_c.py: no target matches --backend rtx; it has trt-fp16",
+        ]
+    )
+    assert 'name="parity" value="not judged: no GPU"' in (project.path / "j.xml").read_text()
+
+
+def test_header_shows_every_backend(project: pytest.Pytester):
+    project.makepyfile(test_clip=suite())
+    shown = project.runpytest_inprocess().outlines
+    names = [line.split()[1] for line in shown if line.startswith("parity: ")]
+    assert names == ["trt", "rtx", "ort-cpu", "ort-cuda", "torch"]
+
+
+def test_run_without_a_suite_is_light(project: pytest.Pytester):
+    project.makeconftest('pytest_plugins = ["harness.plugin"]')
+    project.makepyfile("import sys\ndef test_light(): assert 'torch' not in sys.modules")
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*parity*backend*")
+    result.stdout.no_fnmatch_line("parity: *")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--backend", "rtz"), "unknown backend 'rtz'; did you mean"),
+        (("--require", "rtz"), "unknown backend 'rtz'"),
+        (("--precision", "fp61"), "unknown precision 'fp61'; did you mean fp16"),
+        (("--precision", "none.toml"), "plan none.toml cannot be read"),
+        (("--parity-json", "."), "it is a folder"),
+    ],
+)
+def test_unknown_names_are_usage_errors(project: pytest.Pytester, option: tuple[str, str], words: str):
+    project.makepyfile(test_clip=suite())
+    result = project.runpytest_inprocess(*option)
+    assert result.ret == 4
+    assert words in result.stderr.str()
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_suite_without_subject_is_one_sentence(project: pytest.Pytester):
+    project.makepyfile(test_bad="from harness.checks import test_outputs", test_worse=suite() + "\nSUBJECT = 1\n")
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        ["*suite *test_bad.py defines no SUBJECT; add SUBJECT = Subject(*", "*SUBJECT is a int*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_subject_left_without_targets_is_said(project: pytest.Pytester):
+    project.makepyfile(test_a=suite("a"), test_b=suite("b", targets="targets('trt', precisions=('fp16',))"))
+    result = project.runpytest_inprocess("--backend", "rtx")
+    result.assert_outcomes(passed=4, deselected=6)
+    result.stdout.fnmatch_lines(["parity: test_b.py: no target matches --backend rtx; it has trt-fp16"])
+
+
+def test_nothing_left_is_pytests_exit_5(project: pytest.Pytester):
+    project.makepyfile(test_a=suite("a"))
+    result = project.runpytest_inprocess("--backend", "trt", "--precision", "fp16")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["*test_a.py: no target matches --backend trt --precision fp16; it has rtx-fp32*"])
+
+
+def test_options_become_settings(project: pytest.Pytester):
+    project.makepyfile(test_a=suite("a"))
+    project.runpytest_inprocess("--no-engine-cache", "--update-references", "--engines", "elsewhere")
+    assert logged(project)[0] == "run a cache=False update=True elsewhere"
+
+
+def test_usage_error_of_a_subject_has_no_traceback(project: pytest.Pytester):
+    project.makepyfile(test_a=suite("a", rtx_fp16_short=("usage", "case 'short': forward() has no input 'x'")))
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=7, failed=1)
+    result.stdout.fnmatch_lines(["*case 'short': forward() has no input 'x'"])
+    result.stdout.no_fnmatch_line("*raise UsageError*")

@@ -1,0 +1,60 @@
+"""The names a suite imports, and what importing them costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import environment, report
+from harness.compare import ErrorStats
+from harness.results import EngineInfo, MetricResult, OutputResult, Provenance, Result
+from harness.settings import Settings
+
+ROOT = Path(harness.__file__).parents[1]
+
+LIGHT = ("harness", "harness.cli", "harness.plugin", "harness.checks", "harness.discovery", "harness.report.text")
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "transformers")
+
+
+@pytest.mark.parametrize("name", harness.__all__)
+def test_public_name_resolves_and_is_documented(name: str):
+    assert name in dir(harness)
+    assert getattr(harness, name).__doc__
+
+
+def test_all_is_what_is_reachable():
+    homes = [name for names in harness._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(harness.__all__)
+    for module, names in harness._HOMES.items():
+        for name in names:
+            assert getattr(harness, name) is getattr(importlib.import_module(module), name)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Subjekt'"):
+        _ = harness.Subjekt  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_import_is_light(module: str):
+    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
+
+
+def test_json_document_names_every_key():
+    documented = set(
+        re.findall(r"`(?:[a-z]+\.)?([a-z_0-9]+)`", (ROOT / "docs" / "json.md").read_text(encoding="utf-8"))
+    )
+    classes = (Result, OutputResult, MetricResult, EngineInfo, Provenance, ErrorStats)
+    keys = {field.name for one in classes for field in dataclasses.fields(one)} - {"stats"}
+    environment_keys = set(environment.gather(Settings()))
+    document_keys = set(report.document([], environment={}, command=""))
+    assert sorted((keys | environment_keys | document_keys) - documented) == []
