@@ -38,9 +38,9 @@ def find_subject(
     if shapes:
         raise UsageError(f"--shape is for ONNX files; {text} declares its own inputs")
     if path.suffix == ".py":
-        subject = load_suite(path)
+        subject = replace(load_suite(path), locator=text)
     elif ":" in text:
-        subject = load_attribute(text)
+        subject = replace(load_attribute(text), locator=text)
     else:
         subject = _suite_by_name(text, suites)
     return _with_inputs(subject, inputs) if inputs else subject

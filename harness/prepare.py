@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -127,6 +128,7 @@ class PreparedTorch:
         self._example = self._largest_case()
         self._names = list(self._eager(self._example))
         self._traced = self._trace()
+        self._program: Program | NotJudged | None = None
         self.program_sha256 = program_sha256(self._traced)
 
     def _build(self) -> torch.nn.Module:
@@ -150,23 +152,38 @@ class PreparedTorch:
         # A dimension of size 1 in the example would be taken for a constant.
         return max(self.subject.cases, key=lambda name: sum(t.numel() for t in self.inputs(name).values()))
 
-    def _trace(self) -> ExportedProgram:
-        self.settings.progress(f"{self.subject.name}: tracing the module")
-        # On the CPU, so that every machine traces the same graph: on a GPU the tracer specialises for its kernels
-        # (attention wants lengths that are multiples of 8, and a dynamic length then violates its constraints).
+    @contextlib.contextmanager
+    def _on_cpu(self) -> Iterator[Tensors]:
+        """Hold the module on the CPU and give the example inputs there, so that every machine exports the same graph.
+
+        On a GPU the tracer specialises for its kernels: attention wants lengths that are multiples of 8, and a dynamic
+        length then violates its constraints.
+        """
+        self.module.cpu()
         try:
-            return trace(self.subject, self.module.cpu(), self._example_inputs())
+            yield {name: tensor.cpu() for name, tensor in self.inputs(self._example).items()}
         finally:
             self.module.to(self.device)
 
-    def _example_inputs(self) -> Tensors:
-        return {name: tensor.cpu() for name, tensor in self.inputs(self._example).items()}
+    def _trace(self) -> ExportedProgram:
+        self.settings.progress(f"{self.subject.name}: tracing the module")
+        with self._on_cpu() as inputs:
+            return trace(self.subject, self.module, inputs)
 
-    @cached_property
+    @property
     def program(self) -> Program:
-        """The traced program as ONNX, with its value table."""
-        self.settings.progress(f"{self.subject.name}: exporting to ONNX")
-        return to_onnx(self.subject, self._traced, self._example_inputs(), self._names)
+        """The traced program as ONNX, with its value table; what keeps it from being made is found out once."""
+        if isinstance(self._program, NotJudged):
+            raise self._program
+        if self._program is None:
+            self.settings.progress(f"{self.subject.name}: exporting to ONNX")
+            try:
+                with self._on_cpu() as inputs:
+                    self._program = to_onnx(self.subject, self._traced, inputs, self._names)
+            except NotJudged as error:
+                self._program = error
+                raise
+        return self._program
 
     def exporter(self) -> dict[str, str]:
         """Return the versions of the exporter's packages, the output names and the subject's export options."""

@@ -68,6 +68,8 @@ class Subject:
     """Explicit limits by precision or by output name; each says why."""
     onnx: Path | None = None
     """The ONNX file, where the subject is one."""
+    locator: str = ""
+    """What to type to reach it, where that is not its name; filled in by the command line."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Extra keyword arguments for ``torch.onnx.export``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import tempfile
 import time
@@ -246,6 +247,9 @@ class TargetRun:
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"out of GPU memory while {doing} the {self.backend.name} engine: {error}") from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                where = error.filename or tempfile.gettempdir()
+                raise NotJudged(f"the disk is full while {doing} the {self.backend.name} engine ({where})") from error
             what = f"{doing} the {self.backend.name} engine raised {type(error).__name__}"
             raise EngineFailed(f"{what}: {error}") from error
 
@@ -348,7 +352,7 @@ class TargetRun:
         return self.backend.name != "ort-cpu" and torch.cuda.is_available()
 
     def _next_step(self) -> str:
-        subject = self.run.subject.onnx or self.run.subject.name
+        subject = self.run.subject.onnx or self.run.subject.locator or self.run.subject.name
         if not _is_fp32(self.plan):
             return f"parity verify {subject} -b {self.backend.name} -p fp32   (is the engine right in FP32?)"
         return f"parity verify {subject} -b ort-cpu -p fp32   (is the exported graph right?)"
