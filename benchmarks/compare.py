@@ -1,0 +1,168 @@
+"""Time ``harness.compare`` against Polygraphy's statistics (CPU) and against a copy of a tensor (GPU).
+
+    python benchmarks/compare.py
+
+Says which parts did not run, and why. Times are medians; a part that misses its target says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.compare import ErrorStats, compare
+
+CPU_ELEMENTS = 2**24
+GPU_BYTES = 2**30
+
+
+def main() -> None:
+    """Print one line per figure."""
+    for part in (cpu, gpu):
+        try:
+            part()
+        except NotHere as reason:
+            print(f"{part.__name__}: not run, {reason}")
+
+
+class NotHere(Exception):
+    """A part cannot run on this machine; the text says why."""
+
+
+def pair(elements: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a tensor and the same with FP16-sized errors."""
+    generator = torch.Generator(device).manual_seed(0)
+    expected = torch.randn(elements, generator=generator, device=device)
+    actual = torch.randn(elements, generator=generator, device=device).mul_(1e-3).add_(expected)
+    return actual, expected
+
+
+def cpu() -> None:
+    """Compare 16M FP32 elements with both."""
+    actual, expected = pair(CPU_ELEMENTS, "cpu")
+    ours = median_seconds(lambda: compare(actual, expected), repeats=7)
+    print(f"CPU, {torch.get_num_threads()} threads, a pair of {CPU_ELEMENTS / 2**20:.0f}M FP32 elements")
+    print(f"  compare      {ours:8.3f} s")
+    try:
+        from polygraphy import __version__
+        from polygraphy.comparator import IterationResult, SimpleCompareFunc
+        from polygraphy.logger import G_LOGGER
+    except ImportError as error:
+        raise NotHere(f"Polygraphy cannot be imported ({error})") from error
+    results = [IterationResult(outputs={"y": tensor.numpy()}) for tensor in (actual, expected)]
+    check = SimpleCompareFunc()
+    G_LOGGER.module_severity = G_LOGGER.CRITICAL
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = median_seconds(lambda: check(*results), repeats=3)
+    print(f"  Polygraphy   {theirs:8.3f} s   ({__version__}, SimpleCompareFunc)")
+    print(f"  ratio        {theirs / ours:8.1f} x   (target: at least 20) {verdict(theirs / ours >= 20)}")
+
+
+def gpu() -> None:
+    """Compare 1 GiB FP32 tensors, in units of the time to copy one."""
+    if not torch.cuda.is_available():
+        raise NotHere("there is no NVIDIA GPU")
+    actual, expected = pair(GPU_BYTES // 4, "cuda")
+    copy = copy_milliseconds(actual)
+    stats = compare(actual, expected)
+    ours = median_milliseconds(lambda: compare(actual, expected))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    compare(actual, expected)
+    extra = (torch.cuda.max_memory_allocated() - before) / 2**20
+    print(f"GPU, {torch.cuda.get_device_name()}, a pair of 1 GiB FP32 tensors")
+    print(f"  copy of one  {copy:8.3f} ms")
+    print(f"  compare      {ours:8.3f} ms  {ours / copy:.1f} copies (target: at most 10) {verdict(ours <= 10 * copy)}")
+    print(f"  extra memory {extra:8.1f} MiB (target: at most 256) {verdict(extra <= 256)}")
+    print(f"  against float64 operations of PyTorch: {verdict(agrees(stats, actual, expected))}")
+    profile(actual, expected)
+
+
+def agrees(stats: ErrorStats, actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether the figures are those of whole float64 tensors."""
+    a, e = actual.double(), expected.double()
+    errors = (a - e).abs()
+    last = len(errors) - 1
+    ratios = (errors / e.abs()).sort().values
+    exact = {
+        stats.absolute["max"]: errors.max(),
+        stats.relative["median"]: ratios[last // 2],
+        stats.relative["p99"]: ratios[99 * last // 100],
+        stats.relative["max"]: ratios[-1],
+    }
+    close = {
+        stats.absolute["mean"]: errors.mean(),
+        stats.relative["mean"]: ratios.mean(),
+        stats.relative_l2: errors.norm() / e.norm(),
+        stats.cosine: (a @ e) / a.norm() / e.norm(),
+    }
+    del ratios
+    errors = errors.sort().values
+    exact |= {stats.absolute["median"]: errors[last // 2], stats.absolute["p99"]: errors[99 * last // 100]}
+    return all(got == float(want) for got, want in exact.items()) and all(
+        math.isclose(got, float(want), rel_tol=1e-9) for got, want in close.items()
+    )
+
+
+def copy_milliseconds(tensor: torch.Tensor) -> float:
+    """Return the time to copy a tensor into another that is there already."""
+    target = torch.empty_like(tensor)
+    return median_milliseconds(lambda: target.copy_(tensor))
+
+
+def profile(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Print where the GPU's time goes."""
+    from torch.profiler import ProfilerActivity
+
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as run:
+        compare(actual, expected)
+        torch.cuda.synchronize()
+    rows = sorted(run.key_averages(), key=lambda row: -row.self_device_time_total)[:10]
+    for row in rows:
+        print(f"    {row.self_device_time_total / 1e3:7.3f} ms  {row.count:4d} x  {row.key[:80]}")
+
+
+def median_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Return the median wall-clock time of a call, after one to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def median_milliseconds(work: Callable[[], Any], repeats: int = 15) -> float:
+    """Return the median time of a call between CUDA events, after three to warm up."""
+    times = []
+    for turn in range(3 + repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        if turn >= 3:
+            times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def verdict(passed: bool) -> str:
+    """Return a word for the end of a line."""
+    return "ok" if passed else "MISSED"
+
+
+if __name__ == "__main__":
+    main()
