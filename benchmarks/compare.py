@@ -95,11 +95,12 @@ def agrees(stats: ErrorStats, actual: torch.Tensor, expected: torch.Tensor) -> b
     a, e = actual.double(), expected.double()
     errors = (a - e).abs()
     last = len(errors) - 1
-    ratios = (errors / e.abs()).sort().values
+    ratios = (errors / e.abs())[(e != 0) | (errors == 0)].nan_to_num(nan=0.0).sort().values
+    defined = len(ratios) - 1
     exact = {
         stats.absolute["max"]: errors.max(),
-        stats.relative["median"]: ratios[last // 2],
-        stats.relative["p99"]: ratios[99 * last // 100],
+        stats.relative["median"]: ratios[defined // 2],
+        stats.relative["p99"]: ratios[99 * defined // 100],
         stats.relative["max"]: ratios[-1],
     }
     close = {

@@ -81,8 +81,15 @@ def program_sha256(traced: ExportedProgram) -> str:
     for name, value in sorted(traced.constants.items()):
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(value))
     return digest.hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return a tensor's bytes in row-major order; any dtype, any strides, any device."""
+    # contiguous() leaves the stride of a single element as it is, and view() then refuses it.
+    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
 
 
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:

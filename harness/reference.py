@@ -25,7 +25,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from harness.errors import NotJudged, UsageError
-from harness.export import Program, Tensors
+from harness.export import Program, Tensors, tensor_bytes
 
 SCHEMA = "parity-reference/1"
 # Outputs kept from another version of the interpreter are other outputs.
@@ -195,8 +195,7 @@ def sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        flat = tensor.cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 

@@ -313,7 +313,8 @@ def test_outputs_come_in_the_order_of_the_expected() -> None:
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_bitwise_equal_is_equality_of_bytes(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     def raw(tensor: torch.Tensor) -> bytes:
-        return bytes(tensor.contiguous().flatten().view(torch.uint8).tolist())
+        fresh = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+        return bytes(fresh.flatten().view(torch.uint8).tolist())
 
     actual, expected = pair
     assert bitwise_equal(actual, actual.clone())
@@ -359,6 +360,8 @@ def test_kernels_under_the_interpreter() -> None:
         text=True,
         check=False,
     )
+    if "only 0-dimensional arrays can be converted" in run.stderr:
+        pytest.skip("the interpreter of this Triton (seen with 3.6) does not work with this NumPy")
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == f"{len(CASES)} cases"
 

@@ -114,6 +114,14 @@ def test_memory_does_not_grow_with_the_number_of_values(depth):
     assert peak <= 3
 
 
+def test_hash_sees_values_and_not_strides():
+    values = torch.arange(6.0).reshape(2, 3)
+    assert sha256_of({"y": values}) == sha256_of({"y": values.t().contiguous().t()})
+    assert sha256_of({"y": values[:, ::2][:1, :1]}) == sha256_of({"y": torch.zeros(1, 1)})
+    assert sha256_of({"y": values}) != sha256_of({"y": values.t().contiguous()})
+    assert sha256_of({"y": torch.zeros(0)}) != sha256_of({"x": torch.zeros(0)})
+
+
 def test_tf32_flags_are_restored():
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with tf32(not before[0]):
