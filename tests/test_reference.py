@@ -17,6 +17,7 @@ from harness.reference import (
     StaleReference,
     relative_l2,
     run_program,
+    sha256_of,
     tf32,
 )
 
