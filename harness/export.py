@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir
 import torch
 from torch.export import Dim, ExportedProgram
@@ -86,11 +85,11 @@ def program_sha256(traced: ExportedProgram) -> str:
     return digest.hexdigest()
 
 
-def tensor_bytes(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return a tensor's bytes in row-major order; any dtype, any strides, any device."""
     # contiguous() leaves the stride of a single element as it is, and view() then refuses it.
     flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
-    return flat.view(torch.uint8).numpy()
+    return flat.view(torch.uint8).numpy().data
 
 
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
