@@ -195,6 +195,10 @@ class TargetRun:
         prepared = self.run.prepared
         prepared.dtypes(self.plan)  # a plan that names nothing is an error even where its engine is in the cache
         if self.backend.name == "torch":
+            if prepared.subject.onnx is not None:
+                raise NotJudged(
+                    f"the torch backend needs a PyTorch module, and {prepared.subject.onnx} is an ONNX file"
+                )
             return
         self.engine = self._guard("building", self._build_engine)
         self.notes += self.engine.report.notes
@@ -380,8 +384,11 @@ def write_graph(prepared: Prepared, plan: Plan, path: Path) -> tuple[str, ...]:
     """Write the typed graph and, beside it, the value table; return what the typing had to note."""
     applied = typed_graph.apply(prepared.program.model, prepared.dtypes(plan), default=plan.compute_dtype)
     weights = sum(v.const_value.nbytes for v in applied.model.graph.initializers.values() if v.const_value is not None)
-    external = f"{path.name}.data" if weights > EXTERNAL_DATA_BYTES else None
-    onnx_ir.save(applied.model, path, external_data=external)
+    if weights > EXTERNAL_DATA_BYTES:
+        onnx_ir.save(applied.model, path, external_data=f"{path.name}.data")
+    else:
+        # Weights that lie beside the user's file are loaded: the typed graph is written elsewhere.
+        onnx_ir.save(onnx_ir.external_data.load_to_model(applied.model), path)
     save_values(prepared.program.values, path.with_suffix(".values.json"))
     return applied.notes
 
