@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 
 from harness.checks import PROPERTY, Opened, Parity
 from harness.errors import ParityError, UsageError
-from harness.settings import Settings
+from harness.settings import Settings, print_progress
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -30,6 +30,19 @@ Json = dict[str, Any]
 
 SAVE_EVERY_S = 10.0
 """The JSON is written this often while tests run, and at the end."""
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that says what a long step is doing while it runs: a build takes longer than patience."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if _is_worker(config) or capture is None:
+        return print_progress
+
+    def say(message: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print_progress(message)
+
+    return say
 
 
 class State:
@@ -44,6 +57,7 @@ class State:
             references=option("parity_references") or defaults.references,
             engine_cache=not option("parity_no_engine_cache"),
             update_references=option("parity_update_references"),
+            progress=_progress(config),
         )
         self.backends: list[str] = option("parity_backend")
         self.precisions: list[str] = option("parity_precision")
