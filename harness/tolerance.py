@@ -189,7 +189,7 @@ def _tf32_words(stats: ErrorStats, tf32_floor: ErrorStats | None) -> str:
     if tf32_floor is not None:
         loses = tf32_floor.relative_l2
         if loses / 4 <= stats.relative_l2 <= loses * 4:
-            return f"; this is TF32-sized (PyTorch TF32 loses {loses:.3g}): the engine computes in TF32, not FP32"
+            return f"; this is TF32-sized (TF32 costs {loses:.3g}): the engine computes in TF32, not FP32"
         return ""
     # Without a GPU there is no TF32 to measure: an 11-bit significand leaves 9 to 14 effective bits.
     if 2.0**-14 <= stats.relative_l2 <= 2.0**-9:
