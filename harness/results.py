@@ -93,7 +93,7 @@ class Provenance:
     device: str
     """Where the engine ran: a GPU's name, or ``CPU``."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """The precision plan: dtype, patterns kept in FP32, number of values in each dtype."""
+    """The precision plan: dtype, and the patterns kept in FP32."""
 
 
 @dataclass(frozen=True, kw_only=True)
