@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -318,15 +317,12 @@ class PreparedTorch:
         """Return the dtypes of the FP32 reference's outputs."""
         return {name: tensor.dtype for name, tensor in self.reference(case, "fp32").items()}
 
-    @cached_property
-    def _case_shapes(self) -> dict[str, list[tuple[int, ...]]]:
-        cases = [self.inputs(case) for case in self.subject.cases]
-        return {name: [tuple(inputs[name].shape) for inputs in cases if name in inputs] for name in cases[0]}
-
     def shapes(self) -> dict[str, ShapeRange]:
         """Return the declared ranges, tuned for the largest case; without dynamic dimensions all cases must agree."""
+        cases = [self.inputs(case) for case in self.subject.cases]
         ranges = {}
-        for name, shapes in self._case_shapes.items():
+        for name in cases[0]:
+            shapes = [tuple(inputs[name].shape) for inputs in cases if name in inputs]
             dynamic = self.subject.dynamic.get(name, {})
             largest = max(shapes, key=lambda shape: [shape[axis] for axis in dynamic])
             for axis, size in enumerate(largest):

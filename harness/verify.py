@@ -54,11 +54,8 @@ def verify(
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:
     """Compute and store the FP32 reference and the FP64 truth of these cases; return the files written."""
-    prepared = Run(subject, dataclasses.replace(settings, update_references=True)).prepared
-    save = getattr(prepared, "save_reference", None)
-    if save is None:
-        raise UsageError(f"{subject.name} is an ONNX file: its reference is computed by ONNX Runtime, never stored")
-    return [save(case, {"commit": commit(Path.cwd())}) for case in cases]
+    run = Run(subject, dataclasses.replace(settings, update_references=True))
+    return [run.save_reference(case) for case in cases]
 
 
 class Run:
@@ -102,9 +99,23 @@ class Run:
     def expected(self, case: str, plan: Plan) -> Tensors:
         """Return what a plan's engine is held against: FP64 for an FP32 engine, else the FP32 reference."""
         if self.settings.update_references and case not in self._updated:
-            update_references(self.subject, [case], self.settings)
+            self.save_reference(case)
             self._updated.add(case)
         return self.prepared.reference(case, "fp64" if _is_fp32(plan) else "fp32")
+
+    def save_reference(self, case: str) -> Path:
+        """Store the FP32 reference and the FP64 truth of a case, computed by this run, and return the file."""
+        save = getattr(self.prepared, "save_reference", None)
+        if save is None:
+            name = self.subject.name
+            raise UsageError(f"{name} is an ONNX file: its reference is computed by ONNX Runtime, never stored")
+        path: Path = save(case, {"commit": self.commit})
+        return path
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit of the working folder, asked once: git takes longer than a small engine."""
+        return commit(Path.cwd())
 
 
 class TargetRun:
@@ -342,7 +353,7 @@ class TargetRun:
                 inputs=self.run.subject.inputs,
                 inputs_sha256=sha256_of(prepared.inputs(case)),
                 program_sha256=prepared.program_sha256,
-                commit=commit(Path.cwd()),
+                commit=self.run.commit,
                 reference=prepared.reference_words(case, truth),
                 device=torch.cuda.get_device_name() if self._on_gpu() else "CPU",
                 plan={"dtype": _format(self.plan), "keep_fp32": list(self.plan.keep_fp32)},
