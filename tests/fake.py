@@ -62,6 +62,7 @@ class FakeBackend:
 
     name = "fake"
     precisions: tuple[str, ...] = ("fp32", "fp16")
+    tap_modes: tuple[str, ...] = ()
 
     def __init__(self, fault: Fault | None = None) -> None:
         self.fault = fault or (lambda outputs, given, run: outputs)

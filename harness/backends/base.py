@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,8 @@ class BuildRequest:
     """Allow TF32 in what the graph types as FP32."""
     shapes: Mapping[str, ShapeRange]
     """By input name; an input of fixed shape has its three shapes equal."""
+    taps: bool = False
+    """Mark unfused tensors as debug tensors, so that the session can tap them; only for backends that have the mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,24 @@ class Session(Protocol):
     ) -> None: ...
 
 
+class TapSession(Session, Protocol):
+    """A session whose engine was built with ``taps``: its unfused tensors can be observed while it runs."""
+
+    def tap(
+        self, inputs: Mapping[str, torch.Tensor], on_tensor: Callable[[str, torch.Tensor], None]
+    ) -> dict[str, torch.Tensor]:
+        """Run once and return the outputs, as ``run`` does.
+
+        ``on_tensor(name, tensor)`` is called for every unfused tensor as it is made, in execution order, with the
+        engine's own name and its memory in the shape the engine gives it; the tensor is the caller's to keep. An
+        exception from ``on_tensor`` ends the observation and is raised once the engine has stopped.
+        """
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """Return the engine inspector's ``Layers``: dicts with ``Name``, ``LayerType``, ``Metadata``, ``Inputs``,
+        ``Outputs`` (each tensor with ``Name``, ``Dimensions``, ``Strides``, ``StrideOrder``, ``Datatype``)."""
+
+
 class Backend(Protocol):
     """Builds engines and loads them."""
 
@@ -80,6 +100,8 @@ class Backend(Protocol):
     """As typed after ``-b``."""
     precisions: tuple[str, ...]
     """The plain precisions it can honour; a plan counts by the dtype it lowers to."""
+    tap_modes: tuple[str, ...]
+    """How its engines can be looked into: ``unfused`` (tensors between kernels), ``outputs`` (values as outputs)."""
 
     def unavailable(self) -> str | None:
         """Return why nothing can be built here (a package that is missing), or None."""

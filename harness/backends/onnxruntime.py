@@ -51,6 +51,8 @@ _DTYPES = (
 class OnnxRuntimeBackend:
     """Runs the typed graph in ONNX Runtime with one execution provider."""
 
+    tap_modes: tuple[str, ...] = ("outputs",)
+
     def __init__(self, name: str, *, device: str) -> None:
         self.name = name
         self.precisions: tuple[str, ...] = (

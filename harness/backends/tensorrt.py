@@ -30,6 +30,7 @@ class TensorRTBackend:
     """Builds TensorRT engines in a child process and runs them on the current GPU."""
 
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    tap_modes: tuple[str, ...] = ("unfused", "outputs")
 
     def __init__(self, name: str, *, modules: tuple[str, ...], install: str, builds_without_gpu: bool) -> None:
         self.name = name

@@ -16,6 +16,7 @@ class TorchBackend:
 
     name = "torch"
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    tap_modes: tuple[str, ...] = ("outputs",)
 
     def unavailable(self) -> str | None:
         """Return None: without PyTorch there is no reference either."""

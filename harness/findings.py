@@ -1,0 +1,208 @@
+"""What looking inside an engine found, as data: the error of every value, and whose fault it is. See docs/json.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from harness.compare import ErrorStats
+
+Status = Literal["compared", "inner", "unmapped", "not_delivered", "not_compared"]
+Mark = Literal["ok", "suspect", "healed", "passed_on", "nonfinite", "flip", "not_judged"]
+Kind = Literal["none", "precision", "engine", "export", "not_judged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueFinding:
+    """One value, or one tensor of the engine that is no value of the graph."""
+
+    name: str
+    """The value's name in the exported program or the ONNX graph; for an unmapped tensor the engine's own name."""
+    op: str
+    """The operator that makes it; for an unmapped tensor the kernel."""
+    module: str
+    """Dotted path of its PyTorch module; empty at the root or where it is not known."""
+    source: str
+    """``file:line`` of the Python code that makes it."""
+    depth: int
+    """Position in dataflow order, from 0."""
+    status: Status
+    """``compared``; ``inner`` (a kernel's own statistic, such as the mean of a fused normalisation); ``unmapped``;
+    ``not_delivered`` (fused away, so no tap shows it); ``not_compared`` (integer, empty: see the reason)."""
+    reason: str = ""
+    """Why it was not compared, or what the mark means here; one sentence."""
+    kernel: str = ""
+    """The engine's kernel that made it."""
+    tap: str = ""
+    """The engine's name for it."""
+    mapped_by: str = ""
+    """``name``, ``contents`` or ``exact`` (the backend uses the graph's own names)."""
+    layout: str = ""
+    """How it lay in the engine: empty for as it is, ``strided``, ``permuted (0, 2, 1)``, ``padded``, ``part of ...``."""
+    stats: ErrorStats | None = None
+    """The engine's value against the reference's: the accumulated error."""
+    floor: float | None = None
+    """Relative L2 error of the same value in PyTorch in the same precision, against the same reference."""
+    local: float | None = None
+    """Relative L2 error made here: against a replay of this region in the reference's precision on the engine's own
+    inputs."""
+    local_floor: float | None = None
+    """The same replay in the plan's precision against the one in the reference's: what PyTorch loses in this region."""
+    local_bias: float | None = None
+    """Mean of the local error over its RMS, from -1 to 1: a bias adds up with depth where noise does not."""
+    effect: float | None = None
+    """Relative L2 error of the network outputs if only this region were as wrong as it is; None where it was not
+    computed."""
+    largest: float | None = None
+    """Largest finite magnitude of the engine's value."""
+    mark: Mark = "not_judged"
+    """``ok``; ``suspect`` (made here, reaches the outputs); ``healed`` (made here, dies out); ``passed_on`` (wrong, but
+    not made here); ``nonfinite``; ``flip`` (a discrete decision fell otherwise)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleFinding:
+    """One module: the worst of its values."""
+
+    module: str
+    """Dotted path; empty for operations at the root."""
+    values: int
+    """Values of it that were compared."""
+    worst: str
+    """The value with the largest local error against its local floor."""
+    op: str
+    """The operator of that value."""
+    local: float | None
+    """Its local error."""
+    local_floor: float | None
+    """Its local floor."""
+    propagated: float | None
+    """Accumulated relative L2 error of the module's last value."""
+    floor: float | None
+    """The floor of that last value."""
+    share: float | None
+    """Effect of the module's local errors on the outputs, squared, over the squared error of the outputs; the shares of
+    independent errors add up to 1. None where it was not computed."""
+    mark: Mark
+    """The worst mark of its values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputEffect:
+    """What looking did to one output."""
+
+    name: str
+    """Its declared name."""
+    identical: bool
+    """Whether the tapped engine gave the same bits as the untapped one."""
+    difference: float
+    """Relative L2 distance of the tapped engine's output from the untapped one's; infinite when only one is finite."""
+    error: float
+    """Relative L2 error of the untapped engine's output against the reference; infinite when it is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """Every value of one engine, for one case."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    mode: str
+    """``unfused`` or ``outputs``."""
+    values: tuple[ValueFinding, ...]
+    """In dataflow order; nothing is left out."""
+    modules: tuple[ModuleFinding, ...]
+    """Worst first."""
+    observer: tuple[OutputEffect, ...]
+    """What looking did to the outputs."""
+    trusted: bool
+    """False when looking changed the outputs by as much as the error being looked for."""
+    first_nonfinite: str = ""
+    """The first value that is non-finite while all it is computed from is finite; empty where there is none."""
+    weights: str = ""
+    """``trained``, ``random`` or ``file``."""
+    inputs: str = ""
+    """``real`` or ``random``."""
+    device: str = ""
+    """Where the engine ran: a GPU's name, or ``CPU``."""
+    notes: tuple[str, ...] = ()
+    """What was not seen and why, whether the observation can be trusted, and what to use instead."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Where the time went."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One question asked before anything is blamed."""
+
+    question: str
+    """Such as ``is the engine repeatable?``"""
+    answer: Literal["yes", "no", "not asked"]
+    """``yes`` lets the search go on."""
+    detail: str
+    """The figures, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One precision plan that was tried."""
+
+    keep_fp32: tuple[str, ...]
+    """The patterns it kept in FP32."""
+    where: Literal["pytorch", "engine"]
+    passed: bool | None
+    """None when it could not be judged: the build was refused, or the reason says what else."""
+    error: float | None
+    """Largest relative L2 error of an output."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """GPU (or CPU) time of one run of three engines, in one session."""
+
+    device: str
+    plan_ms: float
+    """Median time of the engine with the plan."""
+    low_ms: float
+    """Of the engine in full low precision."""
+    fp32_ms: float
+    """Of the FP32 engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bisection:
+    """Whose fault it is, what to keep in FP32, and what it costs."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    kind: Kind
+    """``none`` when the engine passes."""
+    finding: str
+    """One sentence."""
+    advice: tuple[str, ...]
+    """What it means and what to do, in plain words; the last lines are the commands that reproduce it."""
+    gates: tuple[Gate, ...]
+    """In the order they were asked."""
+    region: tuple[str, ...] = ()
+    """The values (engine, export) or the patterns (precision) that show it."""
+    plan: tuple[str, ...] | None = None
+    """Patterns kept in FP32 by the smallest plan that passed on the un-tapped engine; None when none passed."""
+    plan_file: str = ""
+    """Where the plan was written."""
+    reproducer: str = ""
+    """The folder of the reproducer; empty when there is none."""
+    price: Price | None = None
+    trials: tuple[Trial, ...] = ()
+    """Every plan tried on an engine, and the ones that decided in PyTorch."""
+    builds: int = 0
+    """Engines built or taken from the cache."""
+    max_builds: int = 0
+    complete: bool = True
+    """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
+    notes: tuple[str, ...] = ()
