@@ -39,7 +39,7 @@ class ValueFinding:
     mapped_by: str = ""
     """``name``, ``contents`` or ``exact`` (the backend uses the graph's own names)."""
     layout: str = ""
-    """How it lay in the engine: empty for as it is, ``strided``, ``permuted (0, 2, 1)``, ``padded``, ``part of ...``."""
+    """How it lay in the engine: empty for as it is, ``strided``, ``permuted (0, 2, 1)``, ``padded``, ``part of x``."""
     stats: ErrorStats | None = None
     """The engine's value against the reference's: the accumulated error."""
     floor: float | None = None
