@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
 
 Run = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
+# protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
+EXTERNAL_DATA_BYTES = 1_500_000_000
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
 # protobuf stops at 2 GiB; beyond half of it weights go through a file.
@@ -395,6 +397,18 @@ def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec])
 def _not_finite(tensor: torch.Tensor) -> str:
     nan, inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
     return " and ".join(f"{count} {what}" for count, what in ((nan, "NaN"), (inf, "Inf")) if count)
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write a model; its weights go beside it, into one file, where protobuf cannot hold them."""
+    import onnx_ir as ir
+
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if weights > EXTERNAL_DATA_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        # Weights that lie beside the user's file are loaded: this graph is written elsewhere.
+        ir.save(ir.external_data.load_to_model(model), path)
 
 
 def run_fp32(model: ir.Model) -> Run:

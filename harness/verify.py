@@ -8,12 +8,11 @@ import errno
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import onnx_ir
 import torch
 
 from harness import compare, typed_graph
@@ -23,33 +22,39 @@ from harness.engines import Engine, EngineCache
 from harness.environment import commit
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError, unknown_name
 from harness.export import Tensors
-from harness.precision import Plan, load_plan
+from harness.onnx_file import save_model
+from harness.precision import Plan, is_fp32, load_plan
 from harness.prepare import Floor, Prepared, prepare
 from harness.reference import StaleReference, sha256_of
 from harness.results import OutputResult, Provenance, Result, Verdict, overall
 from harness.settings import Settings
+from harness.subgraph import with_outputs
 from harness.subject import Subject, Target
 from harness.tolerance import judge
 from harness.values import save_values
 
-# protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
-EXTERNAL_DATA_BYTES = 1_500_000_000
 # An engine built from a graph that another version of the typing pass wrote is another engine.
 TYPING_CODE = hashlib.sha256(Path(typed_graph.__file__).read_bytes()).hexdigest()
 
 
 def verify(
-    subject: Subject, *, targets: Sequence[Target], cases: Sequence[str], settings: Settings
+    subject: Subject,
+    *,
+    targets: Sequence[Target],
+    cases: Sequence[str],
+    settings: Settings,
+    judge: Callable[[TargetRun, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield one result per target and case; an engine is freed before the next one is built.
 
-    Trouble with a backend or a subject is a result (``fail`` or ``not_judged``). UsageError is raised.
+    ``judge`` gives the result of an opened target and a case, by default its verdict. Trouble with a backend or a
+    subject is a result (``fail`` or ``not_judged``). UsageError is raised.
     """
     run = Run(subject, settings)
     for target in targets:
         with run.target(target) as opened:
             for case in cases:
-                yield opened.judge(case)
+                yield opened.judge(case) if judge is None else judge(opened, case)
 
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:
@@ -101,7 +106,7 @@ class Run:
         if self.settings.update_references and case not in self._updated:
             self.save_reference(case)
             self._updated.add(case)
-        return self.prepared.reference(case, "fp64" if _is_fp32(plan) else "fp32")
+        return self.prepared.reference(case, "fp64" if is_fp32(plan) else "fp32")
 
     def save_reference(self, case: str) -> Path:
         """Store the FP32 reference and the FP64 truth of a case, computed by this run, and return the file."""
@@ -142,7 +147,6 @@ class TargetRun:
         spread: float | None = None
         notes: list[str] = []
         try:
-            self._open()
             actual, spread = self._run_twice(case)
             outputs, notes = self._judge_outputs(case, actual)
             verdict: Verdict = overall(output.verdict for output in outputs)
@@ -165,14 +169,13 @@ class TargetRun:
             outputs=outputs,
             repeatable=(spread is None) if case in self._outputs else None,
             notes=tuple(dict.fromkeys([*self.notes, *notes])),
-            next_step=self._next_step() if verdict == "fail" else "",
+            next_step=self._next_step(case) if verdict == "fail" else "",
             timings_s={"judge": time.perf_counter() - started},
         )
 
     def outputs(self, case: str) -> tuple[Tensors, Tensors] | None:
         """Return (actual, expected) outputs for task metrics, or None when the engine did not run."""
         try:
-            self._open()
             return self._run_twice(case)[0], self.run.expected(case, self.plan)
         except (EngineFailed, NotJudged, StaleReference):
             return None
@@ -221,7 +224,37 @@ class TargetRun:
         self.session = self.stack.enter_context(self._guard("loading", lambda: self.backend.load(path)))
         self.layers = getattr(self.session, "layers", None)
 
-    def _build_engine(self) -> Engine:
+    @contextlib.contextmanager
+    def observed(self, *, taps: bool = False, marked: Sequence[str] = ()) -> Iterator[Session]:
+        """Build and load this target's engine once more, made to be looked into, and free it at the end.
+
+        ``taps`` marks unfused tensors as debug tensors, ``marked`` makes these values of the graph outputs as well.
+        Raises what building and loading raise.
+        """
+        engine = self._guard("building", lambda: self._build_engine(taps=taps, marked=tuple(marked)))
+        if reason := self.backend.cannot_run():
+            raise NotJudged(f"built, not run ({reason})")
+        path = engine.path
+        with self._guard("loading", lambda: self.backend.load(path)) as session:
+            yield session
+
+    def loaded(self) -> Session:
+        """Return the loaded engine. Raises NotJudged for a backend without engines, and what loading raises."""
+        self._open()
+        if self.session is None:
+            raise NotJudged(f"the {self.target.backend} backend has no engines")
+        return self.session
+
+    def release(self) -> None:
+        """Free the engine; it is loaded again when it is needed, and outputs that were seen are kept."""
+        self.stack.close()
+        self.session, self._opened = None, False
+
+    def guard(self, doing: str, step: Callable[[], Any]) -> Any:
+        """Run a backend's step; an exception it did not foresee becomes a ParityError."""
+        return self._guard(doing, step)
+
+    def _build_engine(self, *, taps: bool = False, marked: tuple[str, ...] = ()) -> Engine:
         settings, prepared = self.run.settings, self.run.prepared
         shapes = prepared.shapes()
         key = {
@@ -233,15 +266,22 @@ class TargetRun:
             "backend": self.backend.name,
             "machine": dict(self.backend.cache_key()),
             "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
+            **({"taps": True} if taps else {}),
+            **({"marked": list(marked)} if marked else {}),
         }
 
         def build(engine: Path) -> Any:
-            settings.progress(f"{prepared.subject.name} [{self.target}]: building the engine")
+            purpose = " to look into" if taps or marked else ""
+            settings.progress(f"{prepared.subject.name} [{self.target}]: building the engine{purpose}")
             with tempfile.TemporaryDirectory(prefix="parity-") as folder:
                 graph = Path(folder) / "graph.onnx"
-                notes = write_graph(prepared, self.plan, graph)
+                notes = write_graph(prepared, self.plan, graph, marked=marked)
                 request = BuildRequest(
-                    onnx=graph, precision=self.target.precision_name, tf32=self.plan.tf32, shapes=shapes
+                    onnx=graph,
+                    precision=self.target.precision_name,
+                    tf32=self.plan.tf32,
+                    shapes=shapes,
+                    taps=taps,
                 )
                 report = self.backend.build(request, engine, settings)
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
@@ -253,7 +293,7 @@ class TargetRun:
             self.stack.callback(engine.discard)
         return engine
 
-    def _guard(self, doing: str, step: Any) -> Any:
+    def _guard(self, doing: str, step: Callable[[], Any]) -> Any:
         """Run a backend's step; an exception it did not foresee becomes a result, so the other targets still run."""
         try:
             return step()
@@ -272,7 +312,8 @@ class TargetRun:
         """Return the outputs of the worse of two runs, and how far the runs are apart (None for the same bits)."""
         if case in self._outputs:
             return self._outputs[case]
-        if self.session is None:
+        self._open()
+        if self.backend.name == "torch":
             floor = self.run.floor(case, self.plan)
             self._outputs[case] = floor.outputs, None
             return self._outputs[case]
@@ -311,18 +352,18 @@ class TargetRun:
                 "precision": _format(self.plan),
                 "floor": floor,
                 "tolerance": self._tolerance(name),
-                "is_floor": self.session is None,
+                "is_floor": self.backend.name == "torch",
                 "floor_name": self.run.prepared.floor_name(self.plan),
             }
             result = judge(name, stats, **options)
-            if result.verdict == "fail" and _is_fp32(self.plan) and (tf32 := self._tf32_floor(case, name, tensor)):
+            if result.verdict == "fail" and is_fp32(self.plan) and (tf32 := self._tf32_floor(case, name, tensor)):
                 result = judge(name, stats, **options, tf32_floor=tf32)
             results.append(result)
         return tuple(results), notes
 
     def _floor(self, case: str) -> tuple[Tensors | None, list[str]]:
         """Return the floor's outputs, or None and why there are none (an explicit tolerance may still judge)."""
-        if _is_fp32(self.plan):
+        if is_fp32(self.plan):
             return self.run.prepared.reference(case, "fp32"), []
         try:
             floor = self.run.floor(case, self.plan)
@@ -340,12 +381,15 @@ class TargetRun:
 
     def _tolerance(self, output: str) -> Any:
         tolerances = self.run.subject.tolerances
-        return tolerances.get(output) or tolerances.get(self.target.precision_name)
+        # A plan of fp16 may lose what fp16 may lose.
+        return (
+            tolerances.get(output) or tolerances.get(self.target.precision_name) or tolerances.get(_format(self.plan))
+        )
 
     def _provenance(self, case: str) -> Provenance | None:
         try:
             prepared = self.run.prepared
-            truth = "fp64" if _is_fp32(self.plan) else "fp32"
+            truth = "fp64" if is_fp32(self.plan) else "fp32"
             return Provenance(
                 weights=self.run.subject.weights,
                 weights_source=self.run.subject.weights_source,
@@ -355,22 +399,26 @@ class TargetRun:
                 program_sha256=prepared.program_sha256,
                 commit=self.run.commit,
                 reference=prepared.reference_words(case, truth),
-                device=torch.cuda.get_device_name() if self._on_gpu() else "CPU",
+                device=self.device_name(),
                 plan={"dtype": _format(self.plan), "keep_fp32": list(self.plan.keep_fp32)},
             )
         except ParityError:
             return None  # the reason of the result says what kept the subject from being prepared
+
+    def device_name(self) -> str:
+        """Return where the engine runs: a GPU's name, or ``CPU``."""
+        return torch.cuda.get_device_name() if self._on_gpu() else "CPU"
 
     def _on_gpu(self) -> bool:
         if self.backend.name == "torch":
             return next(iter(self.run.prepared.inputs(next(iter(self.run.subject.cases))).values())).is_cuda
         return self.backend.name != "ort-cpu" and torch.cuda.is_available()
 
-    def _next_step(self) -> str:
+    def _next_step(self, case: str) -> str:
+        """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
         subject = self.run.subject.onnx or self.run.subject.locator or self.run.subject.name
-        if not _is_fp32(self.plan):
-            return f"parity verify {subject} -b {self.backend.name} -p fp32   (is the engine right in FP32?)"
-        return f"parity verify {subject} -b ort-cpu -p fp32   (is the exported graph right?)"
+        only = f" --case {case}" if len(self.run.subject.cases) > 1 else ""
+        return f"parity bisect {subject} -b {self.backend.name} -p {self.target.precision}{only}"
 
 
 class _BuiltNotRun(NotJudged):
@@ -391,15 +439,14 @@ def check_outputs(actual: Tensors, declared: Mapping[str, torch.dtype], others: 
             raise EngineFailed(f"output {name!r} shares its memory with {owner!r}, an input or an earlier output")
 
 
-def write_graph(prepared: Prepared, plan: Plan, path: Path) -> tuple[str, ...]:
-    """Write the typed graph and, beside it, the value table; return what the typing had to note."""
+def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Write the typed graph and, beside it, the value table; return what the typing had to note.
+
+    ``marked`` names values that become outputs as well.
+    """
     applied = typed_graph.apply(prepared.program.model, prepared.dtypes(plan), default=plan.compute_dtype)
-    weights = sum(v.const_value.nbytes for v in applied.model.graph.initializers.values() if v.const_value is not None)
-    if weights > EXTERNAL_DATA_BYTES:
-        onnx_ir.save(applied.model, path, external_data=f"{path.name}.data")
-    else:
-        # Weights that lie beside the user's file are loaded: the typed graph is written elsewhere.
-        onnx_ir.save(onnx_ir.external_data.load_to_model(applied.model), path)
+    model = with_outputs(applied.model, marked) if marked else applied.model
+    save_model(model, path)
     save_values(prepared.program.values, path.with_suffix(".values.json"))
     return applied.notes
 
@@ -407,10 +454,6 @@ def write_graph(prepared: Prepared, plan: Plan, path: Path) -> tuple[str, ...]:
 def _format(plan: Plan) -> str:
     """Return the format that a plan's low-precision values compute in."""
     return "tf32" if plan.tf32 else plan.dtype
-
-
-def _is_fp32(plan: Plan) -> bool:
-    return _format(plan) == "fp32"
 
 
 def _like(actual: Tensors, expected: Tensors) -> Tensors:

@@ -137,14 +137,14 @@ def test_typed_graph_is_whole_wherever_it_is_written(tmp_path, monkeypatch):
         return build(request, engine, settings)
 
     monkeypatch.setattr(BACKENDS["ort-cpu"], "build", watch)
-    monkeypatch.setattr("harness.verify.EXTERNAL_DATA_BYTES", 100)  # and with the weights beside the graph again
+    monkeypatch.setattr("harness.onnx_file.EXTERNAL_DATA_BYTES", 100)  # and with the weights beside the graph again
     judge(onnx_subject(onnx_file(tmp_path), Target("ort-cpu", "fp32")), tmp_path)
     assert [request.shapes["x"].optimum for request in seen] == [(8, 16)]
 
 
 def test_a_failure_names_the_next_command(tmp_path):
     with Run(replace(subject(), locator="models:NET"), quiet(tmp_path)).target(Target("torch", "fp16")) as opened:
-        assert opened._next_step() == "parity verify models:NET -b torch -p fp32   (is the engine right in FP32?)"
+        assert opened._next_step("one") == "parity bisect models:NET -b torch -p fp16 --case one"
 
 
 @pytest.mark.gpu
