@@ -21,7 +21,7 @@ from harness.subject import PLAIN_PRECISIONS
 from harness.typed_graph import Applied, apply, emulate, promote, to_float64
 from harness.values import Value, Values
 
-__all__ = ["Applied", "Plan", "apply", "assign", "emulate", "load_plan", "promote", "to_float64"]
+__all__ = ["Applied", "Plan", "apply", "assign", "emulate", "is_fp32", "load_plan", "matching", "promote", "to_float64"]
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _FLOATS = {"float32", "float16", "bfloat16", "float64", ""}
@@ -47,6 +47,11 @@ class Plan:
     def compute_dtype(self) -> str:
         """The dtype of every value that no pattern keeps: ``float32``, ``float16`` or ``bfloat16``."""
         return DTYPES[self.dtype]
+
+
+def is_fp32(plan: Plan) -> bool:
+    """Return whether a plan is FP32 without TF32: its engine is held against FP64."""
+    return plan.dtype == "fp32" and not plan.tf32
 
 
 def load_plan(precision: str) -> Plan:
@@ -106,6 +111,11 @@ def assign(plan: Plan, values: Values) -> dict[str, str]:
         raise UsageError(f"plan {plan.source or plan.name}: keep_fp32 matches no float value: {hints}")
     dtypes = {value.origin: "float32" if value.origin in kept else plan.compute_dtype for value in floats}
     return dtypes | {value.name: dtypes[value.origin] for value in floats}
+
+
+def matching(pattern: str, values: Values) -> set[str]:
+    """Return the names of the values that a plan's pattern means, whatever their dtype."""
+    return {name for name, value in values.items() if _matches(pattern, value)}
 
 
 def _matches(pattern: str, value: Value) -> bool:

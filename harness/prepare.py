@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ from harness import reference
 from harness.backends.base import ShapeRange
 from harness.errors import NotJudged, ParityError, UsageError, unknown_name
 from harness.export import Program, Tensors, check_inputs, named_outputs, program_sha256, to_onnx, trace
-from harness.precision import Plan, assign
+from harness.onnx_lanes import HelperValues, NodeRunner
+from harness.precision import Plan, assign, is_fp32, load_plan
 from harness.reference import Identity, OutputCache, ReferenceStore, RunNotes, Stored, run_program, sha256_of
+from harness.replay import Lane, Lanes, ProgramLane
 from harness.settings import Settings
 from harness.subject import Subject
 
@@ -72,6 +75,21 @@ class Prepared(Protocol):
     def floor_name(self, plan: Plan) -> str:
         """Return what makes that floor, as sentences name it."""
 
+    def typed_outputs(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
+        """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""
+
+    def lanes(self, case: str, plan: Plan, asked: Collection[str]) -> Lanes:
+        """Return the lanes to hold an engine's values against; ``asked`` names the values that will be asked for."""
+
+    def values_of(self, case: str, names: Sequence[str]) -> Tensors:
+        """Return values of the graph, network inputs among them, in FP32. Raises NotJudged for what none computes."""
+
+    def lane(self, case: str) -> Lane:
+        """Return one lane in FP32, to see what a change of one value does to the outputs."""
+
+    def depths(self) -> dict[str, int]:
+        """Return the position in dataflow order of every value, by its name in the graph and in the program."""
+
     def output_dtypes(self, case: str) -> dict[str, torch.dtype]:
         """Return the declared dtype of every output."""
 
@@ -107,6 +125,18 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
             kind = type(tensor).__name__
             raise UsageError(f"case {case!r} of {subject.name}: input {name!r} is a {kind}, not a tensor")
     return dict(inputs)
+
+
+def named_values(lanes: Lanes, names: Sequence[str], inputs: Tensors) -> Tensors:
+    """Return values of the reference lane by name. Raises NotJudged for one that nothing computes."""
+    found: Tensors = {}
+    for name in names:
+        value = inputs[name] if name in inputs else lanes.value(lanes.reference, name)
+        if value is None:
+            raise NotJudged(f"nothing but the engine computes the value {name!r}")
+        found[name] = value
+        lanes.done([name])
+    return found
 
 
 class PreparedTorch:
@@ -302,12 +332,65 @@ class PreparedTorch:
 
     def _run(self, case: str, dtype: torch.dtype, **options: Any) -> Tensors:
         try:
-            return run_program(self.program, self.inputs(case), dtype=dtype, **options)
+            weights = self.module.state_dict()
+            return run_program(self.program, self.inputs(case), dtype=dtype, weights=weights, **options)
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"{self.subject.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             where = f"{self.subject.name}: PyTorch could not run the exported program in {dtype}"
             raise NotJudged(f"{where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def typed_outputs(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
+        """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""
+        outputs = self._run(case, torch.float32, dtypes={name: getattr(torch, dtype) for name, dtype in dtypes.items()})
+        declared = self.output_dtypes(case)
+        return {name: tensor.to(declared[name]) for name, tensor in outputs.items()}
+
+    def lanes(self, case: str, plan: Plan, asked: Collection[str]) -> Lanes:
+        """Return the lanes to hold an engine's values against."""
+        high = torch.float64 if is_fp32(plan) else torch.float32
+        low = getattr(torch, plan.compute_dtype)
+        outputs = self.program.outputs
+        helpers = self._helpers
+        needed = {part for name in asked if name in helpers for part in helpers.needs(name)}
+        names = {outputs.get(name, name) for name in {*asked, *needed}}
+        dtypes = {name: getattr(torch, dtype) for name, dtype in self.dtypes(plan).items()}
+
+        def lane(dtype: torch.dtype, *, typed: bool) -> ProgramLane:
+            return ProgramLane(
+                self.program, self.inputs(case), dtype=dtype, dtypes=dtypes if typed else None, asked=names,
+                allow_tf32=typed and plan.tf32, weights=self.module.state_dict(),
+            )  # fmt: skip
+
+        return Lanes(
+            reference=lane(high, typed=False), floor=lane(low, typed=True),
+            replay=lane(high, typed=False), replay_low=lane(low, typed=True),
+            canonical=lambda name: outputs.get(name, name),
+            helper=lambda name, lane: helpers.value(name, lane.value) if name in helpers else None,
+        )  # fmt: skip
+
+    @cached_property
+    def _helpers(self) -> HelperValues:
+        known = {node.name for node in self.program.exported.graph.nodes} if self.program.exported else set()
+        return HelperValues(self.program.model, known, NodeRunner(), aliases=self.program.outputs)
+
+    def values_of(self, case: str, names: Sequence[str]) -> Tensors:
+        """Return values of the graph, network inputs among them, in FP32."""
+        lanes = self.lanes(case, load_plan("tf32"), names)
+        return named_values(lanes, names, self.inputs(case))
+
+    def lane(self, case: str) -> Lane:
+        """Return one lane in FP32, to see what a change of one value does to the outputs."""
+        weights = self.module.state_dict()
+        return ProgramLane(self.program, self.inputs(case), dtype=torch.float32, weights=weights)
+
+    def depths(self) -> dict[str, int]:
+        """Return the position in dataflow order of every value: that of its FX node, helpers first."""
+        assert self.program.exported is not None
+        order = {node.name: index for index, node in enumerate(self.program.exported.graph.nodes)}
+        values = [value for value in self.program.values.values() if value.origin in order]
+        ranked = sorted(values, key=lambda value: (order[value.origin], value.name == value.origin))
+        return {value.name: depth for depth, value in enumerate(ranked)}
 
     def floor_name(self, plan: Plan) -> str:
         """Return ``PyTorch``."""

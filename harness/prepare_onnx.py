@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
 import torch
 
-from harness import onnx_file
+from harness import onnx_file, subgraph
 from harness.backends.base import ShapeRange
 from harness.errors import NotJudged
 from harness.export import Program, Tensors
 from harness.graph_hash import graph_sha256
-from harness.precision import Plan, assign
-from harness.prepare import Floor, case_inputs
+from harness.onnx_lanes import NodeRunner, OnnxLane
+from harness.precision import Plan, assign, is_fp32, load_plan
+from harness.prepare import Floor, case_inputs, named_values
+from harness.replay import Lane, Lanes
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.typed_graph import promote
@@ -77,6 +83,42 @@ class PreparedOnnx:
             outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()},
             notes=(f"the floor is emulated: FP32 arithmetic on the CPU, rounded to {plan.name} after every operation",),
         )
+
+    def typed_outputs(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
+        """Return what FP32 arithmetic gives that rounds to these dtypes, by value name, after each operation."""
+        outputs = onnx_file.run_emulated(self.program.model, load_plan("fp32"), dtypes)(self.inputs(case))
+        declared = self.output_dtypes(case)
+        return {name: tensor.to(declared[name]) for name, tensor in outputs.items()}
+
+    def lanes(self, case: str, plan: Plan, asked: Collection[str]) -> Lanes:
+        """Return the lanes to hold an engine's values against: ONNX Runtime, node by node, on the CPU."""
+        dtypes, model = self.dtypes(plan), self.program.model
+
+        def lane(**options: Any) -> OnnxLane:
+            return OnnxLane(model, self.inputs(case), keep=asked, runner=self._runner, **options)
+
+        high = {"dtype": "float64" if is_fp32(plan) else "float32"}
+        low = {"dtypes": dtypes, "default": plan.compute_dtype, "tf32": plan.tf32}
+        return Lanes(
+            reference=lane(**high), floor=lane(**low), replay=lane(**high), replay_low=lane(**low),
+            canonical=lambda name: name,
+        )  # fmt: skip
+
+    def values_of(self, case: str, names: Sequence[str]) -> Tensors:
+        """Return values of the graph, network inputs among them, in FP32."""
+        return named_values(self.lanes(case, load_plan("tf32"), names), names, self.inputs(case))
+
+    def lane(self, case: str) -> Lane:
+        """Return one lane in FP32, to see what a change of one value does to the outputs."""
+        return OnnxLane(self.program.model, self.inputs(case), runner=self._runner)
+
+    @cached_property
+    def _runner(self) -> NodeRunner:
+        return NodeRunner()
+
+    def depths(self) -> dict[str, int]:
+        """Return the position in dataflow order of every value: that of the node that makes it."""
+        return {name: depth for depth, name in enumerate(subgraph.order(self.program.model))}
 
     def floor_name(self, plan: Plan) -> str:
         """Return ``ONNX Runtime`` for FP32, else that it is emulated."""

@@ -72,48 +72,58 @@ def run_program(
     dtype: torch.dtype,
     dtypes: Mapping[str, torch.dtype] | None = None,
     allow_tf32: bool = False,
+    weights: Mapping[str, torch.Tensor] | None = None,
     on_value: Callable[[str, torch.Tensor], None] | None = None,
     notes: RunNotes | None = None,
 ) -> Tensors:
     """Run the program with every FP32 value in ``dtype``, or as ``dtypes`` says by FX name; return outputs by name.
 
     A value is freed after its last use; ``on_value`` sees each one as it is made. Outputs have the dtype they were
-    computed in. Inputs decide the device.
+    computed in. Inputs decide the device; ``weights`` that are there already need not be copied.
     """
     device = next(iter(inputs.values())).device
-    runner = _TypedInterpreter(program, dtype, dtypes or {}, device, on_value, RunNotes() if notes is None else notes)
+    runner = TypedInterpreter(
+        program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, on_value=on_value, notes=notes
+    )
     with torch.inference_mode(), tf32(allow_tf32):
         return runner.outputs(inputs)
 
 
-class _TypedInterpreter(Interpreter):
+class TypedInterpreter(Interpreter):
     """Runs each op in the dtype its value is assigned; values that are not FP32 in the graph keep theirs."""
 
     def __init__(
         self,
         program: Program,
+        *,
         dtype: torch.dtype,
         dtypes: Mapping[str, torch.dtype],
         device: torch.device,
-        on_value: Callable[[str, torch.Tensor], None] | None,
-        notes: RunNotes,
+        weights: Mapping[str, torch.Tensor] | None = None,
+        on_value: Callable[[str, torch.Tensor], None] | None = None,
+        notes: RunNotes | None = None,
     ) -> None:
         assert program.exported is not None
         super().__init__(program.exported.graph_module, garbage_collect_values=True)
         self.program, self.exported = program, program.exported
         self.dtype, self.dtypes, self.device = dtype, dtypes, device
-        self.on_value, self.notes = on_value, notes
+        self.weights = weights or {}
+        self.on_value, self.notes = on_value, RunNotes() if notes is None else notes
 
     def outputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run with these inputs and return the declared outputs by name."""
-        results = self.run(*(self._placeholder(spec, inputs) for spec in self.exported.graph_signature.input_specs))
+        given = self.exported.graph_signature.input_specs
+        results = self.run(*(self.placeholder_value(spec, inputs) for spec in given))
         specs = self.exported.graph_signature.output_specs
         by_node = {spec.arg.name: result for spec, result in zip(specs, results, strict=True)}
         return {name: by_node[node] for name, node in self.program.outputs.items()}
 
-    def _placeholder(self, spec: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+    def placeholder_value(self, spec: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+        """Return what a placeholder of the graph stands for: an input, a weight or a constant."""
         if spec.kind is InputKind.USER_INPUT:
             return inputs[spec.arg.name].to(self.device)
+        if spec.target in self.weights:
+            return self.weights[spec.target].to(self.device)
         store = self.exported.state_dict if spec.target in self.exported.state_dict else self.exported.constants
         return store[spec.target].to(self.device)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,7 @@ class Session(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
 class TapSession(Session, Protocol):
     """A session whose engine was built with ``taps``: its unfused tensors can be observed while it runs."""
 

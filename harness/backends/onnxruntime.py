@@ -339,21 +339,10 @@ def _to_torch(value: Any, port: _Port, device: torch.device) -> torch.Tensor:
     if value.device_name() == "cpu":
         memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(value.data_ptr()), dtype=torch.uint8)
     else:
-        memory = torch.as_tensor(_CudaMemory(value.data_ptr(), size), device=device)
+        from harness.backends.tensorrt_session import CudaMemory
+
+        memory = torch.as_tensor(CudaMemory(value.data_ptr(), size), device=device)
     return memory.clone().to(device).view(port.dtype).reshape(shape)
-
-
-class _CudaMemory:
-    """Bytes on the GPU, in the form PyTorch accepts."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (address, False),
-            "strides": None,
-            "version": 2,
-        }
 
 
 def _load_error(name: str, error: Exception) -> NotJudged:

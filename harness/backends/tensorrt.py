@@ -76,6 +76,7 @@ class TensorRTBackend:
                     "onnx": str(request.onnx.absolute()),
                     "engine": str(engine.absolute()),
                     "tf32": request.tf32,
+                    "taps": request.taps,
                     "shapes": shapes,
                 },
                 settings.progress,

@@ -4,7 +4,8 @@ Standard input carries one line of JSON, the request, and stays open: when it cl
 build. The engine and the report (JSON) are written to the paths in the request; standard output gets a line every few
 seconds with the phase the builder is in, standard error every message of severity ERROR.
 
-Request: ``module``, ``onnx``, ``engine``, ``report``, ``tf32``, ``shapes`` (input name -> [minimum, optimum, maximum]).
+Request: ``module``, ``onnx``, ``engine``, ``report``, ``tf32``, ``taps`` (mark unfused tensors as debug tensors),
+``shapes`` (input name -> [minimum, optimum, maximum]).
 Report: ``error`` (None when the engine was written), ``network_layers``, ``warnings``, ``options``.
 """
 
@@ -57,6 +58,8 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(request["onnx"]):
         raise BuildError(_parser_errors(parser) or last_lines(log.errors))
+    if request["taps"] and not _mark_unfused(network):
+        raise BuildError("this version cannot mark unfused tensors as debug tensors; use --layers outputs")
     config = _configure(trt, builder, network, request, log)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -73,6 +76,13 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         "optimization_profiles": config.num_optimization_profiles,
     }
     return {"network_layers": network.num_layers, "warnings": log.warnings, "options": options}
+
+
+def _mark_unfused(network: Any) -> bool:
+    """Mark the tensors between kernels as debug tensors, which leaves fusion as it is; return whether that worked."""
+    return hasattr(network, "mark_unfused_tensors_as_debug_tensors") and bool(
+        network.mark_unfused_tensors_as_debug_tensors()
+    )
 
 
 def make_log(trt: Any, *, echo: bool = False) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -72,6 +74,7 @@ class TensorRTSession:
         self.layers: int = self.engine.num_layers
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._spare = torch.empty(256, dtype=torch.uint8, device=device)
+        self._listener: Any = None  # TensorRT does not keep it alive
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
@@ -91,11 +94,51 @@ class TensorRTSession:
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
 
+    def tap(
+        self, inputs: Mapping[str, torch.Tensor], on_tensor: Callable[[str, torch.Tensor], None]
+    ) -> dict[str, torch.Tensor]:
+        """Run once and hand every unfused tensor to ``on_tensor`` as it is made; return the outputs.
+
+        Raises EngineRefused when the engine was not built with ``taps``, and what ``run`` and ``on_tensor`` raise.
+        """
+        if self.context is None:
+            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+        if not hasattr(self.context, "unfused_tensors_debug_state"):
+            raise EngineRefused(
+                f"{self._name}: this version has no debug tensors between kernels; use --layers outputs"
+            )
+        self._listener = listener = _make_listener(self._trt, on_tensor, self._device)
+        self.context.set_debug_listener(listener)
+        self.context.unfused_tensors_debug_state = True
+        try:
+            outputs = self.run(inputs)
+            self._stream.synchronize()
+        finally:
+            self.context.unfused_tensors_debug_state = False
+        if listener.problem is not None:
+            raise listener.problem
+        if not listener.delivered:
+            raise EngineRefused(f"{self._name} delivered no tensor of {self._file}; use --layers outputs")
+        return outputs
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """Return the engine inspector's ``Layers``. Raises EngineRefused when the inspector tells nothing of them."""
+        inspector = self.engine.create_engine_inspector()
+        inspector.execution_context = self.context
+        text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        layers: list[dict[str, Any]] = json.loads(text).get("Layers", [])
+        if not layers or not any(isinstance(layer, dict) and layer.get("Metadata") for layer in layers):
+            raise EngineRefused(
+                f"{self._name}: the engine inspector reports no metadata for {self._file}, so its tensors cannot be "
+                "mapped; use --layers outputs"
+            )
+        return layers
+
     def close(self) -> None:
         """Wait for the engine and free it."""
         if self.context is not None:
             self._stream.synchronize()
-        self.context = self.engine = self.runtime = None
+        self.context = self.engine = self.runtime = self._listener = None
 
     def __enter__(self) -> Self:
         return self
@@ -202,6 +245,63 @@ def enqueue(context: Any, *, current: Any, side: Any, make_event: Callable[[], A
     done.record(side)
     current.wait_event(done)
     return started
+
+
+def _make_listener(trt: Any, on_tensor: Callable[[str, torch.Tensor], None], device: torch.device) -> Any:
+    """Return what TensorRT calls with every debug tensor while the engine runs; it may not raise into TensorRT."""
+    import torch
+
+    class Listener(trt.IDebugListener):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IDebugListener.__init__(self)
+            self.delivered = 0
+            self.problem: BaseException | None = None
+
+        def process_debug_tensor(
+            self, address: int, location: Any, dtype: Any, shape: Any, name: str, stream: int
+        ) -> bool:
+            if self.problem is None and dtype.name in _TORCH_DTYPES:
+                try:
+                    kind = getattr(torch, _TORCH_DTYPES[dtype.name])
+                    on_host = location == trt.TensorLocation.HOST
+                    if not on_host:
+                        torch.cuda.ExternalStream(stream).synchronize()  # type: ignore[no-untyped-call]
+                    on_tensor(name, _copy_memory(address, tuple(shape), kind, device, on_host=on_host))
+                    self.delivered += 1
+                except BaseException as error:
+                    self.problem = error
+            return True
+
+    return Listener()
+
+
+def _copy_memory(
+    address: int, shape: Shape, dtype: torch.dtype, device: torch.device, *, on_host: bool
+) -> torch.Tensor:
+    """Return a copy of an engine's memory as a tensor on the GPU; debug tensors are laid out row by row."""
+    import torch
+
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return torch.empty(shape, dtype=dtype, device=device)
+    if on_host:
+        memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype=torch.uint8)
+    else:
+        memory = torch.as_tensor(CudaMemory(address, size), device=device)
+    return memory.to(device, copy=True).view(dtype).reshape(shape)
+
+
+class CudaMemory:
+    """Bytes on the GPU, in the form PyTorch accepts."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": None,
+            "version": 2,
+        }
 
 
 def _make_allocator(trt: Any, output: _Output, side: Any, log: Any) -> Any:

@@ -1,0 +1,65 @@
+"""Runs an engine once in a process of its own, so that it runs under another environment than this process.
+
+``CUDA_LAUNCH_BLOCKING=1`` lets one kernel end before the next begins; it counts only from the start of a process. An
+engine whose result changes under it depends on the order in which its kernels happen to run.
+
+Usage: ``python -m harness.backends.run_alone BACKEND ENGINE INPUTS OUTPUTS``, inputs and outputs as safetensors.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import torch
+
+TIMEOUT_S = 600.0
+
+
+def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return an engine's outputs, on the CPU, when no kernel begins before the one before it has ended.
+
+    Raises EngineFailed when the process does not come to its end.
+    """
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory(prefix="parity-alone-") as folder:
+        given, made = Path(folder) / "inputs.safetensors", Path(folder) / "outputs.safetensors"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}, given)
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+        command = [sys.executable, "-P", "-m", __name__, backend, str(engine.absolute()), str(given), str(made)]
+        environment = {**os.environ, "PYTHONPATH": path, "CUDA_LAUNCH_BLOCKING": "1"}
+        try:
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
+        if ended.returncode or not made.is_file():
+            said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+            raise EngineFailed(f"the {backend} engine ended with status {ended.returncode}, run on its own: {said}")
+        return dict(load_file(made))
+
+
+def main(backend: str, engine: str, given: str, made: str) -> None:
+    """Run the engine and write its outputs."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from harness.backends import BACKENDS
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    inputs = {name: tensor.to(device) for name, tensor in load_file(given).items()}
+    with BACKENDS[backend].load(Path(engine)) as session:
+        outputs = session.run(inputs)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in outputs.items()}, made)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

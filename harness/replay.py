@@ -1,0 +1,157 @@
+"""Run a program step by step, on demand, with an engine's own values in the place of computed ones.
+
+A lane is one run of the program in one precision. In the reference lane nothing is replaced: what an engine's value is
+away from it has accumulated on the way. In a replay lane every observed value is replaced by the engine's, so what is
+computed next starts from the engine's own inputs: what it is away from that was made in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.fx import Node
+
+from harness.export import Program, Tensors
+from harness.reference import RunNotes, TypedInterpreter, tf32
+
+
+class Lane(Protocol):
+    """One run of a program, as far as somebody asked for values."""
+
+    def value(self, name: str) -> torch.Tensor | None:
+        """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let what is computed from now on read this tensor; its shape is the value's."""
+
+    def done(self, name: str) -> None:
+        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+
+    def outputs(self) -> Tensors:
+        """Compute the rest and return the outputs by their declared names."""
+
+
+class ProgramLane:
+    """A lane over an exported program. A value is freed when all that read it have run and nobody will ask for it."""
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+        allow_tf32: bool = False,
+        weights: Mapping[str, torch.Tensor] | None = None,
+        asked: Collection[str] = (),
+        notes: RunNotes | None = None,
+    ) -> None:
+        device = next(iter(inputs.values())).device
+        self._runner = TypedInterpreter(
+            program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, notes=notes
+        )
+        self._inputs, self._allow_tf32 = inputs, allow_tf32
+        self._nodes: dict[str, Node] = {node.name: node for node in self._runner.exported.graph.nodes}
+        self._specs = {spec.arg.name: spec for spec in self._runner.exported.graph_signature.input_specs}
+        self._unread: Counter[Node] = Counter({node: len(node.users) for node in self._nodes.values()})
+        self._asked = set(asked) | set(program.outputs.values())
+        self._outputs = program.outputs
+        self._freed: set[Node] = set()
+
+    def value(self, name: str) -> torch.Tensor | None:
+        """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
+        node = self._nodes.get(name)
+        if node is None or node in self._freed:
+            return None
+        self._compute(node)
+        result = self._runner.env[node]
+        return result if isinstance(result, torch.Tensor) else None
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let what is computed from now on read this tensor, in the dtype the lane computes the value in."""
+        computed = self.value(name)
+        if computed is not None:
+            self._runner.env[self._nodes[name]] = tensor.to(computed.device, computed.dtype).reshape(computed.shape)
+
+    def done(self, name: str) -> None:
+        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        if name not in self._outputs.values():
+            self._asked.discard(name)
+            if (node := self._nodes.get(name)) is not None:
+                self._free_if_read(node)
+
+    def outputs(self) -> Tensors:
+        """Compute the rest and return the outputs by their declared names."""
+        outputs = {name: self.value(node) for name, node in self._outputs.items()}
+        return {name: tensor for name, tensor in outputs.items() if tensor is not None}
+
+    @property
+    def held(self) -> int:
+        """How many computed values the lane holds, weights and inputs not counted."""
+        return sum(node.op == "call_function" for node in self._runner.env)
+
+    def _compute(self, wanted: Node) -> None:
+        pending = [wanted]
+        with torch.inference_mode(), tf32(self._allow_tf32):
+            while pending:
+                node = pending[-1]
+                missing = [item for item in node.all_input_nodes if item not in self._runner.env]
+                if node in self._runner.env or not missing:
+                    pending.pop()
+                    if node not in self._runner.env:
+                        self._run(node)
+                else:
+                    pending += missing
+
+    def _run(self, node: Node) -> None:
+        if node.op == "placeholder":
+            result: Any = self._runner.placeholder_value(self._specs[node.name], self._inputs)
+        else:
+            result = self._runner.run_node(node)
+        self._runner.env[node] = result
+        for item in node.all_input_nodes:
+            self._unread[item] -= 1
+            self._free_if_read(item)
+
+    def _free_if_read(self, node: Node) -> None:
+        if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:
+            del self._runner.env[node]
+            self._freed.add(node)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """The four lanes in which every value of one engine is measured."""
+
+    reference: Lane
+    """In the reference's precision: what a value is away from it has accumulated on the way."""
+    floor: Lane
+    """In the plan's precision: what PyTorch accumulates."""
+    replay: Lane
+    """In the reference's precision on the engine's own inputs: what a value is away from it was made here."""
+    replay_low: Lane
+    """In the plan's precision on the engine's own inputs: what PyTorch makes here."""
+    canonical: Callable[[str], str]
+    """From a value of the ONNX graph to the lanes' own name for it."""
+    helper: Callable[[str, Lane], torch.Tensor | None] = lambda name, lane: None
+    """Computes a value that only the ONNX graph has from what a lane has."""
+
+    def value(self, lane: Lane, name: str) -> torch.Tensor | None:
+        """Return a value in one lane; None where nothing computes it."""
+        value = lane.value(self.canonical(name))
+        return self.helper(name, lane) if value is None else value
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let both replays read the engine's value from now on."""
+        for lane in (self.replay, self.replay_low):
+            lane.observe(self.canonical(name), tensor)
+
+    def done(self, names: Iterable[str]) -> None:
+        """Say that nobody will ask for these values again."""
+        for name in names:
+            for lane in (self.reference, self.floor, self.replay, self.replay_low):
+                lane.done(self.canonical(name))
