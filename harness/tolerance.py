@@ -61,8 +61,8 @@ def judge(
     """Return the verdict on one output.
 
     ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``); ``tf32_floor`` serves to name an
-    FP32 engine that computes in TF32. ``is_floor`` marks the ``torch`` backend, whose result is the floor: it can only
-    fail for what no limit excuses. ``floor_name`` says what made the floor.
+    FP32 engine that computes in TF32. ``is_floor`` marks the ``torch`` backend, whose result is the floor: without a
+    tolerance it can only fail for what no limit excuses. ``floor_name`` says what made the floor.
     """
     reason = _never_passes(stats, UNIT_ROUNDOFF[precision])
     if reason:
@@ -80,7 +80,7 @@ def judge(
     if allowed is None:
         reason = _no_floor(stats, floor, f"{floor_name} {precision}")
         return OutputResult(name=name, verdict="not_judged", reason=reason, stats=stats, floor=floor)
-    broken = [] if is_floor else _broken(stats, allowed)
+    broken = [] if is_floor and tolerance is None else _broken(stats, allowed)
     if stats.relative_l2 >= 2.0**-LEAST_BITS and "relative_l2" not in broken and tolerance is None:
         broken.append("relative_l2")
     loses = f"{floor_name} {precision} loses {floor.relative_l2:.3g}" if floor else "no floor"
