@@ -1,6 +1,6 @@
 """The standard tests that a suite imports, and what their ``parity`` fixture can do. Only here are verdicts raised.
 
-    from harness.checks import test_outputs
+    from harness.checks import test_layers, test_outputs
 
 ``harness.plugin`` runs them for every target and case of the suite's SUBJECT.
 """
@@ -19,6 +19,7 @@ from harness.errors import ParityError
 if TYPE_CHECKING:
     import torch
 
+    from harness.findings import LayerReport
     from harness.results import MetricResult, Result, Verdict
     from harness.verify import TargetRun
 
@@ -27,11 +28,21 @@ Json = dict[str, Any]
 
 PROPERTY = "parity"
 """The name under which a result rides in ``user_properties``."""
+SHOWN_ROWS = 8
+"""Modules and values that the message of a failed test shows; the JSON has them all."""
 
 
 def test_outputs(parity: Parity) -> None:
     """Every output of the engine is as close to the reference as its precision allows."""
     parity.check()
+
+
+def test_layers(parity: Parity) -> None:
+    """No value of the engine is made so wrong that it fails the outputs; every value is recorded.
+
+    The outputs decide and the layers explain: what is wrong inside and dies out is no failure.
+    """
+    parity.check_layers()
 
 
 class Parity:
@@ -70,6 +81,30 @@ class Parity:
             from harness.report import text
 
             raise AssertionError(text.failure(result.to_json()))
+
+    def check_layers(self) -> LayerReport:
+        """Look at every value and record it with the result; raise AssertionError when the outputs failed.
+
+        Skips the test, or fails it where the backend is required, when nobody could look or looking changed the engine.
+        """
+        __tracebackhide__ = True
+        from harness import layers
+        from harness.report import layers as words
+        from harness.report import text
+
+        result = self.result
+        if result.verdict == "not_judged":
+            self._not_judged(result.reason)
+        looked = layers.judge_and_look(self._opened.target_run, self._case)
+        report = looked.layers
+        assert self._data is not None
+        self._data["layers"] = report.to_json() if report else None
+        if result.verdict == "fail":
+            table = [words.table(report.to_json(), rows=SHOWN_ROWS)] if report else []
+            raise AssertionError("\n".join([text.failure(looked.to_json()), *table]))
+        if report is None or not report.trusted:
+            self._not_judged((report.notes if report else looked.notes)[-1])
+        return report
 
     def check_metric(
         self, name: str, function: Callable[[Outputs], float | torch.Tensor], *, at_most: float

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,28 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
+    verify.add_argument(
+        "--layers", nargs="?", const="", metavar="MODE",
+        help="look at every value: unfused (tensors between kernels; the default where there is one), outputs (values "
+        "as outputs), or outputs:PATTERN; plots go to reports/, or beside the JSON",
+    )  # fmt: skip
+
+    bisect = _command(
+        commands, "bisect", _bisect, "find whose fault a wrong engine is, and a precision plan that passes"
+    )
+    _subject(bisect)
+    bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
+    bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
+    bisect.add_argument("--max-builds", type=int, default=30, metavar="N", help="engines to build at most; default: 30")
+    bisect.add_argument(
+        "--limit", type=float, metavar="ERROR", help="relative error (2-norm) that outputs may have; default: as verify"
+    )
+    bisect.add_argument("--jobs", type=int, default=1, metavar="N", help="engines built at a time; default: 1")
+    bisect.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
+    bisect.add_argument("-o", "--output", type=Path, metavar="PLAN.toml", help="default: reports/SUBJECT-TARGET.toml")
+    bisect.add_argument(
+        "--reproducer", type=Path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
+    )
 
     build = _command(commands, "build", _build, "build a subject's engines and print where they are")
     _subject(build)
@@ -192,7 +215,7 @@ def _verify(options: argparse.Namespace) -> int:
     status = 0
     record = _Record(options, settings)
     try:
-        for result in _results(subject, targets, cases, settings, options.json):
+        for result in _results(subject, targets, cases, settings, options):
             results.append(result)
             record.write(results)
         record.write(results, complete=True)
@@ -206,6 +229,7 @@ def _verify(options: argparse.Namespace) -> int:
             print(text.table([result.to_json() for result in results]))
         raise
     print(text.table([result.to_json() for result in results]))
+    _show_layers(results, options.json)
     for backend in options.require:
         if not is_judged(results, backend):
             print(f"parity: required backend {backend} was not judged", file=sys.stderr)
@@ -237,17 +261,70 @@ class _Record:
 
 
 def _results(
-    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, json: Path | None
+    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
 ) -> Iterator[Result]:
     """Yield results and say on standard error how each came out; a failed ONNX file gets its Polygraphy line."""
-    from harness import verify
+    from harness import layers, verify
 
-    for result in verify.verify(subject, targets=targets, cases=cases, settings=settings):
+    judge = None if options.layers is None else partial(layers.judge_and_look, mode=options.layers)
+    for result in verify.verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
-        if result.verdict == "fail" and subject.onnx is not None:
-            yield replace(result, next_step=_polygraphy(subject, result, json))
+        if (
+            result.verdict == "fail"
+            and subject.onnx is not None
+            and (line := _polygraphy(subject, result, options.json))
+        ):
+            yield replace(result, next_step=f"{result.next_step}\n{line}")
         else:
             yield result
+
+
+def _show_layers(results: Sequence[Result], json: Path | None) -> None:
+    """Print the layer tables and draw the plots, beside the JSON or in reports/."""
+    from harness.report import layers, plot
+
+    for result in results:
+        if result.layers is None:
+            continue
+        report = result.layers.to_json()
+        print(f"\n{layers.table(report)}")
+        stem = (json.parent if json else Path("reports")) / f"{result.subject}-{result.target}-{result.case}-layers"
+        try:
+            print(f"plot: {', '.join(str(path) for path in plot.save_layers(report, stem))}")
+        except ParityError as error:  # the figures are above; the picture is an extra
+            print(f"no plot: {error}")
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from harness import bisection, report
+    from harness.report import bisection as words
+
+    options.backend, options.precision = [options.backend], [options.precision]
+    if options.json:
+        report.check_writable(options.json)
+    if options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
+    subject, targets, cases = _request(options)
+    settings, target = _settings(options), targets[0]
+    folder = Path("reports")
+    plan = options.output or folder / f"{subject.name}-{target}.toml"
+    with ThreadPoolExecutor(options.jobs) as executor:
+        found = bisection.bisect(
+            subject, target, cases[0], settings, max_builds=options.max_builds, limit=options.limit, plan_file=plan,
+            reproducer=options.reproducer or folder / f"{subject.name}-{target}-reproducer", executor=executor,
+            width=options.jobs,
+        )  # fmt: skip
+    print(words.text(found.to_json()))
+    if options.json:
+        from harness import environment
+
+        data = report.document(
+            [], environment=environment.gather(settings), command=options.command_line, complete=found.complete
+        )
+        report.save_json({**data, "bisect": found.to_json()}, options.json)
+    return INTERRUPTED if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)
 
 
 def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.results import plain
 
 if TYPE_CHECKING:
     from harness.compare import ErrorStats
@@ -133,6 +136,10 @@ class LayerReport:
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time went."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        return _plain_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -205,4 +212,15 @@ class Bisection:
     max_builds: int = 0
     complete: bool = True
     """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the search."""
     notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        return _plain_fields(self)
+
+
+def _plain_fields(finding: LayerReport | Bisection) -> dict[str, Any]:
+    data: dict[str, Any] = plain(dataclasses.asdict(finding))
+    return data

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from harness.compare import ErrorStats
+    from harness.findings import LayerReport
 
 SCHEMA = "parity/1"
 Verdict = Literal["pass", "fail", "not_judged"]
@@ -115,7 +116,9 @@ class Result:
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures: emulation, saturated constants, a rebuilt engine."""
     next_step: str = ""
-    """What to type next, where there is something."""
+    """What to type next, a command per line, where there is something."""
+    layers: LayerReport | None = None
+    """Every value of the engine; None where nobody looked."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time of this verdict went, in seconds."""
 
@@ -130,9 +133,10 @@ class Result:
         data["outputs"] = [output.to_json() for output in self.outputs]
         data["metrics"] = [dataclasses.asdict(metric) for metric in self.metrics]
         data["engine"] = dataclasses.asdict(self.engine) if self.engine else None
+        data["layers"] = self.layers.to_json() if self.layers else None
         data["provenance"] = dataclasses.asdict(self.provenance) if self.provenance else None
-        plain: dict[str, Any] = _plain(data)
-        return plain
+        result: dict[str, Any] = plain(data)
+        return result
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
@@ -158,12 +162,12 @@ def is_judged(results: Sequence[Result], backend: str) -> bool:
     return bool(verdicts) and "not_judged" not in verdicts
 
 
-def _plain(value: Any) -> Any:
-    """Return JSON data: tuples as lists, NaN and infinities as None (JSON has neither)."""
+def plain(value: Any) -> Any:
+    """Return JSON data: tuples as lists, keys as text, NaN and infinities as None (JSON has neither)."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,10 +13,16 @@ import harness
 PACKAGE = Path(harness.__file__).parent
 ROWS = (
     ("errors", "settings", "subject", "values"),
-    ("compare", "compare_cuda", "tolerance", "metrics", "results"),
-    ("export", "graph_hash", "onnx_file", "precision", "reference", "taps", "typed_graph"),
+    ("compare", "compare_cuda", "findings", "metrics", "results", "search", "tolerance"),
+    (
+        *("export", "graph_hash", "onnx_file", "onnx_lanes", "precision", "reference", "replay", "subgraph", "taps"),
+        "typed_graph",
+    ),
     ("backends", "engines", "environment", "latency"),
-    ("bisection", "prepare", "prepare_onnx", "verify"),
+    (
+        *("bisection", "layers", "observation", "prepare", "prepare_onnx", "regions", "reproducer"),
+        *("reproducer_scripts", "reproducer_text", "screening", "verify"),
+    ),
     ("history", "report"),
     ("discovery", "checks", "plugin", "cli", "__main__", "__init__"),
 )

@@ -208,7 +208,7 @@ def _remarks(results: Sequence[Json]) -> list[str]:
     lines = []
     for sentence, found in where.items():
         if sentence.startswith("next: "):
-            lines.append(f"    {sentence}")  # never wrapped: it is there to be copied
+            lines += [f"    {line}" for line in sentence.splitlines()]  # never wrapped: they are there to be copied
         else:
             lines += _wrapped(f"{_whose(found, results)}: ", sentence)
     return lines
