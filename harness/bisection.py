@@ -35,9 +35,11 @@ from harness.search import smallest_interval, smallest_set
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tolerance import FACTOR, Tolerance, judge
-from harness.verify import Run, TargetRun, write_graph
+from harness.verify import Run, write_graph
 
 MAX_BUILDS = 30
+FEW = 8
+"""Candidates that are tried all together, and then without each one of them; more are searched along the ranking."""
 # An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics.
 SAME = 2.0**-14
 _LIMIT_WHY = "the limit this search was asked for"
@@ -108,7 +110,19 @@ class _Search:
         self.price: Price | None = None
         self.reproducer = ""
         self.complete, self.interrupted = True, False
-        self.builds = 0
+        self.regions: Regions | None = None
+        self.gate_builds = 0
+        """Engines that were built before the search began; they are no part of its budget."""
+
+    @property
+    def builds(self) -> int:
+        """Engines built so far; those from the cache do not count."""
+        return self.session_run.built + (self.regions.built if self.regions is not None else 0)
+
+    @property
+    def left(self) -> int:
+        """Engines that may still be built."""
+        return max(0, self.max_builds - (self.builds - self.gate_builds))
 
     def run(self) -> Bisection:
         """Ask the questions in their order."""
@@ -131,7 +145,8 @@ class _Search:
             advice=(*self.advice, *self._commands()), gates=tuple(self.gates), region=self.region, plan=self.plan,
             plan_file=str(self.plan_file) if self.plan is not None and self.plan_file else "",
             reproducer=self.reproducer, price=self.price, trials=tuple(self.trials), builds=self.builds,
-            max_builds=self.max_builds, complete=self.complete, interrupted=self.interrupted,
+            gate_builds=min(self.gate_builds or self.builds, self.builds), max_builds=self.max_builds,
+            complete=self.complete, interrupted=self.interrupted,
             notes=tuple(dict.fromkeys(self.notes)),
         )  # fmt: skip
 
@@ -141,6 +156,7 @@ class _Search:
         self._gate_repeatable(low)
         fp32 = self._gate_fp32(low)
         self._gate_low(low, fp32)
+        self.gate_builds = self.builds
         if self._floor_is_wrong(low):
             self._find_precision()
         else:
@@ -155,6 +171,9 @@ class _Search:
             names = prepared.output_dtypes(self.case)
             tolerance = Tolerance(why=_LIMIT_WHY, relative_l2=self.limit)
             self.session_run.subject = dataclasses.replace(self.subject, tolerances=dict.fromkeys(names, tolerance))
+            loses = total_error(prepared.reference(self.case, "fp32"), prepared.reference(self.case, "fp64"))
+            if loses > self.limit:
+                raise UsageError(f"--limit {self.limit:.3g} is below what FP32 itself loses ({loses:.3g}); give more")
         self.inputs_sha256 = sha256_of(prepared.inputs(self.case))
 
     def _prepared_or_stop(self) -> Any:
@@ -282,8 +301,10 @@ class _Search:
         self.kind = "engine"
         races = self._gate_order()
         plan = self._plan()
-        regions = Regions(self.session_run, self.case, self.target, plan, self.folder / "regions")
+        self.regions = regions = Regions(self.session_run, self.case, self.target, plan, self.folder / "regions")
         report = self._look()
+        self.gate_builds = self.builds  # looking is a question too
+        regions.may_build = self._may_build
         suspects = _suspects(report) if report is not None else []
         regions.nonfinite_only = bool(report and not report.trusted and _is_nonfinite(low))
         region = None if regions.nonfinite_only else self._region_of_suspects(regions, report, suspects)
@@ -292,7 +313,6 @@ class _Search:
         if region is None and regions.nonfinite_only:
             regions.nonfinite_only = False
             region = self._region_of_suspects(regions, report, suspects)
-        self.builds += regions.built
         values = list(region.names) if region else [value.name for value in suspects[:1]]
         self.region = tuple(values)
         self._say_engine(values, suspects, races=races)
@@ -353,13 +373,16 @@ class _Search:
         """Look into the engine; None where that is impossible."""
         try:
             with self.session_run.target(self.target) as opened:
-                self.builds += 1
                 report = layers.look(opened, self.case)
         except NotJudged as error:
             self.notes.append(f"the engine could not be looked into: {error}")
             return None
         self.notes += report.notes
         return report
+
+    def _may_build(self) -> bool:
+        self.complete &= self.left > 0
+        return self.left > 0
 
     def _region_of_suspects(
         self, regions: Regions, report: LayerReport | None, suspects: Sequence[ValueFinding]
@@ -374,11 +397,10 @@ class _Search:
     def _region_by_parts(self, regions: Regions) -> Region | None:
         """Return the smallest part that fails alone, found by halving the graph."""
         self._say("looking for the smallest part of the graph that fails on its own")
-        budget = max(
-            4, (self.max_builds - self.builds) // 2 if regions.nonfinite_only else self.max_builds - self.builds
-        )
+        budget = max(1, self.left // 2 if regions.nonfinite_only else self.left)
         found = smallest_interval(len(regions.order), regions.fails_between, max_calls=budget)
-        self.complete &= not found.interrupted
+        if found.interrupted:
+            raise KeyboardInterrupt
         part = tuple(regions.order[found.start : found.stop])
         return regions.failing.get(part) or min(regions.failing.values(), key=lambda r: len(r.names), default=None)
 
@@ -411,21 +433,24 @@ class _Search:
             if several and self._try(several):
                 return
         whole = frozenset(first)
-        if whole and self._try(whole):
-            self._prune(list(first))
-            return
+        known: dict[frozenset[str], bool | None] = {frozenset(): False}
+        if whole and len(whole) <= FEW:
+            known[whole] = self._try(whole)
+            if known[whole]:
+                self._prune(list(first))
+                return
         found = smallest_set(
             list(dict.fromkeys([*first, *rest])),
             self._try_all,
             max_calls=10 * self.max_builds,
             width=self.width,
-            known={frozenset(): False, whole: False},
+            known=known,
         )
         self.complete &= found.complete
         if found.interrupted:
             self.interrupted = True
             self.notes.append("interrupted: a smaller plan may exist")
-        if self.plan is None:
+        if self.plan is None and self.complete:
             self.advice.append(
                 "no plan passed | keeping values in FP32 does not go round the fault | use FP32, or another version of "
                 f"{self.target.backend}"
@@ -433,14 +458,16 @@ class _Search:
 
     def _prune(self, patterns: list[str]) -> None:
         """Leave out, one by one, what the engine does not need though PyTorch does."""
-        for pattern in reversed(patterns) if len(patterns) > 1 else ():
+        units = Units.of(self.session_run.prepared.program.values)
+        # A module goes before what is inside it, so that the finer of the two is left.
+        for pattern in sorted(patterns, key=lambda pattern: -len(units.members(pattern))):
             fewer = frozenset(self.plan or ()) - {pattern}
             if fewer:
                 self._try(fewer)
 
     def _try_all(self, batch: Sequence[frozenset[str]]) -> list[bool | None]:
         if self.executor is not None and len(batch) > 1:
-            list(self.executor.map(self._build, batch))
+            list(self.executor.map(self._build, batch[: self.left]))
         return [self._try(patterns) for patterns in batch]
 
     def _build(self, patterns: frozenset[str]) -> None:
@@ -450,10 +477,12 @@ class _Search:
 
     def _try(self, patterns: frozenset[str]) -> bool | None:
         """Return whether the engine passes with these patterns in FP32; None when that is not known."""
-        if self.builds >= self.max_builds:
-            self.complete = False
-            return None
-        result = self._judge_target(self._plan_target(patterns))
+        target = self._plan_target(patterns)
+        with self.session_run.target(target) as opened:
+            if not self.left and not opened.is_built():
+                self.complete = False
+                return None
+        result = self._judge_target(target)
         passed = None if result.verdict == "not_judged" else result.verdict == "pass"
         self.trials.append(
             Trial(
@@ -464,7 +493,7 @@ class _Search:
         if passed:
             self._keep(patterns)
         best = f"; the best plan so far keeps {len(self.plan)}" if self.plan else ""
-        self._say(f"{self.builds} of {self.max_builds} engines built{best}")
+        self._say(f"{self.max_builds - self.left} of {self.max_builds} engines built{best}")
         return passed
 
     def _keep(self, patterns: frozenset[str]) -> None:
@@ -490,17 +519,12 @@ class _Search:
     def _judge_target(self, target: Target) -> Result:
         with self.session_run.target(target) as opened:
             result = opened.judge(self.case)
-            self._count(opened)
         return result
-
-    def _count(self, opened: TargetRun) -> None:
-        if opened.engine is not None and not opened.engine.cached:
-            self.builds += 1
 
     # The end.
 
     def _finish(self) -> None:
-        if self.plan is not None:
+        if self.plan is not None and not self.interrupted:
             self.price = self._price()
 
     def _price(self) -> Price | None:
@@ -627,9 +651,8 @@ def _is_nonfinite(result: Result) -> bool:
 
 
 def _tf32_sized(output: OutputResult) -> bool:
-    return (
-        output.stats is not None and output.stats.relative_l2 <= FACTOR * 2.0**-11 and not output.stats.nonfinite_actual
-    )
+    stats = output.stats
+    return stats is not None and not stats.nonfinite_actual and SAME <= stats.relative_l2 <= FACTOR * 2.0**-11
 
 
 def _allowed(output: OutputResult) -> float:

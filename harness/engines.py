@@ -131,7 +131,7 @@ class EngineCache:
         ``use_cache=False`` the engine is always built, and ``Engine.discard`` deletes it.
         Raises what ``build`` raises, NotJudged when the disk is full, UsageError when the folder cannot be written.
         """
-        path = self.folder / f"{_file_name(name)}-{key_hash(key)[:16]}.engine"
+        path = self._path(key, name)
         with _disk_errors(self.folder):
             self._prepare()
             if not use_cache:
@@ -145,6 +145,13 @@ class EngineCache:
                     self._clean(keep=path)
                 os.utime(path)
                 return engine
+
+    def holds(self, key: Mapping[str, Any], *, name: str = "engine") -> bool:
+        """Return whether the engine of ``key`` is there, as far as its file's name says."""
+        return self._path(key, name).is_file()
+
+    def _path(self, key: Mapping[str, Any], name: str) -> Path:
+        return self.folder / f"{_file_name(name)}-{key_hash(key)[:16]}.engine"
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""

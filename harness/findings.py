@@ -208,8 +208,11 @@ class Bisection:
     trials: tuple[Trial, ...] = ()
     """Every plan tried on an engine, and the ones that decided in PyTorch."""
     builds: int = 0
-    """Engines built or taken from the cache."""
+    """Engines built; those from the cache do not count."""
+    gate_builds: int = 0
+    """Those of them that the gates needed."""
     max_builds: int = 0
+    """What the search may build after the gates."""
     complete: bool = True
     """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
     interrupted: bool = False

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import onnx_ir
 import torch
 
-from harness import compare, subgraph
+from harness import compare, subgraph, typed_graph
 from harness.backends.base import TapSession
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.export import Tensors
@@ -24,7 +21,7 @@ from harness.reference import relative_l2
 from harness.results import OutputResult, Result
 from harness.taps import Makers, read_kernels
 from harness.tolerance import FACTOR
-from harness.verify import TargetRun, write_graph
+from harness.verify import TargetRun
 
 GROUP_BYTES = 2**30
 """Values that are made outputs of one engine hold at most this many bytes."""
@@ -102,7 +99,8 @@ class _Looker:
     def _start(self, asked: Collection[str]) -> Observer:
         lanes = self.prepared.lanes(self.case, self.plan, asked)
         precision = "tf32" if self.plan.tf32 else self.plan.dtype
-        self.observer = Observer(lanes, self.values, self.depths, precision=precision)
+        device = next(iter(self.prepared.inputs(self.case).values())).device
+        self.observer = Observer(lanes, self.values, self.depths, precision=precision, device=device)
         return self.observer
 
     def _progress(self, words: str) -> None:
@@ -115,7 +113,10 @@ class _Looker:
             if not isinstance(tapped, TapSession):
                 raise NotJudged(f"the {self.opened.backend.name} engine cannot be tapped; use --layers outputs")
             kernels = read_kernels(tapped.kernels())
-            makers = Makers(self._typed(), self.values, kernels)
+            typed = typed_graph.apply(
+                self.prepared.program.model, self.prepared.dtypes(self.plan), default=self.plan.compute_dtype
+            )
+            makers = Makers(typed.model, self.values, kernels)
             asked = {name for candidates in makers.candidates for name in candidates.names}
             taps = KernelTaps(makers, self._start(asked))
             inputs = self.prepared.inputs(self.case)
@@ -164,12 +165,6 @@ class _Looker:
     def _is_lane_value(self, name: str) -> bool:
         value = self.values[name]
         return value.shape is not None and name == value.origin and name not in self.prepared.program.outputs
-
-    def _typed(self) -> onnx_ir.Model:
-        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-            path = Path(folder) / "graph.onnx"
-            write_graph(self.prepared, self.plan, path)
-            return onnx_ir.load(path)
 
     def _markable(self, pattern: str) -> list[str]:
         """Return the computed values of the graph, in dataflow order, that a pattern names; all for no pattern."""

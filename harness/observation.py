@@ -30,8 +30,18 @@ SUSPECTS = 16
 class Observer:
     """Holds each value of an engine against the lanes, and keeps figures, not tensors."""
 
-    def __init__(self, lanes: Lanes, values: Mapping[str, Value], depths: Mapping[str, int], *, precision: str) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        values: Mapping[str, Value],
+        depths: Mapping[str, int],
+        *,
+        precision: str,
+        device: torch.device | None = None,
+    ) -> None:
         self.lanes, self.values, self.depths, self.precision = lanes, values, depths, precision
+        self.device = device or torch.device("cpu")
+        """Where the lanes compute: an engine's tensors are held against theirs there."""
         self.findings: dict[str, ValueFinding] = {}
         self.strays: list[ValueFinding] = []
         """Tensors that are no value of the graph, or none that could be told."""
@@ -44,6 +54,7 @@ class Observer:
     def see(self, name: str, tensor: torch.Tensor, **record: str) -> None:
         """Measure one value of the engine; ``record`` says where it comes from (kernel, tap, mapped_by, layout)."""
         self._seen += 1
+        tensor = tensor.to(self.device)
         replay = self.lanes.value(self.lanes.replay, name)
         reference = self.lanes.value(self.lanes.reference, name)
         if replay is None or reference is None:
@@ -74,19 +85,21 @@ class Observer:
 
     def local_limit(self, local_floor: float, elements: int, rms: float) -> float:
         """Return the largest local error that is not suspect: that of an output, and at least the format's step."""
-        step = SMALLEST_STEP[self.precision] / 2 / rms if rms else math.inf
+        step = SMALLEST_STEP[self.precision] / 2 / rms if rms else 0.0  # nothing may come of zeros
         return FACTOR * max(local_floor * confidence_factor(elements), UNIT_ROUNDOFF[self.precision], step)
 
     def _see_float(
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
     ) -> None:
-        reference, replay = (_saturated(value, tensor, LARGEST[self.precision]) for value in (reference, replay))
-        stats = compare.compare(tensor, reference, name=name)
+        end = LARGEST[self.precision]
         floor = self.lanes.value(self.lanes.floor, name)
         low = self.lanes.value(self.lanes.replay_low, name)
+        # PyTorch saturates by itself: where only the engine does not, the floor would excuse any error of the engine.
+        local_floor = math.nan if low is None else _measure(low, _saturated(replay, low, end)).relative
+        floor_error = None if floor is None else _measure(floor, _saturated(reference, floor, end)).relative
+        reference, replay = (_saturated(value, tensor, end) for value in (reference, replay))
+        stats = compare.compare(tensor, reference, name=name)
         local = _measure(tensor, replay)
-        local_floor = math.nan if low is None else _measure(low, replay).relative
-        floor_error = None if floor is None else _measure(floor, reference).relative
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
         self._add(
             name, status="compared", stats=stats, floor=floor_error, local=local.relative,
@@ -177,7 +190,7 @@ class KernelTaps:
         if self._kernel is not None and kernel.index != self._kernel.index:
             self.flush()
         self._kernel = kernel
-        self._tensors[name] = tensor
+        self._tensors[name] = tensor.to(self.observer.device)
 
     def flush(self) -> None:
         """Decide on the tensors of the kernel that has come to its end."""
@@ -208,6 +221,8 @@ class KernelTaps:
         if replay is None:
             return None
         low = lanes.value(lanes.replay_low, name)
+        if low is not None and replay.is_floating_point():
+            replay = _saturated(replay, low, LARGEST[precision])
         floor = _measure(low, replay).relative if low is not None and replay.is_floating_point() else 0.0
         # TensorRT may compute FP32 in TF32; that must not make its tensors strangers.
         roundoff = max(UNIT_ROUNDOFF[precision], UNIT_ROUNDOFF["tf32"])
@@ -256,6 +271,8 @@ def _saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> 
 
     A mask of -3.4e38 becomes -65504 in FP16, in PyTorch as in an engine.
     """
+    if largest > 1e38:
+        return expected  # what lies beyond is beyond FP32 too
     at_the_end = (actual.abs() >= largest) & actual.isfinite() & (expected.abs() > largest)
     at_the_end &= (actual < 0) == (expected < 0)
     return torch.where(at_the_end, actual.to(expected.dtype), expected) if bool(at_the_end.any()) else expected

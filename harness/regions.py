@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,7 +56,9 @@ class Regions:
         self.nonfinite_only = False
         """Count a part as failing only when its outputs are not finite: the fault that is looked for is no other."""
         self.built = 0
-        """Engines built for this, those from the cache not counted."""
+        """Engines built for this; those from the cache do not count."""
+        self.may_build: Callable[[], bool] = lambda: True
+        """Asked before a part is built."""
         self.failing: dict[tuple[str, ...], Region] = {}
         """Every part that was seen to fail."""
         self._judged: dict[tuple[tuple[str, ...], bool], bool | None] = {}
@@ -65,6 +67,8 @@ class Regions:
         """Return whether the part that computes these values fails on its own; None when it cannot be judged."""
         wanted = set(names)
         part = tuple(name for name in self.order if name in wanted)
+        if (part, self.nonfinite_only) not in self._judged and not self.may_build():
+            return None
         if (part, self.nonfinite_only) not in self._judged:
             try:
                 region = self.judge(part)
@@ -93,10 +97,12 @@ class Regions:
         subject = self._subject(names)
         self.run.settings.progress(f"building {len(names)} of {len(self.order)} values alone: {_span(names)}")
         precision = self._precision(names)
-        with Run(subject, self.run.settings).target(Target(self.target.backend, precision)) as opened:
-            result = opened.judge(CASE)
-        if result.engine is not None and not result.engine.cached:
-            self.built += 1
+        run = Run(subject, self.run.settings)
+        try:
+            with run.target(Target(self.target.backend, precision)) as opened:
+                result = opened.judge(CASE)
+        finally:
+            self.built += run.built
         return Region(names=tuple(names), subject=subject, precision=precision, result=result)
 
     def upstream(self, name: str, known: Collection[str]) -> list[str]:

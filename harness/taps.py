@@ -23,6 +23,7 @@ import torch
 from harness.values import Values
 
 CLEARLY = 3.0  # of two values that both match, the closer one is taken if it is this much closer
+NOTABLY = 0.9  # layouts that all resemble nothing differ by less, by chance; then a tensor is taken as it lies
 MOST_ORDERED = 5  # dimensions whose orders are tried: 120
 MOST_PADDING = 8  # elements; tensor cores want multiples of 8
 SAMPLE = 2**16  # elements; enough to tell tensors apart, and a fraction of what a comparison reads
@@ -135,7 +136,9 @@ class Makers:
             return Candidates(read=tuple(self._made_by(nodes)))
         nodes = set(kernel.nodes)
         made = self._made_by(nodes)
-        leaving = [value for value in made if value in self._outputs or self._readers[value] - nodes]
+        outside = {value for value in made if value in self._outputs or self._readers[value] - nodes}
+        # The Cast of a network input is no work of the kernel that could be wrong in its place.
+        leaving = [value for value in made if value in outside and value not in self.inputs]
         makers = {value: node for node in nodes for value in self._made.get(node, ())}
         return Candidates(
             leaving=tuple(leaving),
@@ -290,7 +293,8 @@ def _by_contents(tensor: torch.Tensor, values: Mapping[str, Expected], taken: Co
 
 def _by_name(tensor: torch.Tensor, left: Mapping[str, Expected]) -> Decision | None:
     """Decide a tensor that resembles no value by what a kernel has to write and has not written yet."""
-    fits = [fit for name, value in left.items() if (fit := best_fit(tensor, name, value)) is not None]
+    whole = {name: value for name, value in left.items() if value.replay.numel() == tensor.numel()}
+    fits = [fit for name, value in whole.items() if (fit := best_fit(tensor, name, value)) is not None]
     if len(fits) > 1:
         names = ", ".join(fit.value for fit in fits)
         return Decision(reason=f"it can be any of {names} and resembles none of them")
@@ -314,7 +318,7 @@ def best_fit(tensor: torch.Tensor, name: str, value: Expected) -> Fit | None:
     best: Fit | None = None
     for layout, laid in _layouts(tensor, tuple(value.replay.shape)):
         error = distance(laid, value.replay)
-        if best is None or error < best.error:
+        if best is None or error < NOTABLY * best.error:
             best = Fit(value=name, tensor=laid, layout=layout, error=error)
         if best.error < value.close:
             break
@@ -383,7 +387,8 @@ def _concatenated(tensor: torch.Tensor, values: Mapping[str, Expected]) -> tuple
 def distance(tensor: torch.Tensor, replay: torch.Tensor) -> float:
     """Return the relative L2 error over a sample of the elements that are finite on both sides; infinite for none.
 
-    For integers and booleans it is the share of elements that differ.
+    At least the share of elements that are finite on one side only. For integers and booleans it is the share of
+    elements that differ.
     """
     a, e = tensor.flatten(), replay.to(tensor.device).flatten()
     if a.numel() > SAMPLE:
@@ -394,11 +399,13 @@ def distance(tensor: torch.Tensor, replay: torch.Tensor) -> float:
         return float((a.double() != e.double()).double().mean()) if a.numel() else math.inf
     a, e = a.double(), e.double()
     finite = a.isfinite() & e.isfinite()
+    differ = (a.isfinite() != e.isfinite()).double().mean() if a.numel() else torch.zeros(())
     a, e = torch.where(finite, a, 0), torch.where(finite, e, 0)
-    error, norm, some = torch.stack([(a - e).norm(), e.norm(), finite.sum().double()]).tolist()
+    error, norm, some, share = torch.stack([(a - e).norm(), e.norm(), finite.sum().double(), differ]).tolist()
     if not some:
         return math.inf
-    return float(error / norm) if norm else (math.inf if error else 0.0)
+    # A layout that puts the elements that are not finite out of sight is not the better for it.
+    return float(max(error / norm if norm else (math.inf if error else 0.0), share))
 
 
 def _same_numbers(first: torch.Tensor, second: torch.Tensor) -> bool:

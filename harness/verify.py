@@ -72,6 +72,8 @@ class Run:
         self._problem: ParityError | None = None
         self._floors: dict[tuple[str, str], Floor] = {}
         self._updated: set[str] = set()
+        self.built = 0
+        """Engines built by this run; those from the cache do not count."""
 
     @cached_property
     def _prepared(self) -> Prepared:
@@ -238,6 +240,11 @@ class TargetRun:
         with self._guard("loading", lambda: self.backend.load(path)) as session:
             yield session
 
+    def is_built(self) -> bool:
+        """Return whether the engine is in the cache already."""
+        name = f"{self.run.prepared.subject.name}-{self.target}"
+        return self.run.cache.holds(self._key(taps=False, marked=()), name=name)
+
     def loaded(self) -> Session:
         """Return the loaded engine. Raises NotJudged for a backend without engines, and what loading raises."""
         self._open()
@@ -254,10 +261,10 @@ class TargetRun:
         """Run a backend's step; an exception it did not foresee becomes a ParityError."""
         return self._guard(doing, step)
 
-    def _build_engine(self, *, taps: bool = False, marked: tuple[str, ...] = ()) -> Engine:
-        settings, prepared = self.run.settings, self.run.prepared
-        shapes = prepared.shapes()
-        key = {
+    def _key(self, *, taps: bool, marked: tuple[str, ...]) -> dict[str, Any]:
+        """Return everything the engine depends on."""
+        prepared = self.run.prepared
+        return {
             "weights": prepared.weights_sha256,
             "program": prepared.program_sha256,
             "exporter": prepared.exporter(),
@@ -265,10 +272,15 @@ class TargetRun:
             "typing_code": TYPING_CODE,
             "backend": self.backend.name,
             "machine": dict(self.backend.cache_key()),
-            "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
+            "shapes": {name: dataclasses.asdict(shape) for name, shape in prepared.shapes().items()},
             **({"taps": True} if taps else {}),
             **({"marked": list(marked)} if marked else {}),
         }
+
+    def _build_engine(self, *, taps: bool = False, marked: tuple[str, ...] = ()) -> Engine:
+        settings, prepared = self.run.settings, self.run.prepared
+        shapes = prepared.shapes()
+        key = self._key(taps=taps, marked=marked)
 
         def build(engine: Path) -> Any:
             purpose = " to look into" if taps or marked else ""
@@ -284,6 +296,7 @@ class TargetRun:
                     taps=taps,
                 )
                 report = self.backend.build(request, engine, settings)
+                self.run.built += 1
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
 
         name = f"{prepared.subject.name}-{self.target}"

@@ -411,7 +411,7 @@ def test_plan_is_printed_as_its_file_has_it():
     start, end = shown.index("  precision ="), shown.index("  ]\n") + 4
     assert tomllib.loads(shown[start:end]) == {"precision": "fp16", "keep_fp32": list(BISECTION.plan or ())}
     assert "smallest plan found that passes on the un-tapped engine, 2 kept in FP32 (plans/clip.toml):" in shown
-    assert "engine builds used: 4 of 30 allowed" in shown
+    assert "engines built: 2 for the questions, 2 of 30 allowed for the search" in shown
 
 
 def test_plan_found_from_another_plan_says_that_it_adds_to_it():

@@ -88,7 +88,9 @@ def _plan(bisection: Json) -> list[str]:
             lines += wrapped("  ", f"beside what {bisection['precision']} keeps in FP32 already; the file has both")
     elif bisection["kind"] not in ("none", "not_judged"):
         lines = ["plan: none passed"]
-    lines.append(f"engine builds used: {bisection['builds']} of {bisection['max_builds']} allowed")
+    searched = bisection["builds"] - bisection["gate_builds"]
+    allowed = f"{searched} of {bisection['max_builds']} allowed for the search"
+    lines.append(f"engines built: {bisection['gate_builds']} for the questions, {allowed}")
     if not bisection["complete"]:
         ending = "a smaller plan may exist" if plan is not None else "what was not tried may hold the answer"
         lines += wrapped("", f"the search did not come to its end: {ending}; the same command resumes it")
