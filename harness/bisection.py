@@ -40,6 +40,8 @@ from harness.verify import Run, write_graph
 MAX_BUILDS = 30
 FEW = 8
 """Candidates that are tried all together, and then without each one of them; more are searched along the ranking."""
+SHOWN = 4
+"""Names that a sentence holds; the lists are elsewhere in the result."""
 # An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics.
 SAME = 2.0**-14
 _LIMIT_WHY = "the limit this search was asked for"
@@ -157,7 +159,7 @@ class _Search:
         fp32 = self._gate_fp32(low)
         self._gate_low(low, fp32)
         self.gate_builds = self.builds
-        if self._floor_is_wrong(low):
+        if self._floor_is_wrong():
             self._find_precision()
         else:
             self._find_engine(low)
@@ -240,19 +242,15 @@ class _Search:
     def _gate_low(self, low: Result, fp32: Result) -> None:
         if low is fp32:
             return
-        if low.verdict == "not_judged":
-            self._gate("is the engine wrong?", "yes", low.reason)
-        else:
-            self._gate("is the engine wrong?", "yes", low.reason)
-        worse = not self._floor_is_wrong(low)
+        self._gate("is the engine wrong?", "yes", low.reason)
+        worse = not self._floor_is_wrong()
         floors = ", ".join(f"{o.name} {o.floor.relative_l2:.3g}" for o in low.outputs if o.floor)
         said = f"PyTorch {self._format()} loses {floors}" if floors else "PyTorch gives nothing finite either"
         self._gate("is it worse than PyTorch in the same precision?", "yes" if worse else "no", said)
 
-    def _floor_is_wrong(self, low: Result) -> bool:
+    def _floor_is_wrong(self) -> bool:
         """Return whether PyTorch in the same precision is as wrong as would fail an engine."""
-        floor = self.session_run.floor(self.case, self._plan())
-        return not self._right(floor.outputs)
+        return not self._right(self.session_run.floor(self.case, self._plan()).outputs)
 
     def _right(self, outputs: Tensors) -> bool:
         """Return whether outputs of PyTorch would pass: within an explicit limit, else finite and not meaningless."""
@@ -288,10 +286,10 @@ class _Search:
             )
             return
         self.region = found
-        self.finding = f"precision: PyTorch {self._format()} loses as much; {', '.join(found)} in FP32 makes it right"
+        self.finding = f"precision: PyTorch {self._format()} loses as much; {_few(found)} in FP32 makes it right"
         self.advice.append(
             f"PyTorch {self._format()} fails as the engine does | the format, not the engine, cannot hold these values "
-            f"| keep {', '.join(found)} in FP32"
+            f"| keep {_few(found)} in FP32"
         )
         self._confirm(list(found), [unit for unit in screen.rank(screen.units.coarse()) if unit not in found])
 
@@ -599,8 +597,7 @@ class _Search:
         table = self.session_run.prepared.program.values
         rows = [table[name] for name in values if name in table]
         modules = list(dict.fromkeys(plain(row.module) for row in rows if row.module))
-        shown = ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
-        return f"{shown} ({', '.join(modules[:3])})" if modules else shown
+        return f"{_few(values)} ({_few(modules)})" if modules else _few(values)
 
     def _commands(self) -> list[str]:
         subject, backend, case = self._name(), self.target.backend, f" --case {self.case}"
@@ -619,7 +616,7 @@ class _Search:
 
     def _format(self) -> str:
         plan = self._plan()
-        return "tf32" if plan.tf32 else str(plan.dtype)
+        return "tf32" if plan.tf32 else plan.dtype
 
     def _say(self, words: str) -> None:
         self.settings.progress(f"{self.subject.name}/{self.case} [{self.target}]: {words}")
@@ -638,6 +635,11 @@ def _suspects(report: LayerReport) -> list[ValueFinding]:
     first = [value for value in compared if value.mark == "nonfinite"]
     others = [value for value in compared if value.mark in ("suspect", "flip")]
     return [*first, *sorted(others, key=lambda value: -local_ratio(value))]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _ops(suspects: Sequence[ValueFinding]) -> list[str]:

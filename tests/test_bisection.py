@@ -52,6 +52,13 @@ PLANS = {
 Hunt = Callable[..., tuple[Bisection, PlantedBackend]]
 
 
+@pytest.fixture(autouse=True)
+def short_timings(monkeypatch: pytest.MonkeyPatch):
+    """Time engines for moments: what a plan costs on this machine is not what is tested here."""
+    monkeypatch.setattr("harness.latency.WARM_UP_S", 0.0)
+    monkeypatch.setattr("harness.latency.MEASURE_S", 0.01)
+
+
 @pytest.fixture
 def hunt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hunt:
     """Return a function that installs a plant, bisects it and returns what was found and the backend.

@@ -112,7 +112,7 @@ BISECTION = Bisection(
         Trial(keep_fp32=tuple("abcde"), where="engine", passed=None, error=None, reason="the build was refused"),
         Trial(keep_fp32=(NORM, "op:aten.pow"), where="engine", passed=True, error=3e-3),
     ),
-    builds=4, max_builds=30, notes=("one trial was taken from the engine cache",),
+    builds=4, gate_builds=2, max_builds=30, notes=("one trial was taken from the engine cache",),
 )  # fmt: skip
 
 
