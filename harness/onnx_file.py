@@ -437,7 +437,7 @@ def _ort_run(model: ir.Model) -> Run:
             source = _serialized(model, Path(folder))
             session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise NotJudged(f"ONNX Runtime does not load the graph in FP32: {_first_line(error)}") from error
+            raise NotJudged(f"ONNX Runtime does not load the graph in FP32: {first_line(error)}") from error
     dtypes = {spec.name: _torch_dtype(spec) for spec in input_specs(model)}
     outputs = [output.name for output in session.get_outputs()]
 
@@ -446,7 +446,7 @@ def _ort_run(model: ir.Model) -> Run:
         try:
             results = session.run(outputs, feeds)
         except Exception as error:
-            raise NotJudged(f"ONNX Runtime cannot run the graph in FP32: {_first_line(error)}") from error
+            raise NotJudged(f"ONNX Runtime cannot run the graph in FP32: {first_line(error)}") from error
         return {name: torch.as_tensor(result) for name, result in zip(outputs, results, strict=True)}
 
     return run
@@ -482,7 +482,7 @@ def run_fp64(model: ir.Model) -> Run:
     try:
         evaluator = ReferenceEvaluator(_proto(doubled), new_ops=[_gather_elements()])
     except Exception as error:
-        raise NotJudged(f"onnx.reference cannot evaluate the graph in FP64: {_first_line(error)}") from error
+        raise NotJudged(f"onnx.reference cannot evaluate the graph in FP64: {first_line(error)}") from error
 
     def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         feeds = {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
@@ -490,7 +490,7 @@ def run_fp64(model: ir.Model) -> Run:
             results: dict[str, Any] = dict(evaluator.run(None, feeds, intermediate=True))
         except Exception as error:
             raise NotJudged(
-                f"onnx.reference cannot evaluate {_failed_op(error)} in FP64: {_first_line(error)}"
+                f"onnx.reference cannot evaluate {_failed_op(error)} in FP64: {first_line(error)}"
             ) from error
         for name in floats & set(results):
             if str(results[name].dtype) != "float64":
@@ -540,5 +540,6 @@ def _failed_op(error: BaseException) -> str:
     return op
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

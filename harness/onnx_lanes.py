@@ -18,11 +18,11 @@ import onnx_ir as ir
 import torch
 
 from harness.errors import EngineFailed, NotJudged, UsageError, unknown_name
+from harness.onnx_file import first_line
 from harness.subgraph import captured_values, used_values
 from harness.typed_graph import _constant, _copy, _elements, apply, emulate, infer_types, promote, to_float64
 
 _MARK = "parity.values"
-_DOUBLE = 11
 _HALF = {"FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16}
 _NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 # Worth more than one thread. Every session has threads of its own, and there is a session for each kind of node.
@@ -229,7 +229,7 @@ class NodeRunner:
         try:
             results = iter(self._loaded[key](feeds))
         except Exception as error:
-            raise NotJudged(f"{_where(node)} cannot be run on the CPU: {_first_line(error)}") from error
+            raise NotJudged(f"{_where(node)} cannot be run on the CPU: {first_line(error)}") from error
         return [_checked(node, value, next(results)) if value.name else None for value in node.outputs]
 
     @property
@@ -258,7 +258,7 @@ def _make_view(model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], defaul
             if value.dtype is not None and value.dtype.name in _HALF
         }
     elif dtype == "float64":
-        made = _in_float64(marked)
+        made = to_float64(marked)
     elif dtype == "float32":
         made = promote(marked)
     else:
@@ -282,15 +282,6 @@ def _marked_values(graph: ir.Graph) -> dict[str, ir.Value]:
         (name, value) for node in graph for name, value in zip(node.meta.get(_MARK, ()), node.outputs, strict=False)
     )
     return {name: value for name, value in pairs if name}
-
-
-def _in_float64(model: ir.Model) -> ir.Model:
-    """Return a copy in float64, the inside of group normalisation included: ONNX defines its statistics as FP32."""
-    made = to_float64(model)
-    for node in made.graph.all_nodes():
-        if node.op_type == "GroupNormalization" and made.opset_imports.get("", 0) >= 21:
-            node.attributes.add(ir.AttrInt64("stash_type", _DOUBLE))
-    return made
 
 
 def _as_read(value: ir.Value) -> ir.Value:
@@ -438,7 +429,7 @@ def _load(node: ir.Node, proto: onnx.ModelProto, serialized: bytes, feeds: Mappi
     except Exception as error:
         if any(isinstance(array, np.ndarray) and array.dtype == np.float64 for array in feeds.values()):
             return _load_reference(node, proto)
-        raise NotJudged(f"ONNX Runtime does not load {_where(node)}: {_first_line(error)}") from error
+        raise NotJudged(f"ONNX Runtime does not load {_where(node)}: {first_line(error)}") from error
     return lambda feeds: session.run(None, feeds)
 
 
@@ -449,7 +440,7 @@ def _load_reference(node: ir.Node, proto: onnx.ModelProto) -> Evaluate:
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:
         raise NotJudged(
-            f"neither ONNX Runtime nor onnx.reference evaluates {_where(node)} in FP64: {_first_line(error)}"
+            f"neither ONNX Runtime nor onnx.reference evaluates {_where(node)} in FP64: {first_line(error)}"
         ) from error
     return lambda feeds: list(evaluator.run(None, feeds))
 
@@ -467,7 +458,3 @@ def _checked(node: ir.Node, value: ir.Value, result: Any) -> Any:
 def _where(node: ir.Node) -> str:
     op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return f"{op} (node {node.name!r}, value {node.outputs[0].name!r})"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -367,17 +367,21 @@ def relative_l2(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return difference / norm if norm else (0.0 if difference == 0 else math.inf)
 
 
+def finite_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return :func:`relative_l2` over the finite elements; inf when shapes or the places of the others differ."""
+    finite = expected.isfinite()
+    if actual.shape != expected.shape or not torch.equal(actual.isfinite(), finite):
+        return math.inf
+    return relative_l2(actual[finite], expected[finite])
+
+
 def require_close(actual: Tensors, expected: Tensors, *, limit: float, sentence: str) -> None:
     """Raise NotJudged with ``sentence`` (which gets ``{name}`` and ``{error}``) when an output differs by more."""
     for name, tensor in expected.items():
         other = actual[name]
         if torch.equal(other.to(tensor.dtype), tensor):
             continue
-        if tensor.is_floating_point():
-            same_nonfinite = torch.equal(other.isfinite(), tensor.isfinite())
-            finite = tensor.isfinite() & other.isfinite()
-            error = relative_l2(other[finite], tensor[finite]) if same_nonfinite else math.inf
-        else:
-            error = float((other != tensor).double().mean())
+        floats = tensor.is_floating_point()
+        error = finite_error(other, tensor) if floats else float((other != tensor).double().mean())
         if error > limit:
             raise NotJudged(sentence.format(name=name, error=f"{error:.3g}"))

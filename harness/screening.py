@@ -18,7 +18,7 @@ from harness.errors import NotJudged
 from harness.export import Tensors
 from harness.findings import Trial
 from harness.precision import Plan, assign
-from harness.reference import relative_l2
+from harness.reference import finite_error
 from harness.search import smallest_set
 from harness.values import Value, Values
 
@@ -196,14 +196,7 @@ class Screen:
 
 def total_error(actual: Tensors, expected: Tensors) -> float:
     """Return the largest relative L2 error of any output; infinite where one is not finite or has another shape."""
-    errors = []
-    for name, tensor in expected.items():
-        if actual[name].shape != tensor.shape:
-            return math.inf
-        finite = tensor.isfinite()
-        same = bool((actual[name].isfinite() == finite).all())
-        errors.append(relative_l2(actual[name][finite], tensor[finite]) if same else math.inf)
-    return max(errors, default=math.inf)
+    return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
 
 
 def require_float(units: Units) -> None:

@@ -99,9 +99,17 @@ def promote(model: ir.Model) -> ir.Model:
 
 
 def to_float64(model: ir.Model) -> ir.Model:
-    """Return a copy with every float value, weight, input and output in float64, for ``onnx.reference``."""
+    """Return a copy with every float value, weight, input and output in float64, for ``onnx.reference``.
+
+    The inside of group normalisation included: ONNX defines its statistics as FP32 unless the node says otherwise.
+    """
+    import onnx_ir as ir
+
     copy = _copy(model)
     _retype(copy, {_FLOAT: _DOUBLE, _FLOAT16: _DOUBLE, _BFLOAT16: _DOUBLE})
+    for node in copy.graph.all_nodes():
+        if node.op_type == "GroupNormalization" and node.domain == "" and copy.opset_imports.get("", 0) >= 21:
+            node.attributes.add(ir.AttrInt64("stash_type", _DOUBLE))
     return copy
 
 

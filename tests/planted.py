@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from fake import FakeBackend
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -613,7 +614,7 @@ DTYPES = {
 }
 
 
-class PlantedBackend:
+class PlantedBackend(FakeBackend):
     """Keeps the typed graph as its engine and runs it with these faults."""
 
     name = "planted"
@@ -621,21 +622,8 @@ class PlantedBackend:
     tap_modes: tuple[str, ...] = ("unfused", "outputs")
 
     def __init__(self, *faults: Fault) -> None:
+        super().__init__()
         self.faults = faults
-        self.builds = 0
-        self.open_sessions = 0
-
-    def unavailable(self) -> str | None:
-        return None
-
-    def cannot_run(self) -> str | None:
-        return None
-
-    def version(self) -> str:
-        return "1"
-
-    def cache_key(self) -> Mapping[str, str]:
-        return {"version": "1"}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the graph, weights and all, and whether it may be tapped."""
