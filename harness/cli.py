@@ -14,17 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.cli_options import INTERRUPTED, add_choice, add_command, add_folders, add_subject, request_of, settings_of
 from harness.errors import NotJudged, ParityError, UsageError
 
 if TYPE_CHECKING:
     from harness.results import Result
     from harness.settings import Settings
     from harness.subject import Subject, Target
-
-INTERRUPTED = 130
-_SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,16 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    doctor = _command(commands, "doctor", _doctor, "show the machine, and every backend's version or why it is missing")
+    doctor = add_command(
+        commands, "doctor", _doctor, "show the machine, and every backend's version or why it is missing"
+    )
     doctor.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
-    _folders(doctor)
+    add_folders(doctor)
 
-    listing = _command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
+    listing = add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
     listing.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
 
-    verify = _command(commands, "verify", _verify, "build, run and judge a subject's engines")
-    _subject(verify)
-    _choice(verify)
+    verify = add_command(commands, "verify", _verify, "build, run and judge a subject's engines")
+    add_subject(verify)
+    add_choice(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
@@ -77,10 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         "as outputs), or outputs:PATTERN; plots go to reports/, or beside the JSON",
     )  # fmt: skip
 
-    bisect = _command(
+    bisect = add_command(
         commands, "bisect", _bisect, "find whose fault a wrong engine is, and a precision plan that passes"
     )
-    _subject(bisect)
+    add_subject(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
     bisect.add_argument("--max-builds", type=int, default=30, metavar="N", help="engines to try at most; default: 30")
@@ -94,90 +94,16 @@ def _parser() -> argparse.ArgumentParser:
         "--reproducer", type=Path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
     )
 
-    build = _command(commands, "build", _build, "build a subject's engines and print where they are")
-    _subject(build)
-    _choice(build)
+    build = add_command(commands, "build", _build, "build a subject's engines and print where they are")
+    add_subject(build)
+    add_choice(build)
 
-    reference = _command(commands, "reference", _reference, "make or update a subject's stored references")
-    _subject(reference)
+    reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
+    add_subject(reference)
 
-    clean = _command(commands, "clean", _clean, "empty the engine cache")
+    clean = add_command(commands, "clean", _clean, "empty the engine cache")
     clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
     return parser
-
-
-def _command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=words, description=f"{words[0].upper()}{words[1:]}."
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _subject(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
-    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
-    parser.add_argument(
-        "--inputs", type=Path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
-    )
-    parser.add_argument(
-        "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
-        help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
-    )  # fmt: skip
-    parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
-    )
-    _folders(parser)
-
-
-def _choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-b", "--backend", action="append", default=[], metavar="BACKEND", help="see `parity doctor`")
-    parser.add_argument(
-        "-p", "--precision", action="append", default=[], metavar="PRECISION",
-        help="fp32, tf32, fp16, bf16 or a plan file; with -b: every backend in every precision",
-    )  # fmt: skip
-    parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
-
-
-def _folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
-    parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read ``NAME=1,3,224,224``."""
-    name, _, dims = text.rpartition("=")
-    sizes = dims.replace("x", ",").split(",")
-    if not name or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
-    return name, tuple(map(int, sizes))
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    from harness.settings import Settings
-
-    settings = Settings(
-        engine_cache=not getattr(options, "no_engine_cache", False),
-        update_references=getattr(options, "update_references", False),
-        device=getattr(options, "device", None),
-    )
-    engines, references = options.engines, getattr(options, "references", None)
-    return replace(settings, engines=engines or settings.engines, references=references or settings.references)
-
-
-def _request(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
-    """Return subject, targets and cases. Raises UsageError for a name that is not known."""
-    from harness import discovery
-
-    backends, precisions = getattr(options, "backend", []), getattr(options, "precision", [])
-    discovery.check_backends([*backends, *getattr(options, "require", [])])
-    subject = discovery.find_subject(
-        options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
-    )
-    discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
-    targets = discovery.select_targets(subject, backends, precisions)
-    return subject, targets, discovery.check_cases(subject, options.case)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -186,7 +112,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     if options.json:
         report.check_writable(options.json)
-    found = environment.gather(_settings(options))
+    found = environment.gather(settings_of(options))
     print(text.machine(found))
     if options.json:
         report.save_json(report.document([], environment=found, command=options.command_line), options.json)
@@ -209,8 +135,8 @@ def _verify(options: argparse.Namespace) -> int:
 
     if options.json:
         report.check_writable(options.json)
-    subject, targets, cases = _request(options)
-    settings = _settings(options)
+    subject, targets, cases = request_of(options)
+    settings = settings_of(options)
     results: list[Result] = []
     status = 0
     record = _Record(options, settings)
@@ -306,8 +232,8 @@ def _bisect(options: argparse.Namespace) -> int:
         report.check_writable(options.json)
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
-    subject, targets, cases = _request(options)
-    settings, target = _settings(options), targets[0]
+    subject, targets, cases = request_of(options)
+    settings, target = settings_of(options), targets[0]
     folder = Path("reports")
     plan = options.output or folder / f"{subject.name}-{target}.toml"
     with ThreadPoolExecutor(options.jobs) as executor:
@@ -347,8 +273,8 @@ def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
 def _build(options: argparse.Namespace) -> int:
     from harness import verify
 
-    subject, targets, _ = _request(options)
-    run = verify.Run(subject, _settings(options))
+    subject, targets, _ = request_of(options)
+    run = verify.Run(subject, settings_of(options))
     built = 0
     for target in targets:
         with run.target(target) as opened:
@@ -368,8 +294,8 @@ def _build(options: argparse.Namespace) -> int:
 def _reference(options: argparse.Namespace) -> int:
     from harness import verify
 
-    subject, _, cases = _request(options)
-    for path in verify.update_references(subject, cases, _settings(options)):
+    subject, _, cases = request_of(options)
+    for path in verify.update_references(subject, cases, settings_of(options)):
         print(f"wrote {path}")
     return 0
 
@@ -378,7 +304,7 @@ def _clean(options: argparse.Namespace) -> int:
     from harness.engines import EngineCache
     from harness.reference import OutputCache
 
-    settings = _settings(options)
+    settings = settings_of(options)
     cache = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
     before = len(cache.entries())
     freed = cache.clear() + OutputCache(settings.engines / "outputs", enabled=True).clear()

@@ -13,18 +13,24 @@ import harness
 PACKAGE = Path(harness.__file__).parent
 ROWS = (
     ("errors", "settings", "subject", "values"),
-    ("compare", "compare_cuda", "findings", "metrics", "results", "search", "tolerance"),
+    (
+        *("compare", "compare_cuda", "drift", "findings", "latency_verdict", "metrics", "results", "search", "studies"),
+        *("timings", "tolerance"),
+    ),
     (
         *("export", "graph_hash", "onnx_file", "onnx_lanes", "precision", "reference", "replay", "subgraph", "taps"),
         "typed_graph",
     ),
-    ("backends", "engines", "environment", "latency"),
+    ("backends", "engines", "environment", "gpu_state", "latency", "machine"),
     (
-        *("bisection", "layers", "observation", "prepare", "prepare_onnx", "regions", "reproducer"),
+        *("bench", "bisection", "layers", "observation", "prepare", "prepare_onnx", "regions", "reproducer"),
         *("reproducer_scripts", "reproducer_text", "screening", "verify"),
     ),
-    ("history", "report"),
-    ("discovery", "checks", "plugin", "cli", "__main__", "__init__"),
+    ("contest", "history", "report"),
+    (
+        *("discovery", "checks", "plugin", "cli", "cli_options", "cli_bench", "cli_report", "cli_study"),
+        *("latency_worker", "__main__", "__init__"),
+    ),
 )
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
