@@ -23,7 +23,8 @@ ROWS = (
     ),
     ("backends", "engines", "environment", "gpu_state", "latency", "machine"),
     (
-        *("bench", "bisection", "layers", "observation", "prepare", "prepare_onnx", "regions", "reproducer"),
+        *("bench", "bisection", "gates", "hunt", "latency_processes", "layers", "observation", "plan_search", "prepare"),
+        *("prepare_onnx", "regions", "reproducer"),
         *("reproducer_scripts", "reproducer_text", "screening", "verify"),
     ),
     ("contest", "history", "report"),

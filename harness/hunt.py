@@ -1,0 +1,131 @@
+"""What one bisection knows so far: its request, the answers it has, and the engines it may still build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import compare
+from harness.export import Tensors
+from harness.findings import Gate, Kind, Price, Trial
+from harness.precision import Plan, load_plan
+from harness.regions import Regions
+from harness.results import Result
+from harness.settings import Settings
+from harness.subject import Subject, Target
+from harness.tolerance import judge
+from harness.verify import Run
+
+SHOWN = 4
+"""Names that a sentence holds; the lists are elsewhere in the result."""
+
+
+class Stop(Exception):
+    """The bisection has come to its finding."""
+
+
+class Hunt:
+    """The state that the questions, the search for a region and the search for a plan share."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        target: Target,
+        case: str,
+        settings: Settings,
+        folder: Path,
+        max_builds: int,
+        executor: Executor | None,
+        width: int,
+    ) -> None:
+        self.subject, self.target, self.case, self.settings, self.folder = subject, target, case, settings, folder
+        self.max_builds, self.executor, self.width = max_builds, executor, width
+        self.limit: float | None = None
+        self.plan_file: Path | None = None
+        self.reproducer_folder: Path | None = None
+        self.session = Run(subject, settings)
+        self.gates: list[Gate] = []
+        self.trials: list[Trial] = []
+        self.notes: list[str] = []
+        self.kind: Kind = "not_judged"
+        self.finding = ""
+        self.advice: list[str] = []
+        self.region: tuple[str, ...] = ()
+        self.plan: tuple[str, ...] | None = None
+        self.price: Price | None = None
+        self.reproducer = ""
+        self.complete, self.interrupted = True, False
+        self.regions: Regions | None = None
+        self.gate_builds = 0
+        """Engines that were built before the search began; they are no part of its budget."""
+
+    @property
+    def builds(self) -> int:
+        """Engines built so far; those from the cache do not count."""
+        return self.session.built + (self.regions.built if self.regions is not None else 0)
+
+    @property
+    def left(self) -> int:
+        """Engines that may still be built."""
+        return max(0, self.max_builds - (self.builds - self.gate_builds))
+
+    def right(self, outputs: Tensors) -> bool:
+        """Return whether outputs of PyTorch would pass: within an explicit limit, else finite and not meaningless."""
+        expected = self.session.prepared.reference(self.case, "fp32")
+        tolerances = self.session.subject.tolerances
+        for name, tensor in expected.items():
+            stats = compare.compare(outputs[name], tensor, name=name)
+            tolerance = (
+                tolerances.get(name) or tolerances.get(self.target.precision_name) or tolerances.get(self.format())
+            )
+            options: dict[str, Any] = {
+                "precision": self.format(),
+                "tolerance": tolerance,
+                "is_floor": tolerance is None,
+            }
+            if judge(name, stats, floor=stats, **options).verdict != "pass":
+                return False
+        return True
+
+    def floor_is_wrong(self) -> bool:
+        """Return whether PyTorch in the same precision is as wrong as would fail an engine."""
+        return not self.right(self.session.floor(self.case, self.base_plan()).outputs)
+
+    def judge_target(self, target: Target) -> Result:
+        """Return the verdict on a target. Raises UsageError only."""
+        with self.session.target(target) as opened:
+            result = opened.judge(self.case)
+        return result
+
+    def subject_name(self) -> str:
+        """Return what to type to reach the subject."""
+        return str(self.subject.onnx or self.subject.locator or self.subject.name)
+
+    def base_plan(self) -> Plan:
+        """Return the precision plan under test."""
+        return load_plan(self.target.precision)
+
+    def format(self) -> str:
+        """Return the format its low-precision values compute in."""
+        plan = self.base_plan()
+        return "tf32" if plan.tf32 else plan.dtype
+
+    def say(self, words: str) -> None:
+        """Say what is happening."""
+        self.settings.progress(f"{self.subject.name}/{self.case} [{self.target}]: {words}")
+
+    def gate(self, question: str, answer: Literal["yes", "no", "not asked"], detail: str) -> None:
+        """Record the answer to a question."""
+        self.gates.append(Gate(question=question, answer=answer, detail=detail))
+
+    def stop(self, kind: Kind, finding: str) -> None:
+        """End with this finding. Raises Stop."""
+        self.kind, self.finding = kind, finding
+        raise Stop
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
