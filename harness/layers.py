@@ -19,6 +19,7 @@ from harness.observation import KernelTaps, Observer, local_ratio, worst_first
 from harness.precision import matching
 from harness.reference import relative_l2
 from harness.results import OutputResult, Result
+from harness.screening import total_error
 from harness.taps import Makers, read_kernels
 from harness.tolerance import FACTOR
 from harness.verify import TargetRun
@@ -280,7 +281,7 @@ class _Looker:
         if value is None:  # only the ONNX graph has it: its error acts through the value it belongs to
             return math.nan
         lane.observe(name, value + error.reshape(value.shape).to(value.dtype))
-        return _total(lane.outputs(), expected)
+        return total_error(lane.outputs(), expected)
 
     def _harmless(self) -> float:
         """Return an effect that no verdict depends on: the floor of the output that is most exact."""
@@ -294,7 +295,7 @@ class _Looker:
         lane = self.prepared.lane(self.case)
         for name, decision in self.observer.decisions.items():
             lane.observe(self.observer.lanes.canonical(name), decision)
-        apart, together = _total(self.untapped, lane.outputs()), self._output_error()
+        apart, together = total_error(self.untapped, lane.outputs()), self._output_error()
         flipped = ", ".join(self.observer.decisions)
         self.notes.append(
             f"discrete decisions fall otherwise ({flipped}): the outputs are {together:.3g} from the reference, and "
@@ -354,8 +355,3 @@ def _error(output: OutputResult) -> float:
 
 def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return relative_l2(actual, expected) if actual.shape == expected.shape else math.inf
-
-
-def _total(actual: Tensors, expected: Tensors) -> float:
-    """Return the largest relative L2 error of any output."""
-    return max((_difference(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)

@@ -19,8 +19,9 @@ import torch
 
 from harness.errors import EngineFailed, NotJudged, UsageError, unknown_name
 from harness.onnx_file import first_line
+from harness.onnx_graph import constant_of, copy_model, elements_of
 from harness.subgraph import captured_values, used_values
-from harness.typed_graph import _constant, _copy, _elements, apply, emulate, infer_types, promote, to_float64
+from harness.typed_graph import apply, emulate, infer_types, promote, to_float64
 
 _MARK = "parity.values"
 _HALF = {"FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16}
@@ -240,7 +241,7 @@ class NodeRunner:
 
 def _make_view(model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], default: str | None, tf32: bool) -> _View:
     """Return a model in one precision; what every node computed in the model is found again by a mark on the node."""
-    marked = _copy(model)
+    marked = copy_model(model)
     if any(value.type is None for node in marked.graph for value in node.outputs):
         infer_types(marked)
     for node in marked.graph:
@@ -320,7 +321,7 @@ def _nodes_between(view: _View, wanted: ir.Value, known: Collection[ir.Value]) -
         node = value.producer()
         if ready and node is not None:
             ordered.append(node)
-        elif node is not None and node not in visited and value not in known and _constant(value) is None:
+        elif node is not None and node not in visited and value not in known and constant_of(value) is None:
             visited.add(node)
             pending.append((value, True))
             pending.extend((read, False) for read in view.reads[node])
@@ -344,9 +345,9 @@ def _read(value: ir.Value | None, env: Mapping[ir.Value, Any]) -> Any:
     assert value is not None
     if value in env:
         return env[value]
-    tensor = _constant(value)
+    tensor = constant_of(value)
     assert tensor is not None, f"{value.name} was freed while it was still to be read"
-    return _elements(tensor)
+    return elements_of(tensor)
 
 
 def _precision(dtypes: Collection[torch.dtype]) -> torch.dtype:

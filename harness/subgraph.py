@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged, UsageError, unknown_name
-from harness.typed_graph import _copy, _is_tensor, _subgraphs, _values_of, infer_types
+from harness.onnx_graph import copy_model, graph_values, inner_graphs, is_tensor
+from harness.typed_graph import infer_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +23,7 @@ def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
     A name that already is an output is skipped. Raises UsageError for a name that no node computes, NotJudged for a
     value inside a control flow body or one that is no tensor of known dtype.
     """
-    copy = _copy(model)
+    copy = copy_model(model)
     outputs = {str(value.name) for value in copy.graph.outputs}
     added = _computed_values(copy, [name for name in dict.fromkeys(names) if name not in outputs])
     _complete(copy, added)
@@ -39,7 +40,7 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
     """
     if not outputs:
         raise UsageError("a region without outputs was asked for; name at least one value that it computes")
-    copy = _copy(model)
+    copy = copy_model(model)
     entering = _variables(copy, list(dict.fromkeys(inputs)))
     leaving = _computed_values(copy, list(dict.fromkeys(outputs)))
     if both := [str(value.name) for value in leaving if value in entering]:
@@ -96,20 +97,20 @@ def captured_values(node: ir.Node) -> tuple[ir.Value, ...]:
     graphs = list(_nested(node))
     if not graphs:
         return ()
-    own = {value for graph in graphs for value in _values_of(graph)}
+    own = {value for graph in graphs for value in graph_values(graph)}
     read = (value for graph in graphs for inner in graph for value in inner.inputs)
     return tuple(dict.fromkeys(value for value in read if value is not None and value not in own))
 
 
 def _nested(node: ir.Node) -> Iterator[ir.Graph]:
-    for graph in _subgraphs(node):
+    for graph in inner_graphs(node):
         yield graph
         for inner in graph:
             yield from _nested(inner)
 
 
 def _inlined(model: ir.Model) -> ir.Model:
-    return _copy(model) if model.functions else model
+    return copy_model(model) if model.functions else model
 
 
 def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:
@@ -147,7 +148,7 @@ def _variables(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
 
 
 def _unknown(model: ir.Model, name: str, known: Collection[str]) -> UsageError | NotJudged:
-    inner = {value.name for node in model.graph for graph in _nested(node) for value in _values_of(graph)}
+    inner = {value.name for node in model.graph for graph in _nested(node) for value in graph_values(graph)}
     if name in inner:
         return NotJudged(
             f"value {name!r} is inside the body of a control flow node (If, Loop or Scan), where no value can be an "
@@ -161,7 +162,7 @@ def _complete(model: ir.Model, values: Sequence[ir.Value]) -> None:
     if any(value.type is None or value.shape is None for value in values):
         infer_types(model)
     for value in values:
-        if not _is_tensor(value):
+        if not is_tensor(value):
             what = "its dtype is not known" if value.type is None else f"it is no tensor but {value.type}"
             raise NotJudged(f"value {value.name!r} cannot be an input or output of a graph: {what}")
 
@@ -208,7 +209,7 @@ def _replaced(graph: ir.Graph, value: ir.Value) -> ir.Value:
     name = str(value.name)
     new = ir.Value(name=name, shape=value.shape, type=value.type)
     value.replace_all_uses_with(new)
-    taken = {other.name for other in _values_of(graph)}
+    taken = {other.name for other in graph_values(graph)}
     value.name = f"{name}_cut"
     while value.name in taken:
         value.name += "_"

@@ -8,12 +8,13 @@ ONNX file. All functions work on a copy and share its weights.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import NotJudged
+from harness.onnx_graph import constant_of, copy_model, elements_of, graph_values, inner_graphs, is_tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +82,7 @@ def apply(model: ir.Model, dtypes: Mapping[str, str], *, default: str) -> Applie
     converted, and saturate at the largest finite number as PyTorch's own masks do. Raises NotJudged when the dtype of a
     value cannot be known.
     """
-    typed = _copy(model)
+    typed = copy_model(model)
     _complete_types(typed, needed=default != "float32" or any(dtype != "float32" for dtype in dtypes.values()))
     typer = _Typer(typed, dtypes, default)
     for node in list(typed.graph):
@@ -93,7 +94,7 @@ def apply(model: ir.Model, dtypes: Mapping[str, str], *, default: str) -> Applie
 
 def promote(model: ir.Model) -> ir.Model:
     """Return a copy with every float16 and bfloat16 value, weight, input and output in float32."""
-    copy = _copy(model)
+    copy = copy_model(model)
     _retype(copy, {_FLOAT16: _FLOAT, _BFLOAT16: _FLOAT})
     return copy
 
@@ -105,7 +106,7 @@ def to_float64(model: ir.Model) -> ir.Model:
     """
     import onnx_ir as ir
 
-    copy = _copy(model)
+    copy = copy_model(model)
     _retype(copy, {_FLOAT: _DOUBLE, _FLOAT16: _DOUBLE, _BFLOAT16: _DOUBLE})
     for node in copy.graph.all_nodes():
         if node.op_type == "GroupNormalization" and node.domain == "" and copy.opset_imports.get("", 0) >= 21:
@@ -125,7 +126,7 @@ def emulate(model: ir.Model, dtypes: Mapping[str, str], *, default: str = "float
         (value, value.dtype)
         for node in typed.graph
         for value in node.outputs
-        if node.op_type not in _MOVES_DATA and value.dtype in _HALF and _is_tensor(value)
+        if node.op_type not in _MOVES_DATA and value.dtype in _HALF and is_tensor(value)
     ]
     operands = _tf32_operands(typed.graph) if tf32 else []
     _retype(typed, {_FLOAT16: _FLOAT, _BFLOAT16: _FLOAT})
@@ -146,7 +147,7 @@ class _Names:
     """Value names that are not taken yet."""
 
     def __init__(self, model: ir.Model) -> None:
-        self._taken = {value.name for graph in model.graphs() for value in _values_of(graph)}
+        self._taken = {value.name for graph in model.graphs() for value in graph_values(graph)}
 
     def fresh(self, name: str) -> str:
         """Return the name, numbered if it is taken."""
@@ -214,7 +215,7 @@ class _Typer:
 
     def drop_unused(self) -> None:
         """Remove the constants of which only converted copies are used."""
-        for value in {value for value, _ in self._made if _constant(value) is not None}:
+        for value in {value for value, _ in self._made if constant_of(value) is not None}:
             if value.uses() or value.is_graph_output():
                 continue
             producer = value.producer()
@@ -237,7 +238,7 @@ class _Typer:
         if not wanted:
             # A comparison or an index: the widest of what it reads, so that no value is rounded for its sake.
             inputs = [value for value in node.inputs if value is not None and _is_switchable(value)]
-            wanted = {int(value.dtype or 0) for value in inputs if _constant(value) is None}
+            wanted = {int(value.dtype or 0) for value in inputs if constant_of(value) is None}
         return wanted.pop() if len(wanted) == 1 else _FLOAT
 
     def _assigned(self, value: ir.Value) -> int:
@@ -245,13 +246,13 @@ class _Typer:
 
     def _reason_to_leave(self, node: ir.Node) -> str | None:
         """Return why a node is left as it is, or None."""
-        if any(True for _ in _subgraphs(node)):
+        if any(True for _ in inner_graphs(node)):
             return "its subgraphs are not converted"
         signature = _signature(node.op_type, self._opset) if node.domain == "" else None
         if signature is None:
             return f"ONNX does not define it (domain {node.domain or 'ai.onnx'})"
         touched = [value for value in (*node.inputs, *node.outputs) if value is not None and value.type is not None]
-        if not all(_is_tensor(value) for value in touched):
+        if not all(is_tensor(value) for value in touched):
             return "it works on sequences"
         if node.op_type in _EXACT:
             return "a scale must not be rounded"
@@ -264,7 +265,7 @@ class _Typer:
         for index, value in enumerate(node.inputs):
             if value is not None and _is_switchable(value):
                 node.replace_input_with(index, self._as(value, self._natural_dtype(value)))
-        for inner in (inner for graph in _subgraphs(node) for inner in graph.all_nodes()):
+        for inner in (inner for graph in inner_graphs(node) for inner in graph.all_nodes()):
             for index, value in enumerate(inner.inputs):
                 if value in self._natural and _is_switchable(value):
                     inner.replace_input_with(index, self._as(value, self._natural_dtype(value)))
@@ -291,7 +292,7 @@ class _Typer:
         if value.dtype == dtype:
             return value
         if (value, dtype) not in self._made:
-            tensor = _constant(value)
+            tensor = constant_of(value)
             made = self._cast(value, dtype) if tensor is None else self._converted(value, tensor, dtype)
             self._made[value, dtype] = made
         return self._made[value, dtype]
@@ -306,7 +307,7 @@ class _Typer:
         name = self._names.fresh(f"{value.name}_{_SHORT[_NAMES[dtype]]}")
         if outside := _count_outside(tensor, dtype):
             limit = f"{_largest(dtype):.5g}"
-            what = f"{_elements(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
+            what = f"{elements_of(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
             self._saturated[limit, dtype].append(f"{value.name} ({what})")
         return _add_initializer(self.graph, name, _convert(tensor, dtype))
 
@@ -341,21 +342,6 @@ def _signature(op: str, opset: int) -> _Signature | None:
     return _Signature(inputs, outputs)
 
 
-def _copy(model: ir.Model) -> ir.Model:
-    """Return a copy that shares the tensors, with functions inlined and no initializer among the inputs."""
-    from onnx_ir.passes.common import InlinePass
-
-    copy = model.clone()
-    if copy.functions:
-        copy = InlinePass()(copy).model
-    inputs = [value for value in copy.graph.inputs if not value.is_initializer()]
-    if len(inputs) < len(copy.graph.inputs):
-        copy.graph.inputs.clear()
-        copy.graph.inputs.extend(inputs)
-        copy.ir_version = max(copy.ir_version, 4)  # earlier files list every weight as an input as well
-    return copy
-
-
 def infer_types(model: ir.Model) -> None:
     """Fill in the types and shapes that a model lacks, in place, by ONNX shape inference without the large weights."""
     import onnx
@@ -371,8 +357,8 @@ def infer_types(model: ir.Model) -> None:
                 skeleton.graph.inputs.append(value)
     proto = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), strict_mode=False, data_prop=True)
     for graph, inferred in zip(model.graphs(), ir.from_proto(proto).graphs(), strict=True):
-        known = {value.name: value for value in _values_of(inferred)}
-        for value in _values_of(graph):
+        known = {value.name: value for value in graph_values(inferred)}
+        for value in graph_values(graph):
             found = known.get(value.name)
             if found is not None:
                 value.type = value.type or found.type
@@ -385,7 +371,7 @@ def _complete_types(model: ir.Model, *, needed: bool) -> None:
         return
     infer_types(model)
     value = _untyped(model.graph)
-    if value is not None and (needed or any(item.dtype in _HALF for item in _values_of(model.graph))):
+    if value is not None and (needed or any(item.dtype in _HALF for item in graph_values(model.graph))):
         node = value.producer()
         assert node is not None
         raise NotJudged(
@@ -398,43 +384,8 @@ def _untyped(graph: ir.Graph) -> ir.Value | None:
     return next((value for node in graph for value in node.outputs if value.name and value.type is None), None)
 
 
-def _values_of(graph: ir.Graph) -> Iterable[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _subgraphs(node: ir.Node) -> Iterable[ir.Graph]:
-    """Return the graphs in a node's attributes (If, Loop, Scan), not those inside them."""
-    import onnx_ir as ir
-
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
-
-
-def _is_tensor(value: ir.Value) -> bool:
-    import onnx_ir as ir
-
-    return isinstance(value.type, ir.TensorType)
-
-
 def _is_switchable(value: ir.Value) -> bool:
-    return value.dtype in _NAMES and _is_tensor(value)
-
-
-def _constant(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return the tensor of an initializer or a Constant node, or None."""
-    import onnx_ir as ir
-
-    if value.is_initializer():
-        return value.const_value
-    producer = value.producer()
-    is_constant = producer is not None and producer.op_type == "Constant" and producer.domain == ""
-    return ir.convenience.get_const_tensor(value) if is_constant else None
+    return value.dtype in _NAMES and is_tensor(value)
 
 
 def _node(op: str, inputs: list[ir.Value], name: str, dtype: int, **attributes: int) -> ir.Node:
@@ -480,7 +431,7 @@ def _count_outside(tensor: ir.TensorProtocol, dtype: int) -> int:
     if dtype not in _HALF or tensor.dtype != _FLOAT or not tensor.size:
         return 0
     limit = _largest(dtype)
-    array = _elements(tensor)
+    array = elements_of(tensor)
     if -limit <= array.min() and array.max() <= limit:  # False where there is a NaN
         return 0
     return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > limit)))
@@ -500,29 +451,11 @@ def _convert(tensor: ir.TensorProtocol, dtype: int) -> ir.TensorProtocol:
 def _convert_array(tensor: ir.TensorProtocol, target: ir.DataType) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    array = _elements(tensor)
+    array = elements_of(tensor)
     if _count_outside(tensor, int(target)):
         limit = _largest(int(target))
         array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
     return array.astype(target.numpy())
-
-
-def _elements(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
-    """Return a tensor's elements. An external file is mapped only as long as they live: each map holds a descriptor."""
-    import onnx_ir as ir
-
-    if not isinstance(tensor, ir.ExternalTensor):
-        return tensor.numpy()
-    mapped = ir.ExternalTensor(
-        tensor.location,
-        tensor.offset,
-        tensor.length,
-        tensor.dtype,
-        name=str(tensor.name),
-        shape=tensor.shape,
-        base_dir=tensor.base_dir,
-    )
-    return mapped.numpy()
 
 
 def _make_cast(node: ir.Node) -> None:
@@ -553,7 +486,7 @@ def _fill_tensor(node: ir.Node) -> ir.TensorProtocol:
 def _retype(model: ir.Model, mapping: Mapping[int, int]) -> None:
     """Replace dtypes throughout a model and its subgraphs."""
     for graph in list(model.graphs()):
-        for value in _values_of(graph):
+        for value in graph_values(graph):
             value.type = _retyped(value.type, mapping)
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -631,9 +564,9 @@ def _insert_splitting(graph: ir.Graph, value: ir.Value, names: _Names) -> ir.Val
     import onnx_ir as ir
 
     name = f"{value.name}_tf32"
-    tensor = _constant(value)
+    tensor = constant_of(value)
     if tensor is not None:
-        array = _elements(tensor)
+        array = elements_of(tensor)
         scaled = array * np.float32(2**13 + 1)
         return _add_initializer(graph, names.fresh(name), ir.Tensor(scaled - (scaled - array)))
     factor = _splitter(graph, names)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness import compare, typed_graph
+from harness import compare, onnx_graph, typed_graph
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest, Session
 from harness.engines import Engine, EngineCache
@@ -34,7 +34,9 @@ from harness.tolerance import judge
 from harness.values import save_values
 
 # An engine built from a graph that another version of the typing pass wrote is another engine.
-TYPING_CODE = hashlib.sha256(Path(typed_graph.__file__).read_bytes()).hexdigest()
+TYPING_CODE = hashlib.sha256(
+    b"".join(Path(str(module.__file__)).read_bytes() for module in (onnx_graph, typed_graph))
+).hexdigest()
 
 
 def verify(

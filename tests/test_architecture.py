@@ -11,27 +11,30 @@ import pytest
 import harness
 
 PACKAGE = Path(harness.__file__).parent
-ROWS = (
-    ("errors", "settings", "subject", "values"),
-    (
-        *("compare", "compare_cuda", "drift", "findings", "latency_verdict", "metrics", "results", "search", "studies"),
-        *("timings", "tolerance"),
-    ),
-    (
-        *("export", "graph_hash", "onnx_file", "onnx_lanes", "precision", "reference", "replay", "subgraph", "taps"),
-        "typed_graph",
-    ),
-    ("backends", "engines", "environment", "gpu_state", "latency", "machine"),
-    (
-        *("bench", "bisection", "gates", "hunt", "latency_processes", "layers", "observation", "plan_search", "prepare"),
-        *("prepare_onnx", "regions", "reproducer"),
-        *("reproducer_scripts", "reproducer_text", "screening", "verify"),
-    ),
-    ("contest", "history", "report"),
-    (
-        *("discovery", "checks", "plugin", "cli", "cli_options", "cli_bench", "cli_report", "cli_study"),
-        *("latency_worker", "__main__", "__init__"),
-    ),
+ROWS = tuple(
+    row.split()
+    for row in (
+        "errors settings subject values",
+        """
+        compare compare_cuda drift findings latency_verdict metrics results search studies timings
+        tolerance
+        """,
+        """
+        export graph_hash onnx_file onnx_graph onnx_lanes precision reference replay subgraph taps
+        typed_graph
+        """,
+        "backends engines environment gpu_state latency latency_sampling machine",
+        """
+        bench bench_kernels bench_sizes bisection gates hunt latency_processes layers observation
+        plan_search prepare prepare_onnx regions reproducer reproducer_scripts reproducer_text
+        screening verify
+        """,
+        "contest history history_formats history_recovery history_store report",
+        """
+        checks cli cli_bench cli_options cli_report cli_study discovery __init__ latency_worker
+        __main__ plugin
+        """,
+    )
 )
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
