@@ -29,7 +29,7 @@ ROWS = tuple(
         plan_search prepare prepare_onnx regions reproducer reproducer_scripts reproducer_text
         screening verify
         """,
-        "contest history history_formats history_recovery history_store report",
+        "contest history history_formats history_recovery history_rows history_store report",
         """
         checks cli cli_bench cli_options cli_report cli_study discovery __init__ latency_worker
         __main__ plugin
