@@ -1,26 +1,27 @@
 """The standard tests that a suite imports, and what their ``parity`` fixture can do. Only here are verdicts raised.
 
-    from harness.checks import test_layers, test_outputs
+    from harness.checks import test_latency, test_layers, test_outputs
 
 ``harness.plugin`` runs them for every target and case of the suite's SUBJECT.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.errors import ParityError
+from harness.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from harness.findings import LayerReport
-    from harness.results import MetricResult, Result, Verdict
+    from harness.metrics import Metric
+    from harness.results import MetricResult, Result
+    from harness.timings import Measured
     from harness.verify import TargetRun
 
 Outputs = Mapping[str, "torch.Tensor"]
@@ -28,6 +29,8 @@ Json = dict[str, Any]
 
 PROPERTY = "parity"
 """The name under which a result rides in ``user_properties``."""
+LATENCY_PROPERTY = "parity-latency"
+"""The same for a latency."""
 SHOWN_ROWS = 8
 """Modules and values that the message of a failed test shows; the JSON has them all."""
 
@@ -45,11 +48,29 @@ def test_layers(parity: Parity) -> None:
     parity.check_layers()
 
 
+def test_latency(parity: Parity) -> None:
+    """The engine is not slower than what was accepted on this machine; no baseline is neither pass nor fail."""
+    parity.check_latency()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How the tests of this run measure latency."""
+
+    processes: int = 5
+    record: bool = True
+    beside_others: bool = False
+    """Whether other tests run at the same time: then nothing is measured."""
+
+
 class Parity:
     """What a test sees of one case on one target; the engine runs when it is first asked."""
 
-    def __init__(self, opened: Opened, case: str, item: pytest.Item, *, required: bool) -> None:
+    def __init__(
+        self, opened: Opened, case: str, item: pytest.Item, *, required: bool, timing: Timing | None = None
+    ) -> None:
         self._opened, self._case, self._item, self._required = opened, case, item, required
+        self._timing = timing or Timing()
         self._data: Json | None = None
 
     @property
@@ -106,23 +127,77 @@ class Parity:
             self._not_judged((report.notes if report else looked.notes)[-1])
         return report
 
-    def check_metric(
-        self, name: str, function: Callable[[Outputs], float | torch.Tensor], *, at_most: float
-    ) -> MetricResult:
-        """Hold a metric of the engine's outputs against that of the reference's, and record it with the result.
+    def check_latency(self) -> Measured:
+        """Time the engine, hold it against the accepted baseline of this machine, record it and return the figures.
 
-        ``function(outputs)`` gives a number or a tensor; of a tensor the largest difference counts. Raises
-        AssertionError when the difference is larger than ``at_most`` or not a number.
+        Raises AssertionError when it regressed and the session before had regressed too. Skips the test, with the
+        figures, where there is no baseline or no clear answer; where nothing could be timed, a required backend fails.
         """
         __tracebackhide__ = True
+        from harness import bench
+        from harness.history import open_history
+        from harness.report import latency as words
+
+        if self._timing.beside_others:
+            self._not_judged("latency is not measured while other tests run; run these tests without -n")
+        options = bench.Options(
+            processes=self._timing.processes, record=self._timing.record, baselines=(), locator=str(self._item.path)
+        )
+        with open_history() as history:
+            found = bench.bench_opened(self._opened.target_run, self._case, options, history)
+            for note in history.notes:
+                self._opened.target_run.run.settings.progress(f"history: {note}")
+        if isinstance(found, bench.NotMeasured):
+            if found.failed:
+                raise AssertionError(f"{found.subject} [{found.backend} {found.precision}]: {found.reason}")
+            self._not_judged(found.reason)
+        data = found.to_json()
+        self._item.user_properties.append((LATENCY_PROPERTY, data))
+        sentence = "\n".join([words.short(data), f"{found.comparison.rule}", *found.comparison.notes])
+        if found.comparison.verdict == "regressed" and found.comparison.repeated:
+            raise AssertionError(sentence)
+        if found.session.invalid:
+            self._not_judged("; ".join(found.session.invalid))
+        if found.comparison.verdict not in ("equivalent", "improved"):
+            pytest.skip(f"not judged: {words.short(data)}; {words.advice(data) or found.comparison.rule}")
+        return found
+
+    def check_metric(
+        self,
+        metric: Metric | str,
+        function: Callable[[Outputs], float | torch.Tensor] | None = None,
+        *,
+        at_most: float | None = None,
+    ) -> MetricResult:
+        """Hold a metric of the engine's outputs against its limit, and record it with the result.
+
+        ``check_metric(METRIC)`` applies a :class:`harness.metrics.Metric`; ``check_metric(name, function, at_most=1)``
+        is short for one that limits the difference: ``function(outputs)`` gives a number or a tensor, of which the
+        largest difference from that of the reference's outputs counts. Raises AssertionError when the metric fails or
+        is NaN. Skips the test, or fails it where the backend is required, when the metric cannot be computed here.
+        """
+        __tracebackhide__ = True
+        from harness import metrics
+
+        if isinstance(metric, str):
+            metric = _short_metric(metric, function, at_most)
+        elif function is not None or at_most is not None:
+            raise UsageError(f"check_metric: Metric({metric.name!r}) brings its own function and limit; give it alone")
         actual, expected = self._outputs()
-        metric = _compare_metric(name, function(actual), function(expected), at_most)
         assert self._data is not None
-        _record_metric(self._data, metric)
-        if metric.verdict == "fail":
+        try:
+            found = metrics.measure(metric, actual, expected)
+        except Exception as error:
+            # The test fails by itself; without this the JSON would still call the result passed.
+            _record_metric(self._data, metrics.failed(metric, f"raised {type(error).__name__}: {error}"))
+            raise
+        _record_metric(self._data, found)
+        if found.verdict == "not_judged":
+            self._not_judged(f"{found.name}: {found.reason}")
+        if found.verdict == "fail":
             result = self.result
-            raise AssertionError(f"{result.subject} [{result.backend} {result.precision}] {name}: {metric.reason}")
-        return metric
+            raise AssertionError(f"{result.subject} [{result.backend} {result.precision}] {found.name}: {found.reason}")
+        return found
 
     def _outputs(self) -> tuple[Outputs, Outputs]:
         __tracebackhide__ = True
@@ -137,7 +212,7 @@ class Parity:
     def _not_judged(self, reason: str) -> NoReturn:
         __tracebackhide__ = True
         if self._required:
-            backend = self.result.backend
+            backend = self._opened.target_run.target.backend
             pytest.fail(f"required backend {backend} gave no verdict: {reason}", pytrace=False)
         pytest.skip(f"not judged: {reason}")
 
@@ -159,29 +234,19 @@ class Opened:
         return self._results[case]
 
 
+def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most: float | None) -> Metric:
+    from harness.metrics import Metric
+
+    if function is None or at_most is None:
+        raise UsageError(f"check_metric({name!r}) needs a function and at_most=; or give it a Metric")
+    return Metric(name, function, difference=at_most, why="given in the test")
+
+
 def _record_metric(data: Json, metric: MetricResult) -> None:
-    row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(metric).items()}
-    data["metrics"].append(row)
-    if metric.verdict == "fail" and data["verdict"] != "fail":
-        data["verdict"], data["reason"] = "fail", f"{metric.name}: {metric.reason}"
+    """Add a metric to a result's data; the result is at most as good as its worst metric."""
+    from harness.results import plain
 
-
-def _compare_metric(name: str, actual: Any, expected: Any, at_most: float) -> MetricResult:
-    """Return the verdict on a metric: numbers, or tensors of one shape of which the largest difference counts."""
-    import torch
-
-    from harness.results import MetricResult
-
-    left, right = (torch.as_tensor(value, dtype=torch.float64).cpu() for value in (actual, expected))
-    if left.shape != right.shape or not left.numel():
-        shapes = f"{list(left.shape)}, of the reference's {list(right.shape)}"
-        reason = f"shape of the metric is {shapes}; both need the same and at least one element"
-        nan = float("nan")
-        return MetricResult(name=name, verdict="fail", reason=reason, actual=nan, expected=nan, allowed=at_most)
-    differences = (left - right).abs().flatten()
-    # NaN counts as the largest difference: argmax finds it first.
-    worst = int(differences.argmax())
-    found, wanted, difference = (float(t.flatten()[worst]) for t in (left, right, differences))
-    reason = f"{found:.6g}, reference {wanted:.6g}: differs by {difference:.3g} (allowed {at_most:.3g})"
-    verdict: Verdict = "pass" if difference <= at_most else "fail"
-    return MetricResult(name=name, verdict=verdict, reason=reason, actual=found, expected=wanted, allowed=at_most)
+    data["metrics"].append(plain(asdict(metric)))
+    rank = ("pass", "not_judged", "fail").index
+    if rank(metric.verdict) > rank(data["verdict"]):
+        data["verdict"], data["reason"] = metric.verdict, f"{metric.name}: {metric.reason}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks import PROPERTY, Opened, Parity
+from harness.checks import LATENCY_PROPERTY, PROPERTY, Opened, Parity, Timing
 from harness.errors import ParityError, UsageError
 from harness.settings import Settings, print_progress
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
@@ -63,9 +63,16 @@ class State:
         self.precisions: list[str] = option("parity_precision")
         self.require: list[str] = option("parity_require")
         self.json: Path | None = option("parity_json")
+        self.timing = Timing(
+            processes=option("parity_latency_processes"),
+            record=not option("parity_no_latency_record"),
+            beside_others=_is_worker(config),
+        )
         self.command = shlex.join(["pytest", *config.invocation_params.args])
         self.results: dict[tuple[str, ...], Json] = {}
         """Results that arrived, by subject, case, backend and precision."""
+        self.latencies: dict[int, Json] = {}
+        """Latencies that arrived, by the place of their test in the collection."""
         self.order: dict[tuple[str, ...], int] = {}
         """The place of each result's test in the collection."""
         self.problems: list[str] = []
@@ -86,6 +93,10 @@ class State:
         """Return the results as collected; under xdist they arrive in any order."""
         return [self.results[key] for key in sorted(self.results, key=lambda key: self.order[key])]
 
+    def timed(self) -> list[Json]:
+        """Return the latencies as collected."""
+        return [self.latencies[place] for place in sorted(self.latencies)]
+
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""
         from harness import report
@@ -95,6 +106,8 @@ class State:
                 self.ordered(), environment=self.machine(), command=self.command, complete=complete,
                 error="; ".join(self.problems),
             )  # fmt: skip
+            if self.latencies:
+                data["bench"] = self.timed()
             report.save_json(data, self.json)
             self.saved = time.monotonic()
 
@@ -150,8 +163,9 @@ def parity_engine(parity_run: Run, parity_target: Target) -> Iterator[Opened]:
 @pytest.fixture
 def parity(request: pytest.FixtureRequest, parity_engine: Opened, parity_case: str, parity_target: Target) -> Parity:
     """One case on one target: ``.check()``, ``.check_metric(...)``, ``.result``, ``.actual``, ``.expected``."""
-    required = parity_target.backend in request.config.stash[STATE].require
-    return Parity(parity_engine, parity_case, request.node, required=required)
+    state = request.config.stash[STATE]
+    required = parity_target.backend in state.require
+    return Parity(parity_engine, parity_case, request.node, required=required, timing=state.timing)
 
 
 # Options and selection
@@ -169,6 +183,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
     add("--no-engine-cache", dest="parity_no_engine_cache", help="build every engine afresh", **switch)
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
+    add(
+        "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
+        help="fresh processes per latency; default: 5",
+    )  # fmt: skip
+    add("--no-latency-record", dest="parity_no_latency_record", help="compare latencies, record none", **switch)
     add("--engines", dest="parity_engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
     add("--references", dest="parity_references", type=Path, metavar="DIR", help="references (PARITY_REFERENCES)")
 
@@ -184,6 +203,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
+        if state.timing.processes < 2:
+            raise UsageError(f"--latency-processes {state.timing.processes} tells no spread; give at least 2")
         if state.json and not _is_worker(config):
             report.check_writable(state.json)
     except UsageError as error:
@@ -313,20 +334,24 @@ class Collector:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep each test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
-        from harness.report import text
+        from harness.report import latency, text
 
         if report.when != "teardown":
             return
-        place = getattr(report, "item_index", len(self.state.results))
+        place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
         properties: list[tuple[str, Any]] = []
         for name, value in report.user_properties:
             if name == PROPERTY and isinstance(value, dict):
                 self.state.add(value, place)
                 properties.append((name, text.short(value)))
+            elif name == LATENCY_PROPERTY and isinstance(value, dict):
+                self.state.latencies[place] = value
+                properties.append((name, latency.short(value)))
             else:
                 properties.append((name, value))
         report.user_properties = properties
-        if self.state.results and time.monotonic() - self.state.saved > SAVE_EVERY_S:
+        found = self.state.results or self.state.latencies
+        if found and time.monotonic() - self.state.saved > SAVE_EVERY_S:
             self.state.save()  # a crash of the process must not lose hours of results
 
     @pytest.hookimpl(tryfirst=True)
@@ -336,6 +361,7 @@ class Collector:
         if session.config.option.collectonly:
             return
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
+        judged |= {one["session"]["backend"] for one in state.timed() if not _invalid(one)}
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
         complete = session.exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         try:
@@ -347,15 +373,17 @@ class Collector:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the result table, and what is wrong with the run as a whole."""
-        from harness.report import text
+        from harness.report import latency, text
 
         state = self.state
         remarks = [*state.deselected.values(), *state.problems]
-        if not state.results and not remarks:
+        if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")
         if state.results:
             terminalreporter.write_line(text.table(state.ordered()))
+        if state.latencies:
+            terminalreporter.write_line(latency.table(state.timed()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
 
@@ -365,6 +393,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _is_worker(session.config):
         # xdist adds the attribute; it holds only builtins.
         session.config.workeroutput["parity_deselected"] = session.config.stash[STATE].deselected  # type: ignore[attr-defined]
+
+
+def _invalid(measured: Json) -> bool:
+    return any(run["invalid"] for run in measured["session"]["runs"])
 
 
 def _merged(known: Json, data: Json) -> Json:

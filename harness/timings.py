@@ -68,7 +68,7 @@ class ProcessRun:
     enqueue_ms: Summary | None
     """Host time to launch one run without a CUDA graph; None on the CPU."""
     throughput_per_s: float | None = None
-    """Runs per second under load; None when it was not measured."""
+    """Runs per second under load, which the first process of a session measures; None for the others."""
     streams: int = 1
     """Contexts or streams that made the load."""
     graph: bool = False
@@ -204,6 +204,8 @@ class Comparison:
     """Whether the session before this one had regressed too: only then a regression is a failure."""
     notes: tuple[str, ...] = ()
     """``engine changed``, ``baseline young``: what a reader must know."""
+    p_value: float | None = None
+    """One-sided, of a change beyond the margin in the direction seen; None where nothing was tested."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -234,6 +236,8 @@ class Measured:
     comparison: Comparison
     speed_up: dict[str, float] = field(default_factory=dict)
     """Time of a PyTorch baseline over this one's, by name (``eager fp32``), measured in turns with it."""
+    speed_up_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The 95 % interval of each."""
     kernels: tuple[KernelTime, ...] = ()
     """Slowest first; empty where nobody profiled."""
 
@@ -243,26 +247,38 @@ class Measured:
             "session": self.session.to_json(),
             "comparison": self.comparison.to_json(),
             "speed_up": plain(self.speed_up),
+            "speed_up_intervals": plain(self.speed_up_intervals),
             "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
         }
 
 
 def session_from_json(data: dict[str, Any]) -> Session:
-    """Return the session that ``Session.to_json`` wrote. Raises TypeError, KeyError or ValueError for anything else."""
-    known = {f.name for f in dataclasses.fields(Session)}
-    fields = {key: value for key, value in data.items() if key in known}
-    fields["runs"] = tuple(run_from_json(run) for run in data["runs"])
-    fields["machine"] = Machine(**data["machine"])
-    return Session(**{**fields, "notes": tuple(data.get("notes", ()))})
+    """Return the session that ``Session.to_json`` wrote. Raises TypeError, KeyError or ValueError for anything else.
+
+    Fields that a later version added are left out.
+    """
+    fields = {**_known(Session, data), "runs": tuple(run_from_json(run) for run in data["runs"])}
+    return Session(**{**fields, "machine": Machine(**_known(Machine, data["machine"])), "notes": _tuple(data, "notes")})
 
 
 def run_from_json(data: dict[str, Any]) -> ProcessRun:
     """Return the run that ``dataclasses.asdict`` made plain. Raises TypeError or KeyError for anything else."""
-    summaries = {name: data[name] and Summary(**data[name]) for name in ("gpu_ms", "end_to_end_ms", "enqueue_ms")}
-    lists = {name: tuple(data.get(name, ())) for name in ("flags", "invalid")}
-    return ProcessRun(**{**data, **summaries, **lists, "conditions": Conditions(**data["conditions"])})
+    times = ("gpu_ms", "end_to_end_ms", "enqueue_ms")
+    summaries = {name: data[name] and Summary(**_known(Summary, data[name])) for name in times}
+    lists = {name: _tuple(data, name) for name in ("flags", "invalid")}
+    conditions = Conditions(**_known(Conditions, data["conditions"]))
+    return ProcessRun(**{**_known(ProcessRun, data), **summaries, **lists, "conditions": conditions})
 
 
 def acceptance_from_json(data: dict[str, Any]) -> Acceptance:
     """Return the acceptance that ``Acceptance.to_json`` wrote. Raises TypeError or KeyError for anything else."""
-    return Acceptance(**{**data, "sessions": tuple(data["sessions"])})
+    return Acceptance(**{**_known(Acceptance, data), "sessions": tuple(data["sessions"])})
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _tuple(data: dict[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(data.get(name, ()))

@@ -19,16 +19,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from harness.backends import BACKENDS
+from harness.backends import BACKENDS, tensorrt_build
 from harness.backends.base import BuildRequest, ShapeRange
 from harness.backends.tensorrt import TensorRTBackend
+from harness.backends.tensorrt_bound import runtime_config
+from harness.backends.tensorrt_memory import Workspace, make_context
 from harness.backends.tensorrt_session import TensorRTSession, enqueue
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 from harness.settings import Settings
 
 SOURCES = [
     Path(importlib.import_module(f"harness.backends.{name}").__file__ or "")
-    for name in ("tensorrt_build", "tensorrt_session")
+    for name in ("tensorrt_build", "tensorrt_memory", "tensorrt_session", "tensorrt_bound")
 ]
 RTX = "tensorrt_rtx_bindings"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec(RTX) is None, reason=f"{RTX} is not installed")
@@ -81,6 +83,7 @@ def test_rtx_builds_without_a_gpu(tmp_path: Path) -> None:
     assert (tmp_path / "engine").stat().st_size > 1000
     assert report.options["tf32"] is False
     assert report.options["optimization_profiles"] == 1
+    assert report.options["user_allocation"] is True  # or no CUDA graph could be captured
     assert report.notes[0].endswith("network layers before fusion")
 
 
@@ -91,6 +94,62 @@ def test_rtx_keeps_tf32_when_asked_and_makes_no_profile_for_fixed_shapes(tmp_pat
     report = BACKENDS["rtx"].build(request, tmp_path / "engine", quiet())
     assert report.options["tf32"] is True
     assert report.options["optimization_profiles"] == 0
+
+
+class FakeUserManaged:
+    """An engine and its context that take their memory from outside."""
+
+    device_memory_size_v2 = 1000
+
+    def __init__(self) -> None:
+        self.strategies: list[object] = []
+        self.given: list[int] = []
+        self.needs = 4000
+
+    def create_execution_context(self, strategy: object) -> FakeUserManaged:
+        self.strategies.append(strategy)
+        return self
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return self.needs
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        self.given.append(size)
+
+
+def test_a_context_gets_memory_for_its_shapes_where_it_may_not_allocate() -> None:
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(REQUIRE_USER_ALLOCATION=1),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user"),
+    )
+    engine, stream = FakeUserManaged(), SimpleNamespace(synchronize=lambda: None)
+    context = make_context(trt, engine)
+    workspace = Workspace(trt, engine, torch.device("cpu"))
+    for needs in (4000, 500, 8000):
+        engine.needs = needs
+        workspace.fit(context, stream)
+    assert (engine.strategies, engine.given) == (["user"], [4000, 4000, 8000])
+    plain = SimpleNamespace(BuilderFlag=SimpleNamespace())
+    Workspace(plain, engine, torch.device("cpu")).fit(context, stream)
+    assert len(engine.given) == 3  # it allocates for itself
+
+
+def test_an_engine_may_allocate_only_where_it_was_refused_otherwise() -> None:
+    class Config:
+        def __init__(self) -> None:
+            self.flags = {"user"}
+
+        def get_flag(self, flag: str) -> bool:
+            return flag in self.flags
+
+        def clear_flag(self, flag: str) -> None:
+            self.flags.remove(flag)
+
+    rtx, config = SimpleNamespace(BuilderFlag=SimpleNamespace(REQUIRE_USER_ALLOCATION="user")), Config()
+    assert tensorrt_build._allow_allocation(rtx, config)  # the build is tried once more
+    assert not tensorrt_build._allow_allocation(rtx, config)
+    assert not tensorrt_build._allow_allocation(SimpleNamespace(BuilderFlag=SimpleNamespace()), Config())
 
 
 @needs_rtx
@@ -256,7 +315,9 @@ def test_without_a_gpu_nothing_runs_and_the_cache_key_says_so(tmp_path: Path, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     backend = fake_backend(tmp_path, monkeypatch, "trt_idle", "")
     assert "no GPU" in (backend.cannot_run() or "")
-    assert backend.cache_key() == {"version": "0", "gpu": "no GPU: portable build"}
+    key = backend.cache_key()
+    assert (key["version"], key["gpu"]) == ("0", "no GPU: portable build")
+    assert len(key["builder"]) == 16
     with pytest.raises(NotJudged, match="no GPU"):
         backend.load(tmp_path / "engine")
 
@@ -357,6 +418,7 @@ class FakeEngine:
 
 def fake_trt(engine: FakeEngine | None) -> SimpleNamespace:
     return SimpleNamespace(
+        BuilderFlag=SimpleNamespace(),
         Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda data: engine),
         TensorIOMode=SimpleNamespace(INPUT="in"),
         TensorLocation=SimpleNamespace(HOST="host"),
@@ -487,7 +549,136 @@ def test_an_engine_file_that_does_not_load(tmp_path: Path, data: bytes, said: st
     assert error.type is kind
 
 
+# Bound to fixed buffers, to be timed
+
+
+def test_a_bound_engine_runs_on_its_own_buffers_and_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, calls = fake_session(tmp_path, monkeypatch)
+    given = torch.arange(8.0).reshape(2, 4)
+    bound = session.bind({"x": given})
+    assert calls == ["current synchronised"]
+    buffers = bound.inputs["x"].data_ptr(), bound.outputs["y"].data_ptr()
+    assert buffers[0] != given.data_ptr()
+    bound.launch()
+    assert calls[1:] == ["engine enqueued on 7"]
+    assert torch.equal(bound.outputs["y"], 2 * given)
+    bound.inputs["x"].copy_(given + 1)
+    bound.launch()
+    assert torch.equal(bound.outputs["y"], 2 * (given + 1))
+    assert buffers == (bound.inputs["x"].data_ptr(), bound.outputs["y"].data_ptr())
+
+
+def test_an_output_that_a_bound_engine_does_not_write_is_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch, "silent")
+    bound = session.bind({"x": torch.ones(2, 4)})
+    bound.launch()
+    assert bound.outputs["y"].isnan().all()
+
+
+def test_a_bound_engine_forgets_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch)
+    bound = session.bind({"x": torch.ones(2, 4)})
+    bound.launch()
+    assert torch.equal(bound.outputs["y"], torch.full((2, 4), 2.0))
+    bound.forget()
+    assert bound.outputs["y"].isnan().all()
+
+
+def test_a_bound_engine_has_fixed_output_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch, "data-dependent")
+    with pytest.raises(NotJudged, match="the shape of output 'y' depends on the data"):
+        session.bind({"x": torch.ones(2, 4)})
+
+
+def test_a_bound_engine_that_does_not_start_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch, "failing")
+    bound = session.bind({"x": torch.ones(2, 4)})
+    with pytest.raises(EngineFailed, match="fake could not launch the engine"):
+        bound.launch()
+
+
+def test_only_inputs_that_fit_are_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch)
+    with pytest.raises(EngineRefused, match=r"input 'x' has shape \(9, 4\)"):
+        session.bind({"x": torch.ones(9, 4)})
+    session.close()
+    with pytest.raises(EngineFailed, match="is closed"):
+        session.bind({"x": torch.ones(2, 4)})
+
+
+def test_a_closed_binding_lets_go_of_its_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, calls = fake_session(tmp_path, monkeypatch)
+    bound = session.bind({"x": torch.ones(2, 4)})
+    bound.close()
+    assert calls[-1] == "side synchronised"
+    assert (bound.inputs, dict(bound.outputs), bound.context) == ({}, {}, None)
+
+
+def test_the_profiler_hears_every_kernel_of_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    session, _ = fake_session(tmp_path, monkeypatch)
+    session._trt.IProfiler = type("IProfiler", (), {"__init__": lambda self: None})
+    launch = FakeContext.execute_async_v3
+    runs = iter(range(9))
+
+    def report(context: FakeContext, stream: int) -> bool:
+        number = next(runs)
+        context.profiler.report_layer_time("matmul", 1.0 + number)
+        context.profiler.report_layer_time("relu", 0.5)
+        return launch(context, stream)
+
+    monkeypatch.setattr(FakeContext, "execute_async_v3", report)
+    assert session.profile({"x": torch.ones(2, 4)}, runs=2) == [
+        [("matmul", 3.0), ("relu", 0.5)],  # the first two runs warm up
+        [("matmul", 4.0), ("relu", 0.5)],
+    ]
+
+
+def test_rtx_is_told_to_wait_for_its_final_kernels_and_to_keep_them() -> None:
+    config = SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="LAZY", create_runtime_cache=lambda: "cache")
+    kept: list[str] = []
+    config.set_runtime_cache = kept.append
+    trt = SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"))
+    assert runtime_config(trt, SimpleNamespace(create_runtime_config=lambda: config)) == (config, "cache")
+    assert config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
+    assert kept == ["cache"]
+
+
+def test_tensorrt_needs_no_such_advice() -> None:
+    assert runtime_config(SimpleNamespace(), SimpleNamespace(create_runtime_config=lambda: "unused")) == ()
+
+
+def test_what_says_that_it_cannot_be_captured_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = fake_session(tmp_path, monkeypatch)
+    bound = session.bind({"x": torch.ones(2, 4)})
+    assert bound.not_capturable() == ""
+    bound.context.is_stream_capturable = lambda stream: stream != 7
+    assert bound.not_capturable() == "fake says that this engine cannot be captured into a CUDA graph"
+
+
 # Running on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is False")
+@needs_rtx
+def test_a_bound_engine_gives_what_the_session_gives_and_says_where_its_time_goes(tmp_path: Path) -> None:
+    backend = BACKENDS["rtx"]
+    backend.build(request_for(relu(tmp_path / "m.onnx"), x=(2, 4)), tmp_path / "engine", quiet())
+    inputs = {"x": torch.randn(8, 4, device="cuda")}
+    with backend.load(tmp_path / "engine") as session:
+        expected = session.run(inputs)["y"]
+        first, second = session.bind(inputs), session.bind(inputs)
+        for bound in (first, second):
+            bound.launch()
+            bound.stream.synchronize()
+            assert torch.equal(bound.outputs["y"], expected)
+            bound.close()
+        assert torch.equal(session.run(inputs)["y"], expected)
+        profiles = session.profile(inputs, runs=3)
+    assert len(profiles) == 3
+    assert all(ms > 0 for profile in profiles for _, ms in profile)
+    assert len({tuple(name for name, _ in profile) for profile in profiles}) == 1
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 import harness
-import harness.verify  # imported here, torch stays loaded between the runs in this process
+import harness.history_store  # imported here, SQLAlchemy and torch stay loaded between the runs in this process
+import harness.verify
 
 pytest_plugins = ["pytester"]
 
@@ -345,3 +347,128 @@ def test_usage_error_of_a_subject_has_no_traceback(project: pytest.Pytester):
     result.assert_outcomes(passed=7, failed=1)
     result.stdout.fnmatch_lines(["*case 'short': forward() has no input 'x'"])
     result.stdout.no_fnmatch_line("*raise UsageError*")
+
+
+LATENCY = """
+import dataclasses
+
+from latencies import comparison, measured, process, session
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    processes: int = 5
+    record: bool = True
+    baselines: tuple = ()
+    locator: str = ""
+
+
+class NotMeasured:
+    subject, backend, precision, reason = "clip", "rtx", "fp16", "no memory"
+
+    def __init__(self, failed):
+        self.failed = failed
+
+
+def bench_opened(opened, case, options, history):
+    log(f"time {opened.target} {case} {options.processes} {options.record} {Path(options.locator).name}")
+    kind = opened.run.subject.options.get(f"latency-{case}", "equivalent")
+    if kind in ("not_measured", "crashed"):
+        return NotMeasured(kind == "crashed")
+    one = session(backend=opened.target.backend, precision=opened.target.precision_name, case=case)
+    if kind == "invalid_environment":
+        one = dataclasses.replace(one, runs=(process(1.0, invalid=("a stranger computes",)),) * 2)
+    judged = comparison(kind.removesuffix("_again"), 1.05, repeated=kind.endswith("_again"), rule="the rule says so")
+    return measured(one, comparison=judged)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fake_bench():
+    with pytest.MonkeyPatch.context() as patch:
+        stub = types.SimpleNamespace(Options=Options, NotMeasured=NotMeasured, bench_opened=bench_opened)
+        patch.setitem(sys.modules, "harness.bench", stub)
+        patch.setattr(harness, "bench", stub, raising=False)
+        yield
+"""
+
+
+def latency_suite(*kinds: str) -> str:
+    """Return a suite whose cases get these verdicts on their latency."""
+    text = suite(targets="targets('rtx', precisions=('fp16',))")
+    text = text.replace("import test_outputs", "import test_latency")
+    text = text.replace('{"short": dict, "long": dict}', repr(dict.fromkeys(kinds)).replace("None", "dict"))
+    return text.replace("options={}", f"options={ {f'latency-{kind}': kind for kind in kinds} }")
+
+
+@pytest.fixture
+def timed(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    project.makeconftest(CONFTEST + LATENCY)
+    folders = (Path(harness.__file__).parents[1], Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+    project.syspathinsert(folders[1])
+    monkeypatch.setenv("PARITY_HISTORY", str(project.path / "history.sqlite"))
+    return project
+
+
+def test_latency_passes_only_with_a_clear_answer(timed: pytest.Pytester):
+    timed.makepyfile(test_clip=latency_suite("equivalent", "improved", "no_baseline", "inconclusive", "slower_clock"))
+    result = timed.runpytest_inprocess("-ra")
+    result.assert_outcomes(passed=2, skipped=3)
+    result.stdout.fnmatch_lines_random([
+        "SKIPPED*not judged: clip no_baseline [[]rtx-fp16[]] CPU 1 ms (no baseline*parity accept clip --why*",
+        "SKIPPED*not judged: clip inconclusive*too noisy*",
+        "SKIPPED*not judged: clip slower_clock*the rule says so*",
+    ])  # fmt: skip
+    result.stdout.fnmatch_lines(["*= parity =*", "target *verdict", "*5 timed: *"])
+
+
+def test_only_a_repeated_regression_fails(timed: pytest.Pytester):
+    timed.makepyfile(test_clip=latency_suite("regressed", "regressed_again"))
+    result = timed.runpytest_inprocess("-ra")
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines_random([
+        "*AssertionError: clip regressed_again [[]rtx-fp16[]] CPU 1 ms (REGRESSED, 1.05 of the baseline)",
+        "*the rule says so*",
+        "SKIPPED*not judged: clip regressed*measure again*",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_latency_that_could_not_be_measured(timed: pytest.Pytester, required: bool):
+    timed.makepyfile(test_clip=latency_suite("not_measured", "invalid_environment", "crashed", "no_baseline"))
+    result = timed.runpytest_inprocess("-ra", *(["--require", "rtx"] if required else []))
+    result.assert_outcomes(failed=3 if required else 1, skipped=1 if required else 3)
+    result.stdout.fnmatch_lines_random(["*AssertionError: clip [[]rtx fp16[]]: no memory", "SKIPPED*no_baseline*"])
+    if required:
+        result.stdout.fnmatch_lines_random([
+            "*required backend rtx gave no verdict: no memory", "*required backend rtx gave no verdict: a stranger*",
+        ])  # fmt: skip
+
+
+def test_latency_is_in_the_json_and_in_junit(timed: pytest.Pytester):
+    timed.makepyfile(test_clip=latency_suite("equivalent", "no_baseline"))
+    result = timed.runpytest_inprocess("--parity-json", "out.json", "--junitxml", "j.xml", "--require", "rtx")
+    assert result.ret == 0, "timed is judged, as far as --require asks"
+    data = json.loads((timed.path / "out.json").read_text())
+    assert data["results"] == []
+    assert [(one["session"]["case"], one["comparison"]["verdict"]) for one in data["bench"]] == [
+        ("equivalent", "equivalent"), ("no_baseline", "no_baseline"),
+    ]  # fmt: skip
+    assert 'name="parity-latency" value="clip equivalent [rtx-fp16] CPU 1 ms' in (timed.path / "j.xml").read_text()
+
+
+def test_latency_options(timed: pytest.Pytester):
+    timed.makepyfile(test_clip=latency_suite("equivalent"))
+    timed.runpytest_inprocess("--latency-processes", "7", "--no-latency-record").assert_outcomes(passed=1)
+    assert logged(timed)[-2] == "time rtx-fp16 equivalent 7 False test_clip.py"
+    result = timed.runpytest_inprocess("--latency-processes", "1")
+    assert result.ret == 4
+    assert "--latency-processes 1 tells no spread; give at least 2" in result.stderr.str()
+
+
+def test_latency_is_not_measured_beside_other_tests(timed: pytest.Pytester):
+    timed.makepyfile(test_clip=latency_suite("equivalent"))
+    result = timed.runpytest_subprocess("-n", "2", "-ra")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*not judged: latency is not measured while other tests run; run*without -n*"])
+    assert not any(line.startswith("time ") for line in logged(timed))

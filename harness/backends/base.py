@@ -94,6 +94,54 @@ class TapSession(Session, Protocol):
         ``Outputs`` (each tensor with ``Name``, ``Dimensions``, ``Strides``, ``StrideOrder``, ``Datatype``)."""
 
 
+class BoundRun(Protocol):
+    """One run, ready to be launched again and again: fixed input buffers and a stream of its own."""
+
+    stream: Any
+    """The ``torch.cuda.Stream`` that ``launch`` works on; the caller makes it the current stream first."""
+    inputs: Mapping[str, torch.Tensor]
+    """The buffers that are read, by input name; what is copied into them is what the next run sees."""
+
+    @property
+    def outputs(self) -> Mapping[str, torch.Tensor]:
+        """The outputs of the last launch, by name."""
+
+    def launch(self) -> None:
+        """Queue one run and return without waiting for it. Raises EngineFailed when it does not start."""
+
+    def forget(self) -> None:
+        """Overwrite the outputs where launches share their buffers, so that a launch that writes none is seen."""
+
+    def not_capturable(self) -> str:
+        """Return why ``launch`` cannot be captured into a CUDA graph, where the engine says so; empty otherwise."""
+
+    def close(self) -> None:
+        """Wait for the run and free its memory."""
+
+
+@runtime_checkable
+class BenchSession(Session, Protocol):
+    """A session on a GPU whose runs can be launched without allocating or copying anything: they can be timed."""
+
+    def bind(self, inputs: Mapping[str, torch.Tensor]) -> BoundRun:
+        """Return a run on copies of these inputs, with an execution context of its own.
+
+        Raises EngineRefused when the engine does not take the inputs, NotJudged when memory runs out or an output has
+        no fixed shape.
+        """
+
+
+@runtime_checkable
+class ProfileSession(Session, Protocol):
+    """A session that can say how long each of its kernels (or nodes) takes."""
+
+    def profile(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> list[list[tuple[str, float]]]:
+        """Return, for each run, its kernels in execution order with their milliseconds.
+
+        Every kernel is timed apart, which makes the run slower. Raises what ``run`` raises.
+        """
+
+
 class Backend(Protocol):
     """Builds engines and loads them."""
 

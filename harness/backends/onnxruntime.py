@@ -13,6 +13,7 @@ import math
 import mmap
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MAGIC = b"parity-onnxruntime/1\n"
 WEIGHTS = "weights"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROFILE_WARM_UP = 2
 FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
 # TensorProto.DataType: name in ``tensor(...)``, number, name in torch.
 _DTYPES = (
@@ -131,13 +133,13 @@ class _Port:
 class OnnxRuntimeSession:
     """A loaded model; tensors go in and out through raw memory, which carries BF16 too."""
 
-    def __init__(self, file: Path, *, name: str, device: str) -> None:
+    def __init__(self, file: Path, *, name: str, device: str, profile: Path | None = None) -> None:
         import torch
 
-        self._name, self._file = name, file.name
+        self._name, self._file, self._path = name, file.name, file
         index = torch.cuda.current_device() if device == "cuda" else 0
         self._device = torch.device(device, index) if device == "cuda" else torch.device("cpu")
-        self._session: Any = _open(file, name, device, index)
+        self._session: Any = _open(file, name, device, index, profile)
         self._inputs = tuple(_port(node, name) for node in self._session.get_inputs())
         self._outputs = tuple(_port(node, name) for node in self._session.get_outputs())
 
@@ -168,6 +170,21 @@ class OnnxRuntimeSession:
             raise _run_error(self._name, error) from error
         values = zip(self._outputs, binding.get_outputs(), strict=True)
         return {port.name: _to_torch(value, port, self._device) for port, value in values}
+
+    def profile(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> list[list[tuple[str, float]]]:
+        """Return, for each run, its nodes after optimisation with their milliseconds; raises what ``run`` raises.
+
+        ONNX Runtime profiles a session from its start or not at all, so the model is loaded once more for it.
+        """
+        from harness.backends.onnxruntime_profile import node_times
+
+        with tempfile.TemporaryDirectory(prefix="parity-profile-") as folder:
+            prefix = Path(folder) / "profile"
+            with OnnxRuntimeSession(self._path, name=self._name, device=self._device.type, profile=prefix) as session:
+                for _ in range(PROFILE_WARM_UP + runs):
+                    session.run(inputs)
+                events = json.loads(Path(session._session.end_profiling()).read_text(encoding="utf-8"))
+        return node_times(events)[PROFILE_WARM_UP:]
 
     def close(self) -> None:
         """Free the model."""
@@ -245,8 +262,8 @@ def _holds_float16(path: Path) -> bool:
     return half in {*casts, *inputs, *(tensor.data_type for tensor in _tensors(model.graph))}
 
 
-def _open(file: Path, name: str, device: str, index: int) -> Any:
-    """Return the InferenceSession of an engine file."""
+def _open(file: Path, name: str, device: str, index: int, profile: Path | None) -> Any:
+    """Return the InferenceSession of an engine file; it writes its profile to a file that begins with ``profile``."""
     import onnxruntime
 
     with file.open("rb") as source:
@@ -254,6 +271,8 @@ def _open(file: Path, name: str, device: str, index: int) -> Any:
         data = source.read(header["model"])
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # failures reach the user as exceptions
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         mapped = _map_weights(options, source, header, name)
         provider: dict[str, str] = {}
         if device == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.backends import tensorrt_build
 from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.tensorrt_build import last_lines, make_log
 from harness.backends.tensorrt_session import TensorRTSession, first_line, refusal
@@ -22,6 +24,8 @@ from harness.errors import NotJudged
 if TYPE_CHECKING:
     from harness.settings import Settings
 
+# An engine built with other options is another engine.
+BUILDER_CODE = hashlib.sha256(Path(tensorrt_build.__file__).read_bytes()).hexdigest()[:16]
 PROGRESS_INTERVAL_S = 10.0
 SHOWN_WARNINGS = 3
 
@@ -59,8 +63,8 @@ class TensorRTBackend:
         return str(self._module().__version__)
 
     def cache_key(self) -> dict[str, str]:
-        """Return the version and the GPU: an engine is tuned for the GPU it was built on."""
-        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build"}
+        """Return the version, the builder's options, and the GPU: an engine is tuned for the GPU it was built on."""
+        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build", "builder": BUILDER_CODE}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the engine file.

@@ -62,6 +62,9 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         raise BuildError("this version cannot mark unfused tensors as debug tensors; use --layers outputs")
     config = _configure(trt, builder, network, request, log)
     serialized = builder.build_serialized_network(network, config)
+    if serialized is None and _allow_allocation(trt, config):
+        log.errors.clear()
+        serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise BuildError(last_lines(log.errors))
     try:
@@ -73,6 +76,7 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         "strongly_typed": True,
         "tf32": config.get_flag(trt.BuilderFlag.TF32),
         "profiling_verbosity": "DETAILED",
+        "user_allocation": _requires_user_allocation(trt, config),
         "optimization_profiles": config.num_optimization_profiles,
     }
     return {"network_layers": network.num_layers, "warnings": log.warnings, "options": options}
@@ -136,6 +140,9 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # TensorRT sets TF32 by default.
     (config.set_flag if request["tf32"] else config.clear_flag)(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT for RTX: an engine that may allocate memory while it runs cannot be captured into a CUDA graph.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _make_monitor(trt)
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -154,6 +161,19 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
         if config.add_optimization_profile(profile) < 0:
             raise BuildError(f"the shape ranges {ranges} are not accepted: {last_lines(log.errors)}")
     return config
+
+
+def _requires_user_allocation(trt: Any, config: Any) -> bool:
+    flag = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    return flag is not None and bool(config.get_flag(flag))
+
+
+def _allow_allocation(trt: Any, config: Any) -> bool:
+    """Let the engine allocate while it runs, as shapes that depend on data need; return whether it might not before."""
+    if not _requires_user_allocation(trt, config):
+        return False
+    config.clear_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    return True
 
 
 def _dynamic_ranges(

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import Shape
 from harness.backends.tensorrt_build import last_lines
+from harness.backends.tensorrt_memory import Workspace, make_context
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.backends.tensorrt_bound import BoundEngine
 
 _TORCH_DTYPES = {
     "FLOAT": "float32",
@@ -67,14 +70,16 @@ class TensorRTSession:
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise refusal(f"{name} cannot load {file.name}: {last_lines(log.errors)}")
-        self.context = self.engine.create_execution_context()
+        self.context = make_context(trt, self.engine)
         if self.context is None:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
         self.tensors = _io_tensors(trt, self.engine)
         self.layers: int = self.engine.num_layers
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._spare = torch.empty(256, dtype=torch.uint8, device=device)
+        self._workspace = Workspace(trt, self.engine, device)
         self._listener: Any = None  # TensorRT does not keep it alive
+        self._config: tuple[Any, ...] | None = None
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
@@ -134,11 +139,51 @@ class TensorRTSession:
             )
         return layers
 
+    def bind(self, inputs: Mapping[str, torch.Tensor]) -> BoundEngine:
+        """Return a run on copies of these inputs, with an execution context and a stream of its own, to be timed.
+
+        Raises EngineRefused for inputs that the engine does not take, NotJudged when GPU memory runs out or an
+        output's shape depends on the data.
+        """
+        import torch
+
+        from harness.backends.tensorrt_bound import BoundEngine, runtime_config
+
+        if self.context is None:
+            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+        _check_inputs(self.tensors, inputs, self._name)
+        self._log.errors.clear()
+        try:
+            with torch.cuda.device(self._device):
+                if self._config is None:
+                    self._config = runtime_config(self._trt, self.engine)
+                return BoundEngine(
+                    self._trt,
+                    self._log,
+                    self.engine,
+                    self.tensors,
+                    inputs,
+                    config=self._config,
+                    name=self._name,
+                    device=self._device,
+                )
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+
+    def profile(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> list[list[tuple[str, float]]]:
+        """Return, for each run, its kernels in execution order with their milliseconds; raises what ``bind`` raises."""
+        bound = self.bind(inputs)
+        try:
+            return bound.profile(runs)
+        finally:
+            bound.close()
+
     def close(self) -> None:
         """Wait for the engine and free it."""
         if self.context is not None:
             self._stream.synchronize()
-        self.context = self.engine = self.runtime = self._listener = None
+        self._workspace.free()
+        self.context = self._config = self.engine = self.runtime = self._listener = None
 
     def __enter__(self) -> Self:
         return self
@@ -157,11 +202,12 @@ class TensorRTSession:
                 f"{self._name} cannot infer shapes: {missing} are not set; {last_lines(self._log.errors)}"
             )
         outputs = {tensor.name: self._bind_output(tensor) for tensor in self.tensors if not tensor.is_input}
+        self._workspace.fit(self.context, self._stream)
         current = torch.cuda.current_stream()
         started = enqueue(self.context, current=current, side=self._stream, make_event=torch.cuda.Event)
         if not started:
             self._stream.synchronize()  # part of it may be running, on buffers about to be freed
-            raise _failure(f"{self._name} could not run {self._file}: {last_lines(self._log.errors)}")
+            raise failure(f"{self._name} could not run {self._file}: {last_lines(self._log.errors)}")
         # The allocator must not hand this memory to anyone before the engine's stream is done with it.
         for used in held:
             if used.is_cuda:
@@ -382,7 +428,8 @@ def refusal(message: str) -> NotJudged:
     return NotJudged(message) if "the engine cannot be written" in message else EngineRefused(message)
 
 
-def _failure(message: str) -> NotJudged | EngineFailed:
+def failure(message: str) -> NotJudged | EngineFailed:
+    """Return EngineFailed, or NotJudged where the message is about GPU memory and not about the engine."""
     return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineFailed(message)
 
 

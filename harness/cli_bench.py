@@ -1,0 +1,203 @@
+"""``parity bench``, ``accept``, ``history`` and ``aa``: options become calls, what comes back is printed and saved."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import cli_history
+from harness.cli_latency import Document, add_measuring, add_series, at_least, chart, folder, open_history, sizes_of
+from harness.cli_options import INTERRUPTED, add_command, request_of, settings_of
+from harness.errors import unknown_name
+
+if TYPE_CHECKING:
+    from harness.bench import NotMeasured, Options
+    from harness.timings import Measured, Session
+
+_BASELINES = "eager-fp32, eager-tf32, eager-fp16, eager-bf16, compile (FP32), compile-fp16, or none"
+
+
+def add(commands: Any) -> None:
+    """Add the commands about latency."""
+    bench = add_command(
+        commands, "bench", _bench, "time a subject's engines and PyTorch, and judge against the baseline"
+    )
+    add_measuring(bench)
+    bench.add_argument(
+        "--baseline", type=_names, metavar="NAMES",
+        help=f"comma-separated: {_BASELINES}; default: eager-fp32, on a GPU also eager-fp16 and compile",
+    )  # fmt: skip
+    bench.add_argument("--kernels", action="store_true", help="time every kernel as well, by module where it is known")
+    bench.add_argument("--no-record", action="store_true", help="compare, and leave the history as it is")
+    bench.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was timed")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+
+    accept = add_command(
+        commands, "accept", cli_history.accept, "make a subject's latest sessions the baseline of this machine"
+    )
+    add_series(accept)
+    accept.add_argument("--why", required=True, metavar="TEXT", help="kept with the baseline")
+    accept.add_argument(
+        "--last", type=at_least(1), metavar="N",
+        help=f"how many sessions; default: all since the last acceptance, at most {cli_history.MOST_ACCEPTED}",
+    )  # fmt: skip
+
+    history = add_command(
+        commands, "history", cli_history.history,
+        "show what was recorded of a subject, with change points and drift; or move records: "
+        "history export FORMAT FILE, history import FORMAT FILE",
+    )  # fmt: skip
+    add_series(history)
+    history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
+    history.add_argument("--machine", metavar="KEY", help="export the records of this machine only")
+    history.add_argument("--json", type=Path, metavar="FILE", help="write the series as JSON (docs/json.md)")
+
+    aa = add_command(commands, "aa", _aa, "measure the machine: the same engine against itself")
+    add_measuring(aa)
+    aa.add_argument("--sessions", type=at_least(2), default=4, metavar="N", help="default: 4")
+    aa.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    return () if names == ("none",) else names
+
+
+def _measuring(options: argparse.Namespace, **changes: Any) -> Options:
+    from harness.bench import Options
+
+    return Options(
+        processes=options.processes, graph=not options.no_graph, l2=options.l2, lock_clocks=options.lock_clocks,
+        suites=options.suites, **changes,
+    )  # fmt: skip
+
+
+# bench
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from harness import bench
+
+    if unknown := [name for name in options.baseline or () if name not in bench.BASELINES]:
+        raise unknown_name("baseline", unknown[0], [*bench.BASELINES, "none"])
+    subject, targets, cases = request_of(options)
+    sizes = sizes_of(subject, options.batch, options.sweep)
+    settings = settings_of(options)
+    document = Document(options, settings)
+    chosen = _measuring(options, baselines=options.baseline, kernels=options.kernels, record=not options.no_record)
+    found: list[Measured | NotMeasured] = []
+    error, interrupted = "", False
+    with open_history(options) as history:
+        try:
+            for item in bench.bench(
+                subject, targets=targets, cases=cases, settings=settings, sizes=sizes, options=chosen,
+                history=history,
+            ):  # fmt: skip
+                found.append(item)
+                document.write(**_rows(found))
+        except KeyboardInterrupt:
+            interrupted, error = True, "interrupted"
+        except Exception as problem:
+            document.write(error=str(problem), **_rows(found))
+            _show(found, options)
+            raise
+    found = bench.adjusted(found)
+    document.write(complete=not interrupted, error=error, **_rows(found))
+    _show(found, options)
+    if interrupted:
+        print("parity: interrupted; the figures above are those found so far", file=sys.stderr)
+        return INTERRUPTED
+    return bench.exit_status(found, options.require)
+
+
+def _rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
+    from harness.timings import Measured
+
+    return {
+        "bench": [item.to_json() for item in found if isinstance(item, Measured)],
+        "not_measured": [item.to_json() for item in found if not isinstance(item, Measured)],
+    }
+
+
+def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) -> None:
+    """Print the table, the kernels, and where the charts are."""
+    from harness.report import latency
+
+    rows = _rows(found)
+    measured = rows["bench"]
+    print(latency.table(measured, rows["not_measured"]))
+    for item in measured:
+        if item["kernels"]:
+            print(f"\n{latency.kernels(item)}")
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for item in measured:
+        session = item["session"]
+        groups.setdefault((session["subject"], session["case"], session["device"]), []).append(item)
+    for (subject, case, device), items in groups.items():
+        place = "cpu" if device == "CPU" else "gpu"
+        chart("save_bench", items, folder(options) / f"{subject}-{case}-latency-{place}")
+
+
+# aa
+
+
+def _aa(options: argparse.Namespace) -> int:
+    from harness import bench
+    from harness.report import latency_series
+    from harness.timings import Measured
+
+    subject, targets, cases = request_of(options)
+    sizes = sizes_of(subject, options.batch, options.sweep)
+    settings = settings_of(options)
+    document = Document(options, settings)
+    chosen = _measuring(options, baselines=(), throughput=False, record=False)
+    missing: list[NotMeasured] = []
+    sessions: dict[str, list[Session]] = {}
+    interrupted = False
+    try:
+        for target, case, size in itertools.product(targets, cases, sizes):
+            for item in bench.repeat(
+                subject, target, case, settings, sizes=size, sessions=options.sessions, options=chosen
+            ):
+                if isinstance(item, Measured):
+                    sessions.setdefault(item.session.benchmark, []).append(item.session)
+                else:
+                    missing.append(item)
+    except KeyboardInterrupt:
+        interrupted = True
+    rows = [_aa_row(same) for same in sessions.values() if len(same) > 1]
+    document.write(
+        complete=not interrupted, error="interrupted" if interrupted else "", aa=rows,
+        not_measured=[item.to_json() for item in missing],
+        sessions=[session.to_json() for same in sessions.values() for session in same],
+    )  # fmt: skip
+    if rows:
+        print(latency_series.aa(rows))
+    for item in missing:
+        print(f"parity: {item.backend}-{item.precision} {item.case}: not measured: {item.reason}", file=sys.stderr)
+    return INTERRUPTED if interrupted else 0 if rows else 3
+
+
+def _aa_row(sessions: Sequence[Session]) -> dict[str, Any]:
+    """Return one engine against itself: spreads, and the verdict of every session against every earlier one."""
+    import dataclasses
+
+    from harness import latency_verdict
+    from harness.report.latency import latency, target, where
+
+    verdicts = Counter(
+        latency_verdict.compare_sessions(new, [old]).verdict for old, new in itertools.combinations(sessions, 2)
+    )
+    first = sessions[0].to_json()
+    times = [found[0] for session in sessions if (found := latency(session.to_json())) is not None]
+    spreads = latency_verdict.smallest_change(sessions)
+    return {
+        "benchmark": sessions[0].benchmark, "target": f"{target(first)} {where(first)}", "device": first["device"],
+        "ms": sum(times) / len(times) if times else None, "verdicts": dict(verdicts),
+        **dataclasses.asdict(spreads),
+    }  # fmt: skip

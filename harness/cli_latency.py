@@ -1,0 +1,137 @@
+"""Options that the commands about latency share, and what they become: sizes, a history, a JSON file, charts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli_options import add_choice, add_subject
+from harness.errors import ParityError, UsageError
+
+if TYPE_CHECKING:
+    from harness.history import History
+    from harness.settings import Settings
+    from harness.subject import Subject
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to measure."""
+    add_series(parser)
+    parser.add_argument("--processes", type=at_least(2), default=5, metavar="N", help="per session; default: 5")
+    parser.add_argument("--no-graph", action="store_true", help="launch engines without a CUDA graph")
+    parser.add_argument("--l2", choices=("warm", "flush"), default="warm", help="the GPU's L2 cache; default: warm")
+    parser.add_argument("--lock-clocks", type=at_least(1), metavar="MHZ", help="hold the SM clock; needs root")
+
+
+def add_series(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses series: subject, targets, cases, sizes, and the history they are in."""
+    add_subject(parser)
+    add_choice(parser)
+    parser.add_argument("--batch", type=_numbers, metavar="1,2,4", help="sizes of dimension 0 of the inputs")
+    parser.add_argument(
+        "--sweep", action="append", default=[], type=_sweep, metavar="NAME=V1,V2",
+        help="sizes of a dynamic dimension; repeatable: every combination",
+    )  # fmt: skip
+    parser.add_argument(
+        "--history", metavar="FILE", help="where sessions are recorded: a file or postgresql://... (PARITY_HISTORY)"
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes, such as 1,2,4,8")
+    return tuple(dict.fromkeys(map(int, sizes)))
+
+
+def _sweep(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=V1,V2, such as tokens=16,64")
+    return name, _numbers(sizes)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers of at least so much."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def sizes_of(subject: Subject, batch: Sequence[int] | None, sweeps: Sequence[tuple[str, Sequence[int]]]) -> list[Any]:
+    """Return every combination of the sizes asked for; one empty one for a case as it is.
+
+    Raises UsageError for a dimension that the subject does not declare, or sizes its engines are not built for.
+    """
+    from harness.bench_sizes import batch_symbol, check_sizes
+
+    axes = {batch_symbol(subject): batch} if batch else {}
+    for name, sizes in sweeps:
+        if name in axes:
+            raise UsageError(f"the sizes of {name} are given twice; use --batch or --sweep for it")
+        axes[name] = sizes
+    combinations = [dict(zip(axes, sizes, strict=True)) for sizes in itertools.product(*axes.values())]
+    for combination in combinations:
+        check_sizes(subject, combination)
+    return combinations
+
+
+@contextlib.contextmanager
+def open_history(options: argparse.Namespace) -> Iterator[History]:
+    """Open the history, and say at the end what it had to do: a damaged file put aside, a database that was down."""
+    from harness.history import open_history
+
+    with open_history(options.history) as history:
+        try:
+            yield history
+        finally:
+            for note in history.notes:
+                print(f"parity: history: {note}", file=sys.stderr)
+
+
+class Document:
+    """The JSON file of a run, written anew after every figure, so that nothing is lost however the run ends."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        from harness import environment, report
+
+        self.path: Path | None = options.json
+        self.command: str = options.command_line
+        if self.path:
+            report.check_writable(self.path)
+        self.environment = environment.gather(settings) if self.path else {}
+
+    def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
+        """Write what is known; does nothing without ``--json``."""
+        from harness import report
+
+        if self.path is not None:
+            data = report.document(
+                [], environment=self.environment, command=self.command, complete=complete, error=error
+            )
+            report.save_json({**data, **keys}, self.path)
+
+
+def folder(options: argparse.Namespace) -> Path:
+    """Return where charts go: beside the JSON, or reports/."""
+    json: Path | None = options.json
+    return json.parent if json else Path("reports")
+
+
+def chart(function: str, data: Any, stem: Path) -> None:
+    """Draw with a function of ``report.latency_plot`` and print where the pictures are, or why there are none."""
+    from harness.report import latency_plot
+
+    try:
+        print(f"chart: {', '.join(str(path) for path in getattr(latency_plot, function)(data, stem))}")
+    except ParityError as error:  # the figures are above; the picture is an extra
+        print(f"no chart: {error}")

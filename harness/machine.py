@@ -1,0 +1,67 @@
+"""What a latency belongs to: the machine as a key that a baseline must share, and as facts for a reader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from harness import environment
+from harness.gpu_state import open_gpu
+from harness.timings import Machine
+
+KEY_LENGTH = 16
+RECORDED = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
+"""Facts that are recorded and not hashed: cloud machines change them from day to day under the same name."""
+CLASS = ("gpu", "memory_gib", "mig", "multiprocessors", "cpu")
+"""Facts of the class: machines that differ in nothing of these are of one kind, whatever their driver."""
+
+
+def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz: int | None = None) -> Machine:
+    """Return the machine as it is now; ``locked_mhz`` is the clock it was locked at while it was measured.
+
+    The key is over everything that makes latencies comparable: GPU, multiprocessors, memory, power limit, MIG, ECC,
+    locked clock, driver, CUDA, the backend and its version, the CPU model, and on the CPU how many cores may be used.
+    """
+    facts: dict[str, Any] = {
+        "backend": backend_name,
+        "backend_version": backend_version,
+        "cpu": environment._cpu(),
+        "host": platform.node(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    if on_gpu:
+        facts |= _gpu_facts() | {"locked_mhz": locked_mhz}
+    else:
+        facts |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+    hashed = {name: value for name, value in facts.items() if name not in RECORDED}
+    # A GPU is of one class whatever CPU it stands beside.
+    kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}
+    return Machine(key=digest(hashed), class_key=digest(kind), facts=facts)
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """Return the first digits of the SHA-256 of facts in a fixed order."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _gpu_facts() -> dict[str, Any]:
+    device = torch.device("cuda", torch.cuda.current_device())
+    properties = torch.cuda.get_device_properties(device)
+    with open_gpu(device) as gpu:
+        told = gpu.facts()
+    return {
+        "gpu": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        # A driver keeps some of the memory for itself, and not always the same amount.
+        "memory_gib": round(properties.total_memory / 2**30),
+        "cuda": torch.version.cuda,
+        **told,
+    }
