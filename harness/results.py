@@ -55,9 +55,15 @@ class MetricResult:
     actual: float
     """The metric of the engine's outputs."""
     expected: float
-    """The metric of the reference's outputs."""
+    """The metric of the reference's outputs; NaN where the metric itself compares the two."""
     allowed: float
-    """The largest difference that passes."""
+    """The limit that ``bound`` names."""
+    bound: Literal["difference", "at_most", "at_least"] = "difference"
+    """What is limited: the difference of ``actual`` and ``expected``, or ``actual`` itself, from above or below."""
+    direction: Literal["lower", "higher", ""] = ""
+    """Which values of the metric are better; empty where the suite does not say."""
+    note: str = ""
+    """What must be read beside the number: random weights, the normaliser."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,9 +157,19 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
         rows.append(([target, result["case"], "-", _VERDICTS[result["verdict"]]], result["reason"]))
     for metric in result["metrics"]:
         words = [target, result["case"], metric["name"], _VERDICTS[metric["verdict"]]]
-        actual, expected = number(metric["actual"], ".6g"), number(metric["expected"], ".6g")
-        rows.append((words, f"metric {actual}, reference {expected}, allowed difference {number(metric['allowed'])}"))
+        rows.append((words, _metric(metric)))
     return rows
+
+
+def _metric(metric: Json) -> str:
+    """Return a metric's figures and its limit; a metric that could not be computed has a reason instead."""
+    if metric["verdict"] == "not_judged" and metric["actual"] is None:
+        return str(metric["reason"])
+    actual, limit = number(metric["actual"], ".6g"), number(metric["allowed"])
+    bound = metric.get("bound", "difference")
+    if bound != "difference":
+        return f"metric {actual}, allowed {bound.replace('_', ' ')} {limit}"
+    return f"metric {actual}, reference {number(metric['expected'], '.6g')}, allowed difference {limit}"
 
 
 def _figures(output: Json) -> list[str]:
@@ -201,6 +211,7 @@ def _remarks(results: Sequence[Json]) -> list[str]:
         sentences = [f"{item['name']}: {item['reason']}" for item in _judged_badly(result)]
         if not sentences and result["verdict"] != "pass":
             sentences = [result["reason"]]
+        sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
         sentences += [f"note: {note}" for note in result.get("notes", ())]
         sentences += [f"next: {result['next_step']}"] if result.get("next_step") else []
         for sentence in dict.fromkeys(sentences):
