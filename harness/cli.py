@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import cli_bench, cli_report, cli_study
 from harness.cli_options import INTERRUPTED, add_choice, add_command, add_folders, add_subject, request_of, settings_of
 from harness.errors import NotJudged, ParityError, UsageError
 
@@ -100,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
     reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
     add_subject(reference)
+
+    cli_bench.add(commands)
+    cli_report.add(commands)
+    cli_study.add(commands)
 
     clean = add_command(commands, "clean", _clean, "empty the engine cache")
     clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")

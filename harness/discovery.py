@@ -64,7 +64,7 @@ def load_suite(path: Path) -> Subject:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _import_errors(f"suite {path}"), _import_path(Path.cwd()):
+    with import_errors(f"suite {path}"), import_path(Path.cwd()):
         spec.loader.exec_module(module)
     return subject_of(vars(module), path)
 
@@ -84,7 +84,7 @@ def load_attribute(text: str) -> Subject:
     module_name, _, attribute = text.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{text!r} is not package.module:ATTRIBUTE; give both a module and a name in it")
-    with _import_errors(f"module {module_name!r}"), _import_path(Path.cwd()):
+    with import_errors(f"module {module_name!r}"), import_path(Path.cwd()):
         module = importlib.import_module(module_name)
     if not hasattr(module, attribute):
         known = [name for name, value in vars(module).items() if isinstance(value, Subject)]
@@ -255,7 +255,7 @@ def _onnx_targets() -> tuple[Target, ...]:
 
 
 @contextlib.contextmanager
-def _import_path(folder: Path) -> Iterator[None]:
+def import_path(folder: Path) -> Iterator[None]:
     """Import from a folder too, as ``python -m`` does; a console script does not."""
     sys.path.insert(0, str(folder))
     try:
@@ -265,7 +265,7 @@ def _import_path(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _import_errors(what: str) -> Iterator[None]:
+def import_errors(what: str) -> Iterator[None]:
     """Turn whatever an import raises into a sentence that says where."""
     try:
         yield

@@ -23,16 +23,16 @@ ROWS = tuple(
         export graph_hash onnx_file onnx_graph onnx_lanes precision reference replay subgraph taps
         typed_graph
         """,
-        "backends engines environment gpu_state latency latency_sampling machine",
+        "backends engines environment gpu_state latency latency_gpu latency_sampling machine",
         """
-        bench bench_kernels bench_sizes bisection gates hunt latency_processes layers observation
-        plan_search prepare prepare_onnx regions reproducer reproducer_scripts reproducer_text
-        screening verify
+        bench bench_group bench_kernels bench_sizes bisection gates hunt latency_processes layers
+        observation plan_search prepare prepare_onnx regions reproducer reproducer_scripts
+        reproducer_text screening verify
         """,
         "contest history history_formats history_recovery history_rows history_store report",
         """
-        checks cli cli_bench cli_options cli_report cli_study discovery __init__ latency_worker
-        __main__ plugin
+        checks cli cli_bench cli_history cli_latency cli_options cli_report cli_study discovery
+        __init__ latency_worker __main__ plugin
         """,
     )
 )

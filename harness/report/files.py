@@ -1,0 +1,31 @@
+"""Text files written in one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from harness.errors import UsageError
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write UTF-8 in one step: a reader sees the old file or the whole new one, whatever happens.
+
+    A file that exists keeps its permissions. Raises UsageError when it cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

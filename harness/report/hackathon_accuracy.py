@@ -1,0 +1,234 @@
+"""Accuracy in a hackathon report: key numbers, every output's errors, where weights and inputs are from, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.report.hackathon_context import Context, distinct, figure, is_invalid, speed_up, target
+from harness.report.hackathon_figures import bench_groups
+from harness.report.latency import latency, ms
+from harness.report.latency import target as timed_target
+from harness.report.markdown import code, escape, table
+from harness.report.records import Json
+
+MODULES = 8
+"""Modules of a layer report that are shown; the JSON has all."""
+_STATISTICS = ("max", "mean", "median")
+_BASELINE = "eager fp32"
+_BOUNDS = {"difference": "±", "at_most": "≤", "at_least": "≥"}
+
+
+def numbers(context: Context) -> list[str]:
+    """Return one row per subject and engine: verdict, largest error, latency and speed-up against PyTorch FP32."""
+    words = context.words
+    results = [entry.data for entry in context.records.results]
+    keys = list(dict.fromkeys((r["subject"], target(r)) for r in results if r["verdict"] != "not_judged"))
+    timed, timed_from = _latencies(context), _sessions(context)
+    keys += [key for key in timed if key not in keys]
+    rows = []
+    for subject, name in keys:
+        judged = [r for r in results if (r["subject"], target(r)) == (subject, name)]
+        sources = [*(r["provenance"] or {} for r in judged), *timed_from.get((subject, name), [])]
+        speed = timed.get((subject, name), ["-", "-"])
+        rows.append([code(subject), code(name), _origin(sources), _verdicts(context, judged), *_worst(judged), *speed])
+    if not rows:
+        return []
+    headings = ["subject", "target", "origin", "verdict", "error", "cosine", "latency"]
+    named = [*map(words.heading, headings), words.heading("over", name="PyTorch FP32")]
+    return [words.say("numbers"), "", *table(named, rows, words=4), ""]
+
+
+def _origin(sources: Sequence[Json]) -> str:
+    """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
+    labels = (distinct(escape(source.get(key, "")) for source in sources) for key in ("weights", "inputs", "device"))
+    return ", ".join(label or "?" for label in labels)
+
+
+def _sessions(context: Context) -> dict[tuple[str, str], list[Json]]:
+    found: dict[tuple[str, str], list[Json]] = {}
+    for entry in context.records.bench:
+        session = entry.data["session"]
+        found.setdefault((session["subject"], timed_target(session)), []).append(session)
+    return found
+
+
+def _verdicts(context: Context, results: Sequence[Json]) -> str:
+    """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
+    found = [r["verdict"] for r in results]
+    counts = [
+        f"{context.words.heading(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found
+    ]
+    return ", ".join(counts) or "-"
+
+
+def _worst(results: Sequence[Json]) -> list[str]:
+    """Return the largest relative error and the smallest cosine over all outputs; NaN beats every number."""
+    outputs = [output for r in results for output in r["outputs"]]
+    if any(output.get("mismatched_nonfinite") for output in outputs):
+        return ["NaN/Inf", "-"]
+    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
+    if None in errors:  # a norm of zero: the error is infinite
+        return ["inf", "-"]
+    cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
+    return [figure(max(errors, default=None)), f"{min(cosines):.7f}" if cosines else "-"]
+
+
+def _latencies(context: Context) -> dict[tuple[str, str], list[str]]:
+    """Return latency and speed-up by subject and engine: of the case as it is, else of the first size timed."""
+    found: dict[tuple[str, str], tuple[int, list[str]]] = {}
+    for entries in bench_groups(context.records.bench).values():
+        for entry in entries:
+            session = entry.data["session"]
+            time = None if is_invalid(session) else latency(session)
+            if session["runner"] != "engine" or time is None:
+                continue
+            sizes = ", ".join(f"{name}={size}" for name, size in session["sizes"].items())
+            cells = [f"{ms(time[0])}{f' ({escape(sizes)})' if sizes else ''}", speed_up(entry.data, _BASELINE)]
+            key, rank = (session["subject"], timed_target(session)), len(session["sizes"])
+            if key not in found or rank < found[key][0]:
+                found[key] = (rank, cells)
+    return {key: cells for key, (_, cells) in found.items()}
+
+
+def labels(context: Context) -> list[str]:
+    """Return the notes a reader needs before any figure: random weights or inputs, runs on the CPU, cut-off runs."""
+    words, records = context.words, context.records
+    found = _sources(context)
+    lines = []
+    for key, position, value in (("random_weights", 0, "random"), ("random_inputs", 1, "random"), ("on_cpu", 2, "CPU")):
+        if names := _named(subject for subject, sources in found if sources[position] == value):
+            lines.append(words.say(key, subjects=names))
+    if names := _named(subject for subject, sources in found if not all(sources[:2])):
+        lines.append(words.say("unknown_labels", subjects=names))
+    if found and all(sources[0] in ("trained", "file") and sources[1] == "real" for _, sources in found):
+        lines.append(words.say("real_labels"))
+    if cut := [doc for doc in records.documents if not doc.complete]:
+        names = ", ".join(f"{code(doc.name)}{f' ({escape(doc.error)})' if doc.error else ''}" for doc in cut)
+        lines.append(words.say("incomplete", names=names))
+    lines += [f"{words.say('twice')}{escape(sentence)}" for sentence in records.twice]
+    broken = [line for why in records.broken for line in context.missing("broken", why=escape(why))]
+    return [*(f"- {line}" for line in lines), *([""] if lines else []), *broken]
+
+
+def _sources(context: Context) -> list[tuple[str, tuple[str, str, str]]]:
+    """Return weights, inputs and device of everything that gave figures, by subject."""
+    records = context.records
+    rows = [(e.data["subject"], e.data["provenance"] or {}) for e in records.results if e.data["outputs"]]
+    rows += [(e.data["session"]["subject"], e.data["session"]) for e in records.bench]
+    rows += [(e.data["name"], e.data) for e in records.studies]
+    keys = ("weights", "inputs", "device")
+    return [(subject, (data.get(keys[0], ""), data.get(keys[1], ""), data.get(keys[2], ""))) for subject, data in rows]
+
+
+def _named(subjects: Iterable[str]) -> str:
+    return distinct(code(subject) for subject in subjects)
+
+
+def accuracy(context: Context) -> list[str]:
+    """Return one table per subject and engine with absolute and relative errors, and what was not judged."""
+    results = [entry.data for entry in context.records.results]
+    shown = [r for r in results if r["outputs"]]
+    lines = []
+    for key in dict.fromkeys((r["subject"], target(r)) for r in shown):
+        lines += _accuracy_table(context, [r for r in shown if (r["subject"], target(r)) == key])
+    if not shown:
+        lines += context.missing("results")
+    else:
+        lines += [context.words.say("accuracy_note"), ""]
+    return lines + _not_judged(context, [r for r in results if not r["outputs"]])
+
+
+def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
+    words = context.words
+    known = [r["provenance"] for r in results if r["provenance"]]
+    sources = {key: escape(distinct(p[key] for p in known)) for key in ("weights", "inputs", "device", "reference")}
+    unknown = words.heading("unknown")
+    title = words.say(
+        "accuracy", subject=code(results[0]["subject"]), target=code(target(results[0])),
+        **{key: text or unknown for key, text in sources.items()},
+    )  # fmt: skip
+    figures = [
+        f"{words.heading(kind)} {words.heading(key)}" for kind in ("absolute", "relative") for key in _STATISTICS
+    ]
+    headings = [words.heading(key) for key in ("case", "output", "verdict")]
+    last = [words.heading(key) for key in ("overall", "floor", "cosine")]
+    rows = [_accuracy_row(context, r, output) for r in results for output in r["outputs"]]
+    outputs = [(code(f"{r['case']}/{o['name']}"), o) for r in results for o in r["outputs"]]
+    undefined = [
+        words.say("undefined", name=name, count=f"{o['relative']['undefined']:.0f}")
+        for name, o in outputs
+        if o.get("relative", {}).get("undefined")
+    ]
+    reasons = [f"{name}: {escape(o['reason'])}" for name, o in outputs if o["verdict"] != "pass"]
+    notes = [escape(note) for note in dict.fromkeys(note for r in results for note in r["notes"])]
+    remarks = [f"- {line}" for line in [*reasons, *undefined, *notes]]
+    return [
+        title, "", *table([*headings, *figures, *last, "NaN/Inf"], rows, words=3), "",
+        *remarks, *([""] if remarks else []),
+    ]  # fmt: skip
+
+
+def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
+    """Return one output's cells; figures of one that could not be compared are dashes and its reason stands below."""
+    cells = [code(result["case"]), code(output["name"]), context.words.heading(output["verdict"])]
+    if "absolute" not in output:
+        return [*cells, *["-"] * 10]
+    errors = [figure(output[kind].get(key)) for kind in ("absolute", "relative") for key in _STATISTICS]
+    floor = output["floor"].get("relative_l2") if output["floor"] else None
+    cosine = "-" if output["cosine"] is None else f"{output['cosine']:.7f}"
+    bad = output["mismatched_nonfinite"]
+    return [*cells, *errors, figure(output["relative_l2"]), figure(floor), cosine, f"**{bad}**" if bad else "0"]
+
+
+def _not_judged(context: Context, results: Sequence[Json]) -> list[str]:
+    """Return a line per target and reason; cases of one reason stand together."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for r in results:
+        groups.setdefault((r["subject"], r["reason"], r["verdict"]), []).append(f"{r['case']} [{target(r)}]")
+    say = context.words.heading
+    lines = [
+        f"- {code(subject)} {', '.join(map(code, names))}: {say(verdict)}: {escape(reason)}"
+        for (subject, reason, verdict), names in groups.items()
+    ]
+    return [context.words.say("unjudged"), "", *lines, ""] if lines else []
+
+
+def metrics(context: Context) -> list[str]:
+    """Return the task metrics of all results, the engine beside the original model."""
+    words = context.words
+    rows = [
+        [
+            code(e.data["subject"]), code(e.data["case"]), code(target(e.data)), code(metric["name"]),
+            words.heading(metric["verdict"]), escape(metric["note"]) or "-", figure(metric["actual"]),
+            figure(metric["expected"]), f"{_BOUNDS[metric['bound']]} {figure(metric['allowed'])}",
+        ]
+        for e in context.records.results
+        for metric in e.data["metrics"]
+    ]  # fmt: skip
+    if not rows:
+        return []
+    headings = ("subject", "case", "target", "metric", "verdict", "reason", "actual", "expected", "allowed")
+    return [words.say("metrics"), "", *table([words.heading(key) for key in headings], rows, words=6), ""]
+
+
+def layers(context: Context) -> list[str]:
+    """Return the worst modules of every look into an engine, with the chart of the error along depth."""
+    words = context.words
+    lines = []
+    for entry in context.records.layers:
+        report = entry.data
+        names = (report["subject"], report["case"], target(report))
+        lines += [words.say("layers", subject=code(names[0]), case=code(names[1]), target=code(names[2])), ""]
+        if not report["trusted"]:
+            lines += [words.say("not_trusted"), ""]
+        rows = [
+            [
+                code(m["module"] or "-"), code(m["op"]), code(m["mark"]), figure(m["local"]), figure(m["local_floor"]),
+                figure(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
+            ]
+            for m in report["modules"][:MODULES]
+        ]  # fmt: skip
+        headings = ("module", "op", "mark", "local", "floor", "propagated", "share")
+        lines += [*table([words.heading(key) for key in headings], rows, words=3), ""]
+        lines += context.images("layers", entry.document.name, *names)
+    return lines

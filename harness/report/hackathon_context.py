@@ -1,0 +1,73 @@
+"""What every generated part of a hackathon report is made from, and the few phrases that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.report.hackathon_figures import Figure, Key
+from harness.report.hackathon_words import Words
+from harness.report.markdown import escape, image
+from harness.report.records import Json, Records
+from harness.report.text import number
+
+MISSING = "<!-- parity:missing {name} -->"
+"""Before a sentence that says what the report lacks; ``parity report --check`` finds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The records and the language of one report."""
+
+    records: Records
+    words: Words
+    template: str
+    """``2022`` or ``2023``."""
+    figures: Mapping[Key, tuple[Figure, ...]] = field(default_factory=dict)
+    """As ``hackathon_figures.draw`` returns them."""
+    wenet: Mapping[str, str] = field(default_factory=dict)
+    """Subjects by their role in the WeNet table."""
+
+    def missing(self, key: str, **values: str) -> list[str]:
+        """Return a paragraph that says what is missing and what to do."""
+        lead, words = self.words.say("missing"), self.words.say(f"missing_{key}", **values)
+        return [f"{MISSING.format(name=key)}{lead}{words}", ""]
+
+    def images(self, *key: str) -> list[str]:
+        """Return the figures of one key; one that could not be made is said to be missing."""
+        lines = []
+        for figure in self.figures.get(key, ()):
+            if figure.path:
+                lines += [image(figure.title, figure.path), ""]
+            else:
+                lines += self.missing("figure", name=escape(figure.title), why=escape(figure.why))
+        return lines
+
+
+def target(data: Json) -> str:
+    """Return ``rtx-fp16``."""
+    return f"{data['backend']}-{data['precision']}"
+
+
+def figure(value: float | None) -> str:
+    """Return a figure of a table; a dash where there is none."""
+    return number(value)
+
+
+def distinct(values: Iterable[str]) -> str:
+    """Return different values with commas between, as they first occur."""
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def speed_up(measured: Json, name: str) -> str:
+    """Return ``2.31 (2.28 to 2.35)``: the factor over a baseline and its 95 % interval; a dash where there is none."""
+    factor = measured["speed_up"].get(name)
+    if factor is None:
+        return "-"
+    interval = measured["speed_up_intervals"].get(name) or [None, None]
+    return f"{factor:.3g}" + (f" ({interval[0]:.3g} to {interval[1]:.3g})" if None not in interval else "")
+
+
+def is_invalid(session: Json) -> bool:
+    """Return whether none of a session's figures counts, because of what else the device did."""
+    return bool(session["runs"]) and all(run["invalid"] for run in session["runs"])

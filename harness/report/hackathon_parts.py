@@ -1,0 +1,158 @@
+"""The other generated parts of a hackathon report: the entry, findings, environment, commands and bug reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.report import hackathon_accuracy, hackathon_speed, wenet
+from harness.report.bisection import KINDS
+from harness.report.hackathon_context import Context, distinct, target
+from harness.report.hackathon_words import CONTEST
+from harness.report.markdown import code, escape, fence, table
+from harness.report.records import Entry, Json
+
+_FAULTS = ("engine", "export")
+_COMMANDS = ("parity ", "python ")
+"""How the commands among a bisection's advice begin."""
+
+
+def entry(context: Context) -> list[str]:
+    """Return the sentence that this is an entry, with the link that the contest asks for."""
+    year = context.template
+    return [context.words.say("entry", year=year, link=CONTEST.format(year=year)), ""]
+
+
+def findings(context: Context) -> list[str]:
+    """Return what went wrong on the way, from bisections and from engines that failed or were refused."""
+    words, records = context.words, context.records
+    lines = []
+    for found in records.bisections:
+        data = found.data
+        plan = ""
+        if data["plan"] is not None:
+            plan = f"; {words.heading('kept_fp32')}: {', '.join(map(code, data['plan'])) or words.heading('none')}"
+        label = f"{code(data['subject'])} [{code(target(data))}]"
+        lines.append(f"- {label}: {escape(KINDS[data['kind']])}. {escape(_sentence(data))}{plan}")
+    failed = [e.data for e in records.results if e.data["verdict"] == "fail"]
+    for data in failed:
+        label = f"{code(data['subject'])}/{code(data['case'])} [{code(target(data))}]"
+        lines.append(f"- {label}: {words.heading('fail')}: {escape(data['reason'])}")
+    if not lines:
+        return [words.say("no_findings"), ""]
+    return [words.say("findings"), "", *dict.fromkeys(lines), ""]
+
+
+def _sentence(bisection: Json) -> str:
+    text: str = bisection["finding"]
+    return text.removeprefix(f"{bisection['kind']}: ")
+
+
+def environment(context: Context) -> list[str]:
+    """Return every machine that recorded something, and the commit."""
+    words, records = context.words, context.records
+    lines = []
+    for machine, names in records.environments:
+        lines += [words.say("environment", names=", ".join(map(code, names))), ""]
+        headings = [words.heading("item"), words.heading("value")]
+        lines += [*table(headings, _machine(context, machine), words=2), ""]
+    if not records.environments:
+        lines += context.missing("environment")
+    if not records.commits:
+        return lines + context.missing("commit")
+    lines += [words.say("commit", commits=", ".join(map(code, records.commits))), ""]
+    if any(commit.endswith("+changes") for commit in records.commits):
+        lines += [words.say("dirty"), ""]
+    return lines
+
+
+def _machine(context: Context, machine: Json) -> list[list[str]]:
+    unknown, none = (context.words.heading(key) for key in ("unknown", "none"))
+    rows = {
+        "GPU": distinct(map(_gpu, machine["gpus"])) or machine["no_gpu"],
+        "NVIDIA driver": machine["driver"] or none,
+        "CUDA": machine["cuda"] or none,
+        "CPU": f"{machine['cpu']} ({machine['cpu_count']})" if machine["cpu"] else "",
+        "OS": machine["platform"],
+        "Python": machine["python"],
+    }
+    rows |= {name: version for name, version in machine["packages"].items() if version}
+    backends = machine["backends"].items()
+    rows |= {f"backend {name}": status.get("version") for name, status in backends if status.get("version")}
+    return [[escape(name), escape(text) if text else unknown] for name, text in rows.items()]
+
+
+def _gpu(gpu: Mapping[str, object]) -> str:
+    memory = gpu.get("memory_bytes")
+    size = f", {memory / 2**30:.1f} GiB" if isinstance(memory, int) else ""
+    return f"{gpu.get('name', '?')}{size}, compute capability {gpu.get('compute_capability', '?')}"
+
+
+def commands(context: Context) -> list[str]:
+    """Return the recorded commands as a block to be copied."""
+    if not context.records.commands:
+        return context.missing("commands")
+    return [context.words.say("commands"), "", *fence(context.records.commands, "bash"), ""]
+
+
+def bugs(context: Context) -> list[str]:
+    """Return a report in the contest's form for every fault of an engine or the export that bisect found."""
+    found = [e for e in context.records.bisections if e.data["kind"] in _FAULTS]
+    if not found:
+        return [context.words.say("no_bugs" if context.records.bisections else "not_bisected"), ""]
+    return [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
+
+
+def _bug(context: Context, number: int, found: Entry) -> list[str]:
+    """Return one report; its headings are English in every language, because that is where it is sent."""
+    data = found.data
+    title = context.words.say("bug", number=number, subject=escape(data["subject"]), target=escape(target(data)))
+    steps = [line for line in data["advice"] if line.startswith(_COMMANDS)]
+    advice = [line for line in data["advice"] if line not in steps]
+    lower = f"PyTorch {data['precision']}"
+    notes = [f"{gate['question']} {gate['answer']}: {gate['detail']}" for gate in data["gates"]]
+    return [
+        f"### {title}", "",
+        *_bullets("Environment", _bug_environment(found)),
+        "- Reproduction Steps", "", *(f"  {line}" for line in fence(steps or [found.document.command], "bash")), "",
+        *_bullets("Expected Behavior", [f"The outputs are as near to PyTorch FP32 as {lower} is."]),
+        *_bullets("Actual Behavior", [_sentence(data), f"Values: {', '.join(data['region']) or 'none named'}"]),
+        *_bullets("Additional Notes", [*notes, *advice, *data["notes"]]),
+        "",
+    ]  # fmt: skip
+
+
+def _bug_environment(found: Entry) -> list[str]:
+    machine, name = found.document.environment, found.data["backend"]
+    if not machine:
+        return ["not recorded"]
+    versions = {
+        f"backend {name}": machine["backends"].get(name, {}).get("version"),
+        "CUDA": machine["cuda"],
+        "NVIDIA driver": machine["driver"],
+        "Container": "see the section on the environment",
+        "GPU": distinct(map(_gpu, machine["gpus"])) or machine["no_gpu"],
+        "torch": machine["packages"].get("torch"),
+    }
+    return [f"{key}: {text or 'not recorded'}" for key, text in versions.items()]
+
+
+def _bullets(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"- {title}", *(f"  - {escape(line)}" for line in lines if line)]
+
+
+PARTS: dict[str, Callable[[Context], list[str]]] = {
+    "entry": entry,
+    "numbers": hackathon_accuracy.numbers,
+    "findings": findings,
+    "variants": hackathon_speed.variants,
+    "layers": hackathon_accuracy.layers,
+    "labels": hackathon_accuracy.labels,
+    "accuracy": hackathon_accuracy.accuracy,
+    "metrics": hackathon_accuracy.metrics,
+    "wenet": wenet.part,
+    "performance": hackathon_speed.performance,
+    "environment": environment,
+    "commands": commands,
+    "bugs": bugs,
+}
+"""Every generated part by the name that the templates in hackathon_words give it."""

@@ -1,0 +1,216 @@
+"""Speed in a hackathon report: latency and speed-up by size, slowest kernels, and the variants that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from harness.report.hackathon_context import Context, distinct, figure, is_invalid, speed_up, target
+from harness.report.hackathon_figures import Key, bench_groups
+from harness.report.hackathon_words import Words
+from harness.report.latency import figures, latency, ms
+from harness.report.latency import target as timed_target
+from harness.report.markdown import code, escape, table
+from harness.report.records import Entry, Json
+
+HELPED = 1.01
+"""Latency of the first variant over this one's, from which a variant helped: 1 % is what a mean of a few can tell."""
+KERNELS = 8
+_BASELINE = "eager fp32"
+_MOST_METRICS = 6
+
+
+def performance(context: Context) -> list[str]:
+    """Return a table and charts per subject, case and device, and what could not be timed."""
+    groups = bench_groups(context.records.bench)
+    lines = []
+    for key, entries in groups.items():
+        lines += _group(context, key, entries, groups)
+    if not groups:
+        lines += context.missing("bench")
+    elif not any(_BASELINE in entry.data["speed_up"] for entries in groups.values() for entry in entries):
+        lines += context.missing("baseline")
+    if groups:
+        lines += [context.words.say("performance_note"), ""]
+    if groups and not any(context.figures.get(("bench", *key)) for key in groups):
+        lines += [context.words.say("no_sizes"), ""]
+    return lines + _not_measured(context)
+
+
+def _group(context: Context, key: Key, entries: Sequence[Entry], groups: dict[Key, list[Entry]]) -> list[str]:
+    words, measured = context.words, [entry.data for entry in entries]
+    how = [words.say(key[4]), f"L2 {key[5]}", _origin(words, measured)]
+    title = words.say("performance", subject=code(key[0]), case=code(key[1]), device=escape(key[2]), how=", ".join(how))
+    baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
+    headings = [words.heading(name) for name in ("size", "target", "latency")]
+    headings += ["p99", *(words.heading("over", name=escape(name)) for name in baselines), words.heading("throughput")]
+    measured.sort(key=lambda item: sorted(item["session"]["sizes"].items()))
+    rows = [_row(item, baselines) for item in measured]
+    remarks = [f"- {line}" for item in measured for line in _remarks(context, item)]
+    times = _times(context, entries)
+    largest = {timed_target(item["session"]): item for item in measured if item["kernels"]}
+    kernels = [line for item in largest.values() for line in _kernels(context, item)]
+    return [
+        title, "", *table(headings, rows, words=2), "", *remarks, *times, *([""] if remarks or times else []),
+        *context.images("bench", *key), *kernels,
+    ]  # fmt: skip
+
+
+def _origin(words: Words, measured: Sequence[Json]) -> str:
+    """Return whether weights and inputs were real or random."""
+    sources = {key: distinct(escape(item["session"][key]) for item in measured) for key in ("weights", "inputs")}
+    return words.say("origin", **{key: text or words.heading("unknown") for key, text in sources.items()})
+
+
+def _row(item: Json, baselines: Sequence[str]) -> list[str]:
+    session = item["session"]
+    sizes = ", ".join(f"{name}={size}" for name, size in session["sizes"].items())
+    cells = [escape(sizes) or "-", code(timed_target(session)) + (" (graph)" if session["graph"] else "")]
+    time = latency(session)
+    if time is None or is_invalid(session):
+        return [*cells, *["-"] * (3 + len(baselines))]
+    p99 = figures(session, session["metric"], "p99")
+    loads = [run["throughput_per_s"] for run in session["runs"] if run["throughput_per_s"] and not run["invalid"]]
+    speed_ups = [speed_up(item, name) for name in baselines]
+    return [
+        *cells, ms(time[0]), ms(median(p99)) if p99 else "-", *speed_ups, figure(median(loads) if loads else None)
+    ]  # fmt: skip
+
+
+def _remarks(context: Context, item: Json) -> list[str]:
+    """Return what makes this row's figures doubtful: an invalid environment, flags, a failed capture, notes."""
+    session = item["session"]
+    label = " ".join([code(timed_target(session)), *(escape(f"{k}={v}") for k, v in session["sizes"].items())])
+    invalid = [context.words.say("invalid", why=escape(why)) for run in session["runs"] for why in run["invalid"]]
+    others = [flag for run in session["runs"] for flag in run["flags"]]
+    others += [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
+    found = dict.fromkeys([*invalid, *map(escape, [*others, *session["notes"]])])
+    return [f"{label}: {'; '.join(found)}"] if found else []
+
+
+def _times(context: Context, entries: Sequence[Entry]) -> list[str]:
+    """Return what was recorded more than once."""
+    benchmarks = [entry.data["session"]["benchmark"] for entry in context.records.bench]
+    counts = {b: benchmarks.count(b) for b in (entry.data["session"]["benchmark"] for entry in entries)}
+    return [
+        f"- {context.words.say('times', benchmark=code(benchmark), count=count)}"
+        for benchmark, count in counts.items()
+        if count > 1
+    ]
+
+
+def _kernels(context: Context, item: Json) -> list[str]:
+    words, session = context.words, item["session"]
+    where = " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
+    names = {"subject": code(session["subject"]), "case": code(where)}
+    rows = [
+        [code(k["name"]), code(k["module"] or "-"), ms(k["ms"]), f"{k['share']:.1%}"] for k in item["kernels"][:KERNELS]
+    ]
+    headings = [*(words.heading(key) for key in ("kernel", "module")), "ms", words.heading("share")]
+    return [words.say("kernels", **names, target=code(timed_target(session))), "", *table(headings, rows, words=2), ""]
+
+
+def _not_measured(context: Context) -> list[str]:
+    lines = [
+        f"- {code(e.data['subject'])} {code(e.data['case'])} [{code(target(e.data))}]: {escape(e.data['reason'])}"
+        for e in context.records.not_measured
+    ]
+    return [context.words.say("unjudged"), "", *lines, ""] if lines else []
+
+
+def variants(context: Context) -> list[str]:
+    """Return what was tried: every study with what each variant gained, and the precision plans of every bisection."""
+    lines = []
+    for entry in context.records.studies:
+        lines += [*_study(context, entry.data), *context.images("study", entry.document.name)]
+    for entry in context.records.bisections:
+        lines += _plans(context, entry.data)
+    return lines
+
+
+def _study(context: Context, study: Json) -> list[str]:
+    words = context.words
+    origin = words.say("origin", weights=escape(study["weights"]), inputs=escape(study["inputs"]))
+    title = words.say("variants", name=code(study["name"]), device=escape(study["device"]), origin=origin)
+    metrics = {m["name"]: m for v in study["variants"] for m in v["metrics"]}
+    names = list(metrics)[:_MOST_METRICS]
+    headings = [words.heading(key) for key in ("variant", "settings", "verdict", "latency", "gain", "speed_up")]
+    headings += [*(escape(_metric(metrics[name])) for name in names), words.heading("score")]
+    first = study["variants"][0] if study["variants"] else None
+    rows = [_variant(context, variant, first, names) for variant in study["variants"]]
+    notes = [f"- {escape(note)}" for note in study["notes"]]
+    return [
+        title, "", *table(headings, rows, words=3), "",
+        words.say("variants_note", rule=escape(study["score_rule"])), "", *notes, *([""] if notes else []),
+        *_no_help(context, study["variants"]),
+    ]  # fmt: skip
+
+
+def _metric(metric: Json) -> str:
+    """Return a metric's name with its limit: ``pd max (at most 12)``."""
+    if metric["bound"] == "difference" or metric["allowed"] is None:
+        return str(metric["name"])
+    return f"{metric['name']} ({metric['bound'].replace('_', ' ')} {figure(metric['allowed'])})"
+
+
+def _variant(context: Context, variant: Json, first: Json | None, names: Sequence[str]) -> list[str]:
+    settings = variant["settings"]
+    before = first["settings"] if first else {}
+    changed = {k: v for k, v in settings.items() if k not in before or before[k] != v}
+    differences = ", ".join(escape(f"{key}: {value}") for key, value in changed.items())
+    by_name = {metric["name"]: metric["actual"] for metric in variant["metrics"]}
+    factor = _gain(variant, first)
+    return [
+        code(variant["name"]), context.words.heading("first") if variant is first else differences or "-",
+        context.words.heading(variant["verdict"]), ms(variant["latency_ms"]), figure(factor),
+        figure(variant["speed_up"]), *(figure(by_name.get(name)) for name in names), figure(variant["score"]),
+    ]  # fmt: skip
+
+
+def _gain(variant: Json, first: Json | None) -> float | None:
+    if first is None or not variant["latency_ms"] or not first["latency_ms"]:
+        return None
+    ratio: float = first["latency_ms"] / variant["latency_ms"]
+    return ratio
+
+
+def _no_help(context: Context, found: Sequence[Json]) -> list[str]:
+    """Return why each variant behind the first is no improvement; a sentence where all are."""
+    words = context.words
+    lines = []
+    for variant in found[1:]:
+        gain = _gain(variant, found[0])
+        if variant["verdict"] == "fail":
+            why = words.say("no_help_fail", reason=escape(variant["reason"]))
+        elif variant["verdict"] == "not_judged" or gain is None:
+            why = words.say("no_help_unjudged", reason=escape(variant["reason"]) or words.heading("unknown"))
+        elif gain < HELPED:
+            why = words.say("no_help_slow", gain=figure(gain))
+        else:
+            continue
+        lines.append(f"- {code(variant['name'])}: {why}")
+    if not lines:
+        return [words.say("all_helped"), ""] if len(found) > 1 else []
+    return [words.say("no_help"), "", *lines, ""]
+
+
+def _plans(context: Context, bisection: Json) -> list[str]:
+    """Return the precision plans that a bisection tried, and the price of the one that passed."""
+    words = context.words
+    results = {True: "pass", False: "fail", None: "not_judged"}
+    rows = [
+        [
+            ", ".join(map(code, trial["keep_fp32"])) or words.heading("none"), escape(trial["where"]),
+            words.heading(results[trial["passed"]]), escape(trial["reason"]), figure(trial["error"]),
+        ]
+        for trial in bisection["trials"]
+    ]  # fmt: skip
+    if not rows:
+        return []
+    headings = [words.heading(key) for key in ("kept_fp32", "where", "result", "reason", "relative_l2")]
+    title = words.say("plans", subject=code(bisection["subject"]), target=code(target(bisection)))
+    lines = [title, "", *table(headings, rows, words=4), ""]
+    if price := bisection["price"]:
+        times = {key: figure(price[f"{key}_ms"]) for key in ("plan", "low", "fp32")}
+        lines += [words.say("price", device=escape(price["device"]), **times), ""]
+    return lines

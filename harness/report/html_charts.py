@@ -1,0 +1,254 @@
+"""The charts of the page, as SVG: each takes recorded figures and words, and returns one drawing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from harness.report import html_svg as svg
+from harness.report.html_parts import Words
+from harness.report.html_svg import BOTTOM, CHARACTER, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
+from harness.report.layers import error, is_nonfinite
+from harness.report.plot import boundaries
+from harness.report.text import Json
+
+COLOURS = 6
+"""Series that have a colour of their own (c0, c1, ...); more of them start again, with other dashes."""
+NAMES_ABOVE = 74.0
+"""Room for the module names above the plot."""
+BARS = 16
+"""Modules with bars; the table has all."""
+BAR = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One figure with its interval."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    words: str = ""
+    """What the point is, where that is shown."""
+
+
+Series = Mapping[str, Sequence[Measurement]]
+
+
+def css(index: int) -> str:
+    """Return the class of the n-th series."""
+    return f"c{index % COLOURS}" + (" far" if index >= COLOURS else "")
+
+
+def depth(values: Sequence[Json], t: Words, title: str) -> Markup:
+    """Return error along depth: accumulated and local, each with PyTorch's beside it, on a log scale.
+
+    ``values`` are the compared ones in dataflow order. A value that is not finite has no height: it is a cross at the
+    top. Suspects are ringed.
+    """
+    top, bottom = TOP + NAMES_ABOVE, HEIGHT + NAMES_ABOVE - BOTTOM
+    x = Scale(low=0, high=max(1, *(value["depth"] for value in values)), start=LEFT, end=WIDTH - NAMES_ABOVE)
+    figures = [figure for v in values for figure in (error(v), v["floor"], v["local"], v["local_floor"])]
+    y = svg.log_scale(figures, bottom, top)
+    parts = svg.axes(x, y, t("axis_depth"), t("axis_error"))
+    parts += _modules(values, x, top, bottom)
+    parts.append(svg.dots(_points(values, "local_floor"), x, y, "local-floor"))
+    parts.append(svg.line(_points(values, "floor"), x, y, "floor"))
+    accumulated = [(v["depth"], None if is_nonfinite(v) else _positive(error(v))) for v in values]
+    parts.append(svg.line(accumulated, x, y, "accumulated"))
+    parts.append(svg.dots(_points(values, "local"), x, y, "local"))
+    suspects = [value for value in values if value["mark"] in ("suspect", "flip") and not is_nonfinite(value)]
+    parts += svg.rings([(v["depth"], _positive(v["local"]) or _positive(error(v))) for v in suspects], x, y, "suspect")
+    crosses = [f"M{x(v['depth']) - 4:.1f} {top + 2:.1f}l8 8m0 -8l-8 8" for v in values if is_nonfinite(v)]
+    parts += [f'<path class="nonfinite" d="{"".join(crosses)}"/>'] if crosses else []
+    parts.append(f'<path class="cursor" d="M{LEFT} {top}V{bottom}"/>')
+    place = f'data-low="{x.low}" data-high="{x.high}" data-start="{x.start}" data-end="{x.end}"'
+    return svg.drawing(parts, title, height=HEIGHT + NAMES_ABOVE, attributes=place)
+
+
+def module_bars(rows: Sequence[tuple[str, float | None, float | None]], t: Words, title: str) -> Markup:
+    """Return bars of time (share) and, beside them, of error (local error over floor), a module per row."""
+    shown = rows[:BARS]
+    names, gap = 300.0, 66.0
+    room = (WIDTH - names - 2 * gap) / 2
+    time = Scale(low=0, high=max((r[1] or 0 for r in shown), default=0) or 1, start=0, end=room)
+    finite = [r[2] for r in shown if r[2] is not None and math.isfinite(r[2])]
+    ratio = Scale(low=0, high=max([1.0, *finite]), start=0, end=room)
+    left, right = names + 8, names + gap + room + 8
+    parts = [svg.text(left, 14, t("axis_time_share"), "name start"), svg.text(right, 14, t("axis_ratio"), "name start")]
+    for number, (name, share, times) in enumerate(shown):
+        at = 24 + number * BAR
+        parts.append(svg.text(names, at + 13, svg.shortened(name or t("no_module"), names - 8), "tick end"))
+        if share is not None:
+            parts += [svg.bar(left, at + 2, time(share), BAR - 5, "bar-time")]
+            parts += [svg.text(left + time(share) + 4, at + 13, f"{share:.1%}", "tick start")]
+        if times is not None:
+            length = ratio(times) if math.isfinite(times) else room
+            parts += [svg.bar(right, at + 2, length, BAR - 5, "bar-error" if times > 2 else "bar-floor")]
+            parts += [svg.text(right + length + 4, at + 13, f"{times:.3g}x", "tick start")]
+        else:
+            parts.append(svg.text(right, at + 13, t("no_figure"), "tick start"))
+    if ratio.high >= 1:
+        bottom = 24 + len(shown) * BAR
+        parts.append(svg.segment(right + ratio(1), 22, right + ratio(1), bottom, "limit"))
+    return svg.drawing(parts, title, height=32 + len(shown) * BAR)
+
+
+def over_sizes(series: Series, t: Words, title: str, x_label: str, y_label: str, *, one: bool = False) -> Markup:
+    """Return figures with intervals over a size, such as the batch; ``one`` draws the line of no speed-up."""
+    points = [point for line in series.values() for point in line]
+    sizes = sorted({point.x for point in points})
+    even = sizes[0] <= 0 or sizes[-1] / sizes[0] < 4
+    x = Scale(low=sizes[0], high=sizes[-1], start=LEFT + 24, end=WIDTH - RIGHT - 24, log=not even)
+    if sizes[0] == sizes[-1]:
+        x = Scale(low=sizes[0] - 1, high=sizes[0] + 1, start=x.start, end=x.end)
+    y = svg.linear_scale(_ends(points), HEIGHT - BOTTOM, TOP, zero=True)
+    parts = svg.axes(x, y, x_label, y_label, x_ticks=[(size, f"{size:g}") for size in sizes])
+    parts += [svg.segment(LEFT, y(1), WIDTH - RIGHT, y(1), "limit")] if one else []
+    for number, line in enumerate(series.values()):
+        ordered = sorted(line, key=lambda point: point.x)
+        parts.append(svg.line([(point.x, point.y) for point in ordered], x, y, css(number)))
+        parts += _marked(ordered, x, y, css(number))
+    return svg.drawing(parts, title)
+
+
+def history(
+    points: Sequence[Measurement],
+    accepted: Sequence[bool],
+    changes: Sequence[tuple[int, str]],
+    t: Words,
+    title: str,
+) -> Markup:
+    """Return a series of sessions, oldest first: filled where accepted as the baseline, and where the level changed."""
+    last = max(1, len(points) - 1)
+    x = Scale(low=0, high=last, start=LEFT + 12, end=WIDTH - RIGHT - 12)
+    y = svg.linear_scale(_ends(points), HEIGHT - BOTTOM, TOP + 14)
+    every = max(1, math.ceil(len(points) / 8))
+    labels = [(float(i), point.words) for i, point in enumerate(points) if i % every == 0]
+    parts = []
+    held = sorted(point.y for point, is_accepted in zip(points, accepted, strict=True) if is_accepted)
+    if held:
+        low, high = y(held[-1]), y(held[0])
+        parts.append(svg.bar(LEFT, low - 2, WIDTH - RIGHT - LEFT, high - low + 4, "band"))
+    parts += svg.axes(x, y, t("axis_session"), t("axis_ms"), x_ticks=labels)
+    for index, words in changes:
+        parts.append(svg.segment(x(index - 0.5), TOP + 14, x(index - 0.5), HEIGHT - BOTTOM, "change"))
+        parts.append(svg.text(x(index - 0.5), TOP + 8, words, "tick changed"))
+    parts.append(svg.line([(i, point.y) for i, point in enumerate(points)], x, y, "c0 thin"))
+    for index, point in enumerate(points):
+        parts += _marked([Measurement(x=index, y=point.y, low=point.low, high=point.high)], x, y, "c0")
+    parts += svg.rings([(i, p.y) for i, p in enumerate(points) if accepted[i]], x, y, "accepted")
+    return svg.drawing(parts, title)
+
+
+def pareto(points: Sequence[Measurement], t: Words, title: str, *, limit: float | None = None) -> Markup:
+    """Return quality (y, lower is better) against latency (x) with the front of variants that no other beats in both.
+
+    Points carry the number of their row in the table. ``limit`` is the largest distance that passes.
+    """
+    y_values = [point.y for point in points]
+    near = limit if limit is not None and limit <= 3 * max(y_values) else None
+    x = svg.linear_scale([point.x for point in points], LEFT + 12, WIDTH - RIGHT - 12, zero=True)
+    y = svg.linear_scale([*y_values, near], HEIGHT - BOTTOM, TOP, zero=True)
+    parts = svg.axes(x, y, t("axis_latency"), t("axis_pd"))
+    if near is not None:
+        parts.append(svg.segment(LEFT, y(near), WIDTH - RIGHT, y(near), "limit"))
+        parts.append(svg.text(WIDTH - RIGHT, y(near) - 5, t("axis_limit").format(limit=f"{near:g}"), "tick end"))
+    front = pareto_front(points)
+    steps: list[svg.Point] = []
+    for before, after in zip([None, *front[:-1]], front, strict=True):
+        steps += [(after.x, before.y)] if before else []
+        steps.append((after.x, after.y))
+    parts.append(svg.line(steps, x, y, "front"))
+    for point in points:
+        parts.append(svg.dots([(point.x, point.y)], x, y, "big " + ("c2" if point in front else "c5")))
+    parts += _labels([(x(point.x), y(point.y), point.words) for point in points])
+    return svg.drawing(parts, title)
+
+
+def pareto_front(points: Sequence[Measurement]) -> list[Measurement]:
+    """Return the points that no other is at least as good as in both and better in one, fastest first."""
+    best, front = math.inf, []
+    for point in sorted(points, key=lambda p: (p.x, p.y)):
+        if point.y < best:
+            best = point.y
+            front.append(point)
+    return front
+
+
+def steps(series: Mapping[str, tuple[Sequence[svg.Point], str]], count: int, t: Words, title: str) -> Markup:
+    """Return errors over the steps of a sampler, on a log scale; each series is its points and its class."""
+    x = Scale(low=0, high=max(1, count - 1), start=LEFT + 12, end=WIDTH - RIGHT - 12)
+    y = svg.log_scale([value for points, _ in series.values() for _, value in points], HEIGHT - BOTTOM, TOP)
+    every = max(1, math.ceil(count / 12))
+    parts = svg.axes(x, y, t("axis_step"), t("axis_error"), x_ticks=[(i, str(i)) for i in range(0, count, every)])
+    for points, style in series.values():
+        kept = [(at, _positive(value)) for at, value in points]
+        parts += [svg.line(kept, x, y, style), svg.dots(kept, x, y, style)]
+    return svg.drawing(parts, title)
+
+
+def _marked(points: Sequence[Measurement], x: Scale, y: Scale, style: str) -> list[str]:
+    """Return points as dots with their intervals."""
+    parts = [
+        svg.whisker(x(point.x), y(point.high), y(point.low), style)
+        for point in points
+        if point.low is not None and point.high is not None
+    ]
+    return [*parts, svg.dots([(point.x, point.y) for point in points], x, y, f"big {style}")]
+
+
+def _labels(places: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Return the names of points, beside them and not on each other: above the point, or below it, or further up."""
+    taken: list[tuple[float, float, float]] = []
+    parts = []
+    for x, y, words in sorted(places):
+        width = len(words) * CHARACTER
+        left = x + 8 if x + 8 + width <= WIDTH else x - 8 - width
+        up = next(
+            shift
+            for shift in itertools.count(0)
+            if all(abs(y + _shift(shift) - other) >= 13 or left > end or left + width < start
+                   for start, end, other in taken)
+        )  # fmt: skip
+        at = y + _shift(up)
+        taken.append((left, left + width, at))
+        parts.append(svg.text(left, at, words, "label start"))
+    return parts
+
+
+def _shift(n: int) -> float:
+    """Return the n-th place to try, from the point down: just above, just below, then further away."""
+    return (-6.0, 15.0)[n % 2] + (-13 if n % 2 == 0 else 13) * (n // 2)
+
+
+def _modules(values: Sequence[Json], x: Scale, top: float, bottom: float) -> list[str]:
+    """Return where modules begin: a line each, and the names for which there is room."""
+    parts, free = [], -math.inf
+    for at, name, level in sorted(boundaries(values), key=lambda boundary: boundary[0]):
+        parts.append(svg.segment(x(at), top, x(at), bottom, f"module level{level}"))
+        if x(at) - free >= 15:
+            free = x(at)
+            words = svg.shortened(name, min(NAMES_ABOVE * 1.5, (WIDTH - free) / 0.77))
+            turn = f"translate({free + 3:.1f} {top - 4:.1f}) rotate(-40)"
+            parts.append(f'<text class="module-name start" transform="{turn}">{svg.shown(words)}</text>')
+    return parts
+
+
+def _points(values: Sequence[Json], key: str) -> list[svg.Point]:
+    return [(value["depth"], _positive(value[key])) for value in values]
+
+
+def _positive(value: float | None) -> float | None:
+    """Return a value that a log scale can show."""
+    return value if value is not None and value > 0 else None
+
+
+def _ends(points: Sequence[Measurement]) -> list[float | None]:
+    pick: Sequence[Callable[[Measurement], float | None]] = (lambda p: p.y, lambda p: p.low, lambda p: p.high)
+    return [end(point) for point in points for end in pick]

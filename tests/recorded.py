@@ -1,0 +1,189 @@
+"""Recorded documents for the tests of reports, made of the dataclasses that the commands write, with known figures."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import report
+from harness.compare import ErrorStats
+from harness.findings import Bisection, Gate, Price, Trial
+from harness.results import MetricResult, OutputResult, Provenance, Result
+from harness.studies import Picture, StudyResult, VariantResult
+from harness.timings import Comparison, KernelTime, Machine, Measured, ProcessRun, Session, Summary
+
+ENVIRONMENT: dict[str, Any] = {
+    "gpus": [{"name": "NVIDIA H200", "memory_bytes": 150109880320, "compute_capability": "9.0"}],
+    "no_gpu": "", "driver": "580.1", "cuda": "13.0", "cpu": "A CPU", "cpu_count": 16, "platform": "Linux",
+    "python": "CPython 3.12.3", "packages": {"torch": "2.11.0", "trt-parity": None}, "commit": "c0ffee",
+    "engines": "engines", "references": "reference_outputs",
+    "backends": {"rtx": {"version": "1.6.1.120", "unavailable": None, "cannot_run": None}},
+}  # fmt: skip
+
+
+def stats(relative_l2: float = 1e-3, **changes: Any) -> ErrorStats:
+    """Return the distance of an FP16 output, with changes."""
+    errors = {"max": 8 * relative_l2, "mean": 2 * relative_l2, "median": relative_l2, "p99": 5 * relative_l2}
+    return ErrorStats(**{
+        "shape": (2, 8), "dtype": "float16", "absolute": errors, "relative": {**errors, "undefined": 0},
+        "relative_l2": relative_l2, "cosine": 0.999, "snr_db": 60.0, "effective_bits": 9.0, "bias": 0.0,
+        "elements": 1000, "compared": 1000, "rms_expected": 1.0, "std_actual": 1.0, "std_expected": 1.0,
+        "max_expected": 4.0, "zero_actual": False, "zero_expected": False, "constant_actual": False,
+        "constant_expected": False, "nonfinite_actual": 0, "nonfinite_expected": 0, "nan_actual": 0,
+        "nan_expected": 0, "mismatched_nonfinite": 0, "first_nonfinite": None, "worst": (), **changes,
+    })  # fmt: skip
+
+
+def output(name: str = "y", verdict: Any = "pass", **changes: Any) -> OutputResult:
+    """Return one judged output."""
+    fields = {"reason": "fine", "stats": stats(), "floor": stats(9e-4), "allowed": {"relative_l2": 3e-3}, **changes}
+    return OutputResult(name=name, verdict=verdict, **fields)
+
+
+def result(verdict: Any = "pass", **changes: Any) -> Result:
+    """Return the verdict on one engine."""
+    provenance = Provenance(
+        weights="random", weights_source="seed 0", weights_sha256="w", inputs="random", inputs_sha256="i",
+        program_sha256="p", commit="c0ffee", reference="computed in FP32 on cuda", device="NVIDIA H200",
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "reason": "fine",
+        "provenance": provenance, "outputs": (output(verdict=verdict),), **changes,
+    }  # fmt: skip
+    return Result(verdict=verdict, **fields)
+
+
+def summary(ms: float) -> Summary:
+    """Return a sample of times around ``ms``."""
+    return Summary(n=1000, median=ms, low=0.99 * ms, high=1.01 * ms, mean=ms, minimum=0.9 * ms, cv=0.01, p99=1.2 * ms)
+
+
+def session(ms: float = 2.0, **changes: Any) -> Session:
+    """Return a session of three processes, by default of an engine on a GPU."""
+    runs = tuple(
+        ProcessRun(
+            started_at="2026-01-02T00:00:00Z", gpu_ms=summary(ms * factor), end_to_end_ms=summary(1.5 * ms * factor),
+            enqueue_ms=None, throughput_per_s=1200.0 / ms, graph=True,
+        )
+        for factor in (0.99, 1.0, 1.02)
+    )  # fmt: skip
+    return Session(**{
+        "id": f"{ms}-{sorted(changes.items())}", "recorded_at": "2026-01-02T00:00:00Z", "subject": "net",
+        "case": "one", "backend": "rtx", "precision": "fp16", "graph": True, "runs": runs,
+        "machine": Machine(key="machine1234", class_key="class", facts={}), "weights": "random", "inputs": "random",
+        "device": "NVIDIA H200", "commit": "c0ffee", **changes,
+    })  # fmt: skip
+
+
+def measured(ms: float = 2.0, *, speed_up: float | None = 4.0, **changes: Any) -> Measured:
+    """Return a session with its verdict and its speed-up over eager FP32."""
+    named = {} if speed_up is None else {"eager fp32": speed_up, "eager fp16": speed_up / 2}
+    intervals = {name: (0.98 * factor, 1.02 * factor) for name, factor in named.items()}
+    kernels = (
+        KernelTime(name="gemm", ms=ms / 2, share=0.6, module="body.0"),
+        KernelTime(name="softmax", ms=0.1, share=0.1),
+    )
+    return Measured(
+        session=session(ms, **changes), speed_up=named, speed_up_intervals=intervals, kernels=kernels,
+        comparison=Comparison(verdict="no_baseline", ratio=None, low=None, high=None),
+    )  # fmt: skip
+
+
+def sweep(symbol: str = "batch", steps: Sequence[int] = (1, 2, 4, 8), **changes: Any) -> list[Measured]:
+    """Return engine and PyTorch over sizes."""
+    found = []
+    for size in steps:
+        named = {**changes, "sizes": {**changes.get("sizes", {}), symbol: size}}
+        found.append(measured(0.5 + 0.4 * size, speed_up=5.0 - 0.3 * size, **named))
+        pytorch = {**named, "backend": "torch", "precision": "fp32", "runner": "eager", "graph": False}
+        found.append(replace(measured(2.5 + 1.5 * size, speed_up=None, **pytorch), kernels=()))
+    return found
+
+
+def bisection(**changes: Any) -> Bisection:
+    """Return a fault of an engine, with a plan and a reproducer."""
+    return Bisection(**{
+        "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "kind": "engine",
+        "finding": "engine: PyTorch in fp16 is right and rtx is not; it goes wrong in gelu",
+        "advice": (
+            "4 values wrong | a kernel of rtx | keep op:aten.gelu.default in FP32",
+            "parity verify net -b rtx -p fp16 --layers",
+            "python reports/net-reproducer/reproduce.py",
+        ),
+        "gates": (Gate(question="is the engine repeatable?", answer="yes", detail="two runs give the same bits"),),
+        "region": ("gelu",), "plan": ("op:aten.gelu.default",), "plan_file": "reports/net.toml",
+        "reproducer": "reports/net-reproducer",
+        "price": Price(device="NVIDIA H200", plan_ms=0.99, low_ms=0.98, fp32_ms=1.5),
+        "trials": (
+            Trial(keep_fp32=("body.0",), where="engine", passed=False, error=0.03, reason="still wrong"),
+            Trial(keep_fp32=("op:aten.gelu.default",), where="engine", passed=True, error=3e-3),
+        ),
+        "builds": 5, "max_builds": 30, **changes,
+    })  # fmt: skip
+
+
+def variant(name: str, latency_ms: float | None, verdict: Any = "pass", **changes: Any) -> VariantResult:
+    """Return one variant of a study."""
+    metrics = (MetricResult(name="pd max", verdict="pass", reason="", actual=3.5, expected=0.0, allowed=12.0),)
+    fields: dict[str, Any] = {"settings": {"precision": name, "steps": 20}, "reason": "", "metrics": metrics, **changes}
+    return VariantResult(name=name, verdict=verdict, latency_ms=latency_ms, speed_up=2.0, score=90.0, **fields)
+
+
+def study(**changes: Any) -> StudyResult:
+    """Return a study of four variants: one helps, one is slower, one fails."""
+    picture = Picture(
+        case="a", prompt="p", seed=1, files={"sheet": "pictures/a.png"}, metrics={"pd": 3.5}, latency_ms=9.0
+    )
+    return StudyResult(**{
+        "name": "canny2image", "weights": "random", "weights_source": "seed 0", "inputs": "real",
+        "device": "NVIDIA H200", "score_rule": "falls with PD and latency",
+        "variants": (
+            variant("fp32", 100.0), variant("fp16", 60.0, pictures=(picture,)), variant("slower", 120.0),
+            variant("wrong", 50.0, "fail", reason="PD 14 is above 12"),
+        ),
+        "charts": {"pd against latency": "charts/pareto.png"}, **changes,
+    })  # fmt: skip
+
+
+def document(
+    folder: Path,
+    name: str = "all.json",
+    *,
+    results: Sequence[Result] = (),
+    bench: Sequence[Measured] = (),
+    bisect: Bisection | None = None,
+    studied: StudyResult | None = None,
+    environment: dict[str, Any] | None = None,
+    command: str = "parity verify net --json all.json",
+    **changes: Any,
+) -> Path:
+    """Write a document as the commands do, and return its path."""
+    rows = [one.to_json() for one in results]
+    data = report.document(rows, environment=ENVIRONMENT if environment is None else environment, command=command)
+    data |= {"bench": [one.to_json() for one in bench]} if bench else {}
+    data |= {"bisect": bisect.to_json()} if bisect else {}
+    data |= {"study": studied.to_json()} if studied else {}
+    report.save_json({**data, **changes}, folder / name)
+    return folder / name
+
+
+def picture(path: Path) -> None:
+    """Write a PNG of one pixel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    parts = (b"IHDR" + header, b"IDAT" + zlib.compress(b"\x00\x80"), b"IEND")
+    chunks = [struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in parts]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def everything(folder: Path) -> Path:
+    """Write one document of every kind of record into a folder, with the pictures of the study."""
+    studied = study()
+    for file in ("pictures/a.png", "charts/pareto.png"):
+        picture(folder / file)
+    document(folder, results=[result(), result(case="two")], bench=sweep(), bisect=bisection(), studied=studied)
+    return folder
