@@ -1,0 +1,82 @@
+"""A study as plain text: the table of variants, why one failed or was not judged, where the time goes.
+
+Takes the dict of ``StudyResult.to_json()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.report.text import ascii_safe, number
+
+Json = Mapping[str, Any]
+
+VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
+LEGEND = (
+    "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant.",
+    "latency: mean over the pictures without the first; speed-up: latency of the first variant over this one's.",
+)
+_METRICS = {"PD mean": "pd mean", "PD max": "pd max", "LPIPS": "lpips", "PSNR": "psnr", "SSIM": "ssim"}
+_HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
+_WORDS = 2
+"""The first columns are words, set to the left; the rest are figures, set to the right."""
+
+
+def text(study: Json) -> str:
+    """Return the study as text."""
+    lines = [_head(study), *aligned([_HEADINGS, *(_row(variant) for variant in study["variants"])]), ""]
+    for variant in study["variants"]:
+        lines += [f"{variant['name']}: {variant['reason']}"] if variant["verdict"] != "pass" else []
+        lines += [f"{variant['name']}: note: {note}" for note in variant["notes"]]
+    lines += ["", *stages(study)]
+    lines += [f"note: {note}" for note in study["notes"]]
+    lines += [f"chart: {what}: {file}" for what, file in study["charts"].items()]
+    lines += [f"score: {study['score_rule']}", *LEGEND, count_line(study)]
+    return ascii_safe("\n".join(lines))
+
+
+def count_line(study: Json) -> str:
+    """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
+    verdicts = [variant["verdict"] for variant in study["variants"][1:]]
+    numbers = [("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged")]
+    counts = ", ".join(f"{verdicts.count(key)} {words}" for key, words in numbers)
+    return f"{len(verdicts)} variant{'' if len(verdicts) == 1 else 's'}: {counts}"
+
+
+def metric(variant: Json, name: str) -> float | None:
+    """Return a variant's metric by name; None where it was not judged or is not finite."""
+    value: float | None = next((row["actual"] for row in variant["metrics"] if row["name"] == name), None)
+    return value
+
+
+def stages(study: Json) -> list[str]:
+    """Return a table of mean milliseconds per stage; nothing where no stage was timed."""
+    timed = [variant for variant in study["variants"] if variant["stages_ms"]]
+    names = list(dict.fromkeys(name for variant in timed for name in variant["stages_ms"]))
+    rows = [(v["name"], *(number(v["stages_ms"].get(name)) for name in names)) for v in timed]
+    return [*aligned([("ms per stage", *names), *rows], words=1), ""] if rows else []
+
+
+def aligned(rows: Sequence[Sequence[str]], *, words: int = _WORDS) -> list[str]:
+    """Return rows as lines of a table, the first ``words`` columns to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cells(row, widths, words)).rstrip() for row in rows]
+
+
+def _cells(row: Sequence[str], widths: Sequence[int], words: int) -> list[str]:
+    return [
+        cell.ljust(width) if column < words else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _head(study: Json) -> str:
+    weights = f"weights: {study['weights']} ({study['weights_source']})"
+    return f"{study['name']} | {weights} | inputs: {study['inputs']} | device: {study['device']}"
+
+
+def _row(variant: Json) -> tuple[str, ...]:
+    figures = [number(metric(variant, name), ".4g") for name in _METRICS.values()]
+    timing = (number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"]))
+    return variant["name"], VERDICTS[variant["verdict"]], *figures, *timing

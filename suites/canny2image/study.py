@@ -1,0 +1,326 @@
+"""The study of the pipeline's variants. ``parity study suites/canny2image`` calls ``run`` (see docs/canny2image.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness import EngineFailed, MetricResult, NotJudged, Settings
+from harness.contest import RULES, Rules, mean_latency
+from harness.metrics import collect_remarks
+from harness.metrics.image import psnr, ssim
+from harness.metrics.lpips import lpips
+from harness.metrics.perceptual_distance import perceptual_distance
+from harness.report.image_sheet import amplified, save_picture, save_sheet
+from harness.results import Verdict
+from harness.studies import Picture, StepError, StudyResult, VariantResult
+from suites.canny2image.models import Size, asked_size, checkpoint, weights_words
+from suites.canny2image.networks import Networks
+from suites.canny2image.pictures import canny, fit, load
+from suites.canny2image.pipeline import Pipeline, Request
+from suites.canny2image.tokens import STAND_IN
+from suites.canny2image.variants import REFERENCE, VARIANTS, Variant, choose
+
+if TYPE_CHECKING:
+    from suites.canny2image.pictures import Pixels
+
+METRICS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "pd": perceptual_distance,
+    "lpips": lpips,
+    "psnr": psnr,
+    "ssim": ssim,
+}
+STAGE_RUNS = 3
+PSNR_MOST = 103.0
+"""dB: identical pictures count as this, more than one grey level in one of 256 x 384 x 3 values gives."""
+RANDOM = "random weights: the pictures show no scene; their distances are the engines' errors, and nobody's taste"
+
+
+@dataclass(kw_only=True)
+class _Shared:
+    """What all variants of a study share."""
+
+    networks: Networks
+    size: Size
+    backend: str
+    folder: Path
+    rules: Rules
+    steps: int | None
+    inputs: Mapping[str, Pixels]
+    request: Request
+    reference: Pipeline
+    expected: dict[str, Pixels] = field(default_factory=dict)
+    """The reference's pictures, once it has run."""
+    reference_ms: float | None = None
+    notes: list[str] = field(default_factory=list)
+    trajectories: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+
+    def file(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+    def named(self, path: Path) -> str:
+        """Return a file's name as the JSON has it: relative to the folder's parent, where the JSON lies."""
+        return path.relative_to(self.folder.parent).as_posix()
+
+    def trajectory(self, steps: int) -> list[torch.Tensor]:
+        """Return the reference's latents on the first picture with so many steps, all computed."""
+        if steps not in self.trajectories:
+            request = dataclasses.replace(self.request, ddim_steps=steps)
+            self.trajectories[steps] = self.reference.trajectory(next(iter(self.inputs.values())), request)
+        return self.trajectories[steps]
+
+
+def variants() -> list[str]:
+    """Return the names that ``run`` knows."""
+    return [variant.name for variant in VARIANTS]
+
+
+def run(
+    *,
+    variants: Sequence[str],
+    pictures: int,
+    steps: int | None,
+    backend: str,
+    settings: Settings,
+    folder: Path,
+    rules: Rules = RULES,
+    known: Sequence[Variant] = VARIANTS,
+    networks: Networks | None = None,
+) -> Iterator[StudyResult]:
+    """Yield the study after the reference and after every variant, each time with all that is known.
+
+    ``steps`` takes the place of 20 in the reference and in every variant that leaves them at 20 and computes them all.
+    Pictures are written to ``folder`` and named relative to its parent. ``networks`` are those of an earlier study, to
+    make nothing twice. What is wrong with one variant is that variant's verdict. Raises UsageError for what is not
+    known, NotJudged when the reference itself cannot be had.
+    """
+    chosen, size = choose(variants, known), asked_size()
+    networks = networks or Networks(size, settings)
+    reference = _with_steps(REFERENCE, steps)
+    with networks.open(reference, "torch") as opened:
+        shared = _Shared(
+            networks=networks, size=size, backend=backend, folder=folder, rules=rules, steps=steps,
+            inputs=load(pictures, size),
+            request=Request(image_resolution=min(size.height, size.width), ddim_steps=reference.steps),
+            reference=Pipeline(opened, reference, size, networks.device),
+        )  # fmt: skip
+        settings.progress(f"canny2image: the reference, PyTorch FP32 on {networks.device.type}")
+        results = [_reference(shared, reference)]
+        yield _study(shared, results)
+        for variant in chosen:
+            settings.progress(f"canny2image: variant {variant.name}")
+            results.append(_variant(shared, _with_steps(variant, steps)))
+            settings.progress(f"canny2image: variant {variant.name}: {results[-1].verdict.replace('_', ' ')}")
+            yield _study(shared, results)
+
+
+def _with_steps(variant: Variant, steps: int | None) -> Variant:
+    own = variant.steps != REFERENCE.steps or variant.compute_steps is not None
+    return variant if steps is None or own else dataclasses.replace(variant, steps=steps)
+
+
+def _study(shared: _Shared, results: Sequence[VariantResult]) -> StudyResult:
+    words = weights_words()
+    notes = [RANDOM, STAND_IN] if checkpoint() is None else []
+    small = [] if shared.size.name == "full" else [f"size {shared.size.name}: not Stable Diffusion 1.5"]
+    return StudyResult(
+        name="canny2image", weights=words["weights"], weights_source=words["weights_source"], inputs="real",
+        device=torch.cuda.get_device_name() if shared.networks.device.type == "cuda" else "CPU",
+        score_rule=shared.rules.words, variants=tuple(results), notes=(*small, *notes, *dict.fromkeys(shared.notes)),
+    )  # fmt: skip
+
+
+def _reference(shared: _Shared, variant: Variant) -> VariantResult:
+    """Make the pictures that all variants are held against; twice, so that its own noise is known."""
+    first = {name: shared.reference.generate(image, shared.request)[0] for name, image in shared.inputs.items()}
+    shared.expected, latencies = _generate(shared, shared.reference, shared.request)
+    apart = max(int(amplified(first[name], shared.expected[name])[0].max()) for name in first)
+    shared.reference_ms = mean_latency(list(latencies.values()))
+    words = "gave the same pictures" if not apart else "gave different pictures"
+    found = [_picture(shared, variant, name, latencies[name], shared.expected[name], {}) for name in shared.inputs]
+    return VariantResult(
+        name=variant.name, settings=variant.to_json(), verdict="not_judged",
+        reason="the reference: every variant is held against it", latency_ms=shared.reference_ms, speed_up=1.0,
+        pictures=tuple(found), stages_ms=_stages(shared, shared.reference, shared.request),
+        notes=(f"two runs of the reference {words}",),
+    )  # fmt: skip
+
+
+def _variant(shared: _Shared, variant: Variant) -> VariantResult:
+    """Return what one variant gave; its trouble is its verdict, and the study goes on."""
+    bare = VariantResult(name=variant.name, settings=_settings(shared, variant), verdict="not_judged", reason="")
+    try:
+        with shared.networks.open(variant, shared.backend) as opened:
+            pipeline = Pipeline(opened, variant, shared.size, shared.networks.device)
+            return _measure(shared, variant, pipeline, bare)
+    except EngineFailed as error:
+        return dataclasses.replace(bare, verdict="fail", reason=str(error))
+    except torch.cuda.OutOfMemoryError as error:
+        return dataclasses.replace(bare, reason=f"out of GPU memory: {str(error).splitlines()[0]}")
+    except NotJudged as error:
+        return dataclasses.replace(bare, reason=str(error))
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _settings(shared: _Shared, variant: Variant) -> dict[str, Any]:
+    return {**variant.to_json(), "backend": variant.backend or shared.backend}
+
+
+def _measure(shared: _Shared, variant: Variant, pipeline: Pipeline, bare: VariantResult) -> VariantResult:
+    request = dataclasses.replace(shared.request, ddim_steps=variant.steps)
+    first = next(iter(shared.inputs.values()))
+    try:
+        pipeline.generate(first, request)  # kernels are made and graphs captured before the clock runs
+        made, latencies = _generate(shared, pipeline, request)
+    except EngineFailed as error:
+        raise EngineFailed(_where_not_finite(pipeline, first, request, error)) from error
+    judged = {name: _metrics(shared, made[name], shared.expected[name]) for name in made}
+    latency_ms = mean_latency(list(latencies.values()))
+    distances = [found["pd"] for found in judged.values() if found["pd"] is not None]
+    verdict, reason, score = shared.rules.judge(distances, latency_ms)
+    steps, notes = _step_errors(shared, pipeline, request)
+    return dataclasses.replace(
+        bare, verdict=verdict, reason=reason, latency_ms=latency_ms, score=score,
+        speed_up=shared.reference_ms / latency_ms if shared.reference_ms and latency_ms else None,
+        metrics=_summary(judged, shared.rules),
+        pictures=tuple(_picture(shared, variant, name, latencies[name], made[name], judged[name]) for name in made),
+        steps=steps, stages_ms=_stages(shared, pipeline, request), notes=notes,
+    )  # fmt: skip
+
+
+def _generate(shared: _Shared, pipeline: Pipeline, request: Request) -> tuple[dict[str, Pixels], dict[str, float]]:
+    """Return pictures and latencies: wall clock around the whole of it, as the contest takes it."""
+    made, latencies = {}, {}
+    for name, image in shared.inputs.items():
+        started = time.perf_counter()
+        made[name] = pipeline.generate(image, request)[0]
+        latencies[name] = (time.perf_counter() - started) * 1e3
+    return made, latencies
+
+
+def _where_not_finite(pipeline: Pipeline, image: Pixels, request: Request, error: EngineFailed) -> str:
+    """Return the sentence that names the first network whose output is not finite."""
+    try:
+        pipeline.trajectory(image, request, checked=True)
+    except EngineFailed as found:
+        return str(found)
+    return f"{error}; run step by step, every output of every network is finite: a result that changes when looked at"
+
+
+def _metrics(shared: _Shared, actual: Pixels, expected: Pixels) -> dict[str, float | None]:
+    """Return every metric of one picture, None where it was not judged; why is a note of the study."""
+    left, right = (torch.from_numpy(pixels).permute(2, 0, 1) for pixels in (actual, expected))
+    found: dict[str, float | None] = {}
+    for name, metric in METRICS.items():
+        try:
+            with collect_remarks() as remarks:
+                value = float(metric(left, right))
+            found[name] = min(value, PSNR_MOST) if name == "psnr" else value
+            shared.notes += [f"{name}: {remark}" for remark in remarks]
+        except NotJudged as error:
+            found[name] = None
+            shared.notes.append(f"{name} was not judged: {error}")
+    return found
+
+
+def _summary(judged: Mapping[str, Mapping[str, float | None]], rules: Rules) -> tuple[MetricResult, ...]:
+    """Return the mean of every metric, and the worst PD; PD has a limit, the others are shown."""
+    results = []
+    for name in METRICS:
+        found = [value for row in judged.values() if (value := row[name]) is not None]
+        mean = statistics.fmean(found) if found else None
+        if name == "pd":
+            worst = max(found) if found else None
+            results += [_metric("pd mean", mean, rules.pd_limit), _metric("pd max", worst, rules.pd_limit)]
+        else:
+            results.append(_metric(name, mean, math.inf))
+    return tuple(results)
+
+
+def _metric(name: str, value: float | None, allowed: float) -> MetricResult:
+    """Return a metric over the pictures with its verdict; None is one that was not judged."""
+    best = {"psnr": math.inf, "ssim": 1.0}.get(name, 0.0)
+    verdict: Verdict = "not_judged"
+    reason = "not judged: see the notes of the study"
+    if value is not None:
+        verdict = "pass" if abs(value) <= allowed else "fail"  # NaN fails
+        limit = "no limit is set" if math.isinf(allowed) else f"allowed {allowed:g}"
+        reason = f"{value:.4g} over the pictures, {limit}"
+    actual = math.nan if value is None else value
+    return MetricResult(name=name, verdict=verdict, reason=reason, actual=actual, expected=best, allowed=allowed)
+
+
+def _step_errors(
+    shared: _Shared, pipeline: Pipeline, request: Request
+) -> tuple[tuple[StepError, ...], tuple[str, ...]]:
+    """Return the error after every step on the first picture, against the reference with as many steps."""
+    image = next(iter(shared.inputs.values()))
+    expected = shared.trajectory(request.ddim_steps)
+    free = pipeline.trajectory(image, request)
+    forced = pipeline.trajectory(image, request, forced=expected)
+    steps = pipeline.conditions(image, request).steps
+    errors = tuple(
+        StepError(
+            step=number, timestep=step.timestep,
+            free=_relative(free[number + 1], expected[number + 1]),
+            forced=_relative(forced[number + 1], expected[number + 1]),
+        )
+        for number, step in enumerate(steps)
+    )  # fmt: skip
+    if request.ddim_steps == shared.request.ddim_steps:
+        return errors, ()
+    return errors, (f"error over steps: against the reference with {request.ddim_steps} steps",)
+
+
+def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
+
+
+def _stages(shared: _Shared, pipeline: Pipeline, request: Request) -> dict[str, float]:
+    """Return mean times per stage, from runs of their own that wait for the GPU between stages."""
+    image = next(iter(shared.inputs.values()))
+    pipeline.stages_ms = {}
+    for _ in range(STAGE_RUNS):
+        pipeline.generate(image, request)
+    stages = {name: total / STAGE_RUNS for name, total in pipeline.stages_ms.items()}
+    pipeline.stages_ms = None
+    return stages
+
+
+def _picture(
+    shared: _Shared,
+    variant: Variant,
+    name: str,
+    latency_ms: float,
+    made: Pixels,
+    metrics: Mapping[str, float | None],
+) -> Picture:
+    """Write a picture and its sheet, and return what is known of it."""
+    request, expected = shared.request, shared.expected[name]
+    source = shared.inputs[name]
+    edges = canny(fit(source, request.image_resolution), request.low_threshold, request.high_threshold)
+    difference, factor = amplified(made, expected)
+    panels = {"input": source, "edges": edges, "reference": expected, "engine": made, "difference": difference}
+    files = {}
+    for what, pixels in panels.items():
+        own = variant.name if what in ("engine", "difference") else "all"
+        files[what] = shared.file(own, f"{name}-{what}.png")
+        save_picture(pixels, files[what])
+    files["sheet"] = shared.file(variant.name, f"{name}-sheet.png")
+    panels[f"difference x {factor}"] = panels.pop("difference")
+    weights = "random weights" if checkpoint() is None else "trained weights"
+    save_sheet(panels, files["sheet"], title=f"{variant.name}: {name} ({weights})")
+    return Picture(
+        case=name, prompt=request.prompt, seed=request.seed, metrics=dict(metrics), latency_ms=latency_ms,
+        files={what: shared.named(path) for what, path in files.items()},
+    )  # fmt: skip
