@@ -22,15 +22,14 @@ from onnx import TensorProto, helper
 from harness.backends import BACKENDS, tensorrt_build
 from harness.backends.base import BuildRequest, ShapeRange
 from harness.backends.tensorrt import TensorRTBackend
-from harness.backends.tensorrt_bound import runtime_config
-from harness.backends.tensorrt_memory import Workspace, make_context
+from harness.backends.tensorrt_context import Workspace, make_context, runtime_config
 from harness.backends.tensorrt_session import TensorRTSession, enqueue
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 from harness.settings import Settings
 
 SOURCES = [
     Path(importlib.import_module(f"harness.backends.{name}").__file__ or "")
-    for name in ("tensorrt_build", "tensorrt_memory", "tensorrt_session", "tensorrt_bound")
+    for name in ("tensorrt_build", "tensorrt_context", "tensorrt_session", "tensorrt_bound")
 ]
 RTX = "tensorrt_rtx_bindings"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec(RTX) is None, reason=f"{RTX} is not installed")

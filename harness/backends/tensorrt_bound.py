@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.tensorrt_build import last_lines
-from harness.backends.tensorrt_memory import Workspace, make_context
+from harness.backends.tensorrt_context import Workspace, make_context
 from harness.backends.tensorrt_session import EngineTensor, failure, refusal
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 
@@ -138,26 +138,6 @@ class BoundEngine:
         address = buffer.data_ptr() or self._spare.data_ptr()
         if not self.context.set_tensor_address(name, address):
             raise EngineFailed(f"{self._name} refuses the memory for {name!r}: {last_lines(self._log.errors)}")
-
-
-def runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
-    """Return how contexts of this engine are made, so that they run their final kernels from the first run on.
-
-    TensorRT for RTX compiles kernels for the actual sizes in the background while it runs slower ones, which a CUDA
-    graph would freeze: here it is told to wait for them, and to keep them for the next context. The configuration comes
-    first, followed by what must live as long as it. Empty for TensorRT, whose kernels are final in the engine.
-    """
-    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy") or not hasattr(engine, "create_runtime_config"):
-        return ()
-    config = engine.create_runtime_config()
-    strategies = trt.DynamicShapesKernelSpecializationStrategy
-    if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
-        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-    if not hasattr(config, "create_runtime_cache") or not hasattr(config, "set_runtime_cache"):
-        return (config,)
-    cache = config.create_runtime_cache()
-    config.set_runtime_cache(cache)
-    return config, cache
 
 
 def _make_profiler(trt: Any) -> Any:

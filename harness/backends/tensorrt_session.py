@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import Shape
 from harness.backends.tensorrt_build import last_lines
-from harness.backends.tensorrt_memory import Workspace, make_context
+from harness.backends.tensorrt_context import Workspace, make_context, runtime_config
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class TensorRTSession:
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise refusal(f"{name} cannot load {file.name}: {last_lines(log.errors)}")
-        self.context = make_context(trt, self.engine)
+        self._config = runtime_config(trt, self.engine)
+        self.context = make_context(trt, self.engine, *self._config[:1])
         if self.context is None:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
         self.tensors = _io_tensors(trt, self.engine)
@@ -79,7 +80,6 @@ class TensorRTSession:
         self._spare = torch.empty(256, dtype=torch.uint8, device=device)
         self._workspace = Workspace(trt, self.engine, device)
         self._listener: Any = None  # TensorRT does not keep it alive
-        self._config: tuple[Any, ...] | None = None
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
@@ -147,7 +147,7 @@ class TensorRTSession:
         """
         import torch
 
-        from harness.backends.tensorrt_bound import BoundEngine, runtime_config
+        from harness.backends.tensorrt_bound import BoundEngine
 
         if self.context is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
@@ -155,8 +155,6 @@ class TensorRTSession:
         self._log.errors.clear()
         try:
             with torch.cuda.device(self._device):
-                if self._config is None:
-                    self._config = runtime_config(self._trt, self.engine)
                 return BoundEngine(
                     self._trt,
                     self._log,
@@ -183,7 +181,8 @@ class TensorRTSession:
         if self.context is not None:
             self._stream.synchronize()
         self._workspace.free()
-        self.context = self._config = self.engine = self.runtime = self._listener = None
+        self._config = ()
+        self.context = self.engine = self.runtime = self._listener = None
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
-"""Memory for an engine's activations, where the engine was built not to allocate any itself.
+"""Execution contexts: how they compile their kernels, and the memory of their activations.
 
-TensorRT for RTX captures only such engines into a CUDA graph (``BuilderFlag.REQUIRE_USER_ALLOCATION``).
+TensorRT for RTX captures only engines into a CUDA graph that allocate nothing themselves
+(``BuilderFlag.REQUIRE_USER_ALLOCATION``): they get their memory here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,27 @@ def make_context(trt: Any, engine: Any, config: Any = None) -> Any:
     if hasattr(config, "set_execution_context_allocation_strategy"):
         config.set_execution_context_allocation_strategy(strategy)
     return engine.create_execution_context(config)
+
+
+def runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
+    """Return how contexts of this engine are made, so that they run their final kernels from the first run on.
+
+    TensorRT for RTX compiles kernels for the actual sizes in the background while it runs others, which would make two
+    runs differ, and which a CUDA graph would freeze: here it is told to wait for them, and to keep them for the next
+    context. The configuration comes first, followed by what must live as long as it. Empty for TensorRT, whose kernels
+    are final in the engine.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy") or not hasattr(engine, "create_runtime_config"):
+        return ()
+    config = engine.create_runtime_config()
+    strategies = trt.DynamicShapesKernelSpecializationStrategy
+    if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    if not hasattr(config, "create_runtime_cache") or not hasattr(config, "set_runtime_cache"):
+        return (config,)
+    cache = config.create_runtime_cache()
+    config.set_runtime_cache(cache)
+    return config, cache
 
 
 class Workspace:
