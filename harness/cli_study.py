@@ -181,12 +181,13 @@ def _score_lines(result: ContestResult) -> Sequence[str]:
     from harness.report.study import VERDICTS, aligned
     from harness.report.text import ascii_safe, number
 
-    rows = [(p.name, number(p.latency_ms, ".4g"), number(p.pd, ".4g")) for p in result.pictures]
+    rows = [(p.name, number(p.latency_ms, ".4g"), "FAIL" if p.reason else number(p.pd, ".4g")) for p in result.pictures]
     rows.append(("mean (latency without the first)", number(result.latency_ms, ".4g"), number(result.pd_mean, ".4g")))
     rows.append(("max", "", number(result.pd_max, ".4g")))
     lines = aligned([("picture", "latency ms", "PD"), *rows], words=1)
     if result.preprocess_s is not None:
         lines.append(f"preprocess.sh: {result.preprocess_s:.3g} s")
+    lines += [f"{p.name}: FAIL: {p.reason}" for p in result.pictures if p.reason]
     lines += [f"note: {note}" for note in result.notes]
     score = "" if result.score is None else f"; score {result.score:.3g}: {result.score_rule}"
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +101,9 @@ class ContestPicture:
     pd: float | None
     """Perceptual distance to the reference picture; None where it was not judged."""
     file: str
-    """What was made, encoded as the reference picture is."""
+    """What was made, encoded as the reference picture is; empty where it was no picture of the contest's form."""
+    reason: str = ""
+    """Why this picture fails whatever the others are; empty where it can be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ class ContestResult:
     score_rule: str = ""
     preprocess_s: float | None = None
     """Seconds that ``preprocess.sh`` took."""
-    parameters: Mapping[str, Any]
+    parameters: dict[str, Any]
     """What ``process`` was called with."""
     notes: tuple[str, ...] = ()
 
@@ -147,13 +151,17 @@ def judge_folder(
     """Run an entrant's folder on pictures and judge it; pictures and logs go to ``output``.
 
     ``reference`` holds a picture of the same stem for each of ``images``, made by the FP32 pipeline. Whatever the
-    folder does wrong is a ``fail`` with its sentence. Raises UsageError for pictures that are not there.
+    folder does wrong is a ``fail`` with its sentence. Raises UsageError for pictures that are not there or cannot be
+    read, before anything is run.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the folder that holds {SCRIPT}")
     if not images:
         raise UsageError("there are no pictures to process; give --images DIR with .jpg or .png files")
+    if twice := [name for name, count in Counter(image.stem for image in images).items() if count > 1]:
+        raise UsageError(f"several pictures are named {twice[0]}; give each a name of its own")
     expected = {image.stem: reference_of(image, reference) for image in images} if reference else {}
+    _check_readable([*images, *expected.values()])
     output.mkdir(parents=True, exist_ok=True)
     folder, output = folder.resolve(), output.resolve()
     rows: list[dict[str, Any]] = []
@@ -167,13 +175,19 @@ def judge_folder(
     except _Trouble as error:
         trouble = str(error)
     notes = [] if len(images) >= PICTURES else [f"{len(images)} pictures; the contest takes {PICTURES}"]
-    distances, remarks = _distances(rows, expected, reference)
+    distances, remarks, unfit = _distances(rows, expected, reference)
     pictures = tuple(
-        ContestPicture(name=row["name"], latency_ms=row["latency_ms"], pd=distances.get(row["name"]), file=row["file"])
+        ContestPicture(
+            name=row["name"], latency_ms=row["latency_ms"], pd=distances.get(row["name"]), file=row["file"],
+            reason=unfit.get(row["name"], ""),
+        )
         for row in rows
-    )
+    )  # fmt: skip
     latency_ms = mean_latency([picture.latency_ms for picture in pictures])
     verdict, reason, score = rules.judge(list(distances.values()), latency_ms)
+    if unfit and not trouble:
+        name, why = next(iter(unfit.items()))
+        trouble = f"{name}: {why}{f' (and {len(unfit) - 1} more pictures)' if len(unfit) > 1 else ''}"
     if trouble:
         verdict, reason, score = "fail", trouble, None
     return ContestResult(
@@ -209,6 +223,17 @@ def reference_of(image: Path, reference: Path) -> Path:
         what = "no picture" if not found else "several pictures"
         raise UsageError(f"{reference} holds {what} {image.stem}.jpg or .png; put the FP32 pipeline's picture there")
     return found[0]
+
+
+def _check_readable(pictures: Sequence[Path]) -> None:
+    """Raise UsageError for a picture that cannot be read: it is not the entrant's failure."""
+    if importlib.util.find_spec("cv2") is None:  # the script's own interpreter may have it
+        return
+    import cv2
+
+    for picture in pictures:
+        if cv2.imread(str(picture)) is None:
+            raise UsageError(f"the picture {picture} cannot be read; replace it or leave it out")
 
 
 def _natural(path: Path) -> list[Any]:
@@ -297,23 +322,30 @@ def _run(command: Sequence[str], folder: Path, log: Path, timeout_s: float, name
 
 def _distances(
     rows: Sequence[Mapping[str, Any]], expected: Mapping[str, Path], reference: Path | None
-) -> tuple[dict[str, float], list[str]]:
-    """Return the perceptual distance by picture, and what has to be said about it."""
+) -> tuple[dict[str, float], list[str], dict[str, str]]:
+    """Return the perceptual distance by picture, what has to be said about it, and why some pictures have none.
+
+    A picture that cannot be compared with its reference is that picture's failure: the others are judged all the same.
+    """
+    unfit = {row["name"]: row["unfit"] for row in rows if row["unfit"]}
     if reference is None:
-        return {}, ["PD was not judged: there are no reference pictures; give --reference DIR"]
+        return {}, ["PD was not judged: there are no reference pictures; give --reference DIR"], unfit
     if not rows:
-        return {}, []
+        return {}, [], {}
     from harness.metrics import collect_remarks
     from harness.metrics.perceptual_distance import perceptual_distance
 
     found: dict[str, float] = {}
     try:
         with collect_remarks() as remarks:
-            for row in rows:
-                found[row["name"]] = float(perceptual_distance(row["file"], expected[row["name"]]))
+            for row in (row for row in rows if not row["unfit"]):
+                try:
+                    found[row["name"]] = float(perceptual_distance(row["file"], expected[row["name"]]))
+                except UsageError as error:
+                    unfit[row["name"]] = f"it cannot be compared with its reference: {error}"
     except NotJudged as error:
-        return {}, [f"PD was not judged: {error}"]
-    return found, list(remarks)
+        return {}, [f"PD was not judged: {error}"], unfit
+    return found, list(remarks), unfit
 
 
 def _drive(request: Mapping[str, Any]) -> None:
@@ -355,12 +387,14 @@ def _picture(cv2: Any, entry: Any, job: Mapping[str, Any], request: Mapping[str,
     first = np.asarray(made[0])
     sides = (round(side * resolution / min(image.shape[:2]) / 64) * 64 for side in image.shape[:2])
     wanted = (*sides, 3)
+    row = {"name": job["name"], "latency_ms": latency_ms, "file": "", "unfit": ""}
     if first.shape != wanted or first.dtype != np.uint8:
-        raise ValueError(f"it gave {first.dtype} {list(first.shape)}; the contest wants uint8 {list(wanted)}")
+        shown = f"{first.dtype} {list(first.shape)}"
+        return {**row, "unfit": f"process() gave {shown}; the contest wants uint8 {list(wanted)}"}
     file = str(Path(request["output"]) / job["file"])
     if not cv2.imwrite(file, first):
         raise OSError(f"cannot write {file}")
-    return {"name": job["name"], "latency_ms": latency_ms, "file": file}
+    return {**row, "file": file}
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ def test_without_weights_nothing_passes(
 @pytest.mark.parametrize(
     ("body", "preprocess", "sentence"),
     [
-        ("return [image[:8]]", "echo 3 > gain.txt", r"bird_1 raised ValueError: it gave uint8 \[8, 384, 3\]"),
-        ("return [image / 2]", "echo 3 > gain.txt", r"it gave float64 \[256, 384, 3\]; the contest wants uint8"),
+        ("return [image[:8]]", "echo 3 > gain.txt", r"bird_1: process.. gave uint8 \[8, 384, 3\]"),
+        ("return [image / 2]", "echo 3 > gain.txt", r"gave float64 \[256, 384, 3\]; the contest wants uint8"),
         ("return []", "echo 3 > gain.txt", "process.. on bird_1 raised IndexError"),
         ("return None", "echo 3 > gain.txt", "process.. on bird_1 raised TypeError"),
         (
@@ -171,6 +171,53 @@ def test_pictures_made_before_the_trouble_are_kept(tmp_path: Path, images: list[
     result = judge_folder(folder, images=images, output=tmp_path / "out")
     assert result.verdict == "fail"
     assert [picture.name for picture in result.pictures] == ["bird_1"]
+
+
+def test_a_picture_that_cannot_be_compared_fails_alone(tmp_path: Path, images: list[Path], reference: Path):
+    pytest.importorskip("PIL", reason="pictures are compared by Pillow")
+    cv2.imwrite(str(reference / "bird_2.png"), np.zeros((8, 8, 3), np.uint8))
+
+    def shapes(actual: Any, expected: Any) -> float:
+        from harness.metrics.image import per_pair
+
+        return float(per_pair(lambda *_: 1.0, actual, expected))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.metrics.perceptual_distance.perceptual_distance", shapes)
+        result = judge_folder(entry(tmp_path), images=images, reference=reference, output=tmp_path / "out")
+    assert (result.verdict, result.score) == ("fail", None)
+    assert result.reason.startswith("bird_2: it cannot be compared with its reference: image 0 is [3, 256, 384]")
+    assert [picture.pd for picture in result.pictures] == [1.0, None, 1.0]
+    assert [bool(picture.reason) for picture in result.pictures] == [False, True, False]
+
+
+def test_one_picture_of_a_wrong_shape_does_not_hide_the_others(
+    tmp_path: Path, images: list[Path], reference: Path, distance: None
+):
+    body = "self.gain += 1\n        return [image[:8] if self.gain == 5 else image]"
+    result = judge_folder(entry(tmp_path, body), images=images, reference=reference, output=tmp_path / "out")
+    assert result.verdict == "fail"
+    assert [picture.pd for picture in result.pictures] == [0.0, None, 0.0]
+    assert "bird_2: process() gave uint8 [8, 384, 3]" in result.reason
+
+
+def test_a_picture_that_cannot_be_read_is_the_users_error_and_found_before_anything_runs(
+    tmp_path: Path, images: list[Path], reference: Path
+):
+    (reference / "bird_10.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"bird_10.png cannot be read"):
+        judge_folder(entry(tmp_path), images=images, reference=reference, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    images[0].write_bytes(b"")
+    with pytest.raises(UsageError, match=r"bird_1.png cannot be read"):
+        judge_folder(tmp_path / "entry", images=images, output=tmp_path / "out")
+
+
+def test_two_pictures_of_one_name_are_not_mixed_up(tmp_path: Path, images: list[Path]):
+    other = images[0].with_suffix(".jpg")
+    cv2.imwrite(str(other), cv2.imread(str(images[0])))
+    with pytest.raises(UsageError, match="several pictures are named bird_1"):
+        judge_folder(entry(tmp_path), images=[*images, other], output=tmp_path / "out")
 
 
 def test_what_is_asked_wrongly_is_a_usage_error(tmp_path: Path, images: list[Path], reference: Path):

@@ -96,7 +96,7 @@ def test_the_generated_parts_hold_the_records(save: Save):
         "| `one` | `y` | pass | 0.008 | 0.002 | 0.001 | 0.008 | 0.002 | 0.001 | 0.001 | 0.0009 | 0.9990000 | 0 |"
         in text
     )
-    assert "| batch=4 | `rtx-fp16` (graph) | 2.1 | 2.52 | 3.8 (3.72 to 3.88) | 1.9 (1.86 to 1.94) | 571 |" in text
+    assert "| batch=4 | `rtx-fp16` (graph) | 2.1 | 2.52 | 3.8 [3.72, 3.88] | 1.9 [1.86, 1.94] | 571 |" in text
     assert "- `slower`: latency did not fall by more than 1 % (0.833)" in text
     assert "- `wrong`: it fails: PD 14 is above 12" in text
     assert "- `fp16`:" not in text
@@ -447,6 +447,43 @@ def test_the_check_finds_what_the_records_lack(tmp_path: Path, save: Save):
     assert [finding.split(":")[0] for finding in findings] == ["Missing"] * 2
     assert "no latency was recorded; run `parity bench" in findings[0]
     assert "no environment was recorded" in findings[1]
+
+
+def test_the_check_finds_tables_without_a_single_figure(tmp_path: Path, save: Save):
+    idle = replace(recorded.measured(), session=recorded.session(runs=()))
+    unlike = recorded.output(verdict="fail", stats=None, reason="the shapes differ")
+    path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(unlike,))], bench=[idle])
+    loaded = records.load([path])
+    save(loaded)
+    sentences = "\n".join(hackathon_check.check(tmp_path, records=loaded))
+    assert "no output could be compared" in sentences
+    assert "no valid latency of an engine was recorded" in sentences
+
+
+def test_an_empty_figure_is_missing(found: Records, tmp_path: Path):
+    folder = tmp_path / "out"
+    hackathon.save(found, folder)
+    figure = next(path for path in sorted((folder / "figures").iterdir()) if path.suffix == ".png")
+    figure.write_bytes(b"")
+    assert any(f"{figure.name}' is empty" in sentence for sentence in hackathon_check.check(folder, records=found))
+
+
+def test_chinese_reports_say_in_chinese_where_weights_are_from(save: Save):
+    text = save(lang="zh")
+    assert "随机, 随机, NVIDIA H200" in text
+    assert "权重：随机，输入：真实" in text
+    assert "引擎：同精度的 PyTorch 正确而引擎不正确" in text
+
+
+def test_the_reference_of_a_study_is_no_verdict_and_why_a_variant_has_none_is_said(tmp_path: Path, save: Save):
+    why = "PD was not judged: no weights: put inception.pth into the cache"
+    variants = (
+        recorded.variant("fp32", 100.0, "not_judged"), recorded.variant("fp16", 60.0, "not_judged", reason=why),
+    )  # fmt: skip
+    path = recorded.document(tmp_path / "r", studied=recorded.study(variants=variants))
+    text = save(records.load([path]))
+    assert "| `fp32` | (the first) | reference |" in text
+    assert f"- `fp16`: not judged: {why}" in text
 
 
 def test_the_check_of_nothing_says_how_to_make_one(tmp_path: Path):

@@ -11,7 +11,7 @@ import recorded
 
 from harness.compare import ErrorStats, compare
 from harness.errors import UsageError
-from harness.report import records, wenet
+from harness.report import hackathon, hackathon_check, records, wenet
 from harness.results import Result
 
 np = pytest.importorskip("numpy")
@@ -132,3 +132,11 @@ def test_roles_are_checked():
         wenet.roles(["encoder"])
     with pytest.raises(UsageError, match="unknown WeNet role 'encoda'; did you mean encoder"):
         wenet.roles(["encoda=a"])
+
+
+def test_a_table_that_lacks_rows_is_not_finished(tmp_path: Path):
+    records_ = records.load([recorded.document(tmp_path, results=[recorded.result()])])
+    path = hackathon.save(records_, tmp_path / "out", wenet={"encoder": "net"})
+    assert "<!-- parity:missing wenet -->" in path.read_text(encoding="utf-8")
+    found = hackathon_check.check(tmp_path / "out", records=records_, wenet={"encoder": "net"})
+    assert any("WeNet table lacks" in sentence for sentence in found)

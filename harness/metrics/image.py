@@ -118,6 +118,6 @@ def _from_file(path: Path) -> torch.Tensor:
     try:
         with pillow.open(path) as opened:
             pixels = np.array(opened.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise UsageError(f"image {path} cannot be read: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255

@@ -21,14 +21,15 @@ KINDS = {
 }
 FORMATS = ("fp16", "bf16")
 _REGIONS = {"precision": "what loses too much", "engine": "values that show it", "export": "values that differ"}
-_COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
+COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
+"""How the lines of advice begin that are to be typed."""
 _TRIALS = 12
 _PATTERNS = 4
 
 
 def text(bisection: Json) -> str:
     """Return a bisection as text; the commands come last, unwrapped, to be copied."""
-    advice, commands = _split(bisection["advice"])
+    advice, commands = split_advice(bisection["advice"])
     blocks = [
         [f"{title(bisection)} | bisection"],
         _gates(bisection["gates"]),
@@ -137,10 +138,10 @@ def _kept(patterns: Sequence[str]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def _split(advice: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def split_advice(advice: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the sentences and the commands behind them."""
     end = len(advice)
-    while end and advice[end - 1].startswith(_COMMANDS):
+    while end and advice[end - 1].startswith(COMMANDS):
         end -= 1
     return advice[:end], advice[end:]
 

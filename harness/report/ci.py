@@ -6,11 +6,12 @@ JUnit needs nothing of its own: the pytest plugin puts every verdict into its te
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.report import verdicts
 from harness.report.hackathon_context import figure, target
 from harness.report.latency import VERDICTS, latency, ms
 from harness.report.latency import target as timed_target
@@ -24,18 +25,20 @@ _VERDICTS = {"pass": "pass", "fail": "**FAIL**", "not_judged": "not judged"}
 
 
 def summary(records: Records) -> str:
-    """Return Markdown: the count, what failed with its reason and what to type, then every verdict and latency.
+    """Return Markdown: the counts, what failed with its reason and what to type, then every verdict and latency.
 
     Rows beyond GitHub's limit are left out and counted.
     """
     results = [entry.data for entry in records.results]
     origins = {"weights": records.weights, "inputs": records.inputs, "on": records.devices}
     origin = "; ".join(f"{key}: {escape(', '.join(found) or 'not recorded')}" for key, found in origins.items())
-    lines = ["## parity", "", count_line(results), "", origin, ""]
-    lines += [f"- {escape(problem)}" for problem in (*records.broken, *_cut(records))]
+    lines = ["## parity", "", *_counts(verdicts.everything(records)), "", origin, ""]
+    lines += [f"- {escape(problem)}" for problem in _problems(records)]
     for result in results:
         if result["verdict"] == "fail":
             lines += _failure(result)
+    others = [one for one in verdicts.everything(records) if one.kind != "accuracy" and one.verdict == "fail"]
+    lines += [f"- {one.kind}: {code(one.name)}: {escape(one.reason)}" for one in others]
     blocks = [*_table("verdicts", _HEADINGS, _rows(results), 4), *_table("latency", _TIMED, _timed(records), 4)]
     blocks += _table("variants", _VARIANTS, _variants(records), 3)
     text, left = "\n".join(lines) + "\n", 0
@@ -67,30 +70,45 @@ def write_summary(text: str) -> Path | None:
 def badge(records: Records, *, label: str = "parity") -> dict[str, Any]:
     """Return the state of an endpoint badge (shields.io, schema version 1).
 
-    Green only when everything was judged and passed, no latency regressed twice in a row, and every recorded file is
-    whole.
+    Green only when everything that was recorded was judged and passed, and every recorded file is whole: verdicts on
+    outputs, bisections, latencies, variants of studies and contest folders alike.
     """
-    verdicts = [entry.data["verdict"] for entry in records.results]
-    slower = sum(
-        e.data["comparison"]["verdict"] == "regressed" and e.data["comparison"]["repeated"] for e in records.bench
-    )
+    found = verdicts.everything(records)
+    slower = sum(one.verdict == "fail" for one in map(verdicts.latency_item, _timed_newest(records)))
+    failed = [one.verdict for one in found].count("fail") - slower
     counts = {
-        "failed": verdicts.count("fail"),
+        "failed": failed,
         "slower": slower,
-        "passed": verdicts.count("pass"),
-        "not judged": verdicts.count("not_judged"),
+        "passed": sum(one.verdict == "pass" for one in found),
+        "not judged": sum(one.verdict == "not_judged" for one in found),
+        "empty studies": sum(not verdicts.variants(entry.data) for entry in records.studies),
         "unreadable": len(records.broken),
         "cut short": len(_cut(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"
-    bad = bool(counts["failed"] or slower)
-    doubtful = bool(counts["not judged"] or counts["unreadable"] or counts["cut short"])
+    bad = bool(failed or slower)
+    doubtful = any(counts[key] for key in ("not judged", "empty studies", "unreadable", "cut short"))
     colour = "red" if bad else "lightgrey" if not counts["passed"] else "yellow" if doubtful else "brightgreen"
     return {"schemaVersion": 1, "label": label, "message": message, "color": colour, "isError": bad}
 
 
+def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
+    """Return one line per kind of verdict, accuracy always."""
+    kinds = [kind for kind in verdicts.KINDS if kind == "accuracy" or any(one.kind == kind for one in found)]
+    return [f"- {kind}: {count_line({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds]
+
+
+def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
+    return verdicts.newest(entry.data for entry in records.bench)
+
+
+def _problems(records: Records) -> list[str]:
+    empty = [entry.data["name"] for entry in records.studies if not verdicts.variants(entry.data)]
+    return [*records.broken, *_cut(records), *(f"the study {name} judged no variant" for name in empty)]
+
+
 def _cut(records: Records) -> list[str]:
-    cut = [doc for doc in records.documents if not doc.complete]
+    cut = [doc for doc in records.documents if not doc.complete or doc.error]
     return [f"{doc.name} was cut short{f': {doc.error}' if doc.error else ''}" for doc in cut]
 
 
@@ -140,7 +158,8 @@ def _timed(records: Records) -> list[list[str]]:
 def _variants(records: Records) -> list[list[str]]:
     return [
         [
-            code(entry.data["name"]), code(variant["name"]), _VERDICTS[variant["verdict"]],
+            code(entry.data["name"]), code(variant["name"]),
+            "reference" if verdicts.is_reference(entry.data, variant) else _VERDICTS[variant["verdict"]],
             ms(variant["latency_ms"]), figure(variant["speed_up"]), figure(variant["score"]),
         ]
         for entry in records.studies

@@ -1,4 +1,4 @@
-"""Text files written in one step."""
+"""Text files written in one step: the only place where reports and records become files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def write_text(text: str, path: Path) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # mkstemp makes files that only their owner can read
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
@@ -24,8 +25,23 @@ def write_text(text: str, path: Path) -> None:
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError when ``path`` cannot become a file, before the long work whose results it should hold."""
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {path}: {error.strerror or error}; give another path or make room")

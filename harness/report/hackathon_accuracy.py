@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.report.hackathon_context import Context, distinct, figure, is_invalid, speed_up, target
+from harness.report.hackathon_context import Context, distinct, figure, is_invalid, origin, speed_up, target
 from harness.report.hackathon_figures import bench_groups
 from harness.report.latency import latency, ms
 from harness.report.latency import target as timed_target
@@ -30,7 +30,9 @@ def numbers(context: Context) -> list[str]:
         judged = [r for r in results if (r["subject"], target(r)) == (subject, name)]
         sources = [*(r["provenance"] or {} for r in judged), *timed_from.get((subject, name), [])]
         speed = timed.get((subject, name), ["-", "-"])
-        rows.append([code(subject), code(name), _origin(sources), _verdicts(context, judged), *_worst(judged), *speed])
+        rows.append(
+            [code(subject), code(name), _origin(context, sources), _verdicts(context, judged), *_worst(judged), *speed]
+        )
     if not rows:
         return []
     headings = ["subject", "target", "origin", "verdict", "error", "cosine", "latency"]
@@ -38,10 +40,9 @@ def numbers(context: Context) -> list[str]:
     return [words.say("numbers"), "", *table(named, rows, words=4), ""]
 
 
-def _origin(sources: Sequence[Json]) -> str:
+def _origin(context: Context, sources: Sequence[Json]) -> str:
     """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
-    labels = (distinct(escape(source.get(key, "")) for source in sources) for key in ("weights", "inputs", "device"))
-    return ", ".join(label or "?" for label in labels)
+    return ", ".join(origin(context.words, sources).values())
 
 
 def _sessions(context: Context) -> dict[tuple[str, str], list[Json]]:
@@ -133,6 +134,8 @@ def accuracy(context: Context) -> list[str]:
         lines += _accuracy_table(context, [r for r in shown if (r["subject"], target(r)) == key])
     if not shown:
         lines += context.missing("results")
+    elif not any("absolute" in output for r in shown for output in r["outputs"]):
+        lines += context.missing("figures")
     else:
         lines += [context.words.say("accuracy_note"), ""]
     return lines + _not_judged(context, [r for r in results if not r["outputs"]])
@@ -141,11 +144,10 @@ def accuracy(context: Context) -> list[str]:
 def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
     words = context.words
     known = [r["provenance"] for r in results if r["provenance"]]
-    sources = {key: escape(distinct(p[key] for p in known)) for key in ("weights", "inputs", "device", "reference")}
-    unknown = words.heading("unknown")
+    reference = escape(distinct(p["reference"] for p in known)) or words.heading("unknown")
     title = words.say(
-        "accuracy", subject=code(results[0]["subject"]), target=code(target(results[0])),
-        **{key: text or unknown for key, text in sources.items()},
+        "accuracy", subject=code(results[0]["subject"]), target=code(target(results[0])), reference=reference,
+        **origin(words, known),
     )  # fmt: skip
     figures = [
         f"{words.heading(kind)} {words.heading(key)}" for kind in ("absolute", "relative") for key in _STATISTICS
@@ -211,6 +213,25 @@ def metrics(context: Context) -> list[str]:
     return [words.say("metrics"), "", *table([words.heading(key) for key in headings], rows, words=6), ""]
 
 
+def scores(context: Context) -> list[str]:
+    """Return the entrants' folders that were judged: latency, perceptual distance and verdict."""
+    words = context.words
+    rows = [
+        [
+            code(s["folder"]), words.heading(s["verdict"]), escape(s["reason"]), ms(s["latency_ms"]),
+            figure(s["pd_mean"]), figure(s["pd_max"]), figure(s["score"]), str(len(s["pictures"])),
+        ]
+        for s in (entry.data for entry in context.records.scores)
+    ]  # fmt: skip
+    if not rows:
+        return []
+    headings = [words.heading(key) for key in ("folder", "verdict", "reason", "latency")]
+    headings += [f"PD {words.heading('mean')}", f"PD {words.heading('max')}"]
+    headings += [words.heading("score"), words.heading("pictures")]
+    rules = [escape(rule) for rule in dict.fromkeys(entry.data["score_rule"] for entry in context.records.scores)]
+    return [words.say("scores"), "", *table(headings, rows, words=3), "", *(f"- {rule}" for rule in rules), ""]
+
+
 def layers(context: Context) -> list[str]:
     """Return the worst modules of every look into an engine, with the chart of the error along depth."""
     words = context.words
@@ -218,13 +239,14 @@ def layers(context: Context) -> list[str]:
     for entry in context.records.layers:
         report = entry.data
         names = (report["subject"], report["case"], target(report))
-        lines += [words.say("layers", subject=code(names[0]), case=code(names[1]), target=code(names[2])), ""]
+        lines += [words.say("layers", subject=code(names[0]), case=code(names[1]), target=code(names[2]),
+                            origin=words.say("origin_device", **origin(words, [report]))), ""]  # fmt: skip
         if not report["trusted"]:
             lines += [words.say("not_trusted"), ""]
         rows = [
             [
-                code(m["module"] or "-"), code(m["op"]), code(m["mark"]), figure(m["local"]), figure(m["local_floor"]),
-                figure(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
+                code(m["module"] or "-"), code(m["op"]), words.mark(m["mark"]), figure(m["local"]),
+                figure(m["local_floor"]), figure(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
             ]
             for m in report["modules"][:MODULES]
         ]  # fmt: skip

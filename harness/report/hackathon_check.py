@@ -20,7 +20,7 @@ from harness.report.hackathon_words import (
 )
 from harness.report.records import Records
 
-_MISSING = re.compile(r"<!-- parity:missing [a-z]+ -->(.*)")
+_MISSING = re.compile(r"<!-- parity:missing [a-z_]+ -->(.*)")
 _LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(\s*<?([^)>\s]+)|<(?:img|a)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//|#")
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
@@ -169,6 +169,8 @@ def _links(lines: Sequence[str], folder: Path) -> list[str]:
             found.append(f"the link {target!r} is absolute; make it relative to the README")
         elif not (folder / file).exists():
             found.append(f"the link {target!r} leads to no file; put the file there or mend the link")
+        elif (folder / file).is_file() and not (folder / file).stat().st_size:
+            found.append(f"the file of the link {target!r} is empty; {_AGAIN}")
     return found
 
 

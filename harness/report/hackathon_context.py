@@ -60,12 +60,29 @@ def distinct(values: Iterable[str]) -> str:
 
 
 def speed_up(measured: Json, name: str) -> str:
-    """Return ``2.31 (2.28 to 2.35)``: the factor over a baseline and its 95 % interval; a dash where there is none."""
+    """Return ``2.31 [2.28, 2.35]``: the factor over a baseline and its 95 % interval; a dash where there is none."""
     factor = measured["speed_up"].get(name)
     if factor is None:
         return "-"
     interval = measured["speed_up_intervals"].get(name) or [None, None]
-    return f"{factor:.3g}" + (f" ({interval[0]:.3g} to {interval[1]:.3g})" if None not in interval else "")
+    return f"{factor:.3g}" + (f" [{interval[0]:.3g}, {interval[1]:.3g}]" if None not in interval else "")
+
+
+def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
+    """Return ``weights``, ``inputs`` and ``device`` of what gave figures, in words."""
+    found = list(sources)
+    return {
+        key: words.heading("comma").join(dict.fromkeys(source_word(words, one.get(key, "")) for one in found))
+        or words.heading("unknown")
+        for key in ("weights", "inputs", "device")
+    }
+
+
+def source_word(words: Words, label: str) -> str:
+    """Return ``trained``, ``random``, ``real``, ``file`` in the report's language, and a device's name as it is."""
+    if not label:
+        return words.heading("unknown")
+    return words.heading(label) if label in ("trained", "random", "real", "file") else escape(label)
 
 
 def is_invalid(session: Json) -> bool:

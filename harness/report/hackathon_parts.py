@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.report import hackathon_accuracy, hackathon_speed, wenet
-from harness.report.bisection import KINDS
+from harness.report.bisection import split_advice
 from harness.report.hackathon_context import Context, distinct, target
 from harness.report.hackathon_words import CONTEST
 from harness.report.markdown import code, escape, fence, table
 from harness.report.records import Entry, Json
 
 _FAULTS = ("engine", "export")
-_COMMANDS = ("parity ", "python ")
-"""How the commands among a bisection's advice begin."""
 
 
 def entry(context: Context) -> list[str]:
@@ -32,7 +30,7 @@ def findings(context: Context) -> list[str]:
         if data["plan"] is not None:
             plan = f"; {words.heading('kept_fp32')}: {', '.join(map(code, data['plan'])) or words.heading('none')}"
         label = f"{code(data['subject'])} [{code(target(data))}]"
-        lines.append(f"- {label}: {escape(KINDS[data['kind']])}. {escape(_sentence(data))}{plan}")
+        lines.append(f"- {label}: {escape(words.kind(data['kind']))}: {escape(_sentence(data))}{plan}")
     failed = [e.data for e in records.results if e.data["verdict"] == "fail"]
     for data in failed:
         label = f"{code(data['subject'])}/{code(data['case'])} [{code(target(data))}]"
@@ -106,8 +104,7 @@ def _bug(context: Context, number: int, found: Entry) -> list[str]:
     """Return one report; its headings are English in every language, because that is where it is sent."""
     data = found.data
     title = context.words.say("bug", number=number, subject=escape(data["subject"]), target=escape(target(data)))
-    steps = [line for line in data["advice"] if line.startswith(_COMMANDS)]
-    advice = [line for line in data["advice"] if line not in steps]
+    advice, steps = split_advice(data["advice"])
     lower = f"PyTorch {data['precision']}"
     notes = [f"{gate['question']} {gate['answer']}: {gate['detail']}" for gate in data["gates"]]
     return [
@@ -149,6 +146,7 @@ PARTS: dict[str, Callable[[Context], list[str]]] = {
     "labels": hackathon_accuracy.labels,
     "accuracy": hackathon_accuracy.accuracy,
     "metrics": hackathon_accuracy.metrics,
+    "scores": hackathon_accuracy.scores,
     "wenet": wenet.part,
     "performance": hackathon_speed.performance,
     "environment": environment,

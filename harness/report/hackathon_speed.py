@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from harness.report.hackathon_context import Context, distinct, figure, is_invalid, speed_up, target
+from harness.report.hackathon_context import Context, figure, is_invalid, origin, speed_up, target
 from harness.report.hackathon_figures import Key, bench_groups
-from harness.report.hackathon_words import Words
 from harness.report.latency import figures, latency, ms
 from harness.report.latency import target as timed_target
 from harness.report.markdown import code, escape, table
 from harness.report.records import Entry, Json
+from harness.report.verdicts import is_reference
 
 HELPED = 1.01
 """Latency of the first variant over this one's, from which a variant helped: 1 % is what a mean of a few can tell."""
@@ -26,8 +26,9 @@ def performance(context: Context) -> list[str]:
     lines = []
     for key, entries in groups.items():
         lines += _group(context, key, entries, groups)
-    if not groups:
-        lines += context.missing("bench")
+    timed = [item for item in (e.data["session"] for found in groups.values() for e in found) if not is_invalid(item)]
+    if not any(latency(session) for session in timed if session["runner"] == "engine"):
+        lines += context.missing("bench" if not groups else "valid_bench")
     elif not any(_BASELINE in entry.data["speed_up"] for entries in groups.values() for entry in entries):
         lines += context.missing("baseline")
     if groups:
@@ -39,8 +40,11 @@ def performance(context: Context) -> list[str]:
 
 def _group(context: Context, key: Key, entries: Sequence[Entry], groups: dict[Key, list[Entry]]) -> list[str]:
     words, measured = context.words, [entry.data for entry in entries]
-    how = [words.say(key[4]), f"L2 {key[5]}", _origin(words, measured)]
-    title = words.say("performance", subject=code(key[0]), case=code(key[1]), device=escape(key[2]), how=", ".join(how))
+    sources = origin(words, (item["session"] for item in measured))
+    how = [words.say(key[4]), f"L2 {key[5]}", words.say("origin", **sources)]
+    title = words.say(
+        "performance", subject=code(key[0]), case=code(key[1]), device=escape(key[2]), how=words.say("comma").join(how)
+    )
     baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
     headings = [words.heading(name) for name in ("size", "target", "latency")]
     headings += ["p99", *(words.heading("over", name=escape(name)) for name in baselines), words.heading("throughput")]
@@ -54,12 +58,6 @@ def _group(context: Context, key: Key, entries: Sequence[Entry], groups: dict[Ke
         title, "", *table(headings, rows, words=2), "", *remarks, *times, *([""] if remarks or times else []),
         *context.images("bench", *key), *kernels,
     ]  # fmt: skip
-
-
-def _origin(words: Words, measured: Sequence[Json]) -> str:
-    """Return whether weights and inputs were real or random."""
-    sources = {key: distinct(escape(item["session"][key]) for item in measured) for key in ("weights", "inputs")}
-    return words.say("origin", **{key: text or words.heading("unknown") for key, text in sources.items()})
 
 
 def _row(item: Json, baselines: Sequence[str]) -> list[str]:
@@ -130,14 +128,14 @@ def variants(context: Context) -> list[str]:
 
 def _study(context: Context, study: Json) -> list[str]:
     words = context.words
-    origin = words.say("origin", weights=escape(study["weights"]), inputs=escape(study["inputs"]))
-    title = words.say("variants", name=code(study["name"]), device=escape(study["device"]), origin=origin)
+    sources = origin(words, [study])
+    labels = words.say("origin", weights=sources["weights"], inputs=sources["inputs"])
+    title = words.say("variants", name=code(study["name"]), device=escape(study["device"]), origin=labels)
     metrics = {m["name"]: m for v in study["variants"] for m in v["metrics"]}
     names = list(metrics)[:_MOST_METRICS]
     headings = [words.heading(key) for key in ("variant", "settings", "verdict", "latency", "gain", "speed_up")]
     headings += [*(escape(_metric(metrics[name])) for name in names), words.heading("score")]
-    first = study["variants"][0] if study["variants"] else None
-    rows = [_variant(context, variant, first, names) for variant in study["variants"]]
+    rows = [_variant(context, study, variant, names) for variant in study["variants"]]
     notes = [f"- {escape(note)}" for note in study["notes"]]
     return [
         title, "", *table(headings, rows, words=3), "",
@@ -153,22 +151,23 @@ def _metric(metric: Json) -> str:
     return f"{metric['name']} ({metric['bound'].replace('_', ' ')} {figure(metric['allowed'])})"
 
 
-def _variant(context: Context, variant: Json, first: Json | None, names: Sequence[str]) -> list[str]:
-    settings = variant["settings"]
-    before = first["settings"] if first else {}
+def _variant(context: Context, study: Json, variant: Json, names: Sequence[str]) -> list[str]:
+    settings, first = variant["settings"], study["variants"][0]
+    before = first["settings"]
     changed = {k: v for k, v in settings.items() if k not in before or before[k] != v}
     differences = ", ".join(escape(f"{key}: {value}") for key, value in changed.items())
     by_name = {metric["name"]: metric["actual"] for metric in variant["metrics"]}
     factor = _gain(variant, first)
     return [
         code(variant["name"]), context.words.heading("first") if variant is first else differences or "-",
-        context.words.heading(variant["verdict"]), ms(variant["latency_ms"]), figure(factor),
+        context.words.heading("reference" if is_reference(study, variant) else variant["verdict"]),
+        ms(variant["latency_ms"]), figure(factor),
         figure(variant["speed_up"]), *(figure(by_name.get(name)) for name in names), figure(variant["score"]),
     ]  # fmt: skip
 
 
-def _gain(variant: Json, first: Json | None) -> float | None:
-    if first is None or not variant["latency_ms"] or not first["latency_ms"]:
+def _gain(variant: Json, first: Json) -> float | None:
+    if not variant["latency_ms"] or not first["latency_ms"]:
         return None
     ratio: float = first["latency_ms"] / variant["latency_ms"]
     return ratio

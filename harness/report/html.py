@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import Any, Literal
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from harness.errors import UsageError
 from harness.report import html_glance as top
+from harness.report import verdicts
+from harness.report.files import write_text
 from harness.report.html_parts import (
     Code,
     Facts,
@@ -37,7 +36,7 @@ from harness.report.html_parts import (
     distinct,
     word,
 )
-from harness.report.html_study import study_section
+from harness.report.html_study import score_section, study_section
 from harness.report.html_subjects import Known, subject_section
 from harness.report.html_words import WORDS
 from harness.report.markdown import visible
@@ -64,26 +63,16 @@ def page(records: Records, *, lang: Lang = "en", history: Sequence[Json] = ()) -
     ]
     labels = tuple(distinct(label for section in (*sections, *studies) for label in section.labels))
     summary = top.glance(_items(known, records, t), _problems(records, t), labels, t)
-    chapters = [*sections, *studies, _machine(records, t), _reproduce(records, t), _terms(t)]
+    scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
+    chapters = [*sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
     names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
+    names += [entry.data["folder"] for entry in records.scores]
     return _render(summary, chapters, names, lang, t)
 
 
 def save(records: Records, path: Path, *, lang: Lang = "en", history: Sequence[Json] = ()) -> Path:
     """Write the page in one step and return its path. Raises UsageError when the file cannot be written."""
-    text = page(records, lang=lang, history=history)
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; give another path") from error
+    write_text(page(records, lang=lang, history=history), path)
     return path
 
 
@@ -113,13 +102,12 @@ def _items(known: Sequence[Known], records: Records, t: Words) -> list[top.Item]
     for n, one in enumerate(known, start=1):
         items += [top.result_item(result, f"#s{n}-outputs") for result in one.results]
         items += [top.bisect_item(found, f"#s{n}-bisect-{i}") for i, found in enumerate(one.bisections, start=1)]
-        newest = {(m["session"]["benchmark"], m["session"]["machine"]["key"]): m for m in one.bench}
-        engines = [measured for measured in newest.values() if measured["session"]["runner"] == "engine"]
-        items += [top.latency_item(measured, f"#s{n}-latency", t) for measured in engines]
+        items += [top.latency_item(measured, f"#s{n}-latency", t) for measured in verdicts.newest(one.bench)]
         items += [top.missing_item(item, f"#s{n}-latency") for item in one.missing]
     for n, entry in enumerate(records.studies, start=1):
         study = entry.data
-        items += [top.variant_item(study["name"], variant, f"#study{n}") for variant in study["variants"]]
+        items += [top.variant_item(study["name"], variant, f"#study{n}") for variant in verdicts.variants(study)]
+    items += [top.score_item(e.data, f"#score{n}") for n, e in enumerate(records.scores, start=1)]
     return items
 
 
@@ -127,7 +115,7 @@ def _problems(records: Records, t: Words) -> list[str]:
     """Return what is missing from the records as a whole."""
     found = [t("cut_short").format(name=doc.name) for doc in records.documents if not doc.complete and not doc.error]
     found += [f"{doc.name}: {doc.error}" for doc in records.documents if doc.error]
-    found += [t("study_empty").format(name=e.data["name"]) for e in records.studies if not e.data["variants"]]
+    found += [t("study_empty").format(name=e.data["name"]) for e in records.studies if not verdicts.variants(e.data)]
     return [*found, *records.broken, *records.foreign, *records.twice]
 
 

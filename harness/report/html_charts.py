@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ NAMES_ABOVE = 74.0
 BARS = 16
 """Modules with bars; the table has all."""
 BAR = 20.0
+
+WIDEST = 3.0
+"""Times the largest figure: intervals over sizes are drawn up to there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +106,25 @@ def module_bars(rows: Sequence[tuple[str, float | None, float | None]], t: Words
 def over_sizes(series: Series, t: Words, title: str, x_label: str, y_label: str, *, one: bool = False) -> Markup:
     """Return figures with intervals over a size, such as the batch; ``one`` draws the line of no speed-up."""
     points = [point for line in series.values() for point in line]
+    most = WIDEST * max(point.y for point in points)
     sizes = sorted({point.x for point in points})
     even = sizes[0] <= 0 or sizes[-1] / sizes[0] < 4
     x = Scale(low=sizes[0], high=sizes[-1], start=LEFT + 24, end=WIDTH - RIGHT - 24, log=not even)
     if sizes[0] == sizes[-1]:
         x = Scale(low=sizes[0] - 1, high=sizes[0] + 1, start=x.start, end=x.end)
-    y = svg.linear_scale(_ends(points), HEIGHT - BOTTOM, TOP, zero=True)
+    y = svg.linear_scale([min(end, most) for end in _ends(points) if end is not None], HEIGHT - BOTTOM, TOP, zero=True)
     parts = svg.axes(x, y, x_label, y_label, x_ticks=[(size, f"{size:g}") for size in sizes])
     parts += [svg.segment(LEFT, y(1), WIDTH - RIGHT, y(1), "limit")] if one else []
     for number, line in enumerate(series.values()):
         ordered = sorted(line, key=lambda point: point.x)
         parts.append(svg.line([(point.x, point.y) for point in ordered], x, y, css(number)))
-        parts += _marked(ordered, x, y, css(number))
+        parts += _marked([_cut(point, most) for point in ordered], x, y, css(number))
     return svg.drawing(parts, title)
+
+
+def _cut(point: Measurement, most: float) -> Measurement:
+    """Return a point whose interval ends where the chart does: one that says nothing must not hide the others."""
+    return point if point.high is None else dataclasses.replace(point, high=min(point.high, max(point.y, most)))
 
 
 def history(

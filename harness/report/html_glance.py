@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.html_latency import judged, reason
+from harness.report import verdicts
 from harness.report.html_parts import (
     RANKS,
     TONES,
@@ -32,8 +32,6 @@ from harness.report.text import Json
 
 NAMED = 4
 """Verdicts that one line names; the table has all."""
-KINDS = ("accuracy", "bisection", "latency", "study")
-_BISECTIONS = {"none": "pass", "not_judged": "not_judged"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class Item:
     """One verdict."""
 
     kind: str
-    """One of KINDS."""
+    """One of ``verdicts.KINDS``."""
     verdict: str
     name: str
     """What was judged: subject, target, case."""
@@ -100,24 +98,22 @@ def result_item(result: Json, href: str) -> Item:
 def bisect_item(found: Json, href: str) -> Item:
     """Return what a bisection says of the engine it was asked about."""
     name = f"{found['subject']} {target(found)} {found['case']}"
-    verdict_ = _BISECTIONS.get(found["kind"], "fail")
-    return Item(kind="bisection", verdict=verdict_, name=name, figure=found["kind"], reason=found["finding"], href=href)
+    return Item(kind="bisection", verdict=verdicts.bisection(found), name=name, figure=found["kind"], href=href,
+                reason=found["finding"])  # fmt: skip
 
 
 def latency_item(measured: Json, href: str, t: Words) -> Item:
     """Return the verdict on a latency."""
-    session, time = measured["session"], latency(measured["session"])
-    name = f"{session['subject']} {target(session)} {where(session)}"
+    time, found = latency(measured["session"]), verdicts.latency_item(measured)
     figure = f"{time[0]:.4g} ms" if time else ""
-    return Item(kind="latency", verdict=judged(measured), name=name, figure=figure, href=href,
-                reason=f"{t('latency_' + measured['comparison']['verdict'])}: {reason(measured)}")  # fmt: skip
+    words = ": ".join(filter(None, (t("latency_" + measured["comparison"]["verdict"]), found.reason)))
+    return Item(kind="latency", verdict=found.verdict, name=found.name, figure=figure, reason=words, href=href)
 
 
 def missing_item(item: Json, href: str) -> Item:
     """Return the verdict on what could not be timed."""
     name = f"{item['subject']} {target(item)} {where(item)}"
-    verdict_ = "fail" if item["failed"] else "not_judged"
-    return Item(kind="latency", verdict=verdict_, name=name, figure="", reason=item["reason"], href=href)
+    return Item(kind="latency", verdict=verdicts.missing(item), name=name, figure="", reason=item["reason"], href=href)
 
 
 def variant_item(study: str, variant: Json, href: str) -> Item:
@@ -125,6 +121,13 @@ def variant_item(study: str, variant: Json, href: str) -> Item:
     figure = "" if variant["latency_ms"] is None else f"{variant['latency_ms']:.4g} ms"
     name = f"{study}: {variant['name']}"
     return Item(kind="study", verdict=variant["verdict"], name=name, figure=figure, reason=variant["reason"], href=href)
+
+
+def score_item(score: Json, href: str) -> Item:
+    """Return the verdict on an entrant's folder."""
+    figure = "" if score["pd_max"] is None else f"PD {score['pd_max']:.4g}"
+    return Item(kind="score", verdict=score["verdict"], name=score["folder"], figure=figure, reason=score["reason"],
+                href=href)  # fmt: skip
 
 
 def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Words) -> str:
@@ -137,7 +140,7 @@ def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Word
 
 def _counts(items: Sequence[Item], t: Words) -> Table:
     rows = []
-    for kind in KINDS:
+    for kind in verdicts.KINDS:
         counts = Counter(item.verdict for item in items if item.kind == kind)
         if counts:
             cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in RANKS]

@@ -27,33 +27,14 @@ from harness.report.html_parts import (
     warnings,
     word,
 )
-from harness.report.latency import by_module, figures, latency, where
+from harness.report.latency import by_module, figures, is_judged, latency, where
 from harness.report.latency import target as contestant
 from harness.report.latency_series import series
 from harness.report.text import Json
+from harness.report.verdicts import latency as judged
 from harness.timings import session_from_json
 
 MIB = 2**20
-_JUDGED = {"equivalent": "pass", "improved": "pass"}
-
-
-def judged(measured: Json) -> str:
-    """Return the verdict of one measurement as ``pass``, ``fail`` or ``not_judged``.
-
-    Only a regression that a second session repeated fails; whatever says nothing of the engine, and a session
-    without a baseline, is not judged.
-    """
-    comparison = measured["comparison"]
-    if comparison["verdict"] == "regressed" and comparison["repeated"]:
-        return "fail"
-    return _JUDGED.get(comparison["verdict"], "not_judged")
-
-
-def reason(measured: Json) -> str:
-    """Return why a measurement has its verdict, in one sentence of the record."""
-    session, comparison = measured["session"], measured["comparison"]
-    invalid = [why for run in session["runs"] for why in run["invalid"]]
-    return str(comparison["rule"] or "; ".join([*invalid, *comparison["notes"]]))
 
 
 def module_times(kernels: Sequence[Json]) -> dict[str, float]:
@@ -107,7 +88,7 @@ def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
     load = [run["throughput_per_s"] for run in session["runs"] if run["throughput_per_s"] is not None]
     memory = [run["device_bytes"] / MIB for run in session["runs"] if run["device_bytes"] is not None]
     cells = [
-        Cell(text=t("latency_" + comparison["verdict"]), tone=TONES[judged(measured)]),
+        _verdict(measured, t),
         word(contestant(session)),
         word(where(session)),
         word(t(f"metric_{metric}")),
@@ -124,6 +105,13 @@ def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
         word(session["device"]),
     ]
     return Row(cells=tuple(cells))
+
+
+def _verdict(measured: Json, t: Words) -> Cell:
+    """Return the verdict; PyTorch that is there to compare with has none."""
+    if not is_judged(measured):
+        return Cell(text=t("verdict_reference"), tone="muted")
+    return Cell(text=t("latency_" + measured["comparison"]["verdict"]), tone=TONES[judged(measured)])
 
 
 def _middle(session: Json, metric: str, figure: str) -> Cell:
@@ -156,7 +144,7 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
         name = f"{contestant(session)} {where(session)}"
         if comparison["rule"]:
             words = f"{t('latency_' + comparison['verdict'])}: {comparison['rule']}"
-            found.append((words, TONES[judged(item)], name))
+            found.append((words, TONES[judged(item)] if is_judged(item) else "muted", name))
         failures = [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
         found += [(why, "warn", name) for run in session["runs"] for why in run["invalid"]]
         found += [(why, "warn", name) for why in failures]

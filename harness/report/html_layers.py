@@ -32,10 +32,9 @@ from harness.report.text import Json
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
+WRONG = "is the engine wrong?"
 OPEN_ROWS = 1000
 """A longer table is folded: a browser lays it out when it is opened, not when the page is."""
-COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
-"""How the lines of advice begin that are to be typed."""
 DEPTH_LEGEND = (
     ("accumulated", "line", "legend_accumulated"),
     ("floor", "dash", "legend_floor"),
@@ -208,12 +207,13 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
     if found["interrupted"] or not found["complete"]:
         lines.append(Line(text=t("bisect_incomplete"), tone="warn"))
     lines += [Line(text=note, tone="muted") for note in found["notes"]]
-    sentences, commands = _advice(found["advice"])
+    sentences, commands = bisection_text.split_advice(found["advice"])
     parts: list[Part] = [Lines(items=tuple(lines)), _bisect_facts(found, t)]
     if found["plan"] is not None:
         text = "\n".join(bisection_text.snippet(found["plan"], found["precision"]))
         parts.append(Code(label=f"{t('plan')}: {found['plan_file'] or t('plan_no_file')}", text=text))
-    parts += [Lines(items=tuple(Line(text=sentence) for sentence in sentences))] if sentences else []
+    advice = tuple(Line(text=sentence.replace(" | ", " — ")) for sentence in sentences)
+    parts += [Lines(items=advice)] if advice else []
     parts += [Code(label=t("commands"), text="\n".join(commands))] if commands else []
     parts += [_gates(found, id, t)] if found["gates"] else []
     parts += [_trials(found, id, t)] if found["trials"] else []
@@ -240,11 +240,10 @@ def _needs_plan(found: Json) -> bool:
 
 
 def _gates(found: Json, id: str, t: Words) -> Table:
-    tones: dict[str, Tone] = {"yes": "good", "no": "bad", "not asked": "muted"}
     rows = tuple(
         Row(cells=(
             word(gate["question"]),
-            word(t("answer_" + gate["answer"].replace(" ", "_")), tones[gate["answer"]]),
+            word(t("answer_" + gate["answer"].replace(" ", "_")), _answer_tone(gate)),
             word(gate["detail"]),
         ))
         for gate in found["gates"]
@@ -256,6 +255,14 @@ def _gates(found: Json, id: str, t: Words) -> Table:
         columns=columns(*headings, words=headings[::2], marks=headings[1:2]),
         rows=rows,
     )
+
+
+def _answer_tone(gate: Json) -> Tone:
+    """Return how an answer is shown: no is the bad one, but for the question whether the engine is wrong."""
+    tones: dict[str, Tone] = {"yes": "good", "no": "bad", "not asked": "muted"}
+    if gate["question"] == WRONG:
+        tones = {**tones, "yes": "bad", "no": "good"}
+    return tones[gate["answer"]]
 
 
 def _trials(found: Json, id: str, t: Words) -> Fold:
@@ -276,14 +283,6 @@ def _trials(found: Json, id: str, t: Words) -> Fold:
     shape = columns(*headings, words=words, codes=(t("kept_fp32"),), marks=(t("verdict"),))
     caption = t("trials_caption").format(count=len(rows))
     return Fold(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
-
-
-def _advice(advice: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the sentences, and the commands that end them."""
-    end = len(advice)
-    while end and advice[end - 1].startswith(COMMANDS):
-        end -= 1
-    return [line.replace(" | ", " — ") for line in advice[:end]], list(advice[end:])
 
 
 def _mark(mark: str, t: Words) -> Cell:

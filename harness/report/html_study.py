@@ -10,6 +10,7 @@ from harness.errors import UsageError
 from harness.report import html_charts as charts
 from harness.report.html_charts import Measurement
 from harness.report.html_parts import (
+    RANKS,
     TONES,
     Cell,
     Chart,
@@ -35,6 +36,8 @@ from harness.report.html_parts import (
     worst,
 )
 from harness.report.text import Json
+from harness.report.verdicts import is_reference
+from harness.report.verdicts import variants as carrying_verdicts
 
 CASES = 6
 """Cases with pictures, those with the largest distance first: a page with all of them would be too large to open."""
@@ -51,7 +54,7 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
     """Return one study; ``file`` finds a picture that it names, or raises UsageError."""
     labels = warnings(study, t)
     variants = study["variants"]
-    parts: list[Part] = [_table(variants, f"{id}-variants", labels, t), _remarks(study, t)]
+    parts: list[Part] = [_table(study, f"{id}-variants", labels, t), _remarks(study, t)]
     parts += _pareto(study, labels, t)
     parts += _steps(variants, labels, t)
     groups = [Group(id=f"{id}-table", heading=t("variants"), parts=tuple(parts), labels=labels)]
@@ -65,13 +68,33 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
         id=id,
         heading=f"{t('study')}: {study['name']}",
         groups=tuple(groups),
-        verdict=worst(variant["verdict"] for variant in variants) or "not_judged",
+        verdict=worst(variant["verdict"] for variant in carrying_verdicts(study)) or "not_judged",
         facts=facts,
         labels=labels,
     )
 
 
-def _table(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
+def score_section(score: Json, id: str, t: Words) -> Section:
+    """Return the judgement on one entrant's folder, picture by picture."""
+    shape = columns(t("picture"), t("latency_ms"), "PD", words=(t("picture"),))
+    rows = tuple(
+        Row(cells=(word(one["name"]), number(one["latency_ms"], ".4g"), number(one["pd"], ".4g")))
+        for one in score["pictures"]
+    )
+    lines = [Line(text=score["reason"], tone=TONES[score["verdict"]], lead=t("verdict_" + score["verdict"]))]
+    lines += [Line(text=note, tone="warn") for note in score["notes"]]
+    table = Table(id=f"{id}-pictures", caption=t("score_caption").format(count=len(rows)), columns=shape, rows=rows)
+    figures = {"latency_ms": score["latency_ms"], "pd_mean": score["pd_mean"], "pd_max": score["pd_max"]}
+    facts = [(t(key), "-" if value is None else f"{value:.4g}") for key, value in figures.items()]
+    worth = t("none") if score["score"] is None else f"{score['score']:.4g}"
+    facts.append((t("score"), f"{worth}: {score['score_rule']}"))
+    group = Group(id=f"{id}-table", heading="", parts=(Lines(items=tuple(lines)), table))
+    heading = f"{t('kind_of_score')}: {score['folder']}"
+    return Section(id=id, heading=heading, groups=(group,), verdict=score["verdict"], facts=tuple(facts))
+
+
+def _table(study: Json, id: str, labels: tuple[str, ...], t: Words) -> Table:
+    variants = study["variants"]
     metrics = distinct(metric["name"] for variant in variants for metric in variant["metrics"])
     headings = ["#", t("variant"), t("verdict"), t("latency_ms"), t("speed_up"), t("score"), *metrics, t("settings")]
     shape = columns(*headings, words=(t("variant"),), codes=(t("settings"),), marks=(t("verdict"),))
@@ -80,13 +103,20 @@ def _table(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words)
         by_name = {metric["name"]: metric for metric in variant["metrics"]}
         settings = ", ".join(f"{key}={value}" for key, value in variant["settings"].items())
         cells = [
-            number(index, "d"), word(variant["name"]), verdict(variant["verdict"], t),
+            number(index, "d"), word(variant["name"]), _verdict(study, variant, t),
             number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"], ".4g"),
             *(_metric(by_name.get(name), t) for name in metrics), word(settings),
         ]  # fmt: skip
         rows.append(Row(cells=tuple(cells)))
     caption = t("variants_caption").format(count=len(rows))
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), labels=labels)
+
+
+def _verdict(study: Json, variant: Json, t: Words) -> Cell:
+    """Return a variant's verdict; the one that the others are held against has none."""
+    if is_reference(study, variant):
+        return Cell(text=t("verdict_reference"), tone="muted", order=len(RANKS))
+    return verdict(variant["verdict"], t)
 
 
 def _metric(metric: Json | None, t: Words) -> Cell:
@@ -105,11 +135,14 @@ def _remarks(study: Json, t: Words) -> Lines:
     found: list[tuple[str, Tone, str]] = []
     for variant in study["variants"]:
         name = variant["name"]
-        if variant["verdict"] != "pass":
+        if is_reference(study, variant):
+            found.append((f"{t('verdict_reference')}: {variant['reason']}", "muted", name))
+        elif variant["verdict"] != "pass":
             words = f"{t('verdict_' + variant['verdict'])}: {variant['reason']}"
             found.append((words, TONES[variant["verdict"]], name))
         for metric in variant["metrics"]:
-            if metric["verdict"] != "pass" and metric["reason"] != variant["reason"]:
+            said = any(metric["reason"] in text for text in (variant["reason"], *study["notes"]))
+            if metric["verdict"] != "pass" and not said:
                 found.append((f"{metric['name']}: {metric['reason']}", TONES[metric["verdict"]], name))
             if metric.get("note"):
                 found.append((f"{metric['name']}: {metric['note']}", "muted", name))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.report.html_latency import judged, latency_group, module_times
+from harness.report import verdicts
+from harness.report.html_latency import latency_group, module_times
 from harness.report.html_layers import bisect_group, layer_group, time_group
 from harness.report.html_parts import (
     TONES,
@@ -20,9 +21,11 @@ from harness.report.html_parts import (
     Row,
     Section,
     Table,
+    Tone,
     Words,
     columns,
     distinct,
+    grouped,
     number,
     target,
     verdict,
@@ -60,14 +63,15 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
     groups += [bisect_group(found, f"{id}-bisect-{n}", t) for n, found in enumerate(known.bisections, start=1)]
     if known.bench or known.missing or known.history:
         groups.append(latency_group(known.bench, known.missing, known.history, f"{id}-latency", t))
-    verdicts = [result["verdict"] for result in known.results]
-    verdicts += [judged(measured) for measured in known.bench if measured["session"]["runner"] == "engine"]
-    verdicts += ["fail" if item["failed"] else "not_judged" for item in known.missing]
+    found = [result["verdict"] for result in known.results]
+    found += [verdicts.bisection(one) for one in known.bisections]
+    found += [verdicts.latency(measured) for measured in verdicts.newest(known.bench)]
+    found += [verdicts.missing(item) for item in known.missing]
     return Section(
         id=id,
         heading=known.subject,
         groups=tuple(groups),
-        verdict=worst(verdicts),
+        verdict=worst(found),
         facts=_sources(known.results, t),
         labels=tuple(distinct(label for group in groups for label in group.labels)),
     )
@@ -192,6 +196,7 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
 def _remarks(results: Sequence[Json], t: Words) -> list[Part]:
     """Return what did not pass and why, the notes, and what to type next."""
     lines, commands = [], []
+    notes: list[tuple[str, Tone, str]] = []
     for result in results:
         label = f"{target(result)} {result['case']}"
         bad = [item for item in (*result["outputs"], *result["metrics"]) if item["verdict"] != "pass"]
@@ -200,8 +205,9 @@ def _remarks(results: Sequence[Json], t: Words) -> list[Part]:
             sentences = [(result["verdict"], result["reason"])]
         for found, sentence in sentences:
             lines.append(Line(text=sentence, tone=TONES[found], lead=f"{label}, {t('verdict_' + found)}:"))
-        lines += [Line(text=note, tone="muted", lead=f"{label}:") for note in result["notes"]]
+        notes += [(note, "muted", label) for note in result["notes"]]
         commands += [result["next_step"]] if result["next_step"] else []
+    lines += grouped(notes, t("many_results"))
     parts: list[Part] = [Lines(items=tuple(lines))] if lines else []
     return [*parts, *([Code(label=t("next"), text="\n".join(distinct(commands)))] if commands else [])]
 

@@ -95,7 +95,8 @@ def advice(measured: Json) -> str:
     session, comparison = measured["session"], measured["comparison"]
     verdict = comparison["verdict"]
     if verdict == "no_baseline":
-        return f"no baseline on this machine: parity accept {session['subject']} --why ... makes it one"
+        accept = f"parity accept {session['subject']} --why ... makes it one"
+        return f"no baseline on this machine ({comparison['rule']}): {accept}"
     if verdict == "regressed" and not comparison["repeated"]:
         return "slower, seen once: only a second session in a row that is slower is a failure; measure again"
     if verdict == "inconclusive":

@@ -88,7 +88,8 @@ def _remarks(
     elif not any(point["accepted"] for point in points):
         found.append("nothing was accepted: there is no baseline")
     if len(points) < 2 * drift.FEWEST:
-        found.append(f"{len(points)} sessions: change points are looked for from {2 * drift.FEWEST} on")
+        count = f"{len(points)} session{'' if len(points) == 1 else 's'}"
+        found.append(f"{count}: change points are looked for from {2 * drift.FEWEST} on")
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.compare import ErrorStats
+from harness.contest import ContestResult
 from harness.errors import UsageError
 from harness.findings import Bisection
 from harness.report.shape import ShapeError, checked
@@ -23,6 +24,7 @@ from harness.studies import StudyResult
 from harness.timings import Measured
 
 Json = dict[str, Any]
+_FAMILY = f"{SCHEMA.partition('/')[0]}/"
 LARGEST = 512 * 2**20
 """Bytes; a larger file is refused unread."""
 
@@ -81,6 +83,8 @@ class Document:
     not_measured: tuple[Json, ...] = ()
     """Engines that ``parity bench`` could not time: ``subject``, ``case``, ``backend``, ``precision``, ``reason``."""
     study: Json | None = None
+    score: Json | None = None
+    """``ContestResult.to_json()``."""
 
     def file(self, relative: str) -> Path:
         """Return a file that this document names, such as a picture of a study.
@@ -146,6 +150,11 @@ class Records:
     def studies(self) -> tuple[Entry, ...]:
         """``StudyResult.to_json()``; ``entry.document.file(name)`` finds their pictures."""
         return tuple(Entry(data=doc.study, document=doc) for doc in self.documents if doc.study)
+
+    @property
+    def scores(self) -> tuple[Entry, ...]:
+        """``ContestResult.to_json()``: entrants' folders that were judged."""
+        return tuple(Entry(data=doc.score, document=doc) for doc in self.documents if doc.score)
 
     @property
     def environments(self) -> tuple[tuple[Json, tuple[str, ...]], ...]:
@@ -272,7 +281,10 @@ def _read(path: Path, name: str) -> Document:
     if not isinstance(data, dict) or "schema" not in data:
         raise _Foreign("it is JSON, but not a document of parity (it has no key 'schema')")
     if data["schema"] != SCHEMA:
-        raise _Foreign(f"its schema is {data['schema']!r:.60}, and reports are made from {SCHEMA!r}")
+        words = f"its schema is {data['schema']!r:.60}, and reports are made from {SCHEMA!r}"
+        if str(data["schema"]).startswith(_FAMILY):  # verdicts of another version may be in it: they must be missed
+            raise _Broken(f"{words}; record it again with this version")
+        raise _Foreign(words)
     try:
         return _document(path, name, data)
     except ShapeError as error:
@@ -303,6 +315,7 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("bench", tuple[dict[str, Any], ...], []),
     ("not_measured", tuple[NotMeasured, ...], []),
     ("study", StudyResult | None, None),
+    ("score", ContestResult | None, None),
 )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.text import ascii_safe, number
+from harness.report.verdicts import is_reference
+from harness.report.verdicts import variants as carrying_verdicts
 
 Json = Mapping[str, Any]
 
@@ -25,10 +27,9 @@ _WORDS = 2
 
 def text(study: Json) -> str:
     """Return the study as text."""
-    lines = [_head(study), *aligned([_HEADINGS, *(_row(variant) for variant in study["variants"])]), ""]
-    for variant in study["variants"]:
-        lines += [f"{variant['name']}: {variant['reason']}"] if variant["verdict"] != "pass" else []
-        lines += [f"{variant['name']}: note: {note}" for note in variant["notes"]]
+    lines = [_head(study), *aligned([_HEADINGS, *(_row(study, variant) for variant in study["variants"])]), ""]
+    lines += _reasons(study["variants"])
+    lines += [f"{v['name']}: note: {note}" for v in study["variants"] for note in v["notes"]]
     lines += ["", *stages(study)]
     lines += [f"note: {note}" for note in study["notes"]]
     lines += [f"chart: {what}: {file}" for what, file in study["charts"].items()]
@@ -38,10 +39,19 @@ def text(study: Json) -> str:
 
 def count_line(study: Json) -> str:
     """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
-    verdicts = [variant["verdict"] for variant in study["variants"][1:]]
+    verdicts = [variant["verdict"] for variant in carrying_verdicts(study)]
     numbers = [("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged")]
     counts = ", ".join(f"{verdicts.count(key)} {words}" for key, words in numbers)
     return f"{len(verdicts)} variant{'' if len(verdicts) == 1 else 's'}: {counts}"
+
+
+def _reasons(variants: Sequence[Json]) -> list[str]:
+    """Return why variants did not pass; those of one reason stand together."""
+    names: dict[str, list[str]] = {}
+    for variant in variants:
+        if variant["verdict"] != "pass":
+            names.setdefault(variant["reason"], []).append(variant["name"])
+    return [f"{', '.join(same)}: {reason}" for reason, same in names.items()]
 
 
 def metric(variant: Json, name: str) -> float | None:
@@ -76,7 +86,8 @@ def _head(study: Json) -> str:
     return f"{study['name']} | {weights} | inputs: {study['inputs']} | device: {study['device']}"
 
 
-def _row(variant: Json) -> tuple[str, ...]:
+def _row(study: Json, variant: Json) -> tuple[str, ...]:
     figures = [number(metric(variant, name), ".4g") for name in _METRICS.values()]
     timing = (number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"]))
-    return variant["name"], VERDICTS[variant["verdict"]], *figures, *timing
+    verdict = "reference" if is_reference(study, variant) else VERDICTS[variant["verdict"]]
+    return variant["name"], verdict, *figures, *timing

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError, unknown_name
-from harness.report.hackathon_context import Context, target
+from harness.report.hackathon_context import MISSING, Context, target
 from harness.report.hackathon_figures import bench_groups
 from harness.report.latency import latency
 from harness.report.markdown import code, escape, fence
@@ -179,5 +179,6 @@ def part(context: Context) -> list[str]:
         )
         lines += [title, "", *fence([*_HEAD, *one.rows]), ""]
     if lacking:
-        lines += [words.say("wenet_missing"), "", *(f"- {escape(sentence)}" for sentence in lacking), ""]
+        title = f"{MISSING.format(name='wenet')}{words.say('wenet_missing')}"
+        lines += [title, "", *(f"- {escape(sentence)}" for sentence in lacking), ""]
     return lines

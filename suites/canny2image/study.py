@@ -61,6 +61,8 @@ class _Shared:
     """The reference's pictures, once it has run."""
     reference_ms: float | None = None
     notes: list[str] = field(default_factory=list)
+    unjudged: dict[str, str] = field(default_factory=dict)
+    """Why a metric was not judged and what to do, by its name."""
     trajectories: dict[int, list[torch.Tensor]] = field(default_factory=dict)
 
     def file(self, *parts: str) -> Path:
@@ -187,12 +189,15 @@ def _measure(shared: _Shared, variant: Variant, pipeline: Pipeline, bare: Varian
     judged = {name: _metrics(shared, made[name], shared.expected[name]) for name in made}
     latency_ms = mean_latency(list(latencies.values()))
     distances = [found["pd"] for found in judged.values() if found["pd"] is not None]
-    verdict, reason, score = shared.rules.judge(distances, latency_ms)
+    complete = len(distances) == len(judged)
+    verdict, reason, score = shared.rules.judge(distances if complete else (), latency_ms)
+    if verdict == "not_judged" and not complete:
+        reason = f"PD was not judged: {shared.unjudged['pd']}"
     steps, notes = _step_errors(shared, pipeline, request)
     return dataclasses.replace(
         bare, verdict=verdict, reason=reason, latency_ms=latency_ms, score=score,
         speed_up=shared.reference_ms / latency_ms if shared.reference_ms and latency_ms else None,
-        metrics=_summary(judged, shared.rules),
+        metrics=_summary(judged, shared.rules, shared.unjudged),
         pictures=tuple(_picture(shared, variant, name, latencies[name], made[name], judged[name]) for name in made),
         steps=steps, stages_ms=_stages(shared, pipeline, request), notes=notes,
     )  # fmt: skip
@@ -229,11 +234,14 @@ def _metrics(shared: _Shared, actual: Pixels, expected: Pixels) -> dict[str, flo
             shared.notes += [f"{name}: {remark}" for remark in remarks]
         except NotJudged as error:
             found[name] = None
+            shared.unjudged[name] = str(error)
             shared.notes.append(f"{name} was not judged: {error}")
     return found
 
 
-def _summary(judged: Mapping[str, Mapping[str, float | None]], rules: Rules) -> tuple[MetricResult, ...]:
+def _summary(
+    judged: Mapping[str, Mapping[str, float | None]], rules: Rules, unjudged: Mapping[str, str]
+) -> tuple[MetricResult, ...]:
     """Return the mean of every metric, and the worst PD; PD has a limit, the others are shown."""
     results = []
     for name in METRICS:
@@ -241,17 +249,20 @@ def _summary(judged: Mapping[str, Mapping[str, float | None]], rules: Rules) -> 
         mean = statistics.fmean(found) if found else None
         if name == "pd":
             worst = max(found) if found else None
-            results += [_metric("pd mean", mean, rules.pd_limit), _metric("pd max", worst, rules.pd_limit)]
+            results += [
+                _metric(what, value, rules.pd_limit, unjudged.get(name, ""))
+                for what, value in (("pd mean", mean), ("pd max", worst))
+            ]
         else:
-            results.append(_metric(name, mean, math.inf))
+            results.append(_metric(name, mean, math.inf, unjudged.get(name, "")))
     return tuple(results)
 
 
-def _metric(name: str, value: float | None, allowed: float) -> MetricResult:
-    """Return a metric over the pictures with its verdict; None is one that was not judged."""
+def _metric(name: str, value: float | None, allowed: float, why: str) -> MetricResult:
+    """Return a metric over the pictures with its verdict; None is one that was not judged, for the reason ``why``."""
     best = {"psnr": math.inf, "ssim": 1.0}.get(name, 0.0)
     verdict: Verdict = "not_judged"
-    reason = "not judged: see the notes of the study"
+    reason = why
     if value is not None:
         verdict = "pass" if abs(value) <= allowed else "fail"  # NaN fails
         limit = "no limit is set" if math.isinf(allowed) else f"allowed {allowed:g}"

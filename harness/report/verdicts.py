@@ -1,0 +1,109 @@
+"""What of the records is a verdict, and which one: the same for the page, the badge and the summary of a CI run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.report.latency import is_judged, where
+from harness.report.latency import target as contestant
+from harness.report.records import Records
+from harness.report.text import Json
+
+KINDS = ("accuracy", "bisection", "latency", "study", "score")
+_LATENCIES = {"equivalent": "pass", "improved": "pass"}
+_BISECTIONS = {"none": "pass", "not_judged": "not_judged"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One verdict."""
+
+    kind: str
+    """One of KINDS."""
+    verdict: str
+    name: str
+    """What was judged: subject, target, case."""
+    reason: str
+
+
+def everything(records: Records) -> list[Judged]:
+    """Return every verdict that the records hold, by kind."""
+    found = [_judged("accuracy", e.data["verdict"], e.data, e.data["case"], e.data["reason"]) for e in records.results]
+    found += [
+        _judged("bisection", bisection(e.data), e.data, e.data["case"], e.data["finding"]) for e in records.bisections
+    ]
+    found += [latency_item(measured) for measured in newest(e.data for e in records.bench)]
+    found += [
+        _judged("latency", missing(e.data), e.data, where(e.data), e.data["reason"]) for e in records.not_measured
+    ]
+    found += [
+        Judged(kind="study", verdict=v["verdict"], name=f"{e.data['name']}: {v['name']}", reason=v["reason"])
+        for e in records.studies
+        for v in variants(e.data)
+    ]
+    found += [
+        Judged(kind="score", verdict=e.data["verdict"], name=e.data["folder"], reason=e.data["reason"])
+        for e in records.scores
+    ]
+    return found
+
+
+def bisection(found: Json) -> str:
+    """Return what a bisection says of the engine it was asked about."""
+    return _BISECTIONS.get(found["kind"], "fail")
+
+
+def latency(measured: Json) -> str:
+    """Return the verdict of one measurement.
+
+    Only a regression that a second session repeated fails; whatever says nothing of the engine, and a session
+    without a baseline, is not judged.
+    """
+    comparison = measured["comparison"]
+    if comparison["verdict"] == "regressed" and comparison["repeated"]:
+        return "fail"
+    return _LATENCIES.get(comparison["verdict"], "not_judged")
+
+
+def latency_reason(measured: Json) -> str:
+    """Return why a measurement has its verdict, in one sentence of the record."""
+    session, comparison = measured["session"], measured["comparison"]
+    invalid = [why for run in session["runs"] for why in run["invalid"]]
+    return str(comparison["rule"] or "; ".join([*invalid, *comparison["notes"]]))
+
+
+def latency_item(measured: Json) -> Judged:
+    """Return the verdict of one measurement with its name."""
+    session = measured["session"]
+    name = f"{session['subject']} {contestant(session)} {where(session)}"
+    return Judged(kind="latency", verdict=latency(measured), name=name, reason=latency_reason(measured))
+
+
+def missing(item: Json) -> str:
+    """Return the verdict on an engine that could not be timed."""
+    return "fail" if item["failed"] else "not_judged"
+
+
+def newest(measured: Iterable[Json]) -> list[Json]:
+    """Return the newest measurement of everything that carries a verdict; ``measured`` are oldest first."""
+    found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
+    return [item for item in found.values() if is_judged(item)]
+
+
+def variants(study: Json) -> list[Json]:
+    """Return the variants of a study that carry a verdict: the first, which the others are held against, does not.
+
+    A first one that failed is a failure all the same.
+    """
+    return [v for v in study["variants"] if not is_reference(study, v)]
+
+
+def is_reference(study: Json, variant: Json) -> bool:
+    """Return whether this is the variant that the others are held against, and so has no verdict of its own."""
+    return variant is study["variants"][0] and variant["verdict"] != "fail"
+
+
+def _judged(kind: str, verdict: str, data: Json, case: str, reason: str) -> Judged:
+    name = f"{data['subject']} {data['backend']}-{data['precision']} {case}"
+    return Judged(kind=kind, verdict=verdict, name=name, reason=reason)
