@@ -16,7 +16,8 @@ from itertools import count
 import numpy as np
 
 from harness.drift import change_points, trend
-from harness.latency_verdict import compare_in_turns, compare_sessions, holm, smallest_change
+from harness.latency_spread import smallest_change
+from harness.latency_verdict import compare_in_turns, compare_sessions, holm
 from harness.timings import Comparison, Conditions, Machine, ProcessRun, Session, Summary
 
 MACHINE = Machine(key="simulated", class_key="simulated")

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from harness import latency_verdict
@@ -33,6 +34,9 @@ from harness.verify import Run, TargetRun
 
 __all__ = ["BASELINES", "NotMeasured", "Options"]
 
+NOT_A_CONTESTANT = "measured to compare engines with; -b torch would judge it"
+"""The rule of a session that nobody asked a verdict of."""
+
 
 class Named(Protocol):
     """A series: a benchmark on a machine."""
@@ -48,6 +52,10 @@ class Named(Protocol):
 
 class Series(Protocol):
     """What is asked of a history."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether all its records can be read now: not those of a database that is down."""
 
     def add(self, record: Session, /) -> None:
         """Append a record."""
@@ -75,7 +83,8 @@ def bench(
     """Yield every engine and baseline, timed and judged, as soon as its case and size are through.
 
     ``sizes`` gives the dynamic dimensions by symbol; an empty one leaves a case as it is. An interruption yields what
-    was measured and then raises KeyboardInterrupt. Raises UsageError for sizes that the subject does not hold.
+    was measured and then raises KeyboardInterrupt. Raises UsageError for sizes that the subject does not hold, and for
+    an L2 cache that is to be flushed where only CPUs compute.
     """
     options = options or Options()
     for size in sizes:
@@ -92,6 +101,8 @@ def bench(
             except ParityError as error:
                 for case, size in itertools.product(cases, sizes):
                     yield not_measured(subject, case, size, target.backend, target.precision_name, error)
+        if options.l2 == "flush" and entries and all(entry.device == "cpu" for entry in entries):
+            raise UsageError("only a GPU's L2 cache can be flushed; leave out --l2 flush on the CPU")
         for case, size in itertools.product(cases, sizes):
             for device in dict.fromkeys(entry.device for entry in entries):
                 here = [entry for entry in entries if entry.device == device]
@@ -164,18 +175,45 @@ def repeat(
 def judge(session: Session, entry: Entry, history: Series | None) -> Comparison:
     """Hold a session against what was accepted; a baseline of PyTorch is there to compare with."""
     if entry.opened is None:
-        rule = "measured to compare engines with; -b torch would judge it"
-        return Comparison(verdict="no_baseline", ratio=None, low=None, high=None, rule=rule)
+        return _no_baseline(NOT_A_CONTESTANT)
     if history is None:
         return latency_verdict.compare_sessions(session, ())
     key = session.machine.key
-    earlier = [s for s in history.sessions(session.benchmark, key) if s.id != session.id and not s.invalid]
     baseline = history.baseline(session.benchmark, key)
+    if not baseline and not history.readable and not session.invalid:
+        return _no_baseline("the history cannot be read now, so that what was accepted is not known")
     if not baseline:  # what another machine accepted decides nothing, and the verdict says so
         others = [one.machine_key for one in history.benchmarks() if one.benchmark == session.benchmark]
         baseline = [old for other in others for old in history.baseline(session.benchmark, other)]
-    previous = earlier[-1] if earlier else None
-    return latency_verdict.compare_sessions(session, baseline, previous=previous)
+    previous, note = _before(session, history.sessions(session.benchmark, key))
+    found = latency_verdict.compare_sessions(session, baseline, previous=previous)
+    return replace(found, notes=(*found.notes, note)) if note else found
+
+
+def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | None, str]:
+    """Return the last session before this one that was measured in the same way, and what is odd about the others.
+
+    One of a clock that ran ahead would be the last for ever, and no regression or every one would be repeated.
+    """
+    others = [old for old in recorded if old.id != session.id and not old.invalid and _how(old) == _how(session)]
+    earlier = [old for old in others if _when(old) <= _when(session)]
+    ahead = len(others) - len(earlier)
+    note = f"sessions dated after this one: {ahead}; a clock jumped, and none of them counts as the one before"
+    return (earlier[-1] if earlier else None), note if ahead else ""
+
+
+def _when(session: Session) -> datetime:
+    time = datetime.fromisoformat(session.recorded_at)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _how(session: Session) -> tuple[str, set[bool]]:
+    """Return what is timed, and whether CUDA graphs were really replayed: ``Session.graph`` is what was asked for."""
+    return session.metric, {run.graph for run in session.runs}
+
+
+def _no_baseline(rule: str) -> Comparison:
+    return Comparison(verdict="no_baseline", ratio=None, low=None, high=None, rule=rule)
 
 
 def _is_open(session: Session, entry: Entry, history: Series | None) -> bool:
@@ -204,14 +242,23 @@ def adjusted(found: Sequence[Measured | NotMeasured]) -> list[Measured | NotMeas
 
 
 def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] = ()) -> int:
-    """Return 1 for a repeated regression or an engine that failed, 3 where figures are missing or worthless, else 0."""
+    """Return 1 for a repeated regression or an engine that failed, 3 where figures are missing or worthless, else 0.
+
+    Figures of PyTorch that nobody asked for are none: where its engines could not be timed, nothing was.
+    """
     measured = [item for item in found if isinstance(item, Measured)]
     if any(m.comparison.verdict == "regressed" and m.comparison.repeated for m in measured):
         return 1
     if any(isinstance(item, NotMeasured) and item.failed for item in found):
         return 1
-    sound = {m.session.backend for m in measured if not m.session.invalid}
-    missing = {item.backend for item in found if isinstance(item, NotMeasured)}
-    if any(m.session.invalid for m in measured) or any(name not in sound or name in missing for name in require):
+    contestants = [m for m in measured if m.comparison.rule != NOT_A_CONTESTANT]
+    if any(m.session.invalid for m in measured) or lacking(found, require):
         return 3
-    return 0 if sound else 3
+    return 0 if contestants else 3
+
+
+def lacking(found: Sequence[Measured | NotMeasured], require: Iterable[str]) -> list[str]:
+    """Return the required backends that were not timed, or not everywhere."""
+    sound = {item.session.backend for item in found if isinstance(item, Measured) and not item.session.invalid}
+    missing = {item.backend for item in found if isinstance(item, NotMeasured)}
+    return [name for name in dict.fromkeys(require) if name not in sound or name in missing]

@@ -20,6 +20,7 @@ from harness.bench_sizes import Sizes, resized, size_label
 from harness.engines import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.export import Tensors
+from harness.gpu_state import NOT_LOCKED
 from harness.latency import kernel_times
 from harness.latency_processes import Worker
 from harness.machine import machine
@@ -283,7 +284,7 @@ class Group:
             graph=self._graph(entry),
             l2=self.options.l2,
             runs=tuple(runs),
-            machine=machine(entry.backend, entry.version, entry.device == "cuda", locked_mhz=self.options.lock_clocks),
+            machine=machine(entry.backend, entry.version, entry.device == "cuda", locked_mhz=self._locked_mhz(runs)),
             engine_sha256=engine.sha256 if engine else "",
             engine_bytes=engine.bytes if engine else None,
             kernels_sha256=entry.kernels_sha256,
@@ -294,6 +295,11 @@ class Group:
             versions={"torch": BACKENDS["torch"].version(), entry.backend: entry.version},
             notes=(short,) if len(runs) < self.options.processes else (),
         )
+
+    def _locked_mhz(self, runs: Sequence[ProcessRun]) -> int | None:
+        """Return the clock that all processes were held at: one that was only asked for would be another machine."""
+        free = any(flag.startswith(NOT_LOCKED) for run in runs for flag in run.flags)
+        return None if free else self.options.lock_clocks
 
     def kernels(self, entry: Entry) -> tuple[KernelTime, ...]:
         """Return the time of every kernel of an engine; nothing, said once, where the backend has no profiler."""

@@ -59,8 +59,10 @@ def bisect(
     if limit is not None and not 0 < limit < math.inf:
         raise UsageError(f"--limit {limit} is not a relative error; give a number above 0, such as 1e-3")
     with tempfile.TemporaryDirectory(prefix="parity-bisect-") as folder:
-        hunt = Hunt(subject, target, case, settings, Path(folder), max_builds, executor, width)
-        hunt.limit, hunt.plan_file, hunt.reproducer_folder = limit, plan_file, reproducer
+        hunt = Hunt(
+            subject, target, case, settings, folder=Path(folder), max_builds=max_builds, limit=limit,
+            plan_file=plan_file, reproducer_folder=reproducer, executor=executor, width=width,
+        )  # fmt: skip
         return _run(hunt)
 
 
@@ -77,6 +79,7 @@ def _run(hunt: Hunt) -> Bisection:
     except UsageError:
         raise
     except ParityError as error:
+        hunt.complete = False
         hunt.finding = hunt.finding or str(error)
         hunt.notes.append(str(error))
     return Bisection(

@@ -14,10 +14,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import cli_bench, cli_report, cli_study
-from harness.cli_options import INTERRUPTED, add_choice, add_command, add_folders, add_subject, request_of, settings_of
+from harness.cli_options import (
+    INTERRUPTED,
+    add_cases,
+    add_choice,
+    add_command,
+    add_computing,
+    add_engine_cache,
+    add_folders,
+    add_subject,
+    request_of,
+    settings_of,
+)
 from harness.errors import NotJudged, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -66,9 +77,36 @@ def _parser() -> argparse.ArgumentParser:
     listing = add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
     listing.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
 
+    _add_verify(commands)
+    _add_bisect(commands)
+
+    build = add_command(commands, "build", _build, "build a subject's engines and print where they are")
+    add_subject(build)
+    add_choice(build)
+    add_engine_cache(build)
+    add_computing(build)
+
+    reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
+    add_subject(reference)
+    add_cases(reference)
+    add_computing(reference)
+
+    cli_bench.add(commands)
+    cli_report.add(commands)
+    cli_study.add(commands)
+
+    clean = add_command(commands, "clean", _clean, "empty the engine cache")
+    clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    return parser
+
+
+def _add_verify(commands: Any) -> None:
     verify = add_command(commands, "verify", _verify, "build, run and judge a subject's engines")
     add_subject(verify)
+    add_cases(verify)
     add_choice(verify)
+    add_engine_cache(verify)
+    add_computing(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
@@ -78,10 +116,14 @@ def _parser() -> argparse.ArgumentParser:
         "as outputs), or outputs:PATTERN; plots go to reports/, or beside the JSON",
     )  # fmt: skip
 
+
+def _add_bisect(commands: Any) -> None:
     bisect = add_command(
         commands, "bisect", _bisect, "find whose fault a wrong engine is, and a precision plan that passes"
     )
     add_subject(bisect)
+    bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
+    add_computing(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
     bisect.add_argument("--max-builds", type=int, default=30, metavar="N", help="engines to try at most; default: 30")
@@ -94,21 +136,6 @@ def _parser() -> argparse.ArgumentParser:
     bisect.add_argument(
         "--reproducer", type=Path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
     )
-
-    build = add_command(commands, "build", _build, "build a subject's engines and print where they are")
-    add_subject(build)
-    add_choice(build)
-
-    reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
-    add_subject(reference)
-
-    cli_bench.add(commands)
-    cli_report.add(commands)
-    cli_study.add(commands)
-
-    clean = add_command(commands, "clean", _clean, "empty the engine cache")
-    clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
-    return parser
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -143,13 +170,17 @@ def _verify(options: argparse.Namespace) -> int:
     subject, targets, cases = request_of(options)
     settings = settings_of(options)
     results: list[Result] = []
+    missing: list[str] = []
     status = 0
     record = _Record(options, settings)
     try:
         for result in _results(subject, targets, cases, settings, options):
             results.append(result)
             record.write(results)
-        record.write(results, complete=True)
+        missing = [
+            f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)
+        ]
+        record.write(results, complete=not missing, error="; ".join(missing))
         status = exit_status(results, options.require)
     except KeyboardInterrupt:
         record.write(results, error="interrupted")
@@ -161,9 +192,8 @@ def _verify(options: argparse.Namespace) -> int:
         raise
     print(text.table([result.to_json() for result in results]))
     _show_layers(results, options.json)
-    for backend in options.require:
-        if not is_judged(results, backend):
-            print(f"parity: required backend {backend} was not judged", file=sys.stderr)
+    for sentence in missing:
+        print(f"parity: {sentence}", file=sys.stderr)
     if status == INTERRUPTED:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
     return status
@@ -238,6 +268,8 @@ def _bisect(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
     subject, targets, cases = request_of(options)
+    if len(options.case) > 1:
+        raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
     settings, target = settings_of(options), targets[0]
     folder = Path("reports")
     plan = options.output or folder / f"{subject.name}-{target}.toml"

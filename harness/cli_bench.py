@@ -6,14 +6,24 @@ import argparse
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import cli_history
-from harness.cli_latency import Document, add_measuring, add_series, at_least, chart, folder, open_history, sizes_of
+from harness.cli_latency import (
+    Document,
+    add_history,
+    add_measuring,
+    add_series,
+    at_least,
+    chart,
+    folder,
+    open_history,
+    sizes_of,
+)
 from harness.cli_options import INTERRUPTED, add_command, request_of, settings_of
-from harness.errors import unknown_name
+from harness.errors import NotJudged, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from harness.bench import NotMeasured, Options
@@ -28,6 +38,7 @@ def add(commands: Any) -> None:
         commands, "bench", _bench, "time a subject's engines and PyTorch, and judge against the baseline"
     )
     add_measuring(bench)
+    add_history(bench)
     bench.add_argument(
         "--baseline", type=_names, metavar="NAMES",
         help=f"comma-separated: {_BASELINES}; default: eager-fp32, on a GPU also eager-fp16 and compile",
@@ -41,6 +52,7 @@ def add(commands: Any) -> None:
         commands, "accept", cli_history.accept, "make a subject's latest sessions the baseline of this machine"
     )
     add_series(accept)
+    add_history(accept)
     accept.add_argument("--why", required=True, metavar="TEXT", help="kept with the baseline")
     accept.add_argument(
         "--last", type=at_least(1), metavar="N",
@@ -53,8 +65,9 @@ def add(commands: Any) -> None:
         "history export FORMAT FILE, history import FORMAT FILE",
     )  # fmt: skip
     add_series(history)
+    add_history(history)
     history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
-    history.add_argument("--machine", metavar="KEY", help="export the records of this machine only")
+    history.add_argument("--machine", metavar="KEY", help="only with export: the records of this machine")
     history.add_argument("--json", type=Path, metavar="FILE", help="write the series as JSON (docs/json.md)")
 
     aa = add_command(commands, "aa", _aa, "measure the machine: the same engine against itself")
@@ -83,6 +96,8 @@ def _measuring(options: argparse.Namespace, **changes: Any) -> Options:
 def _bench(options: argparse.Namespace) -> int:
     from harness import bench
 
+    if "none" in (options.baseline or ()):
+        raise UsageError("--baseline none stands alone: it leaves every baseline out")
     if unknown := [name for name in options.baseline or () if name not in bench.BASELINES]:
         raise unknown_name("baseline", unknown[0], [*bench.BASELINES, "none"])
     subject, targets, cases = request_of(options)
@@ -112,6 +127,8 @@ def _bench(options: argparse.Namespace) -> int:
     if interrupted:
         print("parity: interrupted; the figures above are those found so far", file=sys.stderr)
         return INTERRUPTED
+    for name in bench.lacking(found, options.require):
+        print(f"parity: required backend {name} was not timed, or not everywhere", file=sys.stderr)
     return bench.exit_status(found, options.require)
 
 
@@ -157,37 +174,58 @@ def _aa(options: argparse.Namespace) -> int:
     document = Document(options, settings)
     chosen = _measuring(options, baselines=(), throughput=False, record=False)
     missing: list[NotMeasured] = []
-    sessions: dict[str, list[Session]] = {}
-    interrupted = False
+    sessions: dict[tuple[str, str], list[Session]] = {}
+    error = ""
     try:
         for target, case, size in itertools.product(targets, cases, sizes):
             for item in bench.repeat(
                 subject, target, case, settings, sizes=size, sessions=options.sessions, options=chosen
             ):
                 if isinstance(item, Measured):
-                    sessions.setdefault(item.session.benchmark, []).append(item.session)
+                    series = item.session.benchmark, item.session.machine.key
+                    sessions.setdefault(series, []).append(item.session)
                 else:
                     missing.append(item)
     except KeyboardInterrupt:
-        interrupted = True
-    rows = [_aa_row(same) for same in sessions.values() if len(same) > 1]
-    document.write(
-        complete=not interrupted, error="interrupted" if interrupted else "", aa=rows,
-        not_measured=[item.to_json() for item in missing],
-        sessions=[session.to_json() for same in sessions.values() for session in same],
-    )  # fmt: skip
-    if rows:
+        error = "interrupted"
+    except Exception as problem:
+        document.write(error=str(problem), **_aa_rows(sessions, missing))
+        raise
+    found = _aa_rows(sessions, missing)
+    document.write(complete=not error, error=error, **found)
+    if rows := found["aa"]:
         print(latency_series.aa(rows))
-    for item in missing:
-        print(f"parity: {item.backend}-{item.precision} {item.case}: not measured: {item.reason}", file=sys.stderr)
-    return INTERRUPTED if interrupted else 0 if rows else 3
+    for item in found["not_measured"]:
+        what = f"{item['backend']}-{item['precision']} {item['case']}"
+        print(f"parity: {what}: not measured: {item['reason']}", file=sys.stderr)
+    if error:
+        print("parity: interrupted; at least two whole sessions of an engine make a row", file=sys.stderr)
+    return INTERRUPTED if error else 0 if rows else 3
+
+
+def _aa_rows(sessions: Mapping[Any, Sequence[Session]], missing: Sequence[NotMeasured]) -> dict[str, Any]:
+    from harness.bench import NotMeasured
+
+    rows, useless = [], list(missing)
+    for same in sessions.values():
+        if len(same) > 1:
+            try:
+                rows.append(_aa_row(same))
+            except NotJudged as error:  # all in an invalid environment; the other engines may have been luckier
+                fields = {name: getattr(same[0], name) for name in ("subject", "case", "backend", "precision", "sizes")}
+                useless.append(NotMeasured(**fields, runner=same[0].runner, reason=str(error)))
+    return {
+        "aa": rows,
+        "not_measured": [item.to_json() for item in useless],
+        "sessions": [session.to_json() for same in sessions.values() for session in same],
+    }
 
 
 def _aa_row(sessions: Sequence[Session]) -> dict[str, Any]:
     """Return one engine against itself: spreads, and the verdict of every session against every earlier one."""
     import dataclasses
 
-    from harness import latency_verdict
+    from harness import latency_spread, latency_verdict
     from harness.report.latency import latency, target, where
 
     verdicts = Counter(
@@ -195,7 +233,7 @@ def _aa_row(sessions: Sequence[Session]) -> dict[str, Any]:
     )
     first = sessions[0].to_json()
     times = [found[0] for session in sessions if (found := latency(session.to_json())) is not None]
-    spreads = latency_verdict.smallest_change(sessions)
+    spreads = latency_spread.smallest_change(sessions)
     return {
         "benchmark": sessions[0].benchmark, "target": f"{target(first)} {where(first)}", "device": first["device"],
         "ms": sum(times) / len(times) if times else None, "verdicts": dict(verdicts),

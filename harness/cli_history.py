@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,17 @@ def accept(options: argparse.Namespace) -> int:
     """Run ``parity accept``."""
     from harness.environment import commit
 
+    if not options.why.strip():
+        raise UsageError("accepting needs a reason: --why 'TEXT'")
     subject, _, _ = request_of(options)
     accepted = 0
     with open_history(options) as store:
+        _check_readable(store, "nothing was accepted")
         chosen = _series_of(store, subject, options)
         here = [sessions for sessions in chosen if _is_here(sessions[-1])]
         if not here:
             where = " on this machine; a baseline is made of sessions of the same machine" if chosen else ""
-            raise NotJudged(f"no session of {subject.name} is recorded{where}: run parity bench {options.subject}")
+            raise NotJudged(f"no such session of {subject.name} is recorded{where}: run parity bench {options.subject}")
         for sessions in here:
             latest = sessions[-1]
             wanted = _to_accept(sessions, store.baseline(latest.benchmark, latest.machine.key), options.last)
@@ -46,9 +50,21 @@ def accept(options: argparse.Namespace) -> int:
     return 0 if accepted else 3
 
 
+def _check_readable(store: History, so: str) -> None:
+    """Raise NotJudged while a file stands in for a database that is down: it holds few of the records."""
+    if not store.readable:
+        raise NotJudged(f"the history cannot be read now, so {so}: try again when its database is back")
+
+
 def _to_accept(sessions: Sequence[Session], baseline: Sequence[Session], last: int | None) -> list[Session]:
-    """Return the sessions that become the baseline: valid ones since the last acceptance, or the last so many."""
-    sound = [session for session in sessions if not session.invalid]
+    """Return the sessions that become the baseline: valid ones since the last acceptance, or the last so many.
+
+    One that is dated in the future, by a clock that ran ahead, would be the latest for ever, and is left out.
+    """
+    from harness.history_rows import utc
+
+    now = utc(datetime.now(UTC).isoformat())
+    sound = [one for one in sessions if not one.invalid and utc(one.recorded_at) <= now]
     if last is not None:
         return sound[-last:]
     known = {session.id for session in baseline}
@@ -57,7 +73,7 @@ def _to_accept(sessions: Sequence[Session], baseline: Sequence[Session], last: i
 
 
 def _accepted_words(sessions: Sequence[Session]) -> str:
-    from harness.latency_verdict import FEWEST_SESSIONS
+    from harness.latency_estimate import FEWEST_SESSIONS
     from harness.report.latency import latency, ms
 
     times = [found[0] for session in sessions if (found := latency(session.to_json())) is not None]
@@ -116,6 +132,12 @@ def _is_here(session: Session) -> bool:
     return machine(session.backend, backend.version(), on_gpu, locked_mhz=locked).key == session.machine.key
 
 
+def _here() -> set[str]:
+    from harness.machine import system_keys
+
+    return system_keys()
+
+
 def _has_gpu() -> bool:
     import torch
 
@@ -124,8 +146,10 @@ def _has_gpu() -> bool:
 
 def history(options: argparse.Namespace) -> int:
     """Run ``parity history``."""
-    if options.move:
+    if options.move or options.subject in ("export", "import"):
         return _move(options)
+    if options.machine:
+        raise UsageError("--machine is for history export FORMAT FILE; the series of every machine are shown")
     from harness.report import latency_series
 
     subject, _, _ = request_of(options)
@@ -149,13 +173,25 @@ def _move(options: argparse.Namespace) -> int:
     """Export records to a file, or import them from one."""
     if options.subject not in ("export", "import") or len(options.move) != 2:
         raise UsageError(
-            f"history {' '.join([options.subject, *options.move])} is not a subject; to move records give "
-            "history export FORMAT FILE or history import FORMAT FILE"
+            f"history {' '.join([options.subject, *options.move])} is not complete; show a subject with history "
+            "SUBJECT, or move records with history export FORMAT FILE or history import FORMAT FILE"
         )
+    chosen = {"--case": options.case, "-b": options.backend, "-p": options.precision, "--batch": options.batch,
+              "--sweep": options.sweep, "--json": options.json}  # fmt: skip
+    if ignored := [name for name, value in chosen.items() if value]:
+        raise UsageError(f"history {options.subject} moves all records; leave out {', '.join(ignored)}")
+    if options.machine and options.subject == "import":
+        raise UsageError("--machine is for history export; an import takes every record of its file")
+    from harness.history_formats import ONE_MACHINE, check_format
+
     form, path = options.move[0], Path(options.move[1])
     with open_history(options) as store:
         if options.subject == "export":
-            print(f"{path}: {store.export(form, path, machine_key=options.machine)} records written as {form}")
+            _check_readable(store, f"{path} was not written")
+            check_format(form)
+            here = _here() if form in ONE_MACHINE and not options.machine else ()
+            count = store.export(form, path, machine_key=options.machine, here=here)
+            print(f"{path}: {count} records written as {form}")
         else:
             print(f"{path}: {store.import_(form, path)} new records")
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli_options import add_choice, add_subject
+from harness.cli_options import add_cases, add_choice, add_computing, add_engine_cache, add_subject
 from harness.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to measure."""
+    """Add what is measured, and how."""
     add_series(parser)
+    add_computing(parser)
+    add_engine_cache(parser)
     parser.add_argument("--processes", type=at_least(2), default=5, metavar="N", help="per session; default: 5")
     parser.add_argument("--no-graph", action="store_true", help="launch engines without a CUDA graph")
     parser.add_argument("--l2", choices=("warm", "flush"), default="warm", help="the GPU's L2 cache; default: warm")
@@ -29,14 +31,19 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
 
 
 def add_series(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses series: subject, targets, cases, sizes, and the history they are in."""
+    """Add what chooses series: subject, targets, cases and sizes."""
     add_subject(parser)
+    add_cases(parser)
     add_choice(parser)
     parser.add_argument("--batch", type=_numbers, metavar="1,2,4", help="sizes of dimension 0 of the inputs")
     parser.add_argument(
         "--sweep", action="append", default=[], type=_sweep, metavar="NAME=V1,V2",
         help="sizes of a dynamic dimension; repeatable: every combination",
     )  # fmt: skip
+
+
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add where sessions are recorded."""
     parser.add_argument(
         "--history", metavar="FILE", help="where sessions are recorded: a file or postgresql://... (PARITY_HISTORY)"
     )

@@ -26,9 +26,8 @@ def add_command(commands: Any, name: str, run: Any, words: str) -> argparse.Argu
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Add what names a subject, its cases and its inputs."""
+    """Add what names a subject and its inputs."""
     parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
-    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
     parser.add_argument(
         "--inputs", type=Path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
     )
@@ -37,6 +36,15 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
     )  # fmt: skip
     parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
+
+
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses cases."""
+    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
+
+
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Add where PyTorch computes, and where engines and references are."""
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
@@ -50,6 +58,10 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         "-p", "--precision", action="append", default=[], metavar="PRECISION",
         help="fp32, tf32, fp16, bf16 or a plan file; with -b: every backend in every precision",
     )  # fmt: skip
+
+
+def add_engine_cache(parser: argparse.ArgumentParser) -> None:
+    """Add what leaves the engine cache alone."""
     parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
 
 
@@ -77,7 +89,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         update_references=getattr(options, "update_references", False),
         device=getattr(options, "device", None),
     )
-    engines, references = options.engines, getattr(options, "references", None)
+    engines, references = getattr(options, "engines", None), getattr(options, "references", None)
     return replace(settings, engines=engines or settings.engines, references=references or settings.references)
 
 
@@ -92,4 +104,4 @@ def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...]
     )
     discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
     targets = discovery.select_targets(subject, backends, precisions)
-    return subject, targets, discovery.check_cases(subject, options.case)
+    return subject, targets, discovery.check_cases(subject, getattr(options, "case", []))

@@ -34,7 +34,7 @@ def gather(settings: Settings) -> dict[str, Any]:
         "no_gpu": "" if gpus else _why_no_gpu(),
         "driver": _driver(),
         "cuda": torch.version.cuda,
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "platform": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -97,7 +97,8 @@ def _driver() -> str:
     return lines[0].strip() if lines else ""
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return the CPU's model, as the system calls it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

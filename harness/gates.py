@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from harness import compare
 from harness.backends.run_alone import run_serialised
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.hunt import Hunt
 from harness.precision import is_fp32
-from harness.reference import sha256_of
+from harness.prepare import Prepared
+from harness.reference import sha256_of, total_error
 from harness.results import OutputResult, Result
-from harness.screening import total_error
 from harness.subject import Target
 from harness.tolerance import FACTOR, Tolerance
 
-# An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics.
 SAME = 2.0**-14
+"""An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics."""
 _LIMIT_WHY = "the limit this search was asked for"
 
 
@@ -34,7 +33,7 @@ def prepare(hunt: Hunt) -> str:
     return sha256_of(prepared.inputs(hunt.case))
 
 
-def _prepared_or_stop(hunt: Hunt) -> Any:
+def _prepared_or_stop(hunt: Hunt) -> Prepared:
     try:
         prepared = hunt.session.prepared
         prepared.reference(hunt.case, "fp32")
@@ -53,8 +52,9 @@ def first_run(hunt: Hunt, low: Result, inputs_sha256: str) -> None:
     if not same:
         hunt.stop("engine", f"{hunt.target.backend} writes into its inputs, so nothing after that is comparable")
     hunt.gate("is the reference repeatable?", "yes", "two runs of PyTorch agree")
-    if low.verdict == "not_judged" and not low.outputs:
-        hunt.gate("does the engine run?", "no", low.reason)
+    if low.verdict == "not_judged":
+        question = "can the engine be judged?" if low.outputs else "does the engine run?"
+        hunt.gate(question, "no", low.reason)
         hunt.stop("not_judged", low.reason)
     repeatable = low.repeatable is not False
     words = "two runs give the same bits" if repeatable else "two runs differ; the worse one is judged"
@@ -89,6 +89,11 @@ def _is_tf32(result: Result) -> bool:
     """Return whether a failed FP32 engine is wrong only by computing in TF32."""
     failed = [output for output in result.outputs if output.verdict == "fail"]
     return bool(failed) and all("computes in TF32" in output.reason or _tf32_sized(output) for output in failed)
+
+
+def _tf32_sized(output: OutputResult) -> bool:
+    stats = output.stats
+    return stats is not None and not stats.nonfinite_actual and SAME <= stats.relative_l2 <= FACTOR * 2.0**-11
 
 
 def low_engine(hunt: Hunt, low: Result) -> None:
@@ -126,8 +131,3 @@ def one_kernel_at_a_time(hunt: Hunt) -> bool:
         "the plan"
     )
     return True
-
-
-def _tf32_sized(output: OutputResult) -> bool:
-    stats = output.stats
-    return stats is not None and not stats.nonfinite_actual and SAME <= stats.relative_l2 <= FACTOR * 2.0**-11

@@ -30,6 +30,8 @@ COUNTERS = {
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN": SLOWDOWN_BITS[0x80],
 }
 POWER_CAP = "power cap"
+NOT_LOCKED = "the clocks could not be locked"
+"""How a process says so in its flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ class Gpu:
             return
         problem = self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz)
         try:
-            yield f"the clocks could not be locked at {mhz} MHz: {problem}" if problem else ""
+            yield f"{NOT_LOCKED} at {mhz} MHz: {problem}" if problem else ""
         finally:
             if not problem:
                 self._problem("nvmlDeviceResetGpuLockedClocks")

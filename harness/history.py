@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from harness.errors import UsageError
-from harness.history_formats import ONE_MACHINE, WRITERS, check_format
-from harness.history_rows import Record, Row, read_lines, record_of, row_of, write_lines
+from harness.history_formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
+from harness.history_rows import Record, Row, read_lines, record_of, row_of, utc, write_lines
 from harness.timings import Acceptance, Session
 
 if TYPE_CHECKING:
@@ -49,12 +49,18 @@ class History:
         self._store = store
         self._embedded = embedded
         """The history itself, or what stands in for a database that is down."""
+        self._stands_in = False
         self._notes: dict[str, None] = {}
 
     @property
     def where(self) -> str:
         """The path, or the database without its password."""
         return self._store.where
+
+    @property
+    def readable(self) -> bool:
+        """Whether its records can be read now; not while a file stands in for a database that is down."""
+        return not self._stands_in
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -136,7 +142,7 @@ class History:
                 raise UsageError("; ".join([f"session {one} cannot be accepted: it {fault}", *self.notes]))
         acceptance = Acceptance(
             id=uuid.uuid4().hex,
-            accepted_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            accepted_at=self._after(self.acceptances(benchmark, machine_key)),
             benchmark=benchmark,
             machine_key=machine_key,
             sessions=ids,
@@ -147,25 +153,40 @@ class History:
         self.add(acceptance)
         return acceptance
 
-    def export(self, format: str, path: Path | str, *, machine_key: str | None = None) -> int:
+    def _after(self, accepted: Sequence[Acceptance]) -> str:
+        """Return the time now, or one after the newest acceptance: the newest is the baseline, whatever the clock."""
+        now = datetime.now(UTC)
+        last = max((datetime.fromisoformat(utc(one.accepted_at)) for one in accepted), default=now)
+        if last > now:
+            self.note(f"the acceptance before is dated {last.isoformat()}: a clock jumped; this one is dated after it")
+            now = last + timedelta(microseconds=1)
+        return now.isoformat(timespec="microseconds")
+
+    def export(
+        self, format: str, path: Path | str, *, machine_key: str | None = None, here: Collection[str] = ()
+    ) -> int:
         """Write the history, or what of it belongs to one machine, in one of ``FORMATS``; return the records written.
 
         ``parity`` takes every record. The others take sessions that count: ``otava`` all of them, into a folder; the
-        others the newest of each benchmark. Raises UsageError for an unknown format, where there is nothing to write,
-        where one machine has to be chosen, and for a path that cannot be written.
+        others the newest of each benchmark of one machine: the only one there is, or the one of the system keys
+        ``here`` that the history knows. ``machine_key`` chooses: a machine's or a system's key, or how one begins.
+        Raises UsageError for an unknown format or machine, where there is nothing to write, where one machine has to be
+        chosen, and for a path that cannot be written.
         """
         check_format(format)
-        rows = self._do(lambda store: store.rows(machine_key=machine_key))
+        rows = self._do(lambda store: store.rows())
         records = self._records(rows)
-        if format == "parity":
-            whole = {record.id for record in records}
-            write_lines([row for row in rows if row.id in whole], Path(path))
-            return len(whole)
         sessions = [record for record in records if isinstance(record, Session)]
-        machines = sorted({session.machine.key for session in sessions})
+        if machine_key:
+            sessions = of_machine(sessions, machine_key)
+        if format == "parity":
+            keys = {session.machine.key for session in sessions}
+            whole = {record.id for record in records}
+            kept = [row for row in rows if row.id in whole and (not machine_key or row.machine_key in keys)]
+            write_lines(kept, Path(path))
+            return len(kept)
         if format in ONE_MACHINE:
-            if len(machines) > 1:
-                raise UsageError(f"a {format} file is about one machine; choose its key: {', '.join(machines)}")
+            sessions = of_one_system(sessions, here, format)
             sessions = list({session.benchmark: session for session in sessions}.values())
         count = [session for session in sessions if not session.invalid]
         if len(count) < len(sessions):
@@ -217,6 +238,7 @@ class History:
             try:
                 return work(self._store)
             except Unreachable as error:
+                self._stands_in = True
                 _keep_out_of_git(self._embedded.parent)
                 self.note(
                     f"the history {self.where} cannot be used now ({error}): records are kept in {self._embedded} and"

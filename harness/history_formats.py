@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -171,12 +171,53 @@ ONE_MACHINE = ("pytest-benchmark", "github-action-benchmark")
 """Formats whose file is about one machine at one time: the newest session of each of its benchmarks."""
 
 
+def of_machine(sessions: Sequence[Session], key: str) -> list[Session]:
+    """Return the sessions of the machine, or of the system, whose key is this or begins so.
+
+    Raises UsageError where there is none, or more than one.
+    """
+    machines = {session.machine.key for session in sessions if session.machine.key.startswith(key)}
+    systems = {system_of(session) for session in sessions if system_of(session).startswith(key)}
+    if len(machines) == 1:
+        return [session for session in sessions if session.machine.key in machines]
+    if len(systems) == 1:
+        return [session for session in sessions if system_of(session) in systems]
+    trouble = f"belongs to {len(machines | systems)} machines" if machines or systems else "is not in the history"
+    raise UsageError(f"the machine {key!r} {trouble}; choose one of: {_choice(sessions)}")
+
+
+def of_one_system(sessions: Sequence[Session], here: Collection[str], form: str) -> list[Session]:
+    """Return the sessions of the only system there is, or of the one that is ``here`` (system keys).
+
+    Raises UsageError where that leaves none or several.
+    """
+    systems = {system_of(session) for session in sessions}
+    chosen = systems if len(systems) < 2 else systems & set(here)
+    if systems and len(chosen) != 1:
+        raise UsageError(f"a {form} file is about one machine; choose it with --machine: {_choice(sessions)}")
+    return [session for session in sessions if system_of(session) in chosen]
+
+
+def system_of(session: Session) -> str:
+    """Return what sessions of all backends on one machine share; a record without it stands for itself."""
+    return session.machine.system_key or session.machine.key
+
+
+def _choice(sessions: Sequence[Session]) -> str:
+    """Return every system in words, with the day of its newest session: the driver may be all that differs."""
+    newest = {system_of(session): session for session in sorted(sessions, key=lambda one: utc(one.recorded_at))}
+    return ", ".join(
+        f"{key} ({one.device}, host {one.machine.facts.get('host', 'unknown')}, newest {utc(one.recorded_at)[:10]})"
+        for key, one in sorted(newest.items())
+    )
+
+
 def check_format(name: str, *, importing: bool = False) -> None:
     """Raise UsageError for a format that is not known, or that cannot be imported."""
     if name not in FORMATS:
         raise unknown_name("history format", name, FORMATS)
     if importing and name != "parity":
         raise UsageError(
-            f"a {name} file cannot be imported: it does not say on which device, engine and precision its times were"
-            " measured, and they would have to be guessed; import the format parity"
+            f"the format {name} cannot be imported: it does not say on which device, engine and precision its times"
+            " were measured, and they would have to be guessed; import the format parity"
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NoReturn
 
 from harness import compare
 from harness.export import Tensors
 from harness.findings import Gate, Kind, Price, Trial
+from harness.judging import tolerance_for
 from harness.precision import Plan, load_plan
 from harness.regions import Regions
 from harness.results import Result
@@ -35,16 +36,18 @@ class Hunt:
         target: Target,
         case: str,
         settings: Settings,
+        *,
         folder: Path,
         max_builds: int,
+        limit: float | None,
+        plan_file: Path | None,
+        reproducer_folder: Path | None,
         executor: Executor | None,
         width: int,
     ) -> None:
         self.subject, self.target, self.case, self.settings, self.folder = subject, target, case, settings, folder
         self.max_builds, self.executor, self.width = max_builds, executor, width
-        self.limit: float | None = None
-        self.plan_file: Path | None = None
-        self.reproducer_folder: Path | None = None
+        self.limit, self.plan_file, self.reproducer_folder = limit, plan_file, reproducer_folder
         self.session = Run(subject, settings)
         self.gates: list[Gate] = []
         self.trials: list[Trial] = []
@@ -74,18 +77,14 @@ class Hunt:
     def right(self, outputs: Tensors) -> bool:
         """Return whether outputs of PyTorch would pass: within an explicit limit, else finite and not meaningless."""
         expected = self.session.prepared.reference(self.case, "fp32")
-        tolerances = self.session.subject.tolerances
+        plan = self.base_plan()
         for name, tensor in expected.items():
             stats = compare.compare(outputs[name], tensor, name=name)
-            tolerance = (
-                tolerances.get(name) or tolerances.get(self.target.precision_name) or tolerances.get(self.format())
-            )
-            options: dict[str, Any] = {
-                "precision": self.format(),
-                "tolerance": tolerance,
-                "is_floor": tolerance is None,
-            }
-            if judge(name, stats, floor=stats, **options).verdict != "pass":
+            tolerance = tolerance_for(name, self.session.subject, plan)
+            verdict = judge(
+                name, stats, precision=plan.computes_in, floor=stats, tolerance=tolerance, is_floor=tolerance is None
+            ).verdict
+            if verdict != "pass":
                 return False
         return True
 
@@ -96,8 +95,7 @@ class Hunt:
     def judge_target(self, target: Target) -> Result:
         """Return the verdict on a target. Raises UsageError only."""
         with self.session.target(target) as opened:
-            result = opened.judge(self.case)
-        return result
+            return opened.judge(self.case)
 
     def subject_name(self) -> str:
         """Return what to type to reach the subject."""
@@ -109,8 +107,7 @@ class Hunt:
 
     def format(self) -> str:
         """Return the format its low-precision values compute in."""
-        plan = self.base_plan()
-        return "tf32" if plan.tf32 else plan.dtype
+        return self.base_plan().computes_in
 
     def say(self, words: str) -> None:
         """Say what is happening."""
@@ -120,7 +117,7 @@ class Hunt:
         """Record the answer to a question."""
         self.gates.append(Gate(question=question, answer=answer, detail=detail))
 
-    def stop(self, kind: Kind, finding: str) -> None:
+    def stop(self, kind: Kind, finding: str) -> NoReturn:
         """End with this finding. Raises Stop."""
         self.kind, self.finding = kind, finding
         raise Stop

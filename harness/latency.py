@@ -20,8 +20,8 @@ import torch
 
 from harness import latency_gpu
 from harness.backends.base import BenchSession, BoundRun, ProfileSession, Session
-from harness.backends.tensorrt_session import first_line
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged, UsageError, first_line
+from harness.export import named_outputs
 from harness.gpu_state import open_gpu
 from harness.latency_sampling import (
     MOST_VARIATION,
@@ -34,9 +34,10 @@ from harness.latency_sampling import (
     sample_aside,
     warm_up,
 )
-from harness.latency_verdict import summarise
+from harness.latency_spread import summarise
 from harness.timings import ProcessRun, Summary
 
+Tensors = Mapping[str, torch.Tensor]
 Measure = Callable[[Session, Mapping[str, torch.Tensor]], float]
 WARM_UP_S = 0.2
 MEASURE_S = 0.5
@@ -86,9 +87,8 @@ def measure_engine(
         return _on_gpu(lambda: session.bind(inputs), inputs, device, asked)
     on_host = {name: tensor.cpu() for name, tensor in inputs.items()}
 
-    def run() -> None:
-        for tensor in session.run(on_host).values():
-            tensor.cpu()
+    def run() -> Tensors:
+        return {name: tensor.cpu() for name, tensor in session.run(on_host).items()}
 
     return _on_host(run, device, asked, "this backend launches on a stream of its own, which nobody can capture")
 
@@ -113,9 +113,9 @@ def measure_module(
     if device.type == "cuda":
         return _on_gpu(lambda: latency_gpu.CallRun(call, inputs, device), inputs, device, asked)
 
-    def run() -> None:
+    def run() -> Any:
         with torch.inference_mode():
-            call(inputs)
+            return call(inputs)
 
     return _on_host(run, device, asked, "")
 
@@ -192,6 +192,7 @@ def _on_gpu(
         end_to_end = _aside(latency_gpu.end_to_end_block(ready, inputs), effort)
         enqueue = _aside(latency_gpu.enqueue_block(ready.run), effort)
         per_second, problems = _load(bind, ready, inner, device, effort) if asked.throughput else (None, [])
+        not_finite = _not_finite(ready.run.outputs)
         watch.look()
     if not ready.captured and enqueue.median > LAUNCH_BOUND * gpu_ms.median:
         problems.append(f"launch-bound: a launch takes {enqueue.median:.3g} ms of the host's time")
@@ -209,12 +210,12 @@ def _on_gpu(
         load_ms=asked.load_ms,
         device_bytes=taken,
         conditions=watch.conditions(),
-        flags=(*flags, *_flags(gpu_ms, watch, stable=stable, on_gpu=True), *problems),
+        flags=(*flags, *not_finite, *_flags(gpu_ms, watch, stable=stable, on_gpu=True), *problems),
         invalid=tuple(watch.invalid()),
     )
 
 
-def _on_host(run: Callable[[], None], device: torch.device, asked: _Asked, why_no_graph: str) -> ProcessRun:
+def _on_host(run: Callable[[], Any], device: torch.device, asked: _Asked, why_no_graph: str) -> ProcessRun:
     """Time whole runs by the host's clock: on the CPU, and where a backend does not let others launch."""
     started = _now()
     on_gpu = device.type == "cuda"
@@ -223,6 +224,7 @@ def _on_host(run: Callable[[], None], device: torch.device, asked: _Asked, why_n
     def block(count: int) -> list[float]:
         return [_host_ms(run) for _ in range(count)]
 
+    not_finite = _not_finite(named_outputs(run()))
     with open_gpu(device) as gpu, gpu.lock_clocks(around.lock_mhz) as problem:
         watch = Watch(gpu, known=around.known)
         size = block_size(block, effort)
@@ -243,7 +245,7 @@ def _on_host(run: Callable[[], None], device: torch.device, asked: _Asked, why_n
         load_ms=asked.load_ms,
         device_bytes=taken,
         conditions=watch.conditions(),
-        flags=(*([problem] if problem else []), *_flags(end_to_end, watch, stable=stable, on_gpu=on_gpu)),
+        flags=(*([problem] if problem else []), *not_finite, *_flags(end_to_end, watch, stable=stable, on_gpu=on_gpu)),
         invalid=tuple(watch.invalid()),
     )
 
@@ -265,7 +267,13 @@ def _load(
     return per_second, ["the throughput mixes replayed and launched runs"] if uneven else []
 
 
-def _host_load(run: Callable[[], None], effort: Effort) -> float:
+def _not_finite(outputs: Tensors) -> list[str]:
+    """Return which outputs hold no finite number at all: the time of such a run is that of nothing useful."""
+    useless = [name for name, tensor in outputs.items() if tensor.numel() and not tensor.float().isfinite().any()]
+    return [f"no finite number in the output {', '.join(useless)}"] if useless else []
+
+
+def _host_load(run: Callable[[], Any], effort: Effort) -> float:
     def keep_busy(end: float) -> int:
         count = 0
         while time.perf_counter() < end or not count:

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from harness.backends.base import BoundRun
-from harness.backends.tensorrt_session import first_line
-from harness.errors import EngineFailed
+from harness.errors import EngineFailed, first_line
 from harness.export import named_outputs
 from harness.latency_sampling import Block
 from harness.reference import finite_error

@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.backends.tensorrt_session import first_line
-from harness.errors import NotJudged, ParityError
+from harness.errors import NotJudged, ParityError, first_line
 from harness.results import plain
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _prepare(request: Mapping[str, Any]) -> Subject | None:
     import harness.latency  # noqa: F401
     from harness.backends import BACKENDS
     from harness.errors import unknown_name
-    from harness.latency_verdict import summarise
+    from harness.latency_spread import summarise
 
     summarise([1.0] * 10)  # NumPy and SciPy
     if request["runner"] == "engine":

@@ -17,9 +17,8 @@ from harness.export import Tensors
 from harness.findings import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.observation import KernelTaps, Observer, local_ratio, worst_first
 from harness.precision import matching
-from harness.reference import relative_l2
+from harness.reference import relative_l2, total_error
 from harness.results import OutputResult, Result
-from harness.screening import total_error
 from harness.taps import Makers, read_kernels
 from harness.tolerance import FACTOR
 from harness.verify import TargetRun
@@ -99,9 +98,8 @@ class _Looker:
 
     def _start(self, asked: Collection[str]) -> Observer:
         lanes = self.prepared.lanes(self.case, self.plan, asked)
-        precision = "tf32" if self.plan.tf32 else self.plan.dtype
         device = next(iter(self.prepared.inputs(self.case).values())).device
-        self.observer = Observer(lanes, self.values, self.depths, precision=precision, device=device)
+        self.observer = Observer(lanes, self.values, self.depths, precision=self.plan.computes_in, device=device)
         return self.observer
 
     def _progress(self, words: str) -> None:
@@ -131,7 +129,7 @@ class _Looker:
     def look_at_outputs(self, pattern: str) -> None:
         """Observe values that are made outputs, in as many engines as their size asks for."""
         names = self._markable(pattern)
-        groups = list(self._groups(names))
+        groups = list(self._groups(names)) or [[]]  # a graph may compute nothing but its outputs
         self._start(names)
         for number, group in enumerate(groups, start=1):
             self._progress(f"looking at {len(group)} values as outputs, engine {number} of {len(groups)}")

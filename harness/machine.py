@@ -20,6 +20,8 @@ RECORDED = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max
 """Facts that are recorded and not hashed: cloud machines change them from day to day under the same name."""
 CLASS = ("gpu", "memory_gib", "mig", "multiprocessors", "cpu")
 """Facts of the class: machines that differ in nothing of these are of one kind, whatever their driver."""
+BACKEND = ("backend", "backend_version")
+"""Facts that the key has and the system's key has not."""
 
 
 def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz: int | None = None) -> Machine:
@@ -31,7 +33,7 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
     facts: dict[str, Any] = {
         "backend": backend_name,
         "backend_version": backend_version,
-        "cpu": environment._cpu(),
+        "cpu": environment.cpu_name(),
         "host": platform.node(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
@@ -42,7 +44,14 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
     hashed = {name: value for name, value in facts.items() if name not in RECORDED}
     # A GPU is of one class whatever CPU it stands beside.
     kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}
-    return Machine(key=digest(hashed), class_key=digest(kind), facts=facts)
+    system = {name: value for name, value in hashed.items() if name not in BACKEND}
+    return Machine(key=digest(hashed), class_key=digest(kind), system_key=digest(system), facts=facts)
+
+
+def system_keys() -> set[str]:
+    """Return the system keys of sessions that are measured here now: on the CPU, and on the GPU if there is one."""
+    places = (False, True) if torch.cuda.is_available() else (False,)
+    return {machine("", "", on_gpu).system_key for on_gpu in places}
 
 
 def digest(facts: Mapping[str, Any]) -> str:

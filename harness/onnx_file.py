@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, UsageError, unknown_name
+from harness.errors import NotJudged, UsageError, first_line, unknown_name
 from harness.precision import Plan, emulate, promote, to_float64
 from harness.settings import print_progress
 from harness.typed_graph import infer_types
@@ -538,8 +538,3 @@ def _failed_op(error: BaseException) -> str:
         op = getattr(node, "op_type", op)
         trace = trace.tb_next
     return op
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

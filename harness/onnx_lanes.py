@@ -17,8 +17,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from harness.errors import EngineFailed, NotJudged, UsageError, unknown_name
-from harness.onnx_file import first_line
+from harness.errors import EngineFailed, NotJudged, UsageError, first_line, unknown_name
 from harness.onnx_graph import constant_of, copy_model, elements_of
 from harness.subgraph import captured_values, used_values
 from harness.typed_graph import apply, emulate, infer_types, promote, to_float64

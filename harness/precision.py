@@ -48,6 +48,11 @@ class Plan:
         """The dtype of every value that no pattern keeps: ``float32``, ``float16`` or ``bfloat16``."""
         return DTYPES[self.dtype]
 
+    @property
+    def computes_in(self) -> str:
+        """The plain precision of every value that no pattern keeps: ``fp32``, ``tf32``, ``fp16`` or ``bf16``."""
+        return "tf32" if self.tf32 else self.dtype
+
 
 def is_fp32(plan: Plan) -> bool:
     """Return whether a plan is FP32 without TF32: its engine is held against FP64."""

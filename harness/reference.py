@@ -375,6 +375,11 @@ def finite_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return relative_l2(actual[finite], expected[finite])
 
 
+def total_error(actual: Tensors, expected: Tensors) -> float:
+    """Return the largest relative L2 error of any output; infinite where one is not finite or has another shape."""
+    return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
+
+
 def require_close(actual: Tensors, expected: Tensors, *, limit: float, sentence: str) -> None:
     """Raise NotJudged with ``sentence`` (which gets ``{name}`` and ``{error}``) when an output differs by more."""
     for name, tensor in expected.items():

@@ -153,7 +153,7 @@ class Regions:
         dtypes = self.run.prepared.dtypes(self.plan)
         kept = [name for name in names if dtypes.get(name) == "float32"]
         if not self.plan.keep_fp32 or self.plan.dtype == "fp32":
-            return "tf32" if self.plan.tf32 else self.plan.dtype
+            return self.plan.computes_in
         if not kept:
             return self.plan.dtype
         path = self.folder / f"{hashlib.sha256(repr(kept).encode()).hexdigest()[:16]}.toml"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from harness.errors import NotJudged
 from harness.export import Tensors
 from harness.findings import Trial
 from harness.precision import Plan, assign
-from harness.reference import finite_error
+from harness.reference import total_error
 from harness.search import smallest_set
 from harness.values import Value, Values
 
@@ -192,11 +191,6 @@ class Screen:
         return [(name, value) for name, value in values.items() if value.dtype in _FLOATS] + [
             (value.origin, value) for value in values.values() if value.dtype in _FLOATS
         ]
-
-
-def total_error(actual: Tensors, expected: Tensors) -> float:
-    """Return the largest relative L2 error of any output; infinite where one is not finite or has another shape."""
-    return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
 
 
 def require_float(units: Units) -> None:

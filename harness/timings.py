@@ -98,6 +98,8 @@ class Machine:
     """Hash of the GPU model and its memory and MIG profile alone: the same class, advice but no verdict."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What was hashed and what was not (host name, UUID), in words."""
+    system_key: str = ""
+    """Hash of what ``key`` hashes without the backend and its version: what holds sessions of all backends together."""
 
 
 @dataclass(frozen=True, kw_only=True)

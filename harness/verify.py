@@ -8,7 +8,7 @@ import errno
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from harness.engines import Engine, EngineCache
 from harness.environment import commit
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError, unknown_name
 from harness.export import Tensors
+from harness.judging import check_outputs, judge_outputs, like, next_step, provenance, worst_reason
 from harness.onnx_file import save_model
 from harness.precision import Plan, is_fp32, load_plan
 from harness.prepare import Floor, Prepared, prepare
-from harness.reference import StaleReference, sha256_of
-from harness.results import OutputResult, Provenance, Result, Verdict, overall
+from harness.reference import StaleReference, total_error
+from harness.results import OutputResult, Result, Verdict, overall
 from harness.settings import Settings
 from harness.subgraph import with_outputs
 from harness.subject import Subject, Target
-from harness.tolerance import judge
 from harness.values import save_values
 
 # An engine built from a graph that another version of the typing pass wrote is another engine.
@@ -152,9 +152,9 @@ class TargetRun:
         notes: list[str] = []
         try:
             actual, spread = self._run_twice(case)
-            outputs, notes = self._judge_outputs(case, actual)
+            outputs, notes = judge_outputs(self, case, actual)
             verdict: Verdict = overall(output.verdict for output in outputs)
-            reason = _worst(outputs, verdict)
+            reason = worst_reason(outputs, verdict)
             if spread is not None and verdict == "pass":
                 notes.append(f"not repeatable: two runs of the engine differ by {spread:.3g}; the worse one is judged")
         except (EngineFailed, StaleReference) as error:
@@ -169,11 +169,11 @@ class TargetRun:
             verdict=verdict,
             reason=reason,
             engine=dataclasses.replace(self.engine.info(), layers=self.layers) if self.engine else None,
-            provenance=self._provenance(case),
+            provenance=provenance(self, case),
             outputs=outputs,
             repeatable=(spread is None) if case in self._outputs else None,
             notes=tuple(dict.fromkeys([*self.notes, *notes])),
-            next_step=self._next_step(case) if verdict == "fail" else "",
+            next_step=next_step(self, case) if verdict == "fail" else "",
             timings_s={"judge": time.perf_counter() - started},
         )
 
@@ -207,7 +207,7 @@ class TargetRun:
     def _load(self) -> None:
         if reason := self.backend.unavailable():
             raise NotJudged(reason)
-        computes = _format(self.plan)
+        computes = self.plan.computes_in
         if computes not in self.backend.precisions:
             raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
         prepared = self.run.prepared
@@ -337,13 +337,13 @@ class TargetRun:
         first, second = self._run_once(case), self._run_once(case)
         check_outputs(first, self.run.prepared.output_dtypes(case), self.run.prepared.inputs(case))
         check_outputs(second, self.run.prepared.output_dtypes(case), first | self.run.prepared.inputs(case))
-        first, second = _like(first, expected), _like(second, expected)
+        first, second = like(first, expected), like(second, expected)
         if all(compare.bitwise_equal(first[name], second[name]) for name in first):
             self._outputs[case] = first, None
             return self._outputs[case]
-        errors = [_total_error(run, expected) for run in (first, second)]
+        errors = [total_error(run, expected) for run in (first, second)]
         worse = second if errors[1] > errors[0] else first
-        self._outputs[case] = worse, _total_error(first, second)
+        self._outputs[case] = worse, total_error(first, second)
         return self._outputs[case]
 
     def _run_once(self, case: str) -> Tensors:
@@ -351,74 +351,6 @@ class TargetRun:
         session, inputs = self.session, self.run.prepared.inputs(case)
         outputs: Tensors = self._guard("running", lambda: session.run(inputs))
         return outputs
-
-    def _judge_outputs(self, case: str, actual: Tensors) -> tuple[tuple[OutputResult, ...], list[str]]:
-        expected = self.run.expected(case, self.plan)
-        floor_outputs, notes = self._floor(case)
-        results = []
-        for name, tensor in expected.items():
-            try:
-                stats = compare.compare(actual[name], tensor, name=name)
-            except EngineFailed as error:
-                results.append(OutputResult(name=name, verdict="fail", reason=str(error)))
-                continue
-            floor = compare.compare(floor_outputs[name], tensor, name=name) if floor_outputs else None
-            options: dict[str, Any] = {
-                "precision": _format(self.plan),
-                "floor": floor,
-                "tolerance": self._tolerance(name),
-                "is_floor": self.backend.name == "torch",
-                "floor_name": self.run.prepared.floor_name(self.plan),
-            }
-            result = judge(name, stats, **options)
-            if result.verdict == "fail" and is_fp32(self.plan) and (tf32 := self._tf32_floor(case, name, tensor)):
-                result = judge(name, stats, **options, tf32_floor=tf32)
-            results.append(result)
-        return tuple(results), notes
-
-    def _floor(self, case: str) -> tuple[Tensors | None, list[str]]:
-        """Return the floor's outputs, or None and why there are none (an explicit tolerance may still judge)."""
-        if is_fp32(self.plan):
-            return self.run.prepared.reference(case, "fp32"), []
-        try:
-            floor = self.run.floor(case, self.plan)
-        except NotJudged as error:
-            return None, [f"no floor: {error}"]
-        return floor.outputs, list(floor.notes)
-
-    def _tf32_floor(self, case: str, name: str, expected: torch.Tensor) -> compare.ErrorStats | None:
-        plan = load_plan("tf32")
-        try:
-            floor = self.run.floor(case, plan)
-        except NotJudged:
-            return None  # without a GPU there is no TF32; judge() then goes by its size
-        return compare.compare(floor.outputs[name], expected, name=name)
-
-    def _tolerance(self, output: str) -> Any:
-        tolerances = self.run.subject.tolerances
-        # A plan of fp16 may lose what fp16 may lose.
-        return (
-            tolerances.get(output) or tolerances.get(self.target.precision_name) or tolerances.get(_format(self.plan))
-        )
-
-    def _provenance(self, case: str) -> Provenance | None:
-        try:
-            prepared = self.run.prepared
-            truth = "fp64" if is_fp32(self.plan) else "fp32"
-            return Provenance(
-                weights=self.run.subject.weights,
-                weights_source=self.run.subject.weights_source,
-                weights_sha256=prepared.weights_sha256,
-                inputs=self.run.subject.inputs,
-                inputs_sha256=sha256_of(prepared.inputs(case)),
-                program_sha256=prepared.program_sha256,
-                commit=self.run.commit,
-                reference=prepared.reference_words(case, truth),
-                device=self.device_name(),
-                plan={"dtype": _format(self.plan), "keep_fp32": list(self.plan.keep_fp32)},
-            )
-        except ParityError:
-            return None  # the reason of the result says what kept the subject from being prepared
 
     def device_name(self) -> str:
         """Return where the engine runs: a GPU's name, or ``CPU``."""
@@ -429,29 +361,9 @@ class TargetRun:
             return next(iter(self.run.prepared.inputs(next(iter(self.run.subject.cases))).values())).is_cuda
         return self.backend.name != "ort-cpu" and torch.cuda.is_available()
 
-    def _next_step(self, case: str) -> str:
-        """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
-        subject = self.run.subject.onnx or self.run.subject.locator or self.run.subject.name
-        only = f" --case {case}" if len(self.run.subject.cases) > 1 else ""
-        return f"parity bisect {subject} -b {self.backend.name} -p {self.target.precision}{only}"
-
 
 class _BuiltNotRun(NotJudged):
     """The engine was built, and there is nothing here to run it on."""
-
-
-def check_outputs(actual: Tensors, declared: Mapping[str, torch.dtype], others: Tensors) -> None:
-    """Raise EngineFailed when names or dtypes are not the declared ones, or memory is shared with other tensors."""
-    if set(actual) != set(declared):
-        missing, unexpected = sorted(set(declared) - set(actual)), sorted(set(actual) - set(declared))
-        raise EngineFailed(f"outputs differ: missing {missing}, unexpected {unexpected}")
-    owners = {tensor.untyped_storage().data_ptr(): name for name, tensor in others.items() if tensor.numel()}
-    for name, tensor in actual.items():
-        if tensor.dtype != declared[name]:
-            kinds = f"is {tensor.dtype}, but {declared[name]} is declared".replace("torch.", "")
-            raise EngineFailed(f"output {name!r} {kinds}")
-        if tensor.numel() and (owner := owners.get(tensor.untyped_storage().data_ptr())):
-            raise EngineFailed(f"output {name!r} shares its memory with {owner!r}, an input or an earlier output")
 
 
 def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = ()) -> tuple[str, ...]:
@@ -464,33 +376,3 @@ def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[
     save_model(model, path)
     save_values(prepared.program.values, path.with_suffix(".values.json"))
     return applied.notes
-
-
-def _format(plan: Plan) -> str:
-    """Return the format that a plan's low-precision values compute in."""
-    return "tf32" if plan.tf32 else plan.dtype
-
-
-def _like(actual: Tensors, expected: Tensors) -> Tensors:
-    """Return the outputs on the reference's device."""
-    return {name: tensor.to(expected[name].device) for name, tensor in actual.items()}
-
-
-def _total_error(actual: Tensors, expected: Tensors) -> float:
-    """Return the largest relative L2 error of any output; infinite where shapes or non-finite elements differ."""
-    errors = []
-    for name, tensor in expected.items():
-        if actual[name].shape != tensor.shape:
-            return float("inf")
-        stats = compare.compare(actual[name], tensor, name=name)
-        errors.append(float("inf") if stats.mismatched_nonfinite else stats.relative_l2)
-    return max(errors, default=float("inf"))
-
-
-def _worst(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
-    """Return the reason of the output that decided: the one with the largest error among those of that verdict."""
-    deciding = [output for output in outputs if output.verdict == verdict]
-    if not deciding:
-        return "no output was compared"
-    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else float("inf"))
-    return f"{chosen.name}: {chosen.reason}"

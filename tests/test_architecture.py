@@ -16,8 +16,8 @@ ROWS = tuple(
     for row in (
         "errors settings subject values",
         """
-        compare compare_cuda drift findings latency_verdict metrics results search studies timings
-        tolerance
+        compare compare_cuda drift findings latency_estimate latency_sessions latency_spread
+        latency_verdict metrics results search studies timings tolerance
         """,
         """
         export graph_hash onnx_file onnx_graph onnx_lanes precision reference replay subgraph taps
@@ -25,14 +25,14 @@ ROWS = tuple(
         """,
         "backends engines environment gpu_state latency latency_gpu latency_sampling machine",
         """
-        bench bench_group bench_kernels bench_sizes bisection gates hunt latency_processes layers
+        bench bench_group bench_kernels bench_sizes bisection gates hunt judging latency_processes layers
         observation plan_search prepare prepare_onnx regions reproducer reproducer_scripts
         reproducer_text screening verify
         """,
         "contest history history_formats history_recovery history_rows history_store report",
         """
-        checks cli cli_bench cli_history cli_latency cli_options cli_report cli_study discovery
-        __init__ latency_worker __main__ plugin
+        checks cli cli_bench cli_history cli_latency cli_options cli_report cli_study collector
+        discovery __init__ latency_worker __main__ plugin
         """,
     )
 )

@@ -188,7 +188,7 @@ def test_a_full_disk_is_not_a_refusal(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(request: BuildRequest, engine: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_pack", full)
+    monkeypatch.setattr(module, "pack", full)
     with pytest.raises(NotJudged, match=r"engine cannot be written to .*: No space left on device") as error:
         CPU.build(request_for(double(tmp_path / "m.onnx")), tmp_path / "engine", QUIET)
     assert error.type is NotJudged

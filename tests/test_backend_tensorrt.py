@@ -29,7 +29,7 @@ from harness.settings import Settings
 
 SOURCES = [
     Path(importlib.import_module(f"harness.backends.{name}").__file__ or "")
-    for name in ("tensorrt_build", "tensorrt_context", "tensorrt_session", "tensorrt_bound")
+    for name in ("tensorrt_build", "tensorrt_context", "tensorrt_tensors", "tensorrt_session", "tensorrt_bound")
 ]
 RTX = "tensorrt_rtx_bindings"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec(RTX) is None, reason=f"{RTX} is not installed")

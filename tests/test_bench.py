@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import harness.verify
 from harness import Settings, bench, bench_group, bench_kernels, bench_sizes
 from harness.backends import BACKENDS
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
+from harness.gpu_state import NOT_LOCKED
 from harness.subject import Subject, Target
-from harness.timings import Comparison, Measured, ProcessRun, Session, Summary
+from harness.timings import Comparison, Machine, Measured, ProcessRun, Session, Summary
 
 FAKE = Target("fake", "fp16")
 EAGER = ("eager-fp32",)
@@ -71,6 +73,7 @@ class Memory:
     """A history that is a list."""
 
     def __init__(self) -> None:
+        self.readable = True
         self.records: list[Session] = []
         self.accepted: set[str] = set()
 
@@ -238,7 +241,7 @@ def test_a_contestant_that_fails_does_not_stop_the_others(
     assert (problem.reason, problem.failed, problem.backend) == (str(error), failed, "fake")
     assert isinstance(eager, Measured)
     assert processes.log.count("go engine") == 1, "it is not asked again"
-    assert bench.exit_status([problem, eager]) == (1 if failed else 0)
+    assert bench.exit_status([problem, eager]) == (1 if failed else 3), "the time of PyTorch is nobody's verdict"
     assert bench.exit_status([problem]) == (1 if failed else 3)
 
 
@@ -307,6 +310,77 @@ def test_only_a_repeated_regression_fails(processes: Processes, tmp_path: Path):
     found = [(item.comparison.verdict, item.comparison.repeated) for item in (once[0], twice[0]) if _measured(item)]
     assert found == [("regressed", False), ("regressed", True)]
     assert (bench.exit_status(once), bench.exit_status(twice)) == (0, 1)
+
+
+def test_a_session_of_a_clock_that_ran_ahead_is_not_the_one_before(processes: Processes, tmp_path: Path):
+    """It would be the last one for ever, and a regression never repeated."""
+    history = Memory()
+    accept(history, tmp_path, processes)
+    history.records.append(replace(history.records[0], id="ahead", recorded_at="2999-01-01T00:00:00+00:00"))
+    processes.times["engine"] *= 1.2
+    run(tmp_path, history=history)
+    history.records.sort(key=lambda one: one.recorded_at)
+    twice = run(tmp_path, history=history)[0]
+    assert isinstance(twice, Measured)
+    assert (twice.comparison.verdict, twice.comparison.repeated) == ("regressed", True)
+    assert any("dated after this one: 1; a clock jumped" in note for note in twice.comparison.notes)
+
+
+def replayed(ms: float, graph: bool, request: dict[str, Any], number: int) -> ProcessRun:
+    """Return what a process on a GPU finds, with or without the CUDA graph that was asked for."""
+    run = process(ms * (1 + number % 7 / 1000), graph=graph, graph_failure="" if graph else "a sync")
+    return replace(run, gpu_ms=run.end_to_end_ms)
+
+
+def test_a_session_without_its_cuda_graph_is_held_against_none_with_it(processes: Processes, tmp_path: Path):
+    """``Session.graph`` is what was asked for; what each process did decides."""
+    history = Memory()
+    processes.answer = partial(replayed, 2.0, True)
+    accept(history, tmp_path, processes)
+    for number in range(3):
+        failed = number == 1
+        processes.answer = partial(replayed, 2.4, not failed)
+        found = run(tmp_path, history=history)[0]
+        assert isinstance(found, Measured)
+        if failed:
+            assert found.comparison.verdict == "no_baseline"
+            assert any("one replayed a CUDA graph and the other did not (a sync)" in n for n in found.comparison.notes)
+    assert (found.comparison.verdict, found.comparison.repeated) == ("regressed", True), "the one between is skipped"
+
+
+def test_a_history_that_cannot_be_read_is_no_missing_acceptance(processes: Processes, tmp_path: Path):
+    history = Memory()
+    history.readable = False
+    engine, _ = run(tmp_path, history=history)
+    assert isinstance(engine, Measured)
+    assert engine.comparison.verdict == "no_baseline"
+    assert "the history cannot be read now" in engine.comparison.rule
+
+
+def test_a_clock_that_could_not_be_locked_is_not_in_the_key(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int | None] = []
+    real = bench_group.machine
+
+    def machine(*args: Any, locked_mhz: int | None) -> Machine:
+        asked.append(locked_mhz)
+        return real(*args, locked_mhz=locked_mhz)
+
+    monkeypatch.setattr(bench_group, "machine", machine)
+    run(tmp_path, how={"lock_clocks": 1500})
+    assert set(asked) == {1500}
+    asked.clear()
+    flag = f"{NOT_LOCKED} at 1500 MHz: no permission"
+    processes.answer = lambda request, number: process(2.0, flags=(flag,) if number % 2 else ())
+    run(tmp_path, how={"lock_clocks": 1500})
+    assert set(asked) == {None}
+
+
+def test_the_l2_cache_of_a_cpu_cannot_be_flushed(processes: Processes, tmp_path: Path):
+    with pytest.raises(UsageError, match="only a GPU's L2 cache"):
+        run(tmp_path, how={"l2": "flush"})
+    assert not processes.requests
 
 
 def _measured(item: Measured | bench.NotMeasured) -> bool:

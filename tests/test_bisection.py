@@ -286,6 +286,17 @@ def test_an_engine_that_is_never_built_is_not_judged(hunt: Hunt):
     assert (found.gates[-1].question, found.gates[-1].answer) == ("does the engine run?", "no")
 
 
+def test_an_engine_that_cannot_be_judged_is_not_blamed(hunt: Hunt):
+    class Zero(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 0
+
+    found, engine = hunt(with_faults(build=Zero))
+    assert (found.kind, found.plan, engine.builds) == ("not_judged", None, 1)
+    assert "all zeros" in found.finding
+    assert (found.gates[-1].question, found.gates[-1].answer) == ("can the engine be judged?", "no")
+
+
 def test_an_engine_that_writes_into_its_inputs_is_at_fault(hunt: Hunt, monkeypatch: pytest.MonkeyPatch):
     run = PlantedSession.run
 

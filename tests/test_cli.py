@@ -143,7 +143,9 @@ def test_exit_status_and_json_whatever_happens(give: Give, results: list[Any], o
     data = json.loads(Path("out.json").read_text())
     found = [result for result in results if isinstance(result, Result)]
     assert data["results"] == [result.to_json() for result in found]
-    assert data["complete"] is (len(found) == len(results))
+    unmet = "required backend rtx was not judged" if options and status else ""
+    assert data["complete"] is (len(found) == len(results) and not unmet)
+    assert unmet in data["error"]
     assert list(data)[:2] == ["schema", "command"]
     assert data["environment"]["backends"]
     assert [path.name for path in Path.cwd().iterdir()].count("out.json") == 1

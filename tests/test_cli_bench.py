@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,10 +166,15 @@ def test_an_error_in_the_middle_keeps_what_was_found(give: Give, capsys: pytest.
         (["bench", "clip", "--baseline", "eager"], "unknown baseline 'eager'; did you mean eager-"),
         (["bench", "clip", "--require", "rtz"], "unknown backend 'rtz'"),
         (["bench", "clip", "--json", "suites"], "it is a folder"),
-        (["history", "clip", "more"], "history clip more is not a subject"),
-        (["history", "export", "parity"], "history export parity is not a subject"),
+        (["history", "clip", "more"], "history clip more is not complete"),
+        (["history", "export", "parity"], "history export parity is not complete"),
+        (["history", "export"], "history export FORMAT FILE"),
         (["history", "export", "xml", "out"], "xml"),
+        (["bench", "clip", "--baseline", "none,eager-fp32"], "--baseline none stands alone"),
         (["history", "import", "parity", "none.jsonl"], "none.jsonl"),
+        (["history", "clip", "--machine", "cpu"], "--machine is for history export"),
+        (["history", "import", "parity", "f", "--machine", "cpu"], "an import takes every record"),
+        (["history", "export", "parity", "f", "--case", "short"], "moves all records; leave out --case"),
         (["accept", "clip", "--why", " "], "--why"),
     ],
 )
@@ -189,7 +195,8 @@ def test_usage_errors_are_one_sentence(
     [
         ["bench", "clip", "--batch", "1,x"], ["bench", "clip", "--batch", "0"], ["bench", "clip", "--sweep", "8"],
         ["bench", "clip", "--processes", "1"], ["bench", "clip", "--l2", "cold"], ["accept", "clip"],
-        ["aa", "clip", "--sessions", "1"],
+        ["aa", "clip", "--sessions", "1"], ["aa", "clip", "--history", "f"], ["accept", "clip", "--device", "cpu"],
+        ["history", "clip", "--no-engine-cache"],
     ],
 )  # fmt: skip
 def test_bad_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
@@ -208,7 +215,7 @@ def record(*found: Measured) -> None:
 def days(count: int, **changes: Any) -> list[Measured]:
     """Return sessions of one series, a day apart."""
     return [
-        measured(session(id=str(n), recorded_at=f"2026-01-{n + 1:02}T00:00:00+00:00", **changes)) for n in range(count)
+        measured(session(id=str(n), recorded_at=f"2025-01-{n + 1:02}T00:00:00+00:00", **changes)) for n in range(count)
     ]  # fmt: skip
 
 
@@ -233,6 +240,34 @@ def test_accept_takes_what_came_since_the_last_time(capsys: pytest.CaptureFixtur
     assert baseline(first[0]) == [str(n) for n in range(3, 13)]
 
 
+def test_accept_leaves_out_a_session_of_a_clock_that_ran_ahead(capsys: pytest.CaptureFixture[str]):
+    """It would be the latest for ever, and no later one ever accepted."""
+    early, late = days(2)
+    record(early, replace(late, session=replace(late.session, recorded_at="2999-01-01T00:00:00")))
+    assert cli.main(["accept", "clip", "--why", "x"]) == 0
+    assert baseline(early) == ["0"]
+
+
+def test_while_the_database_is_down_nothing_is_accepted_or_exported(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What waits here is a part of the history: the baseline of every runner would be replaced by it."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setenv("PARITY_HISTORY", f"postgresql://kim:secret@127.0.0.1:{port}/latency")
+    record(*days(2))
+    for arguments in (["accept", "clip", "--why", "x"], ["history", "export", "parity", "out.jsonl"]):
+        assert cli.main(arguments) == 3
+        shown = capsys.readouterr().err
+        assert "the history cannot be read now, so " in shown
+        assert "secret" not in shown
+    assert not (place / "out.jsonl").exists()
+    assert baseline(days(1)[0]) == []
+    assert cli.main(["history", "clip"]) == 0, "what waits here is shown, and that it is not all"
+    assert "records are kept in" in capsys.readouterr().err
+
+
 def test_accept_leaves_out_invalid_sessions_and_other_machines(capsys: pytest.CaptureFixture[str]):
     good, bad = days(2)
     bad = replace(bad, session=replace(bad.session, runs=(process(9.0, invalid=("a stranger",)),) * 2))
@@ -246,7 +281,7 @@ def test_accept_leaves_out_invalid_sessions_and_other_machines(capsys: pytest.Ca
 
 def test_accept_without_a_session_of_this_machine(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["accept", "clip", "--why", "x"]) == 3
-    assert "no session of clip is recorded: run parity bench clip" in capsys.readouterr().err
+    assert "no such session of clip is recorded: run parity bench clip" in capsys.readouterr().err
     record(measured(session(machine=GPU)))
     assert cli.main(["accept", "clip", "--why", "x"]) == 3
     assert "a baseline is made of sessions of the same machine" in capsys.readouterr().err
@@ -332,6 +367,38 @@ def test_aa_prints_spreads_and_pairwise_verdicts(
     shown = capsys.readouterr()
     assert "3 equivalent" in shown.out
     assert "rtx-fp16 short: not measured: no GPU" in shown.err
+
+
+def test_aa_keeps_the_engines_that_could_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+):
+    def repeat(subject: Any, target: Any, case: str, settings: Any, **options: Any) -> Iterator[Any]:
+        runs = {"runs": invalid().session.runs} if case == "long" else {}
+        for number in range(2):
+            yield measured(session(id=f"{case}{number}", case=case, **runs))
+
+    monkeypatch.setattr(harness.bench, "repeat", repeat)
+    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--json", "aa.json"]) == 0
+    data = json.loads((place / "aa.json").read_text())
+    assert [(row["sessions"], row["verdicts"]) for row in data["aa"]] == [(2, {"equivalent": 1})]
+    assert [item["case"] for item in data["not_measured"]] == ["long"]
+    assert "long: not measured: no session can tell how far this machine scatters" in capsys.readouterr().err
+
+
+def test_aa_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def repeat(*name: Any, **options: Any) -> Iterator[Any]:
+        yield measured()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness.bench, "repeat", repeat)
+    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_required_backend_that_is_missing_is_named(give: Give, capsys: pytest.CaptureFixture[str]):
+    give(measured(), missing())
+    assert cli.main(["bench", "clip", "--require", "rtx", "--require", "ort-cpu"]) == 3
+    assert capsys.readouterr().err.strip() == "parity: required backend rtx was not timed, or not everywhere"
 
 
 def test_aa_of_nothing(monkeypatch: pytest.MonkeyPatch):

@@ -173,6 +173,7 @@ def test_several_jobs_give_the_same_plan(plant: Any):
         (["overflow", "-b", "planted", "-p", "fp61"], "unknown precision 'fp61'; did you mean fp16"),
         (["overflow", "-b", "planted", "-p", "none.toml"], "none.toml"),
         (["overflow", "-b", "planted", "-p", "fp16", "--case", "two"], "unknown case of overflow 'two'"),
+        (["overflow", "-b", "planted", "-p", "fp16", "--case", "one", "--case", "one"], "bisect is about one case"),
         (["overflow", "-b", "planted", "-p", "fp16", "--max-builds", "0"], "--max-builds 0 leaves nothing"),
         (["overflow", "-b", "planted", "-p", "fp16", "--jobs", "0"], "--jobs 0 builds nothing"),
         (["overflow", "-b", "planted", "-p", "fp16", "--limit", "-1"], "--limit -1.0 is not a relative error"),

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import latencies
 import pytest
 import torch
 from fake import FakeBackend, build, inputs, quiet, subject
 
-from harness import NotJudged, Target, Tolerance, UsageError
+from harness import NotJudged, Target, Tolerance, UsageError, bench, bench_group, cli, layers
 from harness.backends import BACKENDS
+from harness.checks import PROPERTY, Opened, Parity, Timing
+from harness.findings import LayerReport
+from harness.history import open_history
+from harness.metrics import Metric
+from harness.metrics.perceptual_distance import perceptual_distance
+from harness.report import document, save_json
 from harness.results import exit_status
+from harness.timings import Measured, ProcessRun, Session
 from harness.verify import Run, verify
 
 
@@ -264,3 +280,282 @@ def test_a_backend_that_refuses_is_not_judged(tmp_path, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", Refuses())
     results = list(verify(subject(), targets=subject().targets, cases=["one", "two"], settings=quiet(tmp_path)))
     assert [result.verdict for result in results] == ["not_judged", "not_judged"]
+
+
+# What a suite's test makes of it. A skipped test is shown with its reason; where the backend is required, it fails.
+
+SKIPPED, FAILED = pytest.skip.Exception, pytest.fail.Exception
+
+
+@pytest.fixture
+def asked(monkeypatch, prepared):
+    """Return a function that opens the fake engine as a test's ``parity``; what it records is in ``recorded``."""
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend())
+
+    @contextlib.contextmanager
+    def ask(*, required: bool = False) -> Iterator[Parity]:
+        item: Any = SimpleNamespace(user_properties=[], path=Path(__file__))
+        with prepared.target(Target("fake", "fp16")) as target:
+            yield Parity(Opened(target), "one", item, required=required, timing=Timing(processes=3, record=False))
+
+    return ask
+
+
+def recorded(parity: Parity) -> dict[str, Any]:
+    """Return the result that the JSON of the run will hold."""
+    return dict(parity._item.user_properties)[PROPERTY]
+
+
+def as_pictures(outputs: Any) -> torch.Tensor:
+    return outputs["left"].reshape(1, 1, 8, 16).sigmoid().expand(1, 3, 8, 16)
+
+
+def no_number(actual: Any, expected: Any) -> float:
+    return math.nan
+
+
+def with_weights(actual: Any, expected: Any) -> Any:
+    return perceptual_distance(as_pictures(actual), as_pictures(expected), device="cpu")
+
+
+def breaks(actual: Any, expected: Any) -> float:
+    raise ZeroDivisionError("no words at all")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_metric_without_its_weights_is_not_judged(asked, tmp_path, monkeypatch, required):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with asked(required=required) as parity:
+        parity.check()
+        assert recorded(parity)["verdict"] == "pass"
+        with pytest.raises(FAILED if required else SKIPPED, match="pd: "):
+            parity.check_metric(Metric("pd", with_weights, at_most=100.0, why="a test"))
+        assert recorded(parity)["verdict"] == "not_judged"
+        parity.check_metric("mean", lambda outputs: outputs["left"].mean(), at_most=1.0)
+        assert recorded(parity)["verdict"] == "not_judged", "a metric that passes does not make up for it"
+
+
+@pytest.mark.parametrize(("function", "error"), [(no_number, AssertionError), (breaks, ZeroDivisionError)])
+def test_a_metric_that_gives_no_number_fails(asked, function, error):
+    with asked() as parity:
+        parity.check()
+        with pytest.raises(error):
+            parity.check_metric(Metric("m", function, at_most=1e9, why="a test"))
+        assert recorded(parity)["verdict"] == "fail"
+
+
+def test_layers_of_which_none_was_seen_are_not_judged(asked, monkeypatch):
+    def nothing_seen(opened, case):
+        report = LayerReport(
+            subject="two-heads", case=case, backend="fake", precision="fp16", mode="unfused", values=(), modules=(),
+            observer=(), trusted=True,
+        )  # fmt: skip
+        return replace(opened.judge(case), layers=report)
+
+    with asked() as parity, pytest.raises(SKIPPED, match="cannot be looked into"):
+        parity.check_layers()
+    monkeypatch.setattr(layers, "judge_and_look", nothing_seen)
+    with asked() as parity, pytest.raises(SKIPPED, match="no value inside the engine"):
+        parity.check_layers()
+    with asked(required=True) as parity, pytest.raises(FAILED, match="no value inside the engine"):
+        parity.check_layers()
+
+
+# Latency
+
+
+@pytest.fixture
+def timed(monkeypatch, tmp_path) -> Callable[..., None]:
+    """Return a function that pretends the processes of a session; the history is empty."""
+    monkeypatch.setenv("PARITY_HISTORY", str(tmp_path / "history.sqlite"))
+
+    def answer(run: Callable[[int], ProcessRun]) -> None:
+        started: list[Any] = []
+
+        class Worker:
+            def __init__(self, request: Any) -> None:
+                started.append(request)
+                self.number = len(started)
+
+            def ready(self) -> None: ...
+
+            def go(self) -> None: ...
+
+            def result(self) -> ProcessRun:
+                return run(self.number)
+
+            def close(self) -> None: ...
+
+        monkeypatch.setattr(bench_group, "Worker", Worker)
+
+    return answer
+
+
+def usual(number: int, ms: float = 2.0, **changes: Any) -> ProcessRun:
+    return latencies.process(ms * (1 + number % 5 / 1000), **changes)
+
+
+def timings(prepared: Run, history: Any = None, **options: Any) -> list[Any]:
+    chosen = bench.Options(**{"processes": 3, "baselines": (), **options})
+    with prepared.target(Target("fake", "fp16")) as target:
+        return [bench.bench_opened(target, "one", chosen, history)]
+
+
+def test_a_latency_without_a_baseline_is_not_judged(asked, timed):
+    timed(usual)
+    with asked() as parity, pytest.raises(SKIPPED, match=r"not judged.*no baseline"):
+        parity.check_latency()
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_latency_in_an_invalid_environment_is_not_judged(asked, timed, prepared, required):
+    timed(lambda number: usual(number, invalid=("a stranger computes",) if number % 3 == 2 else ()))
+    with asked(required=required) as parity, pytest.raises(FAILED if required else SKIPPED, match="a stranger"):
+        parity.check_latency()
+    (found,) = timings(prepared)
+    assert found.comparison.verdict == "invalid_environment"
+    assert bench.exit_status([found]) == 3
+
+
+def test_a_session_with_one_process_has_no_figures(asked, timed, prepared):
+    def only_one(number: int) -> ProcessRun:
+        if number > 1:
+            raise NotJudged("no memory for another process")
+        return usual(number)
+
+    timed(only_one)
+    (found,) = timings(prepared)
+    assert not isinstance(found, Measured)
+    assert bench.exit_status([found]) == 3
+    timed(only_one)
+    with asked(required=True) as parity, pytest.raises(FAILED, match="no memory for another process"):
+        parity.check_latency()
+
+
+def test_nothing_timed_is_not_a_pass():
+    assert bench.exit_status([]) == 3
+
+
+def accepted(prepared: Run, sessions: int, timed: Callable[..., None]) -> Session:
+    """Record sessions of 2 ms and accept them; return the last."""
+    timed(usual)
+    with open_history() as history:
+        found = [timings(prepared, history)[0].session for _ in range(sessions)]
+        last = found[-1]
+        history.accept(last.benchmark, last.machine.key, [s.id for s in found], "a test", "me", "")
+    return last
+
+
+def test_a_time_that_is_no_number_is_not_equivalent(asked, timed, prepared):
+    accepted(prepared, 4, timed)
+    timed(lambda number: usual(number, math.nan if number == 2 else 2.0))
+    with open_history() as history:
+        (found,) = timings(prepared, history, record=False)
+    assert found.comparison.verdict == "inconclusive"
+    timed(usual)
+    with asked() as parity:
+        assert parity.check_latency().comparison.verdict == "equivalent"  # so it was the NaN
+
+
+def test_a_regression_stays_red_and_is_never_equivalent(asked, timed, prepared):
+    accepted(prepared, 4, timed)
+    timed(lambda number: usual(number, 2.4))
+    with asked() as parity, pytest.raises(SKIPPED, match="slower"):
+        parity.check_latency()
+    with open_history() as history:
+        assert timings(prepared, history)[0].comparison.verdict == "regressed"
+    with asked() as parity, pytest.raises(AssertionError, match="REGRESSED"):
+        parity.check_latency()
+
+
+# What is made of records
+
+
+def reported(*paths: Path) -> tuple[int, dict[str, Any]]:
+    """Return the exit status of ``parity report`` and the badge."""
+    badge = Path("badge.json")
+    status = cli.main(["report", *map(str, paths), "-o", "out", "--badge", str(badge)])
+    return status, json.loads(badge.read_text(encoding="utf-8")) if badge.exists() else {}
+
+
+@pytest.fixture
+def passed(judged, tmp_path, monkeypatch) -> dict[str, Any]:
+    """Return a result that passed; the working folder is empty."""
+    (result,) = judged()
+    monkeypatch.chdir(tmp_path)
+    return result.to_json()
+
+
+def saved(results: list[dict[str, Any]], name: str = "records/run.json", **changes: Any) -> Path:
+    keys = {key: changes.pop(key) for key in ("study", "bench") if key in changes}
+    save_json({**document(results, environment={}, command="parity", **changes), **keys}, Path(name))
+    return Path(name)
+
+
+def test_a_badge_over_all_that_passed_is_green(passed):
+    assert reported(saved([passed]))[1]["color"] == "brightgreen"
+
+
+def test_a_report_of_nothing_is_refused(passed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert reported(tmp_path / "empty") == (2, {})
+    assert reported(saved([]))[1]["color"] == "lightgrey"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "changes"),
+    [
+        pytest.param("pass", {"complete": False}, id="unfinished"),
+        pytest.param("pass", {"complete": False, "error": "interrupted"}, id="interrupted"),
+        pytest.param("not_judged", {}, id="not-judged"),
+        pytest.param("fail", {}, id="failed"),
+    ],
+)
+def test_a_badge_is_green_for_a_whole_run_that_passed_and_for_nothing_else(passed, verdict, changes):
+    second = {**passed, "case": "two", "verdict": verdict}
+    assert reported(saved([passed, second], **changes))[1]["color"] in ("yellow", "red")
+
+
+def test_a_badge_over_a_damaged_record_is_not_green(passed):
+    path = saved([passed])
+    Path("records/cut.json").write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    assert reported(Path("records"))[1]["color"] == "yellow"
+
+
+def test_a_required_backend_without_a_verdict_leaves_no_green_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.discovery.find_subject", lambda *names, **options: subject())
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend())
+    folders = ["--engines", "engines", "--references", "references", "--device", "cpu"]
+    command = ["verify", "two-heads", "--case", "one", "--json", "run.json", *folders]
+    assert cli.main([*command, "--require", "rtx"]) == 3
+    assert reported(Path("run.json"))[1]["color"] == "yellow"
+    assert cli.main(command) == 0
+    assert reported(Path("run.json"))[1]["color"] == "brightgreen"
+
+
+STUDY = """
+from harness.studies import StudyResult, VariantResult
+
+
+def variants():
+    return ["fp16"]
+
+
+def run(**asked):
+    both = (
+        VariantResult(name="reference", settings={}, verdict="pass", reason="it is", latency_ms=9.0),
+        VariantResult(name="fp16", settings={}, verdict="not_judged", reason="no weights", latency_ms=2.0),
+    )
+    yield StudyResult(
+        name="tiny", weights="random", weights_source="", inputs="random", device="CPU", score_rule="", variants=both
+    )
+"""
+
+
+def test_a_study_whose_variants_were_not_judged_is_no_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "study.py").write_text(STUDY, encoding="utf-8")
+    assert cli.main(["study", ".", "-b", "ort-cpu", "--device", "cpu", "--json", "study.json"]) == 3
+    assert reported(Path("study.json"))[1]["color"] in ("lightgrey", "yellow")

@@ -135,6 +135,16 @@ def test_the_newest_acceptance_is_the_baseline(path: Path) -> None:
         assert [one.why for one in history.acceptances(BENCHMARK, KEY)] == ["first build", "new engine"]
 
 
+def test_the_newest_acceptance_is_the_baseline_whatever_the_clock(path: Path) -> None:
+    with filled(path, 4) as history:
+        ahead = replace(history.acceptances(BENCHMARK, KEY)[0], id="ahead", accepted_at="2999-01-01T00:00:00")
+        history.add(ahead)
+        accepted = history.accept(BENCHMARK, KEY, ["s3"], "after the clock was set right")
+        assert history.baseline(BENCHMARK, KEY) == [session(3)]
+        assert accepted.accepted_at == "2999-01-01T00:00:00.000001+00:00"
+        assert "a clock jumped" in history.notes[0]
+
+
 def test_no_acceptance_is_no_baseline(path: Path) -> None:
     with open_history(str(path)) as history:
         history.add(session(1))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from history_records import BENCHMARK, KEY, run, session
 from harness.errors import UsageError
 from harness.history import History, open_history
 from harness.history_formats import FORMATS
+from harness.timings import Session
 
 
 @pytest.fixture
@@ -55,8 +57,41 @@ def test_one_machine_can_be_chosen(history: History, tmp_path: Path) -> None:
     history.add(session(1))
     history.add(session(2, key="machine-b"))
     assert history.export("parity", tmp_path / "b.jsonl", machine_key="machine-b") == 1
-    with pytest.raises(UsageError, match="no session to export"):
+    with pytest.raises(
+        UsageError, match=r"'machine-c' is not in the history; choose one of: machine-a \(NVIDIA H200, "
+    ):
         history.export("otava", tmp_path / "c", machine_key="machine-c")
+    with pytest.raises(UsageError, match="'machine' belongs to 2 machines; choose"):
+        history.export("parity", tmp_path / "c", machine_key="machine")
+
+
+def on_system(number: int, backend: str, system: str, **fields: Any) -> Session:
+    one = session(number, backend=backend, key=f"{system}-{backend}", **fields)
+    return replace(one, machine=replace(one.machine, system_key=system))
+
+
+@pytest.mark.parametrize("format", ["pytest-benchmark", "github-action-benchmark"])
+def test_the_backends_of_one_system_go_into_one_file(history: History, tmp_path: Path, format: str) -> None:
+    """The machine's key holds the backend: without the system's key nearly every history would be of several."""
+    history.add(on_system(1, "rtx", "sys-a"))
+    history.add(on_system(2, "torch", "sys-a"))
+    assert history.export(format, tmp_path / "x.json") == 2
+    history.add(on_system(3, "rtx", "sys-b"))
+    with pytest.raises(UsageError, match=r"choose it with --machine: sys-a \(.* 2026-01-01\), sys-b \("):
+        history.export(format, tmp_path / "x.json")
+    assert history.export(format, tmp_path / "x.json", here={"sys-a", "sys-other"}) == 2
+    with pytest.raises(UsageError, match="choose it with --machine"):
+        history.export(format, tmp_path / "x.json", here={"sys-a", "sys-b"})
+    assert history.export(format, tmp_path / "x.json", machine_key="sys-b") == 1
+    assert history.export(format, tmp_path / "x.json", machine_key="sys-a-r") == 1
+    assert history.export("parity", tmp_path / "x.jsonl", machine_key="sys-a") == 2
+
+
+def test_records_of_a_machine_bring_its_acceptances(history: History, tmp_path: Path) -> None:
+    history.add(session(1))
+    history.accept(BENCHMARK, KEY, ["s1"], "x")
+    history.add(session(2, key="another"))
+    assert history.export("parity", tmp_path / "x.jsonl", machine_key=KEY[:8]) == 2
 
 
 def test_an_empty_history_moves_too(history: History, tmp_path: Path) -> None:
@@ -134,7 +169,7 @@ def test_an_import_that_contradicts_the_history_adds_nothing(history: History, t
 
 @pytest.mark.parametrize("format", FORMATS[1:])
 def test_what_would_have_to_be_guessed_is_not_imported(history: History, tmp_path: Path, format: str) -> None:
-    with pytest.raises(UsageError, match=rf"a {format} file cannot be imported: .*guessed"):
+    with pytest.raises(UsageError, match=rf"the format {format} cannot be imported: .*guessed"):
         history.import_(format, tmp_path / "x.json")
 
 
@@ -224,7 +259,7 @@ def test_github_action_benchmark_gets_milliseconds(history: History, tmp_path: P
 def test_a_file_about_one_machine_asks_which(history: History, tmp_path: Path, format: str) -> None:
     history.add(session(1))
     history.add(session(2, key="machine-b"))
-    with pytest.raises(UsageError, match="is about one machine; choose its key: machine-a, machine-b"):
+    with pytest.raises(UsageError, match=r"is about one machine; choose it with --machine: machine-a \(.*machine-b"):
         history.export(format, tmp_path / "x.json")
     assert history.export(format, tmp_path / "x.json", machine_key="machine-b") == 1
 

@@ -432,6 +432,16 @@ def test_a_cache_that_cannot_be_flushed(l2: str, message: str) -> None:
 # Kernels
 
 
+@pytest.mark.parametrize(("value", "flagged"), [(float("nan"), True), (float("inf"), True), (1.0, False)])
+def test_the_time_of_nothing_useful_is_flagged(value: float, flagged: bool) -> None:
+    outputs = {"y": torch.full((2,), value), "mask": torch.tensor([1.0, float("-inf")]), "none": torch.empty(0)}
+    run = measure_module(
+        lambda inputs: outputs, INPUTS, graph=False, l2="warm", load_ms=0.0, throughput=False, on_device="cpu",
+        surroundings=Surroundings(effort=QUICK),
+    )  # fmt: skip
+    assert ("no finite number in the output y" in run.flags) == flagged
+
+
 class Profiled(Sleeper):
     """A session whose profiler says what it was given."""
 

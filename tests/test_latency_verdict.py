@@ -15,15 +15,9 @@ from hypothesis import strategies as st
 
 from benchmarks.latency_verdict import session, sessions, verdict_of_one
 from harness.errors import NotJudged, UsageError
-from harness.latency_verdict import (
-    compare_in_turns,
-    compare_sessions,
-    holm,
-    smallest_change,
-    speed_up,
-    summarise,
-    welch,
-)
+from harness.latency_estimate import welch
+from harness.latency_spread import smallest_change, summarise
+from harness.latency_verdict import compare_in_turns, compare_sessions, holm, speed_up
 from harness.timings import Machine, Session, session_from_json
 
 TRIALS = 400
@@ -523,6 +517,9 @@ def test_aa_leaves_out_what_does_not_count():
         smallest_change([spoilt])
     with pytest.raises(NotJudged, match="none was measured"):
         smallest_change([])
+    launched = replace(quiet(1.0, "launched"), runs=tuple(replace(one, graph=False) for one in quiet().runs))
+    (note,) = smallest_change([*base(), launched]).notes
+    assert note == "session launched left out: session b0 and this one do not both replay a CUDA graph"
     with pytest.raises(ValueError, match="one benchmark on one machine"):
         smallest_change([quiet(), quiet(1.0, "b", precision="fp32")])
     changed = smallest_change([quiet(1.0, f"s{i}", engine_sha256=digest) for i, digest in enumerate("aaaab")])

@@ -480,6 +480,19 @@ def test_the_first_mode_of_the_backend_is_the_default():
         assert choose_mode(target, "outputs:a.b") == ("outputs", "a.b")
 
 
+def test_a_graph_that_computes_nothing_but_its_outputs_is_looked_at(tmp_path):
+    class Relu(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": x.relu()}
+
+    one = subject(build=lambda: Relu().eval(), targets=(Target("ort-cpu", "fp32"),))
+    with Run(one, quiet(tmp_path)).target(one.targets[0]) as target:
+        report = look(target, "one", mode="outputs")
+    assert [(value.name, value.status) for value in report.values] == [("y", "compared")]
+    assert [effect.name for effect in report.observer] == ["y"]
+    assert report.trusted
+
+
 def test_a_mode_that_the_backend_has_not_is_not_judged(tmp_path, monkeypatch):
     run = Run(subject(), quiet(tmp_path))
     with run.target(Target("ort-cpu", "fp32")) as target:

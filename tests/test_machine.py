@@ -54,6 +54,23 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return put
 
 
+def test_the_system_has_one_key_whatever_the_backend(gpu: Callable[..., None]) -> None:
+    rtx, torch_, cpu = machine("rtx", "1.6", True), machine("torch", "2.11", True), machine("torch", "2.11", False)
+    assert rtx.key != torch_.key
+    assert rtx.system_key == torch_.system_key != cpu.system_key
+    assert machine("rtx", "1.6", True, locked_mhz=1500).system_key != rtx.system_key
+    gpu(driver="590.1")
+    assert machine("rtx", "1.6", True).system_key != rtx.system_key
+
+
+def test_the_systems_of_this_machine(gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, on_gpu = (machine("rtx", "1.6", place).system_key for place in (False, True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert module.system_keys() == {cpu}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.system_keys() == {cpu, on_gpu}
+
+
 def test_the_same_machine_has_the_same_key(gpu: Callable[..., None]) -> None:
     assert machine("rtx", "1.6", True) == machine("rtx", "1.6", True)
     assert machine("ort-cpu", "1.31", False) == machine("ort-cpu", "1.31", False)
@@ -118,7 +135,7 @@ def test_on_the_cpu_it_is_the_model_and_the_cores(monkeypatch: pytest.MonkeyPatc
     fewer = machine("ort-cpu", "1.31", False)
     assert fewer.facts["cores"] == 1
     assert fewer.class_key == here.class_key
-    monkeypatch.setattr(environment, "_cpu", lambda: "another CPU")
+    monkeypatch.setattr(environment, "cpu_name", lambda: "another CPU")
     assert machine("ort-cpu", "1.31", False).class_key != here.class_key
 
 

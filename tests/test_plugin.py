@@ -243,6 +243,45 @@ def test_interrupted_run_keeps_what_it_found(project: pytest.Pytester):
     assert (len(data["results"]), data["complete"]) == (8, False)
 
 
+def test_a_run_that_stopped_at_a_failure_is_not_complete(project: pytest.Pytester):
+    project.makepyfile(test_a=suite(), test_b="def test_wrong(): assert False", test_c=suite("other"))
+    project.runpytest_inprocess("-x", "--parity-json", "out.json").assert_outcomes(passed=8, failed=1)
+    data = json.loads((project.path / "out.json").read_text())
+    assert (len(data["results"]), data["complete"]) == (8, False)
+    assert "not all tests ran: stopping after 1 failures" in data["error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rtx_fp16_short": ("usage", "no such dimension")}, "test_outputs[rtx-fp16-short] failed: no such dimension"),
+        (
+            {"task": "def test_task(parity):\n    assert parity.actual['y'].sum() > 9, 'too small'\n"},
+            "test_task[rtx-fp16-short] failed: AssertionError: too small",
+        ),
+    ],
+)
+def test_a_failed_test_whose_result_does_not_say_so_is_named(
+    project: pytest.Pytester, changes: dict[str, Any], words: str
+):
+    project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", **changes))
+    result = project.runpytest_inprocess("-k", "short", "--parity-json", "out.json", "--junitxml", "j.xml")
+    assert result.ret == 1
+    data = json.loads((project.path / "out.json").read_text())
+    assert data["complete"] is False
+    assert words in data["error"]
+    assert "parity-target" not in (project.path / "j.xml").read_text()
+
+
+def test_a_suite_that_cannot_be_imported_is_missing_from_the_json(project: pytest.Pytester):
+    project.makepyfile(test_a=suite(), test_b="import nothing_of_that_name")
+    result = project.runpytest_inprocess("--continue-on-collection-errors", "--parity-json", "out.json")
+    assert result.ret == 1
+    data = json.loads((project.path / "out.json").read_text())
+    assert (len(data["results"]), data["complete"]) == (8, False)
+    assert data["error"] == "test_b.py could not be collected"
+
+
 def test_junit_gets_one_readable_property(project: pytest.Pytester):
     project.makepyfile(
         test_clip=suite(targets="targets('rtx', precisions=('fp16',))", rtx_fp16_short=("fail", "wrong"))

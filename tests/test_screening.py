@@ -14,7 +14,8 @@ from harness import NotJudged
 from harness.export import Tensors
 from harness.precision import Plan
 from harness.prepare import prepare
-from harness.screening import Screen, Units, plain, require_float, total_error
+from harness.reference import total_error
+from harness.screening import Screen, Units, plain, require_float
 from harness.values import Value
 
 

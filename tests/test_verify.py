@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness import Subject, Target, UsageError, targets
 from harness.backends.base import BuildRequest
+from harness.judging import next_step
 from harness.verify import Run, update_references, verify
 
 
@@ -144,7 +145,7 @@ def test_typed_graph_is_whole_wherever_it_is_written(tmp_path, monkeypatch):
 
 def test_a_failure_names_the_next_command(tmp_path):
     with Run(replace(subject(), locator="models:NET"), quiet(tmp_path)).target(Target("torch", "fp16")) as opened:
-        assert opened._next_step("one") == "parity bisect models:NET -b torch -p fp16 --case one"
+        assert next_step(opened, "one") == "parity bisect models:NET -b torch -p fp16 --case one"
 
 
 @pytest.mark.gpu

@@ -6,31 +6,26 @@ TF32 switch), the ONNX model, and its external weights where it has any. ONNX Ru
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
-import math
-import mmap
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import BuildReport, BuildRequest
+from harness.backends.memory import copy_memory
+from harness.backends.onnxruntime_file import holds_float16, map_weights, pack, read_header
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 
 if TYPE_CHECKING:
-    import onnx
     import torch
 
     from harness.settings import Settings
 
-MAGIC = b"parity-onnxruntime/1\n"
-WEIGHTS = "weights"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROFILE_WARM_UP = 2
 FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
@@ -100,14 +95,14 @@ class OnnxRuntimeBackend:
         Raises EngineRefused with the op and node named, NotJudged when the disk is full.
         """
         try:
-            _pack(request, engine)
+            pack(request, engine)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise NotJudged(f"the engine cannot be written to {engine}: {error.strerror}") from error
         if self.cannot_run() is None:
             self.load(engine).close()
-        notes = (FP16_NOTE,) if self._device == "cpu" and _holds_float16(request.onnx) else ()
+        notes = (FP16_NOTE,) if self._device == "cpu" and holds_float16(request.onnx) else ()
         options = {"provider": PROVIDERS[self._device], "graph_optimization_level": "ORT_ENABLE_ALL"}
         return BuildReport(
             notes=notes, options=options | ({"use_tf32": request.tf32} if self._device == "cuda" else {})
@@ -199,81 +194,18 @@ class OnnxRuntimeSession:
         self.close()
 
 
-def _pack(request: BuildRequest, engine: Path) -> None:
-    """Write the graph and its external weights into one file, without holding the weights in memory."""
-    import onnx
-
-    source = request.onnx
-    model = onnx.load(source, load_external_data=False)
-    tensors = [tensor for tensor in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(tensor)]
-    files = _point_to_weights(tensors, source.parent)
-    data = model.SerializeToString()
-    header = {"model": len(data), "tf32": request.tf32, "weights": sum(path.stat().st_size for path in files)}
-    with engine.open("wb") as out:
-        out.write(MAGIC + json.dumps(header).encode() + b"\n")
-        out.write(data)
-        for path in files:
-            with path.open("rb") as part:
-                shutil.copyfileobj(part, out, 2**24)
-
-
-def _point_to_weights(tensors: list[onnx.TensorProto], folder: Path) -> list[Path]:
-    """Make every external tensor refer to the concatenation of all external files; return these in order."""
-    starts: dict[Path, int] = {}
-    size = 0
-    for tensor in tensors:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        path = (folder / entries["location"]).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
-            raise EngineRefused(
-                f"the weights of {tensor.name!r} are in {entries['location']!r}, which is no file beside the model"
-            )
-        if path not in starts:
-            starts[path] = size
-            size += path.stat().st_size
-        length = entries.get("length", str(path.stat().st_size - int(entries.get("offset", 0))))
-        offset = starts[path] + int(entries.get("offset", 0))
-        del tensor.external_data[:]
-        for key, value in {"location": WEIGHTS, "offset": str(offset), "length": length}.items():
-            tensor.external_data.add(key=key, value=value)
-    return list(starts)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every constant of a graph and of the graphs inside it."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
-
-
-def _holds_float16(path: Path) -> bool:
-    """Return whether a graph casts to FP16 or has FP16 inputs or constants."""
-    import onnx
-
-    half = onnx.TensorProto.FLOAT16
-    model = onnx.load(path, load_external_data=False)
-    casts = (a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to")
-    inputs = (value.type.tensor_type.elem_type for value in model.graph.input)
-    return half in {*casts, *inputs, *(tensor.data_type for tensor in _tensors(model.graph))}
-
-
 def _open(file: Path, name: str, device: str, index: int, profile: Path | None) -> Any:
     """Return the InferenceSession of an engine file; it writes its profile to a file that begins with ``profile``."""
     import onnxruntime
 
     with file.open("rb") as source:
-        header = _read_header(source, file, name)
+        header = read_header(source, file, name)
         data = source.read(header["model"])
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # failures reach the user as exceptions
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        mapped = _map_weights(options, source, header, name)
+        mapped = map_weights(options, source, header, name)
         provider: dict[str, str] = {}
         if device == "cuda":
             provider = {"device_id": str(index), "use_tf32": "1" if header["tf32"] else "0"}
@@ -290,29 +222,6 @@ def _open(file: Path, name: str, device: str, index: int, profile: Path | None) 
             f"{name}: onnxruntime fell back to {session.get_providers()[0]}; its CUDA libraries do not load"
         )
     return session
-
-
-def _read_header(source: BinaryIO, file: Path, name: str) -> dict[str, Any]:
-    if source.read(len(MAGIC)) != MAGIC:
-        raise EngineRefused(f"{name} cannot load {file}: not an engine of this backend; delete it and build it again")
-    header: dict[str, Any] = json.loads(source.readline(4096))
-    if source.tell() + header["model"] + header["weights"] != file.stat().st_size:
-        raise EngineRefused(f"{name} cannot load {file}: the file is cut short; delete it and build it again")
-    return header
-
-
-def _map_weights(options: Any, source: BinaryIO, header: Mapping[str, Any], name: str) -> mmap.mmap | None:
-    """Hand the external weights, which follow the model, to ONNX Runtime; return the memory map to close later."""
-    if not header["weights"]:
-        return None
-    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-        raise EngineRefused(f"{name}: this onnxruntime cannot load external weights from memory; install a newer one")
-    start = source.tell()
-    mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
-    weights = memoryview(mapped)[start:]
-    options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [header["weights"]])
-    weights.release()
-    return mapped
 
 
 def _port(node: Any, backend: str) -> _Port:
@@ -347,21 +256,11 @@ def _onnx_number(dtype: torch.dtype) -> int:
 
 def _to_torch(value: Any, port: _Port, device: torch.device) -> torch.Tensor:
     """Copy an OrtValue's memory, which ONNX Runtime owns, into a fresh tensor."""
-    import torch
-
     shape = tuple(value.shape())
     if value.element_type() != _onnx_number(port.dtype):
         raise EngineFailed(f"output {port.name!r} came as {value.data_type()}, but {port.dtype} is declared")
-    size = math.prod(shape) * port.dtype.itemsize
-    if size == 0:
-        return torch.empty(shape, dtype=port.dtype, device=device)
-    if value.device_name() == "cpu":
-        memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(value.data_ptr()), dtype=torch.uint8)
-    else:
-        from harness.backends.tensorrt_session import CudaMemory
-
-        memory = torch.as_tensor(CudaMemory(value.data_ptr(), size), device=device)
-    return memory.clone().to(device).view(port.dtype).reshape(shape)
+    on_host = value.device_name() == "cpu"
+    return copy_memory(value.data_ptr(), shape, port.dtype, device, on_host=on_host)
 
 
 def _load_error(name: str, error: Exception) -> NotJudged:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from harness.backends import tensorrt_build
 from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.tensorrt_build import last_lines, make_log
-from harness.backends.tensorrt_session import TensorRTSession, first_line, refusal
-from harness.errors import NotJudged
+from harness.backends.tensorrt_errors import refusal
+from harness.backends.tensorrt_session import TensorRTSession
+from harness.errors import NotJudged, first_line
 
 if TYPE_CHECKING:
     from harness.settings import Settings

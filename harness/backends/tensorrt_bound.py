@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.tensorrt_build import last_lines
-from harness.backends.tensorrt_context import Workspace, make_context
-from harness.backends.tensorrt_session import EngineTensor, failure, refusal
+from harness.backends.tensorrt_context import ALIGNMENT, Workspace, make_context
+from harness.backends.tensorrt_errors import failure, refusal
+from harness.backends.tensorrt_tensors import EngineTensor
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 
 if TYPE_CHECKING:
     import torch
 
-ALIGNMENT = 256
 PROFILE_WARM_UP = 2
 UNWRITTEN = 0xFF
 """In every byte of an output before a run: NaN in every float format."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 256
+"""Bytes; TensorRT takes memory that begins at a multiple of it."""
 
 
 def is_ours(trt: Any) -> bool:

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import Shape
+from harness.backends.memory import copy_memory
 from harness.backends.tensorrt_build import last_lines
-from harness.backends.tensorrt_context import Workspace, make_context, runtime_config
-from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.backends.tensorrt_context import ALIGNMENT, Workspace, make_context, runtime_config
+from harness.backends.tensorrt_errors import failure, refusal
+from harness.backends.tensorrt_tensors import TORCH_DTYPES, EngineTensor, check_inputs, io_tensors
+from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
 
 if TYPE_CHECKING:
     import torch
 
     from harness.backends.tensorrt_bound import BoundEngine
-
-_TORCH_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "FP8": "float8_e4m3fn",
-    "INT64": "int64",
-    "INT32": "int32",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineTensor:
-    """One input or output of an engine."""
-
-    name: str
-    is_input: bool
-    dtype: torch.dtype
-    shape: Shape
-    """As declared; -1 where a dimension is dynamic."""
-    minimum: Shape
-    """The smallest shape accepted; equal to ``shape`` unless this is a dynamic input."""
-    maximum: Shape
-    """The largest shape accepted."""
-    on_host: bool
-    """TensorRT reads or writes it in host memory."""
 
 
 class TensorRTSession:
@@ -74,10 +46,10 @@ class TensorRTSession:
         self.context = make_context(trt, self.engine, *self._config[:1])
         if self.context is None:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
-        self.tensors = _io_tensors(trt, self.engine)
+        self.tensors = io_tensors(trt, self.engine)
         self.layers: int = self.engine.num_layers
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._spare = torch.empty(256, dtype=torch.uint8, device=device)
+        self._spare = torch.empty(ALIGNMENT, dtype=torch.uint8, device=device)
         self._workspace = Workspace(trt, self.engine, device)
         self._listener: Any = None  # TensorRT does not keep it alive
 
@@ -91,7 +63,7 @@ class TensorRTSession:
 
         if self.context is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        _check_inputs(self.tensors, inputs, self._name)
+        check_inputs(self.tensors, inputs, self._name)
         self._log.errors.clear()
         try:
             with torch.cuda.device(self._device):
@@ -151,7 +123,7 @@ class TensorRTSession:
 
         if self.context is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        _check_inputs(self.tensors, inputs, self._name)
+        check_inputs(self.tensors, inputs, self._name)
         self._log.errors.clear()
         try:
             with torch.cuda.device(self._device):
@@ -217,7 +189,7 @@ class TensorRTSession:
 
     def _bind_input(self, tensor: EngineTensor, given: torch.Tensor) -> torch.Tensor:
         value = given.detach().to("cpu" if tensor.on_host else self._device).contiguous()
-        if value.data_ptr() % 256:  # TensorRT wants 256-byte alignment, which a slice need not have
+        if value.data_ptr() % ALIGNMENT:  # TensorRT wants it, which a slice need not have
             value = value.clone()
         if not self.context.set_input_shape(tensor.name, tuple(value.shape)):
             said = last_lines(self._log.errors)
@@ -305,48 +277,19 @@ def _make_listener(trt: Any, on_tensor: Callable[[str, torch.Tensor], None], dev
         def process_debug_tensor(
             self, address: int, location: Any, dtype: Any, shape: Any, name: str, stream: int
         ) -> bool:
-            if self.problem is None and dtype.name in _TORCH_DTYPES:
+            if self.problem is None and dtype.name in TORCH_DTYPES:
                 try:
-                    kind = getattr(torch, _TORCH_DTYPES[dtype.name])
+                    kind = getattr(torch, TORCH_DTYPES[dtype.name])
                     on_host = location == trt.TensorLocation.HOST
                     if not on_host:
                         torch.cuda.ExternalStream(stream).synchronize()  # type: ignore[no-untyped-call]
-                    on_tensor(name, _copy_memory(address, tuple(shape), kind, device, on_host=on_host))
+                    on_tensor(name, copy_memory(address, tuple(shape), kind, device, on_host=on_host))
                     self.delivered += 1
                 except BaseException as error:
                     self.problem = error
             return True
 
     return Listener()
-
-
-def _copy_memory(
-    address: int, shape: Shape, dtype: torch.dtype, device: torch.device, *, on_host: bool
-) -> torch.Tensor:
-    """Return a copy of an engine's memory as a tensor on the GPU; debug tensors are laid out row by row."""
-    import torch
-
-    size = math.prod(shape) * dtype.itemsize
-    if not size:
-        return torch.empty(shape, dtype=dtype, device=device)
-    if on_host:
-        memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype=torch.uint8)
-    else:
-        memory = torch.as_tensor(CudaMemory(address, size), device=device)
-    return memory.to(device, copy=True).view(dtype).reshape(shape)
-
-
-class CudaMemory:
-    """Bytes on the GPU, in the form PyTorch accepts."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (address, False),
-            "strides": None,
-            "version": 2,
-        }
 
 
 def _make_allocator(trt: Any, output: _Output, side: Any, log: Any) -> Any:
@@ -372,70 +315,3 @@ def _make_allocator(trt: Any, output: _Output, side: Any, log: Any) -> Any:
             output.shape = tuple(shape)
 
     return Allocator()
-
-
-def _io_tensors(trt: Any, engine: Any) -> tuple[EngineTensor, ...]:
-    return tuple(_io_tensor(trt, engine, engine.get_tensor_name(index)) for index in range(engine.num_io_tensors))
-
-
-def _io_tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
-    import torch
-
-    dtype = engine.get_tensor_dtype(name).name
-    if dtype not in _TORCH_DTYPES:
-        raise EngineRefused(f"engine tensor {name!r} has dtype {dtype}, which PyTorch has no equal of")
-    shape = tuple(engine.get_tensor_shape(name))
-    is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-    minimum = maximum = shape
-    if is_input and -1 in shape:
-        minimum, _, maximum = (tuple(limit) for limit in engine.get_tensor_profile_shape(name, 0))
-    return EngineTensor(
-        name=name,
-        is_input=is_input,
-        dtype=getattr(torch, _TORCH_DTYPES[dtype]),
-        shape=shape,
-        minimum=minimum,
-        maximum=maximum,
-        on_host=engine.get_tensor_location(name) == trt.TensorLocation.HOST,
-    )
-
-
-def _check_inputs(tensors: Iterable[EngineTensor], given: Mapping[str, torch.Tensor], backend: str) -> None:
-    """Raise EngineRefused unless names, dtypes and shapes are the engine's."""
-    wanted = {tensor.name: tensor for tensor in tensors if tensor.is_input}
-    if wanted.keys() != given.keys():
-        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
-    for name, tensor in wanted.items():
-        dtype, shape = given[name].dtype, tuple(given[name].shape)
-        if dtype != tensor.dtype:
-            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {tensor.dtype}")
-        fits = len(shape) == len(tensor.minimum) and all(
-            low <= size <= high for low, size, high in zip(tensor.minimum, shape, tensor.maximum, strict=True)
-        )
-        if not fits:
-            allowed = (
-                f"{tensor.minimum}" if tensor.minimum == tensor.maximum else f"{tensor.minimum} to {tensor.maximum}"
-            )
-            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {allowed}")
-
-
-def refusal(message: str) -> NotJudged:
-    """Return EngineRefused, or NotJudged where the message is about memory or the disk and not about the graph."""
-    if _is_out_of_memory(message):
-        return NotJudged(f"out of GPU memory: {message}")
-    return NotJudged(message) if "the engine cannot be written" in message else EngineRefused(message)
-
-
-def failure(message: str) -> NotJudged | EngineFailed:
-    """Return EngineFailed, or NotJudged where the message is about GPU memory and not about the engine."""
-    return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineFailed(message)
-
-
-def _is_out_of_memory(message: str) -> bool:
-    return "out of memory" in message.lower() or "outofmemory" in message.lower()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,131 @@
+"""The verdict on one run of one engine: every output against its reference, its floor and its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness import compare
+from harness.errors import EngineFailed, NotJudged, ParityError
+from harness.export import Tensors
+from harness.precision import Plan, is_fp32, load_plan
+from harness.reference import sha256_of
+from harness.results import OutputResult, Provenance, Verdict
+from harness.subject import Subject
+from harness.tolerance import Tolerance, judge
+
+if TYPE_CHECKING:
+    from harness.verify import TargetRun
+
+
+def check_outputs(actual: Tensors, declared: Mapping[str, torch.dtype], others: Tensors) -> None:
+    """Raise EngineFailed when names or dtypes are not the declared ones, or memory is shared with other tensors."""
+    if set(actual) != set(declared):
+        missing, unexpected = sorted(set(declared) - set(actual)), sorted(set(actual) - set(declared))
+        raise EngineFailed(f"outputs differ: missing {missing}, unexpected {unexpected}")
+    owners = {tensor.untyped_storage().data_ptr(): name for name, tensor in others.items() if tensor.numel()}
+    for name, tensor in actual.items():
+        if tensor.dtype != declared[name]:
+            kinds = f"is {tensor.dtype}, but {declared[name]} is declared".replace("torch.", "")
+            raise EngineFailed(f"output {name!r} {kinds}")
+        if tensor.numel() and (owner := owners.get(tensor.untyped_storage().data_ptr())):
+            raise EngineFailed(f"output {name!r} shares its memory with {owner!r}, an input or an earlier output")
+
+
+def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[OutputResult, ...], list[str]]:
+    """Return the verdict on every output of a case, and notes on how it came about."""
+    expected = opened.run.expected(case, opened.plan)
+    floor_outputs, notes = _floor(opened, case)
+    results = []
+    for name, tensor in expected.items():
+        try:
+            stats = compare.compare(actual[name], tensor, name=name)
+        except EngineFailed as error:
+            results.append(OutputResult(name=name, verdict="fail", reason=str(error)))
+            continue
+        floor = compare.compare(floor_outputs[name], tensor, name=name) if floor_outputs else None
+        options: dict[str, Any] = {
+            "precision": opened.plan.computes_in,
+            "floor": floor,
+            "tolerance": tolerance_for(name, opened.run.subject, opened.plan),
+            "is_floor": opened.backend.name == "torch",
+            "floor_name": opened.run.prepared.floor_name(opened.plan),
+        }
+        result = judge(name, stats, **options)
+        if result.verdict == "fail" and is_fp32(opened.plan) and (tf32 := _tf32_floor(opened, case, name, tensor)):
+            result = judge(name, stats, **options, tf32_floor=tf32)
+        results.append(result)
+    return tuple(results), notes
+
+
+def _floor(opened: TargetRun, case: str) -> tuple[Tensors | None, list[str]]:
+    """Return the floor's outputs, or None and why there are none (an explicit tolerance may still judge)."""
+    if is_fp32(opened.plan):
+        return opened.run.prepared.reference(case, "fp32"), []
+    try:
+        floor = opened.run.floor(case, opened.plan)
+    except NotJudged as error:
+        return None, [f"no floor: {error}"]
+    return floor.outputs, list(floor.notes)
+
+
+def _tf32_floor(opened: TargetRun, case: str, name: str, expected: torch.Tensor) -> compare.ErrorStats | None:
+    plan = load_plan("tf32")
+    try:
+        floor = opened.run.floor(case, plan)
+    except NotJudged:
+        return None  # without a GPU there is no TF32; judge() then goes by its size
+    return compare.compare(floor.outputs[name], expected, name=name)
+
+
+def tolerance_for(output: str, subject: Subject, plan: Plan) -> Tolerance | None:
+    """Return the explicit limit of an output: by its name, by the plan's, or by the precision that the plan lowers to.
+
+    A plan of fp16 may lose what fp16 may lose.
+    """
+    names = (output, plan.name, plan.computes_in)
+    return next((subject.tolerances[name] for name in names if name in subject.tolerances), None)
+
+
+def provenance(opened: TargetRun, case: str) -> Provenance | None:
+    """Return what a reader needs to trust the figures; None where the subject could not be prepared."""
+    try:
+        prepared = opened.run.prepared
+        truth = "fp64" if is_fp32(opened.plan) else "fp32"
+        return Provenance(
+            weights=opened.run.subject.weights,
+            weights_source=opened.run.subject.weights_source,
+            weights_sha256=prepared.weights_sha256,
+            inputs=opened.run.subject.inputs,
+            inputs_sha256=sha256_of(prepared.inputs(case)),
+            program_sha256=prepared.program_sha256,
+            commit=opened.run.commit,
+            reference=prepared.reference_words(case, truth),
+            device=opened.device_name(),
+            plan={"dtype": opened.plan.computes_in, "keep_fp32": list(opened.plan.keep_fp32)},
+        )
+    except ParityError:
+        return None  # the reason of the result says what kept the subject from being prepared
+
+
+def next_step(opened: TargetRun, case: str) -> str:
+    """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
+    subject = opened.run.subject.onnx or opened.run.subject.locator or opened.run.subject.name
+    only = f" --case {case}" if len(opened.run.subject.cases) > 1 else ""
+    return f"parity bisect {subject} -b {opened.backend.name} -p {opened.target.precision}{only}"
+
+
+def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
+    """Return the reason of the output that decided: the one with the largest error among those of that verdict."""
+    deciding = [output for output in outputs if output.verdict == verdict]
+    if not deciding:
+        return "no output was compared"
+    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else float("inf"))
+    return f"{chosen.name}: {chosen.reason}"
+
+
+def like(actual: Tensors, expected: Tensors) -> Tensors:
+    """Return the outputs on the reference's device."""
+    return {name: tensor.to(expected[name].device) for name, tensor in actual.items()}
