@@ -25,7 +25,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from harness.backends.base import BuildReport
-from harness.errors import EngineRefused, NotJudged, UsageError
+from harness.errors import EngineRefused, NotJudged, UsageError, is_disk_full
 from harness.results import EngineInfo
 
 SCHEMA = "parity-engine/1"
@@ -335,7 +335,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise NotJudged(
                 f"no space left for engines in {folder}; free some, or set PARITY_ENGINES to another folder"
             ) from error

@@ -12,6 +12,7 @@ Anything else that escapes is a bug in the harness.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -41,6 +42,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return UsageError(f"unknown {kind} {name!r}; {hint}")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether a disk or a quota is full; NumPy's own message has no errno."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "Not enough free space to write" in str(error)
 
 
 def first_line(error: BaseException) -> str:

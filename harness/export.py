@@ -92,6 +92,14 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return copies on the CPU, contiguous and each in memory of its own: safetensors refuses what shares any."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
     """Translate a traced program to ONNX, with the output names of :func:`named_outputs`.
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import selectors
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from harness import errors
+from harness.child import how_it_ended, python_child
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.timings import ProcessRun, run_from_json
 
@@ -36,20 +34,15 @@ class Worker:
         file = self.result_file.with_suffix(".request.json")
         file.write_text(json.dumps(dict(request)), encoding="utf-8")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+        command, environment = python_child(MODULE, str(file))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE, str(file)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             bufsize=0,  # nothing is left to be flushed into a pipe whose reader is gone
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
         )
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
 
     def ready(self, timeout_s: float = READY_S) -> None:
         """Wait until its imports are done.
@@ -65,11 +58,11 @@ class Worker:
         if not self._process.stdout.readline():
             raise self._problem(self._process.wait())
 
-    def go(self, known: Iterable[int] = ()) -> None:
-        """Let it measure. ``known`` are ids of processes that may hold the GPU too, beside this one."""
+    def go(self) -> None:
+        """Let it measure. Raises as :meth:`ready` does when it died meanwhile."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(" ".join(["go", *(str(pid) for pid in known)]).encode() + b"\n")
+            self._process.stdin.write(b"go\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._problem(self._process.wait()) from None
@@ -108,7 +101,5 @@ class Worker:
             return kind(told["error"]) if issubclass(kind, ParityError) else ParityError(told["error"])
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        ended = f"died with signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"ended with {status}"
-        return EngineFailed(
-            f"the process that timed {self._what} {ended}: {lines[-1] if lines else 'it gave no reason'}"
-        )
+        said = lines[-1] if lines else "it gave no reason"
+        return EngineFailed(f"the process that timed {self._what} {how_it_ended(status)}: {said}")

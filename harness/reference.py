@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from harness.errors import NotJudged, UsageError
-from harness.export import Program, Tensors, tensor_bytes
+from harness.export import Program, Tensors, on_cpu, tensor_bytes
 
 SCHEMA = "parity-reference/1"
 # Outputs kept from another version of the interpreter are other outputs.
@@ -235,7 +236,7 @@ class OutputCache:
                 outputs = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
                 return outputs, tuple(json.loads(notes))
         outputs, lines = compute()
-        data = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in outputs.items()})
+        data = tensors_to_bytes(on_cpu(outputs))
         with contextlib.suppress(OSError):  # a full disk costs time in the next run, nothing else
             self._write(path, json.dumps(lines).encode() + b"\n" + data)
         return outputs, lines
@@ -287,6 +288,11 @@ class Stored:
     provenance: dict[str, Any]
 
 
+def update_command(typed: str, case: str) -> str:
+    """Return the command that computes a stored reference again."""
+    return f"parity reference {typed} --case {shlex.quote(case)}"
+
+
 class StaleReference(UsageError):
     """A stored reference belongs to other weights, inputs or another program."""
 
@@ -309,7 +315,7 @@ class ReferenceStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"fp32/{name}": value for name, value in fp32.items()}
         tensors |= {f"fp64/{name}": value for name, value in fp64.items()}
-        data = tensors_to_bytes({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        data = tensors_to_bytes(on_cpu(tensors))
         record = {
             "schema": SCHEMA,
             **dataclasses.asdict(identity),
@@ -320,15 +326,16 @@ class ReferenceStore:
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return path
 
-    def load(self, subject: str, case: str, identity: Identity) -> Stored | None:
+    def load(self, subject: str, case: str, identity: Identity, *, typed: str = "") -> Stored | None:
         """Return the stored reference, or None when there is none.
 
+        ``typed`` is what reaches the subject on the command line, where that is not its name.
         Raises StaleReference when it belongs to something else or its file is damaged; the text says what changed.
         """
         path = self.path(subject, case)
         if not path.exists() and not path.with_suffix(".json").exists():
             return None
-        again = f"run: parity reference {subject} --case {case}"
+        again = f"run: {update_command(typed or shlex.quote(subject), case)}"
         try:
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             data = path.read_bytes()

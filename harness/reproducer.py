@@ -6,7 +6,6 @@ The folder is written beside its final place and its script is run there; only a
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import subprocess
@@ -22,7 +21,7 @@ import numpy as np
 import onnx_ir
 import torch
 
-from harness.errors import NotJudged, UsageError, unknown_name
+from harness.errors import NotJudged, UsageError, is_disk_full, unknown_name
 from harness.onnx_file import save_model
 from harness.reproducer_text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
 
@@ -108,7 +107,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise NotJudged(f"the disk is full while writing the reproducer {folder}; free some space") from error
         raise UsageError(f"the reproducer {folder} cannot be written: {error}; give another folder") from error
 

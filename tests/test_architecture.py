@@ -14,7 +14,7 @@ PACKAGE = Path(harness.__file__).parent
 ROWS = tuple(
     row.split()
     for row in (
-        "errors settings subject values",
+        "child errors settings subject values",
         """
         compare compare_cuda drift findings latency_estimate latency_sessions latency_spread
         latency_verdict metrics results search studies timings tolerance

@@ -6,44 +6,12 @@ import math
 
 import pytest
 import torch
+from exported import INPUTS, Net, export, subject
+from safetensors.torch import load, save
 
-from harness import NotJudged, Subject, Target, UsageError
-from harness.export import check_inputs, named_outputs, program_sha256, to_onnx, trace
+from harness import NotJudged, UsageError
+from harness.export import check_inputs, named_outputs, on_cpu, program_sha256, trace
 from harness.values import load_values, save_values
-
-
-class Net(torch.nn.Module):
-    """Calls one layer twice, masks with FP32's lowest number and returns floats and indices."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer, self.norm = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
-
-    def forward(self, x, mask):
-        hidden = self.norm(self.layer(self.layer(x)).relu())
-        masked = hidden.masked_fill(mask.bool()[:, None], torch.finfo(hidden.dtype).min)
-        return {"hidden": hidden, "scores": masked.softmax(-1), "best": hidden.argmax(-1)}
-
-
-INPUTS = {"x": torch.ones(3, 4), "mask": torch.tensor([0, 0, 1])}
-
-
-def subject(**changes):
-    fields = {
-        "name": "net",
-        "build": lambda: Net().eval(),
-        "cases": {"one": lambda: INPUTS},
-        "targets": (Target("torch", "fp16"),),
-        "weights": "random",
-        "dynamic": {"x": {0: "batch"}, "mask": {0: "batch"}},
-        "ranges": {"batch": (1, 8)},
-    }
-    return Subject(**{**fields, **changes})
-
-
-def export(subject, module, inputs, names):
-    """Trace and translate in one step."""
-    return to_onnx(subject, trace(subject, module, inputs), inputs, names)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +29,7 @@ def test_value_table_names_op_module_call_and_source(program):
     first, second = program.values["linear"], program.values["linear_1"]
     assert (first.op, first.module) == ("aten.linear.default", "layer")
     assert second.module == "layer#2"
-    assert first.source.startswith("test_export.py:")
+    assert first.source.startswith("exported.py:")
     assert first.dtype == "float32"
     assert program.values["hidden"].origin == "layer_norm"
     assert program.values["best"].dtype == "int64"
@@ -153,3 +121,11 @@ def test_inputs_that_hold_nan():
 def test_a_subject_that_is_not_complete_says_what_is_missing(changes, words):
     with pytest.raises(UsageError, match=words):
         subject(**changes)
+
+
+def test_copies_share_no_memory_and_can_be_stored():
+    base = torch.arange(12.0).reshape(3, 4)
+    given = {"all": base, "again": base, "column": base[:, 1], "turned": base.t(), "wide": base[:1, :1].expand(2, 3)}
+    copies = on_cpu({name: tensor.requires_grad_() for name, tensor in given.items()})
+    assert all(torch.equal(load(save(copies))[name], tensor) for name, tensor in given.items())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in [base, *copies.values()]}) == 6

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from test_export import INPUTS, Net, export, subject
+from exported import INPUTS, Net, export, subject
 
 from harness.reference import (
     Identity,
@@ -147,6 +147,18 @@ def test_stored_reference_comes_back(tmp_path):
     assert torch.equal(stored.fp32["y"], TENSORS["y"])
     assert stored.fp64["y"].dtype == torch.float64
     assert ReferenceStore(tmp_path).load("net", "two", IDENTITY) is None
+
+
+def test_outputs_that_share_memory_are_stored(tmp_path):
+    hidden = torch.arange(4.0).reshape(1, 4)
+    outputs = {"hidden": hidden, "again": hidden, "first": hidden[:, 0]}
+    ReferenceStore(tmp_path).save("net", "one", IDENTITY, fp32=outputs, fp64=outputs, provenance={})
+    stored = ReferenceStore(tmp_path).load("net", "one", IDENTITY)
+    for _ in range(2):
+        kept, _ = OutputCache(tmp_path, enabled=True).get({}, lambda: (outputs, ()), torch.device("cpu"))
+        for name, tensor in outputs.items():
+            assert torch.equal(stored.fp64[name], tensor)
+            assert torch.equal(kept[name], tensor)
 
 
 @pytest.mark.parametrize("part", ["weights", "inputs", "program"])

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from harness.backends import BACKENDS, run_alone
 from harness.backends.base import BuildRequest, ShapeRange
 from harness.backends.run_alone import run_serialised
+from harness.child import how_it_ended
 from harness.errors import EngineFailed
 
 
@@ -25,9 +26,7 @@ def engine(folder: Path) -> Path:
     model, file = folder / "model.onnx", folder / "engine"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), model)
     shape = ShapeRange(minimum=(1, 4), optimum=(2, 4), maximum=(8, 4))
-    BACKENDS["ort-cpu"].build(
-        BuildRequest(onnx=model, precision="fp32", tf32=False, shapes={"x": shape}), file, quiet(folder)
-    )
+    BACKENDS["ort-cpu"].build(BuildRequest(onnx=model, tf32=False, shapes={"x": shape}), file, quiet(folder))
     return file
 
 
@@ -37,6 +36,13 @@ def test_outputs_come_back_by_name(tmp_path: Path) -> None:
     assert set(outputs) == {"y", "z"}
     assert torch.equal(outputs["y"], x.relu())
     assert torch.equal(outputs["z"], 2 * x)
+
+
+def test_one_tensor_may_be_two_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", Child(1, "begun"))
+    x = torch.ones(2, 4)
+    with pytest.raises(EngineFailed, match="begun"):
+        run_serialised("rtx", Path("engine"), {"x": x, "same": x, "row": x[0]})
 
 
 def test_what_the_child_says_last_is_the_reason(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_kernels_are_launched_one_at_a_time(tmp_path: Path, monkeypatch: pytest.
     child = Child(-11)
     monkeypatch.setattr(subprocess, "run", child)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(EngineFailed, match="ended with status -11, run on its own: it gave no reason"):
+    with pytest.raises(EngineFailed, match=r"died with signal 11 \(SIGSEGV\), run on its own: it gave no reason"):
         run_serialised("rtx", Path("engine"), {"x": torch.ones(2)})
     environment = child.options["env"]
     assert isinstance(environment, dict)
@@ -87,6 +93,20 @@ def test_a_child_that_writes_nothing_is_a_failure(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(subprocess, "run", Child(0, "a warning\n"))
     with pytest.raises(EngineFailed, match="ended with status 0, run on its own: a warning"):
         run_serialised("rtx", tmp_path / "engine", {"x": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "ended with status 0"),
+        (3, "ended with status 3"),
+        (-11, "died with signal 11 (SIGSEGV)"),
+        (-9, "died with signal 9 (SIGKILL, as when memory runs out)"),
+        (-50, "died with signal 50 (no name)"),
+    ],
+)
+def test_how_a_process_ended(status: int, words: str) -> None:
+    assert how_it_ended(status) == words
 
 
 def test_the_childs_part(tmp_path: Path) -> None:

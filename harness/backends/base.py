@@ -34,8 +34,6 @@ class BuildRequest:
 
     onnx: Path
     """The typed graph: its dtypes are the precision (networks are strongly typed)."""
-    precision: str
-    """``fp32``, ``tf32``, ``fp16``, ``bf16`` or the name of a plan; of these a backend reads only ``tf32``."""
     tf32: bool
     """Allow TF32 in what the graph types as FP32."""
     shapes: Mapping[str, ShapeRange]

@@ -6,7 +6,6 @@ TF32 switch), the ONNX model, and its external weights where it has any. ONNX Ru
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import tempfile
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.memory import copy_memory
-from harness.backends.onnxruntime_file import holds_float16, map_weights, pack, read_header
-from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.backends.onnxruntime_file import map_weights, pack, read_header
+from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
 
 if TYPE_CHECKING:
     import torch
@@ -95,14 +94,14 @@ class OnnxRuntimeBackend:
         Raises EngineRefused with the op and node named, NotJudged when the disk is full.
         """
         try:
-            pack(request, engine)
+            float16 = pack(request, engine)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise
-            raise NotJudged(f"the engine cannot be written to {engine}: {error.strerror}") from error
+            raise NotJudged(f"the engine cannot be written to {engine}: {error.strerror or error}") from error
         if self.cannot_run() is None:
             self.load(engine).close()
-        notes = (FP16_NOTE,) if self._device == "cpu" and holds_float16(request.onnx) else ()
+        notes = (FP16_NOTE,) if self._device == "cpu" and float16 else ()
         options = {"provider": PROVIDERS[self._device], "graph_optimization_level": "ORT_ENABLE_ALL"}
         return BuildReport(
             notes=notes, options=options | ({"use_tf32": request.tf32} if self._device == "cuda" else {})

@@ -19,8 +19,11 @@ MAGIC = b"parity-onnxruntime/1\n"
 WEIGHTS = "weights"
 
 
-def pack(request: BuildRequest, engine: Path) -> None:
-    """Write the graph and its external weights into one file, without holding the weights in memory."""
+def pack(request: BuildRequest, engine: Path) -> bool:
+    """Write the graph and its external weights into one file, without holding the weights in memory.
+
+    Returns whether the graph casts to FP16 or has FP16 inputs or constants.
+    """
     import onnx
 
     source = request.onnx
@@ -35,6 +38,7 @@ def pack(request: BuildRequest, engine: Path) -> None:
         for path in files:
             with path.open("rb") as part:
                 shutil.copyfileobj(part, out, 2**24)
+    return _holds_float16(model.graph)
 
 
 def _point_to_weights(tensors: list[onnx.TensorProto], folder: Path) -> list[Path]:
@@ -71,15 +75,13 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def holds_float16(path: Path) -> bool:
-    """Return whether a graph casts to FP16 or has FP16 inputs or constants."""
+def _holds_float16(graph: onnx.GraphProto) -> bool:
     import onnx
 
     half = onnx.TensorProto.FLOAT16
-    model = onnx.load(path, load_external_data=False)
-    casts = (a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to")
-    inputs = (value.type.tensor_type.elem_type for value in model.graph.input)
-    return half in {*casts, *inputs, *(tensor.data_type for tensor in _tensors(model.graph))}
+    casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to")
+    inputs = (value.type.tensor_type.elem_type for value in graph.input)
+    return half in {*casts, *inputs, *(tensor.data_type for tensor in _tensors(graph))}
 
 
 def read_header(source: BinaryIO, file: Path, name: str) -> dict[str, Any]:

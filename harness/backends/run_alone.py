@@ -8,7 +8,6 @@ Usage: ``python -m harness.backends.run_alone BACKEND ENGINE INPUTS OUTPUTS``, i
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.child import how_it_ended, python_child
 from harness.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -31,19 +31,20 @@ def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor
     """
     from safetensors.torch import load_file, save_file
 
+    from harness.export import on_cpu
+
     with tempfile.TemporaryDirectory(prefix="parity-alone-") as folder:
         given, made = Path(folder) / "inputs.safetensors", Path(folder) / "outputs.safetensors"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}, given)
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
-        command = [sys.executable, "-P", "-m", __name__, backend, str(engine.absolute()), str(given), str(made)]
-        environment = {**os.environ, "PYTHONPATH": path, "CUDA_LAUNCH_BLOCKING": "1"}
+        save_file(on_cpu(inputs), given)
+        command, environment = python_child(__name__, backend, str(engine.absolute()), str(given), str(made))
+        environment["CUDA_LAUNCH_BLOCKING"] = "1"
         try:
             ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
         if ended.returncode or not made.is_file():
             said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise EngineFailed(f"the {backend} engine ended with status {ended.returncode}, run on its own: {said}")
+            raise EngineFailed(f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}")
         return dict(load_file(made))
 
 
@@ -53,12 +54,13 @@ def main(backend: str, engine: str, given: str, made: str) -> None:
     from safetensors.torch import load_file, save_file
 
     from harness.backends import BACKENDS
+    from harness.export import on_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = {name: tensor.to(device) for name, tensor in load_file(given).items()}
     with BACKENDS[backend].load(Path(engine)) as session:
         outputs = session.run(inputs)
-        save_file({name: tensor.cpu().contiguous() for name, tensor in outputs.items()}, made)
+        save_file(on_cpu(outputs), made)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""Python processes that this one starts: how they are started, and in what words their end is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def python_child(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a module in a process of its own, and an environment in which it imports the same.
+
+    The environment is a fresh dict, to be added to.
+    """
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+    return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, "PYTHONPATH": path}
+
+
+def how_it_ended(status: int) -> str:
+    """Return ``ended with status 1``, or ``died with signal 9 (SIGKILL, as when memory runs out)``."""
+    if status >= 0:
+        return f"ended with status {status}"
+    names = {known.value: known.name for known in signal.Signals}
+    hint = ", as when memory runs out" if -status == signal.SIGKILL else ""
+    return f"died with signal {-status} ({names.get(-status, 'no name')}{hint})"
