@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +17,7 @@ from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.tensorrt_build import last_lines, make_log
 from harness.backends.tensorrt_errors import refusal
 from harness.backends.tensorrt_session import TensorRTSession
+from harness.child import how_it_ended, python_child
 from harness.errors import NotJudged, first_line
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class TensorRTBackend:
         warnings = [" ".join(warning.split()) for warning in report["warnings"]]
         if len(warnings) > SHOWN_WARNINGS:
             warnings[SHOWN_WARNINGS:] = [f"{len(warnings) - SHOWN_WARNINGS} more builder warnings"]
-        notes = (f"{report['network_layers']} network layers before fusion", *warnings)
+        notes = (f"{report['network_layers']} network layers before fusion", *self._unnamed_gpu(), *warnings)
         return BuildReport(layers=None, notes=notes, options=report["options"])
 
     def load(self, engine: Path) -> TensorRTSession:
@@ -106,6 +104,21 @@ class TensorRTBackend:
         torch.cuda.empty_cache()  # TensorRT allocates beside PyTorch and cannot use what PyTorch holds in reserve
         return TensorRTSession(trt, self._log, engine, name=self.name, device=device)
 
+    def _unnamed_gpu(self) -> list[str]:
+        """Say so where this version names the GPUs that it builds for, and the GPU here is none of them."""
+        targets = getattr(self._module(), "ComputeCapability", None)
+        if targets is None or no_gpu():
+            return []
+        import torch
+
+        named = [name.removeprefix("SM") for name in targets.__members__ if name.startswith("SM")]
+        here = torch.cuda.get_device_capability()
+        if f"{here[0]}{here[1]}" in named:
+            return []
+        known = ", ".join(f"{name[:-1]}.{name[-1]}" for name in named)
+        version = f"{self.name} {self.version()}"
+        return [f"{version} names compute capabilities {known} as targets, and this GPU has {here[0]}.{here[1]}"]
+
     def _module(self) -> Any:
         """Import the first module that is installed; raises ModuleNotFoundError for the first one if none is."""
         if self._loaded is None:
@@ -116,13 +129,9 @@ class TensorRTBackend:
         """Run the child and return its report."""
         report, phases, errors = scratch / "report.json", scratch / "phases.txt", scratch / "errors.txt"
         with phases.open("wb") as stdout, errors.open("wb") as stderr:
-            path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+            command, environment = python_child("harness.backends.tensorrt_build")
             with subprocess.Popen(
-                [sys.executable, "-P", "-m", "harness.backends.tensorrt_build"],
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                env={**os.environ, "PYTHONPATH": path},
+                command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment
             ) as process:
                 try:
                     status = _wait(process, {**request, "report": str(report)}, self.name, phases, progress)
@@ -130,9 +139,8 @@ class TensorRTBackend:
                     process.kill()
         if status != 0 or not report.is_file():
             said = last_lines(errors.read_text(encoding="utf-8", errors="replace").splitlines()[-5:], count=5)
-            raise refusal(
-                f"{self.name} cannot build this graph: the builder {_how_it_ended(status)}; last log lines: {said}"
-            )
+            ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")
+            raise refusal(f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}")
         result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return result
 
@@ -171,13 +179,6 @@ def _wait(
         except subprocess.TimeoutExpired:
             phase = phases.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
             progress(": ".join([f"{name} has been building for {time.monotonic() - started:.0f} s", *phase]))
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status} and left no report"
-    hint = ", as when memory runs out" if -status == signal.SIGKILL else ""
-    return f"died with signal {-status} ({signal.Signals(-status).name}{hint})"
 
 
 def _import_first(modules: tuple[str, ...]) -> Any:

@@ -140,9 +140,6 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # TensorRT sets TF32 by default.
     (config.set_flag if request["tf32"] else config.clear_flag)(trt.BuilderFlag.TF32)
-    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        # TensorRT for RTX: an engine that may allocate memory while it runs cannot be captured into a CUDA graph.
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _make_monitor(trt)
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -154,6 +151,10 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
             raise BuildError(
                 f"input {network_input.name!r} sets shapes by its values, which is not supported; make it a constant"
             )
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION") and not ranges:
+        # TensorRT for RTX: an engine that may allocate memory while it runs cannot be captured into a CUDA graph.
+        # With dynamic shapes, 1.6.1.120 ends the process (SIGSEGV) when it runs an engine built so.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if ranges:
         profile = builder.create_optimization_profile()
         for name, (minimum, optimum, maximum) in ranges.items():
