@@ -8,6 +8,7 @@ looking changes it, by building parts of the graph alone. Nothing is inferred: a
 from __future__ import annotations
 
 import math
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from harness.observation import local_ratio, worst_first
 from harness.precision import is_fp32
 from harness.regions import CASE, ExportFault, Region, Regions, export_fault
 from harness.reproducer import Spec, write
-from harness.results import OutputResult, Result
+from harness.results import OutputResult, Result, is_nonfinite
 from harness.screening import Screen, Units, plain, require_float
 from harness.search import smallest_interval
 from harness.settings import Settings
@@ -154,7 +155,8 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
     hunt.gate_builds = hunt.builds  # looking is a question too
     regions.may_build = partial(_may_build, hunt)
     suspects = _suspects(report) if report is not None else []
-    regions.nonfinite_only = bool(report and not report.trusted and _is_nonfinite(low))
+    regions.beyond_tf32 = is_fp32(plan) and gates.is_beyond_tf32(hunt.target, low)
+    regions.nonfinite_only = bool(report and not report.trusted and is_nonfinite(low))
     region = None if regions.nonfinite_only else _region_of_suspects(hunt, regions, report, suspects)
     if region is None:
         region = _region_by_parts(hunt, regions)
@@ -268,7 +270,7 @@ def _write_reproducer(hunt: Hunt, region: Region) -> None:
             environment=environment.gather(hunt.settings),
             weights=hunt.subject.weights,
             inputs_kind=hunt.subject.inputs,
-            full_model=f"{hunt.subject_name()}, {len(subgraph.order(hunt.session.prepared.program.model))} values",
+            full_model=f"{hunt.subject.as_typed}, {len(subgraph.order(hunt.session.prepared.program.model))} values",
         )
         try:
             hunt.reproducer = str(write(folder, spec, progress=hunt.settings.progress).folder)
@@ -307,12 +309,11 @@ def _where(hunt: Hunt, values: Sequence[str]) -> str:
 
 
 def _commands(hunt: Hunt) -> list[str]:
-    subject, backend, case = hunt.subject_name(), hunt.target.backend, f" --case {hunt.case}"
-    commands = [f"parity verify {subject} -b {backend} -p {hunt.target.precision}{case} --layers"]
+    commands = [f"{hunt.command('verify', hunt.target.precision)} --layers"]
     if hunt.plan is not None and hunt.plan_file is not None:
-        commands.append(f"parity verify {subject} -b {backend} -p {hunt.plan_file}{case}")
+        commands.append(hunt.command("verify", str(hunt.plan_file)))
     if hunt.reproducer:
-        commands.append(f"python {hunt.reproducer}/reproduce.py")
+        commands.append(shlex.join(["python", f"{hunt.reproducer}/reproduce.py"]))
     return commands
 
 
@@ -328,10 +329,6 @@ def _ops(suspects: Sequence[ValueFinding]) -> list[str]:
     """Return operators that several suspects share, most of them first: one pattern for a fault in many places."""
     counts = Counter(value.op for value in suspects if value.op.startswith("aten."))
     return [op for op, count in counts.most_common() if count > 1]
-
-
-def _is_nonfinite(result: Result) -> bool:
-    return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
 
 
 def _allowed(output: OutputResult) -> float:

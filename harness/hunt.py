@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -97,9 +98,10 @@ class Hunt:
         with self.session.target(target) as opened:
             return opened.judge(self.case)
 
-    def subject_name(self) -> str:
-        """Return what to type to reach the subject."""
-        return str(self.subject.onnx or self.subject.locator or self.subject.name)
+    def command(self, name: str, precision: str) -> str:
+        """Return a command about the subject, the backend and the case in another precision."""
+        options = ["-b", self.target.backend, "-p", precision, "--case", self.case]
+        return f"parity {name} {self.subject.as_typed} {shlex.join(options)}"
 
     def base_plan(self) -> Plan:
         """Return the precision plan under test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[
     """Return the verdict on every output of a case, and notes on how it came about."""
     expected = opened.run.expected(case, opened.plan)
     floor_outputs, notes = _floor(opened, case)
+    may_be_tf32 = "tf32" in opened.backend.precisions
     results = []
     for name, tensor in expected.items():
         try:
@@ -45,16 +47,25 @@ def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[
         except EngineFailed as error:
             results.append(OutputResult(name=name, verdict="fail", reason=str(error)))
             continue
-        floor = compare.compare(floor_outputs[name], tensor, name=name) if floor_outputs else None
+        floor = _against(floor_outputs, name, tensor) if floor_outputs else None
+        if floor_outputs and floor is None:
+            shapes = f"{list(floor_outputs[name].shape)}, and the reference has {list(tensor.shape)}"
+            notes.append(f"no floor for {name}: PyTorch in {opened.plan.computes_in} gives shape {shapes}")
         options: dict[str, Any] = {
             "precision": opened.plan.computes_in,
             "floor": floor,
+            "may_be_tf32": may_be_tf32,
             "tolerance": tolerance_for(name, opened.run.subject, opened.plan),
             "is_floor": opened.backend.name == "torch",
             "floor_name": opened.run.prepared.floor_name(opened.plan),
         }
         result = judge(name, stats, **options)
-        if result.verdict == "fail" and is_fp32(opened.plan) and (tf32 := _tf32_floor(opened, case, name, tensor)):
+        if (
+            result.verdict == "fail"
+            and is_fp32(opened.plan)
+            and may_be_tf32
+            and (tf32 := _tf32_floor(opened, case, name, tensor))
+        ):
             result = judge(name, stats, **options, tf32_floor=tf32)
         results.append(result)
     return tuple(results), notes
@@ -77,7 +88,13 @@ def _tf32_floor(opened: TargetRun, case: str, name: str, expected: torch.Tensor)
         floor = opened.run.floor(case, plan)
     except NotJudged:
         return None  # without a GPU there is no TF32; judge() then goes by its size
-    return compare.compare(floor.outputs[name], expected, name=name)
+    return _against(floor.outputs, name, expected)
+
+
+def _against(floor: Tensors, name: str, expected: torch.Tensor) -> compare.ErrorStats | None:
+    """Return the figures of a floor; None where it has another shape, which no engine is to blame for."""
+    tensor = floor[name]
+    return compare.compare(tensor, expected, name=name) if tensor.shape == expected.shape else None
 
 
 def tolerance_for(output: str, subject: Subject, plan: Plan) -> Tolerance | None:
@@ -112,9 +129,10 @@ def provenance(opened: TargetRun, case: str) -> Provenance | None:
 
 def next_step(opened: TargetRun, case: str) -> str:
     """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
-    subject = opened.run.subject.onnx or opened.run.subject.locator or opened.run.subject.name
-    only = f" --case {case}" if len(opened.run.subject.cases) > 1 else ""
-    return f"parity bisect {subject} -b {opened.backend.name} -p {opened.target.precision}{only}"
+    subject = opened.run.subject
+    only = ["--case", case] if len(subject.cases) > 1 else []
+    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only])
+    return f"parity bisect {subject.as_typed} {options}"
 
 
 def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:

@@ -113,8 +113,7 @@ def _all_kept(hunt: Hunt, patterns: Sequence[str] | frozenset[str]) -> list[str]
 
 
 def _comment(hunt: Hunt) -> list[str]:
-    command = f"parity bisect {hunt.subject_name()} -b {hunt.target.backend} -p {hunt.target.precision}"
-    return [f"Found by: {command} --case {hunt.case}", "Verified on the engine."]
+    return [f"Found by: {hunt.command('bisect', hunt.target.precision)}", "Verified on the engine."]
 
 
 def _plan_target(hunt: Hunt, patterns: frozenset[str]) -> Target:

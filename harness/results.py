@@ -118,7 +118,7 @@ class Result:
     outputs: tuple[OutputResult, ...] = ()
     metrics: tuple[MetricResult, ...] = ()
     repeatable: bool | None = None
-    """Whether two runs of the engine gave the same bits; None when it did not run."""
+    """Whether all runs of the engine gave the same bits; None when it did not run."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures: emulation, saturated constants, a rebuilt engine."""
     next_step: str = ""
@@ -145,12 +145,21 @@ class Result:
         return result
 
 
+NOT_REPEATABLE = "not repeatable"
+"""What the note on an engine begins with whose runs differ."""
+
+
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """Return fail if anything failed, else not_judged if anything was not judged or nothing was there, else pass."""
     seen = set(verdicts)
     if "fail" in seen:
         return "fail"
     return "pass" if seen == {"pass"} else "not_judged"
+
+
+def is_nonfinite(result: Result) -> bool:
+    """Return whether an output is not finite where its reference is, or the other way round."""
+    return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
 
 
 def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged
@@ -65,8 +66,9 @@ class Units:
             return []
         depth = len(pattern.split(".")) if pattern else 0
         below: dict[str, None] = {}
+        members = self.members(pattern)
         for name in self.values:
-            if name in self.members(pattern):
+            if name in members:
                 path = plain(self.values[name].module)
                 deeper = path.split(".")[: depth + 1] if path else []
                 below[".".join(deeper) if len(deeper) > depth else f"value:{name}"] = None
@@ -180,13 +182,15 @@ class Screen:
     def _error_alone(self, unit: str) -> float:
         low = self.plan.compute_dtype
         names = self.units.members(unit)
-        dtypes = {name: low if value.origin in names else "float32" for name, value in self._rows()}
+        dtypes = {name: low if value.origin in names else "float32" for name, value in self._rows}
         return total_error(self.prepared.typed_outputs(self.case, dtypes), self.expected)
 
     def _dtypes(self, patterns: frozenset[str]) -> dict[str, str]:
         return assign(self.keep(sorted(patterns)), self.prepared.program.values)
 
+    @cached_property
     def _rows(self) -> list[tuple[str, Value]]:
+        """The float values by their own names, then by those they come from."""
         values = self.prepared.program.values
         return [(name, value) for name, value in values.items() if value.dtype in _FLOATS] + [
             (value.origin, value) for value in values.values() if value.dtype in _FLOATS

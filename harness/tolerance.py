@@ -8,6 +8,7 @@ can say about it. docs/verdicts.md shows the measurements behind the constants.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def judge(
     precision: str,
     floor: ErrorStats | None = None,
     tf32_floor: ErrorStats | None = None,
+    may_be_tf32: bool = True,
     tolerance: Tolerance | None = None,
     is_floor: bool = False,
     floor_name: str = "PyTorch",
@@ -61,8 +63,9 @@ def judge(
     """Return the verdict on one output.
 
     ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``); ``tf32_floor`` serves to name an
-    FP32 engine that computes in TF32. ``is_floor`` marks the ``torch`` backend, whose result is the floor: without a
-    tolerance it can only fail for what no limit excuses. ``floor_name`` says what made the floor.
+    FP32 engine that computes in TF32, where it can (``may_be_tf32``). ``is_floor`` marks the ``torch`` backend, whose
+    result is the floor: without a tolerance it can only fail for what no limit excuses. ``floor_name`` says what made
+    the floor.
     """
     reason = _never_passes(stats, UNIT_ROUNDOFF[precision])
     if reason:
@@ -87,7 +90,7 @@ def judge(
     if is_floor:
         loses = "this is the floor that engines are held against"
     reason = _sentence(stats, loses, allowed, tolerance, broken)
-    if broken and precision == "fp32":
+    if broken and precision == "fp32" and may_be_tf32:
         reason += _tf32_words(stats, tf32_floor)
     verdict: Verdict = "fail" if broken else "pass"
     return OutputResult(name=name, verdict=verdict, reason=reason, stats=stats, floor=floor, allowed=allowed)
@@ -182,6 +185,17 @@ def _no_floor(stats: ErrorStats, floor: ErrorStats | None, what: str) -> str:
         f"relative error {stats.relative_l2:.3g}, but {what} itself gives {floor.nonfinite_actual} "
         "non-finite elements, so there is no floor; keep the overflowing modules in FP32 or give a Tolerance"
     )
+
+
+def is_tf32(outputs: Sequence[OutputResult]) -> bool:
+    """Return whether the outputs of an FP32 engine that failed did so only because it computes in TF32."""
+    failed = [output for output in outputs if output.verdict == "fail"]
+    return bool(failed) and all("computes in TF32" in output.reason or _is_tf32_sized(output) for output in failed)
+
+
+def _is_tf32_sized(output: OutputResult) -> bool:
+    stats = output.stats
+    return stats is not None and not stats.nonfinite_actual and 2.0**-14 <= stats.relative_l2 <= FACTOR * 2.0**-11
 
 
 def _tf32_words(stats: ErrorStats, tf32_floor: ErrorStats | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -28,13 +30,15 @@ from planted import (
 )
 
 import harness.bisection
-from harness import EngineRefused, NotJudged, Subject, Target, UsageError, verify
+from harness import EngineRefused, NotJudged, Subject, Target, UsageError, gates, verify
 from harness.backends.base import BuildReport, BuildRequest
 from harness.bisection import bisect
 from harness.findings import Bisection
+from harness.precision import load_plan
 from harness.prepare import prepare
 from harness.reference import relative_l2
 from harness.reproducer import NotReproduced, Spec
+from harness.results import OutputResult, Result
 from harness.tolerance import Tolerance
 
 EVERYWHERE = [(name, plant.backend) for name, plant in PLANTED.items()] + [
@@ -377,6 +381,83 @@ def test_a_plan_as_the_precision_of_a_wrong_engine(hunt: Hunt, tmp_path: Path):
     assert verdict_with(found.plan_file, PLANTED["wrong_kernel"], "planted", tmp_path) == "pass"
 
 
+@pytest.mark.parametrize(("precisions", "kind"), [(("fp32", "fp16"), "no"), (("fp32", "tf32", "fp16"), "yes")])
+def test_only_where_there_is_tf32_is_an_error_of_its_size_right(precisions: tuple[str, ...], kind: str, hunt: Hunt):
+    def only(engine: PlantedBackend) -> None:
+        engine.precisions = precisions
+
+    plant = with_faults(Fault(value="add_2", change=scaled(1 + 5e-4), only_dtype=None))
+    found, _ = hunt(plant, precision="fp32", prepare_engine=only)
+    gates = {gate.question: gate for gate in found.gates}
+    assert gates["is the FP32 engine right?"].answer == kind
+
+
+class _OnGpu(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "races"),
+    [
+        (0.5, 0.5 + 1e-6, False), (0.5, 0.3, False), (0.5, 0.1, True), (0.5, 0.0, True), (0.5, 0.5, False),
+        (math.inf, 0.5, True), (math.inf, math.nan, False),
+    ],
+)  # fmt: skip
+def test_only_kernels_that_do_better_alone_are_said_not_to_wait(
+    together: float, alone: float, races: bool, monkeypatch: pytest.MonkeyPatch
+):
+    ones, asked, advice = torch.ones(4), [], []
+    wrong = (ones + together).as_subclass(_OnGpu)
+    opened = SimpleNamespace(outputs=lambda case: ({"y": wrong}, {"y": ones}), engine=SimpleNamespace(path="e"))
+    session = SimpleNamespace(
+        target=lambda target: contextlib.nullcontext(opened), prepared=SimpleNamespace(inputs=lambda case: {})
+    )
+    hunt: Any = SimpleNamespace(
+        session=session, target=Target("planted", "fp16"), case="one", say=lambda words: None, advice=advice,
+        gate=lambda question, answer, detail: asked.append((answer, detail)),
+    )  # fmt: skip
+    monkeypatch.setattr(gates, "run_serialised", lambda *_: {"y": ones + alone})
+    outcome = (OutputResult(name="y", verdict="pass" if alone < 0.2 else "fail", reason=""),)
+    monkeypatch.setattr(gates, "judge_outputs", lambda *_: (outcome, []))
+    assert gates.one_kernel_at_a_time(hunt) is races
+    assert [answer for answer, _ in asked] == ["yes" if together == alone else "no"]
+    assert ("it passes" in asked[0][1]) is (alone < 0.2)
+    assert gates.one_kernel_at_a_time(hunt) is races
+    assert len(advice) == races, "said once"
+
+
+@pytest.mark.parametrize(
+    ("repeatable", "alone", "answers", "right"),
+    [
+        (False, "pass", ["no", "yes"], True),
+        (False, "fail", ["no", "no"], False),
+        (True, "pass", ["no"], False),  # every run is as wrong: the order of kernels is not the question
+    ],
+)
+def test_an_fp32_engine_that_is_wrong_now_and_then_is_asked_with_one_kernel_at_a_time(
+    repeatable: bool, alone: Any, answers: list[str], right: bool, monkeypatch: pytest.MonkeyPatch
+):
+    wrong = OutputResult(name="y", verdict="fail", reason="relative error 0.1")
+    fp32 = Result(
+        subject="s", case="one", backend="planted", precision="fp32", verdict="fail", reason="wrong", outputs=(wrong,),
+        repeatable=repeatable,
+    )  # fmt: skip
+    asked: list[str] = []
+    hunt: Any = SimpleNamespace(
+        target=Target("planted", "fp16"), case="one", base_plan=lambda: load_plan("fp16"), notes=[], advice=[],
+        judge_target=lambda target: fp32, gate=lambda question, answer, detail: asked.append(answer),
+    )  # fmt: skip
+    monkeypatch.setitem(gates.BACKENDS, "planted", PlantedBackend())
+    monkeypatch.setattr(gates, "_serialised", lambda *_: SimpleNamespace(opened=None, alone={}))
+    outcome = (OutputResult(name="y", verdict=alone, reason="relative error 0.05"),)
+    monkeypatch.setattr(gates, "judge_outputs", lambda *_: (outcome, []))
+    assert gates.fp32_engine(hunt, dataclasses.replace(fp32, precision="fp16")) == (fp32, right)
+    assert asked == answers
+    assert bool(hunt.advice) is right
+
+
 # Backends that show less.
 
 
@@ -549,7 +630,7 @@ def errors(spec: Spec, graph: bytes, faults: tuple[Fault, ...], tmp_path: Path) 
     """Return the largest relative L2 error of a reproducer's graph on a backend with these faults; NaN is infinite."""
     engine, path = PlantedBackend(*faults), tmp_path / "reproducer.onnx"
     path.write_bytes(graph)
-    request = BuildRequest(onnx=path, precision=spec.precision, tf32=False, shapes={})
+    request = BuildRequest(onnx=path, tf32=False, shapes={})
     engine.build(request, tmp_path / "reproducer.engine", quiet(tmp_path))
     with engine.load(tmp_path / "reproducer.engine") as session:
         outputs = session.run(spec.inputs)

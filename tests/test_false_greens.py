@@ -24,6 +24,7 @@ from harness.findings import LayerReport
 from harness.history import open_history
 from harness.metrics import Metric
 from harness.metrics.perceptual_distance import perceptual_distance
+from harness.prepare import PreparedTorch
 from harness.report import document, save_json
 from harness.results import exit_status
 from harness.timings import Measured, ProcessRun, Session
@@ -139,10 +140,28 @@ def test_the_same_engine_without_a_fault_passes(judged):
     assert exit_status(results) == 0
 
 
-def test_an_fp16_engine_does_not_pass_as_fp32(judged):
+def test_a_floor_of_another_shape_is_no_floor_and_no_fault_of_the_engine(judged, monkeypatch, tmp_path):
+    floor = PreparedTorch.floor
+
+    def shorter(prepared, case, plan):
+        found = floor(prepared, case, plan)
+        return replace(found, outputs={**found.outputs, "left": found.outputs["left"][:-1]})
+
+    monkeypatch.setattr(PreparedTorch, "floor", shorter)
+    [result] = judged(settings=quiet(tmp_path))
+    assert (result.verdict, [output.verdict for output in result.outputs]) == ("not_judged", ["not_judged", "pass"])
+    assert "no floor for left: PyTorch in fp16 gives shape [7, 16], and the reference has [8, 16]" in result.notes
+    limits = {"left": Tolerance(why="a test", relative_l2=0.01)}
+    assert judged(tolerances=limits)[0].verdict == "pass"
+    assert judged(only_left(torch.neg), tolerances=limits)[0].verdict == "fail"
+
+
+@pytest.mark.parametrize(("precisions", "said"), [(("fp32", "tf32"), True), (("fp32",), False)])
+def test_an_fp16_engine_does_not_pass_as_fp32(precisions, said, judged, monkeypatch):
+    monkeypatch.setattr(FakeBackend, "precisions", precisions)
     result = judged(precision="fp32")[0]
     assert result.verdict == "fail"
-    assert "TF32-sized" in result.reason  # FP16 and TF32 have the same significand
+    assert ("TF32-sized" in result.reason) is said  # FP16 and TF32 have the same significand
 
 
 def test_outputs_of_the_other_case_fail(judged):
@@ -161,6 +180,18 @@ def test_an_engine_that_is_right_every_other_time_fails(judged):
     result = judged(flaky)[0]
     assert result.verdict == "fail"
     assert result.repeatable is False
+
+
+def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
+    monkeypatch.setattr("harness.verify.RUNS_ON_CPU", 8)
+
+    def racing(outputs, given, run):
+        return {name: t + (0.3 if run == 5 else 0) for name, t in outputs.items()}
+
+    result = judged(racing)[0]
+    assert result.verdict == "fail"
+    assert result.repeatable is False
+    assert any(note.startswith("not repeatable: 1 of 8 runs of the engine differ") for note in result.notes)
 
 
 def test_a_buffer_that_the_next_run_overwrites_fails(judged):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
 import pytest
 from fake import quiet
-from planted import PLANTED, Planted, install
+from planted import PLANTED, Fault, Planted, install, scaled
 
 from harness import Target, UsageError
 from harness.precision import load_plan
@@ -41,6 +42,20 @@ def test_a_part_that_is_wrong_but_finite_is_not_the_nan_that_is_looked_for(regio
     regions.nonfinite_only = True
     assert regions.fails(["linear_1"]) is False
     assert not regions.failing
+
+
+def test_a_part_that_is_wrong_by_tf32_is_not_the_larger_fault_that_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    faults = (Fault(value="linear_1", change=scaled(1 + 5e-4), only_dtype=None),)
+    plant = dataclasses.replace(PLANTED["wrong_kernel"], faults=faults)
+    install(monkeypatch, plant)
+    regions = regions_of(plant, tmp_path, precision="fp32")
+    regions.beyond_tf32 = True
+    assert regions.fails(["linear_1"]) is False
+    assert not regions.failing
+    regions = regions_of(plant, tmp_path / "again", precision="fp32")
+    assert regions.fails(["linear_1"]) is True
 
 
 def test_a_part_grows_until_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -77,6 +92,8 @@ def test_a_plan_is_written_with_its_comment_and_read_again(tmp_path: Path):
     assert path.read_text().startswith("# Found by hand.\n")
     assert tomllib.loads(path.read_text()) == {"precision": "bf16", "keep_fp32": ["blocks.1", "value:add"]}
     assert load_plan(str(path)).keep_fp32 == ("blocks.1", "value:add")
+    write_plan(path, "fp16", ['value:a"b\\c', "modüle"], comment=())
+    assert load_plan(str(path)).keep_fp32 == ('value:a"b\\c', "modüle")
     with pytest.raises(UsageError, match="cannot be written"):
         write_plan(path / "below.toml", "fp16", [], comment=())
 

@@ -57,6 +57,14 @@ def test_coarse_units_cover_every_value_once():
     assert sorted(members) == sorted(UNITS.values)
 
 
+def test_the_values_of_a_module_are_looked_up_once(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    members = Units.members
+    monkeypatch.setattr(Units, "members", lambda units, pattern: asked.append(pattern) or members(units, pattern))
+    UNITS.children("blocks")
+    assert asked == ["blocks"]
+
+
 def test_plain_drops_call_numbers():
     assert plain("encoder#2.layers.3.norm#10") == "encoder.layers.3.norm"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from harness import Subject, Target, UsageError, targets
 from harness.backends.base import BuildRequest
 from harness.judging import next_step
+from harness.reference import StaleReference
 from harness.verify import Run, update_references, verify
 
 
@@ -73,11 +76,96 @@ def test_a_plan_that_names_nothing_is_an_error_even_where_its_engine_is_cached(t
         judge(subject(targets=(Target("torch", str(plan)),)), tmp_path)
 
 
+def test_a_plan_under_another_name_is_the_same_floor(tmp_path):
+    for name in ("first", "second"):
+        plan = tmp_path / f"{name}.toml"
+        plan.write_text('precision = "fp16"\nkeep_fp32 = ["left"]\n')
+        said: list[str] = []
+        result = judge(subject(targets=(Target("torch", str(plan)),)), tmp_path, progress=said.append)[0]
+        assert (result.precision, result.verdict) == (name, "pass")
+        assert ("two-heads/one: PyTorch fp16 on cpu" in said) == (name == "first")
+
+
+def test_only_an_engine_is_known_to_be_repeatable(tmp_path):
+    results = judge(subject(targets=(Target("torch", "fp16"), Target("ort-cpu", "fp16"))), tmp_path)
+    assert [(result.verdict, result.repeatable) for result in results] == [("pass", None), ("pass", True)]
+
+
+class Twice(torch.nn.Module):
+    """Returns one value under two names, and a view of it."""
+
+    def forward(self, x):
+        hidden = x.sin()
+        return {"hidden": hidden, "again": hidden, "first": hidden[:, 0]}
+
+
+def test_outputs_that_share_memory_are_judged_and_stored(tmp_path):
+    given = subject(
+        build=lambda: Twice().eval(),
+        cases={"one": lambda: {"x": torch.ones(1, 16) / 3}},
+        targets=(Target("ort-cpu", "fp32"),),
+    )
+    update_references(given, ["one"], quiet(tmp_path))
+    for _ in range(2):
+        assert [output.verdict for output in judge(given, tmp_path)[0].outputs] == ["pass"] * 3
+
+
+@pytest.mark.parametrize(("error", "words"), [(KeyError("ids"), "KeyError: 'ids'"), (OSError(), "OSError: OSError")])
+def test_a_case_that_raises_is_a_reason(tmp_path, error, words):
+    asked = []
+
+    def case():
+        asked.append(error)
+        raise error
+
+    given = subject(cases={"one": case}, targets=targets("ort-cpu", precisions=("fp32", "fp16")))
+    results = judge(given, tmp_path)
+    reason = f"two-heads: case 'one' raised {words}"
+    assert [(result.verdict, result.reason) for result in results] == [("not_judged", reason)] * 2
+    assert len(asked) == 1
+
+
+def test_a_floor_that_fails_without_a_word_is_a_reason(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise NotImplementedError
+
+    monkeypatch.setattr("harness.prepare.run_program", refuse)
+    result = judge(subject(targets=(Target("torch", "fp16"),)), tmp_path)[0]
+    assert result.verdict == "not_judged"
+    assert "NotImplementedError: NotImplementedError" in result.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Not enough free space to write 52428800 bytes after offset 1370816512"),  # NumPy's own
+    ],
+)
+def test_no_room_for_the_graph_is_not_the_engine_folders_fault(error, tmp_path, monkeypatch):
+    def full(model, path):
+        raise error
+
+    monkeypatch.setattr("harness.verify.save_model", full)
+    result = judge(subject(targets=(Target("ort-cpu", "fp16"),)), tmp_path)[0]
+    words = f"no space left in {tempfile.gettempdir()} for the graph of two-heads; free some, or set TMPDIR"
+    assert result.verdict == "not_judged"
+    assert words in result.reason
+
+
 def test_references_are_written_and_used(tmp_path):
     given = subject(targets=(Target("torch", "fp16"),))
     paths = update_references(given, ["one", "two"], quiet(tmp_path))
     assert all(path.exists() for path in paths)
     assert "stored, made in FP32 on cpu" in judge(given, tmp_path)[0].provenance.reference
+
+
+def test_a_stale_reference_names_a_command_that_reaches_the_subject(tmp_path):
+    given = replace(subject(targets=(Target("torch", "fp16"),)), locator="models:NET")
+    update_references(given, ["one"], quiet(tmp_path))
+    other = replace(given, cases={"one": lambda: inputs(5)})
+    with pytest.raises(StaleReference, match=r"the inputs .* changed; run: parity reference models:NET --case one$"):
+        Run(other, quiet(tmp_path)).prepared.reference("one", "fp32")
 
 
 def onnx_file(folder: Path) -> Path:

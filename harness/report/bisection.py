@@ -9,8 +9,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.report.layers import columns, title, wrapped
-from harness.report.text import Json, ascii_safe, number
+from harness.report.layers import columns, title
+from harness.report.text import Json, ascii_safe, number, wrapped
 
 KINDS = {
     "none": "none: the engine passes as it is",
@@ -25,6 +25,7 @@ COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
 """How the lines of advice begin that are to be typed."""
 _TRIALS = 12
 _PATTERNS = 4
+_VALUES = 16
 
 
 def text(bisection: Json) -> str:
@@ -70,7 +71,9 @@ def _finding(bisection: Json) -> list[str]:
     if bisection["finding"]:
         lines += wrapped("  ", bisection["finding"].removeprefix(f"{kind}: "))
     if bisection["region"]:
-        lines += wrapped(f"{_REGIONS.get(kind, 'region')}: ", ", ".join(bisection["region"]))
+        names, more = bisection["region"][:_VALUES], len(bisection["region"]) - _VALUES
+        rest = f" and {more} more, which the JSON has" if more > 0 else ""
+        lines += wrapped(f"{_REGIONS.get(kind, 'region')}: ", ", ".join(names) + rest)
     if bisection["reproducer"]:
         lines.append(f"reproducer: {bisection['reproducer']}")
     return lines
