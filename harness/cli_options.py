@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +73,32 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Read ``A,B``; empty names are left out."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers of at least so much."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def are_sizes(texts: Sequence[str]) -> bool:
+    """Return whether all of these are whole numbers above 0."""
+    return all(text.strip().isdecimal() and int(text) > 0 for text in texts)
+
+
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Read ``NAME=1,3,224,224``."""
     name, _, dims = text.rpartition("=")
     sizes = dims.replace("x", ",").split(",")
-    if not name or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+    if not name or not are_sizes(sizes):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
     return name, tuple(map(int, sizes))
 
@@ -93,6 +116,20 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return replace(settings, engines=engines or settings.engines, references=references or settings.references)
 
 
+def _typed(options: argparse.Namespace) -> str:
+    """Return what was typed to reach the subject and its inputs, as a shell reads it."""
+    from harness.discovery import SUITES
+
+    words = [options.subject]
+    if options.suites != SUITES:
+        words += ["--suites", str(options.suites)]
+    if options.inputs:
+        words += ["--inputs", str(options.inputs)]
+    for name, sizes in options.shape:
+        words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
+    return shlex.join(words)
+
+
 def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
     """Return subject, targets and cases. Raises UsageError for a name that is not known."""
     from harness import discovery
@@ -102,6 +139,7 @@ def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...]
     subject = discovery.find_subject(
         options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
     )
+    subject = replace(subject, typed=_typed(options))
     discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
     targets = discovery.select_targets(subject, backends, precisions)
     return subject, targets, discovery.check_cases(subject, getattr(options, "case", []))

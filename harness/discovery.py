@@ -221,7 +221,9 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
 
         specs = onnx_file.input_specs(onnx_file.open_onnx(subject.onnx))
     else:
-        example = next(iter(subject.cases.values()))()
+        from harness.prepare import case_inputs
+
+        example = case_inputs(subject, next(iter(subject.cases)))
         specs = tuple(
             InputSpec(
                 name=name,
@@ -269,10 +271,11 @@ def import_errors(what: str) -> Iterator[None]:
     """Turn whatever an import raises into a sentence that says where."""
     try:
         yield
-    except ParityError:
+    except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+    except BaseException as error:  # sys.exit() and pytest.skip() at module level are no Exception
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = next((frame for frame in reversed(frames) if "_pytest" not in Path(frame.filename).parts), frames[-1])
         # The last frame of a failed import is the import system's own.
         where = "" if isinstance(error, ImportError) else f" ({frame.filename}, line {frame.lineno})"
         raise UsageError(f"{what} cannot be loaded: {type(error).__name__}: {error}{where}") from error

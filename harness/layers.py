@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -15,6 +16,7 @@ from harness.backends.base import TapSession
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.export import Tensors
 from harness.findings import LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.judging import next_step
 from harness.observation import KernelTaps, Observer, local_ratio, worst_first
 from harness.precision import matching
 from harness.reference import relative_l2, total_error
@@ -56,8 +58,10 @@ def look(opened: TargetRun, case: str, *, mode: str = "") -> LayerReport:
 def judge_and_look(opened: TargetRun, case: str, *, mode: str = "") -> Result:
     """Return a verdict with the report on every value, or with a note why there is none.
 
-    Raises UsageError for an unknown mode.
+    Raises UsageError for an unknown mode, before anything is built.
     """
+    with contextlib.suppress(NotJudged):  # that becomes a note, beside a verdict
+        choose_mode(opened, mode)
     result = opened.judge(case)
     try:
         return dataclasses.replace(result, layers=look(opened, case, mode=mode))
@@ -71,12 +75,12 @@ def choose_mode(opened: TargetRun, mode: str) -> tuple[str, str]:
     """Return the tap mode and its pattern. Raises UsageError for one that does not exist or the backend has not."""
     kind, colon, pattern = mode.partition(":")
     known = opened.backend.tap_modes
+    if mode and (kind not in ("unfused", "outputs") or (colon and kind != "outputs")):
+        raise UsageError(f"unknown --layers mode {mode!r}; give unfused, outputs, or outputs:PATTERN")
     if not known:
         raise NotJudged(f"the {opened.backend.name} backend cannot be looked into")
     if not mode:
         return known[0], ""
-    if kind not in ("unfused", "outputs") or (colon and kind != "outputs"):
-        raise UsageError(f"unknown --layers mode {mode!r}; give unfused, outputs, or outputs:PATTERN")
     if kind not in known:
         raise NotJudged(f"the {opened.backend.name} backend has no {kind} taps; use --layers {known[0]}")
     return kind, pattern
@@ -111,7 +115,7 @@ class _Looker:
             tapped: Any = session
             if not isinstance(tapped, TapSession):
                 raise NotJudged(f"the {self.opened.backend.name} engine cannot be tapped; use --layers outputs")
-            kernels = read_kernels(tapped.kernels())
+            kernels = self.opened.guard("tapping", lambda: read_kernels(tapped.kernels()))
             typed = typed_graph.apply(
                 self.prepared.program.model, self.prepared.dtypes(self.plan), default=self.plan.compute_dtype
             )
@@ -121,7 +125,7 @@ class _Looker:
             inputs = self.prepared.inputs(self.case)
             self._progress(f"looking at the tensors between {len(kernels)} kernels")
             outputs = self.opened.guard("tapping", lambda: tapped.tap(inputs, taps.on_tensor))
-            taps.flush()
+            self.opened.guard("tapping", taps.flush)
         self.tapped.append(self._like(outputs))
         self._check_inputs(taps.inputs)
         self.fused = makers.fused()
@@ -240,7 +244,7 @@ class _Looker:
         if trusted:
             return []
         hidden = [e.name for e in effects if math.isinf(e.error) and not e.identical]
-        command = f"parity bisect {self.prepared.subject.name} -b {self.result.backend} -p {self.result.precision}"
+        command = next_step(self.opened, self.case)
         if hidden:
             return [
                 f"{', '.join(hidden)} is wrong only while nobody looks, so this is not the run that fails; {command} "

@@ -215,10 +215,10 @@ class KernelTaps:
             self.observer.lanes.done(value for value in candidates.names if self._uses[value] <= 0)
 
     def _expect(self, name: str) -> Expected | None:
-        """Return what a tensor must resemble to be this value; None when nothing computes it."""
+        """Return what a tensor must resemble to be this value; None when nothing computes it or it is empty."""
         lanes, precision = self.observer.lanes, self.observer.precision
         replay = lanes.value(lanes.replay, name)
-        if replay is None:
+        if replay is None or not replay.numel():
             return None
         low = lanes.value(lanes.replay_low, name)
         if low is not None and replay.is_floating_point():

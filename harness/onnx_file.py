@@ -61,6 +61,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     Raises UsageError when it is missing, damaged, not ONNX, or its external data is missing or too short.
     """
     import onnx_ir as ir
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
     if not path.is_file():
@@ -72,9 +73,16 @@ def open_onnx(path: Path | str) -> ir.Model:
         raise UsageError(f"{path} {problem}")
     try:
         model = ir.load(path, format="protobuf")
-    except Exception as error:
+    except (MemoryError, OSError):
+        raise
+    except DecodeError as error:
         raise UsageError(
             f"{path} is truncated or damaged: it cannot be parsed as ONNX; copy or export it again"
+        ) from error
+    except Exception as error:  # a dtype or a field that onnx_ir does not know, each in its own way
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(
+            f"{path} cannot be read as ONNX ({what}); if it is damaged, copy or export it again"
         ) from error
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -107,7 +107,7 @@ def assign(plan: Plan, values: Values) -> dict[str, str]:
     kept: set[str] = set()
     unmatched = []
     for pattern in plan.keep_fp32:
-        origins = {value.origin for value in floats if _matches(pattern, value)}
+        origins = {value.origin for value in _matching(pattern, floats)}
         kept |= origins
         if not origins:
             unmatched.append(pattern)
@@ -120,24 +120,32 @@ def assign(plan: Plan, values: Values) -> dict[str, str]:
 
 def matching(pattern: str, values: Values) -> set[str]:
     """Return the names of the values that a plan's pattern means, whatever their dtype."""
-    return {name for name, value in values.items() if _matches(pattern, value)}
+    return {value.name for value in _matching(pattern, values.values())}
 
 
-def _matches(pattern: str, value: Value) -> bool:
+def _matching(pattern: str, values: Collection[Value]) -> list[Value]:
+    """Return what a pattern means: what is named just so, or else what it fits as a pattern.
+
+    The value ``m[0]`` has a name of its own; only where nothing is called that does it mean ``m0``.
+    """
     kind, name = _split(pattern)
+    calls = "#" in name
+    exact = [value for value in values if name in _names(kind, value, calls=calls)]
+    if exact or not any(sign in name for sign in "*?["):
+        return exact
+    return [v for v in values if any(fnmatchcase(known, name) for known in _names(kind, v, calls=calls))]
+
+
+def _names(kind: str, value: Value, *, calls: bool) -> tuple[str, ...]:
+    """Return what a value is called where patterns of a kind are looked up."""
     if kind == "module":
-        return any(_glob(path, name) for path in _modules(value.module, calls="#" in name))
-    return any(_glob(known, name) for known in (_ops(value.op) if kind == "op" else (value.name, value.origin)))
+        return _modules(value.module, calls=calls)
+    return _ops(value.op) if kind == "op" else (value.name, value.origin)
 
 
 def _split(pattern: str) -> tuple[str, str]:
     kind, colon, name = pattern.partition(":")
     return (kind, name) if colon and kind in ("op", "value") else ("module", pattern)
-
-
-def _glob(text: str, pattern: str) -> bool:
-    # A search over plans names hundreds of values; comparing them costs a fifth of matching them.
-    return fnmatchcase(text, pattern) if any(sign in pattern for sign in "*?[") else text == pattern
 
 
 @lru_cache(maxsize=2**16)
@@ -154,12 +162,7 @@ def _ops(op: str) -> tuple[str, ...]:
 
 def _nearest(pattern: str, values: Iterable[Value]) -> str:
     kind, name = _split(pattern)
-    if kind == "module":
-        known = {path for value in values for path in _modules(value.module, calls="#" in name) if path}
-    elif kind == "op":
-        known = {op for value in values for op in _ops(value.op)}
-    else:
-        known = {name for value in values for name in (value.name, value.origin)}
+    known = {known for value in values for known in _names(kind, value, calls="#" in name) if known}
     prefix = "" if kind == "module" else f"{kind}:"
     near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
     return f" (nearest: {', '.join(prefix + item for item in near)})" if near else ""

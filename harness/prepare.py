@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from harness import reference
 from harness.backends.base import ShapeRange
-from harness.errors import NotJudged, ParityError, UsageError, unknown_name
+from harness.errors import NotJudged, ParityError, UsageError, first_line, unknown_name
 from harness.export import Program, Tensors, check_inputs, named_outputs, program_sha256, to_onnx, trace
 from harness.onnx_lanes import HelperValues, NodeRunner
 from harness.precision import Plan, assign, is_fp32, load_plan
@@ -114,10 +114,19 @@ def compute_device(settings: Settings) -> torch.device:
 
 
 def case_inputs(subject: Subject, case: str) -> Tensors:
-    """Return a case's inputs as the suite gives them. Raises UsageError for an unknown case or what is no tensor."""
+    """Return a case's inputs as the suite gives them.
+
+    Raises UsageError for an unknown case or what is no tensor, NotJudged when the suite's own code raises.
+    """
     if case not in subject.cases:
         raise unknown_name(f"case of {subject.name}", case, subject.cases)
-    inputs: Any = subject.cases[case]()
+    try:
+        inputs: Any = subject.cases[case]()
+    except ParityError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise NotJudged(f"{subject.name}: case {case!r} raised {what}") from error
     if not isinstance(inputs, Mapping) or not inputs:
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
     for name, tensor in inputs.items():
@@ -294,9 +303,10 @@ class PreparedTorch:
         if self.settings.update_references:
             return None
         if case not in self._stored:
-            stored = self.store.load(self.subject.name, case, self.identity(case))
+            typed = self.subject.as_typed
+            stored = self.store.load(self.subject.name, case, self.identity(case), typed=typed)
             if stored is not None:
-                again = f"; run: parity reference {self.subject.name} --case {case}"
+                again = f"; run: {reference.update_command(typed, case)}"
                 sentence = "stored reference is stale: {name!r} differs from the module by {error}" + again
                 try:
                     eager = self._eager(case)
@@ -320,7 +330,8 @@ class PreparedTorch:
         """Return the same program in the plan's precision, cast back to the declared output dtypes."""
         if plan.tf32 and self.device.type != "cuda":
             raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
-        outputs, notes = self._kept(case, plan.name, lambda: self._run_plan(case, plan), plan=repr(plan))
+        same = [plan.computes_in, sorted(plan.keep_fp32)]  # whatever the plan's file is called
+        outputs, notes = self._kept(case, plan.computes_in, lambda: self._run_plan(case, plan), plan=same)
         declared = self.output_dtypes(case)
         return Floor(outputs={name: tensor.to(declared[name]) for name, tensor in outputs.items()}, notes=notes)
 
@@ -338,7 +349,7 @@ class PreparedTorch:
             raise NotJudged(f"{self.subject.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             where = f"{self.subject.name}: PyTorch could not run the exported program in {dtype}"
-            raise NotJudged(f"{where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+            raise NotJudged(f"{where}: {type(error).__name__}: {first_line(error)}") from error
 
     def typed_outputs(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
         """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""

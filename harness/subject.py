@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,15 @@ class Subject:
     """The ONNX file, where the subject is one."""
     locator: str = ""
     """What to type to reach it, where that is not its name; filled in by the command line."""
+    typed: str = ""
+    """What was typed to reach it, with the options that go with it, as a shell reads it; filled in as above."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Extra keyword arguments for ``torch.onnx.export``."""
+
+    @property
+    def as_typed(self) -> str:
+        """What to type after ``parity verify`` to reach it, as a shell reads it."""
+        return self.typed or shlex.quote(str(self.onnx or self.locator or self.name))
 
     def __post_init__(self) -> None:
         if (self.build is None) == (self.onnx is None):

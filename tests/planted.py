@@ -6,8 +6,10 @@ by trying every set of modules.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from fake import FakeBackend
+from fake import FakeBackend, quiet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,6 +30,8 @@ from harness.backends import BACKENDS
 from harness.backends.base import BuildReport, BuildRequest
 from harness.export import Program
 from harness.findings import Kind
+from harness.prepare import Prepared, prepare
+from harness.reference import run_program
 
 Tensors = dict[str, Tensor]
 WIDTH = 32
@@ -549,6 +553,29 @@ def install(monkeypatch: pytest.MonkeyPatch, plant: Planted) -> PlantedBackend:
     if plant.tamper is not None:
         tamper_export(monkeypatch, *plant.tamper)
     return backend
+
+
+# What PyTorch makes of a plant.
+
+
+@functools.cache
+def ready(name: str) -> Prepared:
+    """Return a plant's subject, exported without tampering."""
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(PLANTED[name].subject, quiet(Path(folder), engine_cache=False))
+
+
+def values_of(prepared: Prepared, dtype: torch.dtype = torch.float32, **options: Any) -> Tensors:
+    """Return every value of a run of the whole program in PyTorch, by its FX name."""
+    seen: Tensors = {}
+    run_program(prepared.program, prepared.inputs("one"), dtype=dtype, on_value=seen.__setitem__, **options)
+    return seen
+
+
+def named_values(prepared: Prepared, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Return the same, with the network outputs under their own names as well."""
+    seen = values_of(prepared, dtype)
+    return seen | {output: seen[node] for output, node in prepared.program.outputs.items()}
 
 
 # The backend: one PyTorch op per ONNX node, computed in float32 and rounded to the dtype of the graph.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from fake import quiet
+from onnx import TensorProto, helper
 from planted import PLANTED, PlantedBackend, install
 
 from harness import bisection, cli
@@ -88,6 +92,28 @@ def test_a_finding_exits_1_and_writes_plan_and_json(plant: Any, folder: Path, ca
     assert tomllib.loads(Path("new/deep/plan.toml").read_text())["keep_fp32"] == ["blocks.2.norm"]
     assert not list(folder.glob("reports/*"))
     assert parity("verify", "overflow", "-b", "planted", "-p", "new/deep/plan.toml") == 0
+
+
+def test_commands_reach_the_same_subject_and_inputs(plant: Any, folder: Path, capsys: pytest.CaptureFixture[str]):
+    plant("overflow")
+    (folder / "suites").rename(folder / "my suites")
+    np.savez(folder / "in.npz", **{name: x.numpy() for name, x in PLANTED["overflow"].subject.cases["one"]().items()})
+    given = ["--suites", "my suites", "--inputs", "in.npz"]
+    assert bisect("overflow", *given, "-o", "plan.toml") == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next: parity verify overflow --suites 'my suites' --inputs in.npz -b planted -p plan.toml ")
+    assert parity(*shlex.split(last.removeprefix("next: parity "))) == 0
+    assert "# Found by: parity bisect overflow --suites 'my suites' --inputs in.npz -b" in Path("plan.toml").read_text()
+
+
+def test_a_command_about_an_onnx_file_gives_its_shapes_again(folder: Path, capsys: pytest.CaptureFixture[str]):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "m.onnx")
+    assert parity("bisect", "m.onnx", "--shape", "n=8", "-b", "ort-cpu", "-p", "fp16") == 0
+    commands = [row for row in capsys.readouterr().out.splitlines() if row.startswith("next: parity ")]
+    assert commands
+    assert all(row.startswith("next: parity verify m.onnx --shape n=8 -b ort-cpu -p ") for row in commands)
 
 
 def test_the_plan_goes_to_reports_unless_told_otherwise(plant: Any):
@@ -286,11 +312,17 @@ def test_some_values_as_outputs(plant: Any):
     ],
 )
 def test_an_unknown_mode_exits_2(mode: str, words: str, plant: Any, capsys: pytest.CaptureFixture[str]):
-    plant("wrong_kernel")
+    engine = plant("wrong_kernel")
     assert parity("verify", "wrong_kernel", "--layers", mode) == 2
     shown = capsys.readouterr().err.splitlines()[-1]
     assert shown.startswith("parity: ")
     assert words in shown
+    assert engine.builds == 0 or mode.startswith("outputs:"), "a pattern needs the graph, a mode needs nothing"
+
+
+def test_an_unknown_mode_is_one_on_a_backend_that_cannot_be_looked_into_too(plant: Any):
+    plant("masked_nan").tap_modes = ()
+    assert parity("verify", "masked_nan", "--layers", "nonsense") == 2
 
 
 @pytest.mark.parametrize("backend", ["ort-cpu", "torch"])
@@ -383,6 +415,24 @@ def test_the_check_fails_with_the_table(project: pytest.Pytester, monkeypatch: p
     )
     marks = {value["name"]: value["mark"] for value in recorded(project)["layers"]["values"]}
     assert [name for name, mark in marks.items() if mark == "suspect"] == ["linear_1"]
+
+
+@pytest.mark.parametrize("order", [("outputs", "layers", "task"), ("task", "layers", "outputs")])
+def test_the_layers_stay_beside_a_metric_that_fails(
+    order: tuple[str, ...], project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+):
+    install(monkeypatch, PLANTED["masked_overflow"])
+    metric = "parity.check_metric('m', lambda out: out['output'] + next(COUNT), at_most=0.1)"
+    checks = {
+        "outputs": "\ndef test_outputs(parity):\n    parity.check()\n",
+        "layers": "\ndef test_layers(parity):\n    parity.check_layers()\n",
+        "task": f"\nimport itertools\nCOUNT = itertools.count()\n\ndef test_task(parity):\n    {metric}\n",
+    }
+    project.makepyfile(test_it=SUITE.format(name="masked_overflow") + "".join(checks[name] for name in order))
+    project.runpytest_inprocess("--parity-json", "out.json").assert_outcomes(passed=2, failed=1)
+    found = recorded(project)
+    assert (found["verdict"], [metric["verdict"] for metric in found["metrics"]]) == ("fail", ["fail"])
+    assert found["layers"]["values"]
 
 
 def test_a_failing_check_of_outputs_prints_the_command_that_goes_on(

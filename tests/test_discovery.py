@@ -82,6 +82,9 @@ def test_no_suites_folder_is_said(tmp_path: Path):
         ),
         ("\n1 / 0", r"ZeroDivisionError.*test_bad.py, line 2"),
         ("def f(:", "SyntaxError"),
+        ("\nraise SystemExit('no data')", r"cannot be loaded: SystemExit: no data \(.*test_bad.py, line 2\)"),
+        ("\nimport pytest\npytest.importorskip('none_such')", r"Skipped: could not import .*test_bad.py, line 3\)"),
+        ("import pytest\npytest.skip('later', allow_module_level=True)", r"Skipped: later \(.*test_bad.py, line 2\)"),
     ],
 )
 def test_bad_suite_is_one_sentence(suites: Path, source: str, words: str):
@@ -91,6 +94,13 @@ def test_bad_suite_is_one_sentence(suites: Path, source: str, words: str):
     problems = {row["name"]: row["problem"] for row in discovery.list_subjects(suites)}
     assert problems["clip"] == ""
     assert "test_bad.py" in problems["bad"]
+    assert discovery.find_subject("clip-vit-b32", suites=suites).name == "clip-vit-b32"
+
+
+def test_an_interrupt_while_a_suite_is_imported_ends_the_program(suites: Path):
+    (suites / "test_bad.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        discovery.list_subjects(suites)
 
 
 def test_list_shows_cases_targets_and_weights(suites: Path):
@@ -190,6 +200,13 @@ def a_subject(**changes: Any) -> Subject:
 )
 def test_select_targets(backends: list[str], precisions: list[str], expected: str):
     assert " ".join(map(str, discovery.select_targets(a_subject(), backends, precisions))) == expected
+
+
+def test_inputs_for_a_suite_whose_own_case_raises(suites: Path, tmp_path: Path):
+    (suites / "test_clip.py").write_text(SUITE.format(name="clip").replace("torch.ones(2, 3)", "1 / 0"))
+    np.savez(tmp_path / "in.npz", input=np.ones((5, 3), dtype=np.float32))
+    with pytest.raises(NotJudged, match="clip: case 'one' raised ZeroDivisionError: division by zero"):
+        discovery.find_subject("clip", suites=suites, inputs=tmp_path / "in.npz")
 
 
 def test_unknown_backend_precision_and_case(tmp_path: Path):

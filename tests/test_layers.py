@@ -29,6 +29,7 @@ from planted import (
     _engine,
     _plant,
     install,
+    named_values,
     scaled,
     signed_rows,
 )
@@ -38,7 +39,7 @@ from harness.backends import BACKENDS
 from harness.findings import LayerReport, ValueFinding
 from harness.layers import choose_mode, judge_and_look, look
 from harness.observation import SUSPECTS, Observer
-from harness.reference import relative_l2, run_program
+from harness.reference import relative_l2
 from harness.results import Result
 from harness.verify import Run, TargetRun
 
@@ -161,10 +162,7 @@ def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = lay
 
 def pytorch(found: Look, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return every value of PyTorch in one dtype, by name."""
-    seen: dict[str, torch.Tensor] = {}
-    prepared = found.run.prepared
-    run_program(prepared.program, prepared.inputs("one"), dtype=dtype, on_value=seen.__setitem__)
-    return seen | {name: seen[node] for name, node in prepared.program.outputs.items()}
+    return named_values(found.run.prepared, dtype)
 
 
 # Where the error is made
@@ -429,6 +427,31 @@ def test_an_engine_that_is_right_only_while_it_is_looked_at_is_not_trusted(name,
     assert (effect.identical, effect.difference, effect.error) == (False, math.inf, math.inf)
     assert "output is wrong only while nobody looks" in report.notes[-1]
     assert f"parity bisect {name} -b planted -p fp16" in report.notes[-1]
+
+
+def test_the_command_of_a_note_names_the_plan_file(tmp_path):
+    plan = tmp_path / "my plan.toml"
+    plan.write_text('precision = "fp16"\nkeep_fp32 = ["blocks.3"]\n')
+    with opened(PLANTED["nan_unobserved"], str(plan)) as target:
+        report = look(target, "one")
+    assert f"parity bisect nan_unobserved -b planted -p '{plan}'" in report.notes[-1]
+
+
+def _raise(*_: object) -> None:
+    raise RuntimeError("stuck")
+
+
+@pytest.mark.parametrize("where", ["kernels", "the last kernel"])
+def test_what_fails_while_tapping_is_a_note(where, monkeypatch):
+    if where == "kernels":
+        monkeypatch.setattr(PlantedSession, "kernels", _raise)
+    else:
+        monkeypatch.setattr(layers.KernelTaps, "on_tensor", lambda *_: None)
+        monkeypatch.setattr(layers.KernelTaps, "flush", _raise)
+    with opened(PLANTED["wrong_kernel"]) as target:
+        result = judge_and_look(target, "one")
+    assert (result.verdict, result.layers) == ("fail", None)
+    assert result.notes[-1] == "no layers: tapping the planted engine raised RuntimeError: stuck"
 
 
 def test_a_fault_of_fusion_that_looking_undoes_is_not_trusted():

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
-from fake import quiet
-from planted import PLANTED
+from planted import named_values, ready
 
 from harness import observation
 from harness.findings import ValueFinding
 from harness.observation import SUSPECTS, KernelTaps, Observer, local_ratio, worst_first
 from harness.precision import load_plan
-from harness.prepare import Prepared, prepare
-from harness.reference import relative_l2, run_program
+from harness.reference import relative_l2
+from harness.replay import Lanes
 from harness.taps import Decision, Kernel, Makers
 from harness.tolerance import FACTOR, UNIT_ROUNDOFF
 
 
-@functools.cache
-def ready(name: str) -> Prepared:
-    with tempfile.TemporaryDirectory() as folder:
-        return prepare(PLANTED[name].subject, quiet(Path(folder), engine_cache=False))
-
-
 def run(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return every value of PyTorch in one dtype, by name."""
-    seen: dict[str, torch.Tensor] = {}
-    prepared = ready(name)
-    run_program(prepared.program, prepared.inputs("one"), dtype=dtype, on_value=seen.__setitem__)
-    return seen | {output: seen[node] for output, node in prepared.program.outputs.items()}
+    return named_values(ready(name), dtype)
 
 
 def observer(name: str, *, precision: str = "fp16", cls: type[Observer] = Observer) -> Observer:
@@ -375,14 +362,19 @@ def test_tensors_are_decided_when_the_next_kernel_begins():
 
 
 def test_a_name_that_no_kernel_writes_is_a_network_input():
-    taps, recorder, values = kernel_taps(("node_layer_norm", "t0"))
+    taps, recorder, _ = kernel_taps(("node_layer_norm", "t0"))
     x = ready("wrong_kernel").inputs("one")["x"]
     taps.on_tensor("x", x)
     taps.on_tensor("t0", x.clone())
     taps.flush()
     assert taps.inputs["x"] is x
     assert [(name, decision.reason) for name, decision in recorder.strays] == [("t0", "a copy of the network input x")]
-    assert values
+
+
+def test_a_value_without_elements_is_no_value_to_look_for(monkeypatch):
+    taps, _, _ = kernel_taps(("node_layer_norm", "t0"))
+    monkeypatch.setattr(Lanes, "value", lambda *_: torch.ones(0, 32))
+    assert taps._expect("layer_norm") is None
 
 
 def test_kernels_that_share_a_buffer_deliver_it_once_each():

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from graphs import parse
 
 from harness.errors import NotJudged, UsageError
 from harness.onnx_file import (
@@ -26,11 +27,6 @@ from harness.onnx_file import (
     value_table,
 )
 from harness.precision import assign, load_plan
-
-
-def parse(body: str, *, opset: int = 18) -> ir.Model:
-    return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
-
 
 LINEAR = "g (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { h = MatMul(x, w)  y = Exp(h) }"
 TOKENS = """
@@ -88,6 +84,25 @@ def test_open_refuses_other_bytes(tmp_path: Path, content: bytes, message: str) 
     with pytest.raises(UsageError, match=r"m\.onnx") as error:
         open_onnx(tmp_path / "m.onnx")
     assert message in str(error.value)
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(parse(LINEAR), tmp_path / "m.onnx")
+
+    def raising(error: Exception) -> None:
+        def load(*args: object, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(ir, "load", load)
+
+    raising(ValueError("99 is not a valid DataType\nat graph.input[0]"))
+    words = r"m\.onnx cannot be read as ONNX \(ValueError: 99 is not a valid DataType\); if it is damaged, copy"
+    with pytest.raises(UsageError, match=words):
+        open_onnx(path)
+    for kind in (MemoryError, PermissionError):
+        raising(kind("not the file"))
+        with pytest.raises(kind, match="not the file"):
+            open_onnx(path)
 
 
 def test_open_refuses_every_truncation(tmp_path: Path) -> None:

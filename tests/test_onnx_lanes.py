@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 import pytest
 import torch
+from graphs import parse
 
 from harness import Subject, Target
 from harness.errors import EngineFailed, NotJudged, UsageError
@@ -17,10 +18,6 @@ from harness.precision import Plan, assign
 from harness.subgraph import order, with_outputs
 
 Tensors = Mapping[str, torch.Tensor]
-
-
-def parse(body: str, *, opset: int = 18) -> ir.Model:
-    return ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{body}')
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

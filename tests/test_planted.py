@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from fake import quiet
-from planted import OPS, PLANTED, Planted, PlantedBackend, PlantedSession, install
+from planted import OPS, PLANTED, Planted, PlantedBackend, PlantedSession, install, named_values, ready
 
 from harness import EngineRefused, Target
 from harness.backends.base import BuildRequest
@@ -28,26 +27,18 @@ PRECISION = [name for name, plant in PLANTED.items() if plant.kind == "precision
 
 def prepared(name: str) -> Prepared:
     """Return a plant's subject, exported without tampering; those with a wrong engine share one network."""
-    return _prepared("wrong_kernel" if PLANTED[name].kind == "engine" else name)
-
-
-@functools.cache
-def _prepared(name: str) -> Prepared:
-    with tempfile.TemporaryDirectory() as folder:
-        ready = prepare(PLANTED[name].subject, quiet(Path(folder), engine_cache=False))
-        assert ready.program is not None
-    return ready
+    return ready("wrong_kernel" if PLANTED[name].kind == "engine" else name)
 
 
 @functools.cache
 def error_with(name: str, keep: frozenset[str]) -> float:
     """Return the relative L2 error in PyTorch with these patterns in FP32; infinite where the output is not finite."""
-    ready = prepared(name)
+    healthy = prepared(name)
     plan = Plan(name="trial", dtype="fp16", keep_fp32=tuple(sorted(keep)))
-    dtypes = {value: getattr(torch, dtype) for value, dtype in assign(plan, ready.program.values).items()}
-    inputs = ready.inputs("one")
-    actual = run_program(ready.program, inputs, dtype=torch.float16, dtypes=dtypes)
-    expected = run_program(ready.program, inputs, dtype=torch.float32)
+    dtypes = {value: getattr(torch, dtype) for value, dtype in assign(plan, healthy.program.values).items()}
+    inputs = healthy.inputs("one")
+    actual = run_program(healthy.program, inputs, dtype=torch.float16, dtypes=dtypes)
+    expected = run_program(healthy.program, inputs, dtype=torch.float32)
     return max(relative_l2(actual[output], expected[output]) for output in expected)
 
 
@@ -114,14 +105,14 @@ def test_the_stream_has_no_single_culprit():
     ],
 )
 def test_nan_is_made_where_the_plant_says(name, value, dtype):
-    ready = prepared(name)
+    healthy = prepared(name)
     made_nan = []
 
     def note(made, tensor):
         if tensor.isnan().any():
             made_nan.append(made)
 
-    outputs = run_program(ready.program, ready.inputs("one"), dtype=dtype, on_value=note)
+    outputs = run_program(healthy.program, healthy.inputs("one"), dtype=dtype, on_value=note)
     assert made_nan[0] == value
     assert outputs["output"].isfinite().all() == (PLANTED[name].kind == "none")
 
@@ -132,14 +123,14 @@ def test_masked_nan_leaves_the_output_right():
 
 
 def test_the_decision_flips_for_positive_rows_only():
-    ready = prepared("flipped_decision")
+    healthy = prepared("flipped_decision")
     chosen = {}
     for dtype in (torch.float16, torch.float32):
         seen: dict[str, torch.Tensor] = {}
-        run_program(ready.program, ready.inputs("one"), dtype=dtype, on_value=seen.__setitem__)
+        run_program(healthy.program, healthy.inputs("one"), dtype=dtype, on_value=seen.__setitem__)
         chosen[dtype] = seen["argmax"]
     flips = chosen[torch.float16] != chosen[torch.float32]
-    assert torch.equal(flips, ready.inputs("one")["x"][..., 0] > 0)
+    assert torch.equal(flips, healthy.inputs("one")["x"][..., 0] > 0)
 
 
 # The backend
@@ -155,15 +146,15 @@ class Engine:
         self, name: str, *, precision="fp16", marked=(), taps=False, region=None, faults=None
     ) -> PlantedSession:
         self.count += 1
-        plant, ready = PLANTED[name], prepared(name)
-        model = ready.program.model if region is None else extract(ready.program.model, *region)
+        plant, healthy = PLANTED[name], prepared(name)
+        model = healthy.program.model if region is None else extract(healthy.program.model, *region)
         typed = apply(model, {}, default=load_plan(precision).compute_dtype).model
         made = {value.name: value for node in typed.graph for value in node.outputs}
         typed.graph.outputs.extend(made[value] for value in marked)
         graph, engine = self.folder / f"{self.count}.onnx", self.folder / f"{self.count}.engine"
         ir.save(typed, graph)
         backend = PlantedBackend(*(plant.faults if faults is None else faults))
-        request = BuildRequest(onnx=graph, precision=precision, tf32=False, shapes={}, taps=taps)
+        request = BuildRequest(onnx=graph, tf32=False, shapes={}, taps=taps)
         backend.build(request, engine, quiet(self.folder))
         graph.unlink()
         return backend.load(engine)
@@ -181,9 +172,7 @@ def inputs(name: str) -> Any:
 
 def reference(name: str) -> dict[str, torch.Tensor]:
     """Return every value in PyTorch FP32."""
-    seen: dict[str, torch.Tensor] = {}
-    seen |= run_program(prepared(name).program, inputs(name), dtype=torch.float32, on_value=seen.__setitem__)
-    return seen
+    return named_values(prepared(name))
 
 
 def judged(name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -326,11 +315,11 @@ def test_what_a_tap_raises_comes_out(engine):
 @pytest.mark.parametrize("name", [name for name, plant in PLANTED.items() if plant.kind == "export"])
 def test_a_tampered_export_differs_from_its_answer_on(name, tmp_path, monkeypatch):
     install(monkeypatch, PLANTED[name])
-    ready = prepare(PLANTED[name].subject, quiet(tmp_path, engine_cache=False))
-    names = [str(node.outputs[0].name) for node in ready.program.model.graph if node.op_type != "Constant"]
+    tampered = prepare(PLANTED[name].subject, quiet(tmp_path, engine_cache=False))
+    names = [str(node.outputs[0].name) for node in tampered.program.model.graph if node.op_type != "Constant"]
     expected = reference(name)
     given = {key: tensor.numpy() for key, tensor in inputs(name).items()}
-    model = with_outputs(ready.program.model, names)
+    model = with_outputs(tampered.program.model, names)
     onnx_session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
     values = dict(zip(names, onnx_session.run(names, given), strict=True))
     wrong = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -11,18 +12,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from graphs import parse
 
 from harness.errors import NotJudged, UsageError
 from harness.onnx_file import value_table
-from harness.precision import Plan, apply, assign, emulate, load_plan, promote, to_float64
+from harness.precision import Plan, apply, assign, emulate, load_plan, matching, promote, to_float64
 from harness.values import Value
 
 HALF_ULP = {"float16": 2**-11, "bfloat16": 2**-8}
-
-
-def parse(body: str, *, opset: int = 18) -> ir.Model:
-    """Return the model of ONNX text, with initializers where it has them."""
-    return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
 
 
 def run(model: ir.Model, **inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,6 +158,25 @@ def test_patterns_keep_whole_origins(pattern: str, kept: set[str]) -> None:
     assert {name for name, dtype in dtypes.items() if dtype == "float32"} == kept
     assert set(dtypes) == set(VALUES) - {"ids"}
     assert set(dtypes.values()) == {"float16", "float32"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [
+        ("value:m[0]", {"m[0]"}),
+        ("value:m[01]", {"m0", "m1"}),
+        ("value:m*", {"m[0]", "m0", "m1", "m?"}),
+        ("value:m?", {"m?"}),
+        ("value:m[[]0]", {"m[0]"}),
+    ],
+)
+def test_a_value_whose_name_looks_like_a_pattern_can_be_named(pattern: str, kept: set[str]) -> None:
+    names = ("m[0]", "m0", "m1", "m?")
+    known = [Value(name=n, origin=n, op="onnx.Add", module="", source="", dtype="float32", shape=(2,)) for n in names]
+    table = {value.name: value for value in known}
+    dtypes = assign(plan(pattern), table)
+    assert {name for name, dtype in dtypes.items() if dtype == "float32"} == kept
+    assert matching(pattern, table) == kept
 
 
 @pytest.mark.parametrize("pattern", ["head#1", "Encoder.layer.3", "op:aten", "op:onnx", "value:ids", "layer.3"])
@@ -693,10 +709,20 @@ def test_a_module_pattern_keeps_an_exported_module() -> None:
     run(typed, **inputs)
 
 
-def test_five_thousand_nodes_take_seconds() -> None:
-    nodes = "\n".join(f"v{i + 1} = Add(v{i}, c)" for i in range(5000))
-    model = parse(f"g (float[2] v0) => (float[2] v5000) <float[2] c = {{1, 2}}> {{ {nodes} }}")
-    started = time.perf_counter()
-    applied = apply(model, {}, default="float16")
-    assert time.perf_counter() - started < 10
-    assert applied.counts == {"float16": 5000}
+def test_four_times_the_nodes_take_about_four_times_as_long() -> None:
+    def seconds(count: int) -> float:
+        nodes = "\n".join(f"v{i + 1} = Add(v{i}, c)" for i in range(count))
+        model = parse(f"g (float[2] v0) => (float[2] v{count}) <float[2] c = {{1, 2}}> {{ {nodes} }}")
+        gc.collect()
+        gc.disable()  # a collection in the midst of it takes as long as everything else
+        try:
+            started = time.process_time()  # what other processes take is not in it
+            applied = apply(model, {}, default="float16")
+            taken = time.process_time() - started
+        finally:
+            gc.enable()
+        assert applied.counts == {"float16": count}
+        return taken
+
+    seconds(10)
+    assert seconds(8000) < 10 * seconds(2000)

@@ -6,10 +6,11 @@ import functools
 import tempfile
 from pathlib import Path
 
+import planted
 import pytest
 import torch
 from fake import quiet
-from planted import PLANTED, WIDTH, linear, normal
+from planted import WIDTH, linear, normal
 
 from harness import Subject, Target
 from harness.precision import load_plan
@@ -47,13 +48,11 @@ class Two(torch.nn.Module):
 @functools.cache
 def ready(name: str) -> Prepared:
     own = {"deep": Deep, "two": Two}
-    subject = (
-        Subject(
-            name=name, build=lambda: own[name]().eval(), cases={"one": normal}, targets=(Target("torch", "fp16"),),
-            weights="random",
-        )
-        if name in own
-        else PLANTED[name].subject
+    if name not in own:
+        return planted.ready(name)
+    subject = Subject(
+        name=name, build=lambda: own[name]().eval(), cases={"one": normal}, targets=(Target("torch", "fp16"),),
+        weights="random",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(subject, quiet(Path(folder), engine_cache=False))
@@ -68,10 +67,7 @@ def lane(name: str, dtype: torch.dtype = torch.float32, **options: object) -> Pr
 
 def run(name: str, dtype: torch.dtype = torch.float32, **options: object) -> dict[str, torch.Tensor]:
     """Return every value of a run of the whole program, by its FX name."""
-    seen: dict[str, torch.Tensor] = {}
-    prepared = ready(name)
-    run_program(prepared.program, prepared.inputs("one"), dtype=dtype, on_value=seen.__setitem__, **options)
-    return seen
+    return planted.values_of(ready(name), dtype, **options)
 
 
 def same(actual: torch.Tensor | None, expected: torch.Tensor) -> bool:

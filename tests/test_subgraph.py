@@ -6,15 +6,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from graphs import parse
 
 from harness.errors import NotJudged, UsageError
 from harness.onnx_file import run_fp32
 from harness.precision import apply
 from harness.subgraph import boundary, captured_values, extract, order, used_values, with_outputs
-
-
-def parse(body: str, *, opset: int = 18) -> ir.Model:
-    return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
 
 
 def run(model: ir.Model, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:

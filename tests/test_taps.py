@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,15 +14,14 @@ import torch
 from fake import quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import PLANTED, PlantedBackend, _base
+from planted import PlantedBackend, _base, named_values, ready
 
 from harness import onnx_file
 from harness.backends.base import BuildRequest
 from harness.backends.tensorrt_session import TensorRTSession
 from harness.errors import EngineFailed, EngineRefused
 from harness.precision import apply, assign, load_plan
-from harness.prepare import Prepared, prepare
-from harness.reference import relative_l2, run_program
+from harness.reference import relative_l2
 from harness.taps import Candidates, Decision, Expected, Kernel, Makers, best_fit, decide, distance, read_kernels
 from harness.values import Value, Values
 
@@ -416,31 +413,23 @@ def test_permuted_and_padded_tensors_are_found_among_others(data):
     assert torch.equal(laid_out, values[name])
 
 
-@functools.cache
-def healthy(name: str) -> Prepared:
-    with tempfile.TemporaryDirectory() as folder:
-        return prepare(PLANTED[name].subject, quiet(Path(folder), engine_cache=False))
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", ["wrong_kernel", "overflow", "growing_stream", "masked_overflow", "group_norm"])
 def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_path):
-    ready, plan = healthy(name), load_plan(precision)
-    dtypes = assign(plan, ready.program.values)
-    graph = apply(ready.program.model, dtypes, default=plan.compute_dtype).model
+    prepared, plan = ready(name), load_plan(precision)
+    dtypes = assign(plan, prepared.program.values)
+    graph = apply(prepared.program.model, dtypes, default=plan.compute_dtype).model
     ir.save(graph, tmp_path / "graph.onnx")
-    request = BuildRequest(onnx=tmp_path / "graph.onnx", precision=precision, tf32=False, shapes={}, taps=True)
+    request = BuildRequest(onnx=tmp_path / "graph.onnx", tf32=False, shapes={}, taps=True)
     backend = PlantedBackend()
     backend.build(request, tmp_path / "engine", quiet(tmp_path))
     session = backend.load(tmp_path / "engine")
     true_names = {engine: _base(value).removesuffix("_as") for value, engine in session._names.items()}
     kernels = read_kernels(session.kernels())
-    made = Makers(ir.load(tmp_path / "graph.onnx"), ready.program.values, kernels)
-    seen: dict[str, torch.Tensor] = {}
-    run_program(ready.program, ready.inputs("one"), dtype=getattr(torch, plan.compute_dtype), on_value=seen.__setitem__)
-    lookup = {**seen, **ready.inputs("one"), **{name: seen[node] for name, node in ready.program.outputs.items()}}
+    made = Makers(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
+    lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs("one")
     tensors: dict[str, torch.Tensor] = {}
-    session.tap(ready.inputs("one"), tensors.__setitem__)
+    session.tap(prepared.inputs("one"), tensors.__setitem__)
 
     def expect(value: str) -> Expected | None:
         known = lookup.get(value)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged
+from harness.errors import NotJudged, first_line
 from harness.metrics.remarks import remark
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read(source: Source) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different kind for every way in which a file can be wrong
-        raise NotJudged(f"{source.path} holds no weights that can be read: {str(error).splitlines()[0]}") from error
+        raise NotJudged(f"{source.path} holds no weights that can be read: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise NotJudged(f"{source.path} holds a {type(state).__name__}; it must hold a state dict")
     return state
@@ -138,7 +138,7 @@ def package(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision built for another torch raises RuntimeError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise NotJudged(f"{name} cannot be imported ({reason}); pip install 'trt-parity[{extra}]'") from error
 
 
