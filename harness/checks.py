@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -117,7 +118,8 @@ class Parity:
         result = self.result
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
-        looked = layers.judge_and_look(self._opened.target_run, self._case)
+        with said_plainly():
+            looked = layers.judge_and_look(self._opened.target_run, self._case)
         report = looked.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
@@ -146,7 +148,7 @@ class Parity:
         options = bench.Options(
             processes=self._timing.processes, record=self._timing.record, baselines=(), locator=str(self._item.path)
         )
-        with open_history() as history:
+        with said_plainly(), open_history() as history:
             found = bench.bench_opened(self._opened.target_run, self._case, options, history)
             for note in history.notes:
                 self._opened.target_run.run.settings.progress(f"history: {note}")
@@ -220,6 +222,15 @@ class Parity:
         pytest.skip(f"not judged: {reason}")
 
 
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Fail the test with the sentence of a ParityError alone: where in the harness it was written is no news."""
+    try:
+        yield
+    except ParityError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
 class Opened:
     """One target while its engine is loaded; a case is judged once, however many tests ask."""
 
@@ -230,10 +241,8 @@ class Opened:
     def judge(self, case: str) -> Result:
         """Return the verdict on a case."""
         if case not in self._results:
-            try:
+            with said_plainly():
                 self._results[case] = self.target_run.judge(case)
-            except ParityError as error:
-                pytest.fail(str(error), pytrace=False)
         return self._results[case]
 
 
@@ -247,9 +256,8 @@ def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most:
 
 def _record_metric(data: Json, metric: MetricResult) -> None:
     """Add a metric to a result's data; the result is at most as good as its worst metric."""
-    from harness.results import plain
+    from harness.results import overall, plain
 
     data["metrics"].append(plain(asdict(metric)))
-    rank = ("pass", "not_judged", "fail").index
-    if rank(metric.verdict) > rank(data["verdict"]):
+    if overall([data["verdict"], metric.verdict]) != data["verdict"]:
         data["verdict"], data["reason"] = metric.verdict, f"{metric.name}: {metric.reason}"

@@ -16,6 +16,7 @@ import pytest
 
 from harness.checks import LATENCY_PROPERTY, PROPERTY, Timing
 from harness.errors import UsageError
+from harness.results import overall
 from harness.settings import Settings, print_progress
 
 Json = dict[str, Any]
@@ -159,6 +160,8 @@ class Collector:
         state = self.state
         if session.config.option.collectonly:
             return
+        # What has no teardown report lost its process: a worker of xdist that crashed.
+        state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
         judged |= {one["session"]["backend"] for one in state.timed() if not _invalid(one)}
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
@@ -191,11 +194,17 @@ class Collector:
 
 
 def _merged(known: Json, data: Json) -> Json:
-    """Return one result of two on the same target and case: the worse verdict, and all metrics."""
-    rank = ("pass", "not_judged", "fail").index
-    worse = data if rank(data["verdict"]) > rank(known["verdict"]) else known
-    metrics = {metric["name"]: metric for metric in (*known["metrics"], *data["metrics"])}
-    return {**worse, "metrics": list(metrics.values())}
+    """Return one result of two on the same target and case: the worse verdict, all metrics, and the layers."""
+    metrics: dict[str, Json] = {}
+    for metric in (*known["metrics"], *data["metrics"]):
+        metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
+    layers = known["layers"] or data["layers"]  # only the test that looks has them
+    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
+
+
+def _worse(known: Json, data: Json) -> Json:
+    """Return the one with the worse verdict; the known one where they are alike."""
+    return known if overall([known["verdict"], data["verdict"]]) == known["verdict"] else data
 
 
 def _invalid(measured: Json) -> bool:
@@ -223,5 +232,5 @@ def is_worker(config: pytest.Config) -> bool:
 def _why(report: pytest.TestReport) -> str:
     """Return the first line of what a test failed with."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash is not None else report.longreprtext
+    text = crash.message if crash is not None else str(report.longrepr)  # longreprtext begins with xdist's heading
     return next(iter(text.strip().splitlines()), "no reason given").removeprefix("Failed: ")

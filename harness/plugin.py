@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks import Opened, Parity
+from harness.checks import Opened, Parity, said_plainly
 from harness.collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
-from harness.errors import ParityError, UsageError
+from harness.errors import UsageError
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -54,10 +54,8 @@ def parity_run(request: pytest.FixtureRequest) -> Run:
 def parity_engine(parity_run: Run, parity_target: Target) -> Iterator[Opened]:
     """The target's engine: built or loaded once, freed before the next one."""
     with ExitStack() as stack:
-        try:
+        with said_plainly():
             opened = stack.enter_context(parity_run.target(parity_target))
-        except ParityError as error:
-            pytest.fail(str(error), pytrace=False)
         yield Opened(opened)
 
 

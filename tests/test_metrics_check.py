@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fake
 import pytest
 
 import harness
@@ -13,52 +14,6 @@ import harness.verify  # imported here, torch stays loaded between the runs in t
 
 pytest_plugins = ["pytester"]
 
-CONFTEST = """
-import contextlib
-import sys
-import types
-
-import pytest
-
-import harness
-from harness.results import OutputResult, Result
-
-pytest_plugins = ["harness.plugin"]
-
-
-class FakeTarget:
-    def __init__(self, subject, target):
-        self.subject, self.target = subject, target
-
-    def judge(self, case):
-        return Result(
-            subject=self.subject.name, case=case, backend=self.target.backend, precision=self.target.precision_name,
-            verdict="pass", reason="fine", outputs=(OutputResult(name="y", verdict="pass", reason="fine"),),
-        )
-
-    def outputs(self, case):
-        import torch
-
-        return {"y": torch.tensor([1.0, 2.5])}, {"y": torch.tensor([1.0, 2.0])}
-
-
-class FakeRun:
-    def __init__(self, subject, settings):
-        self.subject = subject
-
-    @contextlib.contextmanager
-    def target(self, target):
-        yield FakeTarget(self.subject, target)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fake_verify():
-    with pytest.MonkeyPatch.context() as patch:
-        stub = types.SimpleNamespace(Run=FakeRun)
-        patch.setitem(sys.modules, "harness.verify", stub)
-        patch.setattr(harness, "verify", stub, raising=False)
-        yield
-"""
 SUITE = """
 from harness import NotJudged, Subject, targets
 from harness.checks import test_outputs
@@ -86,8 +41,8 @@ def test_task(parity):
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parents[1]))
-    pytester.makeconftest(CONFTEST)
-    pytester.makeini("[pytest]\naddopts = -p no:randomly -p no:cacheprovider -p no:hypothesispytest -p no:benchmark\n")
+    pytester.makeconftest(fake.CONFTEST)
+    pytester.makeini(fake.INI)
     return pytester
 
 

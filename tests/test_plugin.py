@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fake
 import pytest
 
 import harness
@@ -15,70 +16,6 @@ import harness.history_store  # imported here, SQLAlchemy and torch stay loaded 
 import harness.verify
 
 pytest_plugins = ["pytester"]
-
-CONFTEST = """
-import contextlib
-import sys
-import types
-from pathlib import Path
-
-import pytest
-
-import harness
-from harness.errors import UsageError
-from harness.results import OutputResult, Result
-
-pytest_plugins = ["harness.plugin"]
-
-
-def log(line):
-    with Path("log.txt").open("a") as file:
-        file.write(line + "\\n")
-
-
-class FakeTarget:
-    def __init__(self, run, target):
-        self.run, self.target = run, target
-
-    def judge(self, case):
-        verdict, reason = self.run.subject.options.get(f"{self.target}-{case}", ("pass", "fine"))
-        log(f"judge {self.target} {case} {verdict}")
-        if verdict == "usage":
-            raise UsageError(reason)
-        outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
-        return Result(
-            subject=self.run.subject.name, case=case, backend=self.target.backend, verdict=verdict, reason=reason,
-            precision=self.target.precision_name, outputs=outputs,
-        )
-
-    def outputs(self, case):
-        if self.run.subject.options.get(f"{self.target}-{case}", ("pass",))[0] == "not_judged":
-            return None
-        import torch
-
-        return {"y": torch.tensor([1.0, 2.5])}, {"y": torch.tensor([1.0, 2.0])}
-
-
-class FakeRun:
-    def __init__(self, subject, settings):
-        self.subject, self.settings = subject, settings
-        log(f"run {subject.name} cache={settings.engine_cache} update={settings.update_references} {settings.engines}")
-
-    @contextlib.contextmanager
-    def target(self, target):
-        log(f"open {target}")
-        yield FakeTarget(self, target)
-        log(f"close {target}")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fake_verify():
-    with pytest.MonkeyPatch.context() as patch:
-        stub = types.SimpleNamespace(Run=FakeRun)  # the real one imports torch, which takes a subprocess seconds
-        patch.setitem(sys.modules, "harness.verify", stub)
-        patch.setattr(harness, "verify", stub, raising=False)
-        yield
-"""
 
 SUITE = """
 from harness import Subject, targets
@@ -100,9 +37,8 @@ def test_task(parity):
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parents[1]))  # for subprocesses, from a plain checkout
-    pytester.makeconftest(CONFTEST)
-    others = "-p no:randomly -p no:cacheprovider -p no:hypothesispytest -p no:benchmark"
-    pytester.makeini(f"[pytest]\naddopts = --strict-markers {others}\n")
+    pytester.makeconftest(fake.CONFTEST)
+    pytester.makeini(fake.INI)
     return pytester
 
 
@@ -282,6 +218,31 @@ def test_a_suite_that_cannot_be_imported_is_missing_from_the_json(project: pytes
     assert data["error"] == "test_b.py could not be collected"
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_of_two_metrics_of_one_name_the_worse_one_is_kept(project: pytest.Pytester, failing: int):
+    limits = [1, 1]
+    limits[failing] = 0.2
+    tasks = [
+        TASK.format(limit=limit).replace("test_task", f"test_{name}") for limit, name in zip(limits, "ab", strict=True)
+    ]
+    project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", task="".join(tasks)))
+    project.runpytest_inprocess("-k", "short", "--parity-json", "out.json").assert_outcomes(passed=2, failed=1)
+    found = results(project.path / "out.json")["rtx", "fp16", "short"]
+    assert [metric["verdict"] for metric in found["metrics"]] == ["fail"]
+    assert found["verdict"] == "fail"
+
+
+def test_a_test_whose_worker_crashed_is_named(project: pytest.Pytester):
+    crash = "def test_task(parity):\n    import os\n    os._exit(1)\n"
+    project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", task=crash))
+    result = project.runpytest_subprocess("-n", "1", "-k", "short", "--parity-json", "out.json")
+    assert result.ret == 1
+    data = json.loads((project.path / "out.json").read_text())
+    assert [one["verdict"] for one in data["results"]] == ["pass"]
+    assert data["complete"] is False
+    assert "test_task[rtx-fp16-short] failed: worker 'gw0' crashed" in data["error"]
+
+
 def test_junit_gets_one_readable_property(project: pytest.Pytester):
     project.makepyfile(
         test_clip=suite(targets="targets('rtx', precisions=('fp16',))", rtx_fp16_short=("fail", "wrong"))
@@ -441,7 +402,7 @@ def latency_suite(*kinds: str) -> str:
 
 @pytest.fixture
 def timed(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    project.makeconftest(CONFTEST + LATENCY)
+    project.makeconftest(fake.CONFTEST + LATENCY)
     folders = (Path(harness.__file__).parents[1], Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     project.syspathinsert(folders[1])
@@ -482,6 +443,16 @@ def test_latency_that_could_not_be_measured(timed: pytest.Pytester, required: bo
         result.stdout.fnmatch_lines_random([
             "*required backend rtx gave no verdict: no memory", "*required backend rtx gave no verdict: a stranger*",
         ])  # fmt: skip
+
+
+def test_a_history_that_cannot_be_used_is_one_sentence(timed: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARITY_HISTORY", str(timed.path))
+    timed.makepyfile(test_clip=latency_suite("equivalent"))
+    result = timed.runpytest_inprocess()
+    result.assert_outcomes(failed=1)
+    assert str(timed.path) in result.stdout.str().partition("= FAILURES =")[2]
+    result.stdout.no_fnmatch_line("*raise UsageError*")
+    result.stdout.no_fnmatch_line("*history*.py:*")
 
 
 def test_latency_is_in_the_json_and_in_junit(timed: pytest.Pytester):
