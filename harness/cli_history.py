@@ -41,7 +41,7 @@ def accept(options: argparse.Namespace) -> int:
             latest = sessions[-1]
             wanted = _to_accept(sessions, store.baseline(latest.benchmark, latest.machine.key), options.last)
             if not wanted:
-                print(f"{latest.benchmark}: nothing new since the last acceptance; --last N accepts again")
+                print(f"{latest.benchmark}: {_why_none(sessions)}")
                 continue
             ids = [session.id for session in wanted]
             store.accept(latest.benchmark, latest.machine.key, ids, options.why, _user(), commit(Path.cwd()))
@@ -61,15 +61,29 @@ def _to_accept(sessions: Sequence[Session], baseline: Sequence[Session], last: i
 
     One that is dated in the future, by a clock that ran ahead, would be the latest for ever, and is left out.
     """
-    from harness.history_rows import utc
-
-    now = utc(datetime.now(UTC).isoformat())
-    sound = [one for one in sessions if not one.invalid and utc(one.recorded_at) <= now]
+    sound = _sound(sessions)
     if last is not None:
         return sound[-last:]
     known = {session.id for session in baseline}
     newest = max((i for i, session in enumerate(sound) if session.id in known), default=-1)
     return sound[newest + 1 :][-MOST_ACCEPTED:]
+
+
+def _sound(sessions: Sequence[Session]) -> list[Session]:
+    from harness.timings import utc
+
+    now = utc(datetime.now(UTC).isoformat())
+    return [one for one in sessions if not one.invalid and utc(one.recorded_at) <= now]
+
+
+def _why_none(sessions: Sequence[Session]) -> str:
+    """Return why nothing of a series can be accepted, and what to do."""
+    if _sound(sessions):
+        return "nothing new since the last acceptance; --last N accepts again"
+    return (
+        f"none of its {len(sessions)} sessions counts (measured in an invalid environment, or dated in the future); "
+        "measure again"
+    )
 
 
 def _accepted_words(sessions: Sequence[Session]) -> str:

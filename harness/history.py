@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from harness.errors import UsageError
 from harness.history_formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
-from harness.history_rows import Record, Row, read_lines, record_of, row_of, utc, write_lines
-from harness.timings import Acceptance, Session
+from harness.history_rows import Record, Row, read_lines, record_of, row_of, write_lines
+from harness.timings import Acceptance, Session, utc
 
 if TYPE_CHECKING:
     from harness.history_store import Store

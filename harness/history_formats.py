@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown_name
-from harness.history_rows import digest, save_text, utc
+from harness.history_rows import digest
 from harness.report import save_json
-from harness.timings import ProcessRun, Session
+from harness.report.files import write_text
+from harness.timings import ProcessRun, Session, utc
 
 
 def write_pytest_benchmark(sessions: Sequence[Session], path: Path) -> None:
@@ -115,7 +116,7 @@ def write_otava(sessions: Sequence[Session], folder: Path) -> None:
     for (benchmark, key), series in groupby(sorted(sessions, key=_series_key), key=_series_key):
         name = f"{re.sub('[^A-Za-z0-9.]+', '_', benchmark).strip('_')}-{digest(f'{benchmark} {key}')[:8]}"
         columns, text = _otava_csv(list(series))
-        save_text(text, folder / f"{name}.csv")
+        write_text(text, folder / f"{name}.csv")
         config += [
             f"  {name}:",
             "    type: csv",
@@ -125,7 +126,7 @@ def write_otava(sessions: Sequence[Session], folder: Path) -> None:
             "    metrics:",
             *(f"      {column}: {{direction: {sign}, scale: 1, column: {column}}}" for column, sign in columns.items()),
         ]
-    save_text("\n".join([*config, ""]), folder / "otava.yaml")
+    write_text("\n".join([*config, ""]), folder / "otava.yaml")
 
 
 def _series_key(session: Session) -> tuple[str, str]:

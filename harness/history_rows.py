@@ -7,13 +7,12 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UsageError
-from harness.report import check_writable
-from harness.timings import Acceptance, Session, acceptance_from_json, session_from_json
+from harness.report.files import check_writable, write_text
+from harness.timings import Acceptance, Session, acceptance_from_json, session_from_json, utc
 
 SCHEMA = 1
 """Version of a record. A history that holds a newer one is not read: half understood is worse than not read."""
@@ -113,12 +112,6 @@ def _all_medians(session: Session) -> list[Any]:
     return [summary.median for summary in summaries]
 
 
-def utc(text: str) -> str:
-    """Return a time as UTC with microseconds; a time without a zone is UTC. Raises ValueError for anything else."""
-    time = datetime.fromisoformat(text)
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
-
-
 def digest(text: str) -> str:
     """Return the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -133,7 +126,8 @@ def write_lines(rows: Iterable[Row], path: Path) -> None:
         json.dumps({"schema": row.schema, "kind": row.kind, "sha256": row.sha256, "data": json.loads(row.data)})
         for row in rows
     ]
-    save_text("".join(f"{line}\n" for line in lines), path)
+    check_writable(path)
+    write_text("".join(f"{line}\n" for line in lines), path)
 
 
 def read_lines(path: Path) -> list[Row]:
@@ -179,16 +173,3 @@ def _row_of_line(text: bytes) -> Row:
     if line.get("sha256", row.sha256) != row.sha256:
         raise ValueError("its checksum does not match: the record was changed or damaged")
     return row
-
-
-def save_text(text: str, path: Path) -> None:
-    """Write a text in one step. Raises UsageError when the file cannot be written."""
-    check_writable(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

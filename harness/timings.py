@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from harness.results import plain
@@ -252,6 +253,15 @@ class Measured:
             "speed_up_intervals": plain(self.speed_up_intervals),
             "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
         }
+
+
+def utc(text: str) -> str:
+    """Return a time as UTC with microseconds, so that the order of the text is the order in time.
+
+    A time without a zone is UTC. Raises ValueError for anything that is not a time in ISO 8601.
+    """
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def session_from_json(data: dict[str, Any]) -> Session:

@@ -386,9 +386,3 @@ def test_the_environment_names_the_place(path: Path, monkeypatch: pytest.MonkeyP
         history.add(session(1))
     assert path.is_file()
     assert not (path.parent / ".gitignore").exists()
-
-
-def test_import_is_light() -> None:
-    code = "import sys, harness.history; print(*[n for n in ('sqlalchemy', 'psycopg', 'torch') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == ""
