@@ -72,37 +72,30 @@ class Trend:
     """Whether the p value is below 1 % and the whole interval of the change lies beyond 1 %."""
 
 
-def change_points(
-    values: Sequence[float],
-    *,
-    p_value: float = P_VALUE,
-    window: int = WINDOW,
-    fewest: int = FEWEST,
-    least_change: float = LEAST_CHANGE,
-) -> tuple[ChangePoint, ...]:
+def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     """Return the changes of level in a series, oldest first.
 
     E-divisive proposes (Matteson and James, JASA 2014: the split with the largest energy distance), Student's t-test
     decides, as in Hunter (arXiv 2301.03034): no permutations, hence no chance. Unlike there, the test knows that
-    neighbouring sessions resemble each other. A stretch of fewer than ``fewest`` values (outliers, or the newest few)
+    neighbouring sessions resemble each other. A stretch of fewer than ``FEWEST`` values (outliers, or the newest few)
     is no level and is left out before the levels around it are compared. Raises ValueError for a value that is zero,
     negative or infinite.
     """
     import numpy as np
 
     logs, places = _clean(values)
-    found = list(_significant(logs, _candidates(logs, window, WEAK * p_value), p_value))
-    levels = [(a, b) for a, b in pairwise([0, *found, len(logs)]) if b - a >= fewest]
+    found = list(_significant(logs, _candidates(logs)))
+    levels = [(a, b) for a, b in pairwise([0, *found, len(logs)]) if b - a >= FEWEST]
     stays = [place for a, b in levels for place in range(a, b)]
     logs, places = logs[stays], [places[place] for place in stays]
     edges = list(accumulate(b - a for a, b in levels))
-    tests = _significant(logs, edges[:-1], p_value)
+    tests = _significant(logs, edges[:-1])
     edges = [0, *tests, len(logs)]
     points = []
     for start, index, end in zip(edges, edges[1:], edges[2:], strict=False):
         before, after = (math.exp(np.mean(part)) for part in (logs[start:index], logs[index:end]))
         change = after / before - 1
-        if abs(change) >= least_change:
+        if abs(change) >= LEAST_CHANGE:
             place, p, length = places[index], tests[index], end - index
             points.append(
                 ChangePoint(index=place, before=before, after=after, change=change, p_value=p, points_after=length)
@@ -110,7 +103,7 @@ def change_points(
     return tuple(points)
 
 
-def trend(values: Sequence[float], *, last: int = TREND_POINTS) -> Trend:
+def trend(values: Sequence[float]) -> Trend:
     """Return whether the last values of a series move one way (Mann 1945, Kendall 1975; Theil 1950, Sen 1968).
 
     Time is the position in the series, so that a missing session keeps its place. Raises ValueError for a value that is
@@ -119,7 +112,7 @@ def trend(values: Sequence[float], *, last: int = TREND_POINTS) -> Trend:
     from scipy.stats import kendalltau, theilslopes
 
     logs, places = _clean(values)
-    logs, places = logs[-last:], places[-last:]
+    logs, places = logs[-TREND_POINTS:], places[-TREND_POINTS:]
     if len(logs) < TREND_FEWEST:
         return Trend(points=len(logs), p_value=None, change=None, low=None, high=None, drifts=False)
     if (logs == logs[0]).all():
@@ -144,29 +137,28 @@ def _clean(values: Sequence[float]) -> tuple[Array, list[int]]:
     return np.log(np.array([values[place] for place in places], dtype=np.float64)), places
 
 
-def _candidates(logs: Array, window: int, p_value: float) -> list[int]:
+def _candidates(logs: Array) -> list[int]:
     """Return change points that pass the weak test, from windows that overlap by half."""
     found: list[int] = []
     start = 0
     while len(logs) - start >= 2 * SHORTEST:
-        end = min(start + window, len(logs))
-        found += _bisect(logs, start, end, p_value)
+        end = min(start + WINDOW, len(logs))
+        found += _bisect(logs, start, end)
         if end == len(logs):
             break
-        start = max(start + window // 2, max(found, default=0))
+        start = max(start + WINDOW // 2, max(found, default=0))
     return sorted(set(found))
 
 
-def _bisect(logs: Array, start: int, end: int, p_value: float) -> list[int]:
+def _bisect(logs: Array, start: int, end: int) -> list[int]:
     """Return the change points of one stretch: the best split, and those of the parts on both sides of it."""
     if end - start < 2 * SHORTEST:
         return []
     split, until = _best_split(logs[start:end])
     split, until = start + split, start + until
-    if not _t_test(logs[start:split], logs[split:until]) <= p_value:
+    if not _t_test(logs[start:split], logs[split:until]) <= WEAK * P_VALUE:
         return []
-    left = _bisect(logs, start, split, p_value)
-    return [*left, split, *_bisect(logs, split, end, p_value)]
+    return [*_bisect(logs, start, split), split, *_bisect(logs, split, end)]
 
 
 def _best_split(part: Array) -> tuple[int, int]:
@@ -192,7 +184,7 @@ def _best_split(part: Array) -> tuple[int, int]:
     return best // (n + 1), best % (n + 1)
 
 
-def _significant(logs: Array, found: list[int], p_value: float) -> dict[int, float]:
+def _significant(logs: Array, found: list[int]) -> dict[int, float]:
     """Return the candidates that stand against their neighbours with their p values; the least sure goes first."""
     kept = list(found)
     while kept:
@@ -202,7 +194,7 @@ def _significant(logs: Array, found: list[int], p_value: float) -> dict[int, flo
             b: _t_test(logs[a:b], logs[b:c], repeats) for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
         }
         weakest = max(kept, key=tests.__getitem__)
-        if tests[weakest] <= p_value:
+        if tests[weakest] <= P_VALUE:
             return tests
         kept.remove(weakest)
     return {}

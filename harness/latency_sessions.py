@@ -30,7 +30,7 @@ def flaw_of(session: Session, metric: Metric) -> str:
     return ""
 
 
-def mismatch(new: Session, old: Session, metric: Metric | None) -> str:
+def mismatch(new: Session, old: Session) -> str:
     """Return what keeps two sessions of one benchmark from being compared, or an empty string."""
     if old.id == new.id:
         return "it is this session itself"
@@ -42,9 +42,9 @@ def mismatch(new: Session, old: Session, metric: Metric | None) -> str:
             if mine.get(name) != theirs.get(name)
         ]
         return f"it is of another machine ({'; '.join(facts) or f'{new.machine.key} here, {old.machine.key} there'})"
-    if metric is None and old.metric != new.metric:
+    if old.metric != new.metric:
         return f"it measured {old.metric}, this session {new.metric}"
-    if (metric or new.metric) == "gpu_ms" and graph_modes(old) != graph_modes(new):
+    if new.metric == "gpu_ms" and graph_modes(old) != graph_modes(new):
         reasons = {run.graph_failure for run in (*new.runs, *old.runs) if run.graph_failure}
         return f"one replayed a CUDA graph and the other did not ({'; '.join(sorted(reasons)) or 'no reason recorded'})"
     return ""

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from statistics import fmean, median, variance
 
 from harness.errors import NotJudged
-from harness.latency_estimate import CONFIDENCE, FEWEST_SESSIONS, t_quantile
+from harness.latency_estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile
 from harness.latency_sessions import flags, flaw_of, graph_modes, log_figures
 from harness.timings import Metric, Session, Summary
 
+POWER = 0.9
+"""With which the smallest change is found."""
 PERCENTILES = {90: 100, 95: 200, 99: 1000}
 """The samples that a percentile needs, so that ten lie beyond it."""
 
@@ -79,20 +81,18 @@ class AA:
     """Which sessions were left out and why; what else a reader must know."""
 
 
-def smallest_change(
-    sessions: Sequence[Session], *, regress_margin: float = 0.01, power: float = 0.9, metric: Metric | None = None
-) -> AA:
+def smallest_change(sessions: Sequence[Session]) -> AA:
     """Return the spreads of one unchanged engine, and the smallest slow-down that ``compare_sessions`` would find.
 
     With four sessions or more, the ratio of distance to standard error follows Student's noncentral t; the change is
-    where its probability to lie beyond the limit is ``power``. Below, the interval over processes is widened by the
-    normal quantile of ``power`` times the spread of both levels, as far as it is known. It is an estimate: from four
+    where its probability to lie beyond the limit is ``POWER``. Below, the interval over processes is widened by the
+    normal quantile of ``POWER`` times the spread of both levels, as far as it is known. It is an estimate: from four
     sessions the spread between sessions is itself known to about 40 %. Raises ValueError for sessions
     of several benchmarks or machines and NotJudged when none can be used.
     """
     if len({(session.benchmark, session.machine.key) for session in sessions}) > 1:
         raise ValueError("an A/A study is about one benchmark on one machine")
-    chosen: Metric = metric or ("gpu_ms" if all(s.metric == "gpu_ms" for s in sessions) else "end_to_end_ms")
+    chosen: Metric = "gpu_ms" if all(s.metric == "gpu_ms" for s in sessions) else "end_to_end_ms"
     sound = [session for session in sessions if not flaw_of(session, chosen)]
     flaws = {session.id: flaw_of(session, chosen) or _other_graph(session, sound[0], chosen) for session in sessions}
     usable = [session for session in sessions if not flaws[session.id]]
@@ -115,7 +115,7 @@ def smallest_change(
         sd_within=math.sqrt(fmean(getattr(run, chosen).cv ** 2 for session in usable for run in session.runs)),
         sd_process=math.sqrt(within),
         sd_session=None if means is None else math.sqrt(max(means - within / k, 0.0)),
-        smallest_change=_detectable(logs, regress_margin, power),
+        smallest_change=_detectable(logs),
         sessions=len(usable),
         processes=k,
         notes=(*notes, *flags(usable)),
@@ -129,18 +129,18 @@ def _other_graph(session: Session, first: Session, metric: Metric) -> str:
     return f"session {first.id} and this one do not both replay a CUDA graph"
 
 
-def _detectable(logs: list[list[float]], margin: float, power: float) -> float:
+def _detectable(logs: list[list[float]]) -> float:
     from scipy.special import nctdtrinc, ndtri
 
     sessions, k = len(logs), min(len(values) for values in logs)
     within = fmean(variance(values) for values in logs)
     between = variance([median(values) for values in logs]) if sessions > 1 else 0.0
-    level = (1 + CONFIDENCE) / 2
+    level, margin = (1 + CONFIDENCE) / 2, Limits().regress
     if sessions >= FEWEST_SESSIONS:
         error = math.sqrt(between / sessions + max(between, within / k))
-        distance = float(nctdtrinc(sessions - 1, 1 - power, t_quantile(sessions - 1, level))) * error
+        distance = float(nctdtrinc(sessions - 1, 1 - POWER, t_quantile(sessions - 1, level))) * error
         return math.expm1(math.log1p(max(margin, math.sqrt(between))) + distance)
     error = math.sqrt(within / k * (1 + 1 / sessions))
     scatter = math.sqrt(max(between, within / k) * (1 + 1 / sessions))
-    distance = t_quantile(k * (sessions + 1) - 2, level) * error + float(ndtri(power)) * scatter
+    distance = t_quantile(k * (sessions + 1) - 2, level) * error + float(ndtri(POWER)) * scatter
     return math.expm1(math.log1p(margin) + distance)

@@ -47,7 +47,6 @@ def compare_sessions(
     previous: Session | None = None,
     regress_margin: float = 0.01,
     equivalent_within: float = 0.03,
-    metric: Metric | None = None,
 ) -> Comparison:
     """Return whether a session regressed against the sessions of its baseline, which must be of the same benchmark.
 
@@ -60,36 +59,29 @@ def compare_sessions(
     for other in (*baseline, *([previous] if previous else ())):
         if other.benchmark != new.benchmark:
             raise ValueError(f"session {other.id} is of {other.benchmark}, not of {new.benchmark}")
-    result = _against(new, baseline, limits, metric)
+    result = _against(new, baseline, limits)
     if result.verdict != "regressed" or previous is None:
         return result
     if previous.id == new.id:
         raise ValueError(f"session {new.id} cannot be the one before itself")
-    before = _against(previous, baseline, limits, metric)
+    before = _against(previous, baseline, limits)
     note = f"the session before ({previous.id}) was {before.verdict}"
     young = len(result.baseline) < FEWEST_SESSIONS or len(before.baseline) < FEWEST_SESSIONS
     repeated = before.verdict == "regressed" and not young
     return replace(result, repeated=repeated, notes=(*result.notes, note))
 
 
-def compare_in_turns(
-    a: Session,
-    b: Session,
-    *,
-    regress_margin: float = 0.01,
-    equivalent_within: float = 0.03,
-    metric: Metric | None = None,
-) -> Comparison:
+def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) -> Comparison:
     """Return how ``a`` compares with ``b``, measured in turns (A B B A) on one machine: Welch over log process medians.
 
-    The ratio is time of ``a`` over time of ``b``; ``speed_up`` turns it round. Without ``metric`` it is GPU time where
-    both have it, otherwise end to end. Raises ValueError for sessions of two machines.
+    The ratio is time of ``a`` over time of ``b``; ``speed_up`` turns it round. It is of GPU time where both have it,
+    otherwise end to end. Raises ValueError for sessions of two machines.
     """
-    limits = Limits(regress=regress_margin, equivalent=equivalent_within)
+    limits = Limits(regress=regress_margin)
     if a.machine.key != b.machine.key:
         raise ValueError(f"sessions {a.id} and {b.id} were not measured in turns: they are of two machines")
-    chosen: Metric = metric or (a.metric if a.metric == b.metric else "end_to_end_ms")
-    notes = [] if metric or a.metric == b.metric else [f"GPU time is missing in {a.id} or {b.id}: compared end to end"]
+    chosen: Metric = a.metric if a.metric == b.metric else "end_to_end_ms"
+    notes = [] if a.metric == b.metric else [f"GPU time is missing in {a.id} or {b.id}: compared end to end"]
     for session in (a, b):
         flaw = flaw_of(session, chosen)
         if flaw:
@@ -128,15 +120,15 @@ def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(adjusted)
 
 
-def _against(new: Session, baseline: Sequence[Session], limits: Limits, metric: Metric | None) -> Comparison:
-    chosen: Metric = metric or new.metric
+def _against(new: Session, baseline: Sequence[Session], limits: Limits) -> Comparison:
+    chosen = new.metric
     flaw = flaw_of(new, chosen)
     if flaw:
         return _undecided("invalid_environment" if new.invalid else "inconclusive", chosen, flaw, flags([new]))
     usable: dict[str, Session] = {}
     notes = []
     for old in baseline:
-        why_not = mismatch(new, old, metric) or flaw_of(old, chosen)
+        why_not = mismatch(new, old) or flaw_of(old, chosen)
         if why_not:
             notes.append(f"baseline session {old.id} left out: {why_not}")
         else:

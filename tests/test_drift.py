@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import drift
 from harness.drift import FEWEST, Trend, _best_split, change_points, trend
 
 TRIALS = 100
@@ -110,10 +111,11 @@ def test_single_outlier_is_no_change():
         assert not trend(values).drifts
 
 
-def test_changes_below_one_percent_are_not_reported():
+def test_changes_below_one_percent_are_not_reported(monkeypatch: pytest.MonkeyPatch):
     values = series(step(60, 30, 0.005), noise=0.0005)
     assert not change_points(values)
-    assert len(change_points(values, least_change=0.001)) == 1
+    monkeypatch.setattr(drift, "LEAST_CHANGE", 0.001)
+    assert len(change_points(values)) == 1
 
 
 def test_two_clocks_in_turn_are_no_change():
@@ -145,8 +147,9 @@ def test_short_series_has_no_change_and_no_trend(n: int):
     assert trend(values) == Trend(points=n, p_value=None, change=None, low=None, high=None, drifts=False)
 
 
-def test_trend_gives_the_total_change_of_the_last_points():
-    found = trend(series(np.linspace(0, math.log1p(0.05), 100), noise=0.001), last=51)
+def test_trend_gives_the_total_change_of_the_last_points(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drift, "TREND_POINTS", 51)
+    found = trend(series(np.linspace(0, math.log1p(0.05), 100), noise=0.001))
     assert found.points == 51
     assert found.change == pytest.approx(1.05 ** (50 / 99) - 1, abs=0.002)
     assert found.low is not None
