@@ -10,7 +10,6 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 from harness import latency_verdict
@@ -27,9 +26,10 @@ from harness.bench_group import (
 )
 from harness.bench_sizes import Sizes, check_sizes
 from harness.errors import ParityError, UsageError
+from harness.latency_sessions import graph_modes
 from harness.settings import Settings
 from harness.subject import Subject, Target
-from harness.timings import Comparison, Measured, Session
+from harness.timings import Comparison, Measured, Session, utc
 from harness.verify import Run, TargetRun
 
 __all__ = ["BASELINES", "NotMeasured", "Options"]
@@ -93,14 +93,12 @@ def bench(
     with contextlib.ExitStack() as stack:
         entries = []
         for target in targets:
-            opened = stack.enter_context(run.target(target))
-            try:
-                entries.append(open_entry(opened))
-            except UsageError:
-                raise
-            except ParityError as error:
-                for case, size in itertools.product(cases, sizes):
-                    yield not_measured(subject, case, size, target.backend, target.precision_name, error)
+            entry = _entry(stack.enter_context(run.target(target)))
+            if isinstance(entry, Entry):
+                entries.append(entry)
+                continue
+            for case, size in itertools.product(cases, sizes):
+                yield not_measured(subject, case, size, target.backend, target.precision_name, entry)
         if options.l2 == "flush" and entries and all(entry.device == "cpu" for entry in entries):
             raise UsageError("only a GPU's L2 cache can be flushed; leave out --l2 flush on the CPU")
         for case, size in itertools.product(cases, sizes):
@@ -112,14 +110,21 @@ def bench(
 def bench_opened(opened: TargetRun, case: str, options: Options, history: Series | None) -> Measured | NotMeasured:
     """Return one target that is open already, timed and judged at one case as it is."""
     target, subject = opened.target, opened.run.subject
+    entry = _entry(opened)
+    if not isinstance(entry, Entry):
+        return not_measured(subject, case, {}, target.backend, target.precision_name, entry)
+    (found,) = measure(opened.run, [entry], case, {}, replace(options, baselines=()), history)
+    return found
+
+
+def _entry(opened: TargetRun) -> Entry | ParityError:
+    """Return the contestant, or why there is none. Raises UsageError, which is nothing about this target alone."""
     try:
-        entry = open_entry(opened)
+        return open_entry(opened)
     except UsageError:
         raise
     except ParityError as error:
-        return not_measured(subject, case, {}, target.backend, target.precision_name, error)
-    (found,) = measure(opened.run, [entry], case, {}, replace(options, baselines=()), history)
-    return found
+        return error
 
 
 def measure(
@@ -161,12 +166,9 @@ def repeat(
     check_sizes(subject, sizes)
     run = Run(subject, settings)
     with run.target(target) as opened:
-        try:
-            entry = open_entry(opened)
-        except UsageError:
-            raise
-        except ParityError as error:
-            yield not_measured(subject, case, sizes, target.backend, target.precision_name, error)
+        entry = _entry(opened)
+        if not isinstance(entry, Entry):
+            yield not_measured(subject, case, sizes, target.backend, target.precision_name, entry)
             return
         for _ in range(sessions):
             yield from measure(run, [entry], case, sizes, options, None)
@@ -196,20 +198,15 @@ def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | No
     One of a clock that ran ahead would be the last for ever, and no regression or every one would be repeated.
     """
     others = [old for old in recorded if old.id != session.id and not old.invalid and _how(old) == _how(session)]
-    earlier = [old for old in others if _when(old) <= _when(session)]
+    earlier = [old for old in others if utc(old.recorded_at) <= utc(session.recorded_at)]
     ahead = len(others) - len(earlier)
     note = f"sessions dated after this one: {ahead}; a clock jumped, and none of them counts as the one before"
     return (earlier[-1] if earlier else None), note if ahead else ""
 
 
-def _when(session: Session) -> datetime:
-    time = datetime.fromisoformat(session.recorded_at)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
 def _how(session: Session) -> tuple[str, set[bool]]:
     """Return what is timed, and whether CUDA graphs were really replayed: ``Session.graph`` is what was asked for."""
-    return session.metric, {run.graph for run in session.runs}
+    return session.metric, graph_modes(session)
 
 
 def _no_baseline(rule: str) -> Comparison:
@@ -217,7 +214,9 @@ def _no_baseline(rule: str) -> Comparison:
 
 
 def _is_open(session: Session, entry: Entry, history: Series | None) -> bool:
-    return judge(session, entry, history).verdict == "inconclusive"
+    """Return whether more processes could tell: a session that can be compared with nothing has no ratio."""
+    found = judge(session, entry, history)
+    return found.verdict == "inconclusive" and found.ratio is not None
 
 
 def _with_speed_up(measured: Measured, sessions: Mapping[str, Session]) -> Measured:
@@ -260,5 +259,5 @@ def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] 
 def lacking(found: Sequence[Measured | NotMeasured], require: Iterable[str]) -> list[str]:
     """Return the required backends that were not timed, or not everywhere."""
     sound = {item.session.backend for item in found if isinstance(item, Measured) and not item.session.invalid}
-    missing = {item.backend for item in found if isinstance(item, NotMeasured)}
+    missing = {item.backend for item in found if isinstance(item, NotMeasured) and not item.baseline}
     return [name for name in dict.fromkeys(require) if name not in sound or name in missing]

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save_file
 
 from harness.backends import BACKENDS
@@ -20,7 +21,7 @@ from harness.bench_sizes import Sizes, resized, size_label
 from harness.engines import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.export import Tensors
-from harness.gpu_state import NOT_LOCKED
+from harness.gpu_state import NOT_LOCKED, open_gpu
 from harness.latency import kernel_times
 from harness.latency_processes import Worker
 from harness.machine import machine
@@ -61,7 +62,6 @@ class Options:
     record: bool = True
     lock_clocks: int | None = None
     """MHz; None leaves the clocks alone."""
-    most_processes: int = MOST_PROCESSES
     suites: Path = Path("suites")
     """Where a process looks for the subject that is a suite's name."""
     locator: str = ""
@@ -83,6 +83,8 @@ class NotMeasured:
     reason: str
     failed: bool = False
     """Whether the engine itself misbehaved: that is a failure, not a missing figure."""
+    baseline: bool = False
+    """Whether it is PyTorch that was only to be compared with: no requirement is about it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -165,7 +167,7 @@ def not_measured(
     """Return why one contestant has no figures; an engine that misbehaves has failed, a baseline never."""
     return NotMeasured(
         subject=subject.name, case=case, backend=backend, precision=precision, runner=runner, sizes=dict(sizes),
-        reason=str(error), failed=isinstance(error, EngineFailed) and not baseline,
+        reason=str(error), failed=isinstance(error, EngineFailed) and not baseline, baseline=baseline,
     )  # fmt: skip
 
 
@@ -193,7 +195,7 @@ class Group:
 
     def left(self, entry: Entry) -> int:
         """Return how many processes a contestant may still get."""
-        return self.options.most_processes - len(self.runs[entry])
+        return MOST_PROCESSES - len(self.runs[entry])
 
     def take_turns(self, rounds: int, only: Sequence[Entry] = ()) -> None:
         """Measure in fresh processes, forwards in one round and backwards in the next; failures become problems."""
@@ -201,7 +203,8 @@ class Group:
         order = list(turns(entries, rounds))
         with tempfile.TemporaryDirectory(prefix="parity-bench-") as folder:
             inputs = Path(folder) / "inputs.safetensors"
-            save_file({name: tensor.cpu().contiguous() for name, tensor in self.inputs.items()}, inputs)
+            # safetensors takes no tensors that share memory, and one input may be given under two names.
+            save_file({name: tensor.cpu().contiguous().clone() for name, tensor in self.inputs.items()}, inputs)
             for start in range(0, len(order), AT_ONCE):
                 requests = [
                     (order[number], self._request(order, number, inputs, Path(folder) / f"{number}.json"))
@@ -212,6 +215,8 @@ class Group:
     def _run_processes(self, requests: Sequence[tuple[Entry, dict[str, Any]]]) -> None:
         """Start all, wait until their imports are done, and let them measure one at a time."""
         with contextlib.ExitStack() as stack:
+            if self.options.lock_clocks is not None and any(entry.device == "cuda" for entry, _ in requests):
+                stack.callback(_free_clocks)  # a process that dies, or is ended, leaves its GPU locked
             workers = []
             for entry, request in requests:
                 worker = Worker(request)
@@ -248,7 +253,7 @@ class Group:
         # No verdict is about the throughput, so one process of a session is enough for it.
         loaded = options.throughput and not self.runs[entry] and entry not in order[:number]
         locator = options.locator or subject.locator or subject.name
-        where = {"locator": locator, "suites": str(options.suites.resolve()), "case": self.case}
+        where = {"locator": locator, "suites": str(options.suites.resolve())}
         return {
             "runner": entry.runner,
             "backend": entry.backend,
@@ -328,6 +333,12 @@ def turns(entries: Sequence[Entry], rounds: int) -> Iterator[Entry]:
     """Yield A B B A A B ...: every round once through the contestants, every second one backwards."""
     for number in range(rounds):
         yield from entries if number % 2 == 0 else reversed(entries)
+
+
+def _free_clocks() -> None:
+    """Let the GPU's clocks go, whoever locked them."""
+    with open_gpu(torch.device("cuda", torch.cuda.current_device())) as gpu:
+        gpu.free_clocks()
 
 
 def _free(opened: TargetRun) -> None:

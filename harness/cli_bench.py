@@ -16,19 +16,22 @@ from harness.cli_latency import (
     add_history,
     add_measuring,
     add_series,
-    at_least,
     chart,
     folder,
     open_history,
     sizes_of,
 )
-from harness.cli_options import INTERRUPTED, add_command, request_of, settings_of
+from harness.cli_options import INTERRUPTED, add_command, at_least, names, request_of, settings_of
 from harness.errors import NotJudged, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from harness.bench import NotMeasured, Options
     from harness.timings import Measured, Session
 
+_ALONE = (
+    "only one session on the machine as it was then: its facts (power limit, locked clock, driver) changed between the "
+    "sessions, or the others were not measured; measure again"
+)
 _BASELINES = "eager-fp32, eager-tf32, eager-fp16, eager-bf16, compile (FP32), compile-fp16, or none"
 
 
@@ -40,7 +43,7 @@ def add(commands: Any) -> None:
     add_measuring(bench)
     add_history(bench)
     bench.add_argument(
-        "--baseline", type=_names, metavar="NAMES",
+        "--baseline", type=_baselines, metavar="NAMES",
         help=f"comma-separated: {_BASELINES}; default: eager-fp32, on a GPU also eager-fp16 and compile",
     )  # fmt: skip
     bench.add_argument("--kernels", action="store_true", help="time every kernel as well, by module where it is known")
@@ -76,9 +79,9 @@ def add(commands: Any) -> None:
     aa.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return () if names == ("none",) else names
+def _baselines(text: str) -> tuple[str, ...]:
+    found = names(text)
+    return () if found == ("none",) else found
 
 
 def _measuring(options: argparse.Namespace, **changes: Any) -> Options:
@@ -154,9 +157,9 @@ def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) 
     groups: dict[tuple[str, ...], list[Any]] = {}
     for item in measured:
         session = item["session"]
-        groups.setdefault((session["subject"], session["case"], session["device"]), []).append(item)
-    for (subject, case, device), items in groups.items():
-        place = "cpu" if device == "CPU" else "gpu"
+        groups.setdefault((session["subject"], session["case"], session["device"], session["metric"]), []).append(item)
+    for (subject, case, device, metric), items in groups.items():
+        place = "cpu" if device == "CPU" else "gpu" if metric == "gpu_ms" else "host"
         chart("save_bench", items, folder(options) / f"{subject}-{case}-latency-{place}")
 
 
@@ -191,7 +194,7 @@ def _aa(options: argparse.Namespace) -> int:
     except Exception as problem:
         document.write(error=str(problem), **_aa_rows(sessions, missing))
         raise
-    found = _aa_rows(sessions, missing)
+    found = _aa_rows(sessions, missing, whole=not error)
     document.write(complete=not error, error=error, **found)
     if rows := found["aa"]:
         print(latency_series.aa(rows))
@@ -203,22 +206,31 @@ def _aa(options: argparse.Namespace) -> int:
     return INTERRUPTED if error else 0 if rows else 3
 
 
-def _aa_rows(sessions: Mapping[Any, Sequence[Session]], missing: Sequence[NotMeasured]) -> dict[str, Any]:
-    from harness.bench import NotMeasured
-
+def _aa_rows(
+    sessions: Mapping[Any, Sequence[Session]], missing: Sequence[NotMeasured], *, whole: bool = False
+) -> dict[str, Any]:
+    """Return what is written and shown; only of a whole run it is wrong that a session stands alone."""
     rows, useless = [], list(missing)
     for same in sessions.values():
         if len(same) > 1:
             try:
                 rows.append(_aa_row(same))
             except NotJudged as error:  # all in an invalid environment; the other engines may have been luckier
-                fields = {name: getattr(same[0], name) for name in ("subject", "case", "backend", "precision", "sizes")}
-                useless.append(NotMeasured(**fields, runner=same[0].runner, reason=str(error)))
+                useless.append(_aa_problem(same[0], str(error)))
+        elif whole:
+            useless.append(_aa_problem(same[0], _ALONE))
     return {
         "aa": rows,
         "not_measured": [item.to_json() for item in useless],
         "sessions": [session.to_json() for same in sessions.values() for session in same],
     }
+
+
+def _aa_problem(session: Session, reason: str) -> NotMeasured:
+    from harness.bench import NotMeasured
+
+    fields = {name: getattr(session, name) for name in ("subject", "case", "backend", "precision", "runner", "sizes")}
+    return NotMeasured(**fields, reason=reason)
 
 
 def _aa_row(sessions: Sequence[Session]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli_options import add_cases, add_choice, add_computing, add_engine_cache, add_subject
+from harness.cli_options import add_cases, add_choice, add_computing, add_engine_cache, add_subject, are_sizes, at_least
 from harness.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_history(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> tuple[int, ...]:
     sizes = text.split(",")
-    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+    if not are_sizes(sizes):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes, such as 1,2,4,8")
     return tuple(dict.fromkeys(map(int, sizes)))
 
@@ -61,17 +61,6 @@ def _sweep(text: str) -> tuple[str, tuple[int, ...]]:
     if not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=V1,V2, such as tokens=16,64")
     return name, _numbers(sizes)
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers of at least so much."""
-
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return number
 
 
 def sizes_of(subject: Subject, batch: Sequence[int] | None, sweeps: Sequence[tuple[str, Sequence[int]]]) -> list[Any]:

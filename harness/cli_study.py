@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli_options import INTERRUPTED, add_command, add_folders, settings_of
+from harness.cli_options import INTERRUPTED, add_command, add_folders, at_least, names, settings_of
 from harness.errors import NotJudged, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from harness.studies import StudyResult
 
 STUDY = "study.py"
-_STATUS = {"pass": 0, "fail": 1, "not_judged": 3}
 
 
 def add(commands: Any) -> None:
@@ -28,9 +27,9 @@ def add(commands: Any) -> None:
         commands, "study", _study, "try variants of a system of engines: quality, latency, what each gained"
     )
     study.add_argument("folder", type=Path, metavar="DIR", help=f"a suite folder with {STUDY}: suites/canny2image")
-    study.add_argument("--variants", type=_names, default=(), metavar="A,B", help="only these, in this order")
-    study.add_argument("--pictures", type=_at_least_one, default=4, metavar="N", help="default: 4")
-    study.add_argument("--steps", type=_at_least_one, metavar="N", help="of the sampler, where a variant sets none")
+    study.add_argument("--variants", type=names, default=(), metavar="A,B", help="only these, in this order")
+    study.add_argument("--pictures", type=at_least(1), default=4, metavar="N", help="default: 4")
+    study.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler, where a variant sets none")
     study.add_argument("-b", "--backend", default="rtx", metavar="BACKEND", help="of the engines; default: rtx")
     study.add_argument("--json", type=Path, metavar="FILE", help="default: reports/NAME-study.json")
     study.add_argument("--list", action="store_true", help="print the variants' names and stop")
@@ -46,7 +45,7 @@ def add(commands: Any) -> None:
     score.add_argument("folder", type=Path, metavar="DIR", help="holds preprocess.sh and canny2image_TRT.py")
     score.add_argument("--images", type=Path, metavar="DIR", help="pictures to process; default: DIR/pictures_croped")
     score.add_argument("--reference", type=Path, metavar="DIR", help="the FP32 pipeline's pictures, of the same names")
-    score.add_argument("--count", type=_at_least_one, default=20, metavar="N", help="pictures at most; default: 20")
+    score.add_argument("--count", type=at_least(1), default=20, metavar="N", help="pictures at most; default: 20")
     for name, words in (
         ("prompt", "the prompt"),
         ("a-prompt", "what is added to it"),
@@ -58,16 +57,6 @@ def add(commands: Any) -> None:
     score.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter that runs the script")
     score.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: reports/score-NAME")
     score.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 def load_study(folder: Path) -> Any:
@@ -123,7 +112,8 @@ def _study(options: argparse.Namespace) -> int:
             settings=settings, folder=path.parent / f"{path.stem}-pictures",
         ):  # fmt: skip
             write(found)
-        assert found is not None
+        if found is None:
+            raise NotJudged(f"study {options.folder} gave no result; its run() must yield one")
         status = _status([variant.verdict for variant in found.variants[1:]])
     except KeyboardInterrupt:
         error, status = "interrupted", INTERRUPTED
@@ -151,7 +141,7 @@ def _with_charts(study: StudyResult, path: Path, save: Any) -> tuple[StudyResult
     try:
         charts = save(study.to_json(), path.with_suffix(""))
     except NotJudged as error:  # the figures are there; the picture is an extra
-        return study, [str(error)]
+        return study, [f"no chart: {error}"]
     return dataclasses.replace(study, charts={what: file.name for what, file in charts.items()}), []
 
 
@@ -174,12 +164,12 @@ def _score(options: argparse.Namespace) -> int:
         machine = environment.gather(Settings())
         data = report.document([], environment=machine, command=options.command_line)
         report.save_json({**data, "score": result.to_json()}, options.json)
-    return _STATUS[result.verdict]
+    return _status([result.verdict])
 
 
 def _score_lines(result: ContestResult) -> Sequence[str]:
-    from harness.report.study import VERDICTS, aligned
-    from harness.report.text import ascii_safe, number
+    from harness.report.study import aligned
+    from harness.report.text import VERDICTS, ascii_safe, number
 
     rows = [(p.name, number(p.latency_ms, ".4g"), "FAIL" if p.reason else number(p.pd, ".4g")) for p in result.pictures]
     rows.append(("mean (latency without the first)", number(result.latency_ms, ".4g"), number(result.pd_mean, ".4g")))

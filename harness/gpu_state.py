@@ -130,7 +130,11 @@ class Gpu:
             yield f"{NOT_LOCKED} at {mhz} MHz: {problem}" if problem else ""
         finally:
             if not problem:
-                self._problem("nvmlDeviceResetGpuLockedClocks")
+                self.free_clocks()
+
+    def free_clocks(self) -> None:
+        """Let the clocks go, whoever locked them; does nothing where that is not allowed."""
+        self._ask("nvmlDeviceResetGpuLockedClocks")
 
     def __enter__(self) -> Self:
         return self

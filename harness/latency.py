@@ -53,7 +53,7 @@ class Surroundings:
     """What a process knows of its place in a run of several."""
 
     known: Sequence[int] = ()
-    """Ids of processes that may hold the GPU too: those that wait for their turn."""
+    """Ids of processes that may hold the GPU too: the one that started this one."""
     free_bytes: int | None = None
     """GPU memory that was free before anything was loaded; None where nobody looked."""
     lock_mhz: int | None = None
@@ -79,12 +79,17 @@ def measure_engine(
     """Time a loaded engine on these inputs; ``on_device`` is ``cuda`` or ``cpu``, ``l2`` is ``warm`` or ``flush``.
 
     A CUDA graph that is asked for and cannot be had is recorded in ``graph_failure``. Raises UsageError for a flush on
-    the CPU, and what the session raises.
+    the CPU, NotJudged for one before runs that a GPU backend launches by itself, and what the session raises.
     """
     asked = _Asked(graph=graph, l2=l2, load_ms=load_ms, throughput=throughput, surroundings=surroundings)
     device = _device(on_device, l2)
     if device.type == "cuda" and isinstance(session, BenchSession):
         return _on_gpu(lambda: session.bind(inputs), inputs, device, asked)
+    if l2 == "flush":
+        raise NotJudged(
+            "this backend copies and launches by itself, so that the L2 cache cannot be flushed before a run; leave "
+            "out --l2 flush"
+        )
     on_host = {name: tensor.cpu() for name, tensor in inputs.items()}
 
     def run() -> Tensors:

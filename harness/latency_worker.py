@@ -1,11 +1,11 @@
 """One fresh process that times one engine or PyTorch module: ``python -m harness.latency_worker REQUEST``.
 
-It imports what it needs, prints ``ready``, waits for a line ``go`` on its standard input (process ids that may hold
-the GPU too can follow on the line), measures, and writes the :class:`harness.timings.ProcessRun` as JSON to the path
-in the request. An error with a sentence for the user is written as ``{"error": ..., "kind": ...}``, with exit status 3.
+It imports what it needs, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
+:class:`harness.timings.ProcessRun` as JSON to the path in the request. An error with a sentence for the user is
+written as ``{"error": ..., "kind": ...}``, with exit status 3.
 
 The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``compile``), ``backend``, ``engine``
-(path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``, ``case``), ``inputs`` (safetensors file),
+(path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``), ``inputs`` (safetensors file),
 ``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and where the times
 of :class:`harness.latency_sampling.Effort` are to be others ``effort``.
 """
@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -44,10 +44,9 @@ def main(request_file: str) -> int:
     try:
         subject = _prepare(request)
         print(READY, file=out, flush=True)
-        told = sys.stdin.readline().split()
-        if told[:1] != [GO]:  # the parent is gone
+        if sys.stdin.readline().strip() != GO:  # the parent is gone
             return 1
-        run = measure(request, subject, [int(pid) for pid in told[1:]])
+        run = measure(request, subject)
         answer, status = plain(dataclasses.asdict(run)), 0
     except ParityError as error:
         answer, status = {"error": str(error), "kind": type(error).__name__}, 3
@@ -55,7 +54,7 @@ def main(request_file: str) -> int:
     return status
 
 
-def measure(request: Mapping[str, Any], subject: Subject | None, known: Sequence[int]) -> ProcessRun:
+def measure(request: Mapping[str, Any], subject: Subject | None) -> ProcessRun:
     """Load what the request names and time it. Raises NotJudged, UsageError or EngineFailed with a sentence."""
     import torch
     from safetensors.torch import load_file
@@ -66,13 +65,9 @@ def measure(request: Mapping[str, Any], subject: Subject | None, known: Sequence
     device = torch.device(request["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
-    if device.index is not None:
-        torch.cuda.set_device(device)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     effort = Effort(**request["effort"]) if request.get("effort") else None
-    around = Surroundings(
-        known=(os.getppid(), *known), free_bytes=free, lock_mhz=request.get("lock_clocks"), effort=effort
-    )
+    around = Surroundings(known=(os.getppid(),), free_bytes=free, lock_mhz=request.get("lock_clocks"), effort=effort)
     inputs = load_file(request["inputs"])
     try:
         if request["runner"] == "engine":
@@ -80,7 +75,7 @@ def measure(request: Mapping[str, Any], subject: Subject | None, known: Sequence
         assert subject is not None
         return _measure_module(request, subject, inputs, around)
     except torch.cuda.OutOfMemoryError as error:
-        raise NotJudged(f"out of GPU memory: {str(error).splitlines()[0]}") from error
+        raise NotJudged(f"out of GPU memory: {first_line(error)}") from error
 
 
 def _measure_engine(request: Mapping[str, Any], inputs: Tensors, around: Surroundings) -> ProcessRun:

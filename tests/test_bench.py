@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fake import FakeBackend, quiet, subject
+from latencies import session
 from safetensors.torch import load_file
 
 import harness.verify
@@ -19,6 +20,7 @@ from harness import Settings, bench, bench_group, bench_kernels, bench_sizes
 from harness.backends import BACKENDS
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.gpu_state import NOT_LOCKED
+from harness.latency_verdict import holm
 from harness.subject import Subject, Target
 from harness.timings import Comparison, Machine, Measured, ProcessRun, Session, Summary
 
@@ -178,8 +180,19 @@ def test_requests_name_engine_inputs_and_subject(processes: Processes, tmp_path:
     assert (engine["runner"], engine["backend"], engine["device"]) == ("engine", "fake", "cpu")
     assert (engine["graph"], engine["throughput"], engine["subject"]) == (False, False, None)
     assert (eager["runner"], eager["precision"], eager["engine"]) == ("eager", "fp32", "")
-    assert (eager["subject"]["locator"], eager["subject"]["case"]) == ("suites/test_x.py", "one")
+    assert eager["subject"]["locator"] == "suites/test_x.py"
     assert len({request["result"] for request in processes.requests}) == 6
+
+
+def test_one_tensor_may_be_given_under_two_names(processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """safetensors refuses tensors that share memory."""
+    given = torch.arange(6.0)
+    monkeypatch.setattr(bench_group.Group, "inputs", {"x": given, "same": given, "part": given[2:]})
+    run(tmp_path)
+    sent = processes.inputs[0]
+    assert torch.equal(sent["x"], given)
+    assert torch.equal(sent["same"], given)
+    assert torch.equal(sent["part"], given[2:])
 
 
 def test_sizes_reach_the_processes_and_the_record(processes: Processes, tmp_path: Path):
@@ -377,6 +390,47 @@ def test_a_clock_that_could_not_be_locked_is_not_in_the_key(
     assert set(asked) == {None}
 
 
+class LockedGpu:
+    """A GPU whose clocks somebody locked."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def __enter__(self) -> LockedGpu:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def free_clocks(self) -> None:
+        self.log.append("free")
+
+
+@pytest.mark.parametrize(("device", "lock", "freed"), [("GPU", 1500, True), ("GPU", None, False), ("CPU", 1500, False)])
+def test_a_process_that_dies_leaves_no_clock_locked(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, lock: int | None, freed: bool
+):
+    gpu = LockedGpu()
+    left: list[int] = []
+
+    def open_gpu(asked: torch.device) -> LockedGpu:
+        assert asked == torch.device("cuda", 0)
+        left.append(processes.alive)
+        return gpu
+
+    def answer(request: dict[str, Any], number: int) -> ProcessRun:
+        raise EngineFailed("died with signal 11")
+
+    processes.answer = answer
+    monkeypatch.setattr(bench_group, "open_gpu", open_gpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(harness.verify.TargetRun, "device_name", lambda self: device)
+    (problem,) = run(tmp_path, how={"lock_clocks": lock, "baselines": ()})
+    assert isinstance(problem, bench.NotMeasured)
+    assert gpu.log == (["free"] if freed else [])
+    assert left == ([0] if freed else []), "not while another process may hold them"
+
+
 def test_the_l2_cache_of_a_cpu_cannot_be_flushed(processes: Processes, tmp_path: Path):
     with pytest.raises(UsageError, match="only a GPU's L2 cache"):
         run(tmp_path, how={"l2": "flush"})
@@ -399,6 +453,16 @@ def test_an_inconclusive_comparison_gets_more_processes(processes: Processes, tm
     assert engine.comparison.verdict == "inconclusive"
     assert (asked.count("engine"), asked.count("eager")) == (15, 3)
     assert len(engine.session.runs) == 15
+
+
+def test_processes_that_cannot_change_the_verdict_are_not_started(processes: Processes, tmp_path: Path):
+    """Some replayed a CUDA graph and some did not: however many there are, nothing can be compared."""
+    history = Memory()
+    processes.answer = lambda request, number: replayed(2.0, number % 2 == 0, request, number)
+    engine, _ = run(tmp_path, history=history)
+    assert isinstance(engine, Measured)
+    assert (engine.comparison.verdict, engine.comparison.ratio) == ("inconclusive", None)
+    assert len(engine.session.runs) == 3
 
 
 def test_an_invalid_environment_is_neither_pass_nor_regression(processes: Processes, tmp_path: Path):
@@ -479,13 +543,35 @@ def test_required_backends(processes: Processes, tmp_path: Path):
     assert bench.exit_status([], []) == 3
 
 
-def test_holm_changes_no_more_than_verdicts():
-    comparison = Comparison(verdict="no_baseline", ratio=None, low=None, high=None)
+def test_a_required_backend_is_not_missing_because_a_baseline_is(processes: Processes, tmp_path: Path):
+    def answer(request: dict[str, Any], number: int) -> ProcessRun:
+        if request["runner"] == "compile":
+            raise NotJudged("no working C compiler")
+        return processes.usual(request, number)
+
+    processes.answer = answer
+    found = run(tmp_path, targets=[Target("torch", "fp32")], how={"baselines": ("compile",)})
+    (problem,) = [item for item in found if isinstance(item, bench.NotMeasured)]
+    assert (problem.backend, problem.runner, problem.baseline) == ("torch", "compile", True)
+    assert bench.lacking(found, ["torch"]) == []
+    assert bench.exit_status(found, ["torch"]) == 0
+    assert bench.lacking([*found, replace(problem, baseline=False)], ["torch"]) == ["torch"]
+
+
+def test_holm_gives_every_verdict_back_to_its_own_item():
+    twice = [Comparison(verdict="regressed", ratio=1.1, low=1.05, high=1.15, p_value=p) for p in (0.03, 0.001)]
+    sessions = [session(id=name) for name in "ab"]
     problem = bench_group.NotMeasured(
         subject="x", case="c", backend="b", precision="fp16", runner="engine", sizes={}, reason="r"
     )
+    first, second = (Measured(session=s, comparison=c) for s, c in zip(sessions, twice, strict=True))
+    found = bench.adjusted([first, problem, second])
+    assert found[1] is problem
+    measured = [item for item in found if isinstance(item, Measured)]
+    assert [item.session for item in measured] == sessions
+    assert [item.comparison for item in measured] == list(holm(twice))
+    assert [item.comparison.verdict for item in measured] == ["inconclusive", "regressed"]
     assert bench.adjusted([problem]) == [problem]
-    assert comparison.verdict == "no_baseline"
 
 
 @pytest.mark.parametrize(

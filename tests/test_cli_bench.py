@@ -6,9 +6,11 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fake
 import pytest
 from latencies import CPU, GPU, KERNELS, comparison, eager, measured, process, session
 
@@ -45,21 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     """Make ``bench`` yield these; what is an exception is raised. Returns what bench is called with."""
-
-    def give(*steps: Any) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = []
-
-        def bench(subject: Any, **options: Any) -> Iterator[Any]:
-            calls.append({"subject": subject, **options})
-            for step in steps:
-                if isinstance(step, BaseException):
-                    raise step
-                yield step
-
-        monkeypatch.setattr(harness.bench, "bench", bench)
-        return calls
-
-    return give
+    return partial(fake.giving, monkeypatch, harness.bench, "bench")
 
 
 def missing(failed: bool = False, backend: str = "rtx") -> NotMeasured:
@@ -92,6 +80,14 @@ def test_bench_prints_writes_and_draws(give: Give, capsys: pytest.CaptureFixture
     assert "gemm_1" in shown
     assert {path.name for path in (place / "new").iterdir()} == {
         "b.json", "clip-short-latency-cpu.png", "clip-short-latency-cpu.svg",
+    }  # fmt: skip
+
+
+def test_gpu_time_and_host_time_are_never_in_one_chart(give: Give, place: Path):
+    give(measured(session(gpu=True)), measured(session(device="NVIDIA H200", machine=GPU, backend="ort-cuda")))
+    assert cli.main(["bench", "clip", "--json", "b.json"]) == 0
+    assert {path.name for path in place.glob("*.png")} == {
+        "clip-short-latency-gpu.png", "clip-short-latency-host.png",
     }  # fmt: skip
 
 
@@ -248,6 +244,17 @@ def test_accept_leaves_out_a_session_of_a_clock_that_ran_ahead(capsys: pytest.Ca
     assert baseline(early) == ["0"]
 
 
+@pytest.mark.parametrize("last", [[], ["--last", "4"]])
+def test_accept_of_sessions_of_which_none_counts_says_so(capsys: pytest.CaptureFixture[str], last: list[str]):
+    first, second = days(2)
+    bad = replace(first, session=replace(first.session, runs=(process(9.0, invalid=("a stranger",)),) * 2))
+    record(bad, replace(second, session=replace(second.session, recorded_at="2999-01-01T00:00:00")))
+    assert cli.main(["accept", "clip", "--why", "x", *last]) == 3
+    shown = capsys.readouterr().out
+    assert "none of its 2 sessions counts" in shown
+    assert "--last" not in shown
+
+
 def test_while_the_database_is_down_nothing_is_accepted_or_exported(
     capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -383,6 +390,20 @@ def test_aa_keeps_the_engines_that_could_be_measured(
     assert [(row["sessions"], row["verdicts"]) for row in data["aa"]] == [(2, {"equivalent": 1})]
     assert [item["case"] for item in data["not_measured"]] == ["long"]
     assert "long: not measured: no session can tell how far this machine scatters" in capsys.readouterr().err
+
+
+def test_aa_says_which_sessions_stand_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+):
+    def repeat(*name: Any, **options: Any) -> Iterator[Any]:
+        yield measured(session(id="locked"))
+        yield measured(session(id="free", machine=replace(CPU, key="another")))
+
+    monkeypatch.setattr(harness.bench, "repeat", repeat)
+    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short", "--json", "aa.json"]) == 3
+    data = json.loads((place / "aa.json").read_text())
+    assert (data["aa"], len(data["not_measured"]), len(data["sessions"])) == ([], 2, 2)
+    assert capsys.readouterr().err.count("not measured: only one session on the machine as it was then") == 2
 
 
 def test_aa_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

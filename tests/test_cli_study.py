@@ -107,6 +107,12 @@ def test_trouble_is_written_and_said(folder: Path, capsys: pytest.CaptureFixture
     assert len(written["study"]["variants"]) == 2
 
 
+def test_a_study_that_yields_nothing_is_a_sentence(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert study(folder, {}) == 3
+    assert "study suites/tiny gave no result" in capsys.readouterr().err
+    assert "gave no result" in document()["error"]
+
+
 def test_the_variants_can_be_listed(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert study(folder, {"a": "pass", "b": "pass"}, "--list") == 0
     assert capsys.readouterr().out.split() == ["a", "b"]

@@ -211,6 +211,13 @@ def test_clocks_that_may_not_be_locked() -> None:
     assert nvml.calls == []
 
 
+def test_clocks_that_another_process_locked_are_set_free() -> None:
+    nvml = FakeNvml()
+    Gpu(nvml, "handle").free_clocks()
+    assert nvml.calls == [("reset",)]
+    Gpu(reason="there is no GPU").free_clocks()
+
+
 def test_clocks_that_nobody_wants_locked() -> None:
     nvml = FakeNvml()
     with Gpu(nvml, "handle").lock_clocks(None) as problem:
@@ -273,7 +280,6 @@ def test_the_cpu_has_no_gpu() -> None:
 
 @pytest.mark.gpu
 def test_a_real_gpu_tells_its_clock() -> None:
-    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
     torch.zeros(1, device="cuda")
     with open_gpu(torch.device("cuda")) as found:
         assert found.reason == ""

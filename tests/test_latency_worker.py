@@ -53,7 +53,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"], name="add")], "g", ports[:1], ports[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "m.onnx")
-    request = BuildRequest(onnx=folder / "m.onnx", precision="fp32", tf32=False, shapes={})
+    request = BuildRequest(onnx=folder / "m.onnx", tf32=False, shapes={})
     BACKENDS["ort-cpu"].build(request, folder / "engine", Settings(progress=lambda message: None))
     return folder / "engine"
 
@@ -77,7 +77,7 @@ def request_for(tmp_path: Path, engine: Path) -> Callable[..., dict[str, Any]]:
 def module_request(tmp_path: Path, body: str = "return Twice().eval()") -> dict[str, Any]:
     """Return what a request says about a subject whose ``build`` has this body."""
     (tmp_path / "test_twice.py").write_text(SUBJECT.format(body=body), encoding="utf-8")
-    where = {"locator": "twice", "suites": str(tmp_path), "case": "one"}
+    where = {"locator": "twice", "suites": str(tmp_path)}
     return {"backend": "torch", "engine": "", "runner": "eager", "subject": where}
 
 
@@ -85,7 +85,7 @@ def module_request(tmp_path: Path, body: str = "return Twice().eval()") -> dict[
 
 
 def measured(request: dict[str, Any]) -> Any:
-    return latency_worker.measure(request, latency_worker._prepare(request), ())
+    return latency_worker.measure(request, latency_worker._prepare(request))
 
 
 def test_an_engine_is_loaded_and_timed(request_for: Callable[..., dict[str, Any]]) -> None:
@@ -175,11 +175,10 @@ def test_without_a_gpu_nothing_is_measured_on_one(
 def test_two_processes_wait_and_measure_in_turn(request_for: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     requests = [request_for(result=str(tmp_path / f"{number}.json")) for number in range(2)]
     with Worker(requests[0]) as first, Worker(requests[1]) as second:
-        assert first.pid != second.pid
         first.ready()
         second.ready()
         assert not (tmp_path / "0.json").exists()
-        second.go([first.pid])
+        second.go()
         assert second.result().end_to_end_ms.n > 0
         assert not (tmp_path / "0.json").exists()
         first.go()
