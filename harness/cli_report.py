@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli_options import add_command
+from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.report.hackathon_words import Language
@@ -87,6 +88,9 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     """Print one line per finding; the records are compared where they are given, or lie in the default folder."""
     from harness.report import hackathon_check, records
 
+    outputs = ("html", "badge", "summary", "lang", "template")
+    if given := [f"--{name}" for name in outputs if getattr(options, name)]:
+        raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
     found = records.load(paths) if paths else None
     if found is None:

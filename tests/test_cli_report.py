@@ -64,6 +64,12 @@ def test_the_check_works_without_records(here: Path, capsys: pytest.CaptureFixtu
     assert "is not what the records give" not in captured.out
 
 
+@pytest.mark.parametrize("option", ["--html", "--badge=b.json", "--summary", "--lang=zh", "--template=2022"])
+def test_the_check_refuses_what_it_would_not_do(option: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["report", "--check", option]) == 2
+    assert f"--check writes nothing, so {option.partition('=')[0]} would do nothing" in capsys.readouterr().err
+
+
 def test_files_that_are_not_used_are_named(here: Path, capsys: pytest.CaptureFixture[str]):
     (here / "reports" / "x.json").write_text("{")
     assert cli.main(["report"]) == 0
@@ -81,7 +87,6 @@ def test_summary_and_badge(here: Path, capsys: pytest.CaptureFixture[str], monke
 
 
 def test_the_page_has_the_readmes_language(here: Path):
-    pytest.importorskip("jinja2", reason="needs jinja2")
     assert cli.main(["report", "--html", "--lang", "zh"]) == 0
     assert 'lang="zh' in (here / "reports" / "report.html").read_text(encoding="utf-8")
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 
 import pytest
 import recorded
+import report_fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import figure
 
+from harness.contest import ContestPicture, ContestResult
 from harness.errors import UsageError
 from harness.report import blocks, hackathon, hackathon_check, hackathon_words, latency_plot, markdown, records
 from harness.report.records import Json, Records
+from harness.timings import Machine
 
 Save = Callable[..., str]
 FILLED = {
@@ -35,9 +40,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Records:
     return records.load([recorded.everything(tmp_path_factory.mktemp("records"))])
 
 
-def quick(measured: Sequence[Json], stem: Path) -> list[Path]:
+def quick(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
     """Write a picture of one pixel in place of a chart, which takes a second."""
-    recorded.picture(stem.with_name(f"{stem.name}.png"))
+    if write:
+        recorded.picture(stem.with_name(f"{stem.name}.png"))
     return [stem.with_name(f"{stem.name}.png")]
 
 
@@ -158,6 +164,83 @@ def test_the_newest_of_several_sessions_is_shown_and_said(tmp_path: Path, save: 
     assert "was recorded 2 times; the newest is shown" in text
 
 
+def test_sessions_of_two_machines_are_each_the_only_one(tmp_path: Path, save: Save):
+    other = Machine(key="machine5678", class_key="class", facts={})
+    bench = [recorded.measured(), recorded.measured(machine=other, device="NVIDIA A100")]
+    assert "the newest is shown" not in save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
+
+
+def test_key_numbers_keep_machines_and_cases_apart(tmp_path: Path, save: Save):
+    bench = [recorded.measured(9.0, case="long", device="NVIDIA A100"), recorded.measured(2.0)]
+    refused = recorded.result("not_judged", case="two", reason="no memory", outputs=(), provenance=None)
+    path = recorded.document(tmp_path / "r", results=[recorded.result(), refused], bench=bench)
+    rows = [line for line in save(records.load([path])).split("\n") if line.startswith("| `net` | `rtx-fp16` |")]
+    assert rows == [
+        "| `net` | `rtx-fp16` | random, random, NVIDIA H200 | not judged 1, pass 1 | 0.001 | 0.9990000 | 2 (one) | "
+        "4 [3.92, 4.08] |",
+        "| `net` | `rtx-fp16` | random, random, NVIDIA A100 | not judged 1 | - | - | 9 (long) | 4 [3.92, 4.08] |",
+    ]
+
+
+def test_an_infinite_error_is_the_worst_of_a_result(tmp_path: Path, save: Save):
+    zero = recorded.output("a", "fail", stats=replace(recorded.stats(), relative_l2=math.inf))
+    path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(zero, recorded.output("b")))])
+    text = save(records.load([path]))
+    assert "| **FAIL** 1 | inf | - |" in text
+    assert "| 0.001 | inf | 0.0009 |" in text
+
+
+def test_a_module_with_nan_is_not_ok(tmp_path: Path, save: Save):
+    looked = report_fixtures.layer_report(60, first_bad=40)
+    worst = next(value.name for value in looked.values if value.mark == "nonfinite")
+    modules = tuple(replace(module, mark="ok", worst=worst) for module in looked.modules)
+    result = recorded.result(layers=replace(looked, modules=modules))
+    text = save(records.load([recorded.document(tmp_path / "r", results=[result])]))
+    rows = [line for line in text.split("\n") if line.startswith("| `text_model.")]
+    assert rows
+    assert all("| NON-FINITE |" in line for line in rows)
+
+
+def test_why_a_contest_picture_failed_is_said(tmp_path: Path, save: Save):
+    pictures = tuple(
+        ContestPicture(name=name, latency_ms=9.0, pd=None, file="", reason=reason)
+        for name, reason in (("bird_1", ""), ("bird_2", "PD 13 is above 12"))
+    )
+    judged = ContestResult(folder="entry", verdict="fail", reason="see", pictures=pictures, parameters={"seed": 1})
+    text = save(records.load([recorded.document(tmp_path / "r", score=judged.to_json())]))
+    assert "- `entry` `bird_2`: PD 13 is above 12" in text
+    assert "bird_1" not in text
+
+
+def test_no_problem_is_claimed_only_where_all_was_judged_and_passed(tmp_path: Path, save: Save):
+    def text(**parts: Any) -> str:
+        return save(records.load([recorded.document(tmp_path / "r", **parts)]))
+
+    claim = "The records show no problem"
+    assert claim in text(results=[recorded.result()])
+    assert "No verdict on accuracy was recorded" in text(bench=[recorded.measured()])
+    refused = recorded.result("not_judged", reason="no parser for NonZero", outputs=(), provenance=None)
+    shown = text(results=[recorded.result(case="two"), refused])
+    assert "- `net`/`one` [`rtx-fp16`]: not judged: no parser for NonZero" in shown
+    assert claim not in shown
+    missing = {"subject": "net", "case": "one", "backend": "torch", "precision": "fp16", "runner": "compile"}
+    shown = text(results=[recorded.result()], not_measured=[{**missing, "reason": "it crashed", "failed": True}])
+    assert "- `net`/`one` [`compile fp16`]: **FAIL**: it crashed" in shown
+    assert "- `net` `one` [`compile fp16`]: it crashed" in shown
+    assert claim not in shown
+    assert claim not in text(results=[recorded.result()], studied=recorded.study())
+
+
+def test_a_bisection_that_was_not_judged_shows_no_engine_to_be_right(tmp_path: Path, save: Save):
+    def text(kind: str) -> str:
+        return save(records.load([recorded.document(tmp_path / "r", bisect=recorded.bisection(kind=kind))]))
+
+    assert "found no fault of an engine" in text("none")
+    shown = text("not_judged")
+    assert "found no fault of an engine" not in shown
+    assert "1 of 1 runs of `parity bisect` could not be judged" in shown
+
+
 def test_every_swept_size_has_a_chart_and_the_same_records_the_same_bytes(tmp_path: Path):
     bench = [one for size in (64, 128) for one in recorded.sweep("batch", (1, 2), sizes={"length": size})]
     shown = records.load([recorded.document(tmp_path / "r", bench=bench)])
@@ -168,6 +251,22 @@ def test_every_swept_size_has_a_chart_and_the_same_records_the_same_bytes(tmp_pa
         first = first or files
         assert files == first
     assert sorted(name.split("-")[-2] for name in first if name.endswith(".png")) == ["batch", "length"]
+
+
+def test_the_check_draws_nothing(found: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hackathon.save(found, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(figure.Figure, "savefig", None)
+    assert hackathon.is_current(found, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_session_that_does_not_count_is_in_no_chart(tmp_path: Path):
+    runs = tuple(replace(run, invalid=("another process used the GPU",)) for run in recorded.session().runs)
+    bench = [recorded.measured(runs=runs, sizes={"batch": size}) for size in (1, 2)]
+    hackathon.save(records.load([recorded.document(tmp_path / "r", bench=bench)]), tmp_path / "out")
+    assert "nothing has figures that count" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "figures").exists()
 
 
 def test_a_picture_of_a_study_that_is_not_there_is_missing_not_linked(tmp_path: Path, save: Save):
@@ -396,6 +495,7 @@ def test_a_new_report_has_a_finding_per_placeholder(tmp_path: Path, save: Save):
         ("process", "![timeline](figures/timeline.png)", "'figures/timeline.png' leads to no file"),
         ("process", '<img src="a.png">', "'a.png' leads to no file"),
         ("process", "[x](/root/x)", "is absolute"),
+        ("process", f"[x]({'long' * 100})", "leads to no file"),
     ],
 )
 def test_the_check_finds(name: str, text: str, finding: str, tmp_path: Path, save: Save):
@@ -463,9 +563,9 @@ def test_the_check_finds_tables_without_a_single_figure(tmp_path: Path, save: Sa
 def test_an_empty_figure_is_missing(found: Records, tmp_path: Path):
     folder = tmp_path / "out"
     hackathon.save(found, folder)
-    figure = next(path for path in sorted((folder / "figures").iterdir()) if path.suffix == ".png")
-    figure.write_bytes(b"")
-    assert any(f"{figure.name}' is empty" in sentence for sentence in hackathon_check.check(folder, records=found))
+    chart = next(path for path in sorted((folder / "figures").iterdir()) if path.suffix == ".png")
+    chart.write_bytes(b"")
+    assert any(f"{chart.name}' is empty" in sentence for sentence in hackathon_check.check(folder, records=found))
 
 
 def test_chinese_reports_say_in_chinese_where_weights_are_from(save: Save):

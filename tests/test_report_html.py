@@ -5,23 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded
 import report_fixtures as made
 
+from harness.contest import ContestPicture, ContestResult
 from harness.errors import UsageError
 from harness.report import document, html, html_charts, html_svg, records
-from harness.report.html_charts import Measurement
 from harness.report.html_latency import judged
 from harness.report.html_words import WORDS
 from harness.report.records import Records
+from harness.report.study import Point, pareto_front
+from harness.results import OutputResult
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -73,12 +78,6 @@ def of(tmp_path: Path, **keys: Any) -> Records:
     return records.load([tmp_path])
 
 
-def banner(text: str) -> str:
-    found = re.search(r'<p class="banner (\w+)"', text)
-    assert found
-    return found[1]
-
-
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_is_well_formed_with_unique_ids_and_links_that_lead_somewhere(run: Records, lang: Any):
     page = Page(html.page(run, lang=lang))
@@ -88,6 +87,11 @@ def test_is_well_formed_with_unique_ids_and_links_that_lead_somewhere(run: Recor
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert len(links) > 40
     assert {link[1:] for link in links if link} <= set(ids)
+
+
+def test_a_button_has_its_words_before_the_script_runs(text: str):
+    assert re.search(r'class="more" hidden>Show all \d+</button>', text)
+    assert not re.search(r"<button[^>]*>\s*</button>", text)
 
 
 def test_reaches_for_nothing_and_allows_only_its_own_script_and_style(text: str):
@@ -136,7 +140,7 @@ def test_save_writes_one_file_or_says_why_not(run: Records, text: str, tmp_path:
 def test_counts_verdicts_and_names_what_did_not_pass_worst_first(text: str):
     page = Page(text).words()
     assert "5 of 23 verdicts failed, 16 not judged, 2 passed" in page
-    assert banner(text) == "bad"
+    assert recorded.banner(text) == "bad"
     lines = re.findall(r'<li class="(bad|warn)"><b>(FAIL|not judged)</b>', text)
     kinds = [kind for kind, _ in lines]
     assert kinds == sorted(kinds)
@@ -149,7 +153,7 @@ def passing() -> dict[str, Any]:
 
 
 def test_is_green_only_when_all_was_judged_and_passed(tmp_path: Path):
-    assert banner(html.page(of(tmp_path, results=[passing()]))) == "good"
+    assert recorded.banner(html.page(of(tmp_path, results=[passing()]))) == "good"
 
 
 @pytest.mark.parametrize(
@@ -168,15 +172,48 @@ def test_is_green_only_when_all_was_judged_and_passed(tmp_path: Path):
 )
 def test_is_amber_when_something_is_missing(tmp_path: Path, changes: dict[str, Any], words: str):
     text = html.page(of(tmp_path, **changes))
-    assert banner(text) == "warn"
+    assert recorded.banner(text) == "warn"
     assert words in Page(text).words()
 
 
 def test_is_amber_beside_a_file_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "torn.json").write_text('{"schema": "parity/1", "resul')
     text = html.page(of(tmp_path, results=[passing()]))
-    assert banner(text) == "warn"
+    assert recorded.banner(text) == "warn"
     assert "torn.json is not used" in Page(text).words()
+
+
+def test_files_that_are_something_else_or_recorded_twice_are_named_and_not_amber(tmp_path: Path):
+    made.save(tmp_path / "request.json", {"image": "bird.png"})
+    made.save(tmp_path / "two.json", document([passing()], command="parity verify", environment=made.ENVIRONMENT))
+    text = html.page(of(tmp_path, results=[passing()]))
+    assert recorded.banner(text) == "good"
+    files = text[text.index('<section id="reproduce"') :]
+    assert re.search(r'<li class="muted">request.json is not used', files)
+    assert re.search(r'<li class="muted">minilm/sentences .* was recorded 2 times', files)
+
+
+def worst(tmp_path: Path, *outputs: OutputResult) -> str:
+    """Return the figure that the glance shows for one result."""
+    text = html.page(of(tmp_path, results=[recorded.result("fail", outputs=outputs).to_json()]))
+    rows = text[text.index('<table id="glance-all"') :]
+    found: list[str] = re.findall(r'<td class="word">([^<]*)</td>', rows)
+    return found[1]
+
+
+def test_the_glance_shows_the_worst_error(tmp_path: Path):
+    fine, zero = recorded.output("b"), recorded.stats(0.0)
+    infinite = recorded.output("a", "fail", stats=recorded.stats(math.inf, mismatched_nonfinite=0, nan_actual=0))
+    nan = recorded.output("a", "fail", stats=recorded.stats(math.nan))
+    far = recorded.output("a", "fail", stats=recorded.stats(1e-4), floor=recorded.stats(1e-6))
+    exact = recorded.output("a", stats=recorded.stats(2e-7), floor=zero)
+    assert worst(tmp_path, fine) == "0.001, 1.11x"
+    assert worst(tmp_path, infinite, fine) == "inf"
+    assert worst(tmp_path, infinite, nan, fine) == "NaN/Inf"
+    assert worst(tmp_path, fine, far) == "0.0001, 100x"
+    assert worst(tmp_path, exact) == "2e-07"
+    infinite_row = html.page(of(tmp_path, results=[recorded.result("fail", outputs=(infinite,)).to_json()]))
+    assert '<td class="figure bad">inf</td>' in infinite_row
 
 
 def test_only_a_repeated_regression_fails():
@@ -238,17 +275,108 @@ def test_draws_every_chart(text: str):
     assert "Error along depth: clip rtx-fp16</title>" in text
 
 
-def test_a_recorded_history_is_drawn_without_sessions(tmp_path: Path):
-    series = {
-        "benchmark": "minilm/x", "subject": "minilm", "metric": "gpu_ms", "device": "CPU", "machine": "CPU",
-        "weights": "",
-        "points": [{"recorded_at": "2026-05-01", "ms": ms, "low": ms, "high": ms, "accepted": ms == 1.0, "invalid": [],
-                    "engine_sha256": "", "commit": ""} for ms in (1.0, 1.1, None)],
-        "change_points": [], "trend": {}, "remarks": ["nothing was accepted"],
-    }  # fmt: skip
-    text = html.page(of(tmp_path, results=[passing()]), history=[series])
-    assert "History of minilm/x" in text
-    assert "nothing was accepted" in text
+def bad(measured: dict[str, Any], *processes: int) -> dict[str, Any]:
+    """Return a measurement whose processes, or some of them, ran beside a foreign one."""
+    for number, run in enumerate(measured["session"]["runs"]):
+        run["invalid"] = ["a foreign process"] if not processes or number in processes else []
+    return measured
+
+
+def chart(text: str, title: str) -> str:
+    """Return the one chart with these words in its title, with its legend."""
+    charts = re.findall(r'<figure class="chart".*?</figure>\s', text, re.DOTALL)
+    found: list[str] = [one for one in charts if title in one]
+    assert len(found) == 1, title
+    return found[0]
+
+
+def test_a_session_whose_figures_do_not_count_is_a_cross_in_its_history(tmp_path: Path):
+    sessions = [made.session("series", ms, day=day) for day, ms in enumerate((0.50, 0.99, 0.51), start=1)]
+    days = [replace(recorded.measured(), session=session).to_json() for session in sessions]
+    drawn = chart(html.page(of(tmp_path, bench=[days[0], bad(days[1]), days[2]])), "History of")
+    assert drawn.count('class="dots big c0"') == 2
+    assert re.findall(r'<path class="invalid" d="([^"]*)"', drawn.split("<ul")[0])[0].count("M") == 1
+    assert "its figure does not count" in drawn
+    assert "0.9" not in Page(drawn.split("<figcaption>")[0]).words()
+    clean = chart(html.page(of(tmp_path, bench=[days[0], days[2]])), "History of")
+    assert 'class="invalid"' not in clean
+
+
+def test_a_session_whose_figures_do_not_count_is_in_no_chart_over_a_size(tmp_path: Path):
+    swept = [one.to_json() for one in recorded.sweep(steps=(1, 2, 4))]
+    whole = html.page(of(tmp_path, bench=swept))
+    part = html.page(of(tmp_path, bench=[*swept[:-2], bad(swept[-2]), swept[-1]]))
+    for title, count in (("Latency over batch", 6), ("Speed-up over batch", 6)):
+        points = [re.findall(r'class="dots big c\d" d="([^"]*)"', chart(text, title)) for text in (whole, part)]
+        assert [sum(d.count("M") for d in found) for found in points] == [count, count - (2 if "Speed" in title else 1)]
+
+
+def test_throughput_of_a_process_that_does_not_count_is_no_figure(tmp_path: Path):
+    one = recorded.measured().to_json()
+    for number, run in enumerate(one["session"]["runs"]):
+        run["throughput_per_s"] = None if number else 77.25
+    assert ">77.25<" in html.page(of(tmp_path, bench=[one]))
+    assert "77.25" not in html.page(of(tmp_path, bench=[bad(one, 0)]))
+
+
+def test_a_baseline_that_could_not_be_timed_keeps_its_name(tmp_path: Path):
+    missing = [{"subject": "net", "case": "one", "backend": "torch", "precision": "fp16", "runner": runner,
+                "reason": f"{runner} is broken", "failed": True} for runner in ("eager", "compile")]  # fmt: skip
+    glance = html.page(of(tmp_path, not_measured=missing)).split('<section id="s1"')[0]
+    assert "net eager fp16 one" in glance
+    assert "net compile fp16 one" in glance
+
+
+def test_a_profile_is_of_the_case_as_it_is_or_says_its_size(tmp_path: Path):
+    """A look into an engine stands beside the times of the same sizes on the same device only."""
+    looked = recorded.result(layers=made.layer_report(20)).to_json()
+    timed = {"subject": "clip", "case": "short"}
+    looked |= timed
+    sizes = [recorded.measured(ms, sizes={"batch": n}, recorded_at=f"2026-01-0{n}T00:00:00Z", **timed).to_json()
+             for n, ms in ((1, 2.0), (2, 3.0))]  # fmt: skip
+    other = recorded.measured(4.0, device="NVIDIA A100", recorded_at="2026-01-03T00:00:00Z", **timed).to_json()
+    own = recorded.measured(5.0, recorded_at="2026-01-01T00:00:00Z", **timed).to_json()
+    heading = "Time by module, error by module: clip rtx-fp16, short"
+
+    text = html.page(of(tmp_path, results=[looked], bench=sizes))
+    assert f"{heading} batch=2, NVIDIA H200</h3>" in text
+    assert f"{heading} batch=1" not in text
+    assert "nobody looked into this engine at this size" in text
+    text = html.page(of(tmp_path, results=[looked], bench=[*sizes, own, other]))
+    assert f"{heading}, NVIDIA H200</h3>" in text
+    assert f"{heading}, NVIDIA A100</h3>" in text
+    assert f"{heading} batch" not in text
+    assert "nobody looked into this engine at this size" not in chart(text, f"{heading}, NVIDIA H200")
+    assert "nobody looked into this engine at this size" in chart(text, f"{heading}, NVIDIA A100")
+
+
+def test_a_module_keeps_the_mark_it_was_given_for_a_nan_that_dies_out(tmp_path: Path):
+    report = made.layer_report(20, first_bad=19).to_json()
+    worst = report["values"][19]["name"]
+    next(module for module in report["modules"] if module["worst"] == worst)["module"] = "body.0"
+    timed = recorded.measured(subject="minilm", case="short").to_json()
+    for mark, shown in (("healed", "healed"), ("ok", "nonfinite")):
+        for finding in (*report["values"], *report["modules"]):
+            if worst in (finding.get("worst"), finding.get("name")):
+                finding["mark"] = mark
+        text = html.page(of(tmp_path, results=[{**passing(), "layers": report}], bench=[timed]))
+        words = {"healed": "healed", "nonfinite": "NON-FINITE"}[shown]
+        assert f">{words}<" in text[text.index('<table id="s1-time-1-table"') :].split("</table>")[0]
+        for table in ("s1-layers-1-modules", "s1-layers-1-values"):
+            rows = re.findall(r"<tr data-mark.*?</tr>", text[text.index(f'<table id="{table}"') :])
+            row = next(row for row in rows if f">{worst}<" in row)
+            assert f'data-mark="{shown}"' in row
+            assert ">NaN<" in row
+
+
+def test_a_picture_of_an_entrant_says_why_it_fails(tmp_path: Path):
+    pictures = (
+        ContestPicture(name="bird", latency_ms=9.0, pd=3.0, file="bird.png"),
+        ContestPicture(name="room", latency_ms=9.0, pd=None, file="", reason="room is no picture of 512 x 512"),
+    )
+    score = ContestResult(folder="entry", verdict="fail", reason="see the pictures", pictures=pictures, parameters={})
+    text = html.page(of(tmp_path, score=score.to_json()))
+    assert '<td class="word bad">room is no picture of 512 x 512</td>' in text
 
 
 def test_chinese_and_english_have_the_same_words():
@@ -341,12 +469,63 @@ def test_a_picture_that_cannot_be_shown_is_said(tmp_path: Path, name: str, data:
     assert "onload" not in text
 
 
+def test_a_figure_without_a_limit_is_shown_without_a_remark(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    metric = {"name": "ssim", "verdict": "not_judged", "reason": "no limit is set", "actual": 0.5, "allowed": None}
+    study["variants"][1]["metrics"].append({**study["variants"][1]["metrics"][0], **metric})
+    text = html.page(of(tmp_path / "run", study=study))
+    assert '<td class="figure">0.5</td>' in text
+    assert "no limit is set" not in text
+
+
 # Charts
 
 
+def points(*places: tuple[float, float]) -> list[Point]:
+    return [Point(index=i, name=f"variant {i}", latency_ms=x, quality=y, verdict="pass", limit=None)
+            for i, (x, y) in enumerate(places)]  # fmt: skip
+
+
 def test_the_pareto_front_is_what_nothing_beats_in_both():
-    points = [Measurement(x=x, y=y) for x, y in ((3, 1), (1, 5), (2, 5), (2, 3), (4, 1), (5, 0.5))]
-    assert [(p.x, p.y) for p in html_charts.pareto_front(points)] == [(1, 5), (2, 3), (3, 1), (5, 0.5)]
+    front = pareto_front(points((3, 1), (1, 5), (2, 5), (2, 3), (4, 1), (5, 0.5)))
+    assert [(p.latency_ms, p.quality) for p in front] == [(1, 5), (2, 3), (3, 1), (5, 0.5)]
+
+
+def test_a_failed_variant_is_a_cross_and_never_on_the_front(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    failed = study["variants"][-1]
+    failed["latency_ms"] = 100.0
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    crosses = re.findall(r'<path class="failed" d="M([\d.]+)[^"]*"', drawn.split("<figcaption>")[0])
+    fronts = re.findall(r'<path class="line front" d="M([\d.]+)', drawn.split("<figcaption>")[0])
+    assert (len(crosses), len(fronts)) == (1, 1)
+    assert float(fronts[0]) > float(crosses[0]) + 20
+    assert "failed: not on the front" in drawn
+    for variant in study["variants"][1:]:
+        variant["verdict"] = "fail"
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    assert drawn.split("<figcaption>")[0].count('class="line front"') == 0
+    for variant in study["variants"][1:]:
+        variant["verdict"] = "not_judged"
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    assert 'class="failed"' not in drawn
+
+
+def test_the_reference_is_not_missed_in_the_chart_and_other_variants_are(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    study["variants"][0]["metrics"] = []
+    assert "Not in the chart" not in html.page(of(tmp_path / "run", study=study))
+    study["variants"][1]["latency_ms"] = None
+    page = Page(html.page(of(tmp_path / "run", study=study))).words()
+    assert f"Not in the chart, without distance or latency: {study['variants'][1]['name']}" in page
+
+
+def test_quality_is_psnr_where_no_distance_was_judged(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    for psnr, variant in enumerate(study["variants"], start=20):
+        variant["metrics"] = [{**variant["metrics"][0], "name": "psnr", "actual": psnr, "allowed": None}]
+    text = html.page(of(tmp_path / "run", study=study))
+    assert "PSNR, dB</text>" in chart(text, "PSNR against latency")
 
 
 @pytest.mark.parametrize(
@@ -376,8 +555,8 @@ def test_lines_break_where_there_is_no_value():
 
 
 def test_labels_of_points_do_not_lie_on_each_other():
-    points = [Measurement(x=1 + i / 1000, y=2, words=f"variant {i}") for i in range(4)]
-    drawn = html_charts.pareto(points, WORDS["en"].__getitem__, "title")
+    near = points(*((1 + i / 1000, 2) for i in range(4)))
+    drawn = html_charts.pareto(near, WORDS["en"].__getitem__, "title")
     heights = re.findall(r'<text class="label start" x="[\d.]+" y="([\d.-]+)"', drawn)
     assert len({round(float(y) / 10) for y in heights}) == 4
 

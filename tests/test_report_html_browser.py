@@ -58,6 +58,9 @@ class Browser:
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(self.url)
+        if scripts:  # under load the driver may return before the page is whole
+            ready = f"location.href === {json.dumps(self.url)} && document.readyState === 'complete'"
+            WebDriverWait(self.driver, 20, poll_frequency=0.05).until(lambda _: self.js(ready), "the page never loaded")
 
     def cdp(self, command: str, **values: Any) -> Json:
         found: Json = self.driver.execute_cdp_cmd(command, values)

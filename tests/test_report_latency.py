@@ -60,6 +60,19 @@ def test_table_on_a_gpu_keeps_the_three_figures_apart():
     assert "device: NVIDIA H200" in text
 
 
+def test_throughput_of_a_process_that_does_not_count_is_not_shown():
+    runs = (process(1.0, invalid=("a foreign process",)), process(1.0), process(1.0))
+    runs = (runs[0], *(replace(run, throughput_per_s=None) for run in runs[1:]))
+    assert runs[0].throughput_per_s is not None
+    assert "runs/s" not in row(latency.table(json(measured(session(runs=runs)))), "target")
+
+
+def test_a_chart_leaves_out_sessions_that_do_not_count(tmp_path: Path):
+    runs = (process(1.0, invalid=("a foreign process",)),)
+    with pytest.raises(NotJudged, match=r"^nothing has figures that count$"):
+        latency_plot.save_bench(json(measured(session(runs=runs))), tmp_path / "x")
+
+
 def test_table_shows_random_weights_sizes_and_lines_that_fit():
     text = latency.table(json(measured(session(weights="random", sizes={"batch": 4, "tokens": 16}))))
     assert "RANDOM WEIGHTS" in text
@@ -71,6 +84,17 @@ def test_table_of_two_devices_has_two_blocks():
     text = latency.table([*both(), *both(gpu=True)])
     assert text.count("target  ") == 2
     assert text.endswith("4 timed: 2 no baseline")
+
+
+def test_gpu_time_and_host_time_are_never_in_one_column():
+    on_host = session((3.0, 3.1, 3.2), device="NVIDIA H200", machine=GPU, backend="ort-cuda")
+    text = latency.table(json(measured(session(gpu=True)), measured(on_host)))
+    gpu, host = text.split("\n\nclip |")
+    assert "GPU ms" in row(gpu, "target")
+    assert "ort-cuda" not in gpu
+    assert row(host, "target").split()[2:4] == ["host", "ms"]
+    assert row(host, "ort-cuda-fp16").split()[2] == "3.1"
+    assert "GPU ms" not in host
 
 
 def test_remarks_say_what_a_reader_must_know():

@@ -10,7 +10,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
+import recorded
 
 from harness.compare import ErrorStats
 from harness.errors import NotJudged, UsageError
@@ -19,14 +21,7 @@ from harness.report import bisection, layers, plot
 
 
 def stats(relative_l2: float, **changes: Any) -> ErrorStats:
-    return ErrorStats(**{
-        "shape": (2, 77, 64), "dtype": "float16", "absolute": {"max": 1.0}, "relative": {"max": 1.0},
-        "relative_l2": relative_l2, "cosine": 1.0, "snr_db": 50.0, "effective_bits": 8.0, "bias": 0.0,
-        "elements": 9856, "compared": 9856, "rms_expected": 1.0, "std_actual": 1.0, "std_expected": 1.0,
-        "max_expected": 4.0, "zero_actual": False, "zero_expected": False, "constant_actual": False,
-        "constant_expected": False, "nonfinite_actual": 0, "nonfinite_expected": 0, "nan_actual": 0,
-        "nan_expected": 0, "mismatched_nonfinite": 0, "first_nonfinite": None, "worst": (), **changes,
-    })  # fmt: skip
+    return recorded.stats(relative_l2, **{"shape": (2, 77, 64), "elements": 9856, **changes})
 
 
 def a_value(name: str, depth: int, **changes: Any) -> ValueFinding:
@@ -329,7 +324,6 @@ def test_module_labels_do_not_overlap_and_long_modules_come_first():
 
 
 def test_plot_writes_both_files_and_the_same_bytes_again(tmp_path: Path):
-    pytest.importorskip("matplotlib")
     report = changed(values=(*REPORT.values, OVERFLOW), first_nonfinite="pow_3", trusted=False)
     paths = plot.save_layers(report, tmp_path / "new" / "clip.fp16")
     assert [path.name for path in paths] == ["clip.fp16.png", "clip.fp16.svg"]
@@ -340,8 +334,7 @@ def test_plot_writes_both_files_and_the_same_bytes_again(tmp_path: Path):
 
 
 def test_plot_says_what_a_reader_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    matplotlib = pytest.importorskip("matplotlib")
-    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
     report = changed(values=(*REPORT.values, OVERFLOW), first_nonfinite="pow_3", trusted=False)
     svg = plot.save_layers(report, tmp_path / "clip")[1].read_text()
     for words in (
@@ -358,13 +351,11 @@ def test_plot_says_what_a_reader_must_know(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_plot_of_exact_values_without_any_floor(tmp_path: Path):
-    pytest.importorskip("matplotlib")
     exact = a_value("x", 0, stats=stats(0.0), floor=None, local=0.0, local_floor=None, mark="ok", module="")
     assert plot.save_layers(changed(values=(exact,)), tmp_path / "exact")[0].stat().st_size > 0
 
 
 def test_plot_of_nothing_is_not_judged(tmp_path: Path):
-    pytest.importorskip("matplotlib")
     with pytest.raises(NotJudged, match="no value was compared"):
         plot.save_layers(changed(values=()), tmp_path / "clip")
     assert not list(tmp_path.iterdir())
@@ -377,7 +368,6 @@ def test_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatc
 
 
 def test_plot_that_cannot_be_written(tmp_path: Path):
-    pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         plot.save_layers(changed(), tmp_path / "file" / "clip")
@@ -490,3 +480,10 @@ def test_reproducer_and_notes_are_printed():
     shown = bisection.text(found(reproducer="reproducers/clip-rtx-fp16"))
     assert "reproducer: reproducers/clip-rtx-fp16" in shown
     assert "note: one trial was taken from the engine cache" in shown
+
+
+def test_a_long_region_is_counted_not_listed():
+    names = [f"value_{number}" for number in range(20)]
+    shown = bisection.text(found(region=names))
+    assert "value_15 and 4 more, which the JSON has" in " ".join(shown.split())
+    assert "value_16" not in shown

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +119,12 @@ def test_what_was_recorded_twice_is_said(tmp_path: Path):
     assert records.load([tmp_path]).twice[0].startswith("net/one [rtx-fp16] was recorded 2 times (a.json, b.json)")
 
 
+def test_a_session_that_two_files_hold_is_there_once(tmp_path: Path):
+    for name in ("a.json", "old/a.json"):
+        recorded.document(tmp_path, name, bench=[recorded.measured(id="one"), recorded.measured(id="two")])
+    assert [entry.data["session"]["id"] for entry in records.load([tmp_path]).bench] == ["one", "two"]
+
+
 def test_nothing_to_read_is_an_error_that_says_what_to_do(tmp_path: Path):
     with pytest.raises(UsageError, match=r"it holds no .json file; record something with `parity verify"):
         records.load([tmp_path])
@@ -139,15 +143,15 @@ def test_a_document_names_only_files_below_its_own_folder(path: str, tmp_path: P
         records.load([tmp_path / "r"]).documents[0].file(path)
 
 
+@pytest.mark.parametrize("path", ["a\0b.png", "a" * 300])
+def test_a_name_that_no_file_can_have_is_a_usage_error(path: str, tmp_path: Path):
+    found = records.load([recorded.document(tmp_path)])
+    with pytest.raises(UsageError, match=r"all.json names the file 'a.*, which is no file's name \("):
+        found.documents[0].file(path)
+
+
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(records, "LARGEST", 10)
     recorded.document(tmp_path)
     with pytest.raises(UsageError, match="more than"):
         records.load([tmp_path])
-
-
-def test_reading_records_imports_no_torch():
-    script = "import sys; import harness.report.records, harness.report.hackathon, harness.report.ci; "
-    script += "print([name for name in ('torch', 'onnx', 'matplotlib', 'scipy') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.errors import UsageError
 from harness.report import study as words
 from harness.report import study_plot
 from harness.report.image_sheet import amplified, save_picture, save_sheet
-from harness.report.study_plot import Point, pareto_front
+from harness.report.study import Point, pareto_front, tradeoff_points
 from harness.results import MetricResult
 from harness.studies import StepError, StudyResult, VariantResult
-
-Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow: pip install pillow")
 
 
 def metric(name: str, value: float) -> MetricResult:
@@ -66,19 +66,29 @@ def test_the_table_says_everything():
 
 def test_the_front_holds_what_nothing_beats():
     points = [
-        Point(name=name, latency_ms=latency, quality=quality, verdict="pass")
+        Point(index=0, name=name, latency_ms=latency, quality=quality, verdict="pass", limit=None)
         for name, latency, quality in (("slow", 9, 1.0), ("fast", 1, 5.0), ("beaten", 9.5, 4.0), ("middle", 4, 3.0))
     ]
     assert [point.name for point in pareto_front(points, lower=True)] == ["fast", "middle", "slow"]
     assert [point.name for point in pareto_front(points, lower=False)] == ["fast"]
+    failed = replace(points[1], verdict="fail")
+    assert [point.name for point in pareto_front([failed, *points[2:]])] == ["middle"]
 
 
 def test_quality_is_pd_or_else_psnr():
-    assert study_plot.tradeoff_points(STUDY)[1] is True
+    assert tradeoff_points(STUDY)[1] is True
     without = study(variant("reference"), variant("v", "not_judged", latency_ms=1.0, metrics=(metric("psnr", 30.0),)))
-    points, lower = study_plot.tradeoff_points(without)
+    points, lower = tradeoff_points(without)
     assert ([point.quality for point in points], lower) == ([30.0], False)
-    assert study_plot.tradeoff_points(study(variant("reference"), variant("broken", "fail")))[0] == []
+    assert tradeoff_points(study(variant("reference"), variant("broken", "fail")))[0] == []
+
+
+def test_the_reference_is_no_point_unless_it_failed():
+    timed = {"latency_ms": 9.0, "metrics": (metric("pd mean", 0.0),)}
+    for verdict, names in (("not_judged", ["v"]), ("fail", ["first", "v"])):
+        points = tradeoff_points(study(variant("first", verdict, **timed), variant("v", **timed)))[0]
+        assert [(point.name, point.index) for point in points] == [(n, ["first", "v"].index(n)) for n in names]
+        assert points[-1].limit == 12.0
 
 
 def test_charts_are_drawn_of_what_there_is(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,8 @@ PASSED = recorded.result()
 REFERENCE = recorded.variant("fp32", 100.0, "not_judged")
 
 
-def load(tmp_path: Path, **parts: Any) -> Records:
-    return records.load([recorded.document(tmp_path, **parts)])
-
-
 def study(*variants: Any) -> dict[str, Any]:
     return recorded.study(variants=variants).to_json()
-
-
-def banner(found: Records) -> str:
-    shown = re.search(r'<p class="banner (\w+)"', html.page(found))
-    assert shown
-    return shown[1]
 
 
 def score(verdict: Any, **changes: Any) -> ContestResult:
@@ -50,9 +39,11 @@ def with_score(tmp_path: Path, verdict: Any, **changes: Any) -> Records:
 def test_all_that_passed_is_green(tmp_path: Path):
     slower = Comparison(verdict="equivalent", ratio=1.0, low=0.99, high=1.01)
     bench = [replace(recorded.measured(), comparison=slower)]
-    found = load(tmp_path, results=[PASSED], bench=bench, study=study(REFERENCE, recorded.variant("fp16", 60.0)))
+    found = recorded.load(
+        tmp_path, results=[PASSED], bench=bench, study=study(REFERENCE, recorded.variant("fp16", 60.0))
+    )
     assert ci.badge(found)["message"] == "3 passed"
-    assert (ci.badge(found)["color"], banner(found)) == ("brightgreen", "good")
+    assert (ci.badge(found)["color"], recorded.banner(html.page(found))) == ("brightgreen", "good")
 
 
 @pytest.mark.parametrize(
@@ -72,26 +63,45 @@ def test_all_that_passed_is_green(tmp_path: Path):
          "unjudged-bisection", "no-baseline", "error"],
 )  # fmt: skip
 def test_nothing_else_is_green(tmp_path: Path, parts: dict[str, Any], colour: str, tone: str):
-    found = load(tmp_path, results=[PASSED], **parts)
+    found = recorded.load(tmp_path, results=[PASSED], **parts)
     assert ci.badge(found)["color"] == colour
-    assert banner(found) == tone
+    assert recorded.banner(html.page(found)) == tone
 
 
 @pytest.mark.parametrize(("failed", "colour", "tone"), [(True, "red", "bad"), (False, "yellow", "warn")])
 def test_an_engine_that_could_not_be_timed_is_not_green(tmp_path: Path, failed: bool, colour: str, tone: str):
     data = report.document([PASSED.to_json()], environment=recorded.ENVIRONMENT, command="parity bench")
-    missing = {
-        "subject": "net",
-        "case": "one",
-        "backend": "rtx",
-        "precision": "fp16",
-        "reason": "NaN",
-        "failed": failed,
-    }
+    missing = {"subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "reason": "NaN"}
     report.save_json({**data, "not_measured": [{**missing, "failed": failed}]}, tmp_path / "all.json")
     found = records.load([tmp_path])
-    assert (ci.badge(found)["color"], banner(found)) == (colour, tone)
+    assert (ci.badge(found)["color"], recorded.banner(html.page(found))) == (colour, tone)
     assert ("- latency: `net rtx-fp16 one`: NaN" in ci.summary(found)) == failed
+
+
+def test_a_baseline_that_could_not_be_timed_keeps_its_name(tmp_path: Path):
+    missing = {"subject": "net", "case": "one", "backend": "torch", "precision": "fp32", "reason": "no", "failed": True}
+    rows = [{**missing, "runner": runner} for runner in ("eager", "compile")]
+    found = recorded.load(tmp_path, not_measured=[*rows, {**missing, "runner": "eager", "sizes": {"batch": 4}}])
+    names = [one.name for one in verdicts.everything(found)]
+    assert names == ["net eager fp32 one", "net compile fp32 one", "net eager fp32 one batch=4"]
+
+
+def test_foreign_files_and_verdicts_recorded_twice_are_no_problem(tmp_path: Path):
+    for name in ("a.json", "b.json"):
+        recorded.document(tmp_path, name, results=[PASSED])
+    (tmp_path / "request.json").write_text("{}")
+    found = records.load([tmp_path])
+    assert [len(found.foreign), len(found.twice), verdicts.problems(found)] == [1, 1, []]
+    assert ci.badge(found)["color"] == "brightgreen"
+
+
+def test_problems_name_what_is_missing(tmp_path: Path):
+    recorded.document(tmp_path, results=[PASSED], study=study(), complete=False, error="no space left")
+    (tmp_path / "bad.json").write_text("{")
+    broken, cut, empty = verdicts.problems(records.load([tmp_path]))
+    assert broken.startswith("bad.json is not used")
+    assert cut == "all.json was cut short: no space left"
+    assert empty == "the study canny2image judged no variant"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ def test_an_engine_that_could_not_be_timed_is_not_green(tmp_path: Path, failed: 
 )
 def test_a_contest_folder_counts(tmp_path: Path, verdict: str, colour: str, tone: str):
     found = with_score(tmp_path, verdict, pd_max=1.0, pd_mean=1.0, latency_ms=9.0, score_rule="a rule")
-    assert (ci.badge(found)["color"], banner(found)) == (colour, tone)
+    assert (ci.badge(found)["color"], recorded.banner(html.page(found))) == (colour, tone)
     page = html.page(found)
     assert "contest folder: entry" in page
     assert "bird_1" in page
@@ -113,9 +123,9 @@ def test_the_newest_session_counts_and_pytorch_only_with_a_baseline_of_its_own(t
     old = replace(recorded.measured(id="a", recorded_at="2026-01-01T00:00:00Z"), comparison=worse)
     new = replace(recorded.measured(id="b", recorded_at="2026-01-03T00:00:00Z"), comparison=same)
     eager = replace(recorded.measured(backend="torch", precision="fp32", runner="eager"), comparison=none)
-    found = load(tmp_path, bench=[old, new, eager])
+    found = recorded.load(tmp_path, bench=[old, new, eager])
     assert [(one.kind, one.verdict) for one in verdicts.everything(found)] == [("latency", "pass")]
-    slow = load(tmp_path, bench=[replace(eager, comparison=worse)])
+    slow = recorded.load(tmp_path, bench=[replace(eager, comparison=worse)])
     assert [one.verdict for one in verdicts.everything(slow)] == ["fail"]
 
 
@@ -126,11 +136,11 @@ def test_a_file_of_another_version_is_missed_and_not_passed_over(tmp_path: Path)
     found = records.load([tmp_path])
     assert [len(found.broken), len(found.foreign)] == [1, 1]
     assert ci.badge(found)["color"] == "yellow"
-    assert banner(found) == "warn"
+    assert recorded.banner(html.page(found)) == "warn"
 
 
 def test_the_summary_names_what_failed_of_every_kind(tmp_path: Path):
-    found = load(tmp_path, results=[PASSED], study=recorded.study().to_json())
+    found = recorded.load(tmp_path, results=[PASSED], study=recorded.study().to_json())
     text = ci.summary(found)
     assert "- accuracy: 1 verdict: 1 passed, 0 failed, 0 not judged" in text
     assert "- study: 3 verdicts: 2 passed, 1 failed, 0 not judged" in text

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import recorded
+import torch
 
 from harness.compare import ErrorStats, compare
 from harness.errors import UsageError
 from harness.report import hackathon, hackathon_check, records, wenet
 from harness.results import Result
-
-np = pytest.importorskip("numpy")
 
 
 def stats(a: float, r: float, **changes: Any) -> ErrorStats:
@@ -83,7 +83,6 @@ def test_what_cannot_be_known_is_never_good(changes: dict[str, Any]):
 
 @pytest.mark.parametrize("zeros", [0, 3, 400])
 def test_the_printed_r_is_never_below_the_contests_own(zeros: int):
-    torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(zeros)
     expected = torch.randn(1001, generator=generator)
     expected[:zeros] = 0

@@ -12,42 +12,55 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.report import verdicts
-from harness.report.hackathon_context import figure, target
-from harness.report.latency import VERDICTS, latency, ms
+from harness.report.latency import BASELINE, VERDICTS, latency, ms, where
 from harness.report.latency import target as timed_target
 from harness.report.markdown import code, escape, fence, table
 from harness.report.records import Json, Records
-from harness.report.text import count_line
+from harness.report.text import count_line, number, target, worst_error
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
+_LAST_LINE = 80
+"""Bytes that are kept for the sentence on what was left out."""
 _VERDICTS = {"pass": "pass", "fail": "**FAIL**", "not_judged": "not judged"}
 
 
 def summary(records: Records) -> str:
     """Return Markdown: the counts, what failed with its reason and what to type, then every verdict and latency.
 
-    Rows beyond GitHub's limit are left out and counted.
+    What goes beyond GitHub's limit is left out and counted: a failure or a row of a table as a whole.
     """
+    found = verdicts.everything(records)
     results = [entry.data for entry in records.results]
     origins = {"weights": records.weights, "inputs": records.inputs, "on": records.devices}
-    origin = "; ".join(f"{key}: {escape(', '.join(found) or 'not recorded')}" for key, found in origins.items())
-    lines = ["## parity", "", *_counts(verdicts.everything(records)), "", origin, ""]
-    lines += [f"- {escape(problem)}" for problem in _problems(records)]
-    for result in results:
-        if result["verdict"] == "fail":
-            lines += _failure(result)
-    others = [one for one in verdicts.everything(records) if one.kind != "accuracy" and one.verdict == "fail"]
-    lines += [f"- {one.kind}: {code(one.name)}: {escape(one.reason)}" for one in others]
-    blocks = [*_table("verdicts", _HEADINGS, _rows(results), 4), *_table("latency", _TIMED, _timed(records), 4)]
-    blocks += _table("variants", _VARIANTS, _variants(records), 3)
-    text, left = "\n".join(lines) + "\n", 0
-    for line in blocks:
-        if len(text.encode()) + len(line.encode()) + 1 > LIMIT:
-            left += 1
-        else:
-            text += f"{line}\n"
-    return f"{text}\n{left} lines left out: the records have them\n" if left else text
+    origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
+    text = "\n".join(["## parity", "", *_counts(found), "", origin, "", ""])
+    bad = [f"- {escape(problem)}\n" for problem in verdicts.problems(records)]
+    bad += [_failure(result) for result in results if result["verdict"] == "fail"]
+    others = [one for one in found if one.kind != "accuracy" and one.verdict == "fail"]
+    bad += [f"- {one.kind}: {code(one.name)}: {escape(one.reason)}\n" for one in others]
+    room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
+    for opening, blocks, closing in (
+        ("", bad, ""),
+        _table("verdicts", _HEADINGS, _rows(results), 4),
+        _table("latency", _TIMED, _timed(records), 4),
+        _table("variants", _VARIANTS, _variants(records), 3),
+    ):
+        shown, room = _fitting(blocks, room - len(f"{opening}{closing}".encode()))
+        text += f"{opening}{''.join(shown)}{closing}" if shown else ""
+        left += len(blocks) - len(shown)
+    return f"{text}\n{left} entries left out: the records have them\n" if left else text
+
+
+def _fitting(blocks: Sequence[str], room: int) -> tuple[list[str], int]:
+    """Return the blocks that fit into ``room`` bytes, in their order, and the bytes that are left."""
+    shown = []
+    for block in blocks:
+        size = len(block.encode())
+        if size <= room:
+            shown.append(block)
+            room -= size
+    return shown, room
 
 
 def write_summary(text: str) -> Path | None:
@@ -67,7 +80,7 @@ def write_summary(text: str) -> Path | None:
     return path
 
 
-def badge(records: Records, *, label: str = "parity") -> dict[str, Any]:
+def badge(records: Records) -> dict[str, Any]:
     """Return the state of an endpoint badge (shields.io, schema version 1).
 
     Green only when everything that was recorded was judged and passed, and every recorded file is whole: verdicts on
@@ -81,15 +94,15 @@ def badge(records: Records, *, label: str = "parity") -> dict[str, Any]:
         "slower": slower,
         "passed": sum(one.verdict == "pass" for one in found),
         "not judged": sum(one.verdict == "not_judged" for one in found),
-        "empty studies": sum(not verdicts.variants(entry.data) for entry in records.studies),
+        "empty studies": len(verdicts.empty_studies(records)),
         "unreadable": len(records.broken),
-        "cut short": len(_cut(records)),
+        "cut short": len(verdicts.cut_short(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"
     bad = bool(failed or slower)
-    doubtful = any(counts[key] for key in ("not judged", "empty studies", "unreadable", "cut short"))
+    doubtful = bool(counts["not judged"] or verdicts.problems(records))
     colour = "red" if bad else "lightgrey" if not counts["passed"] else "yellow" if doubtful else "brightgreen"
-    return {"schemaVersion": 1, "label": label, "message": message, "color": colour, "isError": bad}
+    return {"schemaVersion": 1, "label": "parity", "message": message, "color": colour, "isError": bad}
 
 
 def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
@@ -102,22 +115,12 @@ def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
     return verdicts.newest(entry.data for entry in records.bench)
 
 
-def _problems(records: Records) -> list[str]:
-    empty = [entry.data["name"] for entry in records.studies if not verdicts.variants(entry.data)]
-    return [*records.broken, *_cut(records), *(f"the study {name} judged no variant" for name in empty)]
-
-
-def _cut(records: Records) -> list[str]:
-    cut = [doc for doc in records.documents if not doc.complete or doc.error]
-    return [f"{doc.name} was cut short{f': {doc.error}' if doc.error else ''}" for doc in cut]
-
-
-def _failure(result: Json) -> list[str]:
+def _failure(result: Json) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target(result))}]"
     lines = [f"- {label}: {escape(result['reason'])}"]
     if result["next_step"]:
         lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
-    return lines
+    return "".join(f"{line}\n" for line in lines)
 
 
 _HEADINGS = ("subject", "case", "engine", "verdict", "relative error", "floor")
@@ -125,22 +128,21 @@ _TIMED = ("subject", "case", "engine", "verdict", "ms", "over eager FP32")
 _VARIANTS = ("study", "variant", "verdict", "ms", "speed-up", "score")
 
 
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    """Return a table that is folded up at first; nothing for no rows."""
-    if not rows:
-        return []
-    return ["", f"<details><summary>{title}</summary>", "", *table(headings, rows, words=words), "", "</details>"]
+def _table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], words: int
+) -> tuple[str, list[str], str]:
+    """Return the opening, the rows and the closing of a table that is folded up at first."""
+    first, second, *lines = table(headings, rows, words=words)
+    opening = f"\n<details><summary>{title}</summary>\n\n{first}\n{second}\n"
+    return opening, [f"{line}\n" for line in lines], "\n</details>\n"
 
 
 def _rows(results: Sequence[Json]) -> list[list[str]]:
     rows = []
     for result in results:
         label = [code(result["subject"]), code(result["case"]), code(target(result)), _VERDICTS[result["verdict"]]]
-        errors = [o["relative_l2"] for o in result["outputs"] if o.get("relative_l2") is not None]
         floors = [o["floor"]["relative_l2"] for o in result["outputs"] if o["floor"] and o["floor"].get("relative_l2")]
-        bad = any(o.get("mismatched_nonfinite") for o in result["outputs"])
-        error = "NaN/Inf" if bad else figure(max(errors, default=None))
-        rows.append([*label, error, figure(max(floors, default=None))])
+        rows.append([*label, worst_error(result["outputs"]), number(max(floors, default=None))])
     return rows
 
 
@@ -148,10 +150,10 @@ def _timed(records: Records) -> list[list[str]]:
     rows = []
     for entry in records.bench:
         session, comparison = entry.data["session"], entry.data["comparison"]
-        time, factor = latency(session), entry.data["speed_up"].get("eager fp32")
-        sizes = " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
-        label = [code(session["subject"]), code(sizes), code(timed_target(session)), VERDICTS[comparison["verdict"]]]
-        rows.append([*label, ms(time[0] if time else None), figure(factor)])
+        time, factor = latency(session), entry.data["speed_up"].get(BASELINE)
+        names = [session["subject"], where(session), timed_target(session)]
+        label = [*map(code, names), VERDICTS[comparison["verdict"]]]
+        rows.append([*label, ms(time[0] if time else None), number(factor)])
     return rows
 
 
@@ -160,7 +162,7 @@ def _variants(records: Records) -> list[list[str]]:
         [
             code(entry.data["name"]), code(variant["name"]),
             "reference" if verdicts.is_reference(entry.data, variant) else _VERDICTS[variant["verdict"]],
-            ms(variant["latency_ms"]), figure(variant["speed_up"]), figure(variant["score"]),
+            ms(variant["latency_ms"]), number(variant["speed_up"]), number(variant["score"]),
         ]
         for entry in records.studies
         for variant in entry.data["variants"]

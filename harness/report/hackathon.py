@@ -7,7 +7,6 @@ survives is in blocks.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,15 +41,12 @@ def save(
     return path
 
 
-def is_current(
-    records: Records, folder: Path, *, lang: str = "", template: str = "", wenet: Mapping[str, str] | None = None
-) -> bool:
-    """Return whether ``save`` would leave the README as it is. Raises UsageError as ``save`` does."""
+def is_current(records: Records, folder: Path, *, wenet: Mapping[str, str] | None = None) -> bool:
+    """Return whether ``save`` would leave the README as it is; writes nothing. Raises UsageError as ``render`` does."""
     path = folder / README
     old = read(path)
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = hackathon_figures.draw(records, Path(scratch))
-    text = render(records, old=old, figures=figures, lang=lang, template=template, wenet=wenet or {})
+    figures = hackathon_figures.draw(records, folder, write=False)
+    text = render(records, old=old, figures=figures, wenet=wenet or {})
     return old is not None and path.read_bytes() == text.encode()
 
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from harness.report.hackathon_context import Context, distinct, figure, is_invalid, origin, speed_up, target
+from harness.report.hackathon_context import Context, distinct, origin, speed_up
 from harness.report.hackathon_figures import bench_groups
-from harness.report.latency import latency, ms
+from harness.report.latency import BASELINE, is_invalid, latency, ms, where
 from harness.report.latency import target as timed_target
+from harness.report.layers import nonfinite_names, shown_mark
 from harness.report.markdown import code, escape, table
 from harness.report.records import Json
+from harness.report.text import number, target, worst_error
 
 MODULES = 8
 """Modules of a layer report that are shown; the JSON has all."""
 _STATISTICS = ("max", "mean", "median")
-_BASELINE = "eager fp32"
 _BOUNDS = {"difference": "±", "at_most": "≤", "at_least": "≥"}
 
 
 def numbers(context: Context) -> list[str]:
-    """Return one row per subject and engine: verdict, largest error, latency and speed-up against PyTorch FP32."""
-    words = context.words
+    """Return one row per subject, engine and device: verdict, largest error, latency, speed-up against PyTorch FP32."""
+    words, timed = context.words, _timed(context)
     results = [entry.data for entry in context.records.results]
-    keys = list(dict.fromkeys((r["subject"], target(r)) for r in results if r["verdict"] != "not_judged"))
-    timed, timed_from = _latencies(context), _sessions(context)
-    keys += [key for key in timed if key not in keys]
     rows = []
-    for subject, name in keys:
-        judged = [r for r in results if (r["subject"], target(r)) == (subject, name)]
-        sources = [*(r["provenance"] or {} for r in judged), *timed_from.get((subject, name), [])]
-        speed = timed.get((subject, name), ["-", "-"])
-        rows.append(
-            [code(subject), code(name), _origin(context, sources), _verdicts(context, judged), *_worst(judged), *speed]
-        )
+    for key in _row_keys(results, timed):
+        judged = [r for r in results if (r["subject"], target(r)) == key[:2] and _device(r) in ("", key[2])]
+        measured = timed.get(key, [])
+        sources = [
+            *(r["provenance"] or {} for r in judged if r["provenance"] or r["outputs"]),
+            *(item["session"] for item in measured),
+        ]
+        labels = [code(key[0]), code(key[1]), _origin(context, sources), _verdicts(context, judged)]
+        rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
     if not rows:
         return []
     headings = ["subject", "target", "origin", "verdict", "error", "cosine", "latency"]
@@ -40,17 +40,46 @@ def numbers(context: Context) -> list[str]:
     return [words.say("numbers"), "", *table(named, rows, words=4), ""]
 
 
+_RowKey = tuple[str, str, str]
+"""Subject, engine and device; the device is empty where none was recorded."""
+
+
+def _row_keys(results: Sequence[Json], timed: Mapping[_RowKey, object]) -> list[_RowKey]:
+    """Return the key of every row; what has no device (it did not run) is on the rows of its engine, if there are."""
+    judged = [(r["subject"], target(r), _device(r)) for r in results if r["verdict"] != "not_judged"]
+    keys = list(dict.fromkeys([*judged, *timed]))
+    placed = {key[:2] for key in keys if key[2]}
+    return [key for key in keys if key[2] or key[:2] not in placed]
+
+
+def _device(result: Json) -> str:
+    return str((result["provenance"] or {}).get("device", ""))
+
+
+def _timed(context: Context) -> dict[_RowKey, list[Json]]:
+    """Return the newest measurements of engines that count, by row."""
+    found: dict[_RowKey, list[Json]] = {}
+    for entry in (entry for entries in bench_groups(context.records.bench).values() for entry in entries):
+        session = entry.data["session"]
+        if session["runner"] == "engine" and latency(session) is not None and not is_invalid(session):
+            found.setdefault((session["subject"], timed_target(session), session["device"]), []).append(entry.data)
+    return found
+
+
+def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
+    """Return latency and speed-up of the case as it is, else of the first size timed; of which, unless it is clear."""
+    if not measured:
+        return ["-", "-"]
+    shown = min(measured, key=lambda item: len(item["session"]["sizes"]))
+    session, time = shown["session"], latency(shown["session"])
+    cases = {item["session"]["case"] for item in measured} | {result["case"] for result in judged}
+    of = f" ({escape(where(session))})" if session["sizes"] or len(cases) > 1 else ""
+    return [f"{ms(time and time[0])}{of}", speed_up(shown, BASELINE)]
+
+
 def _origin(context: Context, sources: Sequence[Json]) -> str:
     """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
     return ", ".join(origin(context.words, sources).values())
-
-
-def _sessions(context: Context) -> dict[tuple[str, str], list[Json]]:
-    found: dict[tuple[str, str], list[Json]] = {}
-    for entry in context.records.bench:
-        session = entry.data["session"]
-        found.setdefault((session["subject"], timed_target(session)), []).append(session)
-    return found
 
 
 def _verdicts(context: Context, results: Sequence[Json]) -> str:
@@ -63,32 +92,11 @@ def _verdicts(context: Context, results: Sequence[Json]) -> str:
 
 
 def _worst(results: Sequence[Json]) -> list[str]:
-    """Return the largest relative error and the smallest cosine over all outputs; NaN beats every number."""
+    """Return the largest relative error and the smallest cosine over all outputs; no cosine beside NaN or infinity."""
     outputs = [output for r in results for output in r["outputs"]]
-    if any(output.get("mismatched_nonfinite") for output in outputs):
-        return ["NaN/Inf", "-"]
-    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
-    if None in errors:  # a norm of zero: the error is infinite
-        return ["inf", "-"]
+    worst = worst_error(outputs)
     cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
-    return [figure(max(errors, default=None)), f"{min(cosines):.7f}" if cosines else "-"]
-
-
-def _latencies(context: Context) -> dict[tuple[str, str], list[str]]:
-    """Return latency and speed-up by subject and engine: of the case as it is, else of the first size timed."""
-    found: dict[tuple[str, str], tuple[int, list[str]]] = {}
-    for entries in bench_groups(context.records.bench).values():
-        for entry in entries:
-            session = entry.data["session"]
-            time = None if is_invalid(session) else latency(session)
-            if session["runner"] != "engine" or time is None:
-                continue
-            sizes = ", ".join(f"{name}={size}" for name, size in session["sizes"].items())
-            cells = [f"{ms(time[0])}{f' ({escape(sizes)})' if sizes else ''}", speed_up(entry.data, _BASELINE)]
-            key, rank = (session["subject"], timed_target(session)), len(session["sizes"])
-            if key not in found or rank < found[key][0]:
-                found[key] = (rank, cells)
-    return {key: cells for key, (_, cells) in found.items()}
+    return [worst, f"{min(cosines):.7f}" if cosines and worst not in ("NaN/Inf", "inf") else "-"]
 
 
 def labels(context: Context) -> list[str]:
@@ -175,11 +183,11 @@ def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
     cells = [code(result["case"]), code(output["name"]), context.words.heading(output["verdict"])]
     if "absolute" not in output:
         return [*cells, *["-"] * 10]
-    errors = [figure(output[kind].get(key)) for kind in ("absolute", "relative") for key in _STATISTICS]
+    errors = [number(output[kind].get(key)) for kind in ("absolute", "relative") for key in _STATISTICS]
     floor = output["floor"].get("relative_l2") if output["floor"] else None
     cosine = "-" if output["cosine"] is None else f"{output['cosine']:.7f}"
     bad = output["mismatched_nonfinite"]
-    return [*cells, *errors, figure(output["relative_l2"]), figure(floor), cosine, f"**{bad}**" if bad else "0"]
+    return [*cells, *errors, worst_error([output]), number(floor), cosine, f"**{bad}**" if bad else "0"]
 
 
 def _not_judged(context: Context, results: Sequence[Json]) -> list[str]:
@@ -201,8 +209,8 @@ def metrics(context: Context) -> list[str]:
     rows = [
         [
             code(e.data["subject"]), code(e.data["case"]), code(target(e.data)), code(metric["name"]),
-            words.heading(metric["verdict"]), escape(metric["note"]) or "-", figure(metric["actual"]),
-            figure(metric["expected"]), f"{_BOUNDS[metric['bound']]} {figure(metric['allowed'])}",
+            words.heading(metric["verdict"]), escape(metric["note"]) or "-", number(metric["actual"]),
+            number(metric["expected"]), f"{_BOUNDS[metric['bound']]} {number(metric['allowed'])}",
         ]
         for e in context.records.results
         for metric in e.data["metrics"]
@@ -214,12 +222,12 @@ def metrics(context: Context) -> list[str]:
 
 
 def scores(context: Context) -> list[str]:
-    """Return the entrants' folders that were judged: latency, perceptual distance and verdict."""
+    """Return the entrants' folders that were judged: latency, perceptual distance, verdict, and why pictures failed."""
     words = context.words
     rows = [
         [
             code(s["folder"]), words.heading(s["verdict"]), escape(s["reason"]), ms(s["latency_ms"]),
-            figure(s["pd_mean"]), figure(s["pd_max"]), figure(s["score"]), str(len(s["pictures"])),
+            number(s["pd_mean"]), number(s["pd_max"]), number(s["score"]), str(len(s["pictures"])),
         ]
         for s in (entry.data for entry in context.records.scores)
     ]  # fmt: skip
@@ -229,7 +237,14 @@ def scores(context: Context) -> list[str]:
     headings += [f"PD {words.heading('mean')}", f"PD {words.heading('max')}"]
     headings += [words.heading("score"), words.heading("pictures")]
     rules = [escape(rule) for rule in dict.fromkeys(entry.data["score_rule"] for entry in context.records.scores)]
-    return [words.say("scores"), "", *table(headings, rows, words=3), "", *(f"- {rule}" for rule in rules), ""]
+    pictures = [
+        f"- {code(entry.data['folder'])} {code(picture['name'])}: {escape(picture['reason'])}"
+        for entry in context.records.scores
+        for picture in entry.data["pictures"]
+        if picture["reason"]
+    ]
+    remarks = [*(f"- {rule}" for rule in rules), *pictures]
+    return [words.say("scores"), "", *table(headings, rows, words=3), "", *remarks, ""]
 
 
 def layers(context: Context) -> list[str]:
@@ -243,10 +258,11 @@ def layers(context: Context) -> list[str]:
                             origin=words.say("origin_device", **origin(words, [report]))), ""]  # fmt: skip
         if not report["trusted"]:
             lines += [words.say("not_trusted"), ""]
+        bad = nonfinite_names(report)
         rows = [
             [
-                code(m["module"] or "-"), code(m["op"]), words.mark(m["mark"]), figure(m["local"]),
-                figure(m["local_floor"]), figure(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
+                code(m["module"] or "-"), code(m["op"]), words.mark(shown_mark(m, bad)), number(m["local"]),
+                number(m["local_floor"]), number(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
             ]
             for m in report["modules"][:MODULES]
         ]  # fmt: skip

@@ -9,7 +9,6 @@ from harness.report.hackathon_figures import Figure, Key
 from harness.report.hackathon_words import Words
 from harness.report.markdown import escape, image
 from harness.report.records import Json, Records
-from harness.report.text import number
 
 MISSING = "<!-- parity:missing {name} -->"
 """Before a sentence that says what the report lacks; ``parity report --check`` finds it."""
@@ -44,16 +43,6 @@ class Context:
         return lines
 
 
-def target(data: Json) -> str:
-    """Return ``rtx-fp16``."""
-    return f"{data['backend']}-{data['precision']}"
-
-
-def figure(value: float | None) -> str:
-    """Return a figure of a table; a dash where there is none."""
-    return number(value)
-
-
 def distinct(values: Iterable[str]) -> str:
     """Return different values with commas between, as they first occur."""
     return ", ".join(dict.fromkeys(value for value in values if value))
@@ -83,8 +72,3 @@ def source_word(words: Words, label: str) -> str:
     if not label:
         return words.heading("unknown")
     return words.heading(label) if label in ("trained", "random", "real", "file") else escape(label)
-
-
-def is_invalid(session: Json) -> bool:
-    """Return whether none of a session's figures counts, because of what else the device did."""
-    return bool(session["runs"]) and all(run["invalid"] for run in session["runs"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.report import latency_plot, markdown, plot
 from harness.report.records import Entry, Json, Records
+from harness.report.text import target
 
 FOLDER = "figures"
 """Beside the README."""
@@ -51,27 +52,28 @@ def bench_groups(entries: Sequence[Entry]) -> dict[Key, list[Entry]]:
     return groups
 
 
-def draw(records: Records, folder: Path) -> dict[Key, tuple[Figure, ...]]:
+def draw(records: Records, folder: Path, *, write: bool = True) -> dict[Key, tuple[Figure, ...]]:
     """Draw and copy every figure into ``folder``/figures; return them by what they belong to.
 
+    Without ``write`` nothing is drawn: the figures are those that there would be.
     Keys: ``("bench", *key of bench_groups)``, ``("layers", document, subject, case, target)`` and
     ``("study", document)``. A figure that could not be made says why. Raises UsageError when nothing can be written.
     """
     found: dict[Key, tuple[Figure, ...]] = {}
     for key, entries in bench_groups(records.bench).items():
-        found["bench", *key] = _bench(key, entries, folder)
+        found["bench", *key] = _bench(key, entries, folder, write)
     for entry in records.layers:
-        found["layers", entry.document.name, *_names(entry.data)] = (_layers(entry, folder),)
+        found["layers", entry.document.name, *_names(entry.data)] = (_layers(entry, folder, write),)
     for entry in records.studies:
-        found["study", entry.document.name] = tuple(_study(entry, folder))
+        found["study", entry.document.name] = tuple(_study(entry, folder, write))
     return found
 
 
 def _names(data: Json) -> Key:
-    return data["subject"], data["case"], f"{data['backend']}-{data['precision']}"
+    return data["subject"], data["case"], target(data)
 
 
-def _bench(key: Key, entries: Sequence[Entry], folder: Path) -> tuple[Figure, ...]:
+def _bench(key: Key, entries: Sequence[Entry], folder: Path, write: bool) -> tuple[Figure, ...]:
     """Draw one chart per size that was swept, the other sizes at their smallest; none where there is one size."""
     measured = [entry.data for entry in entries]
     symbols = list(dict.fromkeys(name for item in measured for name in item["session"]["sizes"]))
@@ -84,14 +86,14 @@ def _bench(key: Key, entries: Sequence[Entry], folder: Path) -> tuple[Figure, ..
         if len({item["session"]["sizes"][symbol] for item in shown}) > 1:
             title = f"{key[0]}/{key[1]}: {symbol}"
             stem = folder / FOLDER / markdown.slug("latency", *key[:3], key[3][:8], *key[4:], symbol)
-            figures.append(_drawn(title, stem, partial(latency_plot.save_bench, shown)))
+            figures.append(_drawn(title, stem, partial(latency_plot.save_bench, shown, write=write)))
     return tuple(figures)
 
 
-def _layers(entry: Entry, folder: Path) -> Figure:
+def _layers(entry: Entry, folder: Path, write: bool) -> Figure:
     names = _names(entry.data)
     stem = folder / FOLDER / markdown.slug("layers", entry.document.name, *names)
-    return _drawn(f"{names[0]}/{names[1]} [{names[2]}]", stem, partial(plot.save_layers, entry.data))
+    return _drawn(f"{names[0]}/{names[1]} [{names[2]}]", stem, partial(plot.save_layers, entry.data, write=write))
 
 
 def _drawn(title: str, stem: Path, save: Callable[[Path], list[Path]]) -> Figure:
@@ -102,17 +104,17 @@ def _drawn(title: str, stem: Path, save: Callable[[Path], list[Path]]) -> Figure
     return Figure(title=title, path=f"{FOLDER}/{png.name}")
 
 
-def _study(entry: Entry, folder: Path) -> list[Figure]:
+def _study(entry: Entry, folder: Path, write: bool) -> list[Figure]:
     """Copy a study's charts, and the first picture's sheet of every variant that has one."""
     study, name = entry.data, entry.data["name"]
     wanted = [(f"{name}: {what}", file) for what, file in study["charts"].items()]
     for variant in study["variants"]:
         sheets = [p["files"]["sheet"] for p in variant["pictures"] if "sheet" in p["files"]]
         wanted += [(f"{name}, {variant['name']}", sheets[0])] if sheets else []
-    return [_copied(title, entry, file, folder) for title, file in wanted]
+    return [_copied(title, entry, file, folder, write) for title, file in wanted]
 
 
-def _copied(title: str, entry: Entry, file: str, folder: Path) -> Figure:
+def _copied(title: str, entry: Entry, file: str, folder: Path, write: bool) -> Figure:
     try:
         source = entry.document.file(file)
     except ParityError as error:
@@ -120,11 +122,15 @@ def _copied(title: str, entry: Entry, file: str, folder: Path) -> Figure:
     if source.suffix.lower() not in _PICTURES:
         return Figure(title=title, path="", why=f"{file!r} is no picture ({', '.join(_PICTURES)})")
     name = f"{markdown.slug('study', entry.document.name, title)}{source.suffix.lower()}"
-    target = folder / FOLDER / name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not (target.exists() and target.samefile(source)):
-            shutil.copyfile(source, target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror or error}; give another folder with -o") from error
+    if write:
+        _copy(source, folder / FOLDER / name)
     return Figure(title=title, path=f"{FOLDER}/{name}")
+
+
+def _copy(source: Path, copy: Path) -> None:
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not (copy.exists() and copy.samefile(source)):
+            shutil.copyfile(source, copy)
+    except OSError as error:
+        raise UsageError(f"cannot write {copy}: {error.strerror or error}; give another folder with -o") from error

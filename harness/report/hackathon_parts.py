@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.report import hackathon_accuracy, hackathon_speed, wenet
+from harness.report import hackathon_accuracy, hackathon_speed, verdicts, wenet
 from harness.report.bisection import split_advice
-from harness.report.hackathon_context import Context, distinct, target
+from harness.report.hackathon_context import Context, distinct
 from harness.report.hackathon_words import CONTEST
+from harness.report.latency import target as timed_target
+from harness.report.latency import where
 from harness.report.markdown import code, escape, fence, table
 from harness.report.records import Entry, Json
+from harness.report.text import target
 
 _FAULTS = ("engine", "export")
 
@@ -21,7 +24,10 @@ def entry(context: Context) -> list[str]:
 
 
 def findings(context: Context) -> list[str]:
-    """Return what went wrong on the way, from bisections and from engines that failed or were refused."""
+    """Return what went wrong on the way, from bisections and from engines that failed or were refused.
+
+    That nothing went wrong is said only where everything was judged and passed.
+    """
     words, records = context.words, context.records
     lines = []
     for found in records.bisections:
@@ -31,13 +37,30 @@ def findings(context: Context) -> list[str]:
             plan = f"; {words.heading('kept_fp32')}: {', '.join(map(code, data['plan'])) or words.heading('none')}"
         label = f"{code(data['subject'])} [{code(target(data))}]"
         lines.append(f"- {label}: {escape(words.kind(data['kind']))}: {escape(_sentence(data))}{plan}")
-    failed = [e.data for e in records.results if e.data["verdict"] == "fail"]
-    for data in failed:
-        label = f"{code(data['subject'])}/{code(data['case'])} [{code(target(data))}]"
-        lines.append(f"- {label}: {words.heading('fail')}: {escape(data['reason'])}")
-    if not lines:
-        return [words.say("no_findings"), ""]
-    return [words.say("findings"), "", *dict.fromkeys(lines), ""]
+    lines += _not_passed(context)
+    if lines:
+        return [words.say("findings"), "", *dict.fromkeys(lines), ""]
+    judged = [one.verdict for one in verdicts.everything(records) if one.kind != "latency"]
+    if not judged:
+        return [words.say("nothing_judged"), ""]
+    return [words.say("no_findings"), ""] if set(judged) == {"pass"} else []
+
+
+def _not_passed(context: Context) -> list[str]:
+    """Return a line per engine that failed, was refused or could not be timed; cases of one reason stand together."""
+    found = [(e.data, target(e.data), e.data["case"], e.data["verdict"]) for e in context.records.results]
+    found += [
+        (e.data, timed_target(e.data), where(e.data), verdicts.missing(e.data)) for e in context.records.not_measured
+    ]
+    names: dict[tuple[str, str, str, str], list[str]] = {}
+    for data, engine, case, verdict in found:
+        if verdict != "pass":
+            names.setdefault((data["subject"], engine, verdict, data["reason"]), []).append(case)
+    return [
+        f"- {code(subject)}/{', '.join(map(code, dict.fromkeys(cases)))} [{code(engine)}]: "
+        f"{context.words.heading(verdict)}: {escape(reason)}"
+        for (subject, engine, verdict, reason), cases in names.items()
+    ]
 
 
 def _sentence(bisection: Json) -> str:
@@ -94,10 +117,13 @@ def commands(context: Context) -> list[str]:
 
 def bugs(context: Context) -> list[str]:
     """Return a report in the contest's form for every fault of an engine or the export that bisect found."""
-    found = [e for e in context.records.bisections if e.data["kind"] in _FAULTS]
-    if not found:
-        return [context.words.say("no_bugs" if context.records.bisections else "not_bisected"), ""]
-    return [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
+    words, bisections = context.words, context.records.bisections
+    found = [e for e in bisections if e.data["kind"] in _FAULTS]
+    unjudged = [e for e in bisections if e.data["kind"] == "not_judged"]
+    lines = [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
+    if unjudged:
+        lines += [words.say("bisections_not_judged", count=len(unjudged), all=len(bisections)), ""]
+    return lines or [words.say("no_bugs" if bisections else "not_bisected"), ""]
 
 
 def _bug(context: Context, number: int, found: Entry) -> list[str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from harness.report.hackathon_context import Context, figure, is_invalid, origin, speed_up, target
+from harness.report.hackathon_context import Context, origin, speed_up
 from harness.report.hackathon_figures import Key, bench_groups
-from harness.report.latency import figures, latency, ms
+from harness.report.latency import BASELINE, figures, is_invalid, latency, ms, throughput, where
 from harness.report.latency import target as timed_target
 from harness.report.markdown import code, escape, table
 from harness.report.records import Entry, Json
+from harness.report.text import number, target
 from harness.report.verdicts import is_reference
 
 HELPED = 1.01
 """Latency of the first variant over this one's, from which a variant helped: 1 % is what a mean of a few can tell."""
 KERNELS = 8
-_BASELINE = "eager fp32"
 _MOST_METRICS = 6
 
 
@@ -29,7 +30,7 @@ def performance(context: Context) -> list[str]:
     timed = [item for item in (e.data["session"] for found in groups.values() for e in found) if not is_invalid(item)]
     if not any(latency(session) for session in timed if session["runner"] == "engine"):
         lines += context.missing("bench" if not groups else "valid_bench")
-    elif not any(_BASELINE in entry.data["speed_up"] for entries in groups.values() for entry in entries):
+    elif not any(BASELINE in entry.data["speed_up"] for entries in groups.values() for entry in entries):
         lines += context.missing("baseline")
     if groups:
         lines += [context.words.say("performance_note"), ""]
@@ -68,10 +69,9 @@ def _row(item: Json, baselines: Sequence[str]) -> list[str]:
     if time is None or is_invalid(session):
         return [*cells, *["-"] * (3 + len(baselines))]
     p99 = figures(session, session["metric"], "p99")
-    loads = [run["throughput_per_s"] for run in session["runs"] if run["throughput_per_s"] and not run["invalid"]]
     speed_ups = [speed_up(item, name) for name in baselines]
     return [
-        *cells, ms(time[0]), ms(median(p99)) if p99 else "-", *speed_ups, figure(median(loads) if loads else None)
+        *cells, ms(time[0]), ms(median(p99)) if p99 else "-", *speed_ups, number(throughput(session))
     ]  # fmt: skip
 
 
@@ -87,20 +87,22 @@ def _remarks(context: Context, item: Json) -> list[str]:
 
 
 def _times(context: Context, entries: Sequence[Entry]) -> list[str]:
-    """Return what was recorded more than once."""
-    benchmarks = [entry.data["session"]["benchmark"] for entry in context.records.bench]
-    counts = {b: benchmarks.count(b) for b in (entry.data["session"]["benchmark"] for entry in entries)}
+    """Return what was recorded more than once on one machine."""
+    every = Counter(_identity(entry) for entry in context.records.bench)
     return [
-        f"- {context.words.say('times', benchmark=code(benchmark), count=count)}"
-        for benchmark, count in counts.items()
-        if count > 1
+        f"- {context.words.say('times', benchmark=code(key[0]), count=every[key])}"
+        for key in dict.fromkeys(map(_identity, entries))
+        if every[key] > 1
     ]
+
+
+def _identity(entry: Entry) -> tuple[str, str]:
+    return entry.data["session"]["benchmark"], entry.data["session"]["machine"]["key"]
 
 
 def _kernels(context: Context, item: Json) -> list[str]:
     words, session = context.words, item["session"]
-    where = " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
-    names = {"subject": code(session["subject"]), "case": code(where)}
+    names = {"subject": code(session["subject"]), "case": code(where(session))}
     rows = [
         [code(k["name"]), code(k["module"] or "-"), ms(k["ms"]), f"{k['share']:.1%}"] for k in item["kernels"][:KERNELS]
     ]
@@ -110,7 +112,7 @@ def _kernels(context: Context, item: Json) -> list[str]:
 
 def _not_measured(context: Context) -> list[str]:
     lines = [
-        f"- {code(e.data['subject'])} {code(e.data['case'])} [{code(target(e.data))}]: {escape(e.data['reason'])}"
+        f"- {code(e.data['subject'])} {code(where(e.data))} [{code(timed_target(e.data))}]: {escape(e.data['reason'])}"
         for e in context.records.not_measured
     ]
     return [context.words.say("unjudged"), "", *lines, ""] if lines else []
@@ -148,7 +150,7 @@ def _metric(metric: Json) -> str:
     """Return a metric's name with its limit: ``pd max (at most 12)``."""
     if metric["bound"] == "difference" or metric["allowed"] is None:
         return str(metric["name"])
-    return f"{metric['name']} ({metric['bound'].replace('_', ' ')} {figure(metric['allowed'])})"
+    return f"{metric['name']} ({metric['bound'].replace('_', ' ')} {number(metric['allowed'])})"
 
 
 def _variant(context: Context, study: Json, variant: Json, names: Sequence[str]) -> list[str]:
@@ -161,8 +163,8 @@ def _variant(context: Context, study: Json, variant: Json, names: Sequence[str])
     return [
         code(variant["name"]), context.words.heading("first") if variant is first else differences or "-",
         context.words.heading("reference" if is_reference(study, variant) else variant["verdict"]),
-        ms(variant["latency_ms"]), figure(factor),
-        figure(variant["speed_up"]), *(figure(by_name.get(name)) for name in names), figure(variant["score"]),
+        ms(variant["latency_ms"]), number(factor),
+        number(variant["speed_up"]), *(number(by_name.get(name)) for name in names), number(variant["score"]),
     ]  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def _no_help(context: Context, found: Sequence[Json]) -> list[str]:
         elif variant["verdict"] == "not_judged" or gain is None:
             why = words.say("no_help_unjudged", reason=escape(variant["reason"]) or words.heading("unknown"))
         elif gain < HELPED:
-            why = words.say("no_help_slow", gain=figure(gain))
+            why = words.say("no_help_slow", gain=number(gain))
         else:
             continue
         lines.append(f"- {code(variant['name'])}: {why}")
@@ -200,7 +202,7 @@ def _plans(context: Context, bisection: Json) -> list[str]:
     rows = [
         [
             ", ".join(map(code, trial["keep_fp32"])) or words.heading("none"), escape(trial["where"]),
-            words.heading(results[trial["passed"]]), escape(trial["reason"]), figure(trial["error"]),
+            words.heading(results[trial["passed"]]), escape(trial["reason"]), number(trial["error"]),
         ]
         for trial in bisection["trials"]
     ]  # fmt: skip
@@ -210,6 +212,6 @@ def _plans(context: Context, bisection: Json) -> list[str]:
     title = words.say("plans", subject=code(bisection["subject"]), target=code(target(bisection)))
     lines = [title, "", *table(headings, rows, words=4), ""]
     if price := bisection["price"]:
-        times = {key: figure(price[f"{key}_ms"]) for key in ("plan", "low", "fp32")}
+        times = {key: number(price[f"{key}_ms"]) for key in ("plan", "low", "fp32")}
         lines += [words.say("price", device=escape(price["device"]), **times), ""]
     return lines

@@ -17,7 +17,6 @@ from harness.report.html_words import WORDS
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 CONTEST = "https://github.com/NVIDIA/trt-samples-for-hackathon-cn/tree/master/Hackathon{year}"
-ISSUES = "https://github.com/NVIDIA/trt-samples-for-hackathon-cn/issues"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +209,7 @@ _SENTENCES: dict[str, tuple[str, str]] = {
         "记录中没有导出、解析或精度方面的问题。",
         "The records show no problem of export, parsing or precision.",
     ),
+    "nothing_judged": ("没有任何精度结论的记录。", "No verdict on accuracy was recorded."),
     "origin": ("权重：{weights}，输入：{inputs}", "weights: {weights}, inputs: {inputs}"),
     "origin_device": (
         "权重：{weights}，输入：{inputs}，设备：{device}",
@@ -243,7 +243,7 @@ _SENTENCES: dict[str, tuple[str, str]] = {
         "Note: looking changed the outputs, so these figures cannot be trusted.",
     ),
     "kernels": (
-        "最耗时的 kernel（{subject}/{case}，{target}，各自单独计时）：",
+        "最耗时的内核（{subject}/{case}，{target}，各自单独计时）：",
         "Slowest kernels ({subject}/{case}, {target}, each timed apart):",
     ),
     "random_weights": (
@@ -319,6 +319,10 @@ _SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "bug": ("Bug {number}：{subject} [{target}]", "Bug {number}: {subject} [{target}]"),
     "no_bugs": ("`parity bisect` 没有发现引擎的 bug。", "`parity bisect` found no fault of an engine."),
+    "bisections_not_judged": (
+        "{all} 次 `parity bisect` 中有 {count} 次未能判定，因此不能说明引擎没有 bug。",
+        "{count} of {all} runs of `parity bisect` could not be judged, so they do not show that an engine is right.",
+    ),
     "not_bisected": ("没有 `parity bisect` 的记录。", "No run of `parity bisect` was recorded."),
     "wenet": (
         "WeNet {role}（{subject}，{target}，{device}），格式与阈值同 2022 初赛的 testEncoderAndDecoder.py：",
@@ -346,7 +350,6 @@ _HEADINGS: dict[str, tuple[str, str]] = {
     "error": ("最大整体相对误差", "largest relative error"),
     "cosine": ("余弦相似度", "cosine"),
     "latency": ("延迟 (ms)", "latency (ms)"),
-    "interval": ("95 % 区间", "95 % interval"),
     "speed_up": ("加速比", "speed-up"),
     "over": ("相对 {name} 的加速比", "speed-up over {name}"),
     "throughput": ("吞吐 (次/秒)", "throughput (runs/s)"),
@@ -368,7 +371,7 @@ _HEADINGS: dict[str, tuple[str, str]] = {
     "gain": ("收益", "gain"),
     "score": ("得分", "score"),
     "reason": ("说明", "remark"),
-    "kept_fp32": ("保留 FP32", "kept in FP32"),
+    "kept_fp32": ("保持 FP32", "kept in FP32"),
     "where": ("执行于", "tried on"),
     "result": ("结果", "result"),
     "relative_l2": ("相对误差", "relative error"),
@@ -377,13 +380,13 @@ _HEADINGS: dict[str, tuple[str, str]] = {
     "local": ("本层误差", "made here"),
     "propagated": ("累积误差", "accumulated"),
     "share": ("占比", "share"),
-    "mark": ("判断", "mark"),
-    "kernel": ("kernel", "kernel"),
+    "mark": ("标记", "mark"),
+    "kernel": ("内核", "kernel"),
     "item": ("项目", "item"),
     "value": ("内容", "value"),
     "size": ("尺寸", "size"),
     "pass": ("通过", "pass"),
-    "fail": ("**不通过**", "**FAIL**"),
+    "fail": ("**失败**", "**FAIL**"),
     "not_judged": ("未判定", "not judged"),
     "reference": ("基准", "reference"),
     "comma": ("、", ", "),

@@ -49,20 +49,17 @@ SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_da
 """Words that the script needs."""
 
 
-def page(records: Records, *, lang: Lang = "en", history: Sequence[Json] = ()) -> str:
-    """Return the page. ``history`` are series as ``report.latency_series.series`` gives them.
-
-    Sessions of ``records`` that belong to one series are shown as such without it.
-    """
+def page(records: Records, *, lang: Lang = "en") -> str:
+    """Return the page. Sessions that belong to one series are shown as such."""
     t = WORDS[lang].__getitem__
-    known = _by_subject(records, history)
+    known = _by_subject(records)
     sections = [subject_section(one, f"s{n}", t) for n, one in enumerate(known, start=1)]
     studies = [
         study_section(entry.data, entry.document.file, f"study{n}", t)
         for n, entry in enumerate(records.studies, start=1)
     ]
     labels = tuple(distinct(label for section in (*sections, *studies) for label in section.labels))
-    summary = top.glance(_items(known, records, t), _problems(records, t), labels, t)
+    summary = top.glance(_items(known, records, t), verdicts.problems(records), labels, t)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
     chapters = [*sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
     names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
@@ -70,13 +67,13 @@ def page(records: Records, *, lang: Lang = "en", history: Sequence[Json] = ()) -
     return _render(summary, chapters, names, lang, t)
 
 
-def save(records: Records, path: Path, *, lang: Lang = "en", history: Sequence[Json] = ()) -> Path:
+def save(records: Records, path: Path, *, lang: Lang = "en") -> Path:
     """Write the page in one step and return its path. Raises UsageError when the file cannot be written."""
-    write_text(page(records, lang=lang, history=history), path)
+    write_text(page(records, lang=lang), path)
     return path
 
 
-def _by_subject(records: Records, history: Sequence[Json]) -> list[Known]:
+def _by_subject(records: Records) -> list[Known]:
     """Return all that is known, by subject, in the order in which subjects first occur."""
     found: dict[str, Known] = {}
 
@@ -91,8 +88,6 @@ def _by_subject(records: Records, history: Sequence[Json]) -> list[Known]:
         of(entry.data["session"]["subject"]).bench.append(entry.data)
     for entry in records.not_measured:
         of(entry.data["subject"]).missing.append(entry.data)
-    for series in history:
-        of(series["subject"]).history.append(series)
     return list(found.values())
 
 
@@ -109,14 +104,6 @@ def _items(known: Sequence[Known], records: Records, t: Words) -> list[top.Item]
         items += [top.variant_item(study["name"], variant, f"#study{n}") for variant in verdicts.variants(study)]
     items += [top.score_item(e.data, f"#score{n}") for n, e in enumerate(records.scores, start=1)]
     return items
-
-
-def _problems(records: Records, t: Words) -> list[str]:
-    """Return what is missing from the records as a whole."""
-    found = [t("cut_short").format(name=doc.name) for doc in records.documents if not doc.complete and not doc.error]
-    found += [f"{doc.name}: {doc.error}" for doc in records.documents if doc.error]
-    found += [t("study_empty").format(name=e.data["name"]) for e in records.studies if not verdicts.variants(e.data)]
-    return [*found, *records.broken, *records.foreign, *records.twice]
 
 
 def _machine(records: Records, t: Words) -> Section:
@@ -153,7 +140,7 @@ def _environment(environment: Json, t: Words) -> list[tuple[str, str]]:
 
 
 def _reproduce(records: Records, t: Words) -> Section:
-    """Return the commands and commits behind the figures, and the files they were read from."""
+    """Return the commands and commits behind the figures, the files they were read from, and remarks on those."""
     parts: list[Part] = []
     if records.commits:
         parts.append(Facts(rows=((t("commit"), ", ".join(records.commits)),)))
@@ -169,6 +156,8 @@ def _reproduce(records: Records, t: Words) -> Section:
     shape = columns(*headings, words=(t("complete"), t("error")), codes=(t("file"), t("command")))
     table = Table(id="documents", caption=t("documents_caption").format(count=len(rows)), columns=shape, rows=rows)
     parts.append(Fold(summary=table.caption, parts=(table,)))
+    remarks = tuple(Line(text=sentence, tone="muted") for sentence in (*records.twice, *records.foreign))
+    parts += [Lines(items=remarks)] if remarks else []
     return Section(
         id="reproduce", heading=t("reproduce"), groups=(Group(id="commands", heading="", parts=tuple(parts)),)
     )

@@ -15,6 +15,7 @@ from harness.report.html_parts import Words
 from harness.report.html_svg import BOTTOM, CHARACTER, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 from harness.report.layers import error, is_nonfinite
 from harness.report.plot import boundaries
+from harness.report.study import Point, pareto_front
 from harness.report.text import Json
 
 COLOURS = 6
@@ -37,8 +38,6 @@ class Measurement:
     y: float
     low: float | None = None
     high: float | None = None
-    words: str = ""
-    """What the point is, where that is shown."""
 
 
 Series = Mapping[str, Sequence[Measurement]]
@@ -68,8 +67,7 @@ def depth(values: Sequence[Json], t: Words, title: str) -> Markup:
     parts.append(svg.dots(_points(values, "local"), x, y, "local"))
     suspects = [value for value in values if value["mark"] in ("suspect", "flip") and not is_nonfinite(value)]
     parts += svg.rings([(v["depth"], _positive(v["local"]) or _positive(error(v))) for v in suspects], x, y, "suspect")
-    crosses = [f"M{x(v['depth']) - 4:.1f} {top + 2:.1f}l8 8m0 -8l-8 8" for v in values if is_nonfinite(v)]
-    parts += [f'<path class="nonfinite" d="{"".join(crosses)}"/>'] if crosses else []
+    parts.append(svg.crosses([(x(v["depth"]), top + 6) for v in values if is_nonfinite(v)], "nonfinite"))
     parts.append(f'<path class="cursor" d="M{LEFT} {top}V{bottom}"/>')
     place = f'data-low="{x.low}" data-high="{x.high}" data-start="{x.start}" data-end="{x.end}"'
     return svg.drawing(parts, title, height=HEIGHT + NAMES_ABOVE, attributes=place)
@@ -97,9 +95,7 @@ def module_bars(rows: Sequence[tuple[str, float | None, float | None]], t: Words
             parts += [svg.text(right + length + 4, at + 13, f"{times:.3g}x", "tick start")]
         else:
             parts.append(svg.text(right, at + 13, t("no_figure"), "tick start"))
-    if ratio.high >= 1:
-        bottom = 24 + len(shown) * BAR
-        parts.append(svg.segment(right + ratio(1), 22, right + ratio(1), bottom, "limit"))
+    parts.append(svg.segment(right + ratio(1), 22, right + ratio(1), 24 + len(shown) * BAR, "limit"))
     return svg.drawing(parts, title, height=32 + len(shown) * BAR)
 
 
@@ -127,68 +123,70 @@ def _cut(point: Measurement, most: float) -> Measurement:
     return point if point.high is None else dataclasses.replace(point, high=min(point.high, max(point.y, most)))
 
 
-def history(
-    points: Sequence[Measurement],
-    accepted: Sequence[bool],
-    changes: Sequence[tuple[int, str]],
-    t: Words,
-    title: str,
-) -> Markup:
-    """Return a series of sessions, oldest first: filled where accepted as the baseline, and where the level changed."""
-    last = max(1, len(points) - 1)
-    x = Scale(low=0, high=last, start=LEFT + 12, end=WIDTH - RIGHT - 12)
+def history(sessions: Sequence[Json], changes: Sequence[Json], t: Words, title: str) -> Markup:
+    """Return a series of sessions, oldest first: accepted ones are ringed, and lines show where the level changed.
+
+    ``sessions`` and ``changes`` are ``points`` and ``change_points`` of ``latency_series.series``. One in an invalid
+    environment has no height, because its figure does not count: it is a cross at the bottom.
+    """
+    points = [
+        Measurement(x=i, y=found["ms"], low=found["low"], high=found["high"])
+        for i, found in enumerate(sessions)
+        if found["ms"] is not None and not found["invalid"]
+    ]
+    x = Scale(low=0, high=max(1, len(sessions) - 1), start=LEFT + 12, end=WIDTH - RIGHT - 12)
     y = svg.linear_scale(_ends(points), HEIGHT - BOTTOM, TOP + 14)
-    every = max(1, math.ceil(len(points) / 8))
-    labels = [(float(i), point.words) for i, point in enumerate(points) if i % every == 0]
+    every = max(1, math.ceil(len(sessions) / 8))
+    labels = [(float(i), found["recorded_at"][:10]) for i, found in enumerate(sessions) if i % every == 0]
     parts = []
-    held = sorted(point.y for point, is_accepted in zip(points, accepted, strict=True) if is_accepted)
-    if held:
-        low, high = y(held[-1]), y(held[0])
+    accepted = [(point.x, point.y) for point in points if sessions[int(point.x)]["accepted"]]
+    if accepted:
+        low, high = y(max(ms for _, ms in accepted)), y(min(ms for _, ms in accepted))
         parts.append(svg.bar(LEFT, low - 2, WIDTH - RIGHT - LEFT, high - low + 4, "band"))
     parts += svg.axes(x, y, t("axis_session"), t("axis_ms"), x_ticks=labels)
-    for index, words in changes:
-        parts.append(svg.segment(x(index - 0.5), TOP + 14, x(index - 0.5), HEIGHT - BOTTOM, "change"))
-        parts.append(svg.text(x(index - 0.5), TOP + 8, words, "tick changed"))
-    parts.append(svg.line([(i, point.y) for i, point in enumerate(points)], x, y, "c0 thin"))
-    for index, point in enumerate(points):
-        parts += _marked([Measurement(x=index, y=point.y, low=point.low, high=point.high)], x, y, "c0")
-    parts += svg.rings([(i, p.y) for i, p in enumerate(points) if accepted[i]], x, y, "accepted")
+    for change in changes:
+        at = x(change["index"] - 0.5)
+        parts.append(svg.segment(at, TOP + 14, at, HEIGHT - BOTTOM, "change"))
+        parts.append(svg.text(at, TOP + 8, f"{change['change']:+.1%}", "tick changed"))
+    parts.append(svg.line([(point.x, point.y) for point in points], x, y, "c0 thin"))
+    for point in points:
+        parts += _marked([point], x, y, "c0")
+    parts += svg.rings(accepted, x, y, "accepted")
+    invalid = [(x(i), HEIGHT - BOTTOM - 8) for i, found in enumerate(sessions) if found["invalid"]]
+    parts.append(svg.crosses(invalid, "invalid"))
     return svg.drawing(parts, title)
 
 
-def pareto(points: Sequence[Measurement], t: Words, title: str, *, limit: float | None = None) -> Markup:
-    """Return quality (y, lower is better) against latency (x) with the front of variants that no other beats in both.
+def pareto(points: Sequence[Point], t: Words, title: str, *, lower: bool = True, named: bool = True) -> Markup:
+    """Return quality (y) against latency (x) with the front of variants that no other beats in both.
 
-    Points carry the number of their row in the table. ``limit`` is the largest distance that passes.
+    ``lower`` is for perceptual distance, where lower is better; else it is PSNR. Points carry the number of their row
+    in the table, and where ``named`` their name. Variants that failed are crosses and never on the front.
     """
-    y_values = [point.y for point in points]
+    y_values = [point.quality for point in points]
+    limits = [point.limit for point in points if point.limit is not None]
+    limit = (min(limits) if lower else max(limits)) if limits else None
     near = limit if limit is not None and limit <= 3 * max(y_values) else None
-    x = svg.linear_scale([point.x for point in points], LEFT + 12, WIDTH - RIGHT - 12, zero=True)
+    x = svg.linear_scale([point.latency_ms for point in points], LEFT + 12, WIDTH - RIGHT - 12, zero=True)
     y = svg.linear_scale([*y_values, near], HEIGHT - BOTTOM, TOP, zero=True)
-    parts = svg.axes(x, y, t("axis_latency"), t("axis_pd"))
+    parts = svg.axes(x, y, t("axis_latency"), t("axis_pd" if lower else "axis_psnr"))
     if near is not None:
         parts.append(svg.segment(LEFT, y(near), WIDTH - RIGHT, y(near), "limit"))
         parts.append(svg.text(WIDTH - RIGHT, y(near) - 5, t("axis_limit").format(limit=f"{near:g}"), "tick end"))
-    front = pareto_front(points)
-    steps: list[svg.Point] = []
-    for before, after in zip([None, *front[:-1]], front, strict=True):
-        steps += [(after.x, before.y)] if before else []
-        steps.append((after.x, after.y))
+    front = pareto_front(points, lower=lower)
+    steps: list[svg.Point] = [(point.latency_ms, point.quality) for point in front[:1]]
+    for before, after in itertools.pairwise(front):
+        steps += [(after.latency_ms, before.quality), (after.latency_ms, after.quality)]
     parts.append(svg.line(steps, x, y, "front"))
     for point in points:
-        parts.append(svg.dots([(point.x, point.y)], x, y, "big " + ("c2" if point in front else "c5")))
-    parts += _labels([(x(point.x), y(point.y), point.words) for point in points])
+        if point.verdict != "fail":
+            style = "big " + ("c2" if point in front else "c5")
+            parts.append(svg.dots([(point.latency_ms, point.quality)], x, y, style))
+    failed = [(x(point.latency_ms), y(point.quality)) for point in points if point.verdict == "fail"]
+    parts.append(svg.crosses(failed, "failed"))
+    words = [f"{point.index + 1} {point.name}" if named else str(point.index + 1) for point in points]
+    parts += _labels([(x(p.latency_ms), y(p.quality), name) for p, name in zip(points, words, strict=True)])
     return svg.drawing(parts, title)
-
-
-def pareto_front(points: Sequence[Measurement]) -> list[Measurement]:
-    """Return the points that no other is at least as good as in both and better in one, fastest first."""
-    best, front = math.inf, []
-    for point in sorted(points, key=lambda p: (p.x, p.y)):
-        if point.y < best:
-            best = point.y
-            front.append(point)
-    return front
 
 
 def steps(series: Mapping[str, tuple[Sequence[svg.Point], str]], count: int, t: Words, title: str) -> Markup:

@@ -22,13 +22,12 @@ from harness.report.html_parts import (
     Words,
     columns,
     number,
-    target,
     verdict,
     word,
 )
 from harness.report.latency import latency, where
-from harness.report.layers import ratio
-from harness.report.text import Json
+from harness.report.latency import target as contestant
+from harness.report.text import Json, target, worst_error
 
 NAMED = 4
 """Verdicts that one line names; the table has all."""
@@ -78,21 +77,25 @@ def glance(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ..
 
 
 def result_item(result: Json, href: str) -> Item:
-    """Return the verdict on an engine's outputs, with the largest error over its floor."""
-    shown = []
-    for output in result["outputs"]:
-        floor = (output["floor"] or {}).get("relative_l2")
-        times = ratio({"local": output.get("relative_l2"), "local_floor": floor})
-        if output.get("mismatched_nonfinite"):
-            shown.append((float("inf"), "NaN" if output["nan_actual"] else "inf"))
-        elif output.get("relative_l2") is not None:
-            beside = f", {times:.3g}x" if times >= 0 else ""
-            shown.append((times, f"{output['relative_l2']:.3g}{beside}"))
-    figure = max(shown)[1] if shown else ""
+    """Return the verdict on an engine's outputs, with the error furthest above its floor."""
     name = f"{result['subject']} {target(result)} {result['case']}"
-    return Item(
-        kind="accuracy", verdict=result["verdict"], name=name, figure=figure, reason=result["reason"], href=href
-    )
+    return Item(kind="accuracy", verdict=result["verdict"], name=name, figure=_furthest(result["outputs"]),
+                reason=result["reason"], href=href)  # fmt: skip
+
+
+def _furthest(outputs: Sequence[Json]) -> str:
+    """Return the error furthest above its floor, and how many times the floor it is.
+
+    The largest error where no floor is known, or where one is not finite.
+    """
+    known = [output for output in outputs if "relative_l2" in output]
+    finite = all(output["relative_l2"] is not None and not output.get("mismatched_nonfinite") for output in known)
+    floors = [(output["floor"] or {}).get("relative_l2") for output in known]
+    if not finite or not any(floors):
+        return worst_error(known)
+    pairs = zip(known, floors, strict=True)
+    times, error = max((output["relative_l2"] / floor, output["relative_l2"]) for output, floor in pairs if floor)
+    return f"{error:.3g}, {times:.3g}x"
 
 
 def bisect_item(found: Json, href: str) -> Item:
@@ -112,7 +115,7 @@ def latency_item(measured: Json, href: str, t: Words) -> Item:
 
 def missing_item(item: Json, href: str) -> Item:
     """Return the verdict on what could not be timed."""
-    name = f"{item['subject']} {target(item)} {where(item)}"
+    name = f"{item['subject']} {contestant(item)} {where(item)}"
     return Item(kind="latency", verdict=verdicts.missing(item), name=name, figure="", reason=item["reason"], href=href)
 
 

@@ -27,14 +27,23 @@ from harness.report.html_parts import (
     warnings,
     word,
 )
-from harness.report.latency import by_module, figures, is_judged, latency, where
+from harness.report.latency import (
+    by_module,
+    device_mib,
+    figures,
+    is_invalid,
+    is_judged,
+    latency,
+    newest_sessions,
+    throughput,
+    where,
+)
 from harness.report.latency import target as contestant
+from harness.report.latency_plot import swept
 from harness.report.latency_series import series
 from harness.report.text import Json
 from harness.report.verdicts import latency as judged
 from harness.timings import session_from_json
-
-MIB = 2**20
 
 
 def module_times(kernels: Sequence[Json]) -> dict[str, float]:
@@ -44,29 +53,21 @@ def module_times(kernels: Sequence[Json]) -> dict[str, float]:
     return found if any(found) else {}
 
 
-def latency_group(
-    measured: Sequence[Json], missing: Sequence[Json], recorded: Sequence[Json], id: str, t: Words
-) -> Group:
-    """Return the latency of one subject. ``missing`` could not be timed; ``recorded`` are series of the history."""
+def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t: Words) -> Group:
+    """Return the latency of one subject. ``missing`` could not be timed."""
     labels = tuple(distinct(label for item in measured for label in warnings(item["session"], t)))
     parts: list[Part] = []
     if missing:
         parts.append(Lines(items=tuple(_missing(item, t) for item in missing)))
     if measured:
-        newest = _newest(measured)
+        newest = newest_sessions(measured)
         parts.append(_table(newest, f"{id}-table", labels, t))
         parts.append(Lines(items=(Line(text=t("latency_note"), tone="muted"), *_remarks(newest, t))))
         parts += _charts(newest, labels, t)
         parts += [_kernels(item, f"{id}-kernels-{n}", t) for n, item in enumerate(newest, 1) if item["kernels"]]
-    for number_, one in enumerate([*_series(measured), *recorded], start=1):
+    for number_, one in enumerate(_series(measured), start=1):
         parts += _history(one, f"{id}-history-{number_}", t)
     return Group(id=id, heading=t("latency"), parts=tuple(parts), labels=labels)
-
-
-def _newest(measured: Sequence[Json]) -> list[Json]:
-    """Return the last session of every benchmark on every machine; the older ones are in the history."""
-    found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
-    return list(found.values())
 
 
 def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
@@ -85,8 +86,6 @@ def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words)
 def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
     session, comparison = measured["session"], measured["comparison"]
     metric, time = session["metric"], latency(session)
-    load = [run["throughput_per_s"] for run in session["runs"] if run["throughput_per_s"] is not None]
-    memory = [run["device_bytes"] / MIB for run in session["runs"] if run["device_bytes"] is not None]
     cells = [
         _verdict(measured, t),
         word(contestant(session)),
@@ -100,8 +99,8 @@ def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
         _middle(session, "enqueue_ms", "median"),
         _middle(session, metric, "p90"),
         _middle(session, metric, "p99"),
-        number(median(load) if load else None, ".4g"),
-        number(median(memory) if memory else None, ".4g"),
+        number(throughput(session), ".4g"),
+        number(device_mib(session), ".4g"),
         word(session["device"]),
     ]
     return Row(cells=tuple(cells))
@@ -160,25 +159,20 @@ def _missing(item: Json, t: Words) -> Line:
 
 
 def _charts(measured: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[Part]:
-    """Return latency and speed-up over the first size of which there are several values, a pair per case and device."""
+    """Return latency and speed-up over the first size of which there are several values, a pair per case and device.
+
+    Sessions in an invalid environment are left out: their figures do not count.
+    """
+    valid = [m for m in measured if not is_invalid(m["session"])]
     found: list[Part] = []
-    for case, device in distinct((m["session"]["case"], m["session"]["device"]) for m in measured):
-        chosen = [m for m in measured if (m["session"]["case"], m["session"]["device"]) == (case, device)]
-        symbol = _swept(chosen)
+    for case, device in distinct((m["session"]["case"], m["session"]["device"]) for m in valid):
+        chosen = [m for m in valid if (m["session"]["case"], m["session"]["device"]) == (case, device)]
+        symbol = swept(chosen)
         if symbol:
             found += _pair(
                 [m for m in chosen if symbol in m["session"]["sizes"]], symbol, f"{case}, {device}", labels, t
             )
     return found
-
-
-def _swept(measured: Sequence[Json]) -> str:
-    """Return the first size of which there are several values; empty where every size has one."""
-    values: dict[str, set[int]] = {}
-    for item in measured:
-        for name, size in item["session"]["sizes"].items():
-            values.setdefault(name, set()).add(size)
-    return next((name for name, sizes in values.items() if len(sizes) > 1), "")
 
 
 def _pair(measured: Sequence[Json], symbol: str, place: str, labels: tuple[str, ...], t: Words) -> list[Part]:
@@ -243,24 +237,19 @@ def _series(measured: Sequence[Json]) -> list[Json]:
 
 def _history(found: Json, id: str, t: Words) -> list[Part]:
     """Return one series: its chart with the accepted baseline and the change points, and what was remarked."""
-    points = [(index, point) for index, point in enumerate(found["points"]) if point["ms"] is not None]
+    points = found["points"]
     labels = warnings(found, t)
     title = t("history_caption").format(name=found["benchmark"], machine=found["machine"])
     parts: list[Part] = []
-    if len(points) > 1:
-        place = {index: position for position, (index, _) in enumerate(points)}
-        changes = [(place[c["index"]], f"{c['change']:+.1%}") for c in found["change_points"] if c["index"] in place]
-        shown = [
-            Measurement(x=i, y=point["ms"], low=point["low"], high=point["high"], words=point["recorded_at"][:10])
-            for i, (_, point) in enumerate(points)
-        ]
-        drawn = charts.history(shown, [point["accepted"] for _, point in points], changes, t, title)
-        legend = (("accepted", "ring", t("legend_accepted")), ("change", "dash", t("legend_change")))
-        parts.append(Chart(svg=drawn, caption=title, legend=legend, labels=labels))
+    if sum(point["ms"] is not None and not point["invalid"] for point in points) > 1:
+        drawn = charts.history(points, found["change_points"], t, title)
+        legend = [("accepted", "ring", t("legend_accepted")), ("change", "dash", t("legend_change"))]
+        legend += [("invalid", "cross", t("legend_invalid"))] if any(point["invalid"] for point in points) else []
+        parts.append(Chart(svg=drawn, caption=title, legend=tuple(legend), labels=labels))
     parts.append(Lines(items=tuple(Line(text=remark, tone="muted") for remark in found["remarks"])))
     headings = (t("recorded"), t("median_ms"), t("range_ms"), t("baseline"), t("invalid"), t("engine"), t("commit"))
     words = (t("recorded"), t("range_ms"), t("baseline"), t("invalid"))
-    rows = tuple(_point(point, t) for point in found["points"])
+    rows = tuple(_point(point, t) for point in points)
     shape = columns(*headings, words=words, codes=(t("engine"), t("commit")))
     table = Table(id=id, caption=title, columns=shape, rows=rows, labels=labels)
     return [*parts, Fold(summary=t("sessions_caption").format(count=len(rows)), parts=(table,))]

@@ -23,12 +23,24 @@ from harness.report.html_parts import (
     Words,
     columns,
     number,
-    target,
     warnings,
     word,
 )
-from harness.report.layers import MARKS, compared, error, is_nonfinite, ratio, worst_first
-from harness.report.text import Json
+from harness.report.latency import target as contestant
+from harness.report.latency import where
+from harness.report.layers import (
+    MARKS,
+    compared,
+    error,
+    is_nonfinite,
+    nonfinite_names,
+    ratio,
+    short_op,
+    shown_mark,
+    worst_first,
+)
+from harness.report.text import Json, target
+from harness.report.text import number as figure
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
@@ -72,7 +84,7 @@ def _trust(report: Json, t: Words) -> Lines:
     if not report["observer"]:
         lines.append(Line(text=t("observer_unknown"), tone="warn"))
     for effect in report["observer"]:
-        figures = {key: _figure(effect[key], "inf") for key in ("difference", "error")}
+        figures = {key: "inf" if effect[key] is None else figure(effect[key]) for key in ("difference", "error")}
         words = t("observer_none" if effect["identical"] else "observer_some")
         lines.append(Line(text=words.format(name=effect["name"], **figures), tone="" if report["trusted"] else "bad"))
     if report["first_nonfinite"]:
@@ -98,18 +110,20 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     ``report`` is a look into the same engine; without one there are no errors beside the times.
     """
     findings = {module["module"]: module for module in report["modules"]} if report else {}
+    bad = nonfinite_names(report) if report else set()
     total = sum(times.values()) or 1.0
     bars, rows = [], []
     for name in sorted(times, key=lambda name: -times[name]):
         found = findings.get(name)
         share, lost = times[name] / total, _known(ratio(found)) if found else None
         bars.append((name, share, lost))
-        mark = _mark(found["mark"], t) if found else word("")
+        mark = _mark(shown_mark(found, bad), t) if found else word("")
         figures = [number(lost), number(found and found["local"]), number(found and found["share"])]
         time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share)]
         rows.append(Row(cells=(word(name or t("no_module")), *time, mark, *figures)))
     labels = warnings(session, t)
-    title = f"{t('time_by_module')}: {session['subject']} {target(session)}, {session['case']}"
+    place = f"{where(session)}, {session['device']}"
+    title = f"{t('time_by_module')}: {session['subject']} {contestant(session)}, {place}"
     headings = (t("module"), t("time_ms"), t("time_share"), t("mark"), t("ratio"), t("local"), t("share"))
     table = Table(id=f"{id}-table", caption=title, columns=columns(*headings, marks=(t("mark"),), codes=(t("module"),)),
                   rows=tuple(rows), labels=labels)  # fmt: skip
@@ -121,19 +135,18 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
 
 def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return the modules, worst first, each with its worst value; its name shows its values in the table below."""
-    bad = {value["name"] for value in compared(report) if is_nonfinite(value)}
+    bad = nonfinite_names(report)
     headings = [t("mark"), t("module"), t("ratio"), t("local"), t("local_floor"), t("accumulated"), t("floor")]
     headings += [t("share"), t("value_count"), *([t("time_ms")] if times else []), t("worst_value"), t("op")]
     rows = []
     for module in report["modules"]:
-        mark = "nonfinite" if module["worst"] in bad else module["mark"]
-        name = module["module"]
+        mark, name = shown_mark(module, bad), module["module"]
         link = Cell(text=name or t("root"), href=f"#{id}-values", choose=name or "(root)")
         figures = [number(_known(ratio(module))), number(module["local"]), number(module["local_floor"])]
-        figures.append(number(module["propagated"], absent="NaN" if mark == "nonfinite" else "-"))
+        figures.append(number(module["propagated"], absent="NaN" if module["worst"] in bad else "-"))
         figures += [number(module["floor"]), number(module["share"]), number(module["values"], "d")]
         figures += [number(times.get(name), ".4g")] if times else []
-        cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(_short_op(module["op"])))
+        cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(short_op(module["op"])))
         rows.append(Row(cells=cells, mark=mark))
     rows.sort(key=lambda row: ORDER.index(row.mark))
     codes = (t("module"), t("worst_value"), t("op"))
@@ -152,7 +165,8 @@ def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tup
 def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return every value, those that were compared first and the worst of them at the top."""
     rest = [value for value in report["values"] if value["status"] != "compared"]
-    rows = [_value_row(value, t) for value in [*worst_first(values), *rest]]
+    bad = nonfinite_names(report)
+    rows = [_value_row(value, shown_mark(value, bad), t) for value in [*worst_first(values), *rest]]
     headings = [t(key) for key in (
         "mark", "depth", "value", "op", "module", "ratio", "local", "local_floor", "accumulated", "floor", "effect",
         "bias", "largest", "status", "reason", "kernel", "source",
@@ -171,16 +185,15 @@ def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[st
     )
 
 
-def _value_row(value: Json, t: Words) -> Row:
+def _value_row(value: Json, mark: str, t: Words) -> Row:
     bad = is_nonfinite(value)
-    mark = "nonfinite" if bad and value["mark"] == "ok" else value["mark"]
     nan = bool((value["stats"] or {}).get("nan_actual"))
     accumulated = number(error(value), absent=("NaN" if nan else "inf") if bad else "-")
     cells = (
         _mark(mark, t),
         number(value["depth"], "d"),
         word(value["name"]),
-        word(_short_op(value["op"])),
+        word(short_op(value["op"])),
         word(value["module"]),
         number(_known(ratio(value))),
         number(value["local"]),
@@ -229,7 +242,7 @@ def _bisect_facts(found: Json, t: Words) -> Facts:
     rows += [(t("plan"), t("no_plan"))] if found["plan"] is None and _needs_plan(found) else []
     rows += [(t("reproducer"), found["reproducer"] or t("no_reproducer")), (t("engines_built"), builds)]
     if price := found["price"]:
-        times = [t(key).format(ms=_figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
+        times = [t(key).format(ms=figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
         rows.append((t("price").format(device=price["device"]), ", ".join(times)))
     return Facts(rows=tuple(rows))
 
@@ -306,11 +319,3 @@ def _prefixes(values: Sequence[Json]) -> tuple[str, ...]:
 
 def _known(value: float) -> float | None:
     return None if value < 0 else value
-
-
-def _figure(value: float | None, absent: str = "-") -> str:
-    return absent if value is None else format(value, ".3g")
-
-
-def _short_op(op: str) -> str:
-    return op.removesuffix(".default")

@@ -21,6 +21,8 @@ TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"
 RANKS = ("fail", "not_judged", "pass")
 """Verdicts from the worst to the best."""
 MISSING = "-"
+NAMED = 3
+"""Names that stand in front of a sentence; of more their number does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Chart:
     svg: Markup
     caption: str
     legend: tuple[tuple[str, str, str], ...] = ()
-    """Class, shape (``line``, ``dash``, ``dot``, ``ring``, ``cross``, ``band``) and words of each entry."""
+    """Class, shape (``line``, ``dash``, ``dot``, ``ring``, ``cross``) and words of each entry."""
     labels: tuple[str, ...] = ()
     table: str = ""
     """Id of the table whose rows the pointer looks up by depth."""
@@ -200,9 +202,9 @@ class Section:
     labels: tuple[str, ...] = ()
 
 
-def word(text: object, tone: Tone = "", *, order: float | None = None) -> Cell:
+def word(text: object, tone: Tone = "") -> Cell:
     """Return a cell of words; a dash where there are none."""
-    return Cell(text=str(text) if text not in ("", None) else MISSING, tone=tone, order=order)
+    return Cell(text=str(text) if text not in ("", None) else MISSING, tone=tone)
 
 
 def number(value: float | None, spec: str = ".3g", *, absent: str = MISSING, tone: Tone = "") -> Cell:
@@ -233,17 +235,12 @@ def warnings(data: Json, t: Words) -> tuple[str, ...]:
     return tuple(found)
 
 
-def target(data: Json) -> str:
-    """Return ``rtx-fp16``, as in test ids."""
-    return f"{data['backend']}-{data['precision']}"
-
-
 def distinct(values: Iterable[Any]) -> list[Any]:
     """Return values once each, in their order, without empty ones."""
     return list(dict.fromkeys(value for value in values if value))
 
 
-def grouped(sentences: Iterable[tuple[str, Tone, str]], most: str, *, shown: int = 3) -> list[Line]:
+def grouped(sentences: Iterable[tuple[str, Tone, str]], most: str) -> list[Line]:
     """Return sentences once each, with who they are about in front: names, or how many where they are more than a few.
 
     Each entry is the sentence, its tone, and whom it is about; ``most`` words a number of them (``{count}``).
@@ -254,7 +251,7 @@ def grouped(sentences: Iterable[tuple[str, Tone, str]], most: str, *, shown: int
     lines = []
     for (text, tone), names in found.items():
         once = list(dict.fromkeys(names))
-        lead = ", ".join(once) if len(once) <= shown else most.format(count=len(once))
+        lead = ", ".join(once) if len(once) <= NAMED else most.format(count=len(once))
         lines.append(Line(text=text, tone=tone, lead=f"{lead}:"))
     return lines
 

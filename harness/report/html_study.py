@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.report import html_charts as charts
-from harness.report.html_charts import Measurement
 from harness.report.html_parts import (
     RANKS,
     TONES,
@@ -35,7 +34,8 @@ from harness.report.html_parts import (
     word,
     worst,
 )
-from harness.report.text import Json
+from harness.report.study import tradeoff_points
+from harness.report.text import Json, source_words
 from harness.report.verdicts import is_reference
 from harness.report.verdicts import variants as carrying_verdicts
 
@@ -62,7 +62,7 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
     if pictures:
         groups.append(Group(id=f"{id}-pictures", heading=t("pictures"), parts=tuple(pictures), labels=labels))
     groups += _stages(variants, id, labels, t)
-    facts = ((t("weights"), _words(study["weights"], study["weights_source"])), (t("inputs"), study["inputs"]),
+    facts = ((t("weights"), source_words(study["weights"], study["weights_source"])), (t("inputs"), study["inputs"]),
              (t("device"), study["device"]), (t("score_rule"), study["score_rule"]))  # fmt: skip
     return Section(
         id=id,
@@ -76,11 +76,14 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
 
 def score_section(score: Json, id: str, t: Words) -> Section:
     """Return the judgement on one entrant's folder, picture by picture."""
-    shape = columns(t("picture"), t("latency_ms"), "PD", words=(t("picture"),))
+    shape = columns(t("picture"), t("latency_ms"), "PD", t("reason"), words=(t("picture"), t("reason")))
     rows = tuple(
-        Row(cells=(word(one["name"]), number(one["latency_ms"], ".4g"), number(one["pd"], ".4g")))
+        Row(cells=(
+            word(one["name"]), number(one["latency_ms"], ".4g"), number(one["pd"], ".4g"),
+            word(one["reason"], "bad" if one["reason"] else ""),
+        ))
         for one in score["pictures"]
-    )
+    )  # fmt: skip
     lines = [Line(text=score["reason"], tone=TONES[score["verdict"]], lead=t("verdict_" + score["verdict"]))]
     lines += [Line(text=note, tone="warn") for note in score["notes"]]
     table = Table(id=f"{id}-pictures", caption=t("score_caption").format(count=len(rows)), columns=shape, rows=rows)
@@ -126,8 +129,13 @@ def _metric(metric: Json | None, t: Words) -> Cell:
         return Cell(
             text="NaN" if metric["verdict"] == "fail" else t("verdict_not_judged"), tone=TONES[metric["verdict"]]
         )
-    tone = "" if metric["verdict"] == "pass" else TONES[metric["verdict"]]
+    tone = "" if metric["verdict"] == "pass" or _is_only_shown(metric) else TONES[metric["verdict"]]
     return number(metric["actual"], ".4g", tone=tone)
+
+
+def _is_only_shown(metric: Json) -> bool:
+    """Return whether a metric has a figure and no limit to judge it by: there is nothing to remark on."""
+    return metric["verdict"] == "not_judged" and metric["actual"] is not None and metric["allowed"] is None
 
 
 def _remarks(study: Json, t: Words) -> Lines:
@@ -142,7 +150,7 @@ def _remarks(study: Json, t: Words) -> Lines:
             found.append((words, TONES[variant["verdict"]], name))
         for metric in variant["metrics"]:
             said = any(metric["reason"] in text for text in (variant["reason"], *study["notes"]))
-            if metric["verdict"] != "pass" and not said:
+            if metric["verdict"] != "pass" and not said and not _is_only_shown(metric):
                 found.append((f"{metric['name']}: {metric['reason']}", TONES[metric["verdict"]], name))
             if metric.get("note"):
                 found.append((f"{metric['name']}: {metric['note']}", "muted", name))
@@ -152,35 +160,27 @@ def _remarks(study: Json, t: Words) -> Lines:
 
 
 def _pareto(study: Json, labels: tuple[str, ...], t: Words) -> list[Part]:
-    """Return PD against latency of the variants that have both; numbers are those of the table."""
-    points, limits, without = [], [], []
-    for index, variant in enumerate(study["variants"], start=1):
-        metric = _distance(variant)
-        if metric is None or metric["actual"] is None or variant["latency_ms"] is None:
-            without.append(variant["name"])
-            continue
-        words = f"{index} {variant['name']}" if len(study["variants"]) <= 12 else str(index)
-        points.append(Measurement(x=variant["latency_ms"], y=metric["actual"], words=words))
-        limits += [metric["allowed"]] if metric["allowed"] is not None else []
-    absent = [Line(text=", ".join(without), tone="warn", lead=t("not_in_chart"))] if without else []
-    note: list[Part] = [Lines(items=tuple(absent))] if absent else []
+    """Return quality against latency of the variants that have both; numbers are those of the table."""
+    points, lower = tradeoff_points(study)
+    drawn = {point.index for point in points}
+    without = [
+        variant["name"]
+        for index, variant in enumerate(study["variants"])
+        if index not in drawn and not is_reference(study, variant)
+    ]
+    absent = Line(text=", ".join(without), tone="warn", lead=t("not_in_chart"))
+    note: list[Part] = [Lines(items=(absent,))] if without else []
     if not points:
         return note
-    title = t("pareto_caption").format(name=study["name"])
-    drawn = charts.pareto(points, t, title, limit=min(limits, default=None))
-    legend = (
+    title = t("pareto_caption" if lower else "psnr_caption").format(name=study["name"])
+    legend = [
         ("front", "line", t("legend_front")),
         ("c2", "dot", t("legend_on_front")),
         ("c5", "dot", t("legend_beaten")),
-    )
-    return [Chart(svg=drawn, caption=title, legend=legend, labels=labels), *note]
-
-
-def _distance(variant: Json) -> Json | None:
-    """Return the metric that is the perceptual distance: the mean over the pictures before the worst of them."""
-    found = {metric["name"].lower(): metric for metric in variant["metrics"]}
-    names = sorted((name for name in found if name.split()[0:1] == ["pd"]), key=lambda name: name != "pd mean")
-    return found[names[0]] if names else None
+    ]
+    legend += [("failed", "cross", t("legend_failed"))] if any(point.verdict == "fail" for point in points) else []
+    chart = charts.pareto(points, t, title, lower=lower, named=len(study["variants"]) <= 12)
+    return [Chart(svg=chart, caption=title, legend=tuple(legend), labels=labels), *note]
 
 
 def _steps(variants: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[Part]:
@@ -284,7 +284,3 @@ def _picture(name: str, role: str, file: File, t: Words) -> Picture:
 
 def _figure(value: float | None, t: Words) -> str:
     return t("verdict_not_judged") if value is None else format(value, ".4g")
-
-
-def _words(first: str, second: str) -> str:
-    return f"{first} ({second})" if second else first

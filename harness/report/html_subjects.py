@@ -27,13 +27,13 @@ from harness.report.html_parts import (
     distinct,
     grouped,
     number,
-    target,
     verdict,
     warnings,
     word,
     worst,
 )
-from harness.report.text import Json
+from harness.report.text import Json, source_words, target
+from harness.report.text import number as figure
 
 OUTPUT_COLUMNS = (
     "output", "rel_err", "floor", "ratio", "allowed", "abs_max", "abs_mean", "abs_median", "rel_max", "rel_mean",
@@ -53,7 +53,6 @@ class Known:
     """Oldest first."""
     missing: list[Json] = field(default_factory=list)
     """What could not be timed."""
-    history: list[Json] = field(default_factory=list)
 
 
 def subject_section(known: Known, id: str, t: Words) -> Section:
@@ -61,8 +60,8 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
     groups = [_outputs(known.results, f"{id}-outputs", t)] if known.results else []
     groups += _layers(known, id, t)
     groups += [bisect_group(found, f"{id}-bisect-{n}", t) for n, found in enumerate(known.bisections, start=1)]
-    if known.bench or known.missing or known.history:
-        groups.append(latency_group(known.bench, known.missing, known.history, f"{id}-latency", t))
+    if known.bench or known.missing:
+        groups.append(latency_group(known.bench, known.missing, f"{id}-latency", t))
     found = [result["verdict"] for result in known.results]
     found += [verdicts.bisection(one) for one in known.bisections]
     found += [verdicts.latency(measured) for measured in verdicts.newest(known.bench)]
@@ -80,20 +79,33 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
 def _layers(known: Known, id: str, t: Words) -> list[Group]:
     """Return the looks into engines, and time by module beside error by module where kernels were profiled."""
     groups = []
-    profiled = {_key(item["session"]): item for item in known.bench if module_times(item["kernels"])}
+    profiled = _profiled(known.bench)
+    same_size = {key: item for key, item in profiled.items() if not item["session"]["sizes"]}
     reports = [result["layers"] for result in known.results if result["layers"]]
     for number_, report in enumerate(reports, start=1):
-        times = module_times(profiled[_key(report)]["kernels"]) if _key(report) in profiled else {}
+        times = module_times(same_size[_key(report)]["kernels"]) if _key(report) in same_size else {}
         groups.append(layer_group(report, times, f"{id}-layers-{number_}", t))
     by_key = {_key(report): report for report in reports}
     for number_, (key, item) in enumerate(profiled.items(), start=1):
-        times = module_times(item["kernels"])
-        groups.append(time_group(item["session"], times, by_key.get(key), f"{id}-time-{number_}", t))
+        report = by_key.get(key) if key in same_size else None
+        groups.append(time_group(item["session"], module_times(item["kernels"]), report, f"{id}-time-{number_}", t))
     return groups
 
 
+def _profiled(bench: Sequence[Json]) -> dict[tuple[str, ...], Json]:
+    """Return the newest profile of every engine: of the case as it is, else of another size; ``bench`` oldest first."""
+    found: dict[tuple[str, ...], Json] = {}
+    for item in bench:
+        key = _key(item["session"])
+        as_it_is = key in found and not found[key]["session"]["sizes"]
+        if module_times(item["kernels"]) and not (as_it_is and item["session"]["sizes"]):
+            found[key] = item
+    return found
+
+
 def _key(data: Json) -> tuple[str, ...]:
-    return data["case"], data["backend"], data["precision"]
+    """Return what a look into an engine and its profile must share: they are of one engine on one device."""
+    return data["case"], data["device"], data["backend"], data["precision"]
 
 
 def _sources(results: Sequence[Json], t: Words) -> tuple[tuple[str, str], ...]:
@@ -101,9 +113,7 @@ def _sources(results: Sequence[Json], t: Words) -> tuple[tuple[str, str], ...]:
     known = [result["provenance"] for result in results if result["provenance"]]
     if not known:
         return ()
-    weights = distinct(
-        f"{p['weights']} ({p['weights_source']})" if p["weights_source"] else p["weights"] for p in known
-    )
+    weights = distinct(source_words(p["weights"], p["weights_source"]) for p in known)
     rows = [(t("weights"), weights)]
     rows += [(t(key), distinct(p[key] for p in known)) for key in ("inputs", "reference", "device")]
     return tuple((label, ", ".join(values) or "-") for label, values in rows)
@@ -154,7 +164,7 @@ def _figures(output: Json) -> list[Cell]:
         relative_error(output),
         number(floor),
         number(error / floor if error is not None and floor else None),
-        word(", ".join(f"{name} {_limit(limit)}" for name, limit in output["allowed"].items())),
+        word(", ".join(f"{name} {figure(limit)}" for name, limit in output["allowed"].items())),
         *(number(absolute.get(key)) for key in ("max", "mean", "median")),
         *(number(relative.get(key)) for key in ("max", "mean", "median")),
         number(output.get("cosine"), ".7g"),
@@ -168,10 +178,13 @@ def _figures(output: Json) -> list[Cell]:
 
 
 def relative_error(output: Json) -> Cell:
-    """Return the figure that is judged; NaN or inf where the engine's output holds what the reference does not."""
+    """Return the figure that is judged; NaN or inf where the engine's output holds what the reference does not.
+
+    It is infinite, too, where the reference is zero everywhere and the engine's output is not.
+    """
     if output.get("mismatched_nonfinite"):
         return Cell(text="NaN" if output["nan_actual"] else "inf", tone="bad")
-    return number(output.get("relative_l2"))
+    return number(output.get("relative_l2"), absent="inf" if "relative_l2" in output else "-")
 
 
 def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
@@ -179,7 +192,7 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
     for result in results:
         for metric in result["metrics"]:
             bound = metric.get("bound", "difference")
-            limit = LIMITS.get(bound, t("difference") + " ≤ ") + _limit(metric["allowed"])
+            limit = LIMITS.get(bound, t("difference") + " ≤ ") + figure(metric["allowed"])
             cells = (
                 verdict(metric["verdict"], t), word(target(result)), word(result["case"]), word(metric["name"]),
                 number(metric["actual"], ".6g"), number(metric["expected"], ".6g"), word(limit),
@@ -216,7 +229,7 @@ def _provenance(result: Json, t: Words) -> Fold:
     """Return the engine, the hashes and the times of one result."""
     rows = []
     if engine := result["engine"]:
-        built = t("engine_cached" if engine["cached"] else "engine_built").format(seconds=_limit(engine["build_s"]))
+        built = t("engine_cached" if engine["cached"] else "engine_built").format(seconds=figure(engine["build_s"]))
         size = f"{engine['bytes'] / 2**20:.1f} MiB, {engine['layers'] if engine['layers'] is not None else '-'}"
         rows += [(t("engine"), engine["path"]), ("sha256", engine["sha256"]), (t("engine_size"), size)]
         rows += [(t("build"), built), *((t("note"), note) for note in engine["notes"])]
@@ -227,9 +240,5 @@ def _provenance(result: Json, t: Words) -> Fold:
         rows += [(t("device"), source["device"]), (t("commit"), source["commit"] or "-"), (t("kept_fp32"), kept)]
     repeatable = {True: "yes", False: "no", None: "not_run"}[result["repeatable"]]
     rows.append((t("repeatable"), t("repeatable_" + repeatable)))
-    rows.append((t("timings"), ", ".join(f"{k} {_limit(v)} s" for k, v in result["timings_s"].items()) or "-"))
+    rows.append((t("timings"), ", ".join(f"{k} {figure(v)} s" for k, v in result["timings_s"].items()) or "-"))
     return Fold(summary=f"{target(result)}, {result['case']}", parts=(Facts(rows=tuple(rows)),), long=True)
-
-
-def _limit(value: float | None) -> str:
-    return "-" if value is None else format(value, ".3g")

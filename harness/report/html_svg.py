@@ -133,13 +133,17 @@ def dots(points: Iterable[Point], x: Scale, y: Scale, css: str) -> str:
     return f'<path class="dots {css}" d="{"".join(drawn)}"/>' if drawn else ""
 
 
-def rings(points: Iterable[Point], x: Scale, y: Scale, css: str, *, radius: float = 5.0) -> list[str]:
+def rings(points: Iterable[Point], x: Scale, y: Scale, css: str) -> list[str]:
     """Return points as rings."""
     return [
-        f'<circle class="{css}" cx="{x(across):g}" cy="{y(up):g}" r="{radius:g}"/>'
-        for across, up in points
-        if up is not None
+        f'<circle class="{css}" cx="{x(across):g}" cy="{y(up):g}" r="5"/>' for across, up in points if up is not None
     ]
+
+
+def crosses(places: Iterable[tuple[float, float]], css: str) -> str:
+    """Return crosses. Coordinates, not data."""
+    drawn = [f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" for x, y in places]
+    return f'<path class="{css}" d="{"".join(drawn)}"/>' if drawn else ""
 
 
 def whisker(x: float, low: float, high: float, css: str) -> str:

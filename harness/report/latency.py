@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from harness.report.layers import columns, weights, wrapped
-from harness.report.text import Json, ascii_safe, number
+from harness.report.layers import columns, weights
+from harness.report.text import Json, ascii_safe, number, wrapped
 
 BASELINE = "eager fp32"
 """The baseline that the table's speed-up is against."""
@@ -31,10 +31,10 @@ _ALWAYS = 3
 
 
 def table(measured: Sequence[Json], not_measured: Sequence[Json] = ()) -> str:
-    """Return the table of a run: one block per subject and device, what must be known below it, and what is missing."""
+    """Return the table of a run: one block per subject, device and figure, with remarks, and what is missing."""
     blocks = []
-    for key in dict.fromkeys((m["session"]["subject"], m["session"]["device"]) for m in measured):
-        blocks.append(_block([m for m in measured if (m["session"]["subject"], m["session"]["device"]) == key]))
+    for key in dict.fromkeys(_block_of(m) for m in measured):
+        blocks.append(_block([m for m in measured if _block_of(m) == key]))
     if not_measured:
         blocks.append("\n".join(line for item in not_measured for line in _missing(item)))
     blocks.append(count_line(measured, not_measured))
@@ -67,9 +67,33 @@ def where(session: Json) -> str:
     return " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
 
 
-def latency(session: Json, metric: str = "") -> tuple[float, float, float] | None:
+def newest_sessions(measured: Iterable[Json]) -> list[Json]:
+    """Return the newest measurement of every benchmark on every machine; ``measured`` are oldest first."""
+    found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
+    return list(found.values())
+
+
+def is_invalid(session: Json) -> bool:
+    """Return whether none of a session's figures counts, because of what else the device did."""
+    return bool(session["runs"]) and all(run["invalid"] for run in session["runs"])
+
+
+def throughput(session: Json) -> float | None:
+    """Return the median runs per second of the processes that count; None where none of them measured it."""
+    runs = [run for run in session["runs"] if not run["invalid"]]
+    loads = [run["throughput_per_s"] for run in runs if run["throughput_per_s"] is not None]
+    return median(loads) if loads else None
+
+
+def device_mib(session: Json) -> float | None:
+    """Return the median device memory of the processes in MiB; None where none of them knows it."""
+    memory = [run["device_bytes"] / MIB for run in session["runs"] if run["device_bytes"] is not None]
+    return median(memory) if memory else None
+
+
+def latency(session: Json) -> tuple[float, float, float] | None:
     """Return the median of the processes' medians, the lowest and the highest of them, in ms; None without figures."""
-    values = figures(session, metric or session["metric"], "median")
+    values = figures(session, session["metric"], "median")
     return (median(values), min(values), max(values)) if values else None
 
 
@@ -104,8 +128,14 @@ def advice(measured: Json) -> str:
     return ""
 
 
+def _block_of(measured: Json) -> tuple[str, str, str]:
+    """Return what the rows of a block share; GPU time and host time are never in one column."""
+    session = measured["session"]
+    return session["subject"], session["device"], session["metric"]
+
+
 def _block(measured: Sequence[Json]) -> str:
-    """Return one subject on one device: where the figures come from, its rows, the legend and the remarks."""
+    """Return one subject on one device, by one figure: where it comes from, the rows, the legend and the remarks."""
     first = measured[0]["session"]
     heading = " | ".join([first["subject"], weights(first), f"inputs: {first['inputs']}", f"device: {first['device']}"])
     base = _base(measured)
@@ -129,8 +159,6 @@ def _base(measured: Sequence[Json]) -> str:
 def _row(measured: Json, base: str) -> list[str]:
     session, metric = measured["session"], measured["session"]["metric"]
     time = latency(session)
-    memory = [run["device_bytes"] / MIB for run in session["runs"] if run["device_bytes"] is not None]
-    load = [run["throughput_per_s"] for run in session["runs"] if run["throughput_per_s"] is not None]
     return [
         target(session),
         where(session),
@@ -140,8 +168,8 @@ def _row(measured: Json, base: str) -> list[str]:
         _middle(figures(session, "enqueue_ms", "median")),
         _middle(figures(session, metric, "p90")),
         _middle(figures(session, metric, "p99")),
-        number(median(load)) if load else "-",
-        number(median(memory), ".4g") if memory else "-",
+        number(throughput(session)),
+        number(device_mib(session), ".4g"),
         _speed_up(measured, base),
         VERDICTS[measured["comparison"]["verdict"]] if is_judged(measured) else "-",
     ]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, UsageError
-from harness.report.latency import latency, ms, target
+from harness.errors import NotJudged
+from harness.report.figure_file import save_figure
+from harness.report.latency import BASELINE, is_invalid, latency, ms, target
 from harness.report.layers import RANDOM
 from harness.report.text import Json
 
@@ -19,26 +20,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
 INCHES = (11.0, 5.0)
 COLOURS = ("#1f5fa8", "#d97706", "#15803d", "#b91c1c", "#7c3aed", "#0e7490", "#8c8c8c", "#a16207")
 _GREY, _PALE, _RED, _GREEN = "#8c8c8c", "#dddddd", "#b91c1c", "#15803d"
 _PYTORCH = {"eager": "--", "compile": ":"}
 
 
-def save_bench(measured: Sequence[Json], stem: Path) -> list[Path]:
-    """Write charts of one subject on one device and case: latency and speed-up, over a size where one was swept.
+def save_bench(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
+    """Write charts of one subject, device, case and figure: latency and speed-up, over a size where one was swept.
 
-    Of several swept sizes the first is the axis, and the others make curves of their own. Returns the paths of
-    ``stem.png`` and ``stem.svg``. Raises NotJudged when matplotlib is missing or nothing has figures, UsageError when a
-    file cannot be written.
+    Of several swept sizes the first is the axis, and the others make curves of their own. A session of which no process
+    counts is left out, as in the tables. Returns the paths of ``stem.png`` and ``stem.svg``; without ``write`` it only
+    returns them. Raises NotJudged when matplotlib is missing or nothing has figures that count, UsageError when a file
+    cannot be written.
     """
-    shown = [item for item in measured if latency(item["session"]) is not None]
+    shown = [m for m in measured if latency(m["session"]) is not None and not is_invalid(m["session"])]
     if not shown:
-        raise NotJudged("no chart: nothing has figures")
+        raise NotJudged("nothing has figures that count")
     symbol = swept(shown)
     draw = (lambda figure: _curves(figure, shown, symbol)) if symbol else (lambda figure: _bars(figure, shown))
-    return _save(stem, draw)
+    return _save(stem, draw, write=write)
 
 
 def save_history(series: Json, stem: Path) -> list[Path]:
@@ -47,7 +48,7 @@ def save_history(series: Json, stem: Path) -> list[Path]:
     Raises NotJudged when matplotlib is missing or nothing has figures, UsageError when a file cannot be written.
     """
     if all(point["ms"] is None for point in series["points"]):
-        raise NotJudged("no chart: no session has figures")
+        raise NotJudged("no session has figures")
     return _save(stem, lambda figure: _series(figure, series))
 
 
@@ -60,25 +61,9 @@ def swept(measured: Sequence[Json]) -> str:
     return next((name for name, sizes in values.items() if len(sizes) > 1), "")
 
 
-def _save(stem: Path, draw: Callable[[Figure], None]) -> list[Path]:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise NotJudged("no chart: matplotlib is not installed; pip install matplotlib") from missing
+def _save(stem: Path, draw: Callable[[Figure], None], *, write: bool = True) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    # The same figures give the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "parity", "font.size": 9, "text.parse_math": False}):
-        figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-        draw(figure)
-        for path in paths:
-            metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, metadata=metadata)
-            except OSError as failure:
-                reason = failure.strerror or failure
-                raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from failure
+    save_figure(paths, INCHES, draw, write=write)
     return paths
 
 
@@ -129,9 +114,9 @@ def _by_curve(measured: Sequence[Json], symbol: str) -> dict[str, list[Json]]:
 
 def _speed_up(axes: Axes, items: Sequence[Json], sizes: Sequence[int], name: str, style: dict[str, Any]) -> None:
     points = [
-        (size, item["speed_up"]["eager fp32"], item.get("speed_up_intervals", {}).get("eager fp32"))
+        (size, item["speed_up"][BASELINE], item["speed_up_intervals"].get(BASELINE))
         for size, item in zip(sizes, items, strict=True)
-        if "eager fp32" in item["speed_up"]
+        if BASELINE in item["speed_up"]
     ]
     if not points:
         return
@@ -153,7 +138,7 @@ def _bars(figure: Figure, measured: Sequence[Json]) -> None:
         colour = COLOURS[0] if item["session"]["runner"] == "engine" else _GREY
         axes.barh(number, middle, color=colour, height=0.6)
         axes.plot([low, high], [number, number], color="black", linewidth=1)
-        factor = item["speed_up"].get("eager fp32")
+        factor = item["speed_up"].get(BASELINE)
         words = f"  {ms(middle)} ms" + (f", {factor:.3g}x eager FP32" if factor else "")
         axes.annotate(words, (high, number), va="center", fontsize=8)
     axes.set_yticks(range(len(names)), names)

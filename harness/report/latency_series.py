@@ -12,8 +12,8 @@ from typing import Any
 
 from harness import drift
 from harness.report.latency import VERDICTS, latency, ms
-from harness.report.layers import columns, wrapped
-from harness.report.text import Json, ascii_safe
+from harness.report.layers import columns
+from harness.report.text import Json, ascii_safe, wrapped
 from harness.results import plain
 from harness.timings import Acceptance, Session
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from harness.report.text import WIDTH, Json, ascii_safe, number
+from harness.report.text import WIDTH, Json, ascii_safe, number, wrapped
 
 LEGEND = (
     "local: error made here, the engine against a replay of this region on the engine's own inputs; accum.: error",
@@ -51,8 +51,8 @@ def table(report: Json, *, rows: int = 20) -> str:
     Names of what could not be mapped are all printed.
     """
     blocks = [_heading(report) + _counts(report), _observer(report)]
-    if seen := compared(report):
-        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(seen, rows), list(LEGEND)]
+    if compared(report):
+        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), list(LEGEND)]
     else:
         blocks.append(["NOT JUDGED: no value was compared, so nothing is known about any layer"])
         blocks.append(_nonfinite(report))
@@ -79,6 +79,20 @@ def compared(report: Json) -> list[Json]:
 def is_nonfinite(value: Json) -> bool:
     """Return whether the engine's value holds a NaN or an infinity that the reference does not hold."""
     return value["mark"] == "nonfinite" or bool((value["stats"] or {}).get("mismatched_nonfinite"))
+
+
+def nonfinite_names(report: Json) -> set[str]:
+    """Return the names of the values that hold a NaN or an infinity that the reference does not hold."""
+    return {value["name"] for value in report["values"] if is_nonfinite(value)}
+
+
+def shown_mark(finding: Json, bad: Collection[str]) -> str:
+    """Return the mark of a value or a module, but NON-FINITE for an ok one that is in ``bad``.
+
+    ``bad`` are names as ``nonfinite_names`` gives them; a module is in it where its worst value is.
+    """
+    name = finding["worst"] if "worst" in finding else finding["name"]
+    return "nonfinite" if finding["mark"] == "ok" and name in bad else str(finding["mark"])
 
 
 def error(value: Json) -> float | None:
@@ -119,17 +133,14 @@ def columns(headings: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequenc
         fitting = [n for n in range(len(words) + 1) if len("  ".join(words[:n])) <= room][-1]
         first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join((first.strip().ljust(widths[0]), *rest, *words[:fitting])).rstrip())
-        lines += _wrap(_INDENT + "  ".join(words[fitting:]), _INDENT) if words[fitting:] else []
+        lines += _below("  ".join(words[fitting:])) if words[fitting:] else []
     return lines
 
 
-def wrapped(label: str, words: str) -> list[str]:
-    """Return label and words on lines of at most WIDTH; a name that is longer than a line stays whole."""
-    return _wrap(ascii_safe(label + words), "    ")
-
-
-def _wrap(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _below(text: str) -> list[str]:
+    return textwrap.wrap(
+        _INDENT + text, WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _heading(report: Json) -> list[str]:
@@ -245,37 +256,36 @@ def _flips(report: Json) -> list[str]:
 
 def _place(value: Json) -> str:
     where = f", in {value['module']}" if value["module"] else ""
-    return f"{value['name']} ({_short_op(value['op'])}{where})"
+    return f"{value['name']} ({short_op(value['op'])}{where})"
 
 
 def _modules(report: Json, rows: int) -> list[str]:
     if not report["modules"]:
         return ["modules: not judged, no compared value belongs to one"]
-    bad = {value["name"] for value in compared(report) if is_nonfinite(value)}
+    bad = nonfinite_names(report)
     modules = sorted(report["modules"], key=lambda m: (m["worst"] not in bad, _ORDER.index(m["mark"])))
     lines = []
     for module in modules[:rows]:
-        mark = "nonfinite" if module["mark"] == "ok" and module["worst"] in bad else module["mark"]
+        mark = shown_mark(module, bad)
         accumulated = (
             "non-finite" if mark == "nonfinite" and module["propagated"] is None else number(module["propagated"])
         )
         figures = [_ratio(module), number(module["local"]), number(module["local_floor"])]
         figures += [accumulated, number(module["floor"]), number(module["share"])]
-        lines.append(
-            ([MARKS[mark], *figures], [module["module"] or "(root)", module["worst"], _short_op(module["op"])])
-        )
+        lines.append(([MARKS[mark], *figures], [module["module"] or "(root)", module["worst"], short_op(module["op"])]))
     headings = ("modules", "ratio", "local", "floor", "accum.", "floor", "share", "module, its worst value")
-    return [*columns(headings, lines), *_rest("modules", modules, rows)]
+    return [*columns(headings, lines), *_rest("modules", modules, rows, bad)]
 
 
-def _values(values: Sequence[Json], rows: int) -> list[str]:
+def _values(report: Json, rows: int) -> list[str]:
+    values, bad = compared(report), nonfinite_names(report)
     ranked = worst_first(values)
     lines = []
     for value in ranked[:rows]:
         figures = [str(value["depth"]), number(value["local"]), number(value["local_floor"]), _accumulated(value)]
         figures += [number(value["floor"]), number(value["effect"]), number(value["local_bias"], ".3f")]
-        names = [value["name"], _short_op(value["op"]), value["module"], _short(value["kernel"])]
-        lines.append(([MARKS[_shown_mark(value)], *figures], names))
+        names = [value["name"], short_op(value["op"]), value["module"], _short(value["kernel"])]
+        lines.append(([MARKS[shown_mark(value, bad)], *figures], names))
     headings = (
         "values",
         "depth",
@@ -287,7 +297,7 @@ def _values(values: Sequence[Json], rows: int) -> list[str]:
         "bias",
         "value, op, module, kernel",
     )
-    return [*columns(headings, lines), *_missing(values), *_rest("values", ranked, rows)]
+    return [*columns(headings, lines), *_missing(values), *_rest("values", ranked, rows, bad)]
 
 
 def _missing(values: Sequence[Json]) -> list[str]:
@@ -298,18 +308,12 @@ def _missing(values: Sequence[Json]) -> list[str]:
     return wrapped("", f"no figure, of {len(values)} compared: {', '.join(parts)}") if parts else []
 
 
-def _rest(kind: str, findings: Sequence[Json], rows: int) -> list[str]:
+def _rest(kind: str, findings: Sequence[Json], rows: int, bad: Collection[str]) -> list[str]:
     if len(findings) <= rows:
         return []
-    marks = Counter(_shown_mark(finding) for finding in findings[rows:])
+    marks = Counter(shown_mark(finding, bad) for finding in findings[rows:])
     words = ", ".join(f"{marks[mark]} {MARKS[mark]}" for mark in _ORDER if marks[mark])
     return [f"{len(findings) - rows} more {kind}, which the JSON has: {words}"]
-
-
-def _shown_mark(finding: Json) -> str:
-    """Return the mark; one that says ok of a value with NaN is not repeated."""
-    bad = finding["mark"] == "ok" and "stats" in finding and is_nonfinite(finding)
-    return "nonfinite" if bad else str(finding["mark"])
 
 
 def _accumulated(value: Json) -> str:
@@ -327,10 +331,11 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _short_op(op: str) -> str:
+def short_op(op: str) -> str:
+    """Return ``aten.linear`` of ``aten.linear.default``."""
     return op.removesuffix(".default")
 
 
-def _short(kernel: str, width: int = 28) -> str:
+def _short(kernel: str) -> str:
     """Return the ends of a kernel's name: the middle is a list of what is fused in it."""
-    return kernel if len(kernel) <= width else f"{kernel[: width // 2 - 1]}..{kernel[1 - width // 2 :]}"
+    return kernel if len(kernel) <= 28 else f"{kernel[:13]}..{kernel[-13:]}"

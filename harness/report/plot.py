@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged
+from harness.report.figure_file import save_figure
 from harness.report.layers import RANDOM, compared, error, is_nonfinite, worst_first
 from harness.report.text import Json
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
 INCHES = (11.0, 6.5)
 WIDEST = 18.0
 NAMED = 8
@@ -37,27 +37,17 @@ _WHITE = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none
 _SUSPECT_MARKS = ("suspect", "nonfinite", "flip")
 
 
-def save_layers(report: Json, stem: Path) -> list[Path]:
-    """Write ``stem.png`` and ``stem.svg`` and return their paths.
+def save_layers(report: Json, stem: Path, *, write: bool = True) -> list[Path]:
+    """Write ``stem.png`` and ``stem.svg`` and return their paths; without ``write`` only return them.
 
     Raises NotJudged when matplotlib is missing or no value was compared, UsageError when a file cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise NotJudged("no picture: matplotlib is not installed; pip install matplotlib") from missing
     values = compared(report)
     if not values:
-        raise NotJudged("no picture: no value was compared")
+        raise NotJudged("no value was compared")
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    # The same report gives the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "parity", "font.size": 9, "text.parse_math": False}):
-        width = min(WIDEST, INCHES[0] + len(values) / 130)
-        figure = Figure(figsize=(width, INCHES[1]), dpi=DPI, layout="constrained")
-        _draw(figure, report, values)
-        for path in paths:
-            _save(figure, path)
+    width = min(WIDEST, INCHES[0] + len(values) / 130)
+    save_figure(paths, (width, INCHES[1]), lambda figure: _draw(figure, report, values), write=write)
     return paths
 
 
@@ -248,14 +238,3 @@ def _places(named: Sequence[Json], start: float, end: float, inches: float) -> I
         x = max(x, free[level])
         free[level] = x + length
         yield x, level
-
-
-def _save(figure: Figure, path: Path) -> None:
-    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata=metadata)
-    except OSError as failure:
-        raise UsageError(
-            f"cannot write {path}: {failure.strerror or failure}; give another path or make room"
-        ) from failure

@@ -93,9 +93,15 @@ class Document:
         """
         parts = PurePosixPath(relative).parts
         path = self.path.parent.joinpath(*parts)
-        if not parts or not path.resolve().is_relative_to(self.path.parent.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.path.parent.resolve())
+            there = path.is_file()
+        except (OSError, ValueError) as error:  # too long, or with a NUL
+            why = f"which is no file's name ({error}); it is not used"
+            raise UsageError(f"{self.name} names the file {relative!r:.100}, {why}") from error
+        if not parts or not inside:
             raise UsageError(f"{self.name} names the file {relative!r}, which is not in its own folder; it is not used")
-        if not path.is_file():
+        if not there:
             raise UsageError(f"{self.name} names the file {relative!r}, which is not there; put it beside {self.name}")
         return path
 
@@ -137,9 +143,10 @@ class Records:
 
     @property
     def bench(self) -> tuple[Entry, ...]:
-        """``Measured.to_json()``, oldest first."""
-        found = [Entry(data=row, document=doc) for doc in self.documents for row in doc.bench]
-        return tuple(sorted(found, key=lambda entry: entry.data["session"]["recorded_at"]))
+        """``Measured.to_json()``, oldest first; a session that several documents hold is there once."""
+        rows = [Entry(data=row, document=doc) for doc in self.documents for row in doc.bench]
+        found = {entry.data["session"]["id"]: entry for entry in rows}
+        return tuple(sorted(found.values(), key=lambda entry: entry.data["session"]["recorded_at"]))
 
     @property
     def not_measured(self) -> tuple[Entry, ...]:
@@ -237,10 +244,10 @@ def load(paths: Sequence[Path]) -> Records:
     return Records(documents=tuple(documents), broken=tuple(broken), foreign=tuple(foreign))
 
 
-def some(sentences: Sequence[str], *, shown: int = 3) -> str:
-    """Return the first few sentences in one, and how many there are beyond them."""
-    more = [f"and {len(sentences) - shown} more"] if len(sentences) > shown else []
-    return "; ".join([*sentences[:shown], *more])
+def some(sentences: Sequence[str]) -> str:
+    """Return the first three sentences in one, and how many there are beyond them."""
+    more = [f"and {len(sentences) - 3} more"] if len(sentences) > 3 else []
+    return "; ".join([*sentences[:3], *more])
 
 
 class _Foreign(Exception):

@@ -5,16 +5,14 @@ Takes the dict of ``StudyResult.to_json()``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.report.text import ascii_safe, number
+from harness.report.text import VERDICTS, Json, ascii_safe, number
+from harness.report.text import count_line as count
 from harness.report.verdicts import is_reference
 from harness.report.verdicts import variants as carrying_verdicts
 
-Json = Mapping[str, Any]
-
-VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
 LEGEND = (
     "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant.",
     "latency: mean over the pictures without the first; speed-up: latency of the first variant over this one's.",
@@ -23,6 +21,20 @@ _METRICS = {"PD mean": "pd mean", "PD max": "pd max", "LPIPS": "lpips", "PSNR": 
 _HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
 _WORDS = 2
 """The first columns are words, set to the left; the rest are figures, set to the right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One variant on the chart of quality against latency."""
+
+    index: int
+    """Its position among the study's variants, from 0."""
+    name: str
+    latency_ms: float
+    quality: float
+    verdict: str
+    limit: float | None
+    """The limit of its quality figure; None where none was set."""
 
 
 def text(study: Json) -> str:
@@ -39,10 +51,7 @@ def text(study: Json) -> str:
 
 def count_line(study: Json) -> str:
     """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
-    verdicts = [variant["verdict"] for variant in carrying_verdicts(study)]
-    numbers = [("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged")]
-    counts = ", ".join(f"{verdicts.count(key)} {words}" for key, words in numbers)
-    return f"{len(verdicts)} variant{'' if len(verdicts) == 1 else 's'}: {counts}"
+    return count(carrying_verdicts(study), noun="variant")
 
 
 def _reasons(variants: Sequence[Json]) -> list[str]:
@@ -58,6 +67,43 @@ def metric(variant: Json, name: str) -> float | None:
     """Return a variant's metric by name; None where it was not judged or is not finite."""
     value: float | None = next((row["actual"] for row in variant["metrics"] if row["name"] == name), None)
     return value
+
+
+def tradeoff_points(study: Json) -> tuple[list[Point], bool]:
+    """Return the variants with latency and quality, and whether a lower quality figure is better.
+
+    Quality is the mean PD; where no variant has one, the mean PSNR. The reference is no point: the others are held
+    against it.
+    """
+    for name, lower in (("pd mean", True), ("psnr", False)):
+        points = [point for index in range(len(study["variants"])) if (point := _point(study, index, name))]
+        if points:
+            return points, lower
+    return [], True
+
+
+def _point(study: Json, index: int, name: str) -> Point | None:
+    variant = study["variants"][index]
+    row = next((row for row in variant["metrics"] if row["name"] == name), None)
+    if row is None or row["actual"] is None or variant["latency_ms"] is None or is_reference(study, variant):
+        return None
+    return Point(
+        index=index, name=variant["name"], latency_ms=variant["latency_ms"], quality=row["actual"],
+        verdict=variant["verdict"], limit=row["allowed"],
+    )  # fmt: skip
+
+
+def pareto_front(points: Sequence[Point], *, lower: bool = True) -> list[Point]:
+    """Return the points that no other beats in one figure without losing in the other, fastest first.
+
+    A variant that failed is not on the front: nothing is gained by being fast and wrong.
+    """
+    front: list[Point] = []
+    judged = [point for point in points if point.verdict != "fail"]
+    for point in sorted(judged, key=lambda p: (p.latency_ms, p.quality if lower else -p.quality)):
+        better = not front or (point.quality < front[-1].quality if lower else point.quality > front[-1].quality)
+        front += [point] if better else []
+    return front
 
 
 def stages(study: Json) -> list[str]:

@@ -7,33 +7,21 @@ a display.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.errors import NotJudged, UsageError
-from harness.report.study import metric
+from harness.report.figure_file import DPI, save_figure
+from harness.report.study import Point, pareto_front, tradeoff_points
+from harness.report.text import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Json = Mapping[str, Any]
-
-DPI = 150
+INCHES = (10.0, 5.5)
 _BLUE, _ORANGE, _RED, _GREY, _PALE = "#1f5fa8", "#d97706", "#b91c1c", "#8c8c8c", "#dddddd"
 _LINES = ("#1f5fa8", "#d97706", "#2f855a", "#b91c1c", "#6b46c1", "#0e7490", "#a16207", "#be185d", "#475569", "#65a30d")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One variant on the chart of quality against latency."""
-
-    name: str
-    latency_ms: float
-    quality: float
-    verdict: str
 
 
 def save_charts(study: Json, stem: Path) -> dict[str, Path]:
@@ -46,42 +34,17 @@ def save_charts(study: Json, stem: Path) -> dict[str, Path]:
     if points:
         what = "pd against latency" if lower else "psnr against latency"
         charts[what] = stem.with_name(f"{stem.name}-tradeoff.png")
-        _draw(charts[what], lambda figure: _tradeoff(figure, study, points, lower=lower))
+        save_figure([charts[what]], INCHES, lambda figure: _tradeoff(figure, study, points, lower=lower))
     stepped = [variant for variant in study["variants"] if _curve(variant, "free")]
     if stepped:
         charts["error over steps"] = stem.with_name(f"{stem.name}-steps.png")
-        _draw(charts["error over steps"], lambda figure: _steps(figure, study, stepped))
+        save_figure([charts["error over steps"]], INCHES, lambda figure: _steps(figure, study, stepped))
     return charts
-
-
-def tradeoff_points(study: Json) -> tuple[list[Point], bool]:
-    """Return the variants with latency and quality, and whether a lower quality figure is better.
-
-    Quality is the mean PD; where no variant has one, the mean PSNR.
-    """
-    for name, lower in (("pd mean", True), ("psnr", False)):
-        points = [
-            Point(name=variant["name"], latency_ms=variant["latency_ms"], quality=quality, verdict=variant["verdict"])
-            for variant in study["variants"][1:]
-            if variant["latency_ms"] is not None and (quality := metric(variant, name)) is not None
-        ]
-        if points:
-            return points, lower
-    return [], True
-
-
-def pareto_front(points: Sequence[Point], *, lower: bool) -> list[Point]:
-    """Return the points that no other beats in one figure without losing in the other, fastest first."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.latency_ms, p.quality if lower else -p.quality)):
-        better = not front or (point.quality < front[-1].quality if lower else point.quality > front[-1].quality)
-        front += [point] if better else []
-    return front
 
 
 def _tradeoff(figure: Figure, study: Json, points: Sequence[Point], *, lower: bool) -> None:
     axes = figure.add_subplot()
-    front = pareto_front([point for point in points if point.verdict != "fail"], lower=lower)
+    front = pareto_front(points, lower=lower)
     axes.plot(
         [p.latency_ms for p in front], [p.quality for p in front], drawstyle="steps-post", color=_BLUE, linewidth=1.2,
         label="Pareto front", zorder=2,
@@ -175,22 +138,3 @@ def _legend(figure: Figure, axes: Axes) -> None:
 def _title(study: Json, words: str) -> str:
     parts = [study["name"], study["device"], f"{study['weights']} weights", *([words] if words else [])]
     return ", ".join(parts)
-
-
-def _draw(path: Path, draw: Callable[[Figure], None]) -> None:
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise NotJudged("no chart: matplotlib is not installed; pip install matplotlib") from missing
-    with matplotlib.rc_context({"font.size": 9, "text.parse_math": False}):
-        figure = Figure(figsize=(10, 5.5), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except OSError as failure:
-            reason = failure.strerror or failure
-            raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from failure

@@ -19,7 +19,7 @@ LEGEND = (
 _HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
 _WORDS = 4
 """The first columns are words, set to the left; the rest are figures, set to the right."""
-_VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
+VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
 
 
 def table(results: Sequence[Json]) -> str:
@@ -33,14 +33,14 @@ def table(results: Sequence[Json]) -> str:
     return "\n\n".join(blocks)
 
 
-def count_line(results: Iterable[Json]) -> str:
+def count_line(results: Iterable[Json], *, noun: str = "verdict") -> str:
     """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged``."""
     verdicts = [result["verdict"] for result in results]
     numbers = ", ".join(
         f"{verdicts.count(key)} {words}"
         for key, words in (("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged"))
     )
-    return f"{len(verdicts)} verdict{'' if len(verdicts) == 1 else 's'}: {numbers}"
+    return f"{len(verdicts)} {noun}{'' if len(verdicts) == 1 else 's'}: {numbers}"
 
 
 def failure(result: Json) -> str:
@@ -63,12 +63,42 @@ def short(result: Json) -> str:
     ]
     figures += [f"{metric['name']} {metric['reason']}" for metric in result["metrics"]]
     detail = "; ".join(figures) if result["verdict"] == "pass" else result["reason"]
-    return ascii_safe(f"{_VERDICTS[result['verdict']]}: {detail}")
+    return ascii_safe(f"{VERDICTS[result['verdict']]}: {detail}")
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
     """Return a figure as the tables print it; a dash where there is none."""
     return "-" if value is None else format(value, spec)
+
+
+def worst_error(outputs: Iterable[Json]) -> str:
+    """Return the largest relative error of outputs as the tables print it: NaN beats infinity, which beats a figure.
+
+    An error is None in the JSON where the reference's norm is 0, which makes it infinite. A dash where nothing was
+    compared.
+    """
+    outputs = list(outputs)
+    if any(output.get("mismatched_nonfinite") for output in outputs):
+        return "NaN/Inf"
+    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
+    return "inf" if None in errors else number(max(errors, default=None))
+
+
+def target(data: Json) -> str:
+    """Return ``rtx-fp16``."""
+    return f"{data['backend']}-{data['precision']}"
+
+
+def source_words(label: str, source: str) -> str:
+    """Return ``trained (hub of 2024)``: what weights or inputs are, and where they are from if that is known."""
+    return f"{label} ({source})" if source else label
+
+
+def wrapped(label: str, text: str) -> list[str]:
+    """Return label and text on lines of at most WIDTH; a word that is longer than a line (a path) stays whole."""
+    return textwrap.wrap(
+        ascii_safe(label + text), WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    ) or [label.rstrip()]
 
 
 def ascii_safe(text: str) -> str:
@@ -82,12 +112,12 @@ def subject_list(rows: Sequence[Json]) -> str:
     for row in rows:
         lines.append(f"{row['name']}  ({row['path']})")
         if row.get("problem"):
-            lines += _wrapped("  cannot be loaded: ", row["problem"])
+            lines += wrapped("  cannot be loaded: ", row["problem"])
             continue
-        lines += _wrapped("  cases:   ", ", ".join(row["cases"]))
-        lines += _wrapped("  targets: ", ", ".join(row["targets"]))
-        lines += _wrapped("  weights: ", _words(row["weights"], row["weights_source"]))
-        lines += _wrapped("  inputs:  ", row["inputs"])
+        lines += wrapped("  cases:   ", ", ".join(row["cases"]))
+        lines += wrapped("  targets: ", ", ".join(row["targets"]))
+        lines += wrapped("  weights: ", source_words(row["weights"], row["weights_source"]))
+        lines += wrapped("  inputs:  ", row["inputs"])
     return ascii_safe("\n".join(lines))
 
 
@@ -118,7 +148,7 @@ def machine(environment: Json) -> str:
     }
     lines = ["machine"]
     for key, text in rows.items():
-        lines += _wrapped(f"  {key:<12}", text)
+        lines += wrapped(f"  {key:<12}", text)
     lines.append("backends")
     lines += [f"  {line}" for line in backend_lines(environment)]
     return ascii_safe("\n".join(lines))
@@ -138,7 +168,7 @@ def _labels(results: Sequence[Json]) -> str:
     known = [result["provenance"] for result in results if result["provenance"]]
     parts = [results[0]["subject"]]
     if known:
-        parts.append(f"weights: {_distinct(_words(p['weights'], p['weights_source']) for p in known)}")
+        parts.append(f"weights: {_distinct(source_words(p['weights'], p['weights_source']) for p in known)}")
         parts.append(f"inputs: {_distinct(p['inputs'] for p in known)}")
         parts.append(f"reference: {_distinct(p['reference'] for p in known)}")
         parts.append(f"device: {_distinct(p['device'] for p in known)}")
@@ -147,16 +177,16 @@ def _labels(results: Sequence[Json]) -> str:
 
 def _rows(result: Json) -> list[tuple[list[str], str]]:
     """Return the table rows of one result, each as cells and a text that takes the place of missing figures."""
-    target = _target(result)
+    name = target(result)
     rows = []
     for output in result["outputs"]:
-        words = [target, result["case"], output["name"], _VERDICTS[output["verdict"]]]
+        words = [name, result["case"], output["name"], VERDICTS[output["verdict"]]]
         has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
         rows.append((words + _figures(output), "") if has_figures else (words, output["reason"]))
     if not rows:
-        rows.append(([target, result["case"], "-", _VERDICTS[result["verdict"]]], result["reason"]))
+        rows.append(([name, result["case"], "-", VERDICTS[result["verdict"]]], result["reason"]))
     for metric in result["metrics"]:
-        words = [target, result["case"], metric["name"], _VERDICTS[metric["verdict"]]]
+        words = [name, result["case"], metric["name"], VERDICTS[metric["verdict"]]]
         rows.append((words, _metric(metric)))
     return rows
 
@@ -221,22 +251,18 @@ def _remarks(results: Sequence[Json]) -> list[str]:
         if sentence.startswith("next: "):
             lines += [f"    {line}" for line in sentence.splitlines()]  # never wrapped: they are there to be copied
         else:
-            lines += _wrapped(f"{_whose(found, results)}: ", sentence)
+            lines += wrapped(f"{_whose(found, results)}: ", sentence)
     return lines
 
 
 def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
     """Return the targets a sentence is about, with the cases unless it is about all of them."""
     labels = []
-    for target in dict.fromkeys(map(_target, found)):
-        cases = [result["case"] for result in found if _target(result) == target]
-        all_cases = [result["case"] for result in results if _target(result) == target]
-        labels += [target] if len(all_cases) > 1 and cases == all_cases else [f"{target} {case}" for case in cases]
+    for name in dict.fromkeys(map(target, found)):
+        cases = [result["case"] for result in found if target(result) == name]
+        all_cases = [result["case"] for result in results if target(result) == name]
+        labels += [name] if len(all_cases) > 1 and cases == all_cases else [f"{name} {case}" for case in cases]
     return ", ".join(labels)
-
-
-def _target(result: Json) -> str:
-    return f"{result['backend']}-{result['precision']}"
 
 
 def _judged_badly(result: Json) -> list[Json]:
@@ -256,16 +282,5 @@ def _backend(backend: Json) -> str:
     return str(backend["version"])
 
 
-def _words(first: str, second: str) -> str:
-    return f"{first} ({second})" if second else first
-
-
 def _distinct(texts: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(texts)) or "-"
-
-
-def _wrapped(label: str, text: str) -> list[str]:
-    """Return label and text on lines of at most WIDTH; a word that is longer than a line (a path) stays whole."""
-    return textwrap.wrap(
-        ascii_safe(label + text), WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    ) or [label.rstrip()]

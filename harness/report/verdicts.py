@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.report.latency import is_judged, where
+from harness.report.latency import is_judged, newest_sessions, where
 from harness.report.latency import target as contestant
 from harness.report.records import Records
-from harness.report.text import Json
+from harness.report.text import Json, target
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
@@ -35,7 +35,8 @@ def everything(records: Records) -> list[Judged]:
     ]
     found += [latency_item(measured) for measured in newest(e.data for e in records.bench)]
     found += [
-        _judged("latency", missing(e.data), e.data, where(e.data), e.data["reason"]) for e in records.not_measured
+        Judged(kind="latency", verdict=missing(e.data), name=_timed_name(e.data), reason=e.data["reason"])
+        for e in records.not_measured
     ]
     found += [
         Judged(kind="study", verdict=v["verdict"], name=f"{e.data['name']}: {v['name']}", reason=v["reason"])
@@ -47,6 +48,26 @@ def everything(records: Records) -> list[Judged]:
         for e in records.scores
     ]
     return found
+
+
+def problems(records: Records) -> list[str]:
+    """Return, in a sentence each, what of the records makes green impossible whatever the verdicts say.
+
+    A file that is none of ours and a verdict that was recorded twice are not among it: they take nothing away.
+    """
+    empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
+    return [*records.broken, *cut_short(records), *empty]
+
+
+def cut_short(records: Records) -> list[str]:
+    """Return a sentence per document that holds less than was asked for."""
+    cut = [doc for doc in records.documents if not doc.complete or doc.error]
+    return [f"{doc.name} was cut short{f': {doc.error}' if doc.error else ''}" for doc in cut]
+
+
+def empty_studies(records: Records) -> list[str]:
+    """Return the names of studies that judged no variant."""
+    return [entry.data["name"] for entry in records.studies if not variants(entry.data)]
 
 
 def bisection(found: Json) -> str:
@@ -75,8 +96,7 @@ def latency_reason(measured: Json) -> str:
 
 def latency_item(measured: Json) -> Judged:
     """Return the verdict of one measurement with its name."""
-    session = measured["session"]
-    name = f"{session['subject']} {contestant(session)} {where(session)}"
+    name = _timed_name(measured["session"])
     return Judged(kind="latency", verdict=latency(measured), name=name, reason=latency_reason(measured))
 
 
@@ -87,8 +107,7 @@ def missing(item: Json) -> str:
 
 def newest(measured: Iterable[Json]) -> list[Json]:
     """Return the newest measurement of everything that carries a verdict; ``measured`` are oldest first."""
-    found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
-    return [item for item in found.values() if is_judged(item)]
+    return [item for item in newest_sessions(measured) if is_judged(item)]
 
 
 def variants(study: Json) -> list[Json]:
@@ -104,6 +123,10 @@ def is_reference(study: Json, variant: Json) -> bool:
     return variant is study["variants"][0] and variant["verdict"] != "fail"
 
 
+def _timed_name(data: Json) -> str:
+    return f"{data['subject']} {contestant(data)} {where(data)}"
+
+
 def _judged(kind: str, verdict: str, data: Json, case: str, reason: str) -> Judged:
-    name = f"{data['subject']} {data['backend']}-{data['precision']} {case}"
+    name = f"{data['subject']} {target(data)} {case}"
     return Judged(kind=kind, verdict=verdict, name=name, reason=reason)

@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError, unknown_name
-from harness.report.hackathon_context import MISSING, Context, target
+from harness.report.hackathon_context import MISSING, Context
 from harness.report.hackathon_figures import bench_groups
 from harness.report.latency import latency
 from harness.report.markdown import code, escape, fence
 from harness.report.records import Json, Records
+from harness.report.text import target
 
 
 @dataclass(frozen=True, kw_only=True)
