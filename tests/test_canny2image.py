@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ import torch
 for package in ("diffusers", "transformers", "cv2", "skimage"):
     pytest.importorskip(package, reason=f"canny2image needs {package}: pip install 'trt-parity[canny2image]'")
 
-from harness import NotJudged, Settings, Target, UsageError, discovery
+from harness import EngineFailed, NotJudged, Settings, Target, UsageError, discovery
+from harness.backends import BACKENDS
 from harness.contest import Rules
 from harness.verify import verify
 from suites.canny2image import models, pictures, sampler, study
 from suites.canny2image.models import FULL, SMALL, subject
-from suites.canny2image.networks import Networks
-from suites.canny2image.pipeline import Pipeline, Request, control_scales
+from suites.canny2image.networks import Networks, check_finite
+from suites.canny2image.pipeline import CONTEST, Pipeline, control_scales
 from suites.canny2image.tokens import tokenize
 from suites.canny2image.variants import CONTEST_STEPS, REFERENCE, VARIANTS, Variant, choose
 
-REQUEST = Request(image_resolution=64, ddim_steps=4)
+REQUEST = dataclasses.replace(CONTEST, image_resolution=64, ddim_steps=4)
 UNTIMED = Rules(latency_limit_ms=math.inf, score=lambda pd, latency_ms: 100 - pd)
 """How fast the machine is that runs the tests decides nothing."""
 
@@ -383,8 +385,10 @@ def test_a_study_gives_every_figure_it_can(networks: Networks, tmp_path: Path):
     assert reuse.settings["compute_steps"] == (2, 0)
     assert len(exact.pictures) == 2
     assert len(exact.steps) == len(reuse.steps) == 3
-    psnr = {metric.name: metric.actual for metric in exact.metrics}["psnr"]
-    assert psnr > 60
+    psnr = {metric.name: metric for metric in exact.metrics}["psnr"]
+    assert psnr.actual > 60
+    assert psnr.verdict == "not_judged", "a figure without a limit is neither pass nor fail"
+    assert psnr.reason.endswith("over the pictures, no limit is set")
     assert max(step.free for step in exact.steps) < 1e-4 < max(step.free for step in reuse.steps)
     for variant in found.variants:
         for picture in variant.pictures:
@@ -394,18 +398,28 @@ def test_a_study_gives_every_figure_it_can(networks: Networks, tmp_path: Path):
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def poison(monkeypatch: pytest.MonkeyPatch, network: str, precision: str, *, only: torch.Tensor | None = None) -> None:
+    """Make one PyTorch network give NaN, always or where its first input is ``only``."""
+    honest = Networks._pytorch
+
+    def poisoned(self: Networks, name: str, dtype: str, batch: int) -> Any:
+        run = honest(self, name, dtype, batch)
+        if (name, dtype) != (network, precision):
+            return run
+
+        def bad(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            hit = only is None or torch.equal(next(iter(inputs.values())), only)
+            return {key: tensor * math.nan if hit else tensor for key, tensor in run(inputs).items()}
+
+        return bad
+
+    monkeypatch.setattr(Networks, "_pytorch", poisoned)
+
+
 def test_a_variant_that_gives_nan_fails_and_the_study_goes_on(
     networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    honest = Networks._pytorch
-
-    def poisoned(self: Networks, network: str, precision: str, batch: int) -> Any:
-        run = honest(self, network, precision, batch)
-        if (network, precision) != ("unet", "fp16"):
-            return run
-        return lambda inputs: {name: tensor * math.nan for name, tensor in run(inputs).items()}
-
-    monkeypatch.setattr(Networks, "_pytorch", poisoned)
+    poison(monkeypatch, "unet", "fp16")
     known = (
         Variant(name="poisoned", backend="torch"),
         Variant(name="graph", cuda_graph=True),
@@ -420,6 +434,65 @@ def test_a_variant_that_gives_nan_fails_and_the_study_goes_on(
     assert (graph.verdict, unknown.verdict) == ("not_judged", "not_judged")
     assert "there is no GPU here" in graph.reason
     assert right.pictures
+
+
+def test_nan_on_another_picture_than_the_first_is_said_of_that_one(
+    networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = pictures.load(2, SMALL).items()
+    edges = pictures.canny(pictures.fit(second[1], 64), CONTEST.low_threshold, CONTEST.high_threshold)
+    poison(monkeypatch, "hint", "fp16", only=pictures.edges_tensor(edges, networks.device))
+    _, bad = run_study(networks, tmp_path, Variant(name="v", backend="torch"), pictures=2).variants
+    assert bad.verdict == "fail"
+    assert re.fullmatch(
+        rf"{second[0]}: the hint gave \d+ NaN and 0 infinite values of \d+ in 'hint', from inputs that were finite",
+        bad.reason,
+    )
+    assert first[0] not in bad.reason
+
+
+def test_nan_of_the_decoder_is_at_no_time_step(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    poison(monkeypatch, "vae-decoder", "fp16")
+    _, bad = run_study(networks, tmp_path, Variant(name="v", backend="torch")).variants
+    assert bad.reason.endswith("in 'picture', from inputs that were finite")
+
+
+def test_what_is_not_finite_is_said_without_inputs_that_nobody_saw():
+    nan = {"y": torch.tensor([1.0, math.nan, math.inf])}
+    said = "the unet gave 1 NaN and 1 infinite values of 3 in 'y'"
+    for inputs, where, sentence in (
+        ({}, "", said),
+        ({}, "of the picture", f"{said} of the picture"),
+        (nan, "", f"{said}, from inputs that were not finite"),
+        ({"x": torch.ones(1)}, "at time step 1", f"{said} at time step 1, from inputs that were finite"),
+    ):
+        with pytest.raises(EngineFailed) as caught:
+            check_finite("unet", inputs, nan, where=where)
+        assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("error", [EngineFailed("NaN"), torch.cuda.OutOfMemoryError("CUDA out of memory\nlong")])
+def test_without_its_reference_a_study_is_not_judged(
+    networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def generate(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Pipeline, "generate", generate)
+    with pytest.raises(NotJudged, match="the reference, PyTorch FP32, cannot be had: ") as caught:
+        run_study(networks, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"), [({"pictures": 30}, "30 pictures are not to be had"), ({"steps": 501}, "501 steps cannot")]
+)
+def test_what_cannot_be_asked_for_is_refused_before_a_network_is_made(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], sentence: str
+):
+    monkeypatch.setattr(Networks, "open", lambda *_: pytest.fail("a network was made"))
+    with pytest.raises(UsageError, match=sentence):
+        run_study(Networks(SMALL, settings), tmp_path, **options)
 
 
 def test_a_perceptual_distance_decides(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -446,17 +519,16 @@ def test_a_metric_without_weights_is_not_judged(networks: Networks, tmp_path: Pa
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["torch", "rtx"])
 def test_a_cuda_graph_gives_the_same_picture(picture: Any, tmp_path: Path, backend: str):
+    if reason := BACKENDS[backend].unavailable():
+        pytest.skip(reason)
     networks = Networks(SMALL, Settings(engines=tmp_path, references=tmp_path, progress=lambda line: None))
     other = dataclasses.replace(REQUEST, seed=8, prompt="a cup", strength=0.5)
     made: dict[bool, list[Any]] = {}
     for graph in (False, True):
         variant = Variant(name="v", precision="fp32", cuda_graph=graph)
-        try:
-            with networks.open(variant, backend) as opened:
-                pipeline = Pipeline(opened, variant, SMALL, networks.device)
-                made[graph] = [pipeline.generate(picture, request)[0] for request in (REQUEST, other, REQUEST)]
-        except NotJudged as error:
-            pytest.skip(str(error))
+        with networks.open(variant, backend) as opened:
+            pipeline = Pipeline(opened, variant, SMALL, networks.device)
+            made[graph] = [pipeline.generate(picture, request)[0] for request in (REQUEST, other, REQUEST)]
     assert np.array_equal(made[True][0], made[True][2])
     assert not np.array_equal(made[True][0], made[True][1])
     for eager, replayed in zip(made[False], made[True], strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harness import NotJudged, Subject, Target, UsageError, targets
-from harness.errors import unknown_name
+from harness.errors import first_line, unknown_name
 from suites.canny2image.modules import (
     ControlledUNet,
     ControlNet,
@@ -171,7 +171,7 @@ def _load(name: str, *, folder: Path, size: Size) -> torch.nn.Module:
     try:
         module: torch.nn.Module = _classes()[name].from_pretrained(folder / name, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise NotJudged(f"{CHECKPOINT}: {folder / name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise NotJudged(f"{CHECKPOINT}: {folder / name} cannot be loaded: {first_line(error)}") from error
     width = module.config.hidden_size if name == "text_encoder" else getattr(module.config, "cross_attention_dim", None)
     if name != "vae" and width != size.context:
         raise NotJudged(f"{CHECKPOINT}: {name} has a context of {width}, and size {size.name} one of {size.context}")

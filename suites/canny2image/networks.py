@@ -86,14 +86,17 @@ class Networks:
 
 
 def check_finite(network: str, inputs: Tensors, outputs: Tensors, *, where: str) -> None:
-    """Raise EngineFailed when a network gave NaN or infinities, and say whether its inputs were finite."""
+    """Raise EngineFailed when a network gave NaN or infinities, and say whether its inputs were finite.
+
+    Of no inputs nothing is said. ``where`` is put behind the output's name.
+    """
     for name, tensor in outputs.items():
         finite = tensor.isfinite()
         if bool(finite.all()):
             continue
         nan, wrong = int(tensor.isnan().sum()), int((~finite).sum())
         clean = all(bool(value.isfinite().all()) for value in inputs.values())
-        raise EngineFailed(
-            f"the {network} gave {nan} NaN and {wrong - nan} infinite values of {tensor.numel()} in {name!r} {where}, "
-            f"from inputs that were {'finite' if clean else 'not finite'}"
-        )
+        source = f", from inputs that were {'finite' if clean else 'not finite'}" if inputs else ""
+        place = f"{name!r} {where}" if where else repr(name)
+        values = f"{nan} NaN and {wrong - nan} infinite values of {tensor.numel()}"
+        raise EngineFailed(f"the {network} gave {values} in {place}{source}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import NotJudged, UsageError
-from harness.errors import EngineRefused, ParityError
+from harness.contest import PARAMETERS
+from harness.errors import EngineRefused, ParityError, first_line
 from harness.reference import tf32
 from suites.canny2image import pictures, sampler
 from suites.canny2image.models import Size, control_shapes
@@ -25,26 +26,29 @@ if TYPE_CHECKING:
 
 GUESS_DECAY = 0.825
 """In guess mode each output of the ControlNet counts for so much of the next, from the middle outwards."""
-STAGES = ("host", "text encoder", "controlnet and unet", "vae decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a picture is asked for with; the defaults are the contest's."""
+    """What a picture is asked for with: the parameters of the contest's ``process``, under their names."""
 
-    prompt: str = "a bird"
-    a_prompt: str = "best quality, extremely detailed"
-    n_prompt: str = "longbody, lowres, bad anatomy, bad hands, missing fingers"
-    num_samples: int = 1
-    image_resolution: int = 256
-    ddim_steps: int = 20
-    guess_mode: bool = False
-    strength: float = 1.0
-    scale: float = 9.0
-    seed: int = 2946901
-    eta: float = 0.0
-    low_threshold: int = 100
-    high_threshold: int = 200
+    prompt: str
+    a_prompt: str
+    n_prompt: str
+    num_samples: int
+    image_resolution: int
+    ddim_steps: int
+    guess_mode: bool
+    strength: float
+    scale: float
+    seed: int
+    eta: float
+    low_threshold: int
+    high_threshold: int
+
+
+CONTEST = Request(**PARAMETERS)
+"""The contest's public values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,30 +84,13 @@ class Pipeline:
         self._where = ""
         self._checked = False
 
-    def process(
-        self,
-        input_image: Pixels,
-        prompt: str,
-        a_prompt: str,
-        n_prompt: str,
-        num_samples: int,
-        image_resolution: int,
-        ddim_steps: int,
-        guess_mode: bool,
-        strength: float,
-        scale: float,
-        seed: int,
-        eta: float,
-        low_threshold: int,
-        high_threshold: int,
-    ) -> list[Pixels]:
-        """Return ``num_samples`` pictures, uint8 [height, width, 3]; the parameters are the contest's."""
-        request = Request(
-            prompt=prompt, a_prompt=a_prompt, n_prompt=n_prompt, num_samples=num_samples,
-            image_resolution=image_resolution, ddim_steps=ddim_steps, guess_mode=guess_mode, strength=strength,
-            scale=scale, seed=seed, eta=eta, low_threshold=low_threshold, high_threshold=high_threshold,
-        )  # fmt: skip
-        return self.generate(input_image, request)
+    def process(self, input_image: Pixels, *arguments: Any) -> list[Pixels]:
+        """Return ``num_samples`` pictures, uint8 [height, width, 3], as the contest asks for them.
+
+        ``arguments`` are the contest's, in the order of ``harness.contest.PARAMETERS``. Raises ValueError for another
+        number of them.
+        """
+        return self.generate(input_image, Request(**dict(zip(PARAMETERS, arguments, strict=True))))
 
     @torch.inference_mode()
     def generate(self, image: Pixels, request: Request) -> list[Pixels]:
@@ -131,7 +118,7 @@ class Pipeline:
         ``forced`` is a trajectory whose latents each step starts from. With ``checked`` every network's outputs are
         looked at, the decoder's too, and EngineFailed names the first that is not finite.
         """
-        self._checked = checked
+        self._checked, self._where = checked, ""
         try:
             with tf32(False):
                 wanted = self.conditions(image, request)
@@ -139,6 +126,7 @@ class Pipeline:
                 seen = [wanted.starts[:1]]
                 last = self._sample(wanted, context, hint, 0, seen=lambda x: seen.append(x.clone()), forced=forced)
                 if checked:
+                    self._where = ""
                     self._call("vae-decoder", {"latents": last})
         finally:
             self._checked = False
@@ -288,7 +276,7 @@ class _Graph:
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.outputs = function(**self.inputs)
         except (ParityError, RuntimeError) as error:  # it ran before, so what is wrong is the capture
-            raise EngineRefused(f"no CUDA graph can be captured: {str(error).splitlines()[0]}") from error
+            raise EngineRefused(f"no CUDA graph can be captured: {first_line(error)}") from error
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         for name, tensor in tensors.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -15,6 +16,7 @@ import torch
 
 from harness import EngineFailed, MetricResult, NotJudged, Settings
 from harness.contest import RULES, Rules, mean_latency
+from harness.errors import first_line
 from harness.metrics import collect_remarks
 from harness.metrics.image import psnr, ssim
 from harness.metrics.lpips import lpips
@@ -22,10 +24,11 @@ from harness.metrics.perceptual_distance import perceptual_distance
 from harness.report.image_sheet import amplified, save_picture, save_sheet
 from harness.results import Verdict
 from harness.studies import Picture, StepError, StudyResult, VariantResult
+from suites.canny2image import sampler
 from suites.canny2image.models import Size, asked_size, checkpoint, weights_words
 from suites.canny2image.networks import Networks
 from suites.canny2image.pictures import canny, fit, load
-from suites.canny2image.pipeline import Pipeline, Request
+from suites.canny2image.pipeline import CONTEST, Pipeline, Request
 from suites.canny2image.tokens import STAND_IN
 from suites.canny2image.variants import REFERENCE, VARIANTS, Variant, choose
 
@@ -59,6 +62,8 @@ class _Shared:
     reference: Pipeline
     expected: dict[str, Pixels] = field(default_factory=dict)
     """The reference's pictures, once it has run."""
+    panels: dict[str, dict[str, Pixels]] = field(default_factory=dict)
+    """By picture: what is shown of it with every variant, once the reference has run."""
     reference_ms: float | None = None
     notes: list[str] = field(default_factory=list)
     unjudged: dict[str, str] = field(default_factory=dict)
@@ -107,15 +112,20 @@ def run(
     chosen, size = choose(variants, known), asked_size()
     networks = networks or Networks(size, settings)
     reference = _with_steps(REFERENCE, steps)
-    with networks.open(reference, "torch") as opened:
-        shared = _Shared(
-            networks=networks, size=size, backend=backend, folder=folder, rules=rules, steps=steps,
-            inputs=load(pictures, size),
-            request=Request(image_resolution=min(size.height, size.width), ddim_steps=reference.steps),
-            reference=Pipeline(opened, reference, size, networks.device),
-        )  # fmt: skip
-        settings.progress(f"canny2image: the reference, PyTorch FP32 on {networks.device.type}")
-        results = [_reference(shared, reference)]
+    sampler.schedule(reference.steps)  # a number that cannot be sampled is refused before any network is made
+    inputs = load(pictures, size)
+    request = dataclasses.replace(CONTEST, image_resolution=min(size.height, size.width), ddim_steps=reference.steps)
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(networks.open(reference, "torch"))
+            shared = _Shared(
+                networks=networks, size=size, backend=backend, folder=folder, rules=rules, steps=steps, inputs=inputs,
+                request=request, reference=Pipeline(opened, reference, size, networks.device),
+            )  # fmt: skip
+            settings.progress(f"canny2image: the reference, PyTorch FP32 on {networks.device.type}")
+            results = [_reference(shared, reference)]
+        except (EngineFailed, torch.cuda.OutOfMemoryError) as error:
+            raise NotJudged(f"the reference, PyTorch FP32, cannot be had: {first_line(error)}") from error
         yield _study(shared, results)
         for variant in chosen:
             settings.progress(f"canny2image: variant {variant.name}")
@@ -142,11 +152,12 @@ def _study(shared: _Shared, results: Sequence[VariantResult]) -> StudyResult:
 
 def _reference(shared: _Shared, variant: Variant) -> VariantResult:
     """Make the pictures that all variants are held against; twice, so that its own noise is known."""
-    first = {name: shared.reference.generate(image, shared.request)[0] for name, image in shared.inputs.items()}
+    first, _ = _generate(shared, shared.reference, shared.request)
     shared.expected, latencies = _generate(shared, shared.reference, shared.request)
     apart = max(int(amplified(first[name], shared.expected[name])[0].max()) for name in first)
     shared.reference_ms = mean_latency(list(latencies.values()))
     words = "gave the same pictures" if not apart else "gave different pictures"
+    _keep_panels(shared)
     found = [_picture(shared, variant, name, latencies[name], shared.expected[name], {}) for name in shared.inputs]
     return VariantResult(
         name=variant.name, settings=variant.to_json(), verdict="not_judged",
@@ -166,7 +177,7 @@ def _variant(shared: _Shared, variant: Variant) -> VariantResult:
     except EngineFailed as error:
         return dataclasses.replace(bare, verdict="fail", reason=str(error))
     except torch.cuda.OutOfMemoryError as error:
-        return dataclasses.replace(bare, reason=f"out of GPU memory: {str(error).splitlines()[0]}")
+        return dataclasses.replace(bare, reason=f"out of GPU memory: {first_line(error)}")
     except NotJudged as error:
         return dataclasses.replace(bare, reason=str(error))
     finally:
@@ -180,12 +191,8 @@ def _settings(shared: _Shared, variant: Variant) -> dict[str, Any]:
 
 def _measure(shared: _Shared, variant: Variant, pipeline: Pipeline, bare: VariantResult) -> VariantResult:
     request = dataclasses.replace(shared.request, ddim_steps=variant.steps)
-    first = next(iter(shared.inputs.values()))
-    try:
-        pipeline.generate(first, request)  # kernels are made and graphs captured before the clock runs
-        made, latencies = _generate(shared, pipeline, request)
-    except EngineFailed as error:
-        raise EngineFailed(_where_not_finite(pipeline, first, request, error)) from error
+    _made(pipeline, *next(iter(shared.inputs.items())), request)  # kernels and graphs are made before the clock runs
+    made, latencies = _generate(shared, pipeline, request)
     judged = {name: _metrics(shared, made[name], shared.expected[name]) for name in made}
     latency_ms = mean_latency(list(latencies.values()))
     distances = [found["pd"] for found in judged.values() if found["pd"] is not None]
@@ -208,9 +215,17 @@ def _generate(shared: _Shared, pipeline: Pipeline, request: Request) -> tuple[di
     made, latencies = {}, {}
     for name, image in shared.inputs.items():
         started = time.perf_counter()
-        made[name] = pipeline.generate(image, request)[0]
+        made[name] = _made(pipeline, name, image, request)
         latencies[name] = (time.perf_counter() - started) * 1e3
     return made, latencies
+
+
+def _made(pipeline: Pipeline, name: str, image: Pixels, request: Request) -> Pixels:
+    """Return one picture. Raises EngineFailed, which names the picture and the network, when it is not finite."""
+    try:
+        return pipeline.generate(image, request)[0]
+    except EngineFailed as error:
+        raise EngineFailed(f"{name}: {_where_not_finite(pipeline, image, request, error)}") from error
 
 
 def _where_not_finite(pipeline: Pipeline, image: Pixels, request: Request, error: EngineFailed) -> str:
@@ -259,12 +274,16 @@ def _summary(
 
 
 def _metric(name: str, value: float | None, allowed: float, why: str) -> MetricResult:
-    """Return a metric over the pictures with its verdict; None is one that was not judged, for the reason ``why``."""
+    """Return a metric over the pictures with its verdict; None is one that was not judged, for the reason ``why``.
+
+    A figure without a limit is shown and not judged; NaN fails, with a limit or without.
+    """
     best = {"psnr": math.inf, "ssim": 1.0}.get(name, 0.0)
     verdict: Verdict = "not_judged"
     reason = why
     if value is not None:
-        verdict = "pass" if abs(value) <= allowed else "fail"  # NaN fails
+        within: Verdict = "not_judged" if math.isinf(allowed) else "pass"
+        verdict = within if abs(value) <= allowed else "fail"
         limit = "no limit is set" if math.isinf(allowed) else f"allowed {allowed:g}"
         reason = f"{value:.4g} over the pictures, {limit}"
     actual = math.nan if value is None else value
@@ -279,7 +298,7 @@ def _step_errors(
     expected = shared.trajectory(request.ddim_steps)
     free = pipeline.trajectory(image, request)
     forced = pipeline.trajectory(image, request, forced=expected)
-    steps = pipeline.conditions(image, request).steps
+    steps = sampler.schedule(request.ddim_steps)
     errors = tuple(
         StepError(
             step=number, timestep=step.timestep,
@@ -308,6 +327,16 @@ def _stages(shared: _Shared, pipeline: Pipeline, request: Request) -> dict[str, 
     return stages
 
 
+def _keep_panels(shared: _Shared) -> None:
+    """Write what every variant shows of a picture, the input, its edges and the reference's, and keep it for sheets."""
+    request = shared.request
+    for name, source in shared.inputs.items():
+        edges = canny(fit(source, request.image_resolution), request.low_threshold, request.high_threshold)
+        shared.panels[name] = {"input": source, "edges": edges, "reference": shared.expected[name]}
+        for what, pixels in shared.panels[name].items():
+            save_picture(pixels, shared.file("all", f"{name}-{what}.png"))
+
+
 def _picture(
     shared: _Shared,
     variant: Variant,
@@ -317,21 +346,16 @@ def _picture(
     metrics: Mapping[str, float | None],
 ) -> Picture:
     """Write a picture and its sheet, and return what is known of it."""
-    request, expected = shared.request, shared.expected[name]
-    source = shared.inputs[name]
-    edges = canny(fit(source, request.image_resolution), request.low_threshold, request.high_threshold)
-    difference, factor = amplified(made, expected)
-    panels = {"input": source, "edges": edges, "reference": expected, "engine": made, "difference": difference}
-    files = {}
-    for what, pixels in panels.items():
-        own = variant.name if what in ("engine", "difference") else "all"
-        files[what] = shared.file(own, f"{name}-{what}.png")
+    difference, factor = amplified(made, shared.expected[name])
+    files = {what: shared.file("all", f"{name}-{what}.png") for what in shared.panels[name]}
+    for what, pixels in (("engine", made), ("difference", difference)):
+        files[what] = shared.file(variant.name, f"{name}-{what}.png")
         save_picture(pixels, files[what])
     files["sheet"] = shared.file(variant.name, f"{name}-sheet.png")
-    panels[f"difference x {factor}"] = panels.pop("difference")
+    panels = {**shared.panels[name], "engine": made, f"difference x {factor}": difference}
     weights = "random weights" if checkpoint() is None else "trained weights"
     save_sheet(panels, files["sheet"], title=f"{variant.name}: {name} ({weights})")
     return Picture(
-        case=name, prompt=request.prompt, seed=request.seed, metrics=dict(metrics), latency_ms=latency_ms,
-        files={what: shared.named(path) for what, path in files.items()},
+        case=name, prompt=shared.request.prompt, seed=shared.request.seed, metrics=dict(metrics),
+        latency_ms=latency_ms, files={what: shared.named(path) for what, path in files.items()},
     )  # fmt: skip

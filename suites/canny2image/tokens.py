@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from harness import NotJudged
+from harness.errors import first_line
 from suites.canny2image.models import CHECKPOINT, TOKENS, Size, checkpoint
 
 STAND_IN = "prompts: a stand-in hashes words to token ids, for there is no checkpoint to take the tokenizer from"
@@ -38,7 +39,7 @@ def _tokenizer(folder: Path) -> Any:
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise NotJudged(f"{CHECKPOINT}: {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise NotJudged(f"{CHECKPOINT}: {folder} cannot be loaded: {first_line(error)}") from error
 
 
 def _hashed(prompt: str, vocabulary: int) -> list[int]:
