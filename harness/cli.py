@@ -1,7 +1,7 @@
 """The command line: options become Settings and one call. Run ``parity --help``.
 
-Exit status: 0 every verdict passed, 1 at least one failed, 2 usage, 3 nothing could be judged or a required backend
-could not, 130 interrupted.
+Exit status: 0 something passed and nothing failed (what was not judged does not count: ``--require``), 1 at least one
+failed, 2 usage, 3 nothing could be judged or a required backend could not, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parity",
         description="Proves how far an engine is from PyTorch FP32.",
-        epilog="exit status: 0 every verdict passed; 1 at least one failed; 2 usage; "
-        "3 nothing could be judged, or a required backend could not; 130 interrupted",
+        epilog="exit status: 0 something passed and nothing failed (what was not judged does not count: --require); "
+        "1 at least one failed; 2 usage; 3 nothing could be judged, or a required backend could not; 130 interrupted",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
