@@ -1,11 +1,13 @@
-"""A backend that runs the module itself, and can be told to misbehave: the harness must never call that green."""
+"""What the tests pretend: a backend that can be told to misbehave, results of a command, a project with engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
+import pytest
 import torch
 
 from harness import Settings, Subject, Target
@@ -13,6 +15,78 @@ from harness.backends.base import BuildReport, BuildRequest
 
 Tensors = dict[str, torch.Tensor]
 Fault = Callable[[Tensors, Mapping[str, torch.Tensor], int], Tensors]
+INI = """
+[pytest]
+addopts = --strict-markers -p no:randomly -p no:cacheprovider -p no:hypothesispytest -p no:benchmark
+"""
+CONFTEST = """
+import contextlib
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.errors import UsageError
+from harness.results import OutputResult, Result
+
+pytest_plugins = ["harness.plugin"]
+
+
+def log(line):
+    with Path("log.txt").open("a") as file:
+        file.write(line + "\\n")
+
+
+class FakeTarget:
+    def __init__(self, run, target):
+        self.run, self.target = run, target
+
+    def judge(self, case):
+        verdict, reason = self.run.subject.options.get(f"{self.target}-{case}", ("pass", "fine"))
+        log(f"judge {self.target} {case} {verdict}")
+        if verdict == "usage":
+            raise UsageError(reason)
+        outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
+        return Result(
+            subject=self.run.subject.name, case=case, backend=self.target.backend, verdict=verdict, reason=reason,
+            precision=self.target.precision_name, outputs=outputs,
+        )
+
+    def outputs(self, case):
+        if self.run.subject.options.get(f"{self.target}-{case}", ("pass",))[0] == "not_judged":
+            return None
+        import torch
+
+        return {"y": torch.tensor([1.0, 2.5])}, {"y": torch.tensor([1.0, 2.0])}
+
+
+class FakeRun:
+    def __init__(self, subject, settings):
+        self.subject, self.settings = subject, settings
+        log(f"run {subject.name} cache={settings.engine_cache} update={settings.update_references} {settings.engines}")
+
+    @contextlib.contextmanager
+    def target(self, target):
+        log(f"open {target}")
+        yield FakeTarget(self, target)
+        log(f"close {target}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fake_verify():
+    with pytest.MonkeyPatch.context() as patch:
+        stub = types.SimpleNamespace(Run=FakeRun)  # the real one imports torch, which takes a subprocess seconds
+        patch.setitem(sys.modules, "harness.verify", stub)
+        patch.setattr(harness, "verify", stub, raising=False)
+        yield
+"""
+"""The conftest.py of a project whose engines are pretended.
+
+An option ``target-case`` of a subject is the verdict that its engine gets, with the reason. What is asked for is
+written to log.txt.
+"""
 
 
 class TwoHeads(torch.nn.Module):
@@ -37,6 +111,29 @@ def build() -> torch.nn.Module:
 def inputs(seed: int = 0) -> Tensors:
     """Return seeded inputs, float32 [8, 16]."""
     return {"x": torch.randn(8, 16, generator=torch.Generator().manual_seed(seed))}
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return a seeded picture, float32 in 0..1."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def giving(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, *steps: Any) -> list[dict[str, Any]]:
+    """Replace a module's generator function by one that yields ``steps``, and return what it is called with.
+
+    A step that is an exception is raised.
+    """
+    calls: list[dict[str, Any]] = []
+
+    def generator(subject: Any, **options: Any) -> Iterator[Any]:
+        calls.append({"subject": subject, **options})
+        for step in steps:
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+
+    monkeypatch.setattr(module, name, generator)
+    return calls
 
 
 def subject(**changes: Any) -> Subject:

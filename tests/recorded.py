@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any
 from harness import report
 from harness.compare import ErrorStats
 from harness.findings import Bisection, Gate, Price, Trial
+from harness.report import records
 from harness.results import MetricResult, OutputResult, Provenance, Result
 from harness.studies import Picture, StudyResult, VariantResult
 from harness.timings import Comparison, KernelTime, Machine, Measured, ProcessRun, Session, Summary
@@ -26,15 +29,19 @@ ENVIRONMENT: dict[str, Any] = {
 
 
 def stats(relative_l2: float = 1e-3, **changes: Any) -> ErrorStats:
-    """Return the distance of an FP16 output, with changes."""
+    """Return the distance of an FP16 output, with changes; where the error is no number, all of the output is NaN."""
+    count = changes.get("elements", 1000)
+    bad = 0 if math.isfinite(relative_l2) else count
     errors = {"max": 8 * relative_l2, "mean": 2 * relative_l2, "median": relative_l2, "p99": 5 * relative_l2}
     return ErrorStats(**{
         "shape": (2, 8), "dtype": "float16", "absolute": errors, "relative": {**errors, "undefined": 0},
-        "relative_l2": relative_l2, "cosine": 0.999, "snr_db": 60.0, "effective_bits": 9.0, "bias": 0.0,
-        "elements": 1000, "compared": 1000, "rms_expected": 1.0, "std_actual": 1.0, "std_expected": 1.0,
+        "relative_l2": relative_l2, "cosine": math.nan if bad else 0.999, "snr_db": math.nan if bad else 60.0,
+        "effective_bits": math.nan if bad else 9.0, "bias": 0.0, "elements": count, "compared": count - bad,
+        "rms_expected": 1.0, "std_actual": 1.0, "std_expected": 1.0,
         "max_expected": 4.0, "zero_actual": False, "zero_expected": False, "constant_actual": False,
-        "constant_expected": False, "nonfinite_actual": 0, "nonfinite_expected": 0, "nan_actual": 0,
-        "nan_expected": 0, "mismatched_nonfinite": 0, "first_nonfinite": None, "worst": (), **changes,
+        "constant_expected": False, "nonfinite_actual": bad, "nonfinite_expected": 0, "nan_actual": bad,
+        "nan_expected": 0, "mismatched_nonfinite": bad,
+        "first_nonfinite": (0,) * len(changes.get("shape", (2, 8))) if bad else None, "worst": (), **changes,
     })  # fmt: skip
 
 
@@ -169,6 +176,18 @@ def document(
     data |= {"study": studied.to_json()} if studied else {}
     report.save_json({**data, **changes}, folder / name)
     return folder / name
+
+
+def load(folder: Path, **parts: Any) -> records.Records:
+    """Write a document as ``document`` does, and return what the reports read of it."""
+    return records.load([document(folder, **parts)])
+
+
+def banner(page: str) -> str:
+    """Return the tone of an HTML page's banner."""
+    shown = re.search(r'<p class="banner (\w+)"', page)
+    assert shown
+    return shown[1]
 
 
 def picture(path: Path) -> None:

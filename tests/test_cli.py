@@ -6,11 +6,12 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fake
 import pytest
 
 import harness.verify
@@ -53,36 +54,17 @@ Give = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     """Make ``verify`` yield these results; what is an exception is raised. Returns what verify is called with."""
-
-    def give(*steps: Result | BaseException) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = []
-
-        def verify(subject: Any, **options: Any) -> Iterator[Result]:
-            calls.append({"subject": subject, **options})
-            for step in steps:
-                if isinstance(step, BaseException):
-                    raise step
-                yield step
-
-        monkeypatch.setattr(harness.verify, "verify", verify)
-        return calls
-
-    return give
+    return partial(fake.giving, monkeypatch, harness.verify, "verify")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_help_answers_within_half_a_second():
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = run("--help")
-        times.append(time.perf_counter() - started)
-        assert done.returncode == 0
+def test_help_names_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
     assert "verify" in done.stdout
-    assert min(times) < 0.5
 
 
 @pytest.mark.parametrize("arguments", [[], ["verfy", "clip"], ["verify"], ["verify", "clip", "--shape", "x"]])

@@ -367,7 +367,6 @@ def test_kernels_under_the_interpreter() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 @pytest.mark.parametrize("small", [False, True])
 def test_kernels_on_the_gpu(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness import compare_cuda
@@ -380,7 +379,6 @@ def test_kernels_on_the_gpu(small: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_gpu_agrees_with_cpu_on_large_tensors(dtype: torch.dtype) -> None:
     expected = gaussian(3, 2**21 + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,7 @@ def test_what_a_folder_does_wrong_is_one_sentence(
     assert result.verdict == "fail"
     assert result.score is None
     assert "\n" not in result.reason
-    with pytest.raises(AssertionError, match=sentence):
-        raise AssertionError(result.reason)
+    assert re.search(sentence, result.reason), result.reason
 
 
 def test_what_takes_too_long_is_stopped(tmp_path: Path, images: list[Path]):
@@ -174,7 +174,6 @@ def test_pictures_made_before_the_trouble_are_kept(tmp_path: Path, images: list[
 
 
 def test_a_picture_that_cannot_be_compared_fails_alone(tmp_path: Path, images: list[Path], reference: Path):
-    pytest.importorskip("PIL", reason="pictures are compared by Pillow")
     cv2.imwrite(str(reference / "bird_2.png"), np.zeros((8, 8, 3), np.uint8))
 
     def shapes(actual: Any, expected: Any) -> float:

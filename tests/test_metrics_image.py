@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake import noise
+from PIL import Image
 
 from harness.errors import NotJudged, UsageError
 from harness.metrics import Metric, measure, networks
@@ -14,10 +16,6 @@ from harness.metrics.image import load, psnr, ssim
 
 NAN, INF = float("nan"), float("inf")
 METRICS = [psnr, ssim]
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_psnr_by_hand():
@@ -108,20 +106,18 @@ def test_tensors_of_bytes_and_halves():
 
 
 def test_files_are_read_as_rgb(tmp_path: Path):
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     picture = (noise(3, 6, 5) * 255).byte()
     file = tmp_path / "a.png"
-    image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
     for path in (file, str(file), [file]):
         assert torch.equal(load(path)[0], picture.float() / 255)
-    image.fromarray(picture[0].numpy()).save(tmp_path / "grey.png")
+    Image.fromarray(picture[0].numpy()).save(tmp_path / "grey.png")
     grey = load(tmp_path / "grey.png")[0]
     assert torch.equal(grey, (picture[:1].float() / 255).expand(3, 6, 5))
     assert psnr([file, picture], [picture, file]).tolist() == [INF, INF]
 
 
 def test_files_that_are_no_images(tmp_path: Path):
-    pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     for path in (broken, tmp_path / "missing.png", tmp_path):

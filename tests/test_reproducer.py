@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -265,10 +264,8 @@ def test_a_script_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(reproducer, "TIMEOUT_S", 3.0)
     monkeypatch.setattr(reproducer, "PROGRESS_INTERVAL_S", 0.5)
     lines: list[str] = []
-    started = time.monotonic()
     with pytest.raises(NotReproduced, match="did not end within 3 s"):
         write(tmp_path / "fault", spec_for(tmp_path), progress=lines.append)
-    assert time.monotonic() - started < 30
     assert any(line.startswith("the reproducer has been running for ") for line in lines)
     assert any(line.endswith(": still building") for line in lines)
     with pytest.raises(ProcessLookupError):
