@@ -106,6 +106,7 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
     verdict = overall(output.verdict for output in outputs)
     right = verdict == "pass" or (_has_tf32(target) and is_tf32(outputs))
     hunt.gate(question, "yes" if right else "no", worst_reason(outputs, verdict))
+    hunt.fp32_races = right
     if right:
         hunt.notes.append("the FP32 engine is right when its kernels wait; what follows is about precision")
         hunt.advice.append(_RACE)

@@ -62,6 +62,8 @@ class Hunt:
         self.reproducer = ""
         self.complete, self.interrupted = True, False
         self.regions: Regions | None = None
+        self.fp32_races = False
+        """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
         self.gate_builds = 0
         """Engines that were built before the search began; they are no part of its budget."""
 

@@ -458,6 +458,24 @@ def test_an_fp32_engine_that_is_wrong_now_and_then_is_asked_with_one_kernel_at_a
     assert bool(hunt.advice) is right
 
 
+@pytest.mark.parametrize("fp32_races", [True, False])
+def test_no_plan_is_looked_for_where_fp32_races_as_well(fp32_races: bool, hunt: Hunt, monkeypatch: pytest.MonkeyPatch):
+    ask = gates.fp32_engine
+
+    def asked(state: Any, low: Any) -> Any:
+        state.fp32_races = fp32_races
+        return ask(state, low)
+
+    monkeypatch.setattr(gates, "fp32_engine", asked)
+    monkeypatch.setattr(gates, "one_kernel_at_a_time", lambda _: True)
+    found, _ = hunt(TWO_KERNELS)
+    assert found.kind == "engine"
+    assert "its kernels do not wait for each other" in found.finding
+    assert (found.plan is None) is fp32_races
+    assert any("no plan was looked for" in note for note in found.notes) is fp32_races
+    assert found.region
+
+
 # Backends that show less.
 
 

@@ -91,7 +91,8 @@ def _plan(bisection: Json) -> list[str]:
         if bisection["precision"] not in FORMATS:
             lines += wrapped("  ", f"beside what {bisection['precision']} keeps in FP32 already; the file has both")
     elif bisection["kind"] not in ("none", "not_judged"):
-        lines = ["plan: none passed"]
+        tried = any(trial["where"] == "engine" for trial in bisection["trials"])
+        lines = ["plan: none passed" if tried else "plan: none was tried"]
     searched = bisection["builds"] - bisection["gate_builds"]
     allowed = f"{searched} of {bisection['max_builds']} allowed for the search"
     lines.append(f"engines built: {bisection['gate_builds']} for the questions, {allowed}")

@@ -193,7 +193,7 @@ _PAIRS: Mapping[str, tuple[str, str]] = {
     "region": ("Where it shows", "出现位置"),
     "plan": ("Precision plan that passes", "通过的精度方案"),
     "plan_no_file": ("no file was written", "没有写入文件"),
-    "no_plan": ("none passed", "没有方案通过"),
+    "no_plan": ("none was found", "没有找到方案"),
     "reproducer": ("Reproducer", "复现脚本"),
     "no_reproducer": ("none was written", "没有写入"),
     "engines_built": ("Engines built", "构建的引擎"),
