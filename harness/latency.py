@@ -200,7 +200,7 @@ def _on_gpu(
         not_finite = _not_finite(ready.run.outputs)
         watch.look()
     if not ready.captured and enqueue.median > LAUNCH_BOUND * gpu_ms.median:
-        problems.append(f"launch-bound: a launch takes {enqueue.median:.3g} ms of the host's time")
+        problems.append("launch-bound: the host takes as long to launch a run as the GPU to run it")
     return ProcessRun(
         started_at=started,
         gpu_ms=gpu_ms,
