@@ -17,6 +17,7 @@ from harness.report.latency import target as timed_target
 from harness.report.markdown import code, escape, fence, table
 from harness.report.records import Json, Records
 from harness.report.text import count_line, number, target, worst_error
+from harness.results import NOT_REPEATABLE
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -117,7 +118,8 @@ def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
 
 def _failure(result: Json) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target(result))}]"
-    lines = [f"- {label}: {escape(result['reason'])}"]
+    races = [note for note in result["notes"] if note.startswith(NOT_REPEATABLE)]
+    lines = [f"- {label}: {escape('; '.join([result['reason'], *races]))}"]
     if result["next_step"]:
         lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
     return "".join(f"{line}\n" for line in lines)
