@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness import cli_bench, cli_report, cli_study
 from harness.cli_options import (
     INTERRUPTED,
+    Document,
     add_cases,
     add_choice,
     add_command,
@@ -161,32 +162,33 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from harness import report
     from harness.report import text
     from harness.results import exit_status, is_judged
 
-    if options.json:
-        report.check_writable(options.json)
     subject, targets, cases = request_of(options)
     settings = settings_of(options)
     results: list[Result] = []
     missing: list[str] = []
     status = 0
-    record = _Record(options, settings)
+    document = Document(options, settings)
+
+    def write(**how: Any) -> None:
+        document.write(results=[result.to_json() for result in results], **how)
+
     try:
         for result in _results(subject, targets, cases, settings, options):
             results.append(result)
-            record.write(results)
+            write()
         missing = [
             f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)
         ]
-        record.write(results, complete=not missing, error="; ".join(missing))
+        write(complete=not missing, error="; ".join(missing))
         status = exit_status(results, options.require)
     except KeyboardInterrupt:
-        record.write(results, error="interrupted")
+        write(error="interrupted")
         status = INTERRUPTED
     except Exception as error:
-        record.write(results, error=str(error))
+        write(error=str(error))
         if results:
             print(text.table([result.to_json() for result in results]))
         raise
@@ -197,28 +199,6 @@ def _verify(options: argparse.Namespace) -> int:
     if status == INTERRUPTED:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
     return status
-
-
-class _Record:
-    """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
-
-    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
-        from harness import environment
-
-        self.path: Path | None = options.json
-        self.command: str = options.command_line
-        self.environment = environment.gather(settings) if self.path else {}
-
-    def write(self, results: Sequence[Result], *, complete: bool = False, error: str = "") -> None:
-        """Write what is known; does nothing without ``--json``."""
-        from harness import report
-
-        if self.path is not None:
-            rows = [result.to_json() for result in results]
-            data = report.document(
-                rows, environment=self.environment, command=self.command, complete=complete, error=error
-            )
-            report.save_json(data, self.path)
 
 
 def _results(
@@ -292,6 +272,7 @@ def _bisect(options: argparse.Namespace) -> int:
 
 def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
     """Return the line that shows the failure in Polygraphy; write its inputs beside the JSON or in reports/."""
+    from harness.prepare import case_inputs
     from harness.report import polygraphy
 
     assert subject.onnx is not None
@@ -301,7 +282,7 @@ def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
     if not line:
         return ""
     try:
-        polygraphy.save_inputs(subject.cases[result.case](), inputs)
+        polygraphy.save_inputs(case_inputs(subject, result.case), inputs)
     except ParityError as error:  # the verdict matters more than this file
         return f"{line}  ({error})"
     return line

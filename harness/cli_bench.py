@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness import cli_history
 from harness.cli_latency import (
-    Document,
     add_history,
     add_measuring,
     add_series,
@@ -21,7 +20,7 @@ from harness.cli_latency import (
     open_history,
     sizes_of,
 )
-from harness.cli_options import INTERRUPTED, add_command, at_least, names, request_of, settings_of
+from harness.cli_options import INTERRUPTED, Document, add_command, at_least, names, request_of, settings_of
 from harness.errors import NotJudged, UsageError, unknown_name
 
 if TYPE_CHECKING:

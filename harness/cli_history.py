@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli_latency import Document, chart, folder, open_history, sizes_of
-from harness.cli_options import request_of, settings_of
+from harness.cli_latency import chart, folder, open_history, sizes_of
+from harness.cli_options import Document, request_of, settings_of
 from harness.errors import NotJudged, UsageError
 
 if TYPE_CHECKING:

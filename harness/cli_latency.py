@@ -15,7 +15,6 @@ from harness.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
     from harness.history import History
-    from harness.settings import Settings
     from harness.subject import Subject
 
 
@@ -92,29 +91,6 @@ def open_history(options: argparse.Namespace) -> Iterator[History]:
         finally:
             for note in history.notes:
                 print(f"parity: history: {note}", file=sys.stderr)
-
-
-class Document:
-    """The JSON file of a run, written anew after every figure, so that nothing is lost however the run ends."""
-
-    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
-        from harness import environment, report
-
-        self.path: Path | None = options.json
-        self.command: str = options.command_line
-        if self.path:
-            report.check_writable(self.path)
-        self.environment = environment.gather(settings) if self.path else {}
-
-    def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
-        """Write what is known; does nothing without ``--json``."""
-        from harness import report
-
-        if self.path is not None:
-            data = report.document(
-                [], environment=self.environment, command=self.command, complete=complete, error=error
-            )
-            report.save_json({**data, **keys}, self.path)
 
 
 def folder(options: argparse.Namespace) -> Path:

@@ -130,6 +130,29 @@ def _typed(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+class Document:
+    """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        from harness import environment, report
+
+        self.path: Path | None = options.json
+        self.command: str = options.command_line
+        if self.path:
+            report.check_writable(self.path)
+        self.environment = environment.gather(settings) if self.path else {}
+
+    def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
+        """Write what is known; does nothing without ``--json``."""
+        from harness import report
+
+        if self.path is not None:
+            data = report.document(
+                [], environment=self.environment, command=self.command, complete=complete, error=error
+            )
+            report.save_json({**data, **keys}, self.path)
+
+
 def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
     """Return subject, targets and cases. Raises UsageError for a name that is not known."""
     from harness import discovery

@@ -221,14 +221,14 @@ class TargetRun:
                     f"the torch backend needs a PyTorch module, and {prepared.subject.onnx} is an ONNX file"
                 )
             return
-        self.engine = self._guard("building", self._build_engine)
+        self.engine = self.guard("building", self._build_engine)
         self.notes += self.engine.report.notes
         if reason := self.backend.cannot_run():
             layers = "".join(f", {note}" for note in self.engine.report.notes if "network layers" in note)
             raise _BuiltNotRun(f"built, not run ({reason}): {self.engine.bytes / 1e6:.1f} MB{layers}")
         path = self.engine.path
         self.run.settings.progress(f"{prepared.subject.name} [{self.target}]: loading the engine")
-        self.session = self.stack.enter_context(self._guard("loading", lambda: self.backend.load(path)))
+        self.session = self.stack.enter_context(self.guard("loading", lambda: self.backend.load(path)))
         self.layers = getattr(self.session, "layers", None)
 
     @contextlib.contextmanager
@@ -238,11 +238,11 @@ class TargetRun:
         ``taps`` marks unfused tensors as debug tensors, ``marked`` makes these values of the graph outputs as well.
         Raises what building and loading raise.
         """
-        engine = self._guard("building", lambda: self._build_engine(taps=taps, marked=tuple(marked)))
+        engine = self.guard("building", lambda: self._build_engine(taps=taps, marked=tuple(marked)))
         if reason := self.backend.cannot_run():
             raise NotJudged(f"built, not run ({reason})")
         path = engine.path
-        with self._guard("loading", lambda: self.backend.load(path)) as session:
+        with self.guard("loading", lambda: self.backend.load(path)) as session:
             yield session
 
     def is_built(self) -> bool:
@@ -261,10 +261,6 @@ class TargetRun:
         """Free the engine; it is loaded again when it is needed, and outputs that were seen are kept."""
         self.stack.close()
         self.session, self._opened = None, False
-
-    def guard(self, doing: str, step: Callable[[], Any]) -> Any:
-        """Run a backend's step; an exception it did not foresee becomes a ParityError."""
-        return self._guard(doing, step)
 
     def _key(self, *, taps: bool, marked: tuple[str, ...]) -> dict[str, Any]:
         """Return everything the engine depends on."""
@@ -311,8 +307,8 @@ class TargetRun:
             self.stack.callback(engine.discard)
         return engine
 
-    def _guard(self, doing: str, step: Callable[[], Any]) -> Any:
-        """Run a backend's step; an exception it did not foresee becomes a result, so the other targets still run."""
+    def guard(self, doing: str, step: Callable[[], Any]) -> Any:
+        """Run a backend's step; what it did not foresee becomes a ParityError, so that other targets still run."""
         try:
             return step()
         except (ParityError, KeyboardInterrupt):
@@ -359,7 +355,7 @@ class TargetRun:
     def _run_once(self, case: str) -> Tensors:
         assert self.session is not None
         session, inputs = self.session, self.run.prepared.inputs(case)
-        outputs: Tensors = self._guard("running", lambda: session.run(inputs))
+        outputs: Tensors = self.guard("running", lambda: session.run(inputs))
         return outputs
 
     def device_name(self) -> str:
