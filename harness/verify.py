@@ -160,6 +160,7 @@ class TargetRun:
             reason = worst_reason(outputs, verdict)
             if differ:
                 notes.append(differ)
+                reason += f"; {differ}" if verdict == "fail" else ""
         except (EngineFailed, StaleReference) as error:
             verdict, reason = "fail", str(error)
         except NotJudged as error:

@@ -191,7 +191,9 @@ def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
     result = judged(racing)[0]
     assert result.verdict == "fail"
     assert result.repeatable is False
-    assert any(note.startswith("not repeatable: 1 of 8 runs of the engine differ") for note in result.notes)
+    words = "not repeatable: 1 of 8 runs of the engine differ"
+    assert words in result.reason
+    assert any(note.startswith(words) for note in result.notes)
 
 
 def test_a_buffer_that_the_next_run_overwrites_fails(judged):

@@ -17,7 +17,6 @@ from harness.report.latency import target as timed_target
 from harness.report.markdown import code, escape, fence, table
 from harness.report.records import Json, Records
 from harness.report.text import count_line, number, target, worst_error
-from harness.results import NOT_REPEATABLE
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -118,8 +117,7 @@ def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
 
 def _failure(result: Json) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target(result))}]"
-    races = [note for note in result["notes"] if note.startswith(NOT_REPEATABLE)]
-    lines = [f"- {label}: {escape('; '.join([result['reason'], *races]))}"]
+    lines = [f"- {label}: {escape(result['reason'])}"]
     if result["next_step"]:
         lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
     return "".join(f"{line}\n" for line in lines)
