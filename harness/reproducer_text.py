@@ -38,17 +38,19 @@ class Runtime:
     """ONNX Runtime's execution provider."""
     optimize: bool = True
     """Whether ONNX Runtime optimises the graph."""
+    runs: int = 2
+    """How often the script runs the engine; as ``parity verify`` does."""
 
 
 _TRT, _RTX = ("tensorrt", "tensorrt_bindings"), ("tensorrt_rtx", "tensorrt_rtx_bindings")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _RTX_PACKAGES = ("tensorrt-rtx-cu13-bindings{}", "tensorrt-rtx-cu13-libs{}", "cuda-bindings")
 RUNTIMES = {
-    "trt": Runtime(part="on_tensorrt", modules=_TRT + _RTX, packages=("tensorrt{}", "cuda-bindings")),
-    "rtx": Runtime(part="on_tensorrt", modules=_RTX + _TRT, packages=_RTX_PACKAGES),
+    "trt": Runtime(part="on_tensorrt", modules=_TRT + _RTX, packages=("tensorrt{}", "cuda-bindings"), runs=8),
+    "rtx": Runtime(part="on_tensorrt", modules=_RTX + _TRT, packages=_RTX_PACKAGES, runs=8),
     "ort-cpu": Runtime(part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime{}",), provider=_CPU),
     "ort-cuda": Runtime(
-        part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime-gpu{}",), provider=_CUDA
+        part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime-gpu{}",), provider=_CUDA, runs=8
     ),
     # What differs here is the exported graph itself, so it runs as it stands.
     "torch": Runtime(
@@ -104,6 +106,7 @@ def script(spec: Spec) -> str:
         "MODULES": runtime.modules,
         "PROVIDER": runtime.provider,
         "OPTIMIZE": runtime.optimize,
+        "RUNS": runtime.runs,
         "LIMITS": {name: float(limit) for name, limit in spec.limits.items()},
         "LIMITS_WHY": _limits_why(spec),
     }
@@ -233,13 +236,13 @@ def _steps(spec: Spec) -> Iterator[str]:
         modules = ", ".join(f"`{name}`" for name in RUNTIMES[spec.backend].modules)
         tf32 = "set" if spec.tf32 else "cleared"
         yield f"The script uses the first of {modules} that can be imported,"
-        yield f"parses `graph.onnx` into a strongly typed network, builds it with the TF32 flag {tf32}, runs it twice"
-        yield "on `inputs.npz` and compares every output."
+        yield f"parses `graph.onnx` into a strongly typed network, builds it with the TF32 flag {tf32}, runs it"
+        yield f"{RUNTIMES[spec.backend].runs} times on `inputs.npz` and compares every output."
     else:
         runtime = RUNTIMES[spec.backend]
         optimised = "with all graph optimisations" if runtime.optimize else "without graph optimisation"
-        yield f"The script runs `graph.onnx` twice in ONNX Runtime ({runtime.provider}, {optimised}) on `inputs.npz`"
-        yield "and compares every output."
+        yield f"The script runs `graph.onnx` {runtime.runs} times in ONNX Runtime ({runtime.provider}, {optimised})"
+        yield "on `inputs.npz` and compares every output."
     yield "Exit status: 1 reproduced, 0 not reproduced, 2 something is missing. `--engine FILE` saves what was built,"
     yield "`--runs N` runs it more often."
 
