@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+from harness.errors import EngineRefused
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +54,38 @@ class BuildReport:
     """Warnings worth showing beside the result."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Build options as they took effect."""
+
+
+class InputPort(Protocol):
+    """An input of a loaded engine."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The only dtype it takes."""
+
+    def takes(self, shape: Shape) -> bool:
+        """Return whether a tensor of this shape fits."""
+
+    def accepted(self) -> str:
+        """Return the shapes that fit, in words."""
+
+
+def check_inputs(ports: Iterable[InputPort], given: Mapping[str, torch.Tensor], backend: str) -> None:
+    """Raise EngineRefused unless names, dtypes and shapes are the engine's."""
+    wanted = {port.name: port for port in ports}
+    if wanted.keys() != given.keys():
+        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
+    for name, port in wanted.items():
+        dtype, shape = given[name].dtype, tuple(given[name].shape)
+        if dtype != port.dtype:
+            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {port.dtype}")
+        if not port.takes(shape):
+            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {port.accepted()}")
 
 
 class Session(Protocol):

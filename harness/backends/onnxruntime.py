@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.backends.base import BuildReport, BuildRequest
+from harness.backends.base import BuildReport, BuildRequest, Shape, check_inputs
 from harness.backends.memory import copy_memory
 from harness.backends.onnxruntime_file import map_weights, pack, read_header
 from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
@@ -123,6 +123,16 @@ class _Port:
     shape: tuple[int | str | None, ...]
     """A dynamic dimension is a symbol or None."""
 
+    def takes(self, shape: Shape) -> bool:
+        """Return whether an input of this shape has the fixed dimensions."""
+        return len(shape) == len(self.shape) and not any(
+            isinstance(want, int) and want != size for want, size in zip(self.shape, shape, strict=True)
+        )
+
+    def accepted(self) -> str:
+        """Return the shape as declared."""
+        return f"{self.shape}"
+
 
 class OnnxRuntimeSession:
     """A loaded model; tensors go in and out through raw memory, which carries BF16 too."""
@@ -146,7 +156,7 @@ class OnnxRuntimeSession:
 
         if self._session is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        _check_inputs(self._inputs, inputs, self._name)
+        check_inputs(self._inputs, inputs, self._name)
         held = {name: tensor.detach().to(self._device).contiguous() for name, tensor in inputs.items()}
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime has a stream of its own
@@ -231,22 +241,6 @@ def _port(node: Any, backend: str) -> _Port:
     if not found or found[1] not in names:
         raise EngineRefused(f"{backend}: {node.name!r} has the type {node.type}, which PyTorch has no equal of")
     return _Port(name=node.name, dtype=getattr(torch, names[found[1]]), shape=tuple(node.shape))
-
-
-def _check_inputs(ports: tuple[_Port, ...], given: Mapping[str, torch.Tensor], backend: str) -> None:
-    """Raise EngineRefused unless names, dtypes and fixed dimensions are the model's."""
-    wanted = {port.name: port for port in ports}
-    if wanted.keys() != given.keys():
-        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
-    for name, port in wanted.items():
-        dtype, shape = given[name].dtype, tuple(given[name].shape)
-        if dtype != port.dtype:
-            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {port.dtype}")
-        if len(shape) != len(port.shape) or any(
-            isinstance(want, int) and want != size for want, size in zip(port.shape, shape, strict=True)
-        ):
-            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {port.shape}")
 
 
 def _onnx_number(dtype: torch.dtype) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.backends.base import Shape
+from harness.backends.base import Shape, check_inputs
 from harness.backends.memory import copy_memory
 from harness.backends.tensorrt_build import last_lines
 from harness.backends.tensorrt_context import ALIGNMENT, Workspace, make_context, runtime_config
 from harness.backends.tensorrt_errors import failure, refusal
-from harness.backends.tensorrt_tensors import TORCH_DTYPES, EngineTensor, check_inputs, io_tensors
+from harness.backends.tensorrt_tensors import TORCH_DTYPES, EngineTensor, io_tensors
 from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class TensorRTSession:
         if self.context is None:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
         self.tensors = io_tensors(trt, self.engine)
+        self._inputs = tuple(tensor for tensor in self.tensors if tensor.is_input)
         self.layers: int = self.engine.num_layers
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._spare = torch.empty(ALIGNMENT, dtype=torch.uint8, device=device)
@@ -63,7 +64,7 @@ class TensorRTSession:
 
         if self.context is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        check_inputs(self.tensors, inputs, self._name)
+        check_inputs(self._inputs, inputs, self._name)
         self._log.errors.clear()
         try:
             with torch.cuda.device(self._device):
@@ -123,7 +124,7 @@ class TensorRTSession:
 
         if self.context is None:
             raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        check_inputs(self.tensors, inputs, self._name)
+        check_inputs(self._inputs, inputs, self._name)
         self._log.errors.clear()
         try:
             with torch.cuda.device(self._device):
@@ -167,7 +168,7 @@ class TensorRTSession:
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
 
-        held = [self._bind_input(tensor, inputs[tensor.name]) for tensor in self.tensors if tensor.is_input]
+        held = [self._bind_input(tensor, inputs[tensor.name]) for tensor in self._inputs]
         if missing := self.context.infer_shapes():
             raise EngineRefused(
                 f"{self._name} cannot infer shapes: {missing} are not set; {last_lines(self._log.errors)}"
@@ -183,7 +184,7 @@ class TensorRTSession:
         for used in held:
             if used.is_cuda:
                 used.record_stream(self._stream)
-        if any(tensor.is_input and tensor.on_host for tensor in self.tensors):
+        if any(tensor.on_host for tensor in self._inputs):
             self._stream.synchronize()  # nothing else keeps host memory alive until the engine has read it
         return {name: output.collect(self._stream, current) for name, output in outputs.items()}
 

@@ -1,8 +1,7 @@
-"""The inputs and outputs of a TensorRT engine, and whether tensors fit them."""
+"""The inputs and outputs of a TensorRT engine, and the shapes that fit them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,16 @@ class EngineTensor:
     on_host: bool
     """TensorRT reads or writes it in host memory."""
 
+    def takes(self, shape: Shape) -> bool:
+        """Return whether an input of this shape lies within the range."""
+        return len(shape) == len(self.minimum) and all(
+            low <= size <= high for low, size, high in zip(self.minimum, shape, self.maximum, strict=True)
+        )
+
+    def accepted(self) -> str:
+        """Return the range of shapes, or the only one."""
+        return f"{self.minimum}" if self.minimum == self.maximum else f"{self.minimum} to {self.maximum}"
+
 
 def io_tensors(trt: Any, engine: Any) -> tuple[EngineTensor, ...]:
     """Return the inputs and outputs of an engine. Raises EngineRefused for a dtype that PyTorch has not."""
@@ -68,23 +77,3 @@ def _io_tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
         maximum=maximum,
         on_host=engine.get_tensor_location(name) == trt.TensorLocation.HOST,
     )
-
-
-def check_inputs(tensors: Iterable[EngineTensor], given: Mapping[str, torch.Tensor], backend: str) -> None:
-    """Raise EngineRefused unless names, dtypes and shapes are the engine's."""
-    wanted = {tensor.name: tensor for tensor in tensors if tensor.is_input}
-    if wanted.keys() != given.keys():
-        missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
-    for name, tensor in wanted.items():
-        dtype, shape = given[name].dtype, tuple(given[name].shape)
-        if dtype != tensor.dtype:
-            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {tensor.dtype}")
-        fits = len(shape) == len(tensor.minimum) and all(
-            low <= size <= high for low, size, high in zip(tensor.minimum, shape, tensor.maximum, strict=True)
-        )
-        if not fits:
-            allowed = (
-                f"{tensor.minimum}" if tensor.minimum == tensor.maximum else f"{tensor.minimum} to {tensor.maximum}"
-            )
-            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {allowed}")
