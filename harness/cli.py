@@ -239,18 +239,17 @@ def _show_layers(results: Sequence[Result], json: Path | None) -> None:
 def _bisect(options: argparse.Namespace) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
-    from harness import bisection, report
+    from harness import bisection
     from harness.report import bisection as words
 
     options.backend, options.precision = [options.backend], [options.precision]
-    if options.json:
-        report.check_writable(options.json)
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
     subject, targets, cases = request_of(options)
     if len(options.case) > 1:
         raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
     settings, target = settings_of(options), targets[0]
+    document = Document(options, settings)
     folder = Path("reports")
     plan = options.output or folder / f"{subject.name}-{target}.toml"
     with ThreadPoolExecutor(options.jobs) as executor:
@@ -260,13 +259,7 @@ def _bisect(options: argparse.Namespace) -> int:
             width=options.jobs,
         )  # fmt: skip
     print(words.text(found.to_json()))
-    if options.json:
-        from harness import environment
-
-        data = report.document(
-            [], environment=environment.gather(settings), command=options.command_line, complete=found.complete
-        )
-        report.save_json({**data, "bisect": found.to_json()}, options.json)
+    document.write(complete=found.complete, bisect=found.to_json())
     return INTERRUPTED if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)
 
 

@@ -133,17 +133,17 @@ def _typed(options: argparse.Namespace) -> str:
 class Document:
     """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
 
-    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+    def __init__(self, options: argparse.Namespace, settings: Settings, *, path: Path | None = None) -> None:
         from harness import environment, report
 
-        self.path: Path | None = options.json
+        self.path: Path | None = path or options.json
         self.command: str = options.command_line
         if self.path:
             report.check_writable(self.path)
         self.environment = environment.gather(settings) if self.path else {}
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
-        """Write what is known; does nothing without ``--json``."""
+        """Write what is known; does nothing without a path, which ``--json`` gives unless the command has its own."""
         from harness import report
 
         if self.path is not None:

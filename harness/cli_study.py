@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli_options import INTERRUPTED, add_command, add_folders, at_least, names, settings_of
+from harness.cli_options import INTERRUPTED, Document, add_command, add_folders, at_least, names, settings_of
 from harness.errors import NotJudged, UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def load_study(folder: Path) -> Any:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from harness import discovery, environment, report
+    from harness import discovery
     from harness.report import study as words
     from harness.report import study_plot
 
@@ -96,13 +96,11 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     discovery.check_backends([options.backend])
     path: Path = options.json or Path("reports") / f"{options.folder.resolve().name}-study.json"
-    report.check_writable(path)
     settings = settings_of(options)
-    machine = environment.gather(settings)
+    document = Document(options, settings, path=path)
 
     def write(study: StudyResult | None, *, complete: bool = False, error: str = "") -> None:
-        data = report.document([], environment=machine, command=options.command_line, complete=complete, error=error)
-        report.save_json({**data, "study": study.to_json() if study else None}, path)
+        document.write(complete=complete, error=error, study=study.to_json() if study else None)
 
     found: StudyResult | None = None
     error, status = "", 3
@@ -146,11 +144,10 @@ def _with_charts(study: StudyResult, path: Path, save: Any) -> tuple[StudyResult
 
 
 def _score(options: argparse.Namespace) -> int:
-    from harness import contest, environment, report
+    from harness import contest
     from harness.settings import Settings, print_progress
 
-    if options.json:
-        report.check_writable(options.json)
+    document = Document(options, Settings())
     images = contest.find_images(options.images or options.folder / "pictures_croped", options.count)
     asked = {"prompt": options.prompt, "a_prompt": options.a_prompt, "n_prompt": options.n_prompt, "seed": options.seed}
     parameters = {**contest.PARAMETERS, **{name: value for name, value in asked.items() if value is not None}}
@@ -160,10 +157,7 @@ def _score(options: argparse.Namespace) -> int:
         timeout_s=options.timeout, python=options.python, progress=print_progress,
     )  # fmt: skip
     print("\n".join(_score_lines(result)))
-    if options.json:
-        machine = environment.gather(Settings())
-        data = report.document([], environment=machine, command=options.command_line)
-        report.save_json({**data, "score": result.to_json()}, options.json)
+    document.write(complete=True, score=result.to_json())
     return _status([result.verdict])
 
 
