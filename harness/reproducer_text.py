@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.backends.base import RUNS_ON_CPU, RUNS_ON_GPU
 from harness.tolerance import FACTOR
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Runtime:
     """ONNX Runtime's execution provider."""
     optimize: bool = True
     """Whether ONNX Runtime optimises the graph."""
-    runs: int = 2
+    runs: int = RUNS_ON_CPU
     """How often the script runs the engine; as ``parity verify`` does."""
 
 
@@ -46,11 +47,15 @@ _TRT, _RTX = ("tensorrt", "tensorrt_bindings"), ("tensorrt_rtx", "tensorrt_rtx_b
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _RTX_PACKAGES = ("tensorrt-rtx-cu13-bindings{}", "tensorrt-rtx-cu13-libs{}", "cuda-bindings")
 RUNTIMES = {
-    "trt": Runtime(part="on_tensorrt", modules=_TRT + _RTX, packages=("tensorrt{}", "cuda-bindings"), runs=8),
-    "rtx": Runtime(part="on_tensorrt", modules=_RTX + _TRT, packages=_RTX_PACKAGES, runs=8),
+    "trt": Runtime(part="on_tensorrt", modules=_TRT + _RTX, packages=("tensorrt{}", "cuda-bindings"), runs=RUNS_ON_GPU),
+    "rtx": Runtime(part="on_tensorrt", modules=_RTX + _TRT, packages=_RTX_PACKAGES, runs=RUNS_ON_GPU),
     "ort-cpu": Runtime(part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime{}",), provider=_CPU),
     "ort-cuda": Runtime(
-        part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime-gpu{}",), provider=_CUDA, runs=8
+        part="on_onnxruntime",
+        modules=("onnxruntime",),
+        packages=("onnxruntime-gpu{}",),
+        provider=_CUDA,
+        runs=RUNS_ON_GPU,
     ),
     # What differs here is the exported graph itself, so it runs as it stands.
     "torch": Runtime(
