@@ -338,6 +338,7 @@ class TargetRun:
         for _ in range(runs - 1):
             again = self._run_once(case)
             check_outputs(again, dtypes, made | inputs)
+            check_outputs(again, dtypes, worst)  # or this run has overwritten the one to be judged
             again = like(again, expected)
             if all(compare.bitwise_equal(again[name], first[name]) for name in first):
                 continue

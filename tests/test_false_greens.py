@@ -196,6 +196,20 @@ def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
     assert any(note.startswith(words) for note in result.notes)
 
 
+def test_a_wrong_run_that_a_later_one_overwrites_fails(judged, monkeypatch):
+    monkeypatch.setattr("harness.verify.RUNS_ON_CPU", 3)
+    buffer = torch.empty(8, 16)
+
+    def reused(outputs, given, run):
+        if run == 1:
+            return outputs
+        return {**outputs, "left": buffer.copy_(outputs["left"] + (0.3 if run == 2 else 0))}
+
+    result = judged(reused)[0]
+    assert result.verdict == "fail"
+    assert "shares its memory with 'left', an input or an earlier output" in result.reason
+
+
 def test_a_buffer_that_the_next_run_overwrites_fails(judged):
     buffer = torch.empty(8, 16)
 
