@@ -48,6 +48,16 @@ class Processes:
         """Return the time of the runner, a little different in every process."""
         return process(self.times[request["runner"]] * (1 + number % 7 / 1000))
 
+    def refuse(self, runner: str, error: Exception) -> None:
+        """Let every process of this runner end in an error; the others answer as usual."""
+
+        def answer(request: dict[str, Any], number: int) -> ProcessRun:
+            if request["runner"] == runner:
+                raise error
+            return self.usual(request, number)
+
+        self.answer = answer
+
     def __call__(self, request: dict[str, Any]) -> Processes.One:
         self.requests.append(request)
         self.inputs.append(load_file(request["inputs"]))
@@ -243,12 +253,7 @@ def test_resized_repeats_and_cuts_only_what_is_named():
 def test_a_contestant_that_fails_does_not_stop_the_others(
     processes: Processes, tmp_path: Path, error: ParityError, failed: bool
 ):
-    def answer(request: dict[str, Any], number: int) -> ProcessRun:
-        if request["runner"] == "engine":
-            raise error
-        return processes.usual(request, number)
-
-    processes.answer = answer
+    processes.refuse("engine", error)
     problem, eager = run(tmp_path)
     assert isinstance(problem, bench.NotMeasured)
     assert (problem.reason, problem.failed, problem.backend) == (str(error), failed, "fake")
@@ -259,12 +264,7 @@ def test_a_contestant_that_fails_does_not_stop_the_others(
 
 
 def test_a_baseline_that_fails_is_never_the_engines_failure(processes: Processes, tmp_path: Path):
-    def answer(request: dict[str, Any], number: int) -> ProcessRun:
-        if request["runner"] == "eager":
-            raise EngineFailed("killed")
-        return processes.usual(request, number)
-
-    processes.answer = answer
+    processes.refuse("eager", EngineFailed("killed"))
     problem, engine = run(tmp_path)
     assert isinstance(problem, bench.NotMeasured)
     assert not problem.failed
@@ -544,12 +544,7 @@ def test_required_backends(processes: Processes, tmp_path: Path):
 
 
 def test_a_required_backend_is_not_missing_because_a_baseline_is(processes: Processes, tmp_path: Path):
-    def answer(request: dict[str, Any], number: int) -> ProcessRun:
-        if request["runner"] == "compile":
-            raise NotJudged("no working C compiler")
-        return processes.usual(request, number)
-
-    processes.answer = answer
+    processes.refuse("compile", NotJudged("no working C compiler"))
     found = run(tmp_path, targets=[Target("torch", "fp32")], how={"baselines": ("compile",)})
     (problem,) = [item for item in found if isinstance(item, bench.NotMeasured)]
     assert (problem.backend, problem.runner, problem.baseline) == ("torch", "compile", True)
