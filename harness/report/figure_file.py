@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+BLUE, ORANGE, RED, GREY, PALE = "#1f5fa8", "#d97706", "#b91c1c", "#8c8c8c", "#dddddd"
 
 
 def save_figure(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged
-from harness.report.figure_file import save_figure
+from harness.report.figure_file import BLUE, GREY, ORANGE, PALE, RED, save_figure
 from harness.report.layers import RANDOM, compared, error, is_nonfinite, worst_first
 from harness.report.text import Json
 
@@ -28,7 +28,6 @@ NAMED = 8
 """Suspects that are named; the others are ringed."""
 FEW = 6
 """Boundaries; fewer do not say where in the network a value lies."""
-_BLUE, _ORANGE, _RED, _GREY, _PALE = "#1f5fa8", "#d97706", "#b91c1c", "#8c8c8c", "#dddddd"
 _LABEL_GAP = 0.19  # inches between two module labels, which stand at 60 degrees
 _CHARACTER = 0.078  # inches, of a name at 7.5 points, with some air
 _MARGIN = 1.2  # inches beside the axes
@@ -102,7 +101,7 @@ def _draw(figure: Figure, report: Json, values: Sequence[Json]) -> None:
     _suspects(axes, [value for value in values if value["name"] != report["first_nonfinite"]], inches)
     axes.set_xlabel("depth: position in dataflow order")
     axes.set_ylabel("relative L2 error")
-    axes.grid(axis="y", which="major", color=_PALE, linewidth=0.6)
+    axes.grid(axis="y", which="major", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
@@ -122,12 +121,12 @@ def _curves(axes: Axes, values: Sequence[Json]) -> None:
     small = 3.0 if len(values) < 300 else 2.0
     accumulated = [(v["depth"], math.nan if is_nonfinite(v) else error(v)) for v in values]
     curves: dict[str, tuple[list[tuple[int, float | None]], str, dict[str, Any]]] = {
-        "local floor": (_points(values, "local_floor"), ".", {"color": _GREY, "markersize": small, "zorder": 2}),
+        "local floor": (_points(values, "local_floor"), ".", {"color": GREY, "markersize": small, "zorder": 2}),
         "its floor: PyTorch in that precision": (
-            _points(values, "floor"), "--", {"color": _BLUE, "alpha": 0.45, "linewidth": 1.1, "zorder": 3},
+            _points(values, "floor"), "--", {"color": BLUE, "alpha": 0.45, "linewidth": 1.1, "zorder": 3},
         ),
-        "accumulated: engine against reference": (accumulated, "-", {"color": _BLUE, "linewidth": 1.4, "zorder": 4}),
-        "local: made here": (_points(values, "local"), "o", {"color": _ORANGE, "markersize": small, "zorder": 5}),
+        "accumulated: engine against reference": (accumulated, "-", {"color": BLUE, "linewidth": 1.4, "zorder": 4}),
+        "local: made here": (_points(values, "local"), "o", {"color": ORANGE, "markersize": small, "zorder": 5}),
     }  # fmt: skip
     for label, (points, style, options) in curves.items():
         shown = [(depth, figure) for depth, figure in points if figure]  # a NaN is a gap, and a 0 has no logarithm
@@ -148,7 +147,7 @@ def _limits(axes: Axes, values: Sequence[Json]) -> None:
     exact = [value["depth"] for value in values if error(value) == 0.0 and not is_nonfinite(value)]
     if exact:
         axes.plot(
-            exact, [0.012] * len(exact), "|", color=_BLUE, markersize=4, transform=axes.get_xaxis_transform(),
+            exact, [0.012] * len(exact), "|", color=BLUE, markersize=4, transform=axes.get_xaxis_transform(),
             label="no error at all",
         )  # fmt: skip
 
@@ -159,7 +158,7 @@ def _nonfinite(axes: Axes, report: Json, values: Sequence[Json]) -> None:
     if not depth:
         return
     axes.plot(
-        depth, [0.975] * len(depth), "x", color=_RED, markersize=5, transform=axes.get_xaxis_transform(),
+        depth, [0.975] * len(depth), "x", color=RED, markersize=5, transform=axes.get_xaxis_transform(),
         label=f"values not finite: {len(depth)}", zorder=6,
     )  # fmt: skip
     first = report["first_nonfinite"]
@@ -168,7 +167,7 @@ def _nonfinite(axes: Axes, report: Json, values: Sequence[Json]) -> None:
     left = depth[0] - start > 0.15 * (end - start)  # room for the words before the first cross
     axes.annotate(
         words, (depth[0], 0.975), xycoords=axes.get_xaxis_transform(), xytext=(-6, 0) if left else (0, -14),
-        textcoords="offset points", ha="right" if left else "left", va="center", color=_RED, fontsize=8,
+        textcoords="offset points", ha="right" if left else "left", va="center", color=RED, fontsize=8,
         bbox=_WHITE, zorder=7,
     )  # fmt: skip
 
@@ -177,14 +176,14 @@ def _modules(axes: Axes, values: Sequence[Json], inches: float) -> None:
     """Draw a line where a module begins, and its name above where there is room."""
     found = boundaries(values)
     for depth, _, level in found:
-        axes.axvline(depth - 0.5, color=_GREY if level == 1 else _PALE, linewidth=0.8 if level == 1 else 0.5, zorder=0)
+        axes.axvline(depth - 0.5, color=GREY if level == 1 else PALE, linewidth=0.8 if level == 1 else 0.5, zorder=0)
     span = max(1, values[-1]["depth"] - values[0]["depth"])
     placed = labels(found, end=values[-1]["depth"], gap=span * _LABEL_GAP / inches)
     top = axes.secondary_xaxis("top")
     top.set_xticks([depth - 0.5 for depth, _, _ in placed], [name for _, name, _ in placed], rotation=60, ha="left")
-    top.tick_params(length=2, labelsize=7, color=_GREY, pad=1)
+    top.tick_params(length=2, labelsize=7, color=GREY, pad=1)
     for text, (_, _, level) in zip(top.get_xticklabels(), placed, strict=True):
-        text.set_color("black" if level == 1 else _GREY)
+        text.set_color("black" if level == 1 else GREY)
     top.spines["top"].set_visible(False)
 
 
@@ -211,7 +210,7 @@ def _suspects(axes: Axes, values: Sequence[Json], inches: float) -> None:
         return
     ringed = [value for value in suspects if value["local"]]
     axes.plot(
-        [v["depth"] for v in ringed], [v["local"] for v in ringed], "o", markerfacecolor="none", color=_RED,
+        [v["depth"] for v in ringed], [v["local"] for v in ringed], "o", markerfacecolor="none", color=RED,
         markersize=7, markeredgewidth=1.0, label=f"suspect: {len(suspects)}", zorder=6,
     )  # fmt: skip
     start, end = axes.get_xlim()
@@ -221,10 +220,10 @@ def _suspects(axes: Axes, values: Sequence[Json], inches: float) -> None:
         up_to = (value["depth"], value["local"]) if value["local"] else None
         axes.annotate(
             value["name"], up_to or (value["depth"], 0.975), xycoords="data" if up_to else axes.get_xaxis_transform(),
-            xytext=(x, label_y), textcoords=axes.get_xaxis_transform(), ha="left", va="center", color=_RED,
+            xytext=(x, label_y), textcoords=axes.get_xaxis_transform(), ha="left", va="center", color=RED,
             fontsize=7.5,
             bbox=_WHITE, zorder=7,
-            arrowprops={"arrowstyle": "-", "color": _RED, "linewidth": 0.4, "relpos": (0, 1), "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": RED, "linewidth": 0.4, "relpos": (0, 1), "shrinkB": 3},
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.report.figure_file import DPI, save_figure
+from harness.report.figure_file import BLUE, DPI, GREY, PALE, RED, save_figure
 from harness.report.study import Point, pareto_front, tradeoff_points
 from harness.report.text import Json
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = (10.0, 5.5)
-_BLUE, _ORANGE, _RED, _GREY, _PALE = "#1f5fa8", "#d97706", "#b91c1c", "#8c8c8c", "#dddddd"
 _LINES = ("#1f5fa8", "#d97706", "#2f855a", "#b91c1c", "#6b46c1", "#0e7490", "#a16207", "#be185d", "#475569", "#65a30d")
 
 
@@ -46,10 +45,10 @@ def _tradeoff(figure: Figure, study: Json, points: Sequence[Point], *, lower: bo
     axes = figure.add_subplot()
     front = pareto_front(points, lower=lower)
     axes.plot(
-        [p.latency_ms for p in front], [p.quality for p in front], drawstyle="steps-post", color=_BLUE, linewidth=1.2,
+        [p.latency_ms for p in front], [p.quality for p in front], drawstyle="steps-post", color=BLUE, linewidth=1.2,
         label="Pareto front", zorder=2,
     )  # fmt: skip
-    for failed, colour, label in ((False, _BLUE, "variant"), (True, _RED, "failed")):
+    for failed, colour, label in ((False, BLUE, "variant"), (True, RED, "failed")):
         shown = [point for point in points if (point.verdict == "fail") == failed]
         if shown:
             axes.plot(
@@ -62,11 +61,11 @@ def _tradeoff(figure: Figure, study: Json, points: Sequence[Point], *, lower: bo
     reference = study["variants"][0]
     if reference["latency_ms"] is not None:
         words = f"{reference['name']}: {reference['latency_ms']:.4g} ms"
-        axes.axvline(reference["latency_ms"], color=_GREY, linewidth=0.8, linestyle="--", label=words)
+        axes.axvline(reference["latency_ms"], color=GREY, linewidth=0.8, linestyle="--", label=words)
     _name_points(figure, axes, points)
     axes.set_xlabel("mean latency, ms (log)")
     axes.set_ylabel("mean PD (lower is better)" if lower else "mean PSNR, dB (higher is better)")
-    axes.grid(color=_PALE, linewidth=0.5)
+    axes.grid(color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
     _legend(figure, axes)
     figure.suptitle(_title(study, "" if lower else "PSNR against latency: PD was not judged"), fontsize=10)
@@ -119,7 +118,7 @@ def _steps(figure: Figure, study: Json, variants: Sequence[Json]) -> None:
         axes.yaxis.set_major_formatter("{x:.0e}")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("step of the sampler")
-        axes.grid(color=_PALE, linewidth=0.5)
+        axes.grid(color=PALE, linewidth=0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylabel("relative L2 error of the latents")
     _legend(figure, left)
