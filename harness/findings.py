@@ -141,6 +141,10 @@ class LayerReport:
         return _plain_fields(self)
 
 
+IS_WRONG = "is the engine wrong?"
+"""A question of which no is the good answer."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """One question asked before anything is blamed."""

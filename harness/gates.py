@@ -9,6 +9,7 @@ from harness.backends import BACKENDS
 from harness.backends.run_alone import run_serialised
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.export import Tensors
+from harness.findings import IS_WRONG
 from harness.hunt import Hunt
 from harness.judging import judge_outputs, like, worst_reason
 from harness.precision import is_fp32
@@ -73,7 +74,7 @@ def first_run(hunt: Hunt, low: Result, inputs_sha256: str) -> None:
     hunt.gate("is everything finite?", "no" if bad else "yes", words or "every output is")
     if low.verdict == "pass":
         loses = "" if hunt.limit is not None else "; to make it better than that, give --limit"
-        hunt.gate("is the engine wrong?", "no", low.reason)
+        hunt.gate(IS_WRONG, "no", low.reason)
         hunt.stop("none", f"nothing to repair: {low.reason}{loses}")
 
 
@@ -124,7 +125,7 @@ def _has_tf32(target: Target) -> bool:
 
 def low_engine(hunt: Hunt, low: Result) -> None:
     """Record that the engine is wrong, and whether PyTorch in the same precision is as wrong."""
-    hunt.gate("is the engine wrong?", "yes", low.reason)
+    hunt.gate(IS_WRONG, "yes", low.reason)
     worse = not hunt.floor_is_wrong()
     floors = ", ".join(f"{o.name} {o.floor.relative_l2:.3g}" for o in low.outputs if o.floor)
     said = f"PyTorch {hunt.format()} loses {floors}" if floors else "PyTorch gives nothing finite either"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from harness.findings import IS_WRONG
 from harness.report import bisection as bisection_text
 from harness.report import html_charts as charts
 from harness.report.html_parts import (
@@ -44,7 +45,6 @@ from harness.report.text import number as figure
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
-WRONG = "is the engine wrong?"
 OPEN_ROWS = 1000
 """A longer table is folded: a browser lays it out when it is opened, not when the page is."""
 DEPTH_LEGEND = (
@@ -273,7 +273,7 @@ def _gates(found: Json, id: str, t: Words) -> Table:
 def _answer_tone(gate: Json) -> Tone:
     """Return how an answer is shown: no is the bad one, but for the question whether the engine is wrong."""
     tones: dict[str, Tone] = {"yes": "good", "no": "bad", "not asked": "muted"}
-    if gate["question"] == WRONG:
+    if gate["question"] == IS_WRONG:
         tones = {**tones, "yes": "bad", "no": "good"}
     return tones[gate["answer"]]
 
