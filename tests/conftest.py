@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 NOT_RUN = "needs an NVIDIA GPU: not run"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Return a folder for suites whose targets are pretended, as ``fake.CONFTEST`` does."""
+    import fake
+
+    checkout = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(checkout))  # for subprocesses, from a plain checkout
+    pytester.makeconftest(fake.CONFTEST)
+    pytester.makeini(fake.INI)
+    return pytester
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

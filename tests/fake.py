@@ -118,6 +118,11 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return a seeded tensor, float32, normally distributed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def giving(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, *steps: Any) -> list[dict[str, Any]]:
     """Replace a module's generator function by one that yields ``steps``, and return what it is called with.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.history import History
 from harness.timings import Conditions, Machine, ProcessRun, Session, Summary
 
 KEY = "machine-a"
@@ -54,3 +55,8 @@ def session(
 
 
 BENCHMARK = session(0).benchmark
+
+
+def ids(history: History) -> list[str]:
+    """Return the ids of the sessions of the one benchmark, oldest first."""
+    return [one.id for one in history.sessions(BENCHMARK, KEY)]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from history_records import BENCHMARK, KEY, run, session, summary
+from history_records import BENCHMARK, KEY, ids, run, session, summary
 
 import harness
 from harness.errors import NotJudged, UsageError
@@ -50,10 +50,6 @@ def start_writer(path: Path, first: int, count: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     command = [sys.executable, "-c", WRITER, str(path), str(first), str(count)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def ids(history: History) -> list[str]:
-    return [one.id for one in history.sessions(BENCHMARK, KEY)]
 
 
 def test_what_was_added_comes_back_oldest_first(path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from history_records import BENCHMARK, KEY, session
+from history_records import BENCHMARK, KEY, ids, session
 
 import harness
 from harness.errors import UsageError
@@ -149,10 +149,6 @@ def database(server: Server) -> str:
 def opened(server: Server, database: str, tmp_path: Path) -> Callable[..., History]:
     """Return a function that opens the history of this test."""
     return lambda **options: open_history(server.url(database, **options), folder=tmp_path / ".parity")
-
-
-def ids(history: History) -> list[str]:
-    return [one.id for one in history.sessions(BENCHMARK, KEY)]
 
 
 def test_the_same_records_as_in_a_file(opened: Callable[..., History], tmp_path: Path) -> None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import fake
 import pytest
-
-import harness
-import harness.verify  # imported here, torch stays loaded between the runs in this process
 
 pytest_plugins = ["pytester"]
 
@@ -36,14 +31,6 @@ def distance(actual, expected):
 
 def test_task(parity):
 """
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parents[1]))
-    pytester.makeconftest(fake.CONFTEST)
-    pytester.makeini(fake.INI)
-    return pytester
 
 
 def run(project: pytest.Pytester, body: str, *options: str) -> tuple[pytest.RunResult, dict[str, Any]]:

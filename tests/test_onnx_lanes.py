@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 import pytest
 import torch
+from fake import normal
 from graphs import parse
 
 from harness import Subject, Target
@@ -18,10 +19,6 @@ from harness.precision import Plan, assign
 from harness.subgraph import order, with_outputs
 
 Tensors = Mapping[str, torch.Tensor]
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Block(torch.nn.Module):

@@ -34,14 +34,6 @@ def test_task(parity):
 """
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parents[1]))  # for subprocesses, from a plain checkout
-    pytester.makeconftest(fake.CONFTEST)
-    pytester.makeini(fake.INI)
-    return pytester
-
-
 def suite(name: str = "clip", targets: str = TARGETS, task: str = "", **verdicts: tuple[str, str]) -> str:
     options = {key.replace("_", "-"): verdict for key, verdict in verdicts.items()}
     return SUITE.format(name=name, targets=targets, options=options) + task

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import onnx_ir as ir
 import pytest
 import torch
-from fake import quiet
+from fake import normal, quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import PlantedBackend, _base, named_values, ready
@@ -27,10 +27,6 @@ from harness.values import Value, Values
 
 FLOAT32 = frozenset({torch.float32})
 CLIP = Path(__file__).parent / "data" / "clip2_fp16_kernels.json"
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def expected(replay: torch.Tensor, *, close: float = 0.01, dtypes: frozenset[torch.dtype] = FLOAT32) -> Expected:
@@ -173,7 +169,7 @@ def test_the_cast_of_an_output_belongs_to_the_output():
 
 
 def test_a_value_as_it_is():
-    value = random(2, 3, 4)
+    value = normal(2, 3, 4)
     assert decided(value, {"a": value}).mapped_by == "contents"
     assert fit(decided(value, {"a": value}))[::2] == ("a", "")
 
@@ -183,7 +179,7 @@ def test_a_value_as_it_is():
     [(shape, order) for shape in ((2, 3, 4), (2, 3, 4, 5)) for order in itertools.permutations(range(len(shape)))],
 )
 def test_any_order_of_dimensions(shape, order):
-    value = random(*shape)
+    value = normal(*shape)
     name, tensor, layout = fit(decided(value.permute(order).contiguous(), {"a": value}))
     assert name == "a"
     assert torch.equal(tensor, value)
@@ -191,9 +187,9 @@ def test_any_order_of_dimensions(shape, order):
 
 
 def test_merged_dimensions():
-    value = random(2, 7, 8)
+    value = normal(2, 7, 8)
     assert fit(decided(value.reshape(14, 8), {"a": value}))[2] == ""
-    heads = random(2, 7, 4, 5)  # [batch, tokens, heads, width] computed as [batch x heads, tokens, width]
+    heads = normal(2, 7, 4, 5)  # [batch, tokens, heads, width] computed as [batch x heads, tokens, width]
     name, tensor, layout = fit(decided(heads.permute(0, 2, 1, 3).reshape(8, 7, 5), {"a": heads}))
     assert (name, layout) == ("a", "permuted (0, 2, 1, 3)")
     assert torch.equal(tensor, heads)
@@ -208,21 +204,21 @@ def padded(tensor: torch.Tensor, *more: int, fill: float = math.nan) -> torch.Te
 
 @pytest.mark.parametrize("more", [(0, 0, 1), (0, 3, 0), (1, 0, 0), (0, 1, 4), (2, 0, 3)])
 def test_padding_in_one_or_two_dimensions(more):
-    value = random(3, 7, 13)
+    value = normal(3, 7, 13)
     name, tensor, layout = fit(decided(padded(value, *more), {"a": value}))
     assert (name, layout) == ("a", "padded")
     assert torch.equal(tensor, value)
 
 
 def test_padding_of_a_tensor_in_another_order():
-    value = random(3, 7, 13)
+    value = normal(3, 7, 13)
     _, tensor, layout = fit(decided(padded(value.permute(2, 0, 1), 0, 0, 1), {"a": value}))
     assert layout == "padded, permuted (2, 0, 1)"
     assert torch.equal(tensor, value)
 
 
 def test_three_values_of_one_gemm():
-    values = {name: random(2, 7, 8, seed=seed) for seed, name in enumerate("qkv")}
+    values = {name: normal(2, 7, 8, seed=seed) for seed, name in enumerate("qkv")}
     rows = torch.cat([values[name].reshape(14, 8) for name in "kqv"], -1)
     decision = decided(rows, dict(values))
     assert [found.value for found in decision.fits] == ["k", "q", "v"]
@@ -231,15 +227,15 @@ def test_three_values_of_one_gemm():
 
 
 def test_a_concatenation_with_an_unknown_part_is_not_mapped():
-    values = {name: random(14, 32, seed=seed) for seed, name in enumerate("qkv")}
-    rows = torch.cat([values["q"], values["k"], random(14, 32, seed=9)], -1)
+    values = {name: normal(14, 32, seed=seed) for seed, name in enumerate("qkv")}
+    rows = torch.cat([values["q"], values["k"], normal(14, 32, seed=9)], -1)
     decision = decided(rows, dict(values))
     assert decision.fits == ()
     assert "cannot hold what the kernel makes: q [14, 32], k [14, 32], v [14, 32]" in decision.reason
 
 
 def test_a_factor_folded_into_a_product_is_found_after_it():
-    scores = random(2, 7, 7)
+    scores = normal(2, 7, 7)
     candidates = Candidates(leaving=("scores",), after=("scaled",))
     decision = decided(scores * 0.125, {"scores": scores, "scaled": scores * 0.125}, candidates)
     assert fit(decision)[0] == "scaled"
@@ -247,18 +243,18 @@ def test_a_factor_folded_into_a_product_is_found_after_it():
 
 def test_a_copy_is_what_was_read():
     candidates = Candidates(read=("a",))
-    assert fit(decided(random(2, 3), {"a": random(2, 3)}, candidates))[0] == "a"
+    assert fit(decided(normal(2, 3), {"a": normal(2, 3)}, candidates))[0] == "a"
 
 
 def test_one_tensor_stands_for_values_with_the_same_numbers():
-    value = random(2, 7, 8)
+    value = normal(2, 7, 8)
     decision = decided(value, {"a": value, "view": value.reshape(2, 56), "turned": value.transpose(1, 2)})
     assert fit(decision)[0] == "turned"
     assert decision.reason == "the same numbers as a, view"
 
 
 def test_two_tensors_of_the_same_numbers_are_two_values():
-    value = random(2, 7, 8)
+    value = normal(2, 7, 8)
     known = {"a": expected(value), "turned": expected(value.transpose(1, 2))}
     tensors = {"t": value, "u": value.transpose(1, 2).contiguous()}
     decisions = decide(kernel("n"), tensors, Candidates(leaving=("a", "turned")), known.get)
@@ -267,8 +263,8 @@ def test_two_tensors_of_the_same_numbers_are_two_values():
 
 @pytest.mark.parametrize("distance_apart", [0.001, 0.002])
 def test_contents_that_do_not_decide_are_not_decided(distance_apart):
-    value = random(16, 16)
-    noise = random(16, 16, seed=1) * distance_apart
+    value = normal(16, 16)
+    noise = normal(16, 16, seed=1) * distance_apart
     decision = decided(value + noise / 2, {"a": value, "b": value + noise})
     assert decision.fits == ()
     assert not decision.inner
@@ -276,7 +272,7 @@ def test_contents_that_do_not_decide_are_not_decided(distance_apart):
 
 
 def test_of_two_that_match_the_clearly_closer_one_is_taken():
-    value = random(16, 16)
+    value = normal(16, 16)
     assert fit(decided(value, {"a": value * 1.005, "b": value}))[0] == "b"
 
 
@@ -284,7 +280,7 @@ def test_of_two_that_match_the_clearly_closer_one_is_taken():
 
 
 def test_a_statistic_of_the_kernel_is_an_inner_tensor():
-    value = random(6, 8)
+    value = normal(6, 8)
     known = {"a": expected(value)}
     tensors = {"t": value, "mean": value.mean(-1, keepdim=True)}
     decisions = decide(kernel("n"), tensors, Candidates(leaving=("a",)), known.get)
@@ -295,12 +291,12 @@ def test_a_statistic_of_the_kernel_is_an_inner_tensor():
 
 def test_a_part_of_an_unfinished_value_is_on_the_way_to_it():
     candidates = Candidates(leaving=("a",), unfinished=frozenset({"a"}))
-    decision = decided(random(6, 8, seed=1), {"a": random(6, 8)}, candidates)
+    decision = decided(normal(6, 8, seed=1), {"a": normal(6, 8)}, candidates)
     assert (decision.fits, decision.inner, decision.reason) == ((), True, "on the way to a")
 
 
 def test_another_dtype_than_the_graphs_is_not_the_value():
-    value = random(6, 8)
+    value = normal(6, 8)
     decision = decided(value.double(), {"a": value})
     assert decision.fits == ()
     assert decision.reason == "float64 [6, 8] cannot hold what the kernel makes: a [6, 8]"
@@ -311,18 +307,18 @@ def test_integers_may_be_of_another_width():
     known = {"a": expected(index, dtypes=frozenset({torch.int64}))}
     decisions = decide(kernel("n"), {"t": index.int()}, Candidates(leaving=("a",)), known.get)
     assert decisions["t"].mapped_by == "contents"
-    assert best_fit(random(2, 3), "a", known["a"]) is None
+    assert best_fit(normal(2, 3), "a", known["a"]) is None
 
 
 def test_a_wrong_kernel_is_known_by_name_where_one_value_can_be_meant():
-    value = random(6, 8)
+    value = normal(6, 8)
     decision = decided(value * 1.5, {"a": value})
     assert decision.mapped_by == "name"
     assert fit(decision)[::2] == ("a", "")
 
 
 def test_a_wrong_kernel_in_another_order_of_dimensions():
-    value = random(2, 6, 8)
+    value = normal(2, 6, 8)
     name, tensor, layout = fit(decided((value * 1.05).transpose(1, 2).contiguous(), {"a": value}))
     assert (name, layout) == ("a", "permuted (0, 2, 1)")
     assert torch.equal(tensor, value * 1.05)
@@ -330,30 +326,30 @@ def test_a_wrong_kernel_in_another_order_of_dimensions():
 
 def test_a_tensor_that_resembles_no_order_of_dimensions_is_taken_as_it_lies():
     for seed in range(20):
-        assert fit(decided(1e4 * random(2, 8, 8, seed=seed), {"a": random(2, 8, 8, seed=99)}))[2] == ""
+        assert fit(decided(1e4 * normal(2, 8, 8, seed=seed), {"a": normal(2, 8, 8, seed=99)}))[2] == ""
 
 
 def test_a_tensor_of_nan_is_known_by_name_as_it_is():
-    name, tensor, layout = fit(decided(torch.full((2, 6, 8), math.nan), {"a": random(2, 6, 8)}))
+    name, tensor, layout = fit(decided(torch.full((2, 6, 8), math.nan), {"a": normal(2, 6, 8)}))
     assert (name, layout) == ("a", "")
     assert tensor.isnan().all()
 
 
 def test_a_tensor_of_nan_that_may_be_two_values_is_neither():
-    decision = decided(torch.full((6, 8), math.nan), {"a": random(6, 8), "b": random(6, 8, seed=1)})
+    decision = decided(torch.full((6, 8), math.nan), {"a": normal(6, 8), "b": normal(6, 8, seed=1)})
     assert decision.fits == ()
     assert decision.reason == "it can be any of a, b and resembles none of them"
 
 
 def test_a_few_nan_do_not_hide_what_a_tensor_is():
-    value = random(16, 16)
+    value = normal(16, 16)
     broken = value.clone()
     broken[3, 4] = math.nan
-    assert fit(decided(broken, {"b": random(16, 16, seed=1), "a": value}))[0] == "a"
+    assert fit(decided(broken, {"b": normal(16, 16, seed=1), "a": value}))[0] == "a"
 
 
 def test_what_only_the_engine_computes_cannot_be_ruled_out():
-    value = random(6, 8)
+    value = normal(6, 8)
     decision = decided(value * 1.5, {"a": value, "unknown": None})
     assert decision.fits == ()
     assert not decision.inner
@@ -362,14 +358,14 @@ def test_what_only_the_engine_computes_cannot_be_ruled_out():
 
 
 def test_a_second_wrong_tensor_is_not_given_the_same_name():
-    value = random(6, 8)
+    value = normal(6, 8)
     tensors = {"t": value * 2, "u": value * 3}
     decisions = decide(kernel("n"), tensors, Candidates(leaving=("a",)), {"a": expected(value)}.get)
     assert [len(decision.fits) for decision in decisions.values()] == [1, 0]
 
 
 def test_every_tensor_gets_a_decision_even_where_nothing_is_known():
-    decisions = decide(kernel(), {"t": random(2), "u": random(3)}, Candidates(), lambda name: None)
+    decisions = decide(kernel(), {"t": normal(2), "u": normal(3)}, Candidates(), lambda name: None)
     assert {name: decision.inner for name, decision in decisions.items()} == {"t": True, "u": True}
 
 
@@ -377,7 +373,7 @@ def test_every_tensor_gets_a_decision_even_where_nothing_is_known():
 
 
 def test_distance():
-    value = random(4, 8)
+    value = normal(4, 8)
     assert distance(value * 1.25, value) == pytest.approx(0.25, rel=1e-6)
     assert distance(value, value) == 0
     assert distance(torch.zeros(4), torch.zeros(4)) == 0
@@ -404,7 +400,7 @@ def test_permuted_and_padded_tensors_are_found_among_others(data):
     shape = data.draw(st.lists(st.integers(2, 7), min_size=2, max_size=4))
     order = data.draw(st.permutations(range(len(shape))))
     axis, extra = data.draw(st.integers(0, len(shape) - 1)), data.draw(st.integers(0, 3))
-    values = {f"v{seed}": random(*shape, seed=seed) for seed in range(4)}
+    values = {f"v{seed}": normal(*shape, seed=seed) for seed in range(4)}
     name = data.draw(st.sampled_from(sorted(values)))
     laid = values[name].permute(order).contiguous()
     tensor = padded(laid, *(extra if position == axis else 0 for position in range(len(shape))), fill=9.0)
