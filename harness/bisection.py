@@ -89,7 +89,7 @@ def _run(hunt: Hunt) -> Bisection:
         region=hunt.region, plan=hunt.plan,
         plan_file=str(hunt.plan_file) if hunt.plan is not None and hunt.plan_file else "",
         reproducer=hunt.reproducer, price=hunt.price, trials=tuple(hunt.trials), builds=hunt.builds,
-        gate_builds=min(hunt.gate_builds or hunt.builds, hunt.builds), max_builds=hunt.max_builds,
+        gate_builds=hunt.builds if hunt.gate_builds is None else hunt.gate_builds, max_builds=hunt.max_builds,
         complete=hunt.complete, interrupted=hunt.interrupted, notes=tuple(dict.fromkeys(hunt.notes)),
     )  # fmt: skip
 
@@ -165,33 +165,50 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
         region = _region_of_suspects(hunt, regions, report, suspects)
     values = list(region.names) if region else [value.name for value in suspects[:1]]
     hunt.region = tuple(values)
-    _say_engine(hunt, values, suspects, races=races)
-    if region is not None:
-        _write_reproducer(hunt, region)
-    if is_fp32(plan) or plan.tf32:
-        return
-    if races and hunt.fp32_races:
-        hunt.notes.append("no plan was looked for: the FP32 engine races too, so one that passes once may fail again")
-    else:
+    _say_engine(hunt, values, races=races)
+    place = len(hunt.advice)
+    try:
+        if region is not None:
+            _write_reproducer(hunt, region)
+        if is_fp32(plan) or plan.tf32:
+            return
+        if races and hunt.fp32_races:
+            hunt.notes.append("no plan was looked for: FP32 engines race too, so one that passes once may fail again")
+            return
         plan_search.confirm(hunt, _units_of(hunt, values, suspects), _other_units(hunt, report), ops=_ops(suspects))
+    finally:  # what to do depends on what the search found, however it ended
+        hunt.advice[place:place] = _engine_advice(hunt, suspects)
 
 
-def _say_engine(hunt: Hunt, values: Sequence[str], suspects: Sequence[ValueFinding], *, races: bool) -> None:
+def _say_engine(hunt: Hunt, values: Sequence[str], *, races: bool) -> None:
     backend = hunt.target.backend
     where = _where(hunt, values) or "a place that could not be narrowed down"
     how = ", because its kernels do not wait for each other" if races else ""
     hunt.finding = f"engine: PyTorch in {hunt.format()} is right and {backend} is not{how}; it goes wrong in {where}"
-    hunt.advice.append(
+
+
+def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
+    """Return what to do about a wrong kernel; nothing that was seen to fail."""
+    backend = hunt.target.backend
+    actions = ["use the plan"] if hunt.plan is not None else []
+    if hunt.reproducer:
+        actions.append("send the reproducer to the engine's maker")
+    advice = [
         f"PyTorch {hunt.format()} is right, the engine is not | a kernel of {backend} is at fault, not the model "
-        "and not the format | use the plan, and send the reproducer to the engine's maker"
-    )
+        f"and not the format | {', and '.join(actions) or f'use another version of {backend}'}"
+    ]
+    failed = {pattern for trial in hunt.trials if trial.passed is False for pattern in trial.keep_fp32}
+    failed -= set(hunt.plan or ())
     for op, count in Counter(value.op for value in suspects if value.local).most_common(3):
         worst = max((value for value in suspects if value.op == op), key=local_ratio)
-        hunt.advice.append(
+        kept = f'keeping "op:{op}" in FP32 was tried and is not enough'
+        action = kept if f"op:{op}" in failed else f'keep "op:{op}" in FP32'
+        advice.append(
             f"{count} value{'s' * (count > 1)} of {op} made wrong, {worst.name} by {worst.local:.3g} where PyTorch "
             f"loses {worst.local_floor or 0:.3g} | the kernels of {backend} for it are less exact than "
-            f'{hunt.format()} | keep "op:{op}" in FP32'
+            f"{hunt.format()} | {action}"
         )
+    return advice
 
 
 def _look(hunt: Hunt) -> LayerReport | None:

@@ -25,7 +25,7 @@ SAME = 2.0**-14
 _LIMIT_WHY = "the limit this search was asked for"
 _RACE = (
     "the outputs change when kernels run one at a time | kernels of the engine overlap that must not: one reads what "
-    "another has not written yet | until that is repaired, run with CUDA_LAUNCH_BLOCKING=1 or use the plan"
+    "another has not written yet | until that is repaired, run with CUDA_LAUNCH_BLOCKING=1"
 )
 
 

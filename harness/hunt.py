@@ -64,8 +64,8 @@ class Hunt:
         self.regions: Regions | None = None
         self.fp32_races = False
         """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
-        self.gate_builds = 0
-        """Engines that were built before the search began; they are no part of its budget."""
+        self.gate_builds: int | None = None
+        """Engines built before the search began, no part of its budget; None until it begins."""
 
     @property
     def builds(self) -> int:
@@ -75,7 +75,7 @@ class Hunt:
     @property
     def left(self) -> int:
         """Engines that may still be built."""
-        return max(0, self.max_builds - (self.builds - self.gate_builds))
+        return max(0, self.max_builds - (self.builds - (self.gate_builds or 0)))
 
     def right(self, outputs: Tensors) -> bool:
         """Return whether outputs of PyTorch would pass: within an explicit limit, else finite and not meaningless."""

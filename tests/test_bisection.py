@@ -33,7 +33,7 @@ import harness.bisection
 from harness import EngineRefused, NotJudged, Subject, Target, UsageError, gates, verify
 from harness.backends.base import BuildReport, BuildRequest
 from harness.bisection import bisect
-from harness.findings import Bisection
+from harness.findings import Bisection, Trial, ValueFinding
 from harness.precision import load_plan
 from harness.prepare import prepare
 from harness.reference import relative_l2
@@ -473,7 +473,29 @@ def test_no_plan_is_looked_for_where_fp32_races_as_well(fp32_races: bool, hunt: 
     assert "its kernels do not wait for each other" in found.finding
     assert (found.plan is None) is fp32_races
     assert any("no plan was looked for" in note for note in found.notes) is fp32_races
+    assert any("use the plan" in line for line in found.advice) is not fp32_races
     assert found.region
+
+
+@pytest.mark.parametrize(
+    ("passed", "plan", "action"),
+    [
+        (None, None, 'keep "op:aten.gelu" in FP32'),
+        (True, ("op:aten.gelu",), 'keep "op:aten.gelu" in FP32'),
+        (False, None, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+    ],
+)
+def test_what_was_seen_to_fail_is_not_advised(passed: bool | None, plan: tuple[str, ...] | None, action: str):
+    suspect = ValueFinding(
+        name="gelu", op="aten.gelu", module="", source="", depth=0, status="compared", local=0.1, local_floor=1e-4
+    )
+    trial = Trial(keep_fp32=("op:aten.gelu",), where="engine", passed=passed, error=None, reason="")
+    hunt: Any = SimpleNamespace(
+        target=Target("planted", "fp16"), format=lambda: "fp16", plan=plan, reproducer="", trials=[trial]
+    )
+    engine, operator = harness.bisection._engine_advice(hunt, [suspect])
+    assert engine.split(" | ")[-1] == ("use the plan" if plan else "use another version of planted")
+    assert operator.split(" | ")[-1] == action
 
 
 # Backends that show less.
@@ -536,6 +558,7 @@ def test_a_search_without_the_builds_it_needs_says_so_and_a_second_one_goes_on(h
     assert second.complete
     assert frozenset(second.plan or ()) == PLANTED["growing_stream"].answer
     assert engine.builds == 2, "the first five come from the engine cache"
+    assert (second.builds, second.gate_builds) == (2, 0), "the questions built nothing; what was built is the search's"
     third, engine = hunt(PLANTED["growing_stream"])
     assert (third.plan, third.finding, engine.builds) == (second.plan, second.finding, 0)
 
