@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import io
 import logging
+import operator
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -117,6 +118,7 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     assert decomposed is not None
     nodes = [spec.arg.name for spec in decomposed.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     outputs = dict(zip(names, nodes, strict=True))
+    _name_parts(decomposed, onnx_program.model)
     return Program(
         name=subject.name,
         model=onnx_program.model,
@@ -124,6 +126,19 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
         outputs=outputs,
         exported=decomposed,
     )
+
+
+def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
+    """Give the parts of a split the names of their FX nodes, as the exporter does for all operators but this one.
+
+    Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
+    """
+    items = (node for node in program.graph.nodes if node.target is operator.getitem)
+    parts = {f"{node.args[0].name}_split_{node.args[1]}": node.name for node in items}
+    for node in model.graph:
+        for value in node.outputs:
+            if node.op_type == "Split" and value.name in parts:
+                value.name = parts[value.name]
 
 
 def check_inputs(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:
@@ -200,7 +215,7 @@ def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping
         origin_hint = _scope_node(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
         for output in node.outputs:
             name = output.name or ""
-            origin = outputs.get(name) or (name if name in table else origin_hint or name)
+            origin = outputs.get(name) or (name if name in table else origin_hint or _made_from(node, table) or name)
             parent = table.get(origin)
             table[name] = Value(
                 name=name,
@@ -214,13 +229,22 @@ def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping
     return table
 
 
+def _made_from(node: onnx_ir.Node, table: Mapping[str, Value]) -> str:
+    """Return the origin of what a node reads, for one that an optimiser made without saying what for."""
+    read = [value for value in node.inputs if value is not None]
+    computed = [table[str(value.name)].origin for value in reversed(read) if value.name in table]
+    given = [str(value.name) for value in read if value.is_graph_input()]
+    return next(iter(computed + given), "")
+
+
 def _fx_value(node: torch.fx.Node) -> Value:
     meta = node.meta.get("val")
     tensor = meta if isinstance(meta, torch.Tensor) else None
+    made_by: Any = node.args[0] if node.target is operator.getitem else node
     return Value(
         name=node.name,
         origin=node.name,
-        op=str(node.target),
+        op=str(made_by.target),
         module=_module_path(node),
         source=_source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",

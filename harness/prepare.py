@@ -399,8 +399,8 @@ class PreparedTorch:
         """Return the position in dataflow order of every value: that of its FX node, helpers first."""
         assert self.program.exported is not None
         order = {node.name: index for index, node in enumerate(self.program.exported.graph.nodes)}
-        values = [value for value in self.program.values.values() if value.origin in order]
-        ranked = sorted(values, key=lambda value: (order[value.origin], value.name == value.origin))
+        values = self.program.values.values()
+        ranked = sorted(values, key=lambda value: (order.get(value.origin, -1), value.name == value.origin))
         return {value.name: depth for depth, value in enumerate(ranked)}
 
     def floor_name(self, plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from exported import INPUTS, Net, export, subject
 from safetensors.torch import load, save
 
 from harness import NotJudged, UsageError
-from harness.export import check_inputs, named_outputs, on_cpu, program_sha256, trace
+from harness.export import check_inputs, named_outputs, on_cpu, program_sha256, trace, value_table
 from harness.values import load_values, save_values
 
 
@@ -38,6 +39,31 @@ def test_value_table_names_op_module_call_and_source(program):
 def test_every_value_of_the_onnx_graph_is_in_the_table(program):
     names = {output.name for node in program.model.graph for output in node.outputs}
     assert names <= set(program.values)
+
+
+def test_the_parts_of_a_split_have_the_names_of_their_fx_nodes():
+    class Gate(torch.nn.Module):
+        def forward(self, x):
+            first, gate = x.exp().chunk(2, -1)
+            a, b = first.split([1, 1], -1)
+            return {"y": a + b * gate.relu()}
+
+    parts = export(subject(dynamic={}, ranges={}), Gate().eval(), {"x": torch.ones(3, 4)}, ["y"])
+    split = {value.name: parts.values[value.name] for node in parts.model.graph for value in node.outputs}
+    assert parts.exported is not None
+    assert {value.origin for value in split.values()} <= {node.name for node in parts.exported.graph.nodes}
+    ops = Counter(value.op for name, value in split.items() if name.startswith("getitem"))
+    assert ops == {"aten.split.Tensor": 2, "aten.split_with_sizes.default": 2}
+
+
+def test_a_node_that_says_nothing_of_its_origin_belongs_to_what_it_reads(program):
+    model = program.model.clone()
+    for node in model.graph:
+        node.metadata_props.clear()
+    table = value_table(program.exported, model, program.outputs)
+    known = {node.name for node in program.exported.graph.nodes}
+    computed = {value.name for node in model.graph if node.op_type != "Constant" for value in node.outputs}
+    assert {table[name].origin for name in computed} <= known
 
 
 def test_value_table_survives_the_disk(program, tmp_path):

@@ -626,6 +626,27 @@ def test_onnxruntime_shows_values_as_outputs(tmp_path):
     assert {value.mark for value in report.values} == {"ok"}
 
 
+class Parts(torch.nn.Module):
+    """Operators that return several tensors."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        value, gate = x.exp().chunk(2, -1)
+        top, index = value.topk(2, -1)
+        largest, _ = gate.max(-1, keepdim=True)
+        return {"y": top * largest + gate.sum(-1, keepdim=True), "index": index}
+
+
+@pytest.mark.parametrize("backend", ["torch", "ort-cpu"])
+def test_parts_of_a_split_are_values_like_others(backend, tmp_path):
+    one = subject(build=lambda: Parts().eval(), targets=(Target(backend, "fp32"),))
+    with Run(one, quiet(tmp_path)).target(one.targets[0]) as target:
+        report = look(target, "one")
+    seen = {value.name: value for value in report.values if value.status == "compared"}
+    assert {"getitem", "getitem_1", "getitem_2", "getitem_4"} <= set(seen)
+    assert seen["getitem_1"].op == "aten.split.Tensor"
+    assert all(value.depth >= 0 and value.mark == "ok" for value in seen.values())
+
+
 ONNX = """
 <ir_version: 9, opset_import: ["" : 18]>
 g (float[2, 3] x) => (float[2, 3] y) <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9.5}, int64[1] two = {2}>
