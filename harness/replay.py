@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -139,19 +139,28 @@ class Lanes:
     """From a value of the ONNX graph to the lanes' own name for it."""
     helper: Callable[[str, Lane], torch.Tensor | None] = lambda name, lane: None
     """Computes a value that only the ONNX graph has from what a lane has."""
+    _helped: dict[tuple[int, str], torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
+    """What ``helper`` gave, until a lane changes: a mapping asks for it, and then the comparison."""
 
     def value(self, lane: Lane, name: str) -> torch.Tensor | None:
         """Return a value in one lane; None where nothing computes it."""
         value = lane.value(self.canonical(name))
-        return self.helper(name, lane) if value is None else value
+        if value is not None:
+            return value
+        key = (id(lane), name)
+        if key not in self._helped:
+            self._helped[key] = self.helper(name, lane)
+        return self._helped[key]
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let both replays read the engine's value from now on."""
+        self._helped.clear()
         for lane in (self.replay, self.replay_low):
             lane.observe(self.canonical(name), tensor)
 
     def done(self, names: Iterable[str]) -> None:
         """Say that nobody will ask for these values again."""
+        self._helped.clear()
         for name in names:
             for lane in (self.reference, self.floor, self.replay, self.replay_low):
                 lane.done(self.canonical(name))

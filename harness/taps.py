@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import onnx_ir
@@ -232,6 +233,24 @@ class Expected:
     dtypes: frozenset[torch.dtype]
     """What the typed graph stores it in; a tensor of another dtype is an inner one."""
 
+    def can_be(self, tensor: torch.Tensor) -> bool:
+        """Return False for a tensor of as many elements whose size alone rules out every order of them.
+
+        The distance of two vectors is at least the difference of their norms, whatever the order. Elements are cut off
+        at the value's largest, which brings none further from it, so that a few outliers decide nothing; the factor of
+        two is for a distance that is taken from a sample. What is not finite or no float is not ruled out.
+        """
+        if not (tensor.is_floating_point() and self.replay.is_floating_point()):
+            return True
+        norm, largest = self._norm_and_largest
+        have = float(torch.linalg.vector_norm(tensor.double().clamp(-largest, largest)))
+        return not abs(have - norm) > 2 * self.close * norm
+
+    @cached_property
+    def _norm_and_largest(self) -> tuple[float, float]:
+        norm = torch.linalg.vector_norm(self.replay.double())
+        return tuple(torch.stack([norm, self.replay.abs().amax().double()]).tolist())
+
 
 def decide(
     kernel: Kernel,
@@ -374,7 +393,8 @@ def _concatenated(tensor: torch.Tensor, values: Mapping[str, Expected]) -> tuple
             width, rest = divmod(value.replay.numel(), rows)
             if rest or not width or start + width > tensor.shape[-1]:
                 continue
-            fit = best_fit(tensor[..., start : start + width], name, value)
+            part = tensor[..., start : start + width]
+            fit = best_fit(part, name, value) if value.can_be(part) else None
             if fit is not None and fit.error < value.close and (found is None or fit.error < found.error):
                 found = fit
         if found is None:

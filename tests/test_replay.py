@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -250,6 +251,18 @@ def test_an_output_goes_by_its_declared_name():
     four = lanes("wrong_kernel", ["output"])
     assert four.canonical("output") == ready("wrong_kernel").program.outputs["output"]
     assert same(four.value(four.reference, "output"), run("wrong_kernel")[four.canonical("output")])
+
+
+def test_a_helper_is_computed_once_until_a_lane_changes():
+    four, asked = lanes("overflow", ["mul_1", "val_18"]), []
+    helper = four.helper
+    four = dataclasses.replace(four, helper=lambda name, lane: asked.append(name) or helper(name, lane))
+    first = four.value(four.replay, "val_18")
+    assert four.value(four.replay, "val_18") is first
+    assert len(asked) == 1
+    four.observe("mul_1", run("overflow")["mul_1"] * 2)
+    assert relative_l2(four.value(four.replay, "val_18"), first * 2) < 1e-6
+    assert len(asked) == 2
 
 
 def test_a_value_that_only_onnx_has_is_computed_from_what_a_lane_has():

@@ -226,6 +226,46 @@ def test_three_values_of_one_gemm():
     assert all(torch.equal(found.tensor, values[found.value]) for found in decision.fits)
 
 
+@pytest.mark.parametrize(
+    ("changed", "possible"),
+    [
+        (lambda value: value * 1.5, False),
+        (lambda value: torch.zeros_like(value), False),
+        (lambda value: value.flip(0), True),
+        (lambda value: value.index_fill(0, torch.tensor([3]), 1e6), True),  # one row of a wrong kernel
+        (lambda value: value.index_fill(0, torch.tensor([3]), math.nan), True),
+        (lambda value: value.half(), True),
+    ],
+    ids=["scaled", "zero", "reordered", "outliers", "nan", "half"],
+)  # fmt: skip
+def test_a_tensor_of_another_norm_cannot_be_the_value(changed, possible):
+    value = normal(600, 12)
+    assert expected(value, close=0.05).can_be(changed(value)) is possible
+
+
+def test_norms_rule_out_no_integers():
+    assert expected(torch.arange(6), dtypes=frozenset({torch.int64})).can_be(torch.zeros(6, dtype=torch.int64))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**16), error=st.floats(0, 0.5), close=st.floats(1e-3, 0.5), spread=st.floats(0, 8))
+def test_norms_rule_out_no_tensor_that_is_close(seed, error, close, spread):
+    value = normal(64, seed=seed) * torch.exp(spread * normal(64, seed=seed + 1))
+    wrong = value + error * normal(64, seed=seed + 2) * value.norm() / 8
+    if distance(wrong, value) < close:
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
+        assert expected(value, close=close).can_be(wrong[order])
+
+
+def test_a_work_space_is_not_laid_out_in_every_order(monkeypatch):
+    """Where nothing fits, five dimensions have 120 orders for every value that may be a part."""
+    calls: list[int] = []
+    monkeypatch.setattr("harness.taps.distance", lambda *pair: calls.append(1) or distance(*pair))
+    values = {f"v{seed}": normal(2, 3, 4, 5, 2, seed=seed) for seed in range(4)}
+    assert decided(100 * normal(240, 20, seed=9), dict(values)).fits == ()
+    assert not calls
+
+
 def test_a_concatenation_with_an_unknown_part_is_not_mapped():
     values = {name: normal(14, 32, seed=seed) for seed, name in enumerate("qkv")}
     rows = torch.cat([values["q"], values["k"], normal(14, 32, seed=9)], -1)
