@@ -363,8 +363,14 @@ class PreparedTorch:
         low = getattr(torch, plan.compute_dtype)
         outputs = self.program.outputs
         helpers = self._helpers
-        needed = {part for name in asked if name in helpers for part in helpers.needs(name)}
-        names = {outputs.get(name, name) for name in {*asked, *needed}}
+
+        def canonical(name: str) -> str:
+            return outputs.get(name, name)
+
+        def needs(name: str) -> list[str]:
+            return [canonical(part) for part in helpers.needs(name)] if name in helpers else []
+
+        names = {used for name in asked for used in (canonical(name), *needs(name))}
         dtypes = {name: getattr(torch, dtype) for name, dtype in self.dtypes(plan).items()}
 
         def lane(dtype: torch.dtype, *, typed: bool) -> ProgramLane:
@@ -376,7 +382,7 @@ class PreparedTorch:
         return Lanes(
             reference=lane(high, typed=False), floor=lane(low, typed=True),
             replay=lane(high, typed=False), replay_low=lane(low, typed=True),
-            canonical=lambda name: outputs.get(name, name),
+            canonical=canonical, needs=needs, asked=asked,
             helper=lambda name, lane: helpers.value(name, lane.value) if name in helpers else None,
         )  # fmt: skip
 

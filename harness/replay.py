@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -123,7 +123,7 @@ class ProgramLane:
             self._freed.add(node)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Lanes:
     """The four lanes in which every value of one engine is measured."""
 
@@ -139,8 +139,16 @@ class Lanes:
     """From a value of the ONNX graph to the lanes' own name for it."""
     helper: Callable[[str, Lane], torch.Tensor | None] = lambda name, lane: None
     """Computes a value that only the ONNX graph has from what a lane has."""
-    _helped: dict[tuple[int, str], torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
-    """What ``helper`` gave, until a lane changes: a mapping asks for it, and then the comparison."""
+    needs: Callable[[str], Collection[str]] = lambda name: ()
+    """The lanes' own names of what ``helper`` computes a value from."""
+    asked: Collection[str] = ()
+    """What will be asked for: what a helper needs is kept until that helper is done."""
+
+    def __post_init__(self) -> None:
+        self._helped: dict[tuple[int, str], torch.Tensor | None] = {}
+        """What ``helper`` gave, until a lane changes: a mapping asks for it, and then the comparison."""
+        self._uses = {name: (self.canonical(name), *self.needs(name)) for name in self.asked}
+        self._left = Counter(used for uses in self._uses.values() for used in uses)
 
     def value(self, lane: Lane, name: str) -> torch.Tensor | None:
         """Return a value in one lane; None where nothing computes it."""
@@ -162,5 +170,9 @@ class Lanes:
         """Say that nobody will ask for these values again."""
         self._helped.clear()
         for name in names:
+            uses = self._uses.pop(name, (self.canonical(name),))
+            self._left.subtract(uses)
             for lane in (self.reference, self.floor, self.replay, self.replay_low):
-                lane.done(self.canonical(name))
+                for used in uses:
+                    if self._left[used] <= 0:
+                        lane.done(used)

@@ -285,6 +285,35 @@ def test_a_helper_of_a_replay_reads_what_was_observed():
     assert four.value(four.replay_low, "val_18").dtype == torch.float16
 
 
+def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
+    """The ONNX graph skips a copy that PyTorch makes: the copy's source is read long after the copy was made."""
+
+    class Copied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            copy = x.exp().clone()
+            return self.first(copy) + self.second(copy)
+
+    copied = Subject(
+        name="copied", build=lambda: Copied().eval(), cases={"one": lambda: {"x": torch.ones(2, 3, 8)}}, weights="random",
+        targets=(Target("torch", "fp16"),),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(copied, quiet(Path(folder)))
+        products = [name for name, value in prepared.program.values.items() if value.op == "onnx.MatMul"]
+        asked = sorted(["exp", *products], key=prepared.depths().__getitem__)
+        four = prepared.lanes("one", load_plan("fp16"), asked)
+        for name in asked:
+            assert four.value(four.replay, name) is not None, name
+            four.value(four.replay, "clone")
+            four.done([name])
+    assert len(products) == 2
+    assert four.value(four.replay, "exp") is None, "freed with the last helper"
+
+
 def test_what_nothing_computes_is_none():
     four = lanes("wrong_kernel", [])
     assert four.value(four.reference, "no_such_value") is None
