@@ -178,10 +178,15 @@ def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
 def _exporting(subject: Subject) -> Iterator[None]:
     """Turn whatever the exporter raises into a sentence."""
     try:
-        with _quiet():
+        # With gradients, an attention whose bias is learned is traced for one kernel and decomposed for another, and
+        # the exporter cannot view the one's memory as the other's (pytorch/pytorch#141107).
+        with _quiet(), torch.no_grad():
             yield
     except Exception as error:
-        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_first_line(error)}") from error
+        raise NotJudged(
+            f"PyTorch could not export {subject.name!r}: {_first_line(error)}; change that operation in the module, or "
+            "export it in another way and give the .onnx file"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -107,13 +107,34 @@ def test_an_output_named_like_an_input_is_refused():
         export(subject(), Net().eval(), INPUTS, ["x", "scores", "best"])
 
 
+class LearnedBias(torch.nn.Module):
+    """Attention as in T5 and Swin: what is added to the scores is learned, by relative position."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Embedding(36, 2)
+
+    def forward(self, x):
+        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        bias = self.bias(torch.arange(36).view(6, 6)).permute(2, 0, 1)[None]
+        mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias)
+        return {"y": mixed.transpose(1, 2).contiguous().reshape(x.shape)}
+
+
+def test_attention_with_a_learned_bias_can_be_exported():
+    module = LearnedBias()
+    program = export(subject(dynamic={}, ranges={}), module, {"x": torch.ones(2, 6, 8)}, ["y"])
+    assert [value.name for value in program.model.graph.outputs] == ["y"]
+    assert module.bias.weight.requires_grad, "the module is left as it was"
+
+
 class Branches(torch.nn.Module):
     def forward(self, x):
         return x * 2 if x.sum() > 0 else x
 
 
 def test_a_module_that_cannot_be_exported_is_not_judged():
-    with pytest.raises(NotJudged, match="could not export 'net'"):
+    with pytest.raises(NotJudged, match=r"could not export 'net': .*; change that operation"):
         export(subject(dynamic={}, ranges={}), Branches(), {"x": torch.ones(2)}, ["output"])
 
 

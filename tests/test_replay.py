@@ -298,8 +298,8 @@ def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
             return self.first(copy) + self.second(copy)
 
     copied = Subject(
-        name="copied", build=lambda: Copied().eval(), cases={"one": lambda: {"x": torch.ones(2, 3, 8)}}, weights="random",
-        targets=(Target("torch", "fp16"),),
+        name="copied", build=lambda: Copied().eval(), cases={"one": lambda: {"x": torch.ones(2, 3, 8)}},
+        targets=(Target("torch", "fp16"),), weights="random",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(copied, quiet(Path(folder)))
