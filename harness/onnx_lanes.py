@@ -1,7 +1,8 @@
 """Run an ONNX graph node by node, on demand, with an engine's own values in the place of computed ones.
 
 This is the lane of :mod:`harness.replay` for a subject without a PyTorch program, and what computes the values that
-only ONNX has (a MatMul before its bias) for a subject with one. Every node runs alone in ONNX Runtime on the CPU.
+only ONNX has (a MatMul before its bias) for a subject with one. Every node runs alone in ONNX Runtime on the CPU, the
+common ones of such a value in PyTorch where its inputs are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 
 from harness.errors import EngineFailed, NotJudged, UsageError, first_line, unknown_name
 from harness.onnx_graph import constant_of, copy_model, elements_of
+from harness.onnx_operators import evaluate
+from harness.reference import tf32
 from harness.subgraph import captured_values, used_values
 from harness.typed_graph import apply, emulate, infer_types, promote, to_float64
 
@@ -182,16 +185,38 @@ class HelperValues:
         if len(tensors) < len(given):
             return None
         dtype = _precision({tensor.dtype for tensor in tensors.values()})
+        device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         view = self._view(dtype)
-        env = {view.values[source]: _given_array(tensor, view.values[source]) for source, tensor in tensors.items()}
+        env: dict[ir.Value, Any] = {
+            view.values[source]: _given(tensor, view.values[source]) for source, tensor in tensors.items()
+        }
         wanted = view.values[name]
-        for node in _nodes_between(view, wanted, env):
-            env.update(_run(view.model, node, env, self._runner))
-        result = _tensor(_read(wanted, env))
-        if result is None:
+        with torch.no_grad(), tf32(False):
+            for node in _nodes_between(view, wanted, env):
+                env.update(self._run_here(view, node, env, device))
+        result = _here(wanted, env, device)
+        if not isinstance(result, torch.Tensor):
             return None
-        result = result.to(dtype) if result.dtype.is_floating_point else result
-        return result.to(next((tensor.device for tensor in tensors.values()), result.device))
+        return result.to(dtype) if result.dtype.is_floating_point else result
+
+    def _run_here(
+        self, view: _View, node: ir.Node, env: Mapping[ir.Value, Any], device: torch.device
+    ) -> dict[ir.Value, Any]:
+        """Run one node where its inputs are, or in ONNX Runtime on the CPU."""
+        inputs = [_here(value, env, device) for value in node.inputs if value is not None]
+        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        if low := _rounds(node):
+            return {node.outputs[0]: tensors[0].to(low).to(torch.float32)}
+        if len(tensors) == len(inputs) == len(node.inputs):
+            result = evaluate(node, tensors, opset=view.model.opset_imports.get("", 0))
+            if result is not None:
+                return {node.outputs[0]: result}
+        read = {value: env[value] for value in view.reads[node] if value in env}
+        arrays = {
+            value: given.cpu().contiguous().numpy() if isinstance(given, torch.Tensor) else given
+            for value, given in read.items()
+        }
+        return _run(view.model, node, arrays, self._runner)
 
     def _sources(self, name: str) -> list[str]:
         view = self._view(torch.float32)
@@ -356,16 +381,37 @@ def _precision(dtypes: Collection[torch.dtype]) -> torch.dtype:
     return floats.pop() if len(floats) == 1 else torch.float32
 
 
+def _here(value: ir.Value, env: Mapping[ir.Value, Any], device: torch.device) -> Any:
+    """Return a value as a tensor on a device; what is no tensor of numbers as it is."""
+    known = _read(value, env)
+    tensor = known if isinstance(known, torch.Tensor) else _tensor(known)
+    return known if tensor is None else tensor.to(device)
+
+
 def _given_array(tensor: torch.Tensor, value: ir.Value) -> np.ndarray[Any, Any]:
-    """Return a tensor in the dtype the graph declares for a value. Raises NotJudged when its shape is another."""
+    """Return a copy of a tensor in the dtype the graph declares for a value. Raises NotJudged for another shape."""
+    _check_shape(tensor, value)
+    return _array(tensor, _declared_dtype(value))
+
+
+def _given(tensor: torch.Tensor, value: ir.Value) -> torch.Tensor:
+    """Return a tensor in the dtype the graph declares for a value, where it is. Raises NotJudged for another shape."""
+    _check_shape(tensor, value)
+    wanted: torch.dtype = getattr(torch, _declared_dtype(value).name)
+    return tensor.detach().to(wanted)
+
+
+def _declared_dtype(value: ir.Value) -> np.dtype[Any]:
+    return np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+
+
+def _check_shape(tensor: torch.Tensor, value: ir.Value) -> None:
     declared = value.shape
     if declared is not None and (
         len(declared) != tensor.ndim
         or any(isinstance(size, int) and size != have for size, have in zip(declared, tensor.shape, strict=True))
     ):
         raise NotJudged(f"value {value.name!r} has shape {list(tensor.shape)}, where the graph declares {declared}")
-    dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-    return _array(tensor, dtype)
 
 
 def _array(tensor: torch.Tensor, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

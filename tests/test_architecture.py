@@ -20,8 +20,8 @@ ROWS = tuple(
         latency_verdict metrics results search studies timings tolerance
         """,
         """
-        export graph_hash onnx_file onnx_graph onnx_lanes precision reference replay subgraph taps
-        typed_graph
+        export graph_hash onnx_file onnx_graph onnx_lanes onnx_operators precision reference replay
+        subgraph taps typed_graph
         """,
         "backends engines environment gpu_state latency latency_gpu latency_sampling machine",
         """
