@@ -139,11 +139,16 @@ def _find_precision(hunt: Hunt) -> None:
         return
     hunt.region = found
     hunt.finding = f"precision: PyTorch {hunt.format()} loses as much; {few(found)} in FP32 makes it right"
-    hunt.advice.append(
-        f"PyTorch {hunt.format()} fails as the engine does | the format, not the engine, cannot hold these values "
-        f"| keep {few(found)} in FP32"
-    )
-    plan_search.confirm(hunt, list(found), [unit for unit in screen.rank(screen.units.coarse()) if unit not in found])
+    place = len(hunt.advice)
+    try:
+        rest = [unit for unit in screen.rank(screen.units.coarse()) if unit not in found]
+        plan_search.confirm(hunt, list(found), rest)
+    finally:  # an engine may need less than PyTorch does
+        hunt.advice.insert(
+            place,
+            f"PyTorch {hunt.format()} fails as the engine does | the format, not the engine, cannot hold these values "
+            f"| {'use the plan' if hunt.plan is not None else f'keep {few(found)} in FP32'}",
+        )
 
 
 def _find_engine(hunt: Hunt, low: Result) -> None:

@@ -200,6 +200,7 @@ def test_the_advice_ends_in_commands_that_name_the_plan(overflow: Bisection):
         f"parity verify overflow -b planted -p {overflow.plan_file} --case one",
     )
     assert all(line.count(" | ") == 2 for line in overflow.advice[:-2])
+    assert overflow.advice[0].endswith(" | use the plan")
 
 
 def test_a_plan_file_is_a_plan_and_says_how_it_was_found(overflow: Bisection):
