@@ -183,6 +183,10 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
         plan_search.confirm(hunt, _units_of(hunt, values, suspects), _other_units(hunt, report), ops=_ops(suspects))
     finally:  # what to do depends on what the search found, however it ended
         hunt.advice[place:place] = _engine_advice(hunt, suspects)
+        if races and hunt.plan is not None:
+            hunt.notes.append(
+                "the plan passed every run; kernels that do not wait may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"
+            )
 
 
 def _say_engine(hunt: Hunt, values: Sequence[str], *, races: bool) -> None:

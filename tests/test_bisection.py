@@ -475,6 +475,7 @@ def test_no_plan_is_looked_for_where_fp32_races_as_well(fp32_races: bool, hunt: 
     assert (found.plan is None) is fp32_races
     assert any("no plan was looked for" in note for note in found.notes) is fp32_races
     assert any("use the plan" in line for line in found.advice) is not fp32_races
+    assert any("may pass by chance" in note for note in found.notes) is not fp32_races
     assert found.region
 
 
