@@ -183,10 +183,7 @@ def _exporting(subject: Subject) -> Iterator[None]:
         with _quiet(), torch.no_grad():
             yield
     except Exception as error:
-        raise NotJudged(
-            f"PyTorch could not export {subject.name!r}: {_first_line(error)}; change that operation in the module, or "
-            "export it in another way and give the .onnx file"
-        ) from error
+        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_problem(error)}") from error
 
 
 @contextlib.contextmanager
@@ -205,12 +202,29 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    """Return the first line of the deepest cause: the exporter wraps it in pages of advice and colour."""
+def _problem(error: BaseException) -> str:
+    """Return what was wrong and what to do: the exporter wraps the deepest cause in pages of advice and colour."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if sizes := re.search(r"Suggested fixes:\n((?: +.+\n?)+)", text):
+        takes = [re.sub(r" = Dim\(.*?\)", _range, line.strip()) for line in sizes[1].splitlines()]
+        return (
+            f"the module does not take all sizes of ranges=, only {'; '.join(takes)}; give these, or take a dimension "
+            "of one size out of dynamic="
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (
+        f"{type(error).__name__}: {lines[0] if lines else 'no message'}; change that operation in the module, or "
+        "export it in another way and give the .onnx file"
+    )
+
+
+def _range(dimension: re.Match[str]) -> str:
+    """Return `` from 64 to 128`` for `` = Dim('h', min=64, max=128)``."""
+    ends = {"from": r"min=(\d+)", "to": r"max=(\d+)"}
+    found = {word: re.search(end, dimension[0]) for word, end in ends.items()}
+    return "".join(f" {word} {size[1]}" for word, size in found.items() if size)
 
 
 def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping[str, str]) -> dict[str, Value]:

@@ -138,6 +138,23 @@ def test_a_module_that_cannot_be_exported_is_not_judged():
         export(subject(dynamic={}, ranges={}), Branches(), {"x": torch.ones(2)}, ["output"])
 
 
+class Pooled(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        return {"y": x[:, : self.size].view(-1, self.size) if self.size else x.view(-1, 8)}
+
+
+@pytest.mark.parametrize(("size", "takes"), [(6, "n from 6 to 32"), (0, "n = 8")])
+def test_sizes_that_the_module_does_not_take_are_said_with_those_that_it_takes(size, takes):
+    ranged = subject(dynamic={"x": {1: "n"}}, ranges={"n": (2, 32)})
+    words = f"could not export 'net': the module does not take all sizes of ranges=, only {takes}; give these, or take"
+    with pytest.raises(NotJudged, match=words):
+        export(ranged, Pooled(size), {"x": torch.ones(3, 8)}, ["y"])
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
