@@ -203,18 +203,19 @@ class HelperValues:
         self, view: _View, node: ir.Node, env: Mapping[ir.Value, Any], device: torch.device
     ) -> dict[ir.Value, Any]:
         """Run one node where its inputs are, or in ONNX Runtime on the CPU."""
-        inputs = [_here(value, env, device) for value in node.inputs if value is not None]
-        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+
+        def read(value: ir.Value | None) -> Any:
+            return _here(value, env, device)
+
         if low := _rounds(node):
-            return {node.outputs[0]: tensors[0].to(low).to(torch.float32)}
-        if len(tensors) == len(inputs) == len(node.inputs):
-            result = evaluate(node, tensors, opset=view.model.opset_imports.get("", 0))
-            if result is not None:
-                return {node.outputs[0]: result}
-        read = {value: env[value] for value in view.reads[node] if value in env}
+            return {node.outputs[0]: read(node.inputs[0]).to(low).to(torch.float32)}
+        result = evaluate(node, read, opset=view.model.opset_imports.get("", 0))
+        if result is not None:
+            return {node.outputs[0]: result}
         arrays = {
             value: given.cpu().contiguous().numpy() if isinstance(given, torch.Tensor) else given
-            for value, given in read.items()
+            for value in view.reads[node]
+            if (given := env.get(value)) is not None
         }
         return _run(view.model, node, arrays, self._runner)
 
@@ -381,7 +382,7 @@ def _precision(dtypes: Collection[torch.dtype]) -> torch.dtype:
     return floats.pop() if len(floats) == 1 else torch.float32
 
 
-def _here(value: ir.Value, env: Mapping[ir.Value, Any], device: torch.device) -> Any:
+def _here(value: ir.Value | None, env: Mapping[ir.Value, Any], device: torch.device) -> Any:
     """Return a value as a tensor on a device; what is no tensor of numbers as it is."""
     known = _read(value, env)
     tensor = known if isinstance(known, torch.Tensor) else _tensor(known)

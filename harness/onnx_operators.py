@@ -18,13 +18,17 @@ OLDEST_OPSET = 13
 Operator = Callable[[ir.Node, Sequence[torch.Tensor]], torch.Tensor]
 
 
-def evaluate(node: ir.Node, inputs: Sequence[torch.Tensor], *, opset: int) -> torch.Tensor | None:
-    """Return a node's one output, on the device of its inputs; None for a node that is not known here."""
+def evaluate(node: ir.Node, read: Callable[[ir.Value], torch.Tensor], *, opset: int) -> torch.Tensor | None:
+    """Return a node's output, on the device of its inputs; None for a node that is not known here.
+
+    ``read`` gives an input, and is asked only for a node that is known.
+    """
     operator = _OPERATORS.get(node.op_type) if node.domain == "" and opset >= OLDEST_OPSET else None
-    if operator is None or len(node.outputs) != 1 or len(inputs) != len(node.inputs):
+    if operator is None:
         return None
+    inputs = [read(value) for value in node.inputs if value is not None]
     if node.op_type not in _ANY_DTYPE and not all(tensor.is_floating_point() for tensor in inputs):
-        return None  # ONNX divides integers as C does, and PyTorch multiplies no matrices of them on a GPU
+        return None  # PyTorch multiplies no matrices of integers on a GPU
     return operator(node, inputs)
 
 
