@@ -38,7 +38,7 @@ def look(opened: TargetRun, case: str, *, mode: str = "") -> LayerReport:
     outputs of further engines) or ``outputs:PATTERN`` (only these; as in a precision plan). Without one, the first mode
     the backend has. Raises NotJudged when the engine cannot be looked into, UsageError for an unknown mode.
     """
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), dict(opened.spent_s)
     chosen, pattern = choose_mode(opened, mode)
     result, outputs = opened.judge(case), opened.outputs(case)
     if outputs is None:
@@ -52,7 +52,9 @@ def look(opened: TargetRun, case: str, *, mode: str = "") -> LayerReport:
         looker.look_unfused()
     else:
         looker.look_at_outputs(pattern)
-    return dataclasses.replace(looker.report(chosen), timings_s={"layers": time.perf_counter() - started})
+    report = looker.report(chosen)
+    timings_s = {"layers": time.perf_counter() - started, **opened.spent_since(spent)}
+    return dataclasses.replace(report, timings_s=timings_s)
 
 
 def judge_and_look(opened: TargetRun, case: str, *, mode: str = "") -> Result:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,15 @@ class TargetRun:
         self.layers: int | None = None
         self.session: Session | None = None
         self.notes: list[str] = []
+        self.spent_s: dict[str, float] = {}
+        """Seconds spent so far on building (and exporting), loading, running and tapping engines."""
         self._problem: ParityError | None = None
         self._opened = False
         self._outputs: dict[str, tuple[Tensors, str]] = {}
 
     def judge(self, case: str) -> Result:
         """Return the verdict on one case. Raises UsageError only."""
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), dict(self.spent_s)
         outputs: tuple[OutputResult, ...] = ()
         differ = ""
         notes: list[str] = []
@@ -174,7 +176,7 @@ class TargetRun:
             repeatable=not differ if self.backend.name != "torch" and case in self._outputs else None,
             notes=tuple(dict.fromkeys([*self.notes, *notes])),
             next_step=next_step(self, case) if verdict == "fail" else "",
-            timings_s={"judge": time.perf_counter() - started},
+            timings_s={"judge": time.perf_counter() - started, **self.spent_since(spent)},
         )
 
     def outputs(self, case: str) -> tuple[Tensors, Tensors] | None:
@@ -306,6 +308,7 @@ class TargetRun:
 
     def guard(self, doing: str, step: Callable[[], Any]) -> Any:
         """Run a backend's step; what it did not foresee becomes a ParityError, so that other targets still run."""
+        started = time.perf_counter()
         try:
             return step()
         except (ParityError, KeyboardInterrupt):
@@ -318,6 +321,13 @@ class TargetRun:
                 raise NotJudged(f"the disk is full while {doing} the {self.backend.name} engine ({where})") from error
             what = f"{doing} the {self.backend.name} engine raised {type(error).__name__}"
             raise EngineFailed(f"{what}: {error}") from error
+        finally:
+            self.spent_s[doing] = self.spent_s.get(doing, 0.0) + time.perf_counter() - started
+
+    def spent_since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Return the seconds spent since ``spent_s`` was ``before``, without what took none."""
+        took = {doing: seconds - before.get(doing, 0.0) for doing, seconds in self.spent_s.items()}
+        return {doing: seconds for doing, seconds in took.items() if seconds > 0}
 
     def _run_repeatedly(self, case: str) -> tuple[Tensors, str]:
         """Return the outputs of the worst of several runs, and how the runs differ ("" where all bits are the same)."""

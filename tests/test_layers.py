@@ -624,6 +624,7 @@ def test_onnxruntime_shows_values_as_outputs(tmp_path):
     assert report.mode == "outputs"
     assert Counter(value.status for value in report.values) == {"compared": 16}
     assert {value.mark for value in report.values} == {"ok"}
+    assert set(report.timings_s) == {"layers", "building", "loading", "running"}
 
 
 class Parts(torch.nn.Module):

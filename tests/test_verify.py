@@ -91,6 +91,14 @@ def test_only_an_engine_is_known_to_be_repeatable(tmp_path):
     assert [(result.verdict, result.repeatable) for result in results] == [("pass", None), ("pass", True)]
 
 
+def test_a_verdict_says_where_its_time_went(tmp_path):
+    given = subject(targets=(Target("ort-cpu", "fp16"),))
+    first, second = judge(given, tmp_path, ask=("one", "two"))
+    assert set(first.timings_s) == {"judge", "building", "loading", "running"}
+    assert set(second.timings_s) == {"judge", "running"}, "the engine is there"
+    assert all(0 < sum(took.values()) - took["judge"] <= took["judge"] for took in (first.timings_s, second.timings_s))
+
+
 class Twice(torch.nn.Module):
     """Returns one value under two names, and a view of it."""
 
