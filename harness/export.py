@@ -133,8 +133,8 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
 
     Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
     """
-    items = (node for node in program.graph.nodes if node.target is operator.getitem)
-    parts = {f"{node.args[0].name}_split_{node.args[1]}": node.name for node in items}
+    items = (node for node in program.graph.nodes if _maker(node) is not node)
+    parts = {f"{_maker(node).name}_split_{node.args[1]}": node.name for node in items}
     for node in model.graph:
         for value in node.outputs:
             if node.op_type == "Split" and value.name in parts:
@@ -259,16 +259,21 @@ def _made_from(node: onnx_ir.Node, table: Mapping[str, Value]) -> str:
 def _fx_value(node: torch.fx.Node) -> Value:
     meta = node.meta.get("val")
     tensor = meta if isinstance(meta, torch.Tensor) else None
-    made_by: Any = node.args[0] if node.target is operator.getitem else node
     return Value(
         name=node.name,
         origin=node.name,
-        op=str(made_by.target),
+        op=str(_maker(node).target),
         module=_module_path(node),
         source=_source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
         shape=_dimensions(None if tensor is None else tensor.shape),
     )
+
+
+def _maker(node: torch.fx.Node) -> torch.fx.Node:
+    """Return the node that computes what a node gives: for an item of several outputs, the operator."""
+    several = node.args[0] if node.target is operator.getitem else None
+    return several if isinstance(several, torch.fx.Node) else node
 
 
 def _dimensions(shape: Any) -> tuple[int | str, ...] | None:
