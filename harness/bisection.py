@@ -296,7 +296,7 @@ def _write_reproducer(hunt: Hunt, region: Region) -> None:
             expected=prepared.reference(CASE, "fp32"),
             limits={output.name: _allowed(output) for output in region.result.outputs},
             finding=hunt.finding,
-            notes=tuple(hunt.notes),
+            notes=(*(f"the whole model: {g.question} {g.answer}: {g.detail}" for g in hunt.gates), *hunt.notes),
             environment=environment.gather(hunt.settings),
             weights=hunt.subject.weights,
             inputs_kind=hunt.subject.inputs,

@@ -660,6 +660,8 @@ def test_a_reproducer_shows_the_fault_and_only_the_fault(name: str, hunt: Hunt, 
     [(spec, graph)] = specs
     assert (spec.backend, spec.precision, spec.finding) == ("planted", found.precision, found.finding)
     assert (spec.weights, spec.inputs_kind) == ("random", "random")
+    asked = [note for note in spec.notes if note.startswith("the whole model: ")]
+    assert len(asked) == len(found.gates), "what was found out about the whole model goes with its part"
     assert name in spec.full_model
     model = onnx.load_from_string(graph)
     assert {value.name for value in model.graph.input} == set(spec.inputs)
