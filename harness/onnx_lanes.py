@@ -31,6 +31,8 @@ _NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 # Worth more than one thread. Every session has threads of its own, and there is a session for each kind of node.
 _HEAVY = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "If", "Loop", "Scan", "LSTM", "GRU", "RNN"}
 
+_CPU = torch.device("cpu")
+
 Evaluate = Callable[[dict[str, Any]], Sequence[Any]]
 
 
@@ -173,8 +175,10 @@ class HelperValues:
         """
         return tuple(self._known[source] for source in self._sources(name))
 
-    def value(self, name: str, get: Callable[[str], torch.Tensor | None]) -> torch.Tensor | None:
-        """Return a value computed from what ``get`` gives for :meth:`needs`, on the same device; None if that is None.
+    def value(
+        self, name: str, get: Callable[[str], torch.Tensor | None], *, device: torch.device = _CPU
+    ) -> torch.Tensor | None:
+        """Return a value computed from what ``get`` gives for :meth:`needs`, on ``device``; None if that is None.
 
         The precision is that of what ``get`` gives: FP64 where that is FP64, rounded to float16 or bfloat16 after
         every node where all of it is, else FP32. Raises UsageError for an unknown name, NotJudged when a node cannot
@@ -185,10 +189,9 @@ class HelperValues:
         if len(tensors) < len(given):
             return None
         dtype = _precision({tensor.dtype for tensor in tensors.values()})
-        device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         view = self._view(dtype)
         env: dict[ir.Value, Any] = {
-            view.values[source]: _given(tensor, view.values[source]) for source, tensor in tensors.items()
+            view.values[source]: _given(tensor, view.values[source], device) for source, tensor in tensors.items()
         }
         wanted = view.values[name]
         with torch.no_grad(), tf32(False):
@@ -395,11 +398,11 @@ def _given_array(tensor: torch.Tensor, value: ir.Value) -> np.ndarray[Any, Any]:
     return _array(tensor, _declared_dtype(value))
 
 
-def _given(tensor: torch.Tensor, value: ir.Value) -> torch.Tensor:
-    """Return a tensor in the dtype the graph declares for a value, where it is. Raises NotJudged for another shape."""
+def _given(tensor: torch.Tensor, value: ir.Value, device: torch.device) -> torch.Tensor:
+    """Return a tensor in the dtype the graph declares for a value. Raises NotJudged when its shape is another."""
     _check_shape(tensor, value)
     wanted: torch.dtype = getattr(torch, _declared_dtype(value).name)
-    return tensor.detach().to(wanted)
+    return tensor.detach().to(device, wanted)
 
 
 def _declared_dtype(value: ir.Value) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ import torch
 OLDEST_OPSET = 13
 """Softmax worked on all dimensions from its axis on before."""
 
-Operator = Callable[[ir.Node, Sequence[torch.Tensor]], torch.Tensor]
+Operator = Callable[[ir.Node, Sequence[torch.Tensor]], torch.Tensor | None]
 
 
 def evaluate(node: ir.Node, read: Callable[[ir.Value], torch.Tensor], *, opset: int) -> torch.Tensor | None:
@@ -35,6 +35,11 @@ def evaluate(node: ir.Node, read: Callable[[ir.Value], torch.Tensor], *, opset: 
 def _attribute(node: ir.Node, name: str, default: Any) -> Any:
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.value
+
+
+def _cast(node: ir.Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    wanted = _FLOATS.get(_attribute(node, "to", None))
+    return None if wanted is None else inputs[0].to(wanted)
 
 
 def _instance_normalization(node: ir.Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -58,9 +63,11 @@ def _transpose(node: ir.Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     return inputs[0].permute(*order)
 
 
+_FLOATS = {ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64}
 _ANY_DTYPE = ("Reshape", "Transpose", "Where")
 _OPERATORS: Mapping[str, Operator] = {
     "Add": lambda node, inputs: inputs[0] + inputs[1],
+    "Cast": _cast,
     "InstanceNormalization": _instance_normalization,
     "IsNaN": lambda node, inputs: inputs[0].isnan(),
     "MatMul": lambda node, inputs: inputs[0] @ inputs[1],

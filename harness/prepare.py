@@ -383,7 +383,7 @@ class PreparedTorch:
             reference=lane(high, typed=False), floor=lane(low, typed=True),
             replay=lane(high, typed=False), replay_low=lane(low, typed=True),
             canonical=canonical, needs=needs, asked=asked,
-            helper=lambda name, lane: helpers.value(name, lane.value) if name in helpers else None,
+            helper=lambda name, lane: helpers.value(name, lane.value, device=self.device) if name in helpers else None,
         )  # fmt: skip
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
@@ -9,11 +10,13 @@ import pytest
 import torch
 from fake import normal
 from graphs import parse
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness import Subject, Target
+from harness import Subject, Target, onnx_operators
 from harness.errors import EngineFailed, NotJudged, UsageError
 from harness.export import Program, to_onnx, trace
 from harness.onnx_file import Run, run_emulated, run_fp32, run_fp64
+from harness.onnx_graph import constant_of
 from harness.onnx_lanes import HelperValues, NodeRunner, OnnxLane
 from harness.precision import Plan, assign
 from harness.subgraph import order, with_outputs
@@ -521,6 +524,32 @@ def test_a_helper_of_what_is_not_there_is_not_there(heads: Program) -> None:
         helpers.needs("nothing")
     with pytest.raises(NotJudged, match=r"value 'x' has shape \[2, 4\]"):
         helpers.value(first, lambda name: normal(2, 4))
+
+
+def _reshape(node: ir.Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """Read the sizes where the graph has them: a pretended tensor holds none."""
+    return onnx_operators._reshape(node, [inputs[0], constant_of(node.inputs[1]).numpy()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_helpers_stay_on_the_gpu(block: Program, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a pretended GPU: a tensor on the CPU beside one on the GPU is an error, and so is the way through NumPy."""
+    helpers, gpu = helpers_of(block), torch.device("cuda:0")
+    helpers._view(dtype)  # made before: its constants are converted in NumPy
+    monkeypatch.setitem(onnx_operators._OPERATORS, "Reshape", _reshape)
+    shapes = {node.name: node.meta.get("val") for node in block.exported.graph.nodes}
+    devices = Counter()
+    for name in (name for name in order(block.model) if name in helpers):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            given = {
+                source: torch.empty(
+                    shapes[source].shape, dtype=dtype if shapes[source].is_floating_point() else None, device=gpu
+                )
+                for source in helpers.needs(name)
+            }
+            devices[helpers.value(name, given.__getitem__, device=gpu).device] += 1
+    assert set(devices) == {gpu}
+    assert devices[gpu] > 5
 
 
 def test_every_helper_of_an_exported_model(block: Program) -> None:

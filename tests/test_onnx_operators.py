@@ -25,6 +25,7 @@ NODES = [
     ("Sqrt", "y = Sqrt(a)", {"a": X}),
     ("Softmax", "y = Softmax(a)", {"a": X}),
     ("Softmax", "y = Softmax <axis = 1> (a)", {"a": X.masked_fill(X < 0, -math.inf)}),
+    ("Cast", "d = Cast <to = 11> (a) y = Cast <to = 1> (d)", {"a": X}),
     ("IsNaN", "n = IsNaN(a) y = Where(n, b, a)", {"a": X.sqrt(), "b": normal(1)}),
     ("Where", "y = Where(c, a, b)", {"c": X > 0, "a": X, "b": normal(4)}),
     ("Reshape", "y = Reshape(a, s)", {"a": X, "s": torch.tensor([0, -1, 2])}),
@@ -51,7 +52,10 @@ def computed(model: ir.Model, inputs: dict[str, torch.Tensor], opset: int = 18) 
     """Return ``y``, every node of the graph evaluated here; None when one is not known."""
     known = dict(inputs)
     for node in model.graph:
-        known[str(node.outputs[0].name)] = evaluate(node, lambda value: known[str(value.name)], opset=opset)
+        made = evaluate(node, lambda value: known[str(value.name)], opset=opset)
+        if made is None:
+            return None
+        known[str(node.outputs[0].name)] = made
     return known["y"]
 
 
@@ -69,7 +73,7 @@ def test_an_operator_is_that_of_onnxruntime(name, body, inputs):
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize(("name", "body", "inputs"), NODES)
+@pytest.mark.parametrize(("name", "body", "inputs"), [case for case in NODES if case[0] != "Cast"])
 def test_an_operator_keeps_float64(name, body, inputs):
     double = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
     found = computed(graph(body, inputs), double)
@@ -85,9 +89,10 @@ def test_an_operator_keeps_float64(name, body, inputs):
         ("y = Add(a, b)", {"a": torch.ones(2, dtype=torch.int64), "b": torch.ones(2, dtype=torch.int64)}, 18),
         ("y = MatMul(a, b)", {"a": torch.ones(2, 2, dtype=torch.int64), "b": torch.ones(2, 2, dtype=torch.int64)}, 18),
         ("y = Erf(a)", {"a": X}, 18),
+        ("h = Cast <to = 10> (a) y = Cast <to = 1> (h)", {"a": X}, 18),
         ("y = Softmax(a)", {"a": X}, 11),
     ],
-    ids=["integers", "product of integers", "unknown", "old"],
+    ids=["integers", "product of integers", "unknown", "rounded", "old"],
 )
 def test_what_is_not_known_is_left_to_onnxruntime(body, inputs, opset):
     assert computed(graph(body, inputs, opset), inputs, opset) is None
