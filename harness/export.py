@@ -135,10 +135,8 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
     """
     items = (node for node in program.graph.nodes if _maker(node) is not node)
     parts = {f"{_maker(node).name}_split_{node.args[1]}": node.name for node in items}
-    for node in model.graph:
-        for value in node.outputs:
-            if node.op_type == "Split" and value.name in parts:
-                value.name = parts[value.name]
+    for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
+        value.name = parts.get(str(value.name), value.name)
 
 
 def check_inputs(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:

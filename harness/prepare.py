@@ -367,10 +367,10 @@ class PreparedTorch:
         def canonical(name: str) -> str:
             return outputs.get(name, name)
 
-        def needs(name: str) -> list[str]:
-            return [canonical(part) for part in helpers.needs(name)] if name in helpers else []
-
-        names = {used for name in asked for used in (canonical(name), *needs(name))}
+        uses = {
+            name: tuple(map(canonical, (name, *(helpers.needs(name) if name in helpers else ())))) for name in asked
+        }
+        names = {used for several in uses.values() for used in several}
         dtypes = {name: getattr(torch, dtype) for name, dtype in self.dtypes(plan).items()}
 
         def lane(dtype: torch.dtype, *, typed: bool) -> ProgramLane:
@@ -382,7 +382,7 @@ class PreparedTorch:
         return Lanes(
             reference=lane(high, typed=False), floor=lane(low, typed=True),
             replay=lane(high, typed=False), replay_low=lane(low, typed=True),
-            canonical=canonical, needs=needs, asked=asked,
+            canonical=canonical, uses=uses,
             helper=lambda name, lane: helpers.value(name, lane.value, device=self.device) if name in helpers else None,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -139,16 +139,14 @@ class Lanes:
     """From a value of the ONNX graph to the lanes' own name for it."""
     helper: Callable[[str, Lane], torch.Tensor | None] = lambda name, lane: None
     """Computes a value that only the ONNX graph has from what a lane has."""
-    needs: Callable[[str], Collection[str]] = lambda name: ()
-    """The lanes' own names of what ``helper`` computes a value from."""
-    asked: Collection[str] = ()
-    """What will be asked for: what a helper needs is kept until that helper is done."""
+    uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What will be asked for, with the lanes' own names of it and of what ``helper`` computes it from: these are kept
+    until all that use them are done."""
 
     def __post_init__(self) -> None:
         self._helped: dict[tuple[int, str], torch.Tensor | None] = {}
         """What ``helper`` gave, until a lane changes: a mapping asks for it, and then the comparison."""
-        self._uses = {name: (self.canonical(name), *self.needs(name)) for name in self.asked}
-        self._left = Counter(used for uses in self._uses.values() for used in uses)
+        self._left = Counter(used for several in self.uses.values() for used in several)
 
     def value(self, lane: Lane, name: str) -> torch.Tensor | None:
         """Return a value in one lane; None where nothing computes it."""
@@ -170,9 +168,9 @@ class Lanes:
         """Say that nobody will ask for these values again."""
         self._helped.clear()
         for name in names:
-            uses = self._uses.pop(name, (self.canonical(name),))
-            self._left.subtract(uses)
+            several = self.uses.pop(name, (self.canonical(name),))
+            self._left.subtract(several)
             for lane in (self.reference, self.floor, self.replay, self.replay_low):
-                for used in uses:
+                for used in several:
                     if self._left[used] <= 0:
                         lane.done(used)
