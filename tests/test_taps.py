@@ -22,7 +22,7 @@ from harness.backends.tensorrt_session import TensorRTSession
 from harness.errors import EngineFailed, EngineRefused
 from harness.precision import apply, assign, load_plan
 from harness.reference import relative_l2
-from harness.taps import Candidates, Decision, Expected, Kernel, Makers, best_fit, decide, distance, read_kernels
+from harness.taps import Candidates, Decision, Expected, Kernel, Makers, best_fit, decide, distances, read_kernels
 from harness.values import Value, Values
 
 FLOAT32 = frozenset({torch.float32})
@@ -252,7 +252,7 @@ def test_norms_rule_out_no_integers():
 def test_norms_rule_out_no_tensor_that_is_close(seed, error, close, spread):
     value = normal(64, seed=seed) * torch.exp(spread * normal(64, seed=seed + 1))
     wrong = value + error * normal(64, seed=seed + 2) * value.norm() / 8
-    if distance(wrong, value) < close:
+    if distances([wrong], value)[0] < close:
         order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
         assert expected(value, close=close).can_be(wrong[order])
 
@@ -260,7 +260,7 @@ def test_norms_rule_out_no_tensor_that_is_close(seed, error, close, spread):
 def test_a_work_space_is_not_laid_out_in_every_order(monkeypatch):
     """Where nothing fits, five dimensions have 120 orders for every value that may be a part."""
     calls: list[int] = []
-    monkeypatch.setattr("harness.taps.distance", lambda *pair: calls.append(1) or distance(*pair))
+    monkeypatch.setattr("harness.taps.distances", lambda *them: calls.append(1) or distances(*them))
     values = {f"v{seed}": normal(2, 3, 4, 5, 2, seed=seed) for seed in range(4)}
     assert decided(100 * normal(240, 20, seed=9), dict(values)).fits == ()
     assert not calls
@@ -412,15 +412,14 @@ def test_every_tensor_gets_a_decision_even_where_nothing_is_known():
 # Distance
 
 
-def test_distance():
+def test_distances():
     value = normal(4, 8)
-    assert distance(value * 1.25, value) == pytest.approx(0.25, rel=1e-6)
-    assert distance(value, value) == 0
-    assert distance(torch.zeros(4), torch.zeros(4)) == 0
-    assert distance(torch.ones(4), torch.zeros(4)) == math.inf
-    assert distance(torch.full((4,), math.nan), torch.ones(4)) == math.inf
-    assert distance(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.25
-    assert distance(torch.empty(0), torch.empty(0)) == math.inf
+    wrong = [value * 1.25, value, torch.full((4, 8), math.nan), value.index_fill(0, torch.tensor([1]), math.nan)]
+    assert distances(wrong, value) == pytest.approx([0.25, 0, math.inf, 0.25], rel=1e-6)
+    assert [distances([each], value) for each in wrong] == [[found] for found in distances(wrong, value)]
+    assert distances([torch.zeros(4), torch.ones(4)], torch.zeros(4)) == [0, math.inf]
+    assert distances([torch.tensor([1, 2, 3, 4])] * 2, torch.tensor([1, 2, 3, 5])) == [0.25, 0.25]
+    assert distances([torch.empty(0)] * 3, torch.empty(0)) == [math.inf] * 3
 
 
 def test_the_sample_of_a_large_tensor_meets_every_column():
@@ -428,7 +427,7 @@ def test_the_sample_of_a_large_tensor_meets_every_column():
     for column in range(64):
         wrong = value + 1
         wrong[:, column] += 1
-        assert distance(wrong, value + 1) > 0, column
+        assert distances([wrong], value + 1)[0] > 0, column
 
 
 # No mapping is wrong
