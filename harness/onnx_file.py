@@ -37,8 +37,8 @@ Run = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 EXTERNAL_DATA_BYTES = 1_500_000_000
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
-# protobuf stops at 2 GiB; beyond half of it weights go through a file.
-_INLINE_BYTES = 2**30
+# Weights beyond this reach ONNX Runtime through a file: 0.7 to 1.4 s for 500 MB, where protobuf takes 3 to 5 s.
+_INLINE_BYTES = 2**24
 _DTYPE_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
 _KEEPS_INDEX = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
 
@@ -87,6 +87,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
     _check_external_data(model, path)
+    _take_arrays(model)
     return model
 
 
@@ -126,6 +127,26 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 raise UsageError(f"{path}: external data file {file} cannot be used: {error}") from error
             finally:
                 tensor.release()
+
+
+def _take_arrays(model: ir.Model) -> None:
+    """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
+    import onnx_ir as ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _as_array(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if isinstance(attribute.value, ir.serde.TensorProtoTensor):
+                    node.attributes[name] = ir.AttrTensor(name, _as_array(attribute.value))
+
+
+def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    import onnx_ir as ir
+
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 
 
 def value_table(model: ir.Model) -> dict[str, Value]:

@@ -55,9 +55,9 @@ class OnnxLane:
     ``dtype`` is ``float32`` or ``float64``. With ``default`` (``float32``, ``float16``, ``bfloat16``), ``dtypes`` or
     ``tf32`` it is FP32 arithmetic rounded like that plan, as by :func:`harness.typed_graph.emulate`, and its values are
     float32. The values in ``keep`` can be asked for at any time until :meth:`done`; any other is freed as soon as all
-    that read it have run. Lanes that share a ``runner`` share its sessions. A MatMul may differ in its last bits from a
-    run of the whole graph, for which ONNX Runtime packs the weights into another kernel. Raises UsageError for missing
-    and unknown inputs; what a node cannot do raises NotJudged when the value is asked for.
+    that read it have run. Lanes that share a ``runner`` share its sessions and typed graphs. A MatMul may differ in its
+    last bits from a run of the whole graph, for which ONNX Runtime packs the weights into another kernel. Raises
+    UsageError for missing and unknown inputs; what a node cannot do raises NotJudged when the value is asked for.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class OnnxLane:
         keep: Collection[str] = (),
         runner: NodeRunner | None = None,
     ) -> None:
-        self._view = _make_view(model, dtype=dtype, dtypes=dtypes or {}, default=default, tf32=tf32)
         self._runner = runner or NodeRunner()
+        self._view = self._runner.view(model, dtype=dtype, dtypes=dtypes or {}, default=default, tf32=tf32)
         self._env: dict[ir.Value, Any] = _feeds(self._view.model.graph, inputs)
         self._inputs = frozenset(self._env)
         self._unread = Counter(value for values in self._view.reads.values() for value in values)
@@ -234,7 +234,7 @@ class HelperValues:
 
 
 class NodeRunner:
-    """Runs nodes one at a time in ONNX Runtime, without graph optimisation.
+    """Runs nodes one at a time in ONNX Runtime, without graph optimisation, and keeps what lanes have in common.
 
     Nodes that differ only in names share a session, across lanes and layers. In FP64, where ONNX Runtime lacks many
     kernels, ``onnx.reference`` takes over.
@@ -242,6 +242,14 @@ class NodeRunner:
 
     def __init__(self) -> None:
         self._loaded: dict[bytes, Evaluate] = {}
+        self._views: dict[tuple[Any, ...], tuple[ir.Model, _View]] = {}
+
+    def view(self, model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], default: str | None, tf32: bool) -> _View:
+        """Return a model in one precision, made once, since no lane changes it."""
+        key = (id(model), dtype, frozenset(dtypes.items()), default, tf32)
+        if key not in self._views:  # beside the model, lest its id become another's
+            self._views[key] = model, _make_view(model, dtype=dtype, dtypes=dtypes, default=default, tf32=tf32)
+        return self._views[key][1]
 
     def run(self, model: ir.Model, node: ir.Node, inputs: Sequence[Any], captured: Mapping[str, Any]) -> list[Any]:
         """Return a node's outputs, an absent one as None.

@@ -59,6 +59,26 @@ def test_open_reads_what_was_saved(tmp_path: Path) -> None:
     assert [node.op_type for node in model.graph] == ["MatMul", "Exp"]
 
 
+NUMBERS = [dtype for dtype in ir.DataType if dtype.name not in ("UNDEFINED", "STRING")]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=lambda dtype: dtype.name)
+def test_weights_and_constants_become_arrays_and_stay_what_they_are(tmp_path: Path, dtype: ir.DataType) -> None:
+    """An array of protobuf's is copied each time it is read, and the whole file stays in memory with it."""
+    model = parse("g () => (float[2] y) <float[2] w = {0, 0}> { y = Exp(w) }")
+    numbers = ir.Tensor(np.array([0, 1, 1]).astype(dtype.numpy()), dtype=dtype, name="w", doc_string="ones")
+    model.graph.initializers["w"].const_value = numbers
+    model.graph.append(ir.Node("", "Constant", [], [ir.AttrTensor("value", numbers)], name="c"))
+    path = save(model, tmp_path / "m.onnx")
+    opened = open_onnx(path)
+    weight = opened.graph.initializers["w"].const_value
+    constant = opened.graph[-1].attributes["value"].value
+    assert isinstance(weight, ir.Tensor)
+    assert weight.numpy() is weight.numpy()
+    assert isinstance(constant, ir.Tensor)
+    assert ir.to_proto(opened) == ir.to_proto(ir.load(path))
+
+
 def test_open_names_what_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.onnx does not exist; give the path"):
         open_onnx(tmp_path / "nowhere.onnx")
@@ -377,6 +397,13 @@ def test_external_weights_run(tmp_path: Path) -> None:
     assert torch.equal(run_fp64(model)({"x": x})["y"], x.double())
     assert torch.equal(run_emulated(model, plan, assign(plan, value_table(model)))({"x": x})["y"], x.half().float())
     assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_weights_reach_onnx_runtime_within_the_graph_or_beside_it(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.onnx_file._INLINE_BYTES", limit)
+    model = parse("g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }")
+    assert run_fp32(model)({"x": torch.tensor([[1.0, 10.0]])})["y"].tolist() == [[31, 42]]
 
 
 def test_gather_elements_of_a_long_table_in_fp64() -> None:

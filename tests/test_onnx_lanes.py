@@ -401,6 +401,18 @@ def test_lanes_share_sessions() -> None:
     assert runner.sessions == before + 1 + 4, "one Cast, and the same nodes in float64"
 
 
+def test_lanes_share_graphs_of_one_precision_and_no_values() -> None:
+    model, runner = parse(CHAIN), NodeRunner()
+    options = {"dtype": "float32", "dtypes": {}, "default": None, "tf32": False}
+    assert runner.view(model, **options) is runner.view(model, **options)
+    for change in ({"dtype": "float64"}, {"dtypes": {"a": "float16"}}, {"default": "float16"}, {"tf32": True}):
+        assert runner.view(model, **{**options, **change}) is not runner.view(model, **options), change
+    assert runner.view(parse(CHAIN), **options) is not runner.view(model, **options)
+    for x in (normal(3), 2 * normal(3)):
+        alone = OnnxLane(model, {"x": x}).outputs()["y"]
+        assert torch.equal(OnnxLane(model, {"x": x}, runner=runner).outputs()["y"], alone)
+
+
 def test_the_model_is_unchanged(block: Program) -> None:
     before = ir.to_proto(block.model).SerializeToString()
     for options in ({}, {"dtype": "float64"}, {"default": "bfloat16"}, {"tf32": True}):
