@@ -20,6 +20,7 @@ from harness.judging import next_step
 from harness.observation import KernelTaps, Observer, local_ratio, worst_first
 from harness.precision import matching
 from harness.reference import relative_l2, total_error
+from harness.replay import Lane
 from harness.results import OutputResult, Result
 from harness.taps import Makers, read_kernels
 from harness.tolerance import FACTOR
@@ -260,12 +261,14 @@ class _Looker:
     def _with_effects(self) -> list[ValueFinding]:
         """Return the findings in dataflow order, with the effect on the outputs of the largest local errors."""
         findings = dict(self.observer.findings)
-        errors = sorted(self.observer.errors, key=lambda entry: -entry[0])
+        # In dataflow order one lane computes what comes before them all; of two errors of one value the larger is last.
+        errors = sorted(self.observer.errors, key=lambda entry: (self.depths[entry[2]], entry[0]))
         if errors:
             self._progress(f"propagating the {len(errors)} largest local errors to the outputs")
-        expected = self.prepared.lane(self.case).outputs() if errors else {}
+        lane = self.prepared.lane(self.case)
+        expected = lane.fork().outputs() if errors else {}
         for _, _, name, error in errors:
-            effect = self._effect(name, error, expected)
+            effect = self._effect(lane, name, error, expected)
             mark = findings[name].mark
             if mark == "suspect" and effect <= self._harmless():
                 mark = "healed"
@@ -278,14 +281,13 @@ class _Looker:
                     findings[name] = dataclasses.replace(finding, mark="healed", reason=reason)
         return sorted(findings.values(), key=lambda finding: finding.depth)
 
-    def _effect(self, name: str, error: torch.Tensor, expected: Tensors) -> float:
-        lane = self.prepared.lane(self.case)
+    def _effect(self, lane: Lane, name: str, error: torch.Tensor, expected: Tensors) -> float:
         name = self.observer.lanes.canonical(name)
         value = lane.value(name)
-        if value is None:  # only the ONNX graph has it: its error acts through the value it belongs to
-            return math.nan
-        lane.observe(name, value + error.reshape(value.shape).to(value.dtype))
-        return total_error(lane.outputs(), expected)
+        assert value is not None, f"{name} was freed before its effect was asked for"
+        disturbed = lane.fork()
+        disturbed.observe(name, value + error.reshape(value.shape).to(value.dtype))
+        return total_error(disturbed.outputs(), expected)
 
     def _harmless(self) -> float:
         """Return an effect that no verdict depends on: the floor of the output that is most exact."""

@@ -23,8 +23,11 @@ CLOSE = 10.0
 SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
 """Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
 LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
-SUSPECTS = 16
-"""Values whose effect on the outputs is computed; as many error tensors are kept while the engine runs."""
+PROPAGATED, SUSPECTS = 16, 64
+"""Values whose effect on the outputs is computed: as many at least, and every suspect up to so many. Their error
+tensors are kept while the engine runs."""
+KEPT_BYTES = 2**29
+"""What these may hold together; of larger values fewer are propagated."""
 
 
 class Observer:
@@ -46,7 +49,7 @@ class Observer:
         self.strays: list[ValueFinding] = []
         """Tensors that are no value of the graph, or none that could be told."""
         self.errors: list[tuple[float, int, str, torch.Tensor]] = []
-        """Of the largest local errors against what is allowed: that ratio, a counter, the value, the error."""
+        """The largest local errors against what is allowed, a heap: that ratio, a counter, the value, the error."""
         self.decisions: dict[str, torch.Tensor] = {}
         """The engine's discrete values that differ from the replay's."""
         self._seen = 0
@@ -135,10 +138,14 @@ class Observer:
         return ""
 
     def _keep_error(self, ratio: float, name: str, tensor: torch.Tensor, replay: torch.Tensor) -> None:
-        if not ratio > 0 or (len(self.errors) == SUSPECTS and ratio <= self.errors[0][0]):
+        if not ratio > 0 or not self.lanes.can_observe(name):
             return
-        entry = (ratio, self._seen, name, tensor.to(replay.dtype) - replay)
-        (heapq.heappush if len(self.errors) < SUSPECTS else heapq.heapreplace)(self.errors, entry)
+        heapq.heappush(self.errors, (ratio, self._seen, name, tensor.to(replay.dtype) - replay))
+        while len(self.errors) > 1 and (
+            len(self.errors) > (SUSPECTS if self.errors[0][0] > 1 else PROPAGATED)
+            or sum(error.nbytes for *_, error in self.errors) > KEPT_BYTES
+        ):
+            heapq.heappop(self.errors)
 
     def _see_discrete(
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]

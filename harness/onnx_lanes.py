@@ -7,11 +7,12 @@ common ones of such a value in PyTorch where its inputs are.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -122,6 +123,13 @@ class OnnxLane:
         """Compute the rest and return the outputs by their declared names; they are never freed."""
         found = {str(value.name): _tensor(self._compute(value)) for value in self._view.model.graph.outputs}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def fork(self) -> Self:
+        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        fork = copy.copy(self)
+        fork._env, fork._unread = dict(self._env), self._unread.copy()
+        fork._asked, fork._freed = set(self._asked), set(self._freed)
+        return fork
 
     @property
     def held(self) -> int:

@@ -7,10 +7,11 @@ computed next starts from the engine's own inputs: what it is away from that was
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch.fx import Node
@@ -33,6 +34,9 @@ class Lane(Protocol):
 
     def outputs(self) -> Tensors:
         """Compute the rest and return the outputs by their declared names."""
+
+    def fork(self) -> Self:
+        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
 
 
 class ProgramLane:
@@ -88,6 +92,14 @@ class ProgramLane:
         """Compute the rest and return the outputs by their declared names."""
         outputs = {name: self.value(node) for name, node in self._outputs.items()}
         return {name: tensor for name, tensor in outputs.items() if tensor is not None}
+
+    def fork(self) -> Self:
+        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        fork = copy.copy(self)
+        fork._runner = copy.copy(self._runner)
+        fork._runner.env = dict(self._runner.env)
+        fork._unread, fork._asked, fork._freed = self._unread.copy(), set(self._asked), set(self._freed)
+        return fork
 
     @property
     def held(self) -> int:
@@ -157,6 +169,10 @@ class Lanes:
         if key not in self._helped:
             self._helped[key] = self.helper(name, lane)
         return self._helped[key]
+
+    def can_observe(self, name: str) -> bool:
+        """Return False for what only the ONNX graph has: its error is part of that of the value it belongs to."""
+        return self.replay.value(self.canonical(name)) is not None
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let both replays read the engine's value from now on."""

@@ -185,6 +185,9 @@ class Fixed:
     def value(self, lane: str, name: str) -> torch.Tensor | None:
         return self.tensors[lane]
 
+    def can_observe(self, name: str) -> bool:
+        return True
+
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         self.observed[name] = tensor
 
@@ -278,16 +281,36 @@ def test_the_worse_of_two_sightings_is_kept():
 # Memory
 
 
-def test_a_few_error_tensors_are_kept_and_they_are_the_largest(monkeypatch):
-    monkeypatch.setattr(observation, "SUSPECTS", 4)
+def errors_kept(wrong: list[float]) -> list[float]:
+    """Return which of these relative errors, seen one after another in FP16, are to be propagated."""
     prepared = ready("wrong_kernel")
     reference = torch.linspace(1, 2, 64)
     seen = Observer(Fixed(reference, reference), prepared.program.values, prepared.depths(), precision="fp16")
-    for number in range(40):
-        seen.see("gelu", reference * (1 + (number * 7 % 40) / 100))
-        assert len(seen.errors) <= 4
-    kept = sorted(relative_l2(reference + error, reference) for _, _, _, error in seen.errors)
+    for error in wrong:
+        seen.see("gelu", reference * (1 + error))
+    return sorted(relative_l2(reference + error, reference) for _, _, _, error in seen.errors)
+
+
+def test_the_largest_errors_are_kept(monkeypatch):
+    monkeypatch.setattr(observation, "SUSPECTS", 4)
+    kept = errors_kept([(number * 7 % 40) / 100 for number in range(40)])
     assert kept == pytest.approx([0.36, 0.37, 0.38, 0.39], rel=1e-3)
+
+
+def test_every_suspect_is_kept_and_of_the_others_a_few(monkeypatch):
+    monkeypatch.setattr(observation, "PROPAGATED", 2)
+    suspects, others = [0.1, 0.2, 0.3], [1e-4, 2e-4, 3e-4]
+    assert errors_kept([*others, *suspects]) == pytest.approx(suspects, rel=1e-3)
+    assert errors_kept([*suspects, *others]) == pytest.approx(suspects, rel=1e-3)
+    assert errors_kept(others) == pytest.approx(others[1:], rel=1e-2)
+    assert errors_kept([*others, 0.1]) == pytest.approx([3e-4, 0.1], rel=1e-2)
+
+
+def test_of_large_values_fewer_are_kept(monkeypatch):
+    monkeypatch.setattr(observation, "KEPT_BYTES", 600)  # two of 256
+    assert errors_kept([0.1, 0.3, 0.2]) == pytest.approx([0.2, 0.3], rel=1e-3)
+    monkeypatch.setattr(observation, "KEPT_BYTES", 100)
+    assert errors_kept([0.1, 0.3, 0.2]) == pytest.approx([0.3], rel=1e-3)
 
 
 def test_no_more_errors_are_kept_than_are_propagated():
@@ -296,6 +319,11 @@ def test_no_more_errors_are_kept_than_are_propagated():
     for name in order("overflow"):
         seen.see(name, engine[name])
     assert 0 < len(seen.errors) <= SUSPECTS
+
+
+def test_no_error_is_kept_that_cannot_be_propagated(monkeypatch):
+    monkeypatch.setattr(Fixed, "can_observe", lambda self, name: False)
+    assert errors_kept([0.1, 0.2]) == []
 
 
 # Strays

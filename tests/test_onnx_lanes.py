@@ -297,6 +297,24 @@ def test_an_observed_output_is_the_output_and_is_read() -> None:
         assert torch.equal(outputs["y"], -torch.ones(3))
 
 
+@pytest.mark.parametrize("options", [{}, {"default": "float16"}, {"dtype": "float64"}])
+def test_forks_in_dataflow_order_give_what_fresh_lanes_give(block: Program, options: dict[str, str]) -> None:
+    runner = NodeRunner()
+    trunk = OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options)
+    before, tried = OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options).outputs(), 0
+    for name in order(block.model):
+        value = trunk.value(name)
+        if value is None or not value.is_floating_point():
+            continue
+        fork, fresh = trunk.fork(), OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options)
+        fork.observe(name, 1.5 * value + 1)
+        fresh.observe(name, 1.5 * value + 1)
+        expected, tried = fresh.outputs(), tried + 1
+        assert all(torch.equal(tensor, expected[output]) for output, tensor in fork.outputs().items()), name
+    assert tried > 5
+    assert all(torch.equal(tensor, before[output]) for output, tensor in trunk.outputs().items())
+
+
 def test_an_index_can_be_observed() -> None:
     body, inputs = GRAPHS["top_k"]
     lane = OnnxLane(parse(body), inputs, keep=["v", "i", "p"])

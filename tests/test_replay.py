@@ -222,6 +222,37 @@ def test_what_is_no_single_tensor_gives_none():
     assert set(two.outputs()) == {"hidden", "last"}
 
 
+# Forks
+
+
+@pytest.mark.parametrize("name", [*planted.PLANTED, "two"])
+def test_forks_in_dataflow_order_give_what_fresh_lanes_give(name):
+    """A reader that had been computed before the change would hide it."""
+    prepared, values = ready(name), run(name)
+    trunk, depths = prepared.lane("one"), prepared.depths()
+    floats = [value for value in values if values[value].is_floating_point()]
+    assert floats
+    for value in sorted(floats, key=depths.__getitem__):
+        changed = 1.5 * values[value] + 1
+        assert same(trunk.value(value), values[value])
+        fork, fresh = trunk.fork(), prepared.lane("one")
+        fork.observe(value, changed)
+        fresh.observe(value, changed)
+        expected = fresh.outputs()
+        assert all(same(tensor, expected[output]) for output, tensor in fork.outputs().items()), value
+    assert all(same(tensor, values[prepared.program.outputs[output]]) for output, tensor in trunk.outputs().items())
+
+
+def test_a_lane_does_not_see_what_its_fork_frees():
+    values = run("deep")
+    first, second, *_ = values
+    trunk = lane("deep")
+    trunk.value(first)
+    trunk.fork().outputs()
+    assert same(trunk.value(first), values[first])
+    assert same(trunk.value(second), values[second])
+
+
 # The four lanes
 
 
@@ -263,6 +294,13 @@ def test_a_helper_is_computed_once_until_a_lane_changes():
     four.observe("mul_1", run("overflow")["mul_1"] * 2)
     assert relative_l2(four.value(four.replay, "val_18"), first * 2) < 1e-6
     assert len(asked) == 2
+
+
+def test_only_what_a_lane_has_can_be_observed():
+    held = lanes("wrong_kernel", ["linear_1", "output"])
+    assert held.can_observe("linear_1")
+    assert held.can_observe("output")
+    assert not held.can_observe("val_0")
 
 
 def test_a_value_that_only_onnx_has_is_computed_from_what_a_lane_has():
