@@ -61,7 +61,7 @@ def boundary(model: ir.Model, names: Collection[str]) -> tuple[tuple[str, ...], 
     model = _inlined(model)
     graph = model.graph
     region = {value.producer() for value in _computed_values(model, sorted(names))}
-    variable = _variable(graph)
+    variable = variable_values(graph)
     inside = {value for node in region if node is not None for value in node.outputs}
     read_inside: set[ir.Value] = set()
     read_outside = set(graph.outputs)
@@ -83,7 +83,16 @@ def order(model: ir.Model) -> list[str]:
 
     Values computed from constants only are left out.
     """
-    return [str(value.name) for value in _variable(_inlined(model).graph) if value.producer() is not None]
+    return [str(value.name) for value in variable_values(_inlined(model).graph) if value.producer() is not None]
+
+
+def variable_values(graph: ir.Graph) -> dict[ir.Value, None]:
+    """Return the values that depend on a network input, in dataflow order, network inputs first."""
+    found = {value: None for value in graph.inputs if not value.is_initializer()}
+    for node in graph:
+        if any(value in found for value in used_values(node)):
+            found.update((value, None) for value in node.outputs if value.name)
+    return found
 
 
 def used_values(node: ir.Node) -> tuple[ir.Value, ...]:
@@ -115,15 +124,6 @@ def _inlined(model: ir.Model) -> ir.Model:
 
 def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:
     return tuple(str(value.name) for value in values)
-
-
-def _variable(graph: ir.Graph) -> dict[ir.Value, None]:
-    """Return the values that depend on a network input, in dataflow order, network inputs first."""
-    found = {value: None for value in graph.inputs if not value.is_initializer()}
-    for node in graph:
-        if any(value in found for value in used_values(node)):
-            found.update((value, None) for value in node.outputs if value.name)
-    return found
 
 
 def _computed_values(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:

@@ -21,6 +21,7 @@ from typing import Any
 import onnx_ir
 import torch
 
+from harness.subgraph import used_values, variable_values
 from harness.values import Values
 
 CLEARLY = 3.0  # of two values that both match, the closer one is taken if it is this much closer
@@ -101,19 +102,17 @@ class Makers:
         self._last = {node: kernel.index for kernel in kernels for node in kernel.nodes}
         self._writer = {name: kernel for kernel in kernels for name in kernel.writes}
         alias = _cast_aliases(typed, values)
-        variable = set(typed.graph.inputs)
-        for value in typed.graph.inputs:
+        variable = variable_values(typed.graph)  # what is computed from constants, a builder folds
+        for value in variable:
             self._note_dtype(alias, value)
         for node in typed.graph:
             varying = [value for value in node.inputs if value in variable]
-            variable.update(node.outputs if varying else ())
             if node.op_type in _RESHAPES or (node.op_type in ("Mul", "Div") and len(varying) == 1):
                 self._scales.add(str(node.name))
-            self._made[str(node.name)] = [alias.get(str(value.name), str(value.name)) for value in node.outputs]
-            for value in node.outputs:
-                self._note_dtype(alias, value)
-            for read in node.inputs:
-                if read is not None and not _is_constant(read):
+            made = [str(value.name) for value in node.outputs if value in variable]
+            self._made[str(node.name)] = [alias.get(name, name) for name in made]
+            for read in used_values(node):
+                if read in variable:
                     self._readers[alias.get(str(read.name), str(read.name))].add(str(node.name))
         self._outputs = {alias.get(str(value.name), str(value.name)) for value in typed.graph.outputs}
         self.inputs = {str(value.name) for value in typed.graph.inputs}
@@ -176,11 +175,6 @@ def _cast_aliases(typed: onnx_ir.Model, values: Values) -> dict[str, str]:
             elif source not in values and node.inputs[0].producer() is not None:
                 alias[source] = made  # a network output's own Cast: what it casts is that output
     return alias
-
-
-def _is_constant(value: onnx_ir.Value) -> bool:
-    producer = value.producer()
-    return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
 _RESHAPES = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}

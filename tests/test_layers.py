@@ -672,3 +672,21 @@ def test_an_onnx_file_has_layers_too(tmp_path, precision):
     assert {value.name: value.status for value in report.values} == dict.fromkeys(run.prepared.depths(), "compared")
     assert {value.mark for value in report.values} == {"ok"}
     assert report.trusted
+
+
+def test_what_an_engine_computes_from_constants_is_a_tensor_of_its_own(tmp_path, monkeypatch):
+    """Such a value has no place in dataflow order, and an engine that does not fold it writes it all the same."""
+    body = "g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float[2] v = {1, 2}>"
+    body += "{ c = Neg(v)  h = MatMul(x, w)  y = Add(h, c) }"
+    ir.save(ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : 18]>\n{body}'), tmp_path / "model.onnx")
+    monkeypatch.setitem(BACKENDS, "planted", PlantedBackend())
+    model = Subject(
+        name="file", onnx=tmp_path / "model.onnx", cases={"one": lambda: {"x": torch.tensor([[-1.0, 3.0]])}},
+        targets=(Target("planted", "fp16"),), weights="file",
+    )  # fmt: skip
+    with Run(model, quiet(tmp_path)).target(model.targets[0]) as target:
+        result = judge_and_look(target, "one", mode="unfused")
+    assert result.layers is not None, result.notes
+    statuses = {value.name: value.status for value in result.layers.values}
+    assert (statuses.pop("h"), statuses.pop("y")) == ("compared", "compared")
+    assert set(statuses.values()) == {"inner"}

@@ -142,6 +142,24 @@ def test_nodes_that_the_graph_has_not_are_no_candidates():
     assert makers(named_graph(CHAIN), kernel("node_of_the_builder")).candidates == [Candidates()]
 
 
+def test_what_is_computed_from_constants_is_no_candidate():
+    body = "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { c = Exp(w)  d = Neg(c)  y = Add(x, d) }"
+    made = makers(named_graph(body), kernel("node_c"), kernel("node_d", "node_y", index=1))
+    assert made.candidates == [Candidates(), Candidates(leaving=("y",), read=("x",))]
+
+
+def test_what_a_body_reads_is_read_by_its_node():
+    body = """g (float[2] x, bool flag) => (float[2] y) {
+        a = Exp(x)
+        b = Neg(a)
+        y = If (flag) <then_branch = t () => (float[2] p) { p = Exp(a) },
+                       else_branch = e () => (float[2] q) { q = Exp(b) }>
+    }"""
+    made = makers(named_graph(body), kernel("node_a", "node_b"), kernel("node_y", index=1))
+    assert made.candidates[0].leaving == ("a", "b")
+    assert set(made.candidates[1].read) == {"flag", "a", "b"}
+
+
 def typed(body: str, **dtypes: str) -> Makers:
     """Return the makers of a graph in FP16 but for these values, each node in a kernel of its own."""
     model = named_graph(body)
