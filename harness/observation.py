@@ -253,24 +253,29 @@ class _Local:
 def _measure(actual: torch.Tensor, expected: torch.Tensor) -> _Local:
     """Return the error over the pairs finite on both sides, and how many are not finite in ``actual`` only."""
     a, e = actual.double(), expected.double().to(actual.device)
-    finite_a, finite_e = a.isfinite(), e.isfinite()
-    both = finite_a & finite_e
-    difference = torch.where(both, a - e, 0.0)
-    kept = torch.where(both, e, 0.0)
-    figures = torch.stack([
-        difference.square().sum(), kept.square().sum(), difference.sum(), both.sum().double(),
-        torch.where(finite_a, a, 0.0).abs().amax(), torch.where(finite_e, e, 0.0).abs().amax(),
-        (finite_e & ~finite_a).sum().double(),
-    ]).tolist()  # fmt: skip
-    error, norm, total, count, largest, largest_replay, nonfinite = figures
+    figures, count, nonfinite = _sums(a - e, e, a, e), a.numel(), 0
+    if not all(map(math.isfinite, figures)):  # rarely: what is not finite makes sums that are not
+        finite_a, finite_e = a.isfinite(), e.isfinite()
+        both = finite_a & finite_e
+        count, nonfinite = torch.stack([both.sum(), (finite_e & ~finite_a).sum()]).tolist()
+        parts = (both, a - e), (both, e), (finite_a, a), (finite_e, e)
+        figures = _sums(*(torch.where(finite, part, 0.0) for finite, part in parts))
+    error, norm, total, largest, largest_replay = figures
     return _Local(
         relative=math.sqrt(error / norm) if norm else (math.inf if error else 0.0),
         bias=total / math.sqrt(error * count) if error and count else 0.0,
         rms=math.sqrt(norm / count) if count else 0.0,
         largest=largest,
         largest_replay=largest_replay,
-        nonfinite=int(nonfinite),
+        nonfinite=nonfinite,
     )
+
+
+def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torch.Tensor) -> list[float]:
+    figures: list[float] = torch.stack([
+        difference.square().sum(), kept.square().sum(), difference.sum(), a.abs().amax(), e.abs().amax(),
+    ]).tolist()  # fmt: skip
+    return figures
 
 
 def _saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> torch.Tensor:
@@ -280,9 +285,11 @@ def _saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> 
     """
     if largest > 1e38:
         return expected  # what lies beyond is beyond FP32 too
-    at_the_end = (actual.abs() >= largest) & actual.isfinite() & (expected.abs() > largest)
-    at_the_end &= (actual < 0) == (expected < 0)
-    return torch.where(at_the_end, actual.to(expected.dtype), expected) if bool(at_the_end.any()) else expected
+    beyond = expected.abs() > largest
+    if not bool(beyond.any()):
+        return expected
+    at_the_end = beyond & (actual.abs() >= largest) & actual.isfinite() & ((actual < 0) == (expected < 0))
+    return torch.where(at_the_end, actual.to(expected.dtype), expected)
 
 
 def _badness(finding: ValueFinding) -> tuple[bool, float]:
