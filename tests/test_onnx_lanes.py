@@ -210,6 +210,17 @@ def test_an_exported_model_in_low_precision(block: Program, dtype: str, keep: tu
     assert bool(kept - exact) == bool(keep)
 
 
+def test_a_node_that_loads_and_does_not_run_in_float64_runs_elsewhere() -> None:
+    """ONNX Runtime's LSTM says only when it runs that it has no kernel for FP64."""
+    body = """g (float[3, 1, 2] x, float[1, 8, 2] w, float[1, 8, 2] r) => (float[3, 1, 1, 2] y)
+              { y = LSTM <hidden_size = 2> (x, w, r) }"""
+    inputs = {"x": normal(3, 1, 2), "w": normal(1, 8, 2), "r": 2 * normal(1, 8, 2)}
+    exact, usual = (OnnxLane(parse(body), inputs, dtype=dtype).outputs()["y"] for dtype in ("float64", "float32"))
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact.float(), usual)
+    assert not torch.equal(exact.float().double(), exact)
+
+
 def test_group_normalisation_stays_in_float64() -> None:
     body = "g (float[1, 4, 9] x) => (float[1, 4, 9] y) <float[4] s = {1, 2, 3, 4}, float[4] b = {0, 0, 0, 1}>" \
            "{ y = GroupNormalization <num_groups = 2> (x, s, b) }"  # fmt: skip
