@@ -6,7 +6,8 @@ import dataclasses
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from harness import compare
 from harness.findings import ValueFinding
 from harness.replay import Lanes
-from harness.taps import Decision, Expected, Kernel, Makers, decide
+from harness.taps import Decision, Expected, Fit, Kernel, Makers, decide
 from harness.tolerance import FACTOR, UNIT_ROUNDOFF, confidence_factor
 from harness.values import Value
 
@@ -206,7 +207,11 @@ class KernelTaps:
         kernel, tensors = self._kernel, self._tensors
         self._kernel, self._tensors = None, {}
         candidates = self.makers.candidates[kernel.index]
-        for name, decision in decide(kernel, tensors, candidates, self._expect).items():
+        # What is computed to find out must not stay: it is computed from replays, and what follows from the engine's.
+        lanes = self.observer.lanes.fork()
+        decisions = decide(kernel, tensors, candidates, partial(self._expect, lanes), self._assume)
+        found: list[tuple[Fit, dict[str, str]]] = []
+        for name, decision in decisions.items():
             if not decision.fits:
                 self.observer.stray(name, kernel, tensors[name], decision)
             for fit in decision.fits:
@@ -215,15 +220,23 @@ class KernelTaps:
                     self.observer.stray(name, kernel, tensors[name], copy)
                     continue
                 record = {"kernel": kernel.name, "tap": name, "mapped_by": decision.mapped_by, "layout": fit.layout}
-                self.observer.see(fit.value, fit.tensor, **record)
+                found.append((fit, record))
+        for fit, record in sorted(found, key=lambda pair: self.observer.depths[pair[0].value]):
+            self.observer.see(fit.value, fit.tensor, **record)
         if kernel.index not in self._finished:
             self._finished.add(kernel.index)
             self._uses.subtract(candidates.names)
             self.observer.lanes.done(value for value in candidates.names if self._uses[value] <= 0)
 
-    def _expect(self, name: str) -> Expected | None:
+    def _assume(self, name: str, tensor: torch.Tensor) -> Callable[[str], Expected | None]:
+        """Return what tells what tensors must resemble if this value were this tensor."""
+        lanes = self.observer.lanes.fork()
+        lanes.observe(name, tensor)
+        return partial(self._expect, lanes)
+
+    def _expect(self, lanes: Lanes, name: str) -> Expected | None:
         """Return what a tensor must resemble to be this value; None when nothing computes it or it is empty."""
-        lanes, precision = self.observer.lanes, self.observer.precision
+        precision = self.observer.precision
         replay = lanes.value(lanes.replay, name)
         if replay is None or not replay.numel():
             return None

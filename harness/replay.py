@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -169,6 +169,10 @@ class Lanes:
         if key not in self._helped:
             self._helped[key] = self.helper(name, lane)
         return self._helped[key]
+
+    def fork(self) -> Lanes:
+        """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
+        return replace(self, replay=self.replay.fork(), replay_low=self.replay_low.fork())
 
     def can_observe(self, name: str) -> bool:
         """Return False for what only the ONNX graph has: its error is part of that of the value it belongs to."""

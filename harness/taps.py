@@ -247,13 +247,20 @@ class Expected:
         return tuple(torch.stack([norm, self.replay.abs().amax().double()]).tolist())
 
 
+Expect = Callable[[str], Expected | None]
+
+
 def decide(
     kernel: Kernel,
     tensors: Mapping[str, torch.Tensor],
     candidates: Candidates,
-    expect: Callable[[str], Expected | None],
+    expect: Expect,
+    assume: Callable[[str, torch.Tensor], Expect] | None = None,
 ) -> dict[str, Decision]:
-    """Return what each tensor that a kernel wrote is; ``expect`` computes a candidate, or says that nothing can."""
+    """Return what each tensor that a kernel wrote is; ``expect`` computes a candidate, or says that nothing can.
+
+    ``assume`` returns what computes the candidates if a value were this tensor.
+    """
     decisions: dict[str, Decision] = {}
     taken: set[str] = set()
     expected: dict[str, Expected] = {}
@@ -274,6 +281,12 @@ def decide(
             taken |= {fit.value for fit in fits}
     left = [v for v in candidates.leaving if v not in taken and v not in candidates.unfinished]
     unknown = [value for value in left if value not in expected]
+    if assume is not None:
+        undecided = {name: tensor for name, tensor in tensors.items() if name not in decisions}
+        known = {value: expected[value] for value in left if value in expected}
+        decisions |= _by_consequence(undecided, known, assume)
+        taken |= {fit.value for decision in decisions.values() for fit in decision.fits}
+        left = [value for value in left if value not in taken]
     for name, tensor in tensors.items():
         found = _by_name(tensor, {value: expected[value] for value in left if value in expected})
         if name not in decisions and unknown:  # what nothing else computes cannot be ruled out
@@ -303,6 +316,32 @@ def _by_contents(tensor: torch.Tensor, values: Mapping[str, Expected], taken: Co
     chosen = next((name for name in reversed(names) if name not in taken), names[-1])
     reason = f"the same numbers as {', '.join(name for name in names if name != chosen)}"
     return Decision(fits=tuple(f for f in rivals if f.value == chosen), mapped_by="contents", reason=reason)
+
+
+def _by_consequence(
+    undecided: Mapping[str, torch.Tensor],
+    left: Mapping[str, Expected],
+    assume: Callable[[str, torch.Tensor], Expect],
+) -> dict[str, Decision]:
+    """Decide tensors that resemble nothing, of which one explains others: a wrong value, and what follows from it."""
+    explanations: list[dict[str, Decision]] = []
+    for value, wanted in left.items() if len(undecided) > 1 else ():
+        for name, tensor in undecided.items():
+            fit = best_fit(tensor, value, wanted)
+            if fit is None:
+                continue
+            expect = assume(value, fit.tensor)
+            rest = {other: found for other in left if other != value and (found := expect(other)) is not None}
+            explained: dict[str, Decision] = {}
+            for other, its in undecided.items():
+                if other != name and (decision := _by_contents(its, rest, ())) is not None and decision.fits:
+                    explained[other] = decision
+            if explained:
+                reason = "what else the kernel wrote follows from it"
+                explanations.append({name: Decision(fits=(fit,), mapped_by="name", reason=reason), **explained})
+    most = max(map(len, explanations), default=0)
+    best = [found for found in explanations if len(found) == most]
+    return best[0] if len(best) == 1 else {}
 
 
 def _by_name(tensor: torch.Tensor, left: Mapping[str, Expected]) -> Decision | None:

@@ -29,6 +29,7 @@ from planted import (
     _engine,
     _plant,
     install,
+    linear,
     named_values,
     scaled,
     signed_rows,
@@ -59,11 +60,31 @@ def _other_expert(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def _backwards(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flip(-1)
+
+
+class Moved(torch.nn.Module):
+    """A product that is only reshaped before it is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(linear(0).weight.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.weight).reshape(-1).abs()
+
+
 MORE = {
     plant.name: plant
     for plant in (
         _engine("healthy", why="nothing is wrong", fault=Fault(value="no_such_value", change=scaled(1))),
         _engine("offset", why="a constant is added", fault=Fault(value="linear_1", change=_offset)),
+        _engine("add_and_norm", why="the norm in its kernel follows", fault=Fault(value="add", change=_backwards)),
+        _plant(
+            "moved", Moved, kind="engine", backend="planted", faults=(Fault(value="matmul", change=scaled(1.5)),),
+            why="what follows reads it in another shape",
+        ),
         _engine("twice", why="two kernels are wrong", fault=Fault(value="linear_1", change=scaled(1.05))),
         _plant(
             "dies_out", lambda: Masked(SquareRoot(), rows=False), kind="none", backend="planted",
@@ -179,6 +200,23 @@ def test_a_wrong_kernel_is_suspect_and_what_follows_is_passed_on(mode):
     assert {value.mark for value in compared if value.depth < wrong.depth} == {"ok"}
     assert {value.mark for value in compared if value.depth > wrong.depth} == {"passed_on"}
     assert all(value.local < 1e-3 for value in compared if value is not wrong)
+
+
+def test_what_follows_a_wrong_value_is_computed_from_it_in_every_shape():
+    """To find out what a tensor is, what becomes of it by a reshape is computed too; that must not be read later."""
+    found = looked("moved", "unfused")
+    assert found.marked("suspect") == ["matmul"]
+    assert found.value("matmul").local == pytest.approx(0.5, rel=0.1)
+    assert found.value("output").local < 1e-3
+
+
+def test_of_two_wrong_tensors_of_a_kernel_the_one_that_explains_the_other_is_the_culprit():
+    found = looked("add_and_norm", "unfused")
+    assert found.marked("suspect") == ["add"]
+    assert found.value("add").mapped_by == "name"
+    assert found.value("layer_norm_1").mapped_by == "contents"
+    assert found.value("add").kernel == found.value("layer_norm_1").kernel
+    assert [value.name for value in found.report.values if value.status == "unmapped"] == []
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -415,6 +415,38 @@ def test_what_only_the_engine_computes_cannot_be_ruled_out():
     assert fit(decided(value, {"a": value, "unknown": None}))[0] == "a"
 
 
+def consequence(wrong: dict[str, torch.Tensor], values: dict[str, torch.Tensor], follow) -> dict[str, Decision]:
+    """Decide tensors of one kernel; ``follow`` computes the values from one of them, by name and tensor."""
+    known = {name: expected(value) for name, value in values.items()}
+
+    def assume(name, tensor):
+        return {**known, **{other: expected(value) for other, value in follow(name, tensor).items()}}.get
+
+    return decide(kernel("n"), wrong, Candidates(leaving=tuple(values)), known.get, assume)
+
+
+def test_a_wrong_tensor_is_known_by_what_follows_from_it():
+    a, wrong = normal(6, 8), normal(6, 8, seed=1)
+    tensors = {"second": wrong.exp(), "first": wrong, "third": 2 * wrong}
+    found = consequence(
+        tensors, {"a": a, "b": a.exp(), "c": 2 * a},
+        lambda name, tensor: {"b": tensor.exp(), "c": 2 * tensor} if name == "a" else {},
+    )  # fmt: skip
+    assert {name: (fit(decision)[0], decision.mapped_by) for name, decision in found.items()} == {
+        "first": ("a", "name"), "second": ("b", "contents"), "third": ("c", "contents"),
+    }  # fmt: skip
+
+
+def test_two_explanations_explain_nothing():
+    a, wrong = normal(6, 8), normal(6, 8, seed=1)
+    found = consequence(
+        {"first": wrong, "second": -wrong},
+        {"a": a, "b": -a},
+        lambda name, tensor: {"b": -tensor} if name == "a" else {},
+    )
+    assert {decision.reason for decision in found.values()} == {"it can be any of a, b and resembles none of them"}
+
+
 def test_a_second_wrong_tensor_is_not_given_the_same_name():
     value = normal(6, 8)
     tensors = {"t": value * 2, "u": value * 3}
