@@ -8,10 +8,11 @@ common ones of such a value in PyTorch where its inputs are.
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -171,31 +172,59 @@ class HelperValues:
         self._known = {
             name: other for name, other in names.items() if other in known or values[name].producer() is None
         }
+        graph_names = {value: name for name, value in values.items()}
+        self._regions = {name: self._region(value, graph_names) for name, value in values.items()}
+        self._names = {other: name for name, other in self._known.items()}
+        self._owners: dict[str, set[str]] = defaultdict(set)
+        for name, other in self._known.items():
+            for part in self._regions[name].parts:
+                self._owners[part].add(other)
 
     def __contains__(self, name: object) -> bool:
         """Return whether this is a value of the graph that PyTorch does not know."""
-        return name in self._view(torch.float32).values and name not in self._known
+        return name in self._regions and name not in self._known
 
     def needs(self, name: str) -> tuple[str, ...]:
         """Return PyTorch's names of what a value is computed from, network inputs included.
 
         Raises UsageError for a name the graph has not.
         """
-        return tuple(self._known[source] for source in self._sources(name))
+        if name not in self._regions:
+            raise unknown_name("value", name, self._regions)
+        return tuple(self._known[source] for source in self._regions[name].sources)
+
+    def parts(self, name: str) -> frozenset[str]:
+        """Return the values of this kind that lie between a value, by PyTorch's name, and what it is computed from."""
+        return self._regions[self._names[name]].parts if name in self._names else frozenset()
+
+    def owners(self, part: str) -> Collection[str]:
+        """Return PyTorch's names of the values that a value of this kind is a part of."""
+        return self._owners[part]
 
     def value(
-        self, name: str, get: Callable[[str], torch.Tensor | None], *, device: torch.device = _CPU
+        self,
+        name: str,
+        get: Callable[[str], torch.Tensor | None],
+        *,
+        seen: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        device: torch.device = _CPU,
     ) -> torch.Tensor | None:
         """Return a value computed from what ``get`` gives for :meth:`needs`, on ``device``; None if that is None.
 
-        The precision is that of what ``get`` gives: FP64 where that is FP64, rounded to float16 or bfloat16 after
-        every node where all of it is, else FP32. Raises UsageError for an unknown name, NotJudged when a node cannot
-        run or a tensor has not the shape of the graph's value.
+        Its parts are taken from ``seen`` where they are there; a value that PyTorch knows, by its name, is computed
+        from its parts too. The precision is that of what ``get`` gives: FP64 where that is FP64, rounded to float16 or
+        bfloat16 after every node where all of it is, else FP32. Raises UsageError for an unknown name, NotJudged when
+        a node cannot run or a tensor has not the shape of the graph's value.
         """
-        given = {source: get(self._known[source]) for source in self._sources(name)}
+        name = self._names.get(name, name)
+        if name not in self._regions:
+            raise unknown_name("value", name, self._regions)
+        region = self._regions[name]
+        given = {source: get(self._known[source]) for source in region.sources}
         tensors = {source: tensor for source, tensor in given.items() if tensor is not None}
         if len(tensors) < len(given):
             return None
+        tensors |= {part: seen[part] for part in region.parts & seen.keys()}
         dtype = _precision({tensor.dtype for tensor in tensors.values()})
         view = self._view(dtype)
         env: dict[ir.Value, Any] = {
@@ -230,15 +259,31 @@ class HelperValues:
         }
         return _run(view.model, node, arrays, self._runner)
 
-    def _sources(self, name: str) -> list[str]:
-        view = self._view(torch.float32)
-        if name not in view.values:
-            raise unknown_name("value", name, view.values)
-        known = {view.values[source]: source for source in self._known}
-        wanted = view.values[name]
-        nodes = _nodes_between(view, wanted, known)
-        read = dict.fromkeys([wanted, *(value for node in nodes for value in view.reads[node])])
-        return [known[value] for value in read if value in known]
+    def _region(self, value: ir.Value, names: Mapping[ir.Value, str]) -> _Region:
+        reads = self._view(torch.float32).reads
+        visited: dict[ir.Value, None] = {}
+        pending = [value]
+        while pending:
+            producer = pending.pop().producer()
+            for read in () if producer is None else reads[producer]:
+                if read not in visited and constant_of(read) is None:
+                    visited[read] = None
+                    pending += [read] if names.get(read) not in self._known else []
+        found = [names[read] for read in visited if read in names]
+        return _Region(
+            sources=tuple(name for name in found if name in self._known),
+            parts=frozenset(name for name in found if name not in self._known),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Region:
+    """What a value is computed by, as far as PyTorch knows nothing in between."""
+
+    sources: tuple[str, ...]
+    """What PyTorch knows."""
+    parts: frozenset[str]
+    """What only the ONNX graph has."""
 
 
 class NodeRunner:

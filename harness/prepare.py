@@ -376,14 +376,13 @@ class PreparedTorch:
         def lane(dtype: torch.dtype, *, typed: bool) -> ProgramLane:
             return ProgramLane(
                 self.program, self.inputs(case), dtype=dtype, dtypes=dtypes if typed else None, asked=names,
-                allow_tf32=typed and plan.tf32, weights=self.module.state_dict(),
+                allow_tf32=typed and plan.tf32, weights=self.module.state_dict(), helpers=helpers,
             )  # fmt: skip
 
         return Lanes(
             reference=lane(high, typed=False), floor=lane(low, typed=True),
             replay=lane(high, typed=False), replay_low=lane(low, typed=True),
             canonical=canonical, uses=uses,
-            helper=lambda name, lane: helpers.value(name, lane.value, device=self.device) if name in helpers else None,
         )  # fmt: skip
 
     @cached_property
@@ -399,7 +398,7 @@ class PreparedTorch:
     def lane(self, case: str) -> Lane:
         """Return one lane in FP32, to see what a change of one value does to the outputs."""
         weights = self.module.state_dict()
-        return ProgramLane(self.program, self.inputs(case), dtype=torch.float32, weights=weights)
+        return ProgramLane(self.program, self.inputs(case), dtype=torch.float32, weights=weights, helpers=self._helpers)
 
     def depths(self) -> dict[str, int]:
         """Return the position in dataflow order of every value: that of its FX node, helpers first."""

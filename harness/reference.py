@@ -133,13 +133,13 @@ class TypedInterpreter(Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        wanted = self._wanted(n)
+        wanted = self.dtype_of(n)
         result = self._call(n, args, kwargs, wanted)
         if self.on_value is not None and isinstance(result, torch.Tensor):
             self.on_value(n.name, result)
         return result
 
-    def _wanted(self, node: Node) -> torch.dtype | None:
+    def dtype_of(self, node: Node) -> torch.dtype | None:
         """Return the dtype this node computes in; None for a node whose results are not FP32 in the graph."""
         results = [value for value in tree_leaves(node.meta.get("val")) if isinstance(value, torch.Tensor)]
         if not any(value.dtype in FLOATS for value in results):

@@ -17,6 +17,7 @@ import torch
 from torch.fx import Node
 
 from harness.export import Program, Tensors
+from harness.onnx_lanes import HelperValues
 from harness.reference import RunNotes, TypedInterpreter, tf32
 
 
@@ -53,6 +54,7 @@ class ProgramLane:
         weights: Mapping[str, torch.Tensor] | None = None,
         asked: Collection[str] = (),
         notes: RunNotes | None = None,
+        helpers: HelperValues | None = None,
     ) -> None:
         device = next(iter(inputs.values())).device
         self._runner = TypedInterpreter(
@@ -65,11 +67,18 @@ class ProgramLane:
         self._asked = set(asked) | set(program.outputs.values())
         self._outputs = program.outputs
         self._freed: set[Node] = set()
+        self._helpers = helpers
+        self._helped: dict[str, torch.Tensor | None] = {}
+        """What the helpers gave, until the lane changes: a mapping asks for it, and then the comparison."""
+        self._seen: dict[str, torch.Tensor] = {}
+        """Observed values that only the ONNX graph has."""
 
     def value(self, name: str) -> torch.Tensor | None:
         """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
         node = self._nodes.get(name)
-        if node is None or node in self._freed:
+        if node is None:
+            return self._helper(name)
+        if node in self._freed:
             return None
         self._compute(node)
         result = self._runner.env[node]
@@ -79,10 +88,16 @@ class ProgramLane:
         """Let what is computed from now on read this tensor, in the dtype the lane computes the value in."""
         computed = self.value(name)
         if computed is not None:
-            self._runner.env[self._nodes[name]] = tensor.to(computed.device, computed.dtype).reshape(computed.shape)
+            self._helped.clear()
+            tensor = tensor.to(computed.device, computed.dtype).reshape(computed.shape)
+            if name in self._nodes:
+                self._runner.env[self._nodes[name]] = tensor
+            else:
+                self._seen[name] = tensor
 
     def done(self, name: str) -> None:
         """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        self._helped.clear()
         if name not in self._outputs.values():
             self._asked.discard(name)
             if (node := self._nodes.get(name)) is not None:
@@ -99,6 +114,7 @@ class ProgramLane:
         fork._runner = copy.copy(self._runner)
         fork._runner.env = dict(self._runner.env)
         fork._unread, fork._asked, fork._freed = self._unread.copy(), set(self._asked), set(self._freed)
+        fork._helped, fork._seen = dict(self._helped), dict(self._seen)
         return fork
 
     @property
@@ -123,16 +139,55 @@ class ProgramLane:
         if node.op == "placeholder":
             result: Any = self._runner.placeholder_value(self._specs[node.name], self._inputs)
         else:
-            result = self._runner.run_node(node)
+            result = self._composed(node)
+            result = self._runner.run_node(node) if result is None else result
         self._runner.env[node] = result
         for item in node.all_input_nodes:
             self._unread[item] -= 1
             self._free_if_read(item)
 
+    def _helper(self, name: str) -> torch.Tensor | None:
+        if self._helpers is None or name not in self._helpers:
+            return None
+        if name in self._seen:
+            return self._seen[name]
+        if name not in self._helped:
+            device = self._runner.device
+            self._helped[name] = self._helpers.value(name, self._typed, seen=self._seen, device=device)
+        return self._helped[name]
+
+    def _typed(self, name: str) -> torch.Tensor | None:
+        """Return a value as the lane's operations read it: network inputs lie there as they were given."""
+        tensor = self.value(name)
+        return _floats(tensor, self._runner.dtype) if self._nodes[name].op == "placeholder" else tensor
+
+    def _composed(self, node: Node) -> torch.Tensor | None:
+        """Return a value from its parts in the ONNX graph where some of them were observed, else None."""
+        if not self._seen or self._helpers is None:
+            return None
+        parts = self._helpers.parts(node.name) & self._seen.keys()
+        if not parts:
+            return None
+        dtype = self._runner.dtype_of(node)
+        seen = {part: self._seen[part] for part in parts}
+        result = self._helpers.value(
+            node.name, lambda name: _floats(self.value(name), dtype), seen=seen, device=self._runner.device
+        )
+        for part in parts:
+            owners = {self._nodes[name] for name in self._helpers.owners(part)}
+            if owners <= self._runner.env.keys() | self._freed | {node}:
+                del self._seen[part]
+        return _floats(result, dtype)
+
     def _free_if_read(self, node: Node) -> None:
         if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:
             del self._runner.env[node]
             self._freed.add(node)
+
+
+def _floats(tensor: torch.Tensor | None, dtype: torch.dtype | None) -> torch.Tensor | None:
+    """Return a tensor of floats in a dtype, any other as it is."""
+    return tensor.to(dtype) if tensor is not None and dtype is not None and tensor.is_floating_point() else tensor
 
 
 @dataclass(kw_only=True, eq=False)
@@ -149,44 +204,28 @@ class Lanes:
     """In the plan's precision on the engine's own inputs: what PyTorch makes here."""
     canonical: Callable[[str], str]
     """From a value of the ONNX graph to the lanes' own name for it."""
-    helper: Callable[[str, Lane], torch.Tensor | None] = lambda name, lane: None
-    """Computes a value that only the ONNX graph has from what a lane has."""
     uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What will be asked for, with the lanes' own names of it and of what ``helper`` computes it from: these are kept
-    until all that use them are done."""
+    """What will be asked for, with the lanes' own names of it and of what a value that only the ONNX graph has is
+    computed from: these are kept until all that use them are done."""
 
     def __post_init__(self) -> None:
-        self._helped: dict[tuple[int, str], torch.Tensor | None] = {}
-        """What ``helper`` gave, until a lane changes: a mapping asks for it, and then the comparison."""
         self._left = Counter(used for several in self.uses.values() for used in several)
 
     def value(self, lane: Lane, name: str) -> torch.Tensor | None:
         """Return a value in one lane; None where nothing computes it."""
-        value = lane.value(self.canonical(name))
-        if value is not None:
-            return value
-        key = (id(lane), name)
-        if key not in self._helped:
-            self._helped[key] = self.helper(name, lane)
-        return self._helped[key]
+        return lane.value(self.canonical(name))
 
     def fork(self) -> Lanes:
         """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
         return replace(self, replay=self.replay.fork(), replay_low=self.replay_low.fork())
 
-    def can_observe(self, name: str) -> bool:
-        """Return False for what only the ONNX graph has: its error is part of that of the value it belongs to."""
-        return self.replay.value(self.canonical(name)) is not None
-
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let both replays read the engine's value from now on."""
-        self._helped.clear()
         for lane in (self.replay, self.replay_low):
             lane.observe(self.canonical(name), tensor)
 
     def done(self, names: Iterable[str]) -> None:
         """Say that nobody will ask for these values again."""
-        self._helped.clear()
         for name in names:
             several = self.uses.pop(name, (self.canonical(name),))
             self._left.subtract(several)

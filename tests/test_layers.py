@@ -20,6 +20,7 @@ from planted import (
     PLANTED,
     Experts,
     Fault,
+    GrowingStream,
     Masked,
     Planted,
     PlantedBackend,
@@ -80,6 +81,10 @@ MORE = {
     for plant in (
         _engine("healthy", why="nothing is wrong", fault=Fault(value="no_such_value", change=scaled(1))),
         _engine("offset", why="a constant is added", fault=Fault(value="linear_1", change=_offset)),
+        _plant(
+            "product", GrowingStream, kind="engine", backend="planted", why="a product before its bias",
+            faults=(Fault(value="val_3", change=scaled(1.05)),),
+        ),
         _engine("add_and_norm", why="the norm in its kernel follows", fault=Fault(value="add", change=_backwards)),
         _plant(
             "moved", Moved, kind="engine", backend="planted", faults=(Fault(value="matmul", change=scaled(1.5)),),
@@ -208,6 +213,17 @@ def test_what_follows_a_wrong_value_is_computed_from_it_in_every_shape():
     assert found.marked("suspect") == ["matmul"]
     assert found.value("matmul").local == pytest.approx(0.5, rel=0.1)
     assert found.value("output").local < 1e-3
+
+
+def test_a_wrong_product_inside_what_pytorch_computes_in_one_step_is_the_only_one_made_wrong():
+    found = looked("product", "unfused")
+    wrong = found.value("val_3")
+    assert (wrong.op, wrong.mark) == ("onnx.MatMul", "healed")  # the stream rounds by far more than it
+    assert wrong.local == pytest.approx(0.05, rel=0.1)
+    assert wrong.effect == pytest.approx(0.02, rel=0.1)
+    others = [value for value in found.report.values if value.status == "compared" and value is not wrong]
+    assert {value.mark for value in others} <= {"ok", "passed_on"}
+    assert all(value.local_floor > 0 for value in found.report.values if value.status == "compared")
 
 
 def test_of_two_wrong_tensors_of_a_kernel_the_one_that_explains_the_other_is_the_culprit():

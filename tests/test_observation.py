@@ -185,9 +185,6 @@ class Fixed:
     def value(self, lane: str, name: str) -> torch.Tensor | None:
         return self.tensors[lane]
 
-    def can_observe(self, name: str) -> bool:
-        return True
-
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         self.observed[name] = tensor
 
@@ -319,11 +316,6 @@ def test_no_more_errors_are_kept_than_are_propagated():
     for name in order("overflow"):
         seen.see(name, engine[name])
     assert 0 < len(seen.errors) <= SUSPECTS
-
-
-def test_no_error_is_kept_that_cannot_be_propagated(monkeypatch):
-    monkeypatch.setattr(Fixed, "can_observe", lambda self, name: False)
-    assert errors_kept([0.1, 0.2]) == []
 
 
 # Strays

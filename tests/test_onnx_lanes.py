@@ -534,12 +534,27 @@ def test_a_matmul_before_its_bias_is_computed_from_what_pytorch_has(heads: Progr
     first, second = (str(node.outputs[0].name) for node in heads.model.graph if node.op_type == "MatMul")
     assert [name for name in order(heads.model) if name in helpers] == [first, second]
     assert (helpers.needs(first), helpers.needs(second)) == (("x",), ("exp",))
-    assert helpers.needs("output") == (heads.outputs["output"],)
+    assert helpers.needs("output") == ("exp",)
     asked: list[str] = []
     found = helpers.value(second, lambda name: asked.append(name) or seen[name])
     assert asked == ["exp"]
     torch.testing.assert_close(found, seen["exp"] @ heads.exported.state_dict["second.weight"].T)
-    assert torch.equal(helpers.value("output", seen.__getitem__), seen[heads.outputs["output"]])
+    for name in ("output", heads.outputs["output"]):
+        torch.testing.assert_close(helpers.value(name, seen.__getitem__), seen[heads.outputs["output"]])
+
+
+def test_a_value_that_pytorch_knows_is_computed_from_parts_that_were_seen(heads: Program) -> None:
+    inputs = {"x": normal(2, 3, 4)}
+    known, helpers = fx_values(heads, inputs), helpers_of(heads)
+    for part in (name for name in order(heads.model) if name in helpers):
+        [owner] = helpers.owners(part)
+        assert part in helpers.parts(owner)
+        right = helpers.value(part, known.__getitem__)
+        same = helpers.value(owner, known.__getitem__, seen={part: right})
+        torch.testing.assert_close(same, known[owner])
+        other = helpers.value(owner, known.__getitem__, seen={part: 2 * right})
+        assert not torch.allclose(other, known[owner])
+    assert helpers.parts("exp") == helpers.parts("nothing") == frozenset()
 
 
 def test_a_helper_has_the_precision_of_what_it_is_computed_from(heads: Program) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from fake import quiet
 from planted import WIDTH, linear, normal
 
 from harness import Subject, Target
+from harness.onnx_lanes import HelperValues
 from harness.precision import load_plan
 from harness.prepare import Prepared, prepare
 from harness.reference import RunNotes, relative_l2, run_program
@@ -284,10 +284,10 @@ def test_an_output_goes_by_its_declared_name():
     assert same(four.value(four.reference, "output"), run("wrong_kernel")[four.canonical("output")])
 
 
-def test_a_helper_is_computed_once_until_a_lane_changes():
+def test_a_helper_is_computed_once_until_a_lane_changes(monkeypatch):
     four, asked = lanes("overflow", ["mul_1", "val_18"]), []
-    helper = four.helper
-    four = dataclasses.replace(four, helper=lambda name, lane: asked.append(name) or helper(name, lane))
+    value = HelperValues.value
+    monkeypatch.setattr(HelperValues, "value", lambda *args, **kwargs: asked.append(args) or value(*args, **kwargs))
     first = four.value(four.replay, "val_18")
     assert four.value(four.replay, "val_18") is first
     assert len(asked) == 1
@@ -296,11 +296,30 @@ def test_a_helper_is_computed_once_until_a_lane_changes():
     assert len(asked) == 2
 
 
-def test_only_what_a_lane_has_can_be_observed():
-    held = lanes("wrong_kernel", ["linear_1", "output"])
-    assert held.can_observe("linear_1")
-    assert held.can_observe("output")
-    assert not held.can_observe("val_0")
+def test_what_follows_a_value_that_only_onnx_has_reads_it():
+    """A product before its bias is added: PyTorch computes both in one step."""
+    names = ["val_3", "linear_1", "add_1"]
+    four, values = lanes("growing_stream", names), run("growing_stream")
+    bias = ready("growing_stream").module.blocks[1].bias
+    wrong = 1.5 * four.value(four.replay, "val_3")
+    four.observe("val_3", wrong)
+    assert torch.equal(four.value(four.replay, "val_3"), wrong)
+    assert relative_l2(four.value(four.replay, "linear_1"), wrong + bias) < 1e-6
+    low = four.value(four.replay_low, "linear_1")
+    assert low.dtype == torch.float16
+    assert relative_l2(low.float(), wrong + bias) < 1e-2
+    assert torch.equal(four.value(four.reference, "linear_1"), values["linear_1"])
+    assert four.replay._seen == {}, "kept no longer than it is read"
+
+
+def test_a_fork_keeps_what_only_onnx_has():
+    prepared = ready("growing_stream")
+    trunk, expected = prepared.lane("one"), prepared.lane("one").outputs()["output"]
+    fork = trunk.fork()
+    fork.observe("val_3", 1.5 * trunk.value("val_3"))
+    assert torch.equal(trunk.outputs()["output"], expected)
+    assert relative_l2(fork.outputs()["output"], expected) > 0.01
+    assert torch.equal(fork.fork().outputs()["output"], fork.outputs()["output"])
 
 
 def test_a_value_that_only_onnx_has_is_computed_from_what_a_lane_has():
