@@ -208,8 +208,15 @@ class KernelTaps:
         self._kernel, self._tensors = None, {}
         candidates = self.makers.candidates[kernel.index]
         # What is computed to find out must not stay: it is computed from replays, and what follows from the engine's.
-        lanes = self.observer.lanes.fork()
-        decisions = decide(kernel, tensors, candidates, partial(self._expect, lanes), self._assume)
+        lanes, asked = self.observer.lanes.fork(), set[str]()
+
+        def expect(name: str) -> Expected | None:
+            asked.add(name)
+            return self._expect(lanes, name)
+
+        decisions = decide(kernel, tensors, candidates, expect, self._assume)
+        if len(asked) == 1:  # nothing but what the comparison would compute again
+            self.observer.lanes.adopt(lanes)
         found: list[tuple[Fit, dict[str, str]]] = []
         for name, decision in decisions.items():
             if not decision.fits:

@@ -219,6 +219,10 @@ class Lanes:
         """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
         return replace(self, replay=self.replay.fork(), replay_low=self.replay_low.fork())
 
+    def adopt(self, fork: Lanes) -> None:
+        """Take over what a fork has computed since."""
+        self.replay, self.replay_low = fork.replay, fork.replay_low
+
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let both replays read the engine's value from now on."""
         for lane in (self.replay, self.replay_low):

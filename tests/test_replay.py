@@ -296,6 +296,19 @@ def test_a_helper_is_computed_once_until_a_lane_changes(monkeypatch):
     assert len(asked) == 2
 
 
+def test_what_an_adopted_fork_computed_is_not_computed_again():
+    four = lanes("wrong_kernel", ["linear", "gelu"])
+    fork = four.fork()
+    high, low = (fork.value(lane, "linear") for lane in (fork.replay, fork.replay_low))
+    assert four.value(four.replay, "linear") is not high
+    four.adopt(fork)
+    assert four.value(four.replay, "linear") is high
+    assert four.value(four.replay_low, "linear") is low
+    four.done(["linear"])
+    four.value(four.replay, "gelu")
+    assert four.value(four.replay, "linear") is None
+
+
 def test_what_follows_a_value_that_only_onnx_has_reads_it():
     """A product before its bias is added: PyTorch computes both in one step."""
     names = ["val_3", "linear_1", "add_1"]
