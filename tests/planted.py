@@ -627,6 +627,7 @@ OPS: dict[str, Callable[..., Tensor]] = {
     "Where": lambda node, condition, a, b: torch.where(condition, a, b),
     "Gather": lambda node, table, index: table[index],
     "Reshape": lambda node, x, shape: x.reshape(shape.tolist()),
+    "Transpose": lambda node, x: x.permute(*_attribute(node, "perm")),
     "Identity": lambda node, x: x,
     "Cast": lambda node, x: x,
 }

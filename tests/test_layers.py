@@ -18,6 +18,7 @@ import torch
 from fake import FakeBackend, quiet, subject
 from planted import (
     PLANTED,
+    WIDTH,
     Experts,
     Fault,
     GrowingStream,
@@ -29,6 +30,7 @@ from planted import (
     _base,
     _engine,
     _plant,
+    all_nan,
     install,
     linear,
     named_values,
@@ -224,6 +226,46 @@ def test_a_wrong_product_inside_what_pytorch_computes_in_one_step_is_the_only_on
     others = [value for value in found.report.values if value.status == "compared" and value is not wrong]
     assert {value.mark for value in others} <= {"ok", "passed_on"}
     assert all(value.local_floor > 0 for value in found.report.values if value.status == "compared")
+
+
+class Attentive(torch.nn.Module):
+    """A block of a transformer: values that only ONNX has, reshapes, residuals that are written beside a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out, self.up, self.down = (linear(seed, bias=0.1) for seed in range(6))
+        self.before, self.between = torch.nn.LayerNorm(WIDTH), torch.nn.LayerNorm(WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.before(x)
+        heads = (layer(normed).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        attended = torch.nn.functional.scaled_dot_product_attention(*heads)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.down(torch.nn.functional.gelu(self.up(self.between(x))))
+
+
+@pytest.mark.parametrize(
+    ("change", "precision"),
+    [(scaled(1.05), "fp16"), (_backwards, "fp32"), (all_nan, "fp16")],
+    ids=["5%", "order", "nan"],
+)
+def test_whichever_kernel_is_wrong_it_is_the_only_one_made_wrong(change, precision):
+    plant = _plant("attentive", Attentive, kind="engine", backend="planted", why="each of its kernels in turn")
+    backend = Telling()
+    found = {}
+    with opened(plant, precision, backend) as target:
+        report = judge_and_look(target, "one", mode="unfused").layers
+        assert report is not None
+        values = [value.name for value in report.values if value.status == "compared"]
+        assert {value.mark for value in report.values if value.status == "compared"} == {"ok"}
+        for wrong in values:
+            backend.faults = (Fault(value=wrong, change=change, only_dtype=None),)
+            report = judge_and_look(target, "one", mode="unfused").layers
+            assert report is not None
+            compared = [value for value in report.values if value.status == "compared"]
+            found[wrong] = [value.name for value in compared if value.mark in ("suspect", "healed", "nonfinite")]
+    assert len(values) > 12
+    assert found == {wrong: [wrong] for wrong in values}
 
 
 def test_of_two_wrong_tensors_of_a_kernel_the_one_that_explains_the_other_is_the_culprit():

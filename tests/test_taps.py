@@ -437,6 +437,16 @@ def test_a_wrong_tensor_is_known_by_what_follows_from_it():
     }  # fmt: skip
 
 
+def test_of_tensors_of_nan_the_value_that_explains_the_others_is_found():
+    nothing = torch.full((6, 8), math.nan)
+    a = normal(6, 8)
+    found = consequence(
+        {"first": nothing, "second": nothing.clone()}, {"a": a, "b": a.exp()},
+        lambda name, tensor: {"b": tensor.exp()} if name == "a" else {},
+    )  # fmt: skip
+    assert {fit(decision)[0]: decision.mapped_by for decision in found.values()} == {"a": "name", "b": "contents"}
+
+
 def test_two_explanations_explain_nothing():
     a, wrong = normal(6, 8), normal(6, 8, seed=1)
     found = consequence(
@@ -470,6 +480,8 @@ def test_distances():
     assert distances([torch.zeros(4), torch.ones(4)], torch.zeros(4)) == [0, math.inf]
     assert distances([torch.tensor([1, 2, 3, 4])] * 2, torch.tensor([1, 2, 3, 5])) == [0.25, 0.25]
     assert distances([torch.empty(0)] * 3, torch.empty(0)) == [math.inf] * 3
+    nothing = torch.full((4,), math.nan)
+    assert distances([nothing, torch.ones(4)], nothing) == [0, math.inf]
 
 
 def test_the_sample_of_a_large_tensor_meets_every_column():
