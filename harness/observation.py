@@ -6,7 +6,7 @@ import dataclasses
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from harness import compare
 from harness.findings import ValueFinding
 from harness.replay import Lanes
-from harness.taps import Decision, Expected, Fit, Kernel, Makers, decide
+from harness.taps import Decision, Expect, Expected, Fit, Kernel, Makers, decide
 from harness.tolerance import FACTOR, UNIT_ROUNDOFF, confidence_factor
 from harness.values import Value
 
@@ -235,7 +235,7 @@ class KernelTaps:
             self._uses.subtract(candidates.names)
             self.observer.lanes.done(value for value in candidates.names if self._uses[value] <= 0)
 
-    def _assume(self, name: str, tensor: torch.Tensor) -> Callable[[str], Expected | None]:
+    def _assume(self, name: str, tensor: torch.Tensor) -> Expect:
         """Return what tells what tensors must resemble if this value were this tensor."""
         lanes = self.observer.lanes.fork()
         lanes.observe(name, tensor)

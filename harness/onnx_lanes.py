@@ -11,7 +11,6 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -165,15 +164,17 @@ class HelperValues:
     def __init__(
         self, model: ir.Model, known: Collection[str], runner: NodeRunner, *, aliases: Mapping[str, str] | None = None
     ) -> None:
-        self._runner = runner
-        self._view = cache(lambda dtype: _make_helper_view(model, dtype))
+        self._model, self._runner = model, runner
         values = self._view(torch.float32).values
         names = {name: (aliases or {}).get(name, name) for name in values}
         self._known = {
             name: other for name, other in names.items() if other in known or values[name].producer() is None
         }
         graph_names = {value: name for name, value in values.items()}
-        self._regions = {name: self._region(value, graph_names) for name, value in values.items()}
+        known_values = {values[name] for name in self._known}
+        self._regions = {
+            name: self._region(value, graph_names, known_values - {value}) for name, value in values.items()
+        }
         self._names = {other: name for name, other in self._known.items()}
         self._owners: dict[str, set[str]] = defaultdict(set)
         for name, other in self._known.items():
@@ -259,17 +260,14 @@ class HelperValues:
         }
         return _run(view.model, node, arrays, self._runner)
 
-    def _region(self, value: ir.Value, names: Mapping[ir.Value, str]) -> _Region:
-        reads = self._view(torch.float32).reads
-        visited: dict[ir.Value, None] = {}
-        pending = [value]
-        while pending:
-            producer = pending.pop().producer()
-            for read in () if producer is None else reads[producer]:
-                if read not in visited and constant_of(read) is None:
-                    visited[read] = None
-                    pending += [read] if names.get(read) not in self._known else []
-        found = [names[read] for read in visited if read in names]
+    def _view(self, dtype: torch.dtype) -> _View:
+        name = "float64" if dtype == torch.float64 else "float32"
+        return self._runner.view(self._model, dtype=name, dtypes={}, default=_NAMES.get(dtype), tf32=False)
+
+    def _region(self, value: ir.Value, names: Mapping[ir.Value, str], known: Collection[ir.Value]) -> _Region:
+        view = self._view(torch.float32)
+        reads = dict.fromkeys(read for node in _nodes_between(view, value, known) for read in view.reads[node])
+        found = [names[read] for read in reads if read in names and constant_of(read) is None]
         return _Region(
             sources=tuple(name for name in found if name in self._known),
             parts=frozenset(name for name in found if name not in self._known),
@@ -357,13 +355,6 @@ def _make_view(model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], defaul
     values |= {name: _as_read(value) for name, value in _marked_values(made.graph).items()}
     reads = {node: used_values(node) for node in made.graph}
     return _View(model=made, values=values, reads=reads, rounded=rounded)
-
-
-def _make_helper_view(model: ir.Model, dtype: torch.dtype) -> _View:
-    if dtype in _NAMES:
-        return _make_view(model, dtype="float32", dtypes={}, default=_NAMES[dtype], tf32=False)
-    name = "float64" if dtype == torch.float64 else "float32"
-    return _make_view(model, dtype=name, dtypes={}, default=None, tf32=False)
 
 
 def _marked_values(graph: ir.Graph) -> dict[str, ir.Value]:

@@ -153,7 +153,7 @@ class TypedInterpreter(Interpreter):
         args, kwargs = tree_map(self._to_device, (args, kwargs))
         if wanted is None:  # comparisons, indices, shapes: on the inputs as they are, at their highest precision
             highest = self._highest((args, kwargs))
-            args, kwargs = tree_map(lambda value: _cast(value, highest), (args, kwargs))
+            args, kwargs = tree_map(lambda value: cast(value, highest), (args, kwargs))
             return function(*args, **kwargs)
         typed = tree_map(lambda value: self._typed(node, value, wanted), (args, kwargs))
         try:
@@ -164,7 +164,7 @@ class TypedInterpreter(Interpreter):
             self.notes.emulated.add(str(node.target))
             exact = tree_map(lambda value: self._typed(node, value, torch.float32), typed)
             result = function(*exact[0], **exact[1])
-        return tree_map(lambda value: _cast(value, wanted), result)
+        return tree_map(lambda value: cast(value, wanted), result)
 
     def _to_device(self, value: Any) -> Any:
         return self.device if isinstance(value, torch.device) else value
@@ -190,10 +190,10 @@ class TypedInterpreter(Interpreter):
             if limit < abs(value) < float("inf"):
                 self.notes.saturated.add(node.name)
                 return limit if value > 0 else -limit
-        return _cast(value, wanted)
+        return cast(value, wanted)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def cast(value: Any, dtype: torch.dtype) -> Any:
     """Cast a tensor of the graph's working precision; integers, booleans and everything else stay."""
     if isinstance(value, torch.Tensor) and (value.dtype in FLOATS or value.dtype is torch.float64):
         return value.to(dtype)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from harness.export import Program, Tensors
 from harness.onnx_lanes import HelperValues
-from harness.reference import RunNotes, TypedInterpreter, tf32
+from harness.reference import RunNotes, TypedInterpreter, cast, tf32
 
 
 class Lane(Protocol):
@@ -159,7 +159,7 @@ class ProgramLane:
     def _typed(self, name: str) -> torch.Tensor | None:
         """Return a value as the lane's operations read it: network inputs lie there as they were given."""
         tensor = self.value(name)
-        return _floats(tensor, self._runner.dtype) if self._nodes[name].op == "placeholder" else tensor
+        return cast(tensor, self._runner.dtype) if self._nodes[name].op == "placeholder" else tensor
 
     def _composed(self, node: Node) -> torch.Tensor | None:
         """Return a value from its parts in the ONNX graph where some of them were observed, else None."""
@@ -170,24 +170,21 @@ class ProgramLane:
             return None
         dtype = self._runner.dtype_of(node)
         seen = {part: self._seen[part] for part in parts}
-        result = self._helpers.value(
-            node.name, lambda name: _floats(self.value(name), dtype), seen=seen, device=self._runner.device
-        )
+
+        def read(name: str) -> torch.Tensor | None:
+            return self.value(name) if dtype is None else cast(self.value(name), dtype)
+
+        result = self._helpers.value(node.name, read, seen=seen, device=self._runner.device)
         for part in parts:
-            owners = {self._nodes[name] for name in self._helpers.owners(part)}
-            if owners <= self._runner.env.keys() | self._freed | {node}:
+            owners = [self._nodes[name] for name in self._helpers.owners(part)]
+            if all(owner is node or owner in self._runner.env or owner in self._freed for owner in owners):
                 del self._seen[part]
-        return _floats(result, dtype)
+        return result if dtype is None else cast(result, dtype)
 
     def _free_if_read(self, node: Node) -> None:
         if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:
             del self._runner.env[node]
             self._freed.add(node)
-
-
-def _floats(tensor: torch.Tensor | None, dtype: torch.dtype | None) -> torch.Tensor | None:
-    """Return a tensor of floats in a dtype, any other as it is."""
-    return tensor.to(dtype) if tensor is not None and dtype is not None and tensor.is_floating_point() else tensor
 
 
 @dataclass(kw_only=True, eq=False)
@@ -217,7 +214,9 @@ class Lanes:
 
     def fork(self) -> Lanes:
         """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
-        return replace(self, replay=self.replay.fork(), replay_low=self.replay_low.fork())
+        fork = copy.copy(self)
+        fork.replay, fork.replay_low = self.replay.fork(), self.replay_low.fork()
+        return fork
 
     def adopt(self, fork: Lanes) -> None:
         """Take over what a fork has computed since."""

@@ -212,7 +212,7 @@ class Decision:
     fits: tuple[Fit, ...] = ()
     """One value, or the several that are concatenated in it; none for what is no value."""
     mapped_by: str = ""
-    """``contents``, or ``name`` when it resembles nothing and only one value can be meant."""
+    """``contents``, or ``name`` when it resembles nothing and only one value can be meant, or explains the others."""
     inner: bool = False
     """It is no value: a statistic, a work space, a partial result."""
     reason: str = ""
@@ -326,7 +326,7 @@ def _by_consequence(
 ) -> dict[str, Decision]:
     """Decide tensors that resemble nothing, of which one explains others: a wrong value, and what follows from it."""
     explanations: list[dict[str, Decision]] = []
-    for value, wanted in left.items() if len(undecided) > 1 else ():
+    for value, wanted in left.items() if min(len(undecided), len(left)) > 1 else ():
         for name, tensor in undecided.items():
             fit = best_fit(tensor, value, wanted)
             if fit is None:
@@ -343,9 +343,9 @@ def _by_consequence(
     most = max(map(len, explanations), default=0)
     best = [found for found in explanations if len(found) == most]
     # Tensors of NaN are one as good as the other.
-    same = [{decision.fits[0].value for decision in found.values()} for found in best]
-    alike = all(not undecided[name].isfinite().any() for found in best for name in found)
-    return best[0] if len(best) == 1 or (best and alike and all(values == same[0] for values in same)) else {}
+    values = {frozenset(decision.fits[0].value for decision in found.values()) for found in best}
+    alike = not any(undecided[name].isfinite().any() for found in best for name in found)
+    return best[0] if len(best) == 1 or (alike and len(values) == 1) else {}
 
 
 def _by_name(tensor: torch.Tensor, left: Mapping[str, Expected]) -> Decision | None:
