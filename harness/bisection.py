@@ -197,7 +197,7 @@ def _say_engine(hunt: Hunt, values: Sequence[str], *, races: bool) -> None:
 
 
 def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
-    """Return what to do about a wrong kernel; nothing that was seen to fail."""
+    """Return what to do about a wrong kernel; nothing that was seen to fail, nor more than a plan that passes."""
     backend = hunt.target.backend
     actions = ["use the plan"] if hunt.plan is not None else []
     if hunt.reproducer:
@@ -207,11 +207,17 @@ def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
         f"and not the format | {', and '.join(actions) or f'use another version of {backend}'}"
     ]
     failed = {pattern for trial in hunt.trials if trial.passed is False for pattern in trial.keep_fp32}
-    failed -= set(hunt.plan or ())
     for op, count in Counter(value.op for value in suspects if value.local).most_common(3):
         worst = max((value for value in suspects if value.op == op), key=local_ratio)
-        kept = f'keeping "op:{op}" in FP32 was tried and is not enough'
-        action = kept if f"op:{op}" in failed else f'keep "op:{op}" in FP32'
+        kept = f"op:{op}" if count > 1 else f"value:{worst.name}"
+        if f"op:{op}" in (hunt.plan or ()):
+            action = f'keep "op:{op}" in FP32'
+        elif hunt.plan is not None:
+            action = "nothing beyond the plan, which passes"
+        elif tried := failed & {f"op:{op}", kept}:
+            action = f'keeping "{min(tried)}" in FP32 was tried and is not enough'
+        else:
+            action = f'keep "{kept}" in FP32'
         advice.append(
             f"{count} value{'s' * (count > 1)} of {op} made wrong, {worst.name} by {worst.local:.3g} where PyTorch "
             f"loses {worst.local_floor or 0:.3g} | the kernels of {backend} for it are less exact than "

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from harness.errors import NotJudged
 from harness.onnx_graph import constant_of, copy_model, elements_of, graph_values, inner_graphs, is_tensor
@@ -58,6 +59,8 @@ _MOVES_DATA = {
 }
 _TF32_OPS = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"}
 _LAZY_ELEMENTS = 2**16
+_OUTSIDE: WeakKeyDictionary[ir.TensorProtocol, dict[int, int]] = WeakKeyDictionary()
+"""How many elements of a constant are beyond a dtype: each engine and lane asks again, and weights take seconds."""
 # Shapes, axes and the like: shape inference must see their values.
 _SHAPE_ELEMENTS = 256
 
@@ -426,12 +429,17 @@ def _largest(dtype: int) -> float:
 
 def _count_outside(tensor: ir.TensorProtocol, dtype: int) -> int:
     """Return how many finite elements are beyond the largest finite number of a dtype."""
-    import numpy as np
-
     if dtype not in _HALF or tensor.dtype != _FLOAT or not tensor.size:
         return 0
-    limit = _largest(dtype)
-    array = elements_of(tensor)
+    counts = _OUTSIDE.setdefault(tensor, {})
+    if dtype not in counts:
+        counts[dtype] = _count(elements_of(tensor), _largest(dtype))
+    return counts[dtype]
+
+
+def _count(array: np.ndarray[Any, Any], limit: float) -> int:
+    import numpy as np
+
     if -limit <= array.min() and array.max() <= limit:  # False where there is a NaN
         return 0
     return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > limit)))

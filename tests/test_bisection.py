@@ -480,22 +480,33 @@ def test_no_plan_is_looked_for_where_fp32_races_as_well(fp32_races: bool, hunt: 
 
 
 @pytest.mark.parametrize(
-    ("passed", "plan", "action"),
+    ("tried", "plan", "count", "action"),
     [
-        (None, None, 'keep "op:aten.gelu" in FP32'),
-        (True, ("op:aten.gelu",), 'keep "op:aten.gelu" in FP32'),
-        (False, None, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        ((), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ((), None, 1, 'keep "value:gelu_0" in FP32'),
+        (("op:aten.gelu",), None, 2, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        (("op:aten.gelu",), None, 1, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        (("value:gelu_0",), None, 1, 'keeping "value:gelu_0" in FP32 was tried and is not enough'),
+        (("value:gelu_0",), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ((), ("op:aten.gelu",), 2, 'keep "op:aten.gelu" in FP32'),
+        ((), ("blocks.1",), 2, "nothing beyond the plan, which passes"),
     ],
 )
-def test_what_was_seen_to_fail_is_not_advised(passed: bool | None, plan: tuple[str, ...] | None, action: str):
-    suspect = ValueFinding(
-        name="gelu", op="aten.gelu", module="", source="", depth=0, status="compared", local=0.1, local_floor=1e-4
-    )
-    trial = Trial(keep_fp32=("op:aten.gelu",), where="engine", passed=passed, error=None, reason="")
+def test_neither_what_failed_nor_more_than_a_plan_is_advised(
+    tried: tuple[str, ...], plan: tuple[str, ...] | None, count: int, action: str
+):
+    suspects = [
+        ValueFinding(
+            name=f"gelu_{index}", op="aten.gelu", module="", source="", depth=0, status="compared",
+            local=0.1 - index / 99, local_floor=1e-4,
+        )
+        for index in range(count)
+    ]  # fmt: skip
+    trial = Trial(keep_fp32=tried, where="engine", passed=False, error=None, reason="")
     hunt: Any = SimpleNamespace(
         target=Target("planted", "fp16"), format=lambda: "fp16", plan=plan, reproducer="", trials=[trial]
     )
-    engine, operator = harness.bisection._engine_advice(hunt, [suspect])
+    engine, operator = harness.bisection._engine_advice(hunt, suspects)
     assert engine.split(" | ")[-1] == ("use the plan" if plan else "use another version of planted")
     assert operator.split(" | ")[-1] == action
 

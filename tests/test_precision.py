@@ -14,6 +14,7 @@ import pytest
 import torch
 from graphs import parse
 
+from harness import typed_graph
 from harness.errors import NotJudged, UsageError
 from harness.onnx_file import value_table
 from harness.precision import Plan, apply, assign, emulate, load_plan, matching, promote, to_float64
@@ -495,6 +496,17 @@ def test_weights_that_saturate_are_counted() -> None:
     assert apply(mask_model(1e5, count=3), {}, default="float16").notes == (
         "1 constant saturated to +-65504: m (3 elements)",
     )
+
+
+def test_a_constant_is_counted_once_for_each_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[float] = []
+    count = typed_graph._count
+    monkeypatch.setattr(typed_graph, "_count", lambda array, limit: counted.append(limit) or count(array, limit))
+    model = mask_model(1e5, count=3)
+    for _ in range(2):
+        assert apply(model, {}, default="float16").notes == ("1 constant saturated to +-65504: m (3 elements)",)
+        assert apply(model, {}, default="bfloat16").notes == ()
+    assert len(counted) == 2
 
 
 @pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan])
