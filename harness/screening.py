@@ -145,7 +145,7 @@ class Screen:
     def search(self, say: Callable[[str], None]) -> tuple[str, ...] | None:
         """Return the smallest set of patterns that makes PyTorch's outputs right, or None when nothing does."""
         units = self.units.coarse()
-        say(f"ranking {len(units)} modules in PyTorch")
+        say(f"ranking {len(units)} modules and values in PyTorch")
         best = self.smallest(self.rank(units))
         while best is not None:
             finer = self._finer(best)

@@ -145,7 +145,7 @@ def _limits(
     roundoff = UNIT_ROUNDOFF[precision] if "float" in stats.dtype else 0.0
     few = confidence_factor(stats.compared)
     return {
-        "relative_l2": FACTOR * max(floor.relative_l2 * few, roundoff),
+        "relative_l2": min(FACTOR * max(floor.relative_l2 * few, roundoff), 2.0**-LEAST_BITS),
         "max_absolute": MAX_FACTOR * max(floor.absolute["max"] * few, roundoff * stats.max_expected),
     }
 

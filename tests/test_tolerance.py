@@ -133,6 +133,7 @@ def test_less_than_one_bit_fails_even_where_the_floor_is_as_bad(expected):
     result = verdict(noisy(expected, 0.6), expected, floor=0.5)
     assert result.verdict == "fail"
     assert "less than one effective bit" in result.reason
+    assert result.allowed["relative_l2"] == 0.5
 
 
 def test_fp32_engine_that_computes_in_tf32_is_named(expected):
