@@ -160,7 +160,8 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
     hunt.gate_builds = hunt.builds  # looking is a question too
     regions.may_build = partial(_may_build, hunt)
     suspects = _suspects(report) if report is not None else []
-    regions.beyond_tf32 = is_fp32(plan) and gates.is_beyond_tf32(hunt.target, low)
+    hunt.only_tf32 = is_fp32(plan) and gates.computes_in_tf32(hunt.target, low.outputs)
+    regions.beyond_tf32 = is_fp32(plan) and gates.has_tf32(hunt.target) and not hunt.only_tf32
     regions.nonfinite_only = bool(report and not report.trusted and is_nonfinite(low))
     region = None if regions.nonfinite_only else _region_of_suspects(hunt, regions, report, suspects)
     if region is None:
@@ -182,7 +183,7 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
             return
         plan_search.confirm(hunt, _units_of(hunt, values, suspects), _other_units(hunt, report), ops=_ops(suspects))
     finally:  # what to do depends on what the search found, however it ended
-        hunt.advice[place:place] = _engine_advice(hunt, suspects)
+        hunt.advice[place:place] = [_tf32_advice(hunt)] if hunt.only_tf32 else _engine_advice(hunt, suspects)
         if races and hunt.plan is not None:
             hunt.notes.append(
                 "the plan passed every run; kernels that do not wait may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"
@@ -192,13 +193,25 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
 def _say_engine(hunt: Hunt, values: Sequence[str], *, races: bool) -> None:
     backend = hunt.target.backend
     where = _where(hunt, values) or "a place that could not be narrowed down"
+    if hunt.only_tf32:
+        hunt.finding = f"engine: {backend} computes FP32 in TF32, its error is of that size, and it shows in {where}"
+        return
     how = ", because its kernels do not wait for each other" if races else ""
     hunt.finding = f"engine: PyTorch in {hunt.format()} is right and {backend} is not{how}; it goes wrong in {where}"
 
 
+def _tf32_advice(hunt: Hunt) -> str:
+    backend = hunt.target.backend
+    send = "; the reproducer shows it to the engine's maker" if hunt.reproducer else ""
+    return (
+        f"the error is of the size of TF32's | {backend} rounds the factors of FP32 products to 11 bits here; the "
+        f"model is not at fault | ask for what you get, -p tf32, or use another backend where FP32 matters{send}"
+    )
+
+
 def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
     """Return what to do about a wrong kernel; nothing that was seen to fail, nor more than a plan that passes."""
-    backend = hunt.target.backend
+    backend, plan = hunt.target.backend, hunt.base_plan()
     actions = ["use the plan"] if hunt.plan is not None else []
     if hunt.reproducer:
         actions.append("send the reproducer to the engine's maker")
@@ -210,7 +223,11 @@ def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
     for op, count in Counter(value.op for value in suspects if value.local).most_common(3):
         worst = max((value for value in suspects if value.op == op), key=local_ratio)
         kept = f"op:{op}" if count > 1 else f"value:{worst.name}"
-        if f"op:{op}" in (hunt.plan or ()):
+        if is_fp32(plan):
+            action = "no plan can help: it is in FP32 already"
+        elif plan.tf32:
+            action = "ask for -p fp32"
+        elif f"op:{op}" in (hunt.plan or ()):
             action = f'keep "op:{op}" in FP32'
         elif hunt.plan is not None:
             action = "nothing beyond the plan, which passes"
@@ -346,6 +363,8 @@ def _where(hunt: Hunt, values: Sequence[str]) -> str:
 
 def _commands(hunt: Hunt) -> list[str]:
     commands = [f"{hunt.command('verify', hunt.target.precision)} --layers"]
+    if hunt.only_tf32:
+        commands.append(hunt.command("verify", "tf32"))
     if hunt.plan is not None and hunt.plan_file is not None:
         commands.append(hunt.command("verify", str(hunt.plan_file)))
     if hunt.reproducer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from harness import compare
 from harness.backends import BACKENDS
@@ -15,7 +16,7 @@ from harness.judging import judge_outputs, like, worst_reason
 from harness.precision import is_fp32
 from harness.prepare import Prepared
 from harness.reference import sha256_of, total_error
-from harness.results import NOT_REPEATABLE, Result, overall
+from harness.results import NOT_REPEATABLE, OutputResult, Result, overall
 from harness.subject import Target
 from harness.tolerance import Tolerance, is_tf32
 from harness.verify import TargetRun
@@ -79,10 +80,14 @@ def first_run(hunt: Hunt, low: Result, inputs_sha256: str) -> None:
 
 
 def fp32_engine(hunt: Hunt, low: Result) -> tuple[Result, bool]:
-    """Return the FP32 engine's verdict, and False where it is wrong: then precision is not the question."""
+    """Return the FP32 engine's verdict, and False where it is wrong: then precision is not the question.
+
+    One that computes in TF32 is right for a plan in a lower format, and wrong where FP32 itself is asked for.
+    """
     target = Target(hunt.target.backend, "fp32")
-    result = low if is_fp32(hunt.base_plan()) else hunt.judge_target(target)
-    tf32 = _has_tf32(target) and is_tf32(result.outputs)
+    asked = is_fp32(hunt.base_plan())
+    result = low if asked else hunt.judge_target(target)
+    tf32 = not asked and computes_in_tf32(target, result.outputs)
     if result.verdict == "pass" or tf32:
         words = f"{result.reason}; it computes FP32 in TF32" if tf32 else result.reason
         hunt.gate("is the FP32 engine right?", "yes", words)
@@ -105,7 +110,7 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
         return False
     outputs, _ = judge_outputs(found.opened, hunt.case, found.alone)
     verdict = overall(output.verdict for output in outputs)
-    right = verdict == "pass" or (_has_tf32(target) and is_tf32(outputs))
+    right = verdict == "pass" or computes_in_tf32(target, outputs)
     hunt.gate(question, "yes" if right else "no", worst_reason(outputs, verdict))
     hunt.fp32_races = right
     if right:
@@ -114,12 +119,13 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
     return right
 
 
-def is_beyond_tf32(target: Target, result: Result) -> bool:
-    """Return whether a failed FP32 engine is wrong by more than computing in TF32, which its backend may do."""
-    return _has_tf32(target) and not is_tf32(result.outputs)
+def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
+    """Return whether a failed FP32 engine is wrong by no more than computing in TF32, where its backend may do that."""
+    return has_tf32(target) and is_tf32(outputs)
 
 
-def _has_tf32(target: Target) -> bool:
+def has_tf32(target: Target) -> bool:
+    """Return whether a backend may compute in TF32."""
     return "tf32" in BACKENDS[target.backend].precisions
 
 

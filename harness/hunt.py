@@ -64,6 +64,8 @@ class Hunt:
         self.regions: Regions | None = None
         self.fp32_races = False
         """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
+        self.only_tf32 = False
+        """Whether FP32 is asked for, and the engine is wrong by no more than computing it in TF32."""
         self.gate_builds: int | None = None
         """Engines built before the search began, no part of its budget; None until it begins."""
 

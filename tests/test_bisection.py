@@ -382,15 +382,28 @@ def test_a_plan_as_the_precision_of_a_wrong_engine(hunt: Hunt, tmp_path: Path):
     assert verdict_with(found.plan_file, PLANTED["wrong_kernel"], "planted", tmp_path) == "pass"
 
 
-@pytest.mark.parametrize(("precisions", "kind"), [(("fp32", "fp16"), "no"), (("fp32", "tf32", "fp16"), "yes")])
-def test_only_where_there_is_tf32_is_an_error_of_its_size_right(precisions: tuple[str, ...], kind: str, hunt: Hunt):
+@pytest.mark.parametrize(("precisions", "tf32"), [(("fp32", "fp16"), False), (("fp32", "tf32", "fp16"), True)])
+def test_only_where_there_is_tf32_is_an_error_of_its_size_no_other_fault(
+    precisions: tuple[str, ...], tf32: bool, hunt: Hunt
+):
     def only(engine: PlantedBackend) -> None:
         engine.precisions = precisions
 
-    plant = with_faults(Fault(value="add_2", change=scaled(1 + 5e-4), only_dtype=None))
+    plant = with_faults(
+        Fault(value="add_2", change=scaled(1 + 5e-4), only_dtype=torch.float32),
+        Fault(value="add_2", change=scaled(1.05)),
+    )
     found, _ = hunt(plant, precision="fp32", prepare_engine=only)
-    gates = {gate.question: gate for gate in found.gates}
-    assert gates["is the FP32 engine right?"].answer == kind
+    assert [gate.answer for gate in found.gates if gate.question == "is the FP32 engine right?"] == ["no"]
+    assert found.finding.startswith("engine: planted computes FP32 in TF32") is tf32
+    assert ("ask for what you get, -p tf32" in found.advice[0]) is tf32
+    assert any(" -p tf32 " in line for line in found.advice) is tf32
+    assert not any("keep " in line for line in found.advice)
+    assert found.plan is None
+
+    found, _ = hunt(plant, precision="fp16", prepare_engine=only)
+    right = [gate for gate in found.gates if gate.question == "is the FP32 engine right?"]
+    assert [gate.answer for gate in right] == ["yes" if tf32 else "no"]
 
 
 class _OnGpu(torch.Tensor):
@@ -480,20 +493,22 @@ def test_no_plan_is_looked_for_where_fp32_races_as_well(fp32_races: bool, hunt: 
 
 
 @pytest.mark.parametrize(
-    ("tried", "plan", "count", "action"),
+    ("precision", "tried", "plan", "count", "action"),
     [
-        ((), None, 2, 'keep "op:aten.gelu" in FP32'),
-        ((), None, 1, 'keep "value:gelu_0" in FP32'),
-        (("op:aten.gelu",), None, 2, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
-        (("op:aten.gelu",), None, 1, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
-        (("value:gelu_0",), None, 1, 'keeping "value:gelu_0" in FP32 was tried and is not enough'),
-        (("value:gelu_0",), None, 2, 'keep "op:aten.gelu" in FP32'),
-        ((), ("op:aten.gelu",), 2, 'keep "op:aten.gelu" in FP32'),
-        ((), ("blocks.1",), 2, "nothing beyond the plan, which passes"),
+        ("fp16", (), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ("bf16", (), None, 1, 'keep "value:gelu_0" in FP32'),
+        ("fp16", ("op:aten.gelu",), None, 2, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        ("fp16", ("op:aten.gelu",), None, 1, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        ("fp16", ("value:gelu_0",), None, 1, 'keeping "value:gelu_0" in FP32 was tried and is not enough'),
+        ("fp16", ("value:gelu_0",), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ("fp16", (), ("op:aten.gelu",), 2, 'keep "op:aten.gelu" in FP32'),
+        ("fp16", (), ("blocks.1",), 2, "nothing beyond the plan, which passes"),
+        ("tf32", (), None, 2, "ask for -p fp32"),
+        ("fp32", (), None, 2, "no plan can help: it is in FP32 already"),
     ],
 )
 def test_neither_what_failed_nor_more_than_a_plan_is_advised(
-    tried: tuple[str, ...], plan: tuple[str, ...] | None, count: int, action: str
+    precision: str, tried: tuple[str, ...], plan: tuple[str, ...] | None, count: int, action: str
 ):
     suspects = [
         ValueFinding(
@@ -504,8 +519,9 @@ def test_neither_what_failed_nor_more_than_a_plan_is_advised(
     ]  # fmt: skip
     trial = Trial(keep_fp32=tried, where="engine", passed=False, error=None, reason="")
     hunt: Any = SimpleNamespace(
-        target=Target("planted", "fp16"), format=lambda: "fp16", plan=plan, reproducer="", trials=[trial]
-    )
+        target=Target("planted", precision), base_plan=lambda: load_plan(precision), format=lambda: precision,
+        plan=plan, reproducer="", trials=[trial],
+    )  # fmt: skip
     engine, operator = harness.bisection._engine_advice(hunt, suspects)
     assert engine.split(" | ")[-1] == ("use the plan" if plan else "use another version of planted")
     assert operator.split(" | ")[-1] == action
