@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from harness import environment, gates, layers, plan_search, subgraph
+from harness.backends import BACKENDS
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.findings import Bisection, LayerReport, ValueFinding
 from harness.hunt import Hunt, Stop, few
+from harness.judging import has_tf32
 from harness.observation import local_ratio, worst_first
 from harness.precision import is_fp32
 from harness.regions import CASE, ExportFault, Region, Regions, export_fault
@@ -29,7 +31,7 @@ from harness.screening import Screen, Units, plain, require_float
 from harness.search import smallest_interval
 from harness.settings import Settings
 from harness.subject import Subject, Target
-from harness.tolerance import FACTOR
+from harness.tolerance import FACTOR, is_tf32
 from harness.verify import Run, write_graph
 
 MAX_BUILDS = 30
@@ -160,8 +162,9 @@ def _find_engine(hunt: Hunt, low: Result) -> None:
     hunt.gate_builds = hunt.builds  # looking is a question too
     regions.may_build = partial(_may_build, hunt)
     suspects = _suspects(report) if report is not None else []
-    hunt.only_tf32 = is_fp32(plan) and gates.computes_in_tf32(hunt.target, low.outputs)
-    regions.beyond_tf32 = is_fp32(plan) and gates.has_tf32(hunt.target) and not hunt.only_tf32
+    may_be_tf32 = is_fp32(plan) and has_tf32(BACKENDS[hunt.target.backend])
+    hunt.only_tf32 = may_be_tf32 and is_tf32(low.outputs)
+    regions.beyond_tf32 = may_be_tf32 and not hunt.only_tf32
     regions.nonfinite_only = bool(report and not report.trusted and is_nonfinite(low))
     region = None if regions.nonfinite_only else _region_of_suspects(hunt, regions, report, suspects)
     if region is None:
@@ -211,7 +214,7 @@ def _tf32_advice(hunt: Hunt) -> str:
 
 def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
     """Return what to do about a wrong kernel; nothing that was seen to fail, nor more than a plan that passes."""
-    backend, plan = hunt.target.backend, hunt.base_plan()
+    backend = hunt.target.backend
     actions = ["use the plan"] if hunt.plan is not None else []
     if hunt.reproducer:
         actions.append("send the reproducer to the engine's maker")
@@ -219,28 +222,30 @@ def _engine_advice(hunt: Hunt, suspects: Sequence[ValueFinding]) -> list[str]:
         f"PyTorch {hunt.format()} is right, the engine is not | a kernel of {backend} is at fault, not the model "
         f"and not the format | {', and '.join(actions) or f'use another version of {backend}'}"
     ]
-    failed = {pattern for trial in hunt.trials if trial.passed is False for pattern in trial.keep_fp32}
     for op, count in Counter(value.op for value in suspects if value.local).most_common(3):
         worst = max((value for value in suspects if value.op == op), key=local_ratio)
-        kept = f"op:{op}" if count > 1 else f"value:{worst.name}"
-        if is_fp32(plan):
-            action = "no plan can help: it is in FP32 already"
-        elif plan.tf32:
-            action = "ask for -p fp32"
-        elif f"op:{op}" in (hunt.plan or ()):
-            action = f'keep "op:{op}" in FP32'
-        elif hunt.plan is not None:
-            action = "nothing beyond the plan, which passes"
-        elif tried := failed & {f"op:{op}", kept}:
-            action = f'keeping "{min(tried)}" in FP32 was tried and is not enough'
-        else:
-            action = f'keep "{kept}" in FP32'
+        action = _keep_action(hunt, f"op:{op}", f"op:{op}" if count > 1 else f"value:{worst.name}")
         advice.append(
             f"{count} value{'s' * (count > 1)} of {op} made wrong, {worst.name} by {worst.local:.3g} where PyTorch "
             f"loses {worst.local_floor or 0:.3g} | the kernels of {backend} for it are less exact than "
             f"{hunt.format()} | {action}"
         )
     return advice
+
+
+def _keep_action(hunt: Hunt, op: str, smallest: str) -> str:
+    """Return what a plan can do about values made wrong, by the pattern of their operator and the smallest one."""
+    plan = hunt.base_plan()
+    if is_fp32(plan):
+        return "no plan can help: it is in FP32 already"
+    if plan.tf32:
+        return "ask for -p fp32"
+    if hunt.plan is not None:
+        return f'keep "{op}" in FP32' if op in hunt.plan else "nothing beyond the plan, which passes"
+    failed = {pattern for trial in hunt.trials if trial.passed is False for pattern in trial.keep_fp32}
+    if tried := failed & {op, smallest}:
+        return f'keeping "{min(tried)}" in FP32 was tried and is not enough'
+    return f'keep "{smallest}" in FP32'
 
 
 def _look(hunt: Hunt) -> LayerReport | None:

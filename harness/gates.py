@@ -12,7 +12,7 @@ from harness.errors import NotJudged, ParityError, UsageError
 from harness.export import Tensors
 from harness.findings import IS_WRONG
 from harness.hunt import Hunt
-from harness.judging import judge_outputs, like, worst_reason
+from harness.judging import has_tf32, judge_outputs, like, worst_reason
 from harness.precision import is_fp32
 from harness.prepare import Prepared
 from harness.reference import sha256_of, total_error
@@ -87,7 +87,7 @@ def fp32_engine(hunt: Hunt, low: Result) -> tuple[Result, bool]:
     target = Target(hunt.target.backend, "fp32")
     asked = is_fp32(hunt.base_plan())
     result = low if asked else hunt.judge_target(target)
-    tf32 = not asked and computes_in_tf32(target, result.outputs)
+    tf32 = not asked and _computes_in_tf32(target, result.outputs)
     if result.verdict == "pass" or tf32:
         words = f"{result.reason}; it computes FP32 in TF32" if tf32 else result.reason
         hunt.gate("is the FP32 engine right?", "yes", words)
@@ -110,7 +110,7 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
         return False
     outputs, _ = judge_outputs(found.opened, hunt.case, found.alone)
     verdict = overall(output.verdict for output in outputs)
-    right = verdict == "pass" or computes_in_tf32(target, outputs)
+    right = verdict == "pass" or _computes_in_tf32(target, outputs)
     hunt.gate(question, "yes" if right else "no", worst_reason(outputs, verdict))
     hunt.fp32_races = right
     if right:
@@ -119,14 +119,9 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
     return right
 
 
-def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
+def _computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
     """Return whether a failed FP32 engine is wrong by no more than computing in TF32, where its backend may do that."""
-    return has_tf32(target) and is_tf32(outputs)
-
-
-def has_tf32(target: Target) -> bool:
-    """Return whether a backend may compute in TF32."""
-    return "tf32" in BACKENDS[target.backend].precisions
+    return has_tf32(BACKENDS[target.backend]) and is_tf32(outputs)
 
 
 def low_engine(hunt: Hunt, low: Result) -> None:

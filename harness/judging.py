@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import compare
+from harness.backends.base import Backend
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.export import Tensors
 from harness.precision import Plan, is_fp32, load_plan
@@ -39,7 +40,7 @@ def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[
     """Return the verdict on every output of a case, and notes on how it came about."""
     expected = opened.run.expected(case, opened.plan)
     floor_outputs, notes = _floor(opened, case)
-    may_be_tf32 = "tf32" in opened.backend.precisions
+    may_be_tf32 = has_tf32(opened.backend)
     results = []
     for name, tensor in expected.items():
         try:
@@ -69,6 +70,11 @@ def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[
             result = judge(name, stats, **options, tf32_floor=tf32)
         results.append(result)
     return tuple(results), notes
+
+
+def has_tf32(backend: Backend) -> bool:
+    """Return whether a backend may compute in TF32."""
+    return "tf32" in backend.precisions
 
 
 def _floor(opened: TargetRun, case: str) -> tuple[Tensors | None, list[str]]:

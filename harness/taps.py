@@ -280,25 +280,32 @@ def decide(
         if name not in decisions and (fits := _concatenated(tensor, parts)) is not None:
             decisions[name] = Decision(fits=fits, mapped_by="contents")
             taken |= {fit.value for fit in fits}
-    left = [v for v in candidates.leaving if v not in taken and v not in candidates.unfinished]
-    unknown = [value for value in left if value not in expected]
+    leaving = [v for v in candidates.leaving if v not in taken and v not in candidates.unfinished]
+    unknown = [value for value in leaving if value not in expected]
+    left = {value: expected[value] for value in leaving if value in expected}
+    undecided = {name: tensor for name, tensor in tensors.items() if name not in decisions}
     if assume is not None:
-        undecided = {name: tensor for name, tensor in tensors.items() if name not in decisions}
-        known = {value: expected[value] for value in left if value in expected}
-        decisions |= _by_consequence(undecided, known, assume)
-        taken |= {fit.value for decision in decisions.values() for fit in decision.fits}
-        left = [value for value in left if value not in taken]
-    for name, tensor in tensors.items():
-        found = _by_name(tensor, {value: expected[value] for value in left if value in expected})
-        if name not in decisions and unknown:  # what nothing else computes cannot be ruled out
+        for name, decision in _by_consequence(undecided, left, assume).items():
+            decisions[name] = decision
+            left = _without(left, decision)
+    for name, tensor in undecided.items():
+        if name in decisions:
+            continue
+        if unknown:  # what nothing else computes cannot be ruled out
             decisions[name] = Decision(reason=f"it may be {', '.join(unknown)}, which only the engine computes")
-        elif name not in decisions and found is not None:
+        elif (found := _by_name(tensor, left)) is not None:
             decisions[name] = found
-            left = [value for value in left if value not in {fit.value for fit in found.fits}]
-    for name, tensor in tensors.items():
+            left = _without(left, found)
+    for name, tensor in undecided.items():
         if name not in decisions:
-            decisions[name] = _no_value(kernel, tensor, {value: expected[value] for value in left}, candidates)
+            decisions[name] = _no_value(kernel, tensor, left, candidates)
     return decisions
+
+
+def _without(values: Mapping[str, Expected], decision: Decision) -> dict[str, Expected]:
+    """Return the values that a decision has not given to a tensor."""
+    taken = {fit.value for fit in decision.fits}
+    return {name: value for name, value in values.items() if name not in taken}
 
 
 def _by_contents(tensor: torch.Tensor, values: Mapping[str, Expected], taken: Collection[str]) -> Decision | None:
@@ -325,8 +332,10 @@ def _by_consequence(
     assume: Callable[[str, torch.Tensor], Expect],
 ) -> dict[str, Decision]:
     """Decide tensors that resemble nothing, of which one explains others: a wrong value, and what follows from it."""
+    if len(undecided) < 2 or len(left) < 2:
+        return {}
     explanations: list[dict[str, Decision]] = []
-    for value, wanted in left.items() if min(len(undecided), len(left)) > 1 else ():
+    for value, wanted in left.items():
         for name, tensor in undecided.items():
             fit = best_fit(tensor, value, wanted)
             if fit is None:
