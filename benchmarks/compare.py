@@ -21,7 +21,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.compare import ErrorStats, compare
+from harness.compare import compare
+from harness.records import ErrorStats
 
 CPU_ELEMENTS = 2**24
 GPU_BYTES = 2**30

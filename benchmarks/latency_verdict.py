@@ -15,10 +15,10 @@ from itertools import count
 
 import numpy as np
 
-from harness.drift import change_points, trend
-from harness.latency_spread import smallest_change
-from harness.latency_verdict import compare_in_turns, compare_sessions, holm
-from harness.timings import Comparison, Conditions, Machine, ProcessRun, Session, Summary
+from harness.history import change_points, trend_of
+from harness.latency import compare_in_turns, compare_sessions, holm, smallest_change
+from harness.machine import Machine
+from harness.records import Comparison, Conditions, ProcessRun, Session, Summary
 
 MACHINE = Machine(key="simulated", class_key="simulated")
 SPREADS = (0.003, 0.005, 0.01)
@@ -212,7 +212,7 @@ def drifts(trials: int) -> None:
     for name, draw, words, shape in cases:
         rates = [
             share(trials, lambda rng, f=find, d=draw, s=shape: f(np.exp(s + 0.01 * d(rng, 60))))  # type: ignore[misc]
-            for find in (lambda series: bool(change_points(series)), lambda series: trend(series).drifts)
+            for find in (lambda series: bool(change_points(series)), lambda series: trend_of(series).drifts)
         ]
         print(f"{name:18} {words:22} {rates[0]:12.1%} {rates[1]:7.1%}")
 

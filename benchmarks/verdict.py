@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.tolerance import FACTOR, MAX_FACTOR, confidence_factor
+from harness.verify import FACTOR, MAX_FACTOR, confidence_factor
 
 TRIALS = 20_000
 DISTRIBUTIONS = {

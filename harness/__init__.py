@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.errors import EngineFailed, EngineRefused, NotJudged, ParityError, UsageError
-    from harness.results import MetricResult, OutputResult, Result
+    from harness.records import MetricResult, OutputResult, Result
     from harness.settings import Settings
-    from harness.subject import Subject, Target, targets
-    from harness.tolerance import Tolerance
+    from harness.subject import Subject, Target, Tolerance, targets
 
 __all__ = [
     "EngineFailed",
@@ -34,10 +33,9 @@ __all__ = [
 
 _HOMES = {
     "harness.errors": ("EngineFailed", "EngineRefused", "NotJudged", "ParityError", "UsageError"),
-    "harness.results": ("MetricResult", "OutputResult", "Result"),
+    "harness.records": ("MetricResult", "OutputResult", "Result"),
     "harness.settings": ("Settings",),
-    "harness.subject": ("Subject", "Target", "targets"),
-    "harness.tolerance": ("Tolerance",),
+    "harness.subject": ("Subject", "Target", "Tolerance", "targets"),
 }
 
 

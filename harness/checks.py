@@ -19,15 +19,13 @@ from harness.errors import ParityError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from harness.findings import LayerReport
     from harness.metrics import Metric
-    from harness.results import MetricResult, Result
-    from harness.timings import Measured
+    from harness.records import LayerReport, Measured, MetricResult, Result
     from harness.verify import TargetRun
+
 
 Outputs = Mapping[str, "torch.Tensor"]
 Json = dict[str, Any]
-
 PROPERTY = "parity"
 """The name under which a result rides in ``user_properties``."""
 LATENCY_PROPERTY = "parity-latency"
@@ -100,9 +98,9 @@ class Parity:
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         if result.verdict == "fail":
-            from harness.report import text
+            from harness.report.text import failure_text
 
-            raise AssertionError(text.failure(result.to_json()))
+            raise AssertionError(failure_text(result.to_json()))
 
     def check_layers(self) -> LayerReport:
         """Look at every value and record it with the result; raise AssertionError when the outputs failed.
@@ -111,21 +109,20 @@ class Parity:
         or there was nothing to compare.
         """
         __tracebackhide__ = True
-        from harness import layers
-        from harness.report import layers as words
-        from harness.report import text
+        from harness.layers import judge_and_look
+        from harness.report.text import failure_text, layers_table
 
         result = self.result
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         with said_plainly():
-            looked = layers.judge_and_look(self._opened.target_run, self._case)
+            looked = judge_and_look(self._opened.target_run, self._case)
         report = looked.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
         if result.verdict == "fail":
-            table = [words.table(report.to_json(), rows=SHOWN_ROWS)] if report else []
-            raise AssertionError("\n".join([text.failure(looked.to_json()), *table]))
+            table = [layers_table(report.to_json(), rows=SHOWN_ROWS)] if report else []
+            raise AssertionError("\n".join([failure_text(looked.to_json()), *table]))
         if report is None or not report.trusted:
             self._not_judged((report.notes if report else looked.notes)[-1])
         if not any(value.status == "compared" for value in report.values):
@@ -139,32 +136,33 @@ class Parity:
         figures, where there is no baseline or no clear answer; where nothing could be timed, a required backend fails.
         """
         __tracebackhide__ = True
-        from harness import bench
         from harness.history import open_history
-        from harness.report import latency as words
+        from harness.latency import Options, bench_opened
+        from harness.records import NotMeasured
+        from harness.report.text import latency_advice, latency_line
 
         if self._timing.beside_others:
             self._not_judged("latency is not measured while other tests run; run these tests without -n")
-        options = bench.Options(
+        options = Options(
             processes=self._timing.processes, record=self._timing.record, baselines=(), locator=str(self._item.path)
         )
         with said_plainly(), open_history() as history:
-            found = bench.bench_opened(self._opened.target_run, self._case, options, history)
+            found = bench_opened(self._opened.target_run, self._case, options, history)
             for note in history.notes:
                 self._opened.target_run.run.settings.progress(f"history: {note}")
-        if isinstance(found, bench.NotMeasured):
+        if isinstance(found, NotMeasured):
             if found.failed:
                 raise AssertionError(f"{found.subject} [{found.backend} {found.precision}]: {found.reason}")
             self._not_judged(found.reason)
         data = found.to_json()
         self._item.user_properties.append((LATENCY_PROPERTY, data))
-        sentence = "\n".join([words.short(data), f"{found.comparison.rule}", *found.comparison.notes])
+        sentence = "\n".join([latency_line(data), f"{found.comparison.rule}", *found.comparison.notes])
         if found.comparison.verdict == "regressed" and found.comparison.repeated:
             raise AssertionError(sentence)
         if found.session.invalid:
             self._not_judged("; ".join(found.session.invalid))
         if found.comparison.verdict not in ("equivalent", "improved"):
-            pytest.skip(f"not judged: {words.short(data)}; {words.advice(data) or found.comparison.rule}")
+            pytest.skip(f"not judged: {latency_line(data)}; {latency_advice(data) or found.comparison.rule}")
         return found
 
     def check_metric(
@@ -256,7 +254,7 @@ def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most:
 
 def _record_metric(data: Json, metric: MetricResult) -> None:
     """Add a metric to a result's data; the result is at most as good as its worst metric."""
-    from harness.results import overall, plain
+    from harness.records import overall, plain
 
     data["metrics"].append(plain(asdict(metric)))
     if overall([data["verdict"], metric.verdict]) != data["verdict"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 import sys
 import traceback
@@ -19,7 +18,8 @@ from harness.subject import PLAIN_PRECISIONS, Subject, Target, targets
 if TYPE_CHECKING:
     import torch
 
-    from harness.onnx_file import InputSpec
+    from harness.graph import InputSpec
+
 
 SUITES = Path("suites")
 
@@ -123,17 +123,17 @@ def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[
 
     Raises UsageError when the model or the inputs cannot be read or do not fit, or a symbolic dimension has no size.
     """
-    from harness import onnx_file
+    from harness import graph
 
-    model = onnx_file.open_onnx(path)
-    specs = onnx_file.input_specs(model)
+    model = graph.open_onnx(path)
+    specs = graph.input_specs(model)
     if inputs is not None:
         if shapes:
             raise UsageError("--shape and --inputs exclude each other: the shapes are those of the inputs")
         case = _input_loader(inputs, specs)
     else:
         by_input, by_symbol = _split_shapes(shapes, specs)
-        generated = onnx_file.generate_inputs(model, shapes=by_input, symbols=by_symbol)
+        generated = graph.generate_inputs(model, shapes=by_input, symbols=by_symbol)
 
         def case() -> dict[str, torch.Tensor]:
             return dict(generated)
@@ -184,7 +184,7 @@ def check_precisions(names: Sequence[str], also: Sequence[str] = ()) -> None:
         path = Path(name)
         if path.suffix != ".toml" and not path.is_file():
             raise unknown_name("precision", name, {*PLAIN_PRECISIONS, *also, "a plan file.toml"})
-        from harness.precision import load_plan
+        from harness.graph import load_plan
 
         load_plan(name)
 
@@ -214,14 +214,14 @@ def _suite_by_name(name: str, folder: Path) -> Subject:
 
 def _with_inputs(subject: Subject, path: Path) -> Subject:
     """Return a PyTorch subject with the inputs of a file as its only case; its first case says what they look like."""
-    from harness.onnx_file import InputSpec
+    from harness.graph import InputSpec
 
     if subject.onnx is not None:
-        from harness import onnx_file
+        from harness import graph
 
-        specs = onnx_file.input_specs(onnx_file.open_onnx(subject.onnx))
+        specs = graph.input_specs(graph.open_onnx(subject.onnx))
     else:
-        from harness.prepare import case_inputs
+        from harness.verify import case_inputs
 
         example = case_inputs(subject, next(iter(subject.cases)))
         specs = tuple(
@@ -237,7 +237,7 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
 
 def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[str, torch.Tensor]]:
     """Return a case that gives a file's inputs, read once; a file that is wrong is a UsageError now."""
-    from harness.onnx_file import load_inputs
+    from harness.graph import load_inputs
 
     @functools.cache
     def case() -> dict[str, torch.Tensor]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.checks import Opened, Parity, said_plainly
-from harness.collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.errors import UsageError
+from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options once and register a marker per backend and precision."""
-    from harness import discovery, report
+    from harness import discovery, files
     from harness.backends import BACKENDS
 
     state = config.stash[STATE] = State(config)
@@ -105,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if state.timing.processes < 2:
             raise UsageError(f"--latency-processes {state.timing.processes} tells no spread; give at least 2")
         if state.json and not is_worker(config):
-            report.check_writable(state.json)
+            files.check_writable(state.json)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     if not is_worker(config):
@@ -215,9 +215,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def _header(state: State) -> list[str]:
-    from harness.report import text
+    from harness.report.text import backend_lines
 
-    return [f"parity: {line}" for line in text.backend_lines(state.machine())] + [
+    return [f"parity: {line}" for line in backend_lines(state.machine())] + [
         f"parity: {line}" for line in state.deselected.values()
     ]
 

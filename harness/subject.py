@@ -13,7 +13,26 @@ from harness.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from harness.tolerance import Tolerance
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Explicit limits; each one named replaces the derived limit, and the floor is still shown beside it."""
+
+    why: str
+    """Where the limits come from. Required: a bare number in a suite is nobody's."""
+    relative_l2: float | None = None
+    """Largest norm of the error over the norm of the reference."""
+    max_absolute: float | None = None
+    """Largest absolute error of any element, in the output's own unit."""
+    cosine: float | None = None
+    """Smallest cosine similarity."""
+
+    def __post_init__(self) -> None:
+        if not self.why.strip():
+            raise UsageError("Tolerance(...) needs why=: say where its limits come from")
+        if (self.relative_l2, self.max_absolute, self.cosine) == (None, None, None):
+            raise UsageError("Tolerance(...) sets no limit; give relative_l2=, max_absolute= or cosine=")
+
 
 Weights = Literal["trained", "random", "file"]
 InputsKind = Literal["real", "random"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness import Subject, Target
-from harness.export import to_onnx, trace
+from harness.graph.export import to_onnx, trace
 
 
 class Net(torch.nn.Module):

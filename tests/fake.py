@@ -29,7 +29,7 @@ import pytest
 
 import harness
 from harness.errors import UsageError
-from harness.results import OutputResult, Result
+from harness.records import OutputResult, Result
 
 pytest_plugins = ["harness.plugin"]
 

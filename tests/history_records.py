@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.history import History
-from harness.timings import Conditions, Machine, ProcessRun, Session, Summary
+from harness.history.history import History
+from harness.machine.identity import Machine
+from harness.records.latency import Conditions, ProcessRun, Session, Summary
 
 KEY = "machine-a"
 

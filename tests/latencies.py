@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.timings import (
-    Comparison,
-    Conditions,
-    KernelTime,
-    Machine,
-    Measured,
-    ProcessRun,
-    Session,
-    Summary,
-)
+from harness.machine.identity import Machine
+from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
 
 CPU = Machine(key="cpu0123456789", class_key="cpu", facts={"cpu": "A CPU"})
 GPU = Machine(key="gpu0123456789", class_key="gpu", facts={"gpu": "NVIDIA H200"})

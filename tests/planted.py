@@ -24,14 +24,15 @@ from fake import FakeBackend, quiet
 from torch import Tensor, nn
 from torch.nn import functional
 
-import harness.prepare
 from harness import EngineRefused, Settings, Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildReport, BuildRequest
-from harness.export import Program
-from harness.findings import Kind
-from harness.prepare import Prepared, prepare
-from harness.reference import run_program
+from harness.graph.export import Program
+from harness.records.bisection import Kind
+from harness.reference.interpreter import run_program
+from harness.verify import torch_subject
+from harness.verify.prepare import prepare
+from harness.verify.prepared import Prepared
 
 Tensors = dict[str, Tensor]
 WIDTH = 32
@@ -353,14 +354,14 @@ def tamper_export(monkeypatch: pytest.MonkeyPatch, value: str, edit: Edit) -> No
 
     The engine cache does not see it: give every tampered subject an engine folder of its own.
     """
-    export = harness.prepare.to_onnx
+    export = torch_subject.to_onnx
 
     def tampered(*arguments: Any) -> Program:
         program = export(*arguments)
         edit(next(node for node in program.model.graph if value in [output.name for output in node.outputs]))
         return program
 
-    monkeypatch.setattr(harness.prepare, "to_onnx", tampered)
+    monkeypatch.setattr(torch_subject, "to_onnx", tampered)
 
 
 # The plants.

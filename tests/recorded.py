@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import report
-from harness.compare import ErrorStats
-from harness.findings import Bisection, Gate, Price, Trial
-from harness.report import records
-from harness.results import MetricResult, OutputResult, Provenance, Result
-from harness.studies import Picture, StudyResult, VariantResult
-from harness.timings import Comparison, KernelTime, Machine, Measured, ProcessRun, Session, Summary
+from harness.machine.identity import Machine
+from harness.records import reader as records
+from harness.records import writer as report
+from harness.records.accuracy import ErrorStats, MetricResult, OutputResult, Provenance, Result
+from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
+from harness.records.study import Picture, StudyResult, VariantResult
 
 ENVIRONMENT: dict[str, Any] = {
     "gpus": [{"name": "NVIDIA H200", "memory_bytes": 150109880320, "compute_capability": "9.0"}],

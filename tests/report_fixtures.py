@@ -11,12 +11,13 @@ from typing import Any
 
 import recorded
 
-from harness.compare import ErrorStats
-from harness.findings import Bisection, Gate, LayerReport, ModuleFinding, OutputEffect, Price, Trial, ValueFinding
-from harness.report import document, save_json
-from harness.results import EngineInfo, MetricResult, OutputResult, Provenance, Result
-from harness.studies import Picture, StepError, StudyResult, VariantResult
-from harness.timings import Comparison, Conditions, KernelTime, Machine, Measured, ProcessRun, Session, Summary
+from harness.machine.identity import Machine
+from harness.records.accuracy import EngineInfo, ErrorStats, MetricResult, OutputResult, Provenance, Result
+from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
+from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.study import Picture, StepError, StudyResult, VariantResult
+from harness.records.writer import document, save_json
 
 GPU = "NVIDIA H200"
 COMMIT = "3f8c1d27a9b04e5f6a7b8c9d0e1f2a3b4c5d6e7f"

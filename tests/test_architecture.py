@@ -1,4 +1,4 @@
-"""A module imports only from its own row of the table in the design, or from rows above it."""
+"""The rules of the house: imports run downwards and by faces, form no circle, and a module is read in one sitting."""
 
 from __future__ import annotations
 
@@ -11,80 +11,143 @@ import pytest
 import harness
 
 PACKAGE = Path(harness.__file__).parent
-ROWS = tuple(
-    row.split()
-    for row in (
-        "child errors settings subject values",
-        """
-        compare compare_cuda drift findings latency_estimate latency_sessions latency_spread
-        latency_verdict metrics results search studies timings tolerance
-        """,
-        """
-        export graph_hash onnx_file onnx_graph onnx_lanes onnx_operators precision reference replay
-        subgraph taps typed_graph
-        """,
-        "backends engines environment gpu_state latency latency_gpu latency_sampling machine",
-        """
-        bench bench_group bench_kernels bench_sizes bisection gates hunt judging latency_processes layers
-        observation plan_search prepare prepare_onnx regions reproducer reproducer_scripts
-        reproducer_text screening verify
-        """,
-        "contest history history_formats history_recovery history_rows history_store report",
-        """
-        checks cli cli_bench cli_history cli_latency cli_options cli_report cli_study collector
-        discovery __init__ latency_worker __main__ plugin
-        """,
-    )
+ORDER = (
+    "__init__ __main__",
+    "cli",
+    "plugin",
+    "pytest_collector",
+    "checks",
+    "hackathon",
+    "report",
+    "bisect",
+    "latency",
+    "layers discovery",
+    "verify",
+    "backends",
+    "history",
+    "metrics",
+    "reference",
+    "graph",
+    "compare",
+    "records",
+    "machine",
+    "subject settings files process tensors",
+    "errors",
 )
-ROW = {name: number for number, row in enumerate(ROWS) for name in row}
-FILES = sorted(PACKAGE.rglob("*.py"))
+"""From the top to the ground: a package imports only from lines below its own."""
+RANK = {name: number for number, line in enumerate(reversed(ORDER)) for name in line.split()}
+PUBLIC_MODULES = ("harness.metrics.",)
+"""Packages whose modules are public one by one: a suite imports only the metrics whose libraries it has."""
+MOST_LINES = 400
+DATA_TABLES = {"report/html/words.py", "hackathon/words.py"}
+MODULES = {
+    ".".join(("harness", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def piece(path: Path) -> str:
-    """Return a file's module or subpackage directly under harness/."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def is_face(module: str) -> bool:
+    """Return whether a module is the face of a package."""
+    return MODULES[module].name == "__init__.py" and module != "harness"
 
 
-def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node below this one, without the blocks under ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
-            yield child
-            yield from run_time_nodes(child)
+def package_of(module: str) -> str:
+    """Return the package, or the module directly under ``harness``, that a module belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def imported(tree: ast.AST, package: list[str]) -> Iterator[str]:
-    """Yield the modules and subpackages of harness that a file imports, anywhere but for annotations only."""
-    for node in run_time_nodes(tree):
+def imported(tree: ast.AST, module: str) -> Iterator[tuple[str, int]]:
+    """Yield what a module imports of harness, for types alone too, with the line."""
+    base = module.split(".") if module in MODULES and is_face(module) else module.split(".")[:-1]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names = [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                node.module or ""
-                if not node.level
-                else ".".join([*package[: 1 - node.level or None], node.module or ""])
-            )
-            names = [f"{base.rstrip('.')}.{alias.name}" for alias in node.names]
+            stem = base[: len(base) - node.level + 1] if node.level else []
+            source = ".".join([*stem, *(node.module or "").split(".")]).strip(".")
+            names = [(source, alias.name) for alias in node.names]
         else:
             continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "harness" and len(parts) > 1 and (parts[1] in ROW or (PACKAGE / f"{parts[1]}.py").exists()):
-                yield parts[1]
+        for source, name in names:
+            whole = f"{source}.{name}"  # a face may hand on a function that is called as its module
+            found = whole if whole in MODULES and name not in HANDED_ON.get(source, ()) else source
+            if found in MODULES and found not in ("harness", module):
+                yield found, node.lineno
 
 
-@pytest.mark.parametrize("path", FILES, ids=[path.relative_to(PACKAGE).as_posix() for path in FILES])
-def test_imports_only_from_rows_above(path: Path):
-    name = piece(path)
-    assert name in ROW, f"harness/{name} has no row: add it to the table in tests/test_architecture.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = ["harness", *path.relative_to(PACKAGE).parent.parts]
-    wrong = sorted({other for other in imported(tree, package) if ROW.get(other, len(ROWS)) > ROW[name]})
-    assert not wrong, f"{path.name} is in row {ROW[name]} and imports {', '.join(wrong)} from a row below"
+HANDED_ON = {
+    module: [alias.name for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+             if isinstance(node, ast.ImportFrom) for alias in node.names]
+    for module in MODULES if is_face(module)
+}  # fmt: skip
+ARROWS = {
+    module: sorted(imported(ast.parse(path.read_text(encoding="utf-8")), module)) for module, path in MODULES.items()
+}
+
+
+def wrong_arrows(module: str, arrows: list[tuple[str, int]]) -> list[str]:
+    """Return the imports that run upwards, or past the face of another package."""
+    own = package_of(module)
+    found = []
+    for other, line in arrows:
+        theirs = package_of(other)
+        arrow = f"{module}:{line} -> {other}"
+        if theirs == own:
+            continue
+        if RANK[theirs] >= RANK[own]:
+            found.append(f"{arrow}: runs upwards, from {own} to {theirs}")
+        elif other.count(".") > 1 and not (is_face(other) or other.startswith(PUBLIC_MODULES)):
+            found.append(f"{arrow}: reaches past the face of {theirs}")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_import_downwards_and_by_their_faces(module: str):
+    assert package_of(module) in RANK, f"{module} has no place: add it to ORDER"
+    wrong = wrong_arrows(module, ARROWS[module])
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_read_in_one_sitting(module: str):
+    path = MODULES[module]
+    if path.relative_to(PACKAGE).as_posix() in DATA_TABLES:
+        pytest.skip("a table of words")
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{module} has {lines} lines"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_face(module)])
+def test_a_face_says_what_it_is_and_hands_on_names(module: str):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree)
+    assert docstring, f"{module} does not say what it is"
+    assert len(docstring.splitlines()) <= 10, f"{module} says it in more than ten lines"
+    given = [
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    listed = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    assert sorted(set(given) - {"annotations"}) == (sorted(listed[0]) if listed else [])
+    assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in tree.body), f"{module} holds code"
 
 
 def test_the_check_sees_every_form_of_import():
-    source = "import harness.cli\nfrom harness import verify\ndef f():\n    from harness.engines import EngineCache\n"
-    assert sorted(imported(ast.parse(source), ["harness"])) == ["cli", "engines", "verify"]
-    assert not list(imported(ast.parse("if TYPE_CHECKING:\n    import harness.cli\n"), ["harness"]))
-    assert list(imported(ast.parse("from ..errors import X"), ["harness", "backends"])) == ["errors"]
+    source = "import harness.cli\nfrom harness import verify\ndef f():\n    from harness.backends import EngineCache\n"
+    assert [name for name, _ in imported(ast.parse(source), "harness.graph.plan")] == [
+        "harness.cli",
+        "harness.verify",
+        "harness.backends",
+    ]
+    assert list(imported(ast.parse("if TYPE_CHECKING:\n    from harness import cli"), "harness.graph.plan"))
+    assert list(imported(ast.parse("from ..errors import X"), "harness.graph.plan")) == [("harness.errors", 1)]
+    assert list(imported(ast.parse("from . import ir"), "harness.graph.plan")) == [("harness.graph.ir", 1)]
+
+
+def test_the_check_names_the_arrow():
+    assert wrong_arrows("harness.graph.plan", [("harness.cli", 3)]) == [
+        "harness.graph.plan:3 -> harness.cli: runs upwards, from graph to cli"
+    ]
+    assert wrong_arrows("harness.verify.run", [("harness.graph.plan", 7)]) == [
+        "harness.verify.run:7 -> harness.graph.plan: reaches past the face of graph"
+    ]
+    assert wrong_arrows("harness.verify.run", [("harness.graph", 7), ("harness.metrics.image", 8)]) == []

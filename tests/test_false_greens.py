@@ -17,18 +17,23 @@ import pytest
 import torch
 from fake import FakeBackend, build, inputs, quiet, subject
 
-from harness import NotJudged, Target, Tolerance, UsageError, bench, bench_group, cli, layers
+from harness import NotJudged, Target, Tolerance, UsageError
 from harness.backends import BACKENDS
 from harness.checks import PROPERTY, Opened, Parity, Timing
-from harness.findings import LayerReport
-from harness.history import open_history
-from harness.metrics import Metric
+from harness.cli import commands as cli
+from harness.history.history import open_history
+from harness.latency import benchmark as bench
+from harness.latency import contestants as bench_group
+from harness.latency.contestants import Options
+from harness.metrics.binding import Metric
 from harness.metrics.perceptual_distance import perceptual_distance
-from harness.prepare import PreparedTorch
-from harness.report import document, save_json
-from harness.results import exit_status
-from harness.timings import Measured, ProcessRun, Session
-from harness.verify import Run, verify
+from harness.records.accuracy import exit_status
+from harness.records.latency import Measured, ProcessRun, Session
+from harness.records.layers import LayerReport
+from harness.records.writer import document, save_json
+from harness.verify.run import Run
+from harness.verify.torch_subject import PreparedTorch
+from harness.verify.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +188,7 @@ def test_an_engine_that_is_right_every_other_time_fails(judged):
 
 
 def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
-    monkeypatch.setattr("harness.verify.RUNS_ON_CPU", 8)
+    monkeypatch.setattr("harness.verify.run.RUNS_ON_CPU", 8)
 
     def racing(outputs, given, run):
         return {name: t + (0.3 if run == 5 else 0) for name, t in outputs.items()}
@@ -197,7 +202,7 @@ def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
 
 
 def test_a_wrong_run_that_a_later_one_overwrites_fails(judged, monkeypatch):
-    monkeypatch.setattr("harness.verify.RUNS_ON_CPU", 3)
+    monkeypatch.setattr("harness.verify.run.RUNS_ON_CPU", 3)
     buffer = torch.empty(8, 16)
 
     def reused(outputs, given, run):
@@ -401,7 +406,7 @@ def test_layers_of_which_none_was_seen_are_not_judged(asked, monkeypatch):
 
     with asked() as parity, pytest.raises(SKIPPED, match="cannot be looked into"):
         parity.check_layers()
-    monkeypatch.setattr(layers, "judge_and_look", nothing_seen)
+    monkeypatch.setattr("harness.layers.judge_and_look", nothing_seen)
     with asked() as parity, pytest.raises(SKIPPED, match="no value inside the engine"):
         parity.check_layers()
     with asked(required=True) as parity, pytest.raises(FAILED, match="no value inside the engine"):
@@ -443,7 +448,7 @@ def usual(number: int, ms: float = 2.0, **changes: Any) -> ProcessRun:
 
 
 def timings(prepared: Run, history: Any = None, **options: Any) -> list[Any]:
-    chosen = bench.Options(**{"processes": 3, "baselines": (), **options})
+    chosen = Options(**{"processes": 3, "baselines": (), **options})
     with prepared.target(Target("fake", "fp16")) as target:
         return [bench.bench_opened(target, "one", chosen, history)]
 
@@ -582,7 +587,7 @@ def test_a_required_backend_without_a_verdict_leaves_no_green_record(tmp_path, m
 
 
 STUDY = """
-from harness.studies import StudyResult, VariantResult
+from harness.records import StudyResult, VariantResult
 
 
 def variants():

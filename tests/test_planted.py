@@ -16,11 +16,14 @@ from planted import OPS, PLANTED, Planted, PlantedBackend, PlantedSession, insta
 
 from harness import EngineRefused, Target
 from harness.backends.base import BuildRequest
-from harness.precision import Plan, apply, assign, load_plan
-from harness.prepare import Prepared, prepare
-from harness.reference import relative_l2, run_program
-from harness.subgraph import extract, with_outputs
-from harness.verify import verify
+from harness.compare.norms import relative_l2
+from harness.graph.plan import Plan, assign, load_plan
+from harness.graph.subgraph import extract, with_outputs
+from harness.graph.typed import apply
+from harness.reference.interpreter import run_program
+from harness.verify.prepare import prepare
+from harness.verify.prepared import Prepared
+from harness.verify.verify import verify
 
 PRECISION = [name for name, plant in PLANTED.items() if plant.kind == "precision"]
 

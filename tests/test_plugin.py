@@ -12,7 +12,7 @@ import fake
 import pytest
 
 import harness
-import harness.history_store  # imported here, SQLAlchemy and torch stay loaded between the runs in this process
+import harness.history.store  # imported here, SQLAlchemy and torch stay loaded between the runs in this process
 import harness.verify
 
 pytest_plugins = ["pytester"]
@@ -346,6 +346,8 @@ import dataclasses
 
 from latencies import comparison, measured, process, session
 
+from harness.records import NotMeasured
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -355,18 +357,14 @@ class Options:
     locator: str = ""
 
 
-class NotMeasured:
-    subject, backend, precision, reason = "clip", "rtx", "fp16", "no memory"
-
-    def __init__(self, failed):
-        self.failed = failed
-
-
 def bench_opened(opened, case, options, history):
     log(f"time {opened.target} {case} {options.processes} {options.record} {Path(options.locator).name}")
     kind = opened.run.subject.options.get(f"latency-{case}", "equivalent")
     if kind in ("not_measured", "crashed"):
-        return NotMeasured(kind == "crashed")
+        return NotMeasured(
+            subject="clip", case=case, backend="rtx", precision="fp16", runner="engine", sizes={}, reason="no memory",
+            failed=kind == "crashed",
+        )
     one = session(backend=opened.target.backend, precision=opened.target.precision_name, case=case)
     if kind == "invalid_environment":
         one = dataclasses.replace(one, runs=(process(1.0, invalid=("a stranger computes",)),) * 2)
@@ -377,9 +375,9 @@ def bench_opened(opened, case, options, history):
 @pytest.fixture(scope="session", autouse=True)
 def fake_bench():
     with pytest.MonkeyPatch.context() as patch:
-        stub = types.SimpleNamespace(Options=Options, NotMeasured=NotMeasured, bench_opened=bench_opened)
-        patch.setitem(sys.modules, "harness.bench", stub)
-        patch.setattr(harness, "bench", stub, raising=False)
+        stub = types.SimpleNamespace(Options=Options, bench_opened=bench_opened)
+        patch.setitem(sys.modules, "harness.latency", stub)
+        patch.setattr(harness, "latency", stub, raising=False)
         yield
 """
 

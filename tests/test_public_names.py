@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import environment, report
-from harness.compare import ErrorStats
-from harness.results import EngineInfo, MetricResult, OutputResult, Provenance, Result
+from harness.machine import environment
+from harness.records import writer as report
+from harness.records.accuracy import EngineInfo, ErrorStats, MetricResult, OutputResult, Provenance, Result
 from harness.settings import Settings
 
 ROOT = Path(harness.__file__).parents[1]
@@ -27,10 +27,10 @@ HEAVY = {
 METRICS = ("perceptual_distance", "lpips", "image", "text", "speech", "vision", "embedding")
 LIGHT = {
     **dict.fromkeys(("harness", "harness.cli", "harness.plugin", "harness.checks", "harness.discovery"), HEAVY),
-    **dict.fromkeys(("harness.report.text", "harness.history", "harness.contest"), HEAVY),
-    **dict.fromkeys(("harness.backends", "harness.backends.tensorrt_build"), HEAVY),
+    **dict.fromkeys(("harness.report.text", "harness.history"), HEAVY),
+    **dict.fromkeys(("harness.backends", "harness.backends.tensorrt.build"), HEAVY),
     **dict.fromkeys((f"harness.metrics.{name}" for name in METRICS), HEAVY),
-    **dict.fromkeys((f"harness.report.{name}" for name in ("records", "hackathon", "ci")), HEAVY - {"numpy"}),
+    **dict.fromkeys((f"harness.{name}" for name in ("records", "report", "hackathon")), HEAVY - {"numpy"}),
 }
 """Modules, and what importing them may not import."""
 
@@ -78,6 +78,6 @@ def test_json_document_names_every_key():
     )
     classes = (Result, OutputResult, MetricResult, EngineInfo, Provenance, ErrorStats)
     keys = {field.name for one in classes for field in dataclasses.fields(one)} - {"stats"}
-    environment_keys = set(environment.gather(Settings()))
+    environment_keys = set(environment.describe(Settings()))
     document_keys = set(report.document([], environment={}, command=""))
     assert sorted((keys | environment_keys | document_keys) - documented) == []

@@ -1,29 +1,45 @@
-"""The backends, by the name typed after ``-b``. Importing this imports no framework."""
+"""What builds and runs engines, by the name typed after ``-b``, and the cache of what was built.
+
+A typed graph goes in; an engine file, and a session that runs it, come out. Importing this imports no framework.
+"""
 
 from __future__ import annotations
 
-from harness.backends.base import Backend
-from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.backends.tensorrt import TensorRTBackend
-from harness.backends.torch import TorchBackend
+from harness.backends.base import (
+    RUNS_ON_CPU,
+    RUNS_ON_GPU,
+    Backend,
+    BenchSession,
+    BoundRun,
+    BuildRequest,
+    ProfileSession,
+    Session,
+    ShapeRange,
+    TapSession,
+)
+from harness.backends.cache import Engine, EngineCache, key_hash
+from harness.backends.inspector import Kernel, read_kernels
+from harness.backends.registry import BACKENDS
+from harness.backends.serialised import run_serialised
+from harness.backends.status import environment
 
-BACKENDS: dict[str, Backend] = {
-    "trt": TensorRTBackend(
-        "trt",
-        modules=("tensorrt", "tensorrt_bindings"),
-        install="pip install 'trt-parity[trt]'",
-        builds_without_gpu=False,
-    ),
-    "rtx": TensorRTBackend(
-        "rtx",
-        modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-        install="pip install 'trt-parity[rtx]'",
-        builds_without_gpu=True,
-    ),
-    "ort-cpu": OnnxRuntimeBackend("ort-cpu", device="cpu"),
-    "ort-cuda": OnnxRuntimeBackend("ort-cuda", device="cuda"),
-    "torch": TorchBackend(),
-}
-"""Every backend there is."""
-
-__all__ = ["BACKENDS"]
+__all__ = [
+    "BACKENDS",
+    "RUNS_ON_CPU",
+    "RUNS_ON_GPU",
+    "Backend",
+    "BenchSession",
+    "BoundRun",
+    "BuildRequest",
+    "Engine",
+    "EngineCache",
+    "Kernel",
+    "ProfileSession",
+    "Session",
+    "ShapeRange",
+    "TapSession",
+    "environment",
+    "key_hash",
+    "read_kernels",
+    "run_serialised",
+]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from harness.settings import Settings
 
+
 Shape = tuple[int, ...]
 RUNS_ON_CPU = 2
 """How often an engine is run before it is judged."""

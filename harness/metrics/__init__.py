@@ -8,7 +8,9 @@
 docs/metrics.md lists the functions, the packages they need and the files their networks need.
 """
 
-from harness.metrics.binding import Metric, failed, judge, measure
+from __future__ import annotations
+
+from harness.metrics.binding import Metric, failed, measure
 from harness.metrics.remarks import collect_remarks
 
-__all__ = ["Metric", "collect_remarks", "failed", "judge", "measure"]
+__all__ = ["Metric", "collect_remarks", "failed", "measure"]

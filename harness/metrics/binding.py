@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.metrics.remarks import collect_remarks
-from harness.results import MetricResult, Verdict
+from harness.records import MetricResult, Verdict
 
 if TYPE_CHECKING:
     import torch

@@ -21,6 +21,7 @@ from harness.metrics.remarks import remark
 if TYPE_CHECKING:
     import torch
 
+
 RANDOM = "computed on random weights: the number says nothing about how alike two images look"
 _SEED = 0
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.results import Verdict
+from harness.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+
 
 LEAST_SAMPLES = 10
 """A bootstrap of fewer samples says nothing about the next ones."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.metrics.image import Images
 
+
 INCEPTION = networks.WeightsFile(
     name="pt_inception-2015-12-05-6726825d.pth",
     origin="from the release fid_weights of the GitHub project mseitzer/pytorch-fid",

@@ -17,6 +17,7 @@ from harness.metrics import networks
 if TYPE_CHECKING:
     import torch
 
+
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 CJK = (
     "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

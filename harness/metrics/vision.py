@@ -10,6 +10,7 @@ from harness.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+
 NO_CLASS = -1
 """The label of a pixel that has none because a score is NaN: wrong whatever the reference says."""
 

@@ -1,40 +1,49 @@
-"""Results kept and shown. Nothing here runs anything; docs/json.md documents the JSON."""
+"""What people read, made from records alone: terminal text, pages, plots, and what CI shows.
+
+Every module here is public; each takes plain data, as the JSON has it, and returns or writes text.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from harness.report.ci import badge, summary, write_summary
+from harness.report.facts import (
+    BASELINE,
+    case_label,
+    figures,
+    is_invalid,
+    is_reference,
+    nonfinite_names,
+    session_latency,
+    session_target,
+    target_name,
+    throughput,
+)
+from harness.report.markdown import code, escape, fence, image, slug, table
+from harness.report.polygraphy import run_line, save_inputs
+from harness.report.verdicts import all_verdicts, missing_verdict
 
-from harness.report.files import check_writable, write_text
-from harness.results import SCHEMA
-
-__all__ = ["check_writable", "document", "save_json"]
-
-
-def document(
-    results: Iterable[Mapping[str, Any]],
-    *,
-    environment: Mapping[str, Any],
-    command: str,
-    complete: bool = True,
-    error: str = "",
-) -> dict[str, Any]:
-    """Return the top level of the JSON; ``complete`` is False while a run goes on and after one that was cut short."""
-    return {
-        "schema": SCHEMA,
-        "command": command,
-        "complete": complete,
-        "error": error,
-        "environment": dict(environment),
-        "results": list(results),
-    }
-
-
-def save_json(data: Any, path: Path) -> None:
-    """Write JSON in one step: a reader sees the old file or the whole new one.
-
-    Raises UsageError when the file cannot be written.
-    """
-    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)
+__all__ = [
+    "BASELINE",
+    "all_verdicts",
+    "badge",
+    "case_label",
+    "code",
+    "escape",
+    "fence",
+    "figures",
+    "image",
+    "is_invalid",
+    "is_reference",
+    "missing_verdict",
+    "nonfinite_names",
+    "run_line",
+    "save_inputs",
+    "session_latency",
+    "session_target",
+    "slug",
+    "summary",
+    "table",
+    "target_name",
+    "throughput",
+    "write_summary",
+]

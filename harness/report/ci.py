@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.records import Json, Records
 from harness.report import verdicts
-from harness.report.latency import BASELINE, VERDICTS, latency, ms, where
-from harness.report.latency import target as timed_target
+from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
 from harness.report.markdown import code, escape, fence, table
-from harness.report.records import Json, Records
-from harness.report.text import count_line, number, target, worst_error
+from harness.report.text import LATENCY_VERDICTS, ms, number, verdict_counts, worst_error
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -30,7 +29,7 @@ def summary(records: Records) -> str:
 
     What goes beyond GitHub's limit is left out and counted: a failure or a row of a table as a whole.
     """
-    found = verdicts.everything(records)
+    found = verdicts.all_verdicts(records)
     results = [entry.data for entry in records.results]
     origins = {"weights": records.weights, "inputs": records.inputs, "on": records.devices}
     origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
@@ -86,7 +85,7 @@ def badge(records: Records) -> dict[str, Any]:
     Green only when everything that was recorded was judged and passed, and every recorded file is whole: verdicts on
     outputs, bisections, latencies, variants of studies and contest folders alike.
     """
-    found = verdicts.everything(records)
+    found = verdicts.all_verdicts(records)
     slower = sum(one.verdict == "fail" for one in map(verdicts.latency_item, _timed_newest(records)))
     failed = [one.verdict for one in found].count("fail") - slower
     counts = {
@@ -108,7 +107,9 @@ def badge(records: Records) -> dict[str, Any]:
 def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
     """Return one line per kind of verdict, accuracy always."""
     kinds = [kind for kind in verdicts.KINDS if kind == "accuracy" or any(one.kind == kind for one in found)]
-    return [f"- {kind}: {count_line({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds]
+    return [
+        f"- {kind}: {verdict_counts({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds
+    ]
 
 
 def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
@@ -116,7 +117,7 @@ def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
 
 
 def _failure(result: Json) -> str:
-    label = f"{code(result['subject'])}/{code(result['case'])} [{code(target(result))}]"
+    label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
     lines = [f"- {label}: {escape(result['reason'])}"]
     if result["next_step"]:
         lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
@@ -140,7 +141,7 @@ def _table(
 def _rows(results: Sequence[Json]) -> list[list[str]]:
     rows = []
     for result in results:
-        label = [code(result["subject"]), code(result["case"]), code(target(result)), _VERDICTS[result["verdict"]]]
+        label = [code(result["subject"]), code(result["case"]), code(target_name(result)), _VERDICTS[result["verdict"]]]
         floors = [o["floor"]["relative_l2"] for o in result["outputs"] if o["floor"] and o["floor"].get("relative_l2")]
         rows.append([*label, worst_error(result["outputs"]), number(max(floors, default=None))])
     return rows
@@ -150,9 +151,9 @@ def _timed(records: Records) -> list[list[str]]:
     rows = []
     for entry in records.bench:
         session, comparison = entry.data["session"], entry.data["comparison"]
-        time, factor = latency(session), entry.data["speed_up"].get(BASELINE)
-        names = [session["subject"], where(session), timed_target(session)]
-        label = [*map(code, names), VERDICTS[comparison["verdict"]]]
+        time, factor = session_latency(session), entry.data["speed_up"].get(BASELINE)
+        names = [session["subject"], case_label(session), session_target(session)]
+        label = [*map(code, names), LATENCY_VERDICTS[comparison["verdict"]]]
         rows.append([*label, ms(time[0] if time else None), number(factor)])
     return rows
 
@@ -161,7 +162,7 @@ def _variants(records: Records) -> list[list[str]]:
     return [
         [
             code(entry.data["name"]), code(variant["name"]),
-            "reference" if verdicts.is_reference(entry.data, variant) else _VERDICTS[variant["verdict"]],
+            "reference" if is_reference(entry.data, variant) else _VERDICTS[variant["verdict"]],
             ms(variant["latency_ms"]), number(variant["speed_up"]), number(variant["score"]),
         ]
         for entry in records.studies

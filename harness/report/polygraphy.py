@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.report import save_json
+from harness.records import save_json
 
 if TYPE_CHECKING:
     import torch
+
 
 _RUNNERS = {
     "trt": "--onnxrt --trt",

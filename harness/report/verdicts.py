@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.report.latency import is_judged, newest_sessions, where
-from harness.report.latency import target as contestant
-from harness.report.records import Records
-from harness.report.text import Json, target
+from harness.records import Records
+from harness.report.facts import Json, case_label, is_judged, is_reference, newest_sessions, session_target, target_name
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
@@ -27,7 +25,7 @@ class Judged:
     reason: str
 
 
-def everything(records: Records) -> list[Judged]:
+def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
     found = [_judged("accuracy", e.data["verdict"], e.data, e.data["case"], e.data["reason"]) for e in records.results]
     found += [
@@ -35,7 +33,7 @@ def everything(records: Records) -> list[Judged]:
     ]
     found += [latency_item(measured) for measured in newest(e.data for e in records.bench)]
     found += [
-        Judged(kind="latency", verdict=missing(e.data), name=_timed_name(e.data), reason=e.data["reason"])
+        Judged(kind="latency", verdict=missing_verdict(e.data), name=_timed_name(e.data), reason=e.data["reason"])
         for e in records.not_measured
     ]
     found += [
@@ -75,7 +73,7 @@ def bisection(found: Json) -> str:
     return _BISECTIONS.get(found["kind"], "fail")
 
 
-def latency(measured: Json) -> str:
+def latency_verdict(measured: Json) -> str:
     """Return the verdict of one measurement.
 
     Only a regression that a second session repeated fails; whatever says nothing of the engine, and a session
@@ -97,10 +95,10 @@ def latency_reason(measured: Json) -> str:
 def latency_item(measured: Json) -> Judged:
     """Return the verdict of one measurement with its name."""
     name = _timed_name(measured["session"])
-    return Judged(kind="latency", verdict=latency(measured), name=name, reason=latency_reason(measured))
+    return Judged(kind="latency", verdict=latency_verdict(measured), name=name, reason=latency_reason(measured))
 
 
-def missing(item: Json) -> str:
+def missing_verdict(item: Json) -> str:
     """Return the verdict on an engine that could not be timed."""
     return "fail" if item["failed"] else "not_judged"
 
@@ -118,15 +116,10 @@ def variants(study: Json) -> list[Json]:
     return [v for v in study["variants"] if not is_reference(study, v)]
 
 
-def is_reference(study: Json, variant: Json) -> bool:
-    """Return whether this is the variant that the others are held against, and so has no verdict of its own."""
-    return variant is study["variants"][0] and variant["verdict"] != "fail"
-
-
 def _timed_name(data: Json) -> str:
-    return f"{data['subject']} {contestant(data)} {where(data)}"
+    return f"{data['subject']} {session_target(data)} {case_label(data)}"
 
 
 def _judged(kind: str, verdict: str, data: Json, case: str, reason: str) -> Judged:
-    name = f"{data['subject']} {target(data)} {case}"
+    name = f"{data['subject']} {target_name(data)} {case}"
     return Judged(kind=kind, verdict=verdict, name=name, reason=reason)

@@ -10,10 +10,9 @@ from functools import cache
 import torch
 
 from harness import EngineFailed, NotJudged, Target, UsageError
-from harness.prepare import compute_device
 from harness.reference import tf32
 from harness.settings import Settings
-from harness.verify import Run
+from harness.verify import Run, compute_device
 from suites.canny2image.models import BATCHED, Size, subject
 from suites.canny2image.variants import Variant
 

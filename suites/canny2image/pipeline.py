@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import NotJudged, UsageError
-from harness.contest import PARAMETERS
 from harness.errors import EngineRefused, ParityError, first_line
+from harness.hackathon import PARAMETERS
 from harness.reference import tf32
 from suites.canny2image import pictures, sampler
 from suites.canny2image.models import Size, control_shapes
@@ -87,7 +87,7 @@ class Pipeline:
     def process(self, input_image: Pixels, *arguments: Any) -> list[Pixels]:
         """Return ``num_samples`` pictures, uint8 [height, width, 3], as the contest asks for them.
 
-        ``arguments`` are the contest's, in the order of ``harness.contest.PARAMETERS``. Raises ValueError for another
+        ``arguments`` are the contest's, in the order of ``harness.hackathon.PARAMETERS``. Raises ValueError for another
         number of them.
         """
         return self.generate(input_image, Request(**dict(zip(PARAMETERS, arguments, strict=True))))

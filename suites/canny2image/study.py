@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import EngineFailed, MetricResult, NotJudged, Settings
-from harness.contest import RULES, Rules, mean_latency
 from harness.errors import first_line
+from harness.hackathon import RULES, Rules, mean_latency
 from harness.metrics import collect_remarks
 from harness.metrics.image import psnr, ssim
 from harness.metrics.lpips import lpips
 from harness.metrics.perceptual_distance import perceptual_distance
-from harness.report.image_sheet import amplified, save_picture, save_sheet
-from harness.results import Verdict
-from harness.studies import Picture, StepError, StudyResult, VariantResult
+from harness.records import Picture, StepError, StudyResult, VariantResult, Verdict
+from harness.report.plots import amplified, save_picture, save_sheet
 from suites.canny2image import sampler
 from suites.canny2image.models import Size, asked_size, checkpoint, weights_words
 from suites.canny2image.networks import Networks

@@ -1,0 +1,68 @@
+"""Runs an engine once in a process of its own, so that it runs under another environment than this process.
+
+``CUDA_LAUNCH_BLOCKING=1`` lets one kernel end before the next begins; it counts only from the start of a process. An
+engine whose result changes under it depends on the order in which its kernels happen to run.
+
+Usage: ``python -m harness.backends.serialised BACKEND ENGINE INPUTS OUTPUTS``, inputs and outputs as safetensors.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import EngineFailed
+from harness.process import how_it_ended, python_child
+
+if TYPE_CHECKING:
+    import torch
+
+
+TIMEOUT_S = 600.0
+
+
+def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return an engine's outputs, on the CPU, when no kernel begins before the one before it has ended.
+
+    Raises EngineFailed when the process does not come to its end.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from harness.tensors import on_cpu
+
+    with tempfile.TemporaryDirectory(prefix="parity-alone-") as folder:
+        given, made = Path(folder) / "inputs.safetensors", Path(folder) / "outputs.safetensors"
+        save_file(on_cpu(inputs), given)
+        command, environment = python_child(__name__, backend, str(engine.absolute()), str(given), str(made))
+        environment["CUDA_LAUNCH_BLOCKING"] = "1"
+        try:
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
+        if ended.returncode or not made.is_file():
+            said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+            raise EngineFailed(f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}")
+        return dict(load_file(made))
+
+
+def main(backend: str, engine: str, given: str, made: str) -> None:
+    """Run the engine and write its outputs."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from harness.backends.registry import BACKENDS
+    from harness.tensors import on_cpu
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    inputs = {name: tensor.to(device) for name, tensor in load_file(given).items()}
+    with BACKENDS[backend].load(Path(engine)) as session:
+        outputs = session.run(inputs)
+        save_file(on_cpu(outputs), made)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,178 @@
+"""TensorRT (``trt``) and TensorRT for RTX (``rtx``): one Python API, so one class, handed one module or the other."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.backends.base import BuildReport, BuildRequest
+from harness.backends.gpu import gpu_name, no_gpu
+from harness.backends.tensorrt import build
+from harness.backends.tensorrt.build import last_lines, make_log
+from harness.backends.tensorrt.errors import refusal
+from harness.backends.tensorrt.session import TensorRTSession
+from harness.errors import NotJudged, first_line
+from harness.process import how_it_ended, python_child
+
+if TYPE_CHECKING:
+    from harness.settings import Settings
+
+
+# An engine built with other options is another engine.
+BUILDER_CODE = hashlib.sha256(Path(build.__file__).read_bytes()).hexdigest()[:16]
+PROGRESS_INTERVAL_S = 10.0
+SHOWN_WARNINGS = 3
+
+
+class TensorRTBackend:
+    """Builds TensorRT engines in a child process and runs them on the current GPU."""
+
+    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    tap_modes: tuple[str, ...] = ("unfused", "outputs")
+
+    def __init__(self, name: str, *, modules: tuple[str, ...], install: str, builds_without_gpu: bool) -> None:
+        self.name = name
+        self._modules = modules
+        self._install = install
+        self._builds_without_gpu = builds_without_gpu
+        self._loaded: Any = None
+        self._log: Any = None
+
+    def unavailable(self) -> str | None:
+        """Return why nothing can be built here, or None."""
+        try:
+            self._module()
+        except ModuleNotFoundError as error:
+            return f"{error.msg}; install it with: {self._install}"
+        except (ImportError, OSError, RuntimeError) as error:
+            return f"{self._modules[0]} cannot be imported: {first_line(error)}"
+        return None if self._builds_without_gpu else self.cannot_run()
+
+    def cannot_run(self) -> str | None:
+        """Return why a built engine cannot be run here, or None."""
+        return no_gpu()
+
+    def version(self) -> str:
+        """Return the module's version."""
+        return str(self._module().__version__)
+
+    def cache_key(self) -> dict[str, str]:
+        """Return the version, the builder's options, and the GPU: an engine is tuned for the GPU it was built on."""
+        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build", "builder": BUILDER_CODE}
+
+    def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
+        """Write the engine file.
+
+        Raises EngineRefused when the graph is refused or the builder dies, NotJudged when memory or disk runs out.
+        """
+        shapes = {name: (r.minimum, r.optimum, r.maximum) for name, r in request.shapes.items()}
+        with tempfile.TemporaryDirectory(prefix="parity-build-") as scratch:
+            report = self._run_builder(
+                Path(scratch),
+                {
+                    "module": self._module().__name__,
+                    "onnx": str(request.onnx.absolute()),
+                    "engine": str(engine.absolute()),
+                    "tf32": request.tf32,
+                    "taps": request.taps,
+                    "shapes": shapes,
+                },
+                settings.progress,
+            )
+        if report["error"]:
+            raise refusal(f"{self.name} cannot build this graph: {report['error']}")
+        warnings = [" ".join(warning.split()) for warning in report["warnings"]]
+        if len(warnings) > SHOWN_WARNINGS:
+            warnings[SHOWN_WARNINGS:] = [f"{len(warnings) - SHOWN_WARNINGS} more builder warnings"]
+        notes = (f"{report['network_layers']} network layers before fusion", *self._unnamed_gpu(), *warnings)
+        return BuildReport(layers=None, notes=notes, options=report["options"])
+
+    def load(self, engine: Path) -> TensorRTSession:
+        """Load an engine file onto the current GPU. Raises EngineRefused when it cannot be loaded here."""
+        if reason := self.unavailable() or self.cannot_run():
+            raise NotJudged(f"{self.name} cannot run {engine.name}: {reason}")
+        import torch
+
+        trt = self._module()
+        self._log = self._log or make_log(trt)  # TensorRT keeps one logger per process: the first
+        device = torch.device("cuda", torch.cuda.current_device())
+        torch.cuda.empty_cache()  # TensorRT allocates beside PyTorch and cannot use what PyTorch holds in reserve
+        return TensorRTSession(trt, self._log, engine, name=self.name, device=device)
+
+    def _unnamed_gpu(self) -> list[str]:
+        """Say so where this version names the GPUs that it builds for, and the GPU here is none of them."""
+        targets = getattr(self._module(), "ComputeCapability", None)
+        if targets is None or no_gpu():
+            return []
+        import torch
+
+        named = [name.removeprefix("SM") for name in targets.__members__ if name.startswith("SM")]
+        here = torch.cuda.get_device_capability()
+        if f"{here[0]}{here[1]}" in named:
+            return []
+        known = ", ".join(f"{name[:-1]}.{name[-1]}" for name in named)
+        version = f"{self.name} {self.version()}"
+        return [f"{version} names compute capabilities {known} as targets, and this GPU has {here[0]}.{here[1]}"]
+
+    def _module(self) -> Any:
+        """Import the first module that is installed; raises ModuleNotFoundError for the first one if none is."""
+        if self._loaded is None:
+            self._loaded = _import_first(self._modules)
+        return self._loaded
+
+    def _run_builder(self, scratch: Path, request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+        """Run the child and return its report."""
+        report, phases, errors = scratch / "report.json", scratch / "phases.txt", scratch / "errors.txt"
+        with phases.open("wb") as stdout, errors.open("wb") as stderr:
+            command, environment = python_child("harness.backends.tensorrt.build")
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment
+            ) as process:
+                try:
+                    status = _wait(process, {**request, "report": str(report)}, self.name, phases, progress)
+                finally:
+                    process.kill()
+        if status != 0 or not report.is_file():
+            said = last_lines(errors.read_text(encoding="utf-8", errors="replace").splitlines()[-5:], count=5)
+            ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")
+            raise refusal(f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}")
+        result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        return result
+
+
+def _wait(
+    process: subprocess.Popen[bytes], request: dict[str, Any], name: str, phases: Path, progress: Callable[[str], None]
+) -> int:
+    """Hand over the request and wait for the end, saying now and then how far the builder is."""
+    assert process.stdin is not None
+    started = time.monotonic()
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return process.wait()  # it died before reading; its status says how
+    while True:
+        try:
+            return process.wait(timeout=PROGRESS_INTERVAL_S)
+        except subprocess.TimeoutExpired:
+            phase = phases.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+            progress(": ".join([f"{name} has been building for {time.monotonic() - started:.0f} s", *phase]))
+
+
+def _import_first(modules: tuple[str, ...]) -> Any:
+    missing: ModuleNotFoundError | None = None
+    for name in modules:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            missing = missing or error
+    raise missing or ModuleNotFoundError("no module name given")

@@ -1,0 +1,11 @@
+"""Whose fault a wrong engine is, what to keep in FP32, and a plan that passes.
+
+A subject, a target and a case go in; a :class:`harness.records.Bisection` comes out, with a plan file and a
+reproducer where there is one.
+"""
+
+from __future__ import annotations
+
+from harness.bisect.bisection import bisect
+
+__all__ = ["bisect"]

@@ -1,0 +1,8 @@
+"""A wrong part of a graph as a folder that shows the fault without this harness."""
+
+from __future__ import annotations
+
+from harness.bisect.reproducer.folder import write
+from harness.bisect.reproducer.text import Spec
+
+__all__ = ["Spec", "write"]

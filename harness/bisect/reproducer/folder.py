@@ -1,0 +1,179 @@
+"""A reproducer: a folder that shows a wrong engine to the people who made the engine builder, without this harness.
+
+The folder is written beside its final place and its script is run there; only a script that shows the fault is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import torch
+
+from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
+from harness.errors import NotJudged, UsageError, is_disk_full, unknown_name
+from harness.graph import save_model
+
+TIMEOUT_S = 1800.0
+PROGRESS_INTERVAL_S = 10.0
+SAID_LINES = 4
+__all__ = ["NotReproduced", "Reproducer", "Spec", "write"]
+_PRIVATE = ("engines", "references")  # folders of this machine, which say nothing to a reader elsewhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproducer:
+    """A reproducer that was run and showed the fault."""
+
+    folder: Path
+    """Where it lies."""
+    output: str
+    """What its script printed."""
+
+
+class NotReproduced(NotJudged):
+    """The script of a reproducer did not show the fault, so the reproducer was not kept."""
+
+
+def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Reproducer:
+    """Write a reproducer, run it once, and move it to ``folder`` when it shows the fault.
+
+    An earlier reproducer there is replaced; in every other case nothing is left behind and ``folder`` is as it was.
+    Raises UsageError for a folder that holds something else or cannot be written, NotReproduced when the script does
+    not show the fault, NotJudged when there is nothing to show it with or the disk is full.
+    """
+    folder = folder.absolute()
+    _check(spec)
+    _check_replaceable(folder)
+    with (
+        _disk_errors(folder),
+        _parents(folder),
+        tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as scratch,
+    ):
+        draft = Path(scratch) / "draft"
+        draft.mkdir()
+        progress(f"writing the reproducer {folder.name}")
+        _write_parts(draft, spec)
+        output = _run(draft, progress)
+        (draft / "README.md").write_text(readme(spec, output), encoding="utf-8")
+        _check_replaceable(folder)
+        if folder.exists():
+            folder.rename(Path(scratch) / "replaced")
+        draft.rename(folder)
+    return Reproducer(folder=folder, output=output)
+
+
+def _check(spec: Spec) -> None:
+    """Raise unless the script will have something to judge: a limit that is NaN would find fault with anything."""
+    if spec.backend not in RUNTIMES:
+        raise unknown_name("backend", spec.backend, RUNTIMES)
+    if not spec.expected:
+        raise NotJudged("a reproducer needs at least one expected output, and none is given")
+    if set(spec.limits) != set(spec.expected):
+        raise NotJudged(f"the limits are for {sorted(spec.limits)}, but the outputs are {sorted(spec.expected)}")
+    for name, limit in spec.limits.items():
+        if not (math.isfinite(limit) and limit >= 0):
+            raise NotJudged(f"output {name!r} has the limit {limit}; a reproducer needs a finite one")
+        if spec.expected[name].isnan().any():
+            raise NotJudged(f"the expected output {name!r} holds NaN, so no engine can be held against it")
+    for name, tensor in {**spec.inputs, **spec.expected}.items():
+        if tensor.dtype == torch.bfloat16:
+            raise NotJudged(f"{name!r} is bfloat16, which numpy does not have; cut the region where values are FP32")
+
+
+def _check_replaceable(folder: Path) -> None:
+    ours = all((folder / name).is_file() for name in (SCRIPT, ENVIRONMENT))
+    if (folder.exists() or folder.is_symlink()) and not ours:
+        raise UsageError(f"{folder} exists and is not a reproducer; give another folder, or move it away")
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of the file system into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise NotJudged(f"the disk is full while writing the reproducer {folder}; free some space") from error
+        raise UsageError(f"the reproducer {folder} cannot be written: {error}; give another folder") from error
+
+
+@contextlib.contextmanager
+def _parents(folder: Path) -> Iterator[None]:
+    """Make the folders above this one, and take away those it made when nothing came of it."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for parent in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there: theirs to keep
+                parent.rmdir()
+        raise
+
+
+def _write_parts(draft: Path, spec: Spec) -> None:
+    """Write everything but the README, which holds what the script prints."""
+    save_model(onnx_ir.load(spec.graph), draft / "graph.onnx")
+    _save_arrays(draft / "inputs.npz", spec.inputs)
+    _save_arrays(draft / "expected.npz", spec.expected)
+    environment = {key: value for key, value in spec.environment.items() if key not in _PRIVATE}
+    (draft / ENVIRONMENT).write_text(json.dumps(environment, indent=1, default=str), encoding="utf-8")
+    (draft / SCRIPT).write_text(script(spec), encoding="utf-8")
+
+
+def _save_arrays(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write an .npz file; ``np.savez`` takes names as keyword arguments, and so cannot take ``file``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, tensor in tensors.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, tensor.detach().cpu().numpy(), allow_pickle=False)
+
+
+def _run(draft: Path, progress: Callable[[str], None]) -> str:
+    """Run the script and return what it printed. Raises NotReproduced unless it says that the fault shows."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()  # the script is another process and cannot use what PyTorch holds in reserve
+    log = draft.parent / "output.txt"
+    with log.open("wb") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-u", SCRIPT], cwd=draft, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stdout
+        )
+        try:
+            status = _wait(process, log, progress)
+        finally:
+            process.kill()
+            process.wait()
+    output = log.read_text(encoding="utf-8", errors="replace")
+    lines = output.splitlines()
+    # An exception that Python itself reports ends with status 1 as well.
+    if status == 1 and lines and lines[-1].startswith("REPRODUCED:"):
+        return output
+    ended = f"did not end within {TIMEOUT_S:.3g} s" if status is None else f"ended with status {status}"
+    said = "; ".join(" ".join(line.split()) for line in lines[-SAID_LINES:]) or "nothing"
+    raise NotReproduced(f"no reproducer was kept: its script {ended} and did not show the fault; it printed: {said}")
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, progress: Callable[[str], None]) -> int | None:
+    """Return the exit status, or None when the time is up; say now and then what the script printed last."""
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < TIMEOUT_S:
+        try:
+            return process.wait(timeout=min(PROGRESS_INTERVAL_S, TIMEOUT_S - elapsed))
+        except subprocess.TimeoutExpired:
+            last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+            progress(": ".join([f"the reproducer has been running for {time.monotonic() - started:.0f} s", *last]))
+    return None

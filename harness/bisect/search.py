@@ -1,0 +1,356 @@
+"""Which sets and which intervals to try: searches over an oracle that is slow to ask and need not be monotone.
+
+Nothing here knows of engines. A search is a generator that yields a question and is sent the answer; the questions are
+put to the oracle in :class:`_Asked`, each once and within a budget. Only what was itself seen to hold is ever reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import ChainMap, deque
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+Answer = bool | None
+Passes = Callable[[Sequence[frozenset[str]]], Sequence[Answer]]
+Fails = Callable[[int, int], Answer]
+Question = TypeVar("Question", bound=Hashable)
+Steps = Generator[Question, bool, None]
+_TOP = 4
+"""Ranks among which a unit that does harm is looked for first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFound:
+    """The smallest set that was seen to pass."""
+
+    best: frozenset[str] | None
+    """None when no set was seen to pass."""
+    minimal: bool
+    """Whether the set without any one of its units was seen to fail, for every unit."""
+    complete: bool
+    """False when the search was interrupted or ran out of calls."""
+    interrupted: bool
+    """Whether a KeyboardInterrupt ended the search."""
+    calls: int
+    """Distinct sets that were asked; what was known before does not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalFound:
+    """The smallest interval that was seen to show the fault."""
+
+    start: int
+    """First position of it."""
+    stop: int
+    """The position after its last; the whole when nothing smaller was seen to show the fault."""
+    complete: bool
+    """False when the search was interrupted or ran out of calls."""
+    interrupted: bool
+    """Whether a KeyboardInterrupt ended the search."""
+    calls: int
+    """Distinct intervals that were asked."""
+
+
+def smallest_set(
+    ranked: Sequence[str],
+    passes: Passes,
+    *,
+    max_calls: int,
+    width: int = 1,
+    on_best: Callable[[frozenset[str]], None] | None = None,
+    known: Mapping[frozenset[str], Answer] | None = None,
+) -> SetFound:
+    """Return a smallest set of units for which the oracle passes.
+
+    ``ranked`` are the units, most likely culprit first. ``passes`` is given a batch of sets and returns one answer for
+    each: True, False, or None where it could not be judged, which counts as neither. The empty set is taken to fail
+    unless ``known`` says otherwise. ``on_best`` is told every set that passes and is smaller than those before.
+
+    Prefixes of the ranking of 1, 2, 4, ... units are tried and bisected between the last that fails and the first that
+    passes; then units are removed, least likely first, in chunks that double while they can be removed and halve when
+    they cannot, until no single removal passes. Nothing is inferred from monotonicity: when no prefix passes, or only
+    one of more than half the units, single units, prefixes without one unit and (in the first case) segments are tried
+    as well.
+
+    Calls, at ``width=1`` and if supersets of a passing set pass: with k units in the answer, the last of them at rank
+    m, and runs of g_1, g_2, ... other units between and before them, at most 2 log2(m) + 1 + 2 k + 2 sum log2(g_i + 1).
+    With n units that is within 2 log2(n) + 2 k + 3 as long as m (g_1 + 1) (g_2 + 1) ... <= 2 n. A bad ranking costs
+    about 2 log2(n / k) calls more for every unit of the answer; it changes the price, not what is reported. A prefix of
+    more than half the units costs at most log2(n) + 5 calls more. Where no set passes, up to about 3 n are tried.
+
+    With a larger ``width``, a batch also holds the questions that would follow each answer. A batch then saves time
+    but spends calls on questions that turn out not to matter.
+
+    Raises ValueError for a unit ranked twice, a negative ``max_calls``, a ``width`` below 1, and a wrong number of
+    answers, and TypeError for an answer of another kind. What ``passes`` raises escapes, except KeyboardInterrupt: that
+    ends the search with what was found.
+    """
+    units = tuple(ranked)
+    if len(set(units)) < len(units):
+        raise ValueError(f"ranked must name every unit once: {len(units)} names, {len(set(units))} different")
+    own = {trial: answer for trial, answer in (known or {}).items() if trial <= set(units)}
+    asked = _Asked(
+        passes, len, max_calls=max_calls, width=width, on_best=on_best, known={frozenset[str](): False, **own}
+    )
+    complete, interrupted = asked.search(partial(_search_set, asked, units))
+    best = asked.best
+    return SetFound(
+        best=best,
+        minimal=best is not None and all(asked.answers.get(best - {unit}) is False for unit in best),
+        complete=complete,
+        interrupted=interrupted,
+        calls=asked.calls,
+    )
+
+
+def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFound:
+    """Return a smallest interval of the positions 0 to ``count - 1`` that shows the fault on its own.
+
+    ``fails(start, stop)`` says whether the region [start, stop) shows it; None, where that could not be judged, counts
+    as no. The whole is known to show it and is not asked. While one half shows the fault alone it is halved, the first
+    half first; when neither does, the fault straddles the cut, and the left end and then the right end are bisected.
+    It ends when the region shows the fault no longer without its first or without its last position.
+
+    About 2 log2(count) + 4 calls when every region that contains the culprit, or the window of adjacent positions that
+    makes it, shows the fault; more where that does not hold.
+
+    Raises ValueError for a ``count`` below 1 and a negative ``max_calls``. What ``fails`` raises escapes, except
+    KeyboardInterrupt: that ends the search with what was found.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    whole = (0, count)
+    asked = _Asked(
+        lambda batch: [fails(start, stop) for start, stop in batch],
+        lambda interval: interval[1] - interval[0],
+        max_calls=max_calls,
+        known={whole: True},
+    )
+    complete, interrupted = asked.search(partial(asked.run, partial(_narrow, count)))
+    start, stop = asked.best or whole
+    return IntervalFound(start=start, stop=stop, complete=complete, interrupted=interrupted, calls=asked.calls)
+
+
+class _OutOfCallsError(Exception):
+    """The budget is spent."""
+
+
+class _Asked(Generic[Question]):
+    """What was asked and answered, what may still be asked, and the smallest question with a yes."""
+
+    def __init__(
+        self,
+        ask: Callable[[Sequence[Question]], Sequence[Answer]],
+        size: Callable[[Question], int],
+        *,
+        max_calls: int,
+        width: int = 1,
+        on_best: Callable[[Question], None] | None = None,
+        known: Mapping[Question, Answer],
+    ) -> None:
+        if max_calls < 0 or width < 1:
+            raise ValueError(f"max_calls must be at least 0 and width at least 1, not {max_calls} and {width}")
+        self._ask, self._size, self._on_best = ask, size, on_best
+        self._max_calls, self._width = max_calls, width
+        self.answers = {question: _plain(answer) for question, answer in known.items()}
+        self.calls = 0
+        self.best = min((question for question, answer in self.answers.items() if answer), key=size, default=None)
+
+    def search(self, body: Callable[[], None]) -> tuple[bool, bool]:
+        """Run a search; return whether it came to its end, and whether it was interrupted."""
+        try:
+            body()
+        except _OutOfCallsError:
+            return False, False
+        except KeyboardInterrupt:
+            return False, True
+        return True, False
+
+    def run(self, stage: Callable[[], Steps[Question]]) -> None:
+        """Ask what one stage of a search wants to know, to its end.
+
+        ``stage`` makes the generator anew: it is replayed on the answers so far, and on supposed ones to look ahead.
+        """
+        while _next_question(stage(), self.answers) is not None:
+            left = self._max_calls - self.calls
+            if left <= 0:
+                raise _OutOfCallsError
+            self._put(_look_ahead(stage, self.answers, min(self._width, left)))
+
+    def _put(self, batch: Sequence[Question]) -> None:
+        """Ask a batch and keep the answers."""
+        self.calls += len(batch)
+        before = self.best
+        for question, answer in zip(batch, self._ask(batch), strict=True):
+            self.answers[question] = _plain(answer)
+            if self.answers[question] and (self.best is None or self._size(question) < self._size(self.best)):
+                self.best = question
+        if self._on_best and self.best is not None and self.best != before:
+            self._on_best(self.best)
+
+
+def _plain(answer: Answer) -> Answer:
+    """Return the answer as None or a Python bool; NumPy's will do, and anything else is refused, since NaN is true."""
+    if answer is None:
+        return None
+    if answer not in (True, False):
+        raise TypeError(f"an answer must be True, False or None, not {answer!r}")
+    return bool(answer)
+
+
+def _next_question(steps: Steps[Question], answers: Mapping[Question, Answer]) -> Question | None:
+    """Return the first question of a stage that has no answer; None when the stage ends without one."""
+    try:
+        question = next(steps)
+        while question in answers:
+            question = steps.send(answers[question] is True)
+    except StopIteration:
+        return None
+    return question
+
+
+def _look_ahead(
+    stage: Callable[[], Steps[Question]], answers: MutableMapping[Question, Answer], width: int
+) -> list[Question]:
+    """Return the next question and those that may follow it, the nearest first, ``width`` at most."""
+    batch: list[Question] = []
+    supposed: deque[dict[Question, Answer]] = deque([{}])
+    # Different suppositions can lead to the same question; the bound keeps a stage near its end from being replayed
+    # for every combination of answers.
+    for _ in range(4 * width):
+        if not supposed or len(batch) == width:
+            break
+        answered = supposed.popleft()
+        question = _next_question(stage(), ChainMap(answered, answers))
+        if question is None:
+            continue
+        if question not in batch:
+            batch.append(question)
+        supposed.extend(({**answered, question: False}, {**answered, question: True}))
+    return batch
+
+
+def _search_set(asked: _Asked[frozenset[str]], units: tuple[str, ...]) -> None:
+    """Gallop, probe where that found nothing small, prune until nothing smaller is found."""
+    asked.run(partial(_gallop, units, len(units) + 1 if asked.best is None else len(asked.best)))
+    if asked.best is None or 2 * len(asked.best) > len(units):
+        limit = len(units) + 1 if asked.best is None else len(asked.best)
+        trials = _probes(units, thorough=asked.best is None)
+        asked.run(partial(_first_of, [trial for trial in trials if len(trial) < limit]))
+    while (best := asked.best) is not None:
+        asked.run(partial(_prune, [unit for unit in units if unit in best]))
+        if asked.best == best:
+            break
+
+
+def _gallop(units: Sequence[str], below: int) -> Steps[frozenset[str]]:
+    """Ask prefixes with fewer than ``below`` units: doubling until one passes, then bisecting."""
+    failed = 0
+    for size in _doubling(len(units)):
+        if size >= below:
+            return
+        if (yield frozenset(units[:size])):
+            break
+        failed = size
+    else:
+        return
+    while size - failed > 1:
+        middle = (failed + size) // 2
+        if (yield frozenset(units[:middle])):
+            size = middle
+        else:
+            failed = middle
+
+
+def _doubling(count: int) -> list[int]:
+    """Return 1, 2, 4, ... below ``count``, then ``count``; nothing for 0."""
+    return [2**power for power in range(max(count - 1, 0).bit_length())] + [count] * (count > 0)
+
+
+def _probes(units: Sequence[str], *, thorough: bool) -> Iterator[frozenset[str]]:
+    """Yield sets that may pass although the prefixes around them do not."""
+    for unit in units[: math.ceil(math.log2(len(units) + 1))]:
+        yield frozenset({unit})
+    yield from _without_one(units[:_TOP])
+    if not thorough:
+        return
+    for parts in (2, 4):
+        cuts = [len(units) * part // parts for part in range(parts + 1)]
+        yield from (frozenset(units[start:stop]) for start, stop in pairwise(cuts) if start < stop)
+    for size in _doubling(len(units)):
+        if size > _TOP:
+            yield from _without_one(units[:size])
+
+
+def _without_one(units: Sequence[str]) -> Iterator[frozenset[str]]:
+    """Yield the set without each of its units in turn."""
+    return (frozenset(units) - {unit} for unit in units)
+
+
+def _first_of(trials: Sequence[frozenset[str]]) -> Steps[frozenset[str]]:
+    """Ask sets in turn until one passes."""
+    for trial in trials:
+        if (yield trial):
+            return
+
+
+def _prune(units: Sequence[str]) -> Steps[frozenset[str]]:
+    """Ask for a passing set without some of its units, from the last unit to the first."""
+    kept, stop, chunk = list(units), len(units), 1
+    while stop > 0:
+        size = min(chunk, stop)
+        if (yield frozenset(kept[: stop - size] + kept[stop:])):
+            del kept[stop - size : stop]
+            stop, chunk = stop - size, 2 * size
+            continue
+        # The last of these units that cannot go; what is behind it is removed on the way.
+        while size > 1:
+            half = size // 2
+            if (yield frozenset(kept[: stop - half] + kept[stop:])):
+                del kept[stop - half : stop]
+                stop, size = stop - half, size - half
+            else:
+                size = half
+        stop, chunk = stop - 1, 1
+
+
+def _narrow(count: int) -> Steps[tuple[int, int]]:
+    """Ask ever smaller intervals inside [0, count), until neither end can be moved."""
+    start, stop = 0, count
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if (yield start, middle):
+            stop = middle
+        elif (yield middle, stop):
+            start = middle
+        else:
+            start, stop = yield from _trim(start, stop, middle)
+            if (yield start + 1, stop):
+                start += 1
+            elif (yield start, stop - 1):
+                stop -= 1
+            else:
+                return
+
+
+def _trim(start: int, stop: int, middle: int) -> Generator[tuple[int, int], bool, tuple[int, int]]:
+    """Bisect the left end of an interval up to the cut, then the right end down to it; return what said yes last."""
+    inside = middle
+    while inside - start > 1:
+        cut = (start + inside) // 2
+        if (yield cut, stop):
+            start = cut
+        else:
+            inside = cut
+    inside = middle
+    while stop - inside > 1:
+        cut = (inside + stop) // 2
+        if (yield start, cut):
+            stop = cut
+        else:
+            inside = cut
+    return start, stop

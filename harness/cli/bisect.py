@@ -1,0 +1,58 @@
+"""``parity bisect``: whose fault a wrong engine is, and a precision plan that passes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import INTERRUPTED, Document, add_command, add_computing, add_subject, request_of, settings_of
+from harness.errors import UsageError
+
+
+def add(commands: Any) -> None:
+    bisect = add_command(
+        commands, "bisect", _bisect, "find whose fault a wrong engine is, and a precision plan that passes"
+    )
+    add_subject(bisect)
+    bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
+    add_computing(bisect)
+    bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
+    bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
+    bisect.add_argument("--max-builds", type=int, default=30, metavar="N", help="engines to try at most; default: 30")
+    bisect.add_argument(
+        "--limit", type=float, metavar="ERROR", help="relative error (2-norm) that outputs may have; default: as verify"
+    )
+    bisect.add_argument("--jobs", type=int, default=1, metavar="N", help="engines built at a time; default: 1")
+    bisect.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
+    bisect.add_argument("-o", "--output", type=Path, metavar="PLAN.toml", help="default: reports/SUBJECT-TARGET.toml")
+    bisect.add_argument(
+        "--reproducer", type=Path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
+    )
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from harness import bisect
+    from harness.report.text import bisection_text
+
+    options.backend, options.precision = [options.backend], [options.precision]
+    if options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
+    subject, targets, cases = request_of(options)
+    if len(options.case) > 1:
+        raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
+    settings, target = settings_of(options), targets[0]
+    document = Document(options, settings)
+    folder = Path("reports")
+    plan = options.output or folder / f"{subject.name}-{target}.toml"
+    with ThreadPoolExecutor(options.jobs) as executor:
+        found = bisect.bisect(
+            subject, target, cases[0], settings, max_builds=options.max_builds, limit=options.limit, plan_file=plan,
+            reproducer=options.reproducer or folder / f"{subject.name}-{target}-reproducer", executor=executor,
+            width=options.jobs,
+        )  # fmt: skip
+    print(bisection_text(found.to_json()))
+    document.write(complete=found.complete, bisect=found.to_json())
+    return INTERRUPTED if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)

@@ -1,0 +1,107 @@
+"""Options that the commands about latency share, and what they become: sizes, a history, a JSON file, charts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.options import add_cases, add_choice, add_computing, add_engine_cache, add_subject, are_sizes, at_least
+from harness.errors import ParityError, UsageError
+
+if TYPE_CHECKING:
+    from harness.history import History
+    from harness.subject import Subject
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured, and how."""
+    add_series(parser)
+    add_computing(parser)
+    add_engine_cache(parser)
+    parser.add_argument("--processes", type=at_least(2), default=5, metavar="N", help="per session; default: 5")
+    parser.add_argument("--no-graph", action="store_true", help="launch engines without a CUDA graph")
+    parser.add_argument("--l2", choices=("warm", "flush"), default="warm", help="the GPU's L2 cache; default: warm")
+    parser.add_argument("--lock-clocks", type=at_least(1), metavar="MHZ", help="hold the SM clock; needs root")
+
+
+def add_series(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses series: subject, targets, cases and sizes."""
+    add_subject(parser)
+    add_cases(parser)
+    add_choice(parser)
+    parser.add_argument("--batch", type=_numbers, metavar="1,2,4", help="sizes of dimension 0 of the inputs")
+    parser.add_argument(
+        "--sweep", action="append", default=[], type=_sweep, metavar="NAME=V1,V2",
+        help="sizes of a dynamic dimension; repeatable: every combination",
+    )  # fmt: skip
+
+
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add where sessions are recorded."""
+    parser.add_argument(
+        "--history", metavar="FILE", help="where sessions are recorded: a file or postgresql://... (PARITY_HISTORY)"
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if not are_sizes(sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes, such as 1,2,4,8")
+    return tuple(dict.fromkeys(map(int, sizes)))
+
+
+def _sweep(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=V1,V2, such as tokens=16,64")
+    return name, _numbers(sizes)
+
+
+def sizes_of(subject: Subject, batch: Sequence[int] | None, sweeps: Sequence[tuple[str, Sequence[int]]]) -> list[Any]:
+    """Return every combination of the sizes asked for; one empty one for a case as it is.
+
+    Raises UsageError for a dimension that the subject does not declare, or sizes its engines are not built for.
+    """
+    from harness.latency import batch_symbol, check_sizes
+
+    axes = {batch_symbol(subject): batch} if batch else {}
+    for name, sizes in sweeps:
+        if name in axes:
+            raise UsageError(f"the sizes of {name} are given twice; use --batch or --sweep for it")
+        axes[name] = sizes
+    combinations = [dict(zip(axes, sizes, strict=True)) for sizes in itertools.product(*axes.values())]
+    for combination in combinations:
+        check_sizes(subject, combination)
+    return combinations
+
+
+@contextlib.contextmanager
+def open_history(options: argparse.Namespace) -> Iterator[History]:
+    """Open the history, and say at the end what it had to do: a damaged file put aside, a database that was down."""
+    from harness.history import open_history
+
+    with open_history(options.history) as history:
+        try:
+            yield history
+        finally:
+            for note in history.notes:
+                print(f"parity: history: {note}", file=sys.stderr)
+
+
+def folder(options: argparse.Namespace) -> Path:
+    """Return where charts go: beside the JSON, or reports/."""
+    json: Path | None = options.json
+    return json.parent if json else Path("reports")
+
+
+def chart(save: Callable[[Any, Path], list[Path]], data: Any, stem: Path) -> None:
+    """Draw with a function of ``harness.report.plots`` and print where the pictures are, or why there are none."""
+    try:
+        print(f"chart: {', '.join(str(path) for path in save(data, stem))}")
+    except ParityError as error:  # the figures are above; the picture is an extra
+        print(f"no chart: {error}")

@@ -1,0 +1,170 @@
+"""Options that several commands share, and what they become: Settings, a subject, targets and cases."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.settings import Settings
+    from harness.subject import Subject, Target
+
+
+INTERRUPTED = 130
+"""The exit status of a run that Ctrl-C ended."""
+_SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
+
+
+def add_command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
+    """Add a command; ``run(options)`` returns the exit status."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=words, description=f"{words[0].upper()}{words[1:]}."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Add what names a subject and its inputs."""
+    parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
+    parser.add_argument(
+        "--inputs", type=Path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
+    )
+    parser.add_argument(
+        "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
+        help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
+    )  # fmt: skip
+    parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
+
+
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses cases."""
+    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
+
+
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Add where PyTorch computes, and where engines and references are."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
+    )
+    add_folders(parser)
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses targets."""
+    parser.add_argument("-b", "--backend", action="append", default=[], metavar="BACKEND", help="see `parity doctor`")
+    parser.add_argument(
+        "-p", "--precision", action="append", default=[], metavar="PRECISION",
+        help="fp32, tf32, fp16, bf16 or a plan file; with -b: every backend in every precision",
+    )  # fmt: skip
+
+
+def add_engine_cache(parser: argparse.ArgumentParser) -> None:
+    """Add what leaves the engine cache alone."""
+    parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add where engines and references are."""
+    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read ``A,B``; empty names are left out."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers of at least so much."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def are_sizes(texts: Sequence[str]) -> bool:
+    """Return whether all of these are whole numbers above 0."""
+    return all(text.strip().isdecimal() and int(text) > 0 for text in texts)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1,3,224,224``."""
+    name, _, dims = text.rpartition("=")
+    sizes = dims.replace("x", ",").split(",")
+    if not name or not are_sizes(sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
+    return name, tuple(map(int, sizes))
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the settings that the options ask for."""
+    from harness.settings import Settings
+
+    settings = Settings(
+        engine_cache=not getattr(options, "no_engine_cache", False),
+        update_references=getattr(options, "update_references", False),
+        device=getattr(options, "device", None),
+    )
+    engines, references = getattr(options, "engines", None), getattr(options, "references", None)
+    return replace(settings, engines=engines or settings.engines, references=references or settings.references)
+
+
+def _typed(options: argparse.Namespace) -> str:
+    """Return what was typed to reach the subject and its inputs, as a shell reads it."""
+    from harness.discovery import SUITES
+
+    words = [options.subject]
+    if options.suites != SUITES:
+        words += ["--suites", str(options.suites)]
+    if options.inputs:
+        words += ["--inputs", str(options.inputs)]
+    for name, sizes in options.shape:
+        words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
+    return shlex.join(words)
+
+
+class Document:
+    """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings, *, path: Path | None = None) -> None:
+        from harness import files
+        from harness.backends import environment
+
+        self.path: Path | None = path or options.json
+        self.command: str = options.command_line
+        if self.path:
+            files.check_writable(self.path)
+        self.environment = environment(settings) if self.path else {}
+
+    def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
+        """Write what is known; does nothing without a path, which ``--json`` gives unless the command has its own."""
+        from harness import records
+
+        if self.path is not None:
+            data = records.document(
+                [], environment=self.environment, command=self.command, complete=complete, error=error
+            )
+            records.save_json({**data, **keys}, self.path)
+
+
+def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
+    """Return subject, targets and cases. Raises UsageError for a name that is not known."""
+    from harness import discovery
+
+    backends, precisions = getattr(options, "backend", []), getattr(options, "precision", [])
+    discovery.check_backends([*backends, *getattr(options, "require", [])])
+    subject = discovery.find_subject(
+        options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
+    )
+    subject = replace(subject, typed=_typed(options))
+    discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
+    targets = discovery.select_targets(subject, backends, precisions)
+    return subject, targets, discovery.check_cases(subject, getattr(options, "case", []))

@@ -1,0 +1,110 @@
+"""``parity report``: from recorded JSON to the hackathon report, the page, a CI summary and a badge."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.options import add_command
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.hackathon import Language
+    from harness.records import Records
+
+
+DEFAULT = Path("reports")
+PAGE = "report.html"
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    report = add_command(
+        commands, "report", _report, "write a report from recorded JSON: the hackathon's README.md, a page, CI outputs"
+    )
+    report.add_argument(
+        "paths", nargs="*", type=Path, metavar="FILE_OR_DIR", help="JSON of --json, or folders of it; default: reports"
+    )
+    report.add_argument("--lang", choices=("zh", "en"), help="default: as the README there, else en")
+    report.add_argument("--template", choices=("2022", "2023"), help="default: as the README there, else 2023")
+    report.add_argument(
+        "-o", "--output", type=Path, default=DEFAULT, metavar="DIR",
+        help="where README.md and figures/ go; default: reports",
+    )  # fmt: skip
+    report.add_argument(
+        "--wenet", action="append", default=[], metavar="ROLE=SUBJECT",
+        help="the evaluation table of the 2022 preliminary: encoder=SUBJECT, decoder=SUBJECT; repeatable",
+    )  # fmt: skip
+    report.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the README is finished")
+    report.add_argument("--html", action="store_true", help=f"write {PAGE} as well: one file, no network")
+    report.add_argument(
+        "--summary", action="store_true",
+        help="add a summary to the file in GITHUB_STEP_SUMMARY, or print it where that is not set",
+    )  # fmt: skip
+    report.add_argument("--badge", type=Path, metavar="FILE", help="write a badge's state as shields.io reads it")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness import hackathon, records
+    from harness.records import save_json
+    from harness.report import badge, summary, write_summary
+
+    roles = hackathon.wenet_roles(options.wenet)
+    if options.check:
+        return _check(options, roles)
+    found = records.load(options.paths or [DEFAULT])
+    _tell(found)
+    path = hackathon.save_readme(
+        found, options.output, lang=options.lang or "", template=options.template or "", wenet=roles
+    )
+    print(f"wrote {path}")
+    if options.html:
+        from harness.report.html import save_page
+
+        page = options.output / PAGE
+        save_page(found, page, lang=_language(path))
+        print(f"wrote {page}")
+    if options.badge:
+        save_json(badge(found), options.badge)
+        print(f"wrote {options.badge}")
+    if options.summary:
+        text = summary(found)
+        written = write_summary(text)
+        print(f"wrote {written}" if written else text)
+    return 0
+
+
+def _tell(found: Records) -> None:
+    """Name on standard error what could not be used and what was recorded twice."""
+    for sentence in (*found.broken, *found.foreign, *found.twice):
+        print(f"parity: {sentence}", file=sys.stderr)
+
+
+def _language(readme: Path) -> Language:
+    from harness import hackathon
+
+    old = hackathon.read_readme(readme)
+    return "zh" if old and old.options["lang"] == "zh" else "en"
+
+
+def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
+    """Print one line per finding; the records are compared where they are given, or lie in the default folder."""
+    from harness import hackathon, records
+
+    outputs = ("html", "badge", "summary", "lang", "template")
+    if given := [f"--{name}" for name in outputs if getattr(options, name)]:
+        raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
+    paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
+    found = records.load(paths) if paths else None
+    if found is None:
+        print(f"parity: no records in {DEFAULT}: whether the README is up to date was not looked at", file=sys.stderr)
+    else:
+        _tell(found)
+    findings = hackathon.check_readme(options.output, records=found, wenet=roles)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"{options.output}: complete")
+    return 1 if findings else 0

@@ -1,0 +1,142 @@
+"""``parity verify``: build, run and judge a subject's engines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.options import (
+    INTERRUPTED,
+    Document,
+    add_cases,
+    add_choice,
+    add_command,
+    add_computing,
+    add_engine_cache,
+    add_subject,
+    request_of,
+    settings_of,
+)
+from harness.errors import ParityError
+
+if TYPE_CHECKING:
+    from harness.records import Result
+    from harness.settings import Settings
+    from harness.subject import Subject, Target
+
+
+def add(commands: Any) -> None:
+    verify = add_command(commands, "verify", _verify, "build, run and judge a subject's engines")
+    add_subject(verify)
+    add_cases(verify)
+    add_choice(verify)
+    add_engine_cache(verify)
+    add_computing(verify)
+    verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
+    verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
+    verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
+    verify.add_argument(
+        "--layers", nargs="?", const="", metavar="MODE",
+        help="look at every value: unfused (tensors between kernels; the default where there is one), outputs (values "
+        "as outputs), or outputs:PATTERN; plots go to reports/, or beside the JSON",
+    )  # fmt: skip
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness.records import exit_status, is_judged
+    from harness.report.text import results_table
+
+    subject, targets, cases = request_of(options)
+    settings = settings_of(options)
+    results: list[Result] = []
+    missing: list[str] = []
+    status = 0
+    document = Document(options, settings)
+
+    def write(**how: Any) -> None:
+        document.write(results=[result.to_json() for result in results], **how)
+
+    try:
+        for result in _results(subject, targets, cases, settings, options):
+            results.append(result)
+            write()
+        missing = [
+            f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)
+        ]
+        write(complete=not missing, error="; ".join(missing))
+        status = exit_status(results, options.require)
+    except KeyboardInterrupt:
+        write(error="interrupted")
+        status = INTERRUPTED
+    except Exception as error:
+        write(error=str(error))
+        if results:
+            print(results_table([result.to_json() for result in results]))
+        raise
+    print(results_table([result.to_json() for result in results]))
+    _show_layers(results, options.json)
+    for sentence in missing:
+        print(f"parity: {sentence}", file=sys.stderr)
+    if status == INTERRUPTED:
+        print("parity: interrupted; the results above are those found so far", file=sys.stderr)
+    return status
+
+
+def _results(
+    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
+) -> Iterator[Result]:
+    """Yield results and say on standard error how each came out; a failed ONNX file gets its Polygraphy line."""
+    from harness.layers import judge_and_look
+    from harness.verify import verify
+
+    judge = None if options.layers is None else partial(judge_and_look, mode=options.layers)
+    for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
+        settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
+        if (
+            result.verdict == "fail"
+            and subject.onnx is not None
+            and (line := _polygraphy(subject, result, options.json))
+        ):
+            yield replace(result, next_step=f"{result.next_step}\n{line}")
+        else:
+            yield result
+
+
+def _show_layers(results: Sequence[Result], json: Path | None) -> None:
+    """Print the layer tables and draw the plots, beside the JSON or in reports/."""
+    from harness.report.plots import save_layers
+    from harness.report.text import layers_table
+
+    for result in results:
+        if result.layers is None:
+            continue
+        report = result.layers.to_json()
+        print(f"\n{layers_table(report)}")
+        stem = (json.parent if json else Path("reports")) / f"{result.subject}-{result.target}-{result.case}-layers"
+        try:
+            print(f"plot: {', '.join(str(path) for path in save_layers(report, stem))}")
+        except ParityError as error:  # the figures are above; the picture is an extra
+            print(f"no plot: {error}")
+
+
+def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
+    """Return the line that shows the failure in Polygraphy; write its inputs beside the JSON or in reports/."""
+    from harness.report import run_line, save_inputs
+    from harness.verify import case_inputs
+
+    assert subject.onnx is not None
+    folder = json.parent if json else Path("reports")
+    inputs = folder / f"{subject.name}-{result.case}-inputs.json"
+    line = run_line(subject.onnx, backend=result.backend, precision=result.precision, inputs=inputs)
+    if not line:
+        return ""
+    try:
+        save_inputs(case_inputs(subject, result.case), inputs)
+    except ParityError as error:  # the verdict matters more than this file
+        return f"{line}  ({error})"
+    return line

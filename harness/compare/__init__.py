@@ -1,0 +1,11 @@
+"""Two tensors to figures.
+
+``compare(actual, expected)`` gives every figure that a verdict, a table or a plot needs; the norms give one number.
+"""
+
+from __future__ import annotations
+
+from harness.compare.norms import finite_error, relative_l2, require_close, total_error
+from harness.compare.tensors import bitwise_equal, compare
+
+__all__ = ["bitwise_equal", "compare", "finite_error", "relative_l2", "require_close", "total_error"]

@@ -1,0 +1,145 @@
+"""Compare two tensors: every figure that a verdict, a table or a plot needs, from a few passes."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.compare.cpu import _measure_on_cpu
+from harness.compare.totals import QUANTILES, Measured
+from harness.errors import EngineFailed
+from harness.records import ErrorStats
+
+if TYPE_CHECKING:
+    import torch
+
+
+def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> ErrorStats:
+    """Return the distance of ``actual`` from ``expected``.
+
+    Any real dtype, device and strides; dtypes may differ. ``name`` only words the errors.
+    The median and 99th percentile of n errors are the elements at 0-based rank ``(n - 1) // 2`` and
+    ``99 * (n - 1) // 100`` of the sorted errors, so they are errors that occurred, at any size.
+    Float64 values are scaled so that their squares do not overflow; what is 1e140 times smaller than the largest may
+    then count as 0 in sums. An ``a - e`` or a sum of relative errors beyond float64 is infinite.
+    Raises EngineFailed when the shapes differ, a dtype is complex, or there is no element to compare.
+    """
+    label = f"output {name!r}" if name else "output"
+    if actual.shape != expected.shape:
+        raise EngineFailed(f"{label} has shape {list(actual.shape)}, but should have {list(expected.shape)}")
+    if actual.is_complex() or expected.is_complex():
+        raise EngineFailed(
+            f"{label} is complex; compare its real and its imaginary part, torch.view_as_real() gives both"
+        )
+    if actual.numel() == 0:
+        raise EngineFailed(f"{label} is empty (shape {list(actual.shape)}); nothing can be compared")
+    actual, expected = actual.detach(), expected.detach()
+    return _finish(actual, expected, _measure(actual, expected))
+
+
+def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether shape, dtype and every bit are the same: equal NaNs are equal, 0 and -0 are not."""
+    import torch
+
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(a.element_size())
+    if bits is None or a.is_complex():
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+        return bitwise_equal(a, b)
+    return torch.equal(a.detach().view(bits), b.detach().to(a.device).view(bits))
+
+
+def _measure(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
+    """Return the totals and the four order statistics, in the order of QUANTILES."""
+    if actual.is_cuda and actual.device == expected.device and importlib.util.find_spec("triton") is not None:
+        from harness.compare import cuda
+
+        if cuda.handles(actual, expected):
+            return cuda.measure(actual, expected)
+    return _measure_on_cpu(actual, expected)
+
+
+def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) -> ErrorStats:
+    """Turn sums into figures."""
+    totals, quantiles = measured
+    added, peaks, scale = totals.added, totals.peaks, totals.scale
+    compared, defined = int(added["compared"]), int(added["compared"] - added["undefined"])
+
+    def mean(total: str, count: int = compared) -> float:
+        return added[total] / count if count else math.nan
+
+    constant = {side: compared > 0 and peaks[side] == -peaks[f"minus_{side}"] for side in ("actual", "expected")}
+
+    def std(side: str) -> float:
+        return 0.0 if constant[side] else math.sqrt(max(mean(f"{side}_squared") - mean(side) ** 2, 0.0)) / scale
+
+    def peak(what: str, count: int = compared) -> float:
+        return peaks[what] if count else math.nan
+
+    relative_l2 = _ratio(math.sqrt(added["squared"]), math.sqrt(added["expected_squared"])) if compared else math.nan
+    decades = math.log10(relative_l2) if relative_l2 else -math.inf
+    rms = math.sqrt(mean("expected_squared"))
+    summary: dict[str, dict[str, float]] = {
+        "absolute": {"max": peak("absolute"), "mean": mean("absolute") / scale},
+        "relative": {"max": peak("relative", defined), "mean": mean("relative", defined)},
+    }
+    for (kind, figure, _, _), value in zip(QUANTILES, quantiles, strict=True):
+        summary[kind][figure] = value
+    summary["relative"]["undefined"] = int(added["undefined"])
+    extremes = {side: max(peak(side), peak(f"minus_{side}")) for side in ("actual", "expected")}
+    return ErrorStats(
+        shape=tuple(actual.shape),
+        dtype=str(actual.dtype).removeprefix("torch."),
+        absolute=summary["absolute"],
+        relative=summary["relative"],
+        relative_l2=relative_l2,
+        cosine=_cosine(added) if compared else math.nan,
+        snr_db=-20 * decades,
+        effective_bits=-math.log2(10) * decades,
+        bias=_ratio(mean("signed"), rms) if compared else math.nan,
+        elements=actual.numel(),
+        compared=compared,
+        rms_expected=rms / scale,
+        std_actual=std("actual"),
+        std_expected=std("expected"),
+        max_expected=extremes["expected"],
+        zero_actual=extremes["actual"] == 0,
+        zero_expected=extremes["expected"] == 0,
+        constant_actual=constant["actual"],
+        constant_expected=constant["expected"],
+        nonfinite_actual=int(added["nonfinite_actual"]),
+        nonfinite_expected=int(added["nonfinite_expected"]),
+        nan_actual=int(added["nan_actual"]),
+        nan_expected=int(added["nan_expected"]),
+        mismatched_nonfinite=int(added["mismatched_nonfinite"]),
+        first_nonfinite=_unravel(totals.first_nonfinite[0], actual) if totals.first_nonfinite else None,
+        worst=tuple(_pair(actual, expected, flat) for _, flat in totals.worst),
+    )
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """Divide; by zero gives 0 for 0 and an infinity for anything else."""
+    if denominator:
+        return numerator / denominator
+    return math.copysign(math.inf, numerator) if numerator else 0.0
+
+
+def _cosine(added: Mapping[str, float]) -> float:
+    norms = math.sqrt(added["actual_squared"]) * math.sqrt(added["expected_squared"])
+    if norms:
+        return max(-1.0, min(1.0, added["product"] / norms))
+    return 1.0 if added["actual_squared"] == added["expected_squared"] else math.nan
+
+
+def _unravel(flat: int, tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(flat, tuple(tensor.shape)))
+
+
+def _pair(actual: torch.Tensor, expected: torch.Tensor, flat: int) -> dict[str, Any]:
+    index = _unravel(flat, actual)
+    return {"index": list(index), "actual": actual[index].item(), "expected": expected[index].item()}

@@ -1,0 +1,63 @@
+"""The subject as one graph with named values: exported or opened, cut, typed by a precision plan, and hashed.
+
+A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
+"""
+
+from __future__ import annotations
+
+from harness.graph.export import Program, check_arguments, named_outputs, program_sha256, to_onnx, trace
+from harness.graph.hash import CODE_SHA256, graph_sha256
+from harness.graph.ir import constant_of, copy_model, elements_of
+from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
+from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs, torch_dtype
+from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
+from harness.graph.rounding import emulate
+from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
+from harness.graph.typed import apply
+from harness.graph.types import infer_types, promote, to_float64
+from harness.graph.values import Value, Values, save_values
+
+__all__ = [
+    "CODE_SHA256",
+    "INLINE_BYTES",
+    "InputSpec",
+    "Plan",
+    "Program",
+    "Value",
+    "Values",
+    "apply",
+    "assign",
+    "boundary",
+    "captured_values",
+    "check_arguments",
+    "check_inputs",
+    "constant_of",
+    "copy_model",
+    "elements_of",
+    "emulate",
+    "extract",
+    "generate_inputs",
+    "graph_sha256",
+    "infer_types",
+    "input_specs",
+    "is_fp32",
+    "load_inputs",
+    "load_plan",
+    "matching",
+    "named_outputs",
+    "onnx_values",
+    "open_onnx",
+    "order",
+    "program_sha256",
+    "promote",
+    "save_model",
+    "save_values",
+    "to_float64",
+    "to_onnx",
+    "torch_dtype",
+    "trace",
+    "used_values",
+    "variable_values",
+    "with_outputs",
+    "write_plan",
+]

@@ -1,0 +1,289 @@
+"""From a PyTorch module to a graph: the exported program, the ONNX model and the value table, one name per value."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import io
+import logging
+import operator
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir
+import torch
+from torch.export import Dim, ExportedProgram
+
+from harness.errors import NotJudged, UsageError
+from harness.graph.values import Value
+from harness.subject import Subject
+from harness.tensors import Tensors, tensor_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A subject as a graph."""
+
+    name: str
+    """The subject's name."""
+    model: onnx_ir.Model
+    """The FP32 graph in ONNX; its weights are lazy views of the module's."""
+    values: Mapping[str, Value]
+    """Every value of the graph by ONNX name, and by FX name where ONNX has folded it away."""
+    outputs: Mapping[str, str]
+    """Declared output name -> the value that becomes it (an FX node for a PyTorch subject)."""
+    exported: ExportedProgram | None = None
+    """The decomposed exported program; None for an ONNX file."""
+
+
+def named_outputs(outputs: Any) -> Tensors:
+    """Return what ``forward`` returned as tensors by name.
+
+    The names are a mapping's keys, ``output`` for a tensor, or ``output_0``, ``output_1``, ... for a sequence. Raises
+    UsageError when there is no output, or one is not a tensor.
+    """
+    named = dict(_named(outputs))
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(
+                f"output {name!r} is a {type(value).__name__}, not a tensor; return tensors from forward()"
+            )
+    if not named:
+        raise UsageError("the subject has no outputs: forward() returned nothing to compare")
+    return named
+
+
+def _named(outputs: Any) -> Iterator[tuple[str, Any]]:
+    if outputs is None:
+        return
+    if isinstance(outputs, Mapping):  # transformers' ModelOutput is one
+        yield from ((str(key), value) for key, value in outputs.items())
+    elif isinstance(outputs, (list, tuple)):
+        yield from ((f"output_{index}", value) for index, value in enumerate(outputs))
+    else:
+        yield "output", outputs
+
+
+def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
+    """Return the module as PyTorch traces it with one case's inputs. Raises NotJudged when it cannot be traced."""
+    shapes = _dynamic_shapes(subject, inputs)
+    with _exporting(subject):
+        return torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes)
+
+
+def program_sha256(traced: ExportedProgram) -> str:
+    """Return a hash of a traced program: its operations and the constants that are not weights."""
+    digest = hashlib.sha256(str(traced.graph).encode())
+    for name, value in sorted(traced.constants.items()):
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(tensor_bytes(value))
+    return digest.hexdigest()
+
+
+def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
+    """Translate a traced program to ONNX, with the output names of :func:`named_outputs`.
+
+    Raises NotJudged when an operation has no translation, UsageError when an output is named like an input.
+    """
+    if clash := sorted(set(names) & set(inputs)):
+        raise UsageError(f"subject {subject.name!r}: {clash[0]!r} is both an input and an output; rename one of them")
+    with _exporting(subject):
+        onnx_program = torch.onnx.export(
+            traced, (), kwargs=inputs, dynamo=True, verbose=False, optimize=True,
+            input_names=list(inputs), output_names=names, **subject.options,
+        )  # fmt: skip
+    assert onnx_program is not None
+    decomposed = onnx_program.exported_program
+    assert decomposed is not None
+    nodes = [spec.arg.name for spec in decomposed.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+    outputs = dict(zip(names, nodes, strict=True))
+    _name_parts(decomposed, onnx_program.model)
+    return Program(
+        name=subject.name,
+        model=onnx_program.model,
+        values=value_table(decomposed, onnx_program.model, outputs),
+        outputs=outputs,
+        exported=decomposed,
+    )
+
+
+def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
+    """Give the parts of a split the names of their FX nodes, as the exporter does for all operators but this one.
+
+    Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
+    """
+    items = (node for node in program.graph.nodes if _maker(node) is not node)
+    parts = {f"{_maker(node).name}_split_{node.args[1]}": node.name for node in items}
+    for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
+        value.name = parts.get(str(value.name), value.name)
+
+
+def check_arguments(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:
+    """Raise when inputs do not fit ``forward`` (UsageError), or hold NaN or infinities (NotJudged)."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters]
+        if unknown := sorted(set(inputs) - set(known)):
+            raise UsageError(f"{where}: forward() has no input {unknown[0]!r}; it takes {', '.join(known)}")
+        required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        if missing := [name for name in required if name not in inputs]:
+            raise UsageError(f"{where}: input {missing[0]!r} is missing; forward() takes {', '.join(known)}")
+    for name, tensor in inputs.items():
+        if tensor.numel() == 0:
+            raise UsageError(f"{where}: input {name!r} is empty, shape {list(tensor.shape)}")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+            raise NotJudged(
+                f"{where}: input {name!r} holds {nan} NaN and {infinite} infinite values; give finite inputs"
+            )
+
+
+def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
+    if unknown := sorted(set(subject.dynamic) - set(inputs)):
+        raise UsageError(
+            f"subject {subject.name!r}: dynamic= names {unknown[0]!r}, which is no input ({', '.join(inputs)})"
+        )
+    dims = {name: Dim(name, min=low, max=high) for name, (low, high) in subject.ranges.items()}
+    shapes: dict[str, Any] = {}
+    for name in inputs:
+        declared = subject.dynamic.get(name, {})
+        shapes[name] = {axis: dims[symbol] for axis, symbol in declared.items()} or None
+    return shapes
+
+
+@contextlib.contextmanager
+def _exporting(subject: Subject) -> Iterator[None]:
+    """Turn whatever the exporter raises into a sentence."""
+    try:
+        # With gradients, an attention whose bias is learned is traced for one kernel and decomposed for another, and
+        # the exporter cannot view the one's memory as the other's (pytorch/pytorch#141107).
+        with _quiet(), torch.no_grad():
+            yield
+    except Exception as error:
+        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_problem(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter (missing torchvision, deprecations in its own code) off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _problem(error: BaseException) -> str:
+    """Return what was wrong and what to do: the exporter wraps the deepest cause in pages of advice and colour."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if sizes := re.search(r"Suggested fixes:\n((?: +.+\n?)+)", text):
+        takes = [re.sub(r" = Dim\(.*?\)", _range, line.strip()) for line in sizes[1].splitlines()]
+        return (
+            f"the module does not take all sizes of ranges=, only {'; '.join(takes)}; give these, or take a dimension "
+            "of one size out of dynamic="
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (
+        f"{type(error).__name__}: {lines[0] if lines else 'no message'}; change that operation in the module, or "
+        "export it in another way and give the .onnx file"
+    )
+
+
+def _range(dimension: re.Match[str]) -> str:
+    """Return `` from 64 to 128`` for `` = Dim('h', min=64, max=128)``."""
+    ends = {"from": r"min=(\d+)", "to": r"max=(\d+)"}
+    found = {word: re.search(end, dimension[0]) for word, end in ends.items()}
+    return "".join(f" {word} {size[1]}" for word, size in found.items() if size)
+
+
+def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping[str, str]) -> dict[str, Value]:
+    """Return the value table of an exported program and the ONNX model made from it."""
+    table = {node.name: _fx_value(node) for node in program.graph.nodes if node.op == "call_function"}
+    for node in model.graph:
+        origin_hint = _scope_node(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        for output in node.outputs:
+            name = output.name or ""
+            origin = outputs.get(name) or (name if name in table else origin_hint or _made_from(node, table) or name)
+            parent = table.get(origin)
+            table[name] = Value(
+                name=name,
+                origin=origin,
+                op=parent.op if parent and name in (origin, *outputs) else f"onnx.{node.op_type}",
+                module=parent.module if parent else "",
+                source=parent.source if parent else "",
+                dtype=output.dtype.numpy().name if output.dtype else "",
+                shape=_dimensions(output.shape),
+            )
+    return table
+
+
+def _made_from(node: onnx_ir.Node, table: Mapping[str, Value]) -> str:
+    """Return the origin of what a node reads, for one that an optimiser made without saying what for."""
+    read = [value for value in node.inputs if value is not None]
+    computed = [table[str(value.name)].origin for value in reversed(read) if value.name in table]
+    given = [str(value.name) for value in read if value.is_graph_input()]
+    return next(iter(computed + given), "")
+
+
+def _fx_value(node: torch.fx.Node) -> Value:
+    meta = node.meta.get("val")
+    tensor = meta if isinstance(meta, torch.Tensor) else None
+    return Value(
+        name=node.name,
+        origin=node.name,
+        op=str(_maker(node).target),
+        module=_module_path(node),
+        source=_source_line(node.meta.get("stack_trace") or ""),
+        dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
+        shape=_dimensions(None if tensor is None else tensor.shape),
+    )
+
+
+def _maker(node: torch.fx.Node) -> torch.fx.Node:
+    """Return the node that computes what a node gives: for an item of several outputs, the operator."""
+    several = node.args[0] if node.target is operator.getitem else None
+    return several if isinstance(several, torch.fx.Node) else node
+
+
+def _dimensions(shape: Any) -> tuple[int | str, ...] | None:
+    return None if shape is None else tuple(size if isinstance(size, int) else str(size) for size in shape)
+
+
+def _module_path(node: torch.fx.Node) -> str:
+    """Return the dotted module path; the exporter writes a later call as ``path@1``, which becomes ``path#2``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path, call = "", 0
+    for key, entry in stack.items():
+        path = entry[0] if isinstance(entry, tuple) else str(entry)
+        match = re.search(r"@(\d+)$", key)
+        call = max(call, int(match.group(1)) if match else 0)
+    path = re.sub(r"@\d+$", "", path)
+    if path.startswith("_empty_nn_module_stack"):
+        return ""
+    return f"{path}#{call + 1}" if call else path
+
+
+def _source_line(trace: str) -> str:
+    """Return ``file:line`` of the innermost Python frame that is not PyTorch's own."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    return f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
+
+
+def _scope_node(name_scopes: str) -> str:
+    """Return the FX node an ONNX node was made for: the last quoted item of the exporter's scope list."""
+    names = re.findall(r"'([^']*)'", name_scopes)
+    return names[-1] if names else ""

@@ -1,0 +1,179 @@
+"""An ONNX file as a subject: opening it, its value table, its inputs, and running it without PyTorch.
+
+There is no PyTorch module behind such a file, so the reference is ONNX Runtime in FP32 (:func:`run_fp32`), FP64 is
+``onnx.reference`` (:func:`run_fp64`), and the floor is emulated (:func:`run_emulated`).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError, first_line
+from harness.graph.onnx_inputs import dimensions, dtype_name
+from harness.graph.types import infer_types
+from harness.graph.values import Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+# protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+# Weights beyond this reach ONNX Runtime through a file: 0.7 to 1.4 s for 500 MB, where protobuf takes 3 to 5 s.
+INLINE_BYTES = 2**24
+
+
+def open_onnx(path: Path | str) -> ir.Model:
+    """Open an ONNX file; external weights are checked and stay on disk until they are read.
+
+    Raises UsageError when it is missing, damaged, not ONNX, or its external data is missing or too short.
+    """
+    import onnx_ir as ir
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"ONNX file {path} {what}; give the path of an .onnx file")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if problem := _not_onnx(head, path.stat().st_size):
+        raise UsageError(f"{path} {problem}")
+    try:
+        model = ir.load(path, format="protobuf")
+    except (MemoryError, OSError):
+        raise
+    except DecodeError as error:
+        raise UsageError(
+            f"{path} is truncated or damaged: it cannot be parsed as ONNX; copy or export it again"
+        ) from error
+    except Exception as error:  # a dtype or a field that onnx_ir does not know, each in its own way
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(
+            f"{path} cannot be read as ONNX ({what}); if it is damaged, copy or export it again"
+        ) from error
+    if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
+        raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
+    _check_external_data(model, path)
+    _take_arrays(model)
+    return model
+
+
+def _not_onnx(head: bytes, size: int) -> str | None:
+    """Return what is wrong with a file by its first bytes, or None. An ONNX file starts with field 1, ir_version."""
+    if not size:
+        return "is empty; export it again"
+    if head.startswith(b"PK"):
+        return "is a zip archive, as PyTorch checkpoints are, not ONNX; export the model with torch.onnx.export"
+    if head[0] != 0x08:
+        return "is not an ONNX file: its first bytes are not those of a model; give a file written by an ONNX exporter"
+    if size >= 2**31:
+        return "is larger than the 2 GiB that protobuf can hold; save it with external data"
+    return None
+
+
+def _check_external_data(model: ir.Model, path: Path) -> None:
+    import onnx_ir as ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if not isinstance(tensor, ir.ExternalTensor):
+                continue
+            file = Path(tensor.path)
+            if not file.is_file():
+                raise UsageError(f"{path}: external data file {file} is missing (weight {value.name!r}); put it there")
+            needed, found = (tensor.offset or 0) + tensor.nbytes, file.stat().st_size
+            if found < needed:
+                raise UsageError(
+                    f"{path}: external data file {file} is truncated: weight {value.name!r} ends at byte {needed}, "
+                    f"the file at {found}; copy it again"
+                )
+            try:
+                tensor.numpy()
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{path}: external data file {file} cannot be used: {error}") from error
+            finally:
+                tensor.release()
+
+
+def _take_arrays(model: ir.Model) -> None:
+    """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
+    import onnx_ir as ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _as_array(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if isinstance(attribute.value, ir.serde.TensorProtoTensor):
+                    node.attributes[name] = ir.AttrTensor(name, _as_array(attribute.value))
+
+
+def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    import onnx_ir as ir
+
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+def onnx_values(model: ir.Model) -> dict[str, Value]:
+    """Return the table of all values the graph computes (its constants excepted), in graph order.
+
+    Module and origin come from the exporter's metadata where it left any, else the module from the node's name.
+    """
+    from onnx_ir.passes.common import InlinePass
+
+    copy = model.clone()
+    if copy.functions:
+        copy = InlinePass()(copy).model
+    infer_types(copy)
+    values = (_table_row(node, value) for node in copy.graph for value in node.outputs if value.name)
+    return {value.name: value for value in values if value.op != "onnx.Constant"}
+
+
+def _table_row(node: ir.Node, value: ir.Value) -> Value:
+    name = str(value.name)
+    scopes, classes = (_metadata_list(node, f"pkg.torch.onnx.{key}") for key in ("name_scopes", "class_hierarchy"))
+    origin = scopes[-1] if scopes else name
+    op = classes[-1] if classes and origin == name else f"onnx.{node.op_type}"
+    module = (scopes[-2] if len(scopes) > 1 else "") if scopes else _module_of(node.name or "")
+    source = _last_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", ""))
+    dtype = "" if value.dtype is None else dtype_name(value.dtype)
+    return Value(
+        name=name, origin=origin, op=op, module=module, source=source, dtype=dtype, shape=dimensions(value.shape)
+    )
+
+
+def _metadata_list(node: ir.Node, key: str) -> list[str]:
+    """Return a list that the exporter wrote as its repr; empty when it is absent or something else."""
+    try:
+        items = ast.literal_eval(node.metadata_props.get(key, "[]"))
+    except (ValueError, SyntaxError):
+        return []
+    return [str(item) for item in items] if isinstance(items, list) else []
+
+
+def _module_of(node_name: str) -> str:
+    """Return the module path in a node name: encoder.layer.0 from /encoder/layer.0/MatMul."""
+    return ".".join(part for part in node_name.split("/")[:-1] if part)
+
+
+def _last_line(stack_trace: str) -> str:
+    lines = re.findall(r'File "([^"]+)", line (\d+)', stack_trace)
+    return ":".join(lines[-1]) if lines else ""
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write a model; its weights go beside it, into one file, where protobuf cannot hold them."""
+    import onnx_ir as ir
+
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if weights > EXTERNAL_DATA_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        # Weights that lie beside the user's file are loaded: this graph is written elsewhere.
+        ir.save(ir.external_data.load_to_model(model), path)

@@ -1,0 +1,273 @@
+"""The inputs of an ONNX file: what it declares, random ones to fit, and those of a file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NotJudged, UsageError, unknown_name
+from harness.settings import print_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    import torch
+
+
+Dims = tuple[int | str, ...]
+UNKNOWN_DIM = "?"
+_DTYPE_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
+_KEEPS_INDEX = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """One declared network input."""
+
+    name: str
+    """Its declared name."""
+    dtype: str
+    """``float32``, ``int64``, ..."""
+    shape: Dims | None
+    """Dimensions: a number, a symbol, ``?`` for one without a name; None when even the rank is open."""
+
+
+def dtype_name(dtype: ir.DataType) -> str:
+    return _DTYPE_NAMES.get(dtype.name, dtype.name.lower())
+
+
+def dimensions(shape: ir.ShapeProtocol | None) -> Dims | None:
+    return (
+        None
+        if shape is None
+        else tuple(dim if isinstance(dim, int) else str(dim.value or UNKNOWN_DIM) for dim in shape)
+    )
+
+
+def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
+    """Return the declared network inputs, without weights that older files list among them."""
+    import onnx_ir as ir
+
+    specs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        if not isinstance(value.type, ir.TensorType) or value.type.dtype == ir.DataType.STRING:
+            raise UsageError(
+                f"input {value.name!r} is not a tensor of numbers ({value.type}); such inputs are not supported"
+            )
+        specs.append(InputSpec(name=str(value.name), dtype=dtype_name(value.type.dtype), shape=dimensions(value.shape)))
+    return tuple(specs)
+
+
+def generate_inputs(
+    model: ir.Model, *, shapes: Mapping[str, tuple[int, ...]], symbols: Mapping[str, int], seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Return seeded random inputs.
+
+    Floats are standard normal; integers are below 10 and valid for the tables they index; masks are 0 or 1, with at
+    least the first position set. ``shapes`` gives whole shapes by input, ``symbols`` sizes by dynamic dimension; a
+    dimension named in one input holds for all. Raises UsageError for a dimension that nothing gives.
+    """
+    import torch
+
+    specs = input_specs(model)
+    known = {dim for spec in specs for dim in spec.shape or () if isinstance(dim, str)}
+    _check_known("input", shapes, {spec.name for spec in specs})
+    _check_known("dynamic dimension", symbols, known - {UNKNOWN_DIM})
+    sizes = dict(symbols)
+    for spec in specs:
+        if spec.name in shapes:
+            _bind(spec, shapes[spec.name], sizes, kind="--shape")
+    generator = torch.Generator().manual_seed(seed)
+    values = {str(value.name): value for value in model.graph.inputs}
+    return {
+        spec.name: _random(
+            spec, shapes[spec.name] if spec.name in shapes else _resolve(spec, sizes), values[spec.name], generator
+        )
+        for spec in specs
+    }
+
+
+def _check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = set(known)
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+
+
+def _bind(spec: InputSpec, shape: Sequence[int], sizes: dict[str, int], *, kind: str) -> None:
+    """Hold a shape against the declared one and record the sizes of its dynamic dimensions."""
+    if spec.shape is None:
+        return
+    given, declared = list(shape), ", ".join(map(str, spec.shape))
+    if len(given) != len(spec.shape):
+        raise UsageError(f"input {spec.name!r}: {kind} has shape {given}, but the model declares [{declared}]")
+    for size, dim in zip(given, spec.shape, strict=True):
+        expected = sizes.setdefault(dim, size) if isinstance(dim, str) and dim != UNKNOWN_DIM else dim
+        if dim != UNKNOWN_DIM and size != expected:
+            where = f" (with {dim} = {expected})" if isinstance(dim, str) else ""
+            raise UsageError(
+                f"input {spec.name!r}: {kind} has shape {given}, but the model declares [{declared}]{where}"
+            )
+
+
+def _resolve(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    if spec.shape is None:
+        raise UsageError(f"input {spec.name!r} has no declared shape; give --shape {spec.name}=1,3,224,224")
+    shape = tuple(dim if isinstance(dim, int) else sizes.get(dim) for dim in spec.shape)
+    resolved = tuple(size for size in shape if size is not None)
+    if len(resolved) < len(shape):
+        index = shape.index(None)
+        which = "without a name" if spec.shape[index] == UNKNOWN_DIM else repr(spec.shape[index])
+        dynamic = [dim for dim in spec.shape if isinstance(dim, str)]
+        example = ",".join(
+            str(2 if dim == dynamic[0] else 16) if isinstance(dim, str) else str(dim) for dim in spec.shape
+        )
+        raise UsageError(f"input {spec.name!r} has dynamic dimension {which}; give --shape {spec.name}={example}")
+    return resolved
+
+
+def _random(spec: InputSpec, shape: tuple[int, ...], value: ir.Value, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    dtype = torch_dtype(spec)
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(dtype)
+    if dtype == torch.bool or "mask" in spec.name.lower():
+        bits = torch.randint(0, 2, shape, generator=generator)
+        if "mask" in spec.name.lower() and bits.ndim:
+            bits[..., :1] = 1  # a row without any position makes a softmax over nothing: NaN
+        return bits.to(dtype)
+    return torch.randint(0, _index_bound(value), shape, generator=generator).to(dtype)
+
+
+def _index_bound(value: ir.Value) -> int:
+    """Return 10, or the length of the shortest table that the value indexes (token types have a table of 2)."""
+    bound = 10
+    for node, position in value.uses():
+        if node.op_type in _KEEPS_INDEX and position == 0:
+            bound = min(bound, _index_bound(node.outputs[0]))
+        table = node.inputs[0] if node.op_type == "Gather" and position == 1 else None
+        if table is not None and table.shape is not None:
+            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+            length = table.shape[axis]
+            bound = min(bound, length) if isinstance(length, int) else bound
+    return max(bound, 1)
+
+
+def torch_dtype(spec: InputSpec) -> torch.dtype:
+    import torch
+
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have")
+    return dtype
+
+
+def load_inputs(
+    path: Path | str, specs: Sequence[InputSpec], *, say: Callable[[str], None] = print_progress
+) -> dict[str, torch.Tensor]:
+    """Read inputs from an .npz file or from what ``polygraphy run --save-inputs`` wrote, and check them.
+
+    Polygraphy's file may be a list of iterations, or a folder of one file each; the first is used, and ``say`` is told
+    so. Nothing is unpickled. Raises UsageError for a bad file and whatever :func:`check_inputs` raises.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"input file {path} does not exist; give an .npz file or Polygraphy's --save-inputs JSON")
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise UsageError(f"input folder {path} holds no .json file; give what polygraphy --save-inputs wrote")
+        if len(files) > 1:
+            say(f"{path} holds {len(files)} iterations; the first is used")
+        arrays = _read_json(files[0], say)
+    else:
+        arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_json(path, say)
+    inputs = {name: _tensor(array, f"{path}: input {name!r}") for name, array in arrays.items()}
+    check_inputs(inputs, specs)
+    return inputs
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} cannot be read as .npz: {error}") from error
+
+
+def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is neither an .npz file nor JSON; give either as inputs") from error
+    iterations = data if isinstance(data, list) else [data]
+    if not iterations or not isinstance(iterations[0], dict):
+        raise UsageError(f"{path} holds no inputs; give what polygraphy --save-inputs wrote")
+    if len(iterations) > 1:
+        say(f"{path} holds {len(iterations)} iterations; the first is used")
+    return {name: _decode(item, f"{path}: input {name!r}") for name, item in iterations[0].items()}
+
+
+def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
+    """Decode one array of Polygraphy's JSON: the base64 of a .npy file."""
+    import numpy as np
+
+    if isinstance(item, dict) and "tensor" in item:
+        raise UsageError(f"{where} is a pickled torch tensor, which is never loaded; save the inputs as numpy arrays")
+    if not isinstance(item, dict) or not isinstance(item.get("array"), str):
+        raise UsageError(f"{where} is not an array as Polygraphy saves it")
+    try:
+        array = np.load(io.BytesIO(base64.b64decode(item["array"], validate=True)), allow_pickle=False)
+    except (ValueError, OSError, EOFError, binascii.Error) as error:
+        raise UsageError(f"{where} cannot be decoded: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{where} is an archive, not one array")
+    return array
+
+
+def _tensor(array: np.ndarray[Any, Any], where: str) -> torch.Tensor:
+    import torch
+
+    try:
+        return torch.from_numpy(array.copy())
+    except TypeError as error:
+        raise UsageError(f"{where} has dtype {array.dtype}, which PyTorch does not have; save it as numbers") from error
+
+
+def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec]) -> None:
+    """Hold inputs against the declared ones.
+
+    Raises UsageError for a missing, unknown, misshapen or mistyped input, NotJudged when one holds NaN or infinity.
+    """
+    names = {spec.name for spec in specs}
+    _check_known("input", inputs, names)
+    if missing := sorted(names - set(inputs)):
+        raise UsageError(
+            f"inputs are missing: {', '.join(map(repr, missing))}; the model declares {', '.join(sorted(names))}"
+        )
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        tensor = inputs[spec.name]
+        given = str(tensor.dtype).removeprefix("torch.")
+        if given != spec.dtype:
+            raise UsageError(f"input {spec.name!r} is {given}, but the model declares {spec.dtype}; convert it")
+        _bind(spec, tuple(tensor.shape), sizes, kind="the given tensor")
+        if tensor.dtype.is_floating_point and (found := _not_finite(tensor)):
+            raise NotJudged(f"input {spec.name!r} holds {found}; no verdict can be given")
+
+
+def _not_finite(tensor: torch.Tensor) -> str:
+    nan, inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    return " and ".join(f"{count} {what}" for count, what in ((nan, "NaN"), (inf, "Inf")) if count)

@@ -1,0 +1,248 @@
+"""The typed graph: every value of an ONNX graph in its assigned dtype, with Casts where dtypes meet.
+
+TensorRT networks are strongly typed: precision is a property of the graph. :func:`apply` writes an assignment into it;
+:func:`emulate` makes the FP32 graph that rounds like the same assignment, the floor of a subject that exists only as an
+ONNX file. All functions work on a copy and share its weights.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.graph.constants import convert, count_outside, largest
+from harness.graph.dtypes import FLOAT, NAMES, NUMBERS, PRECISIONS
+from harness.graph.edits import FreshNames, add_initializer, insert_after, new_node
+from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs, is_tensor
+from harness.graph.types import complete_types, is_switchable, make_cast, set_dtype_attribute
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+# Rounding a scale moves the quantisation grid, and the scale of a bias underflows in float16.
+_EXACT = {"QuantizeLinear", "DequantizeLinear"}
+# Inputs that hold sizes, positions or counts rather than values: float16 counts only up to 2048.
+_NATURAL_INPUTS = {"Resize": (1, 2), "Upsample": (1,), "OneHot": (0, 1)}
+# These read only the shape of their input, or convert it themselves.
+_ANY_INPUT = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Cast"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """A typed graph and what a reader must know about it."""
+
+    model: ir.Model
+    """The typed graph; the model it was made from is unchanged."""
+    notes: tuple[str, ...]
+    """Saturated constants and nodes that stayed in FP32, one sentence each."""
+    counts: Mapping[str, int]
+    """How many computed float values have each dtype."""
+
+
+def apply(model: ir.Model, dtypes: Mapping[str, str], *, default: str) -> Applied:
+    """Return a copy of the model in which every value has its assigned dtype, with Casts where dtypes meet.
+
+    ``dtypes`` maps value names to ``float32``, ``float16`` or ``bfloat16``; values without an entry get ``default``.
+    Network inputs and outputs keep their names and dtypes; integers, booleans and float64 are left alone. Constants are
+    converted, and saturate at the largest finite number as PyTorch's own masks do. Raises NotJudged when the dtype of a
+    value cannot be known.
+    """
+    typed = copy_model(model)
+    complete_types(typed, needed=default != "float32" or any(dtype != "float32" for dtype in dtypes.values()))
+    typer = _Typer(typed, dtypes, default)
+    for node in list(typed.graph):
+        typer.visit(node)
+    typer.restore_outputs()
+    typer.drop_unused()
+    return Applied(model=typed, notes=typer.notes(), counts=dict(typer.counts))
+
+
+class _Typer:
+    """Gives the values of one graph their dtypes, node by node in graph order."""
+
+    def __init__(self, model: ir.Model, dtypes: Mapping[str, str], default: str) -> None:
+        self.graph = model.graph
+        self.counts: Counter[str] = Counter()
+        self._opset = model.opset_imports.get("", 1)
+        self._dtypes = dtypes
+        self._default = default
+        self._names = FreshNames(model)
+        self._declared = [value.dtype for value in model.graph.outputs]
+        self._natural: dict[ir.Value, int] = {}
+        self._made: dict[tuple[ir.Value, int], ir.Value] = {}
+        self._kept: Counter[tuple[str, str]] = Counter()
+        self._saturated: dict[tuple[str, int], list[str]] = defaultdict(list)
+
+    def visit(self, node: ir.Node) -> None:
+        """Give one node its compute dtype: cast its inputs, set its attributes and the dtypes of its outputs."""
+        if node.op_type == "Constant" and node.domain == "":
+            return
+        reason = self._reason_to_leave(node)
+        if reason is not None:
+            self._leave(node, reason)
+            return
+        signature = _signature(node.op_type, self._opset)
+        assert signature is not None
+        dtype = self._compute_dtype(node)
+        if node.op_type == "CastLike" and is_switchable(node.outputs[0]):
+            make_cast(node)
+        for index, value in enumerate(node.inputs):
+            if value is None or not is_switchable(value) or node.op_type in _ANY_INPUT:
+                continue
+            if index in _NATURAL_INPUTS.get(node.op_type, ()):
+                wanted = self._natural_dtype(value)
+            else:
+                wanted = dtype if signature.input_takes_half(index) else FLOAT
+            node.replace_input_with(index, self._as(value, wanted))
+        for index, value in enumerate(node.outputs):
+            if is_switchable(value):
+                self._set_dtype(value, dtype if signature.output_takes_half(index) else FLOAT)
+        if any(is_switchable(value) for value in node.outputs):
+            set_dtype_attribute(node, dtype)
+
+    def restore_outputs(self) -> None:
+        """Cast the network outputs back to their declared dtypes, under their own names."""
+        for index, (value, declared) in enumerate(zip(list(self.graph.outputs), self._declared, strict=True)):
+            if declared is None or value.dtype == declared:
+                continue
+            name = str(value.name)
+            cast = self._as(value, declared)
+            value.name = self._names.fresh(f"{name}_{PRECISIONS[NAMES[int(value.dtype or 0)]]}")
+            cast.name = name
+            self.graph.outputs[index] = cast
+
+    def drop_unused(self) -> None:
+        """Remove the constants of which only converted copies are used."""
+        for value in {value for value, _ in self._made if constant_of(value) is not None}:
+            if value.uses() or value.is_graph_output():
+                continue
+            producer = value.producer()
+            if producer is None:
+                del self.graph.initializers[str(value.name)]
+            else:
+                self.graph.remove(producer, safe=True)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return one sentence for each kind of thing a reader must know."""
+        kept = [f"{_many(count, f'{op} node')} kept in FP32: {why}" for (op, why), count in sorted(self._kept.items())]
+        saturated = [
+            f"{_many(len(found), 'constant')} saturated to +-{limit}: {', '.join(found)}"
+            for (limit, _), found in sorted(self._saturated.items())
+        ]
+        return (*saturated, *kept)
+
+    def _compute_dtype(self, node: ir.Node) -> int:
+        wanted = {self._assigned(value) for value in node.outputs if is_switchable(value)}
+        if not wanted:
+            # A comparison or an index: the widest of what it reads, so that no value is rounded for its sake.
+            inputs = [value for value in node.inputs if value is not None and is_switchable(value)]
+            wanted = {int(value.dtype or 0) for value in inputs if constant_of(value) is None}
+        return wanted.pop() if len(wanted) == 1 else FLOAT
+
+    def _assigned(self, value: ir.Value) -> int:
+        return NUMBERS[self._dtypes.get(str(value.name), self._default)]
+
+    def _reason_to_leave(self, node: ir.Node) -> str | None:
+        """Return why a node is left as it is, or None."""
+        if any(True for _ in inner_graphs(node)):
+            return "its subgraphs are not converted"
+        signature = _signature(node.op_type, self._opset) if node.domain == "" else None
+        if signature is None:
+            return f"ONNX does not define it (domain {node.domain or 'ai.onnx'})"
+        touched = [value for value in (*node.inputs, *node.outputs) if value is not None and value.type is not None]
+        if not all(is_tensor(value) for value in touched):
+            return "it works on sequences"
+        if node.op_type in _EXACT:
+            return "a scale must not be rounded"
+        if node.op_type == "Range" or (is_switchable(node.outputs[0]) and not signature.output_takes_half(0)):
+            return "ONNX defines no float16 for it"
+        return None
+
+    def _leave(self, node: ir.Node, reason: str) -> None:
+        """Feed a node, and whatever its subgraphs capture, in the dtypes of the original graph."""
+        for index, value in enumerate(node.inputs):
+            if value is not None and is_switchable(value):
+                node.replace_input_with(index, self._as(value, self._natural_dtype(value)))
+        for inner in (inner for graph in inner_graphs(node) for inner in graph.all_nodes()):
+            for index, value in enumerate(inner.inputs):
+                if value in self._natural and is_switchable(value):
+                    inner.replace_input_with(index, self._as(value, self._natural_dtype(value)))
+        floats = [value for value in node.outputs if is_switchable(value)]
+        for value in floats:
+            self._set_dtype(value, int(value.dtype or 0))
+        if any(self._assigned(value) != value.dtype for value in floats):
+            self._kept[node.op_type, reason] += 1
+
+    def _set_dtype(self, value: ir.Value, dtype: int) -> None:
+        import onnx_ir as ir
+
+        self._natural[value] = int(value.dtype or 0)
+        value.type = ir.TensorType(
+            ir.DataType(dtype)
+        )  # setting value.dtype would change a type shared with the original
+        self.counts[NAMES[dtype]] += 1
+
+    def _natural_dtype(self, value: ir.Value) -> int:
+        return self._natural.get(value, int(value.dtype or 0))
+
+    def _as(self, value: ir.Value, dtype: int) -> ir.Value:
+        """Return the value in another dtype: itself, a converted constant, or a Cast right after its producer."""
+        if value.dtype == dtype:
+            return value
+        if (value, dtype) not in self._made:
+            tensor = constant_of(value)
+            made = self._cast(value, dtype) if tensor is None else self._converted(value, tensor, dtype)
+            self._made[value, dtype] = made
+        return self._made[value, dtype]
+
+    def _cast(self, value: ir.Value, dtype: int) -> ir.Value:
+        name = self._names.fresh(f"{value.name}_as_{PRECISIONS[NAMES[dtype]]}")
+        cast = new_node("Cast", [value], name, dtype, to=dtype)
+        insert_after(self.graph, value, [cast])
+        return cast.outputs[0]
+
+    def _converted(self, value: ir.Value, tensor: ir.TensorProtocol, dtype: int) -> ir.Value:
+        name = self._names.fresh(f"{value.name}_{PRECISIONS[NAMES[dtype]]}")
+        if outside := count_outside(tensor, dtype):
+            limit = f"{largest(dtype):.5g}"
+            what = f"{elements_of(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
+            self._saturated[limit, dtype].append(f"{value.name} ({what})")
+        return add_initializer(self.graph, name, convert(tensor, dtype))
+
+
+class _Signature(NamedTuple):
+    """Which inputs and outputs of an ONNX op may be float16."""
+
+    inputs: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+
+    def input_takes_half(self, index: int) -> bool:
+        return bool(self.inputs) and self.inputs[min(index, len(self.inputs) - 1)]
+
+    def output_takes_half(self, index: int) -> bool:
+        return bool(self.outputs) and self.outputs[min(index, len(self.outputs) - 1)]
+
+
+@cache
+def _signature(op: str, opset: int) -> _Signature | None:
+    """Return the signature by the op's schema, or None when ONNX has none.
+
+    Where a schema has float16, bfloat16 is taken as allowed too: TensorRT does, and ONNX catches up later.
+    """
+    from onnx import defs
+
+    try:
+        schema = defs.get_schema(op, opset, "")
+    except defs.SchemaError:
+        return None
+    sides = (schema.inputs, schema.outputs)
+    inputs, outputs = (tuple("tensor(float16)" in formal.types for formal in side) for side in sides)
+    return _Signature(inputs, outputs)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,177 @@
+"""Element types of an ONNX graph: inferred where they are missing, and changed for a whole graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from harness.errors import NotJudged
+from harness.graph.constants import convert
+from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
+from harness.graph.ir import copy_model, graph_values, is_tensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+_DTYPE_ATTRIBUTES = {
+    "Cast": "to",
+    "EyeLike": "dtype",
+    "Bernoulli": "dtype",
+    "RandomNormal": "dtype",
+    "RandomUniform": "dtype",
+    "RandomNormalLike": "dtype",
+    "RandomUniformLike": "dtype",
+    "SequenceEmpty": "dtype",
+    "BlackmanWindow": "output_datatype",
+    "HammingWindow": "output_datatype",
+    "HannWindow": "output_datatype",
+    "MelWeightMatrix": "output_datatype",
+    "DequantizeLinear": "output_dtype",
+}
+# Without their attribute these follow an input; the others of the table give FLOAT.
+_FOLLOWS_INPUT = {"EyeLike", "Bernoulli", "RandomNormalLike", "RandomUniformLike", "DequantizeLinear"}
+
+
+def promote(model: ir.Model) -> ir.Model:
+    """Return a copy with every float16 and bfloat16 value, weight, input and output in float32."""
+    copy = copy_model(model)
+    retype(copy, {FLOAT16: FLOAT, BFLOAT16: FLOAT})
+    return copy
+
+
+def to_float64(model: ir.Model) -> ir.Model:
+    """Return a copy with every float value, weight, input and output in float64, for ``onnx.reference``.
+
+    The inside of group normalisation included: ONNX defines its statistics as FP32 unless the node says otherwise.
+    """
+    import onnx_ir as ir
+
+    copy = copy_model(model)
+    retype(copy, {FLOAT: DOUBLE, FLOAT16: DOUBLE, BFLOAT16: DOUBLE})
+    for node in copy.graph.all_nodes():
+        if node.op_type == "GroupNormalization" and node.domain == "" and copy.opset_imports.get("", 0) >= 21:
+            node.attributes.add(ir.AttrInt64("stash_type", DOUBLE))
+    return copy
+
+
+def infer_types(model: ir.Model) -> None:
+    """Fill in the types and shapes that a model lacks, in place, by ONNX shape inference without the large weights."""
+    import onnx
+    import onnx_ir as ir
+
+    skeleton = model.clone()
+    for value in list(skeleton.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is not None and tensor.size > _SHAPE_ELEMENTS:
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            del skeleton.graph.initializers[str(value.name)]
+            if not value.is_graph_input():
+                skeleton.graph.inputs.append(value)
+    proto = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), strict_mode=False, data_prop=True)
+    for graph, inferred in zip(model.graphs(), ir.from_proto(proto).graphs(), strict=True):
+        known = {value.name: value for value in graph_values(inferred)}
+        for value in graph_values(graph):
+            found = known.get(value.name)
+            if found is not None:
+                value.type = value.type or found.type
+                value.shape = value.shape if value.shape is not None else found.shape
+
+
+def complete_types(model: ir.Model, *, needed: bool) -> None:
+    """Fill in missing dtypes; raises NotJudged when one stays unknown and is needed."""
+    if _untyped(model.graph) is None:
+        return
+    infer_types(model)
+    value = _untyped(model.graph)
+    if value is not None and (needed or any(item.dtype in HALF for item in graph_values(model.graph))):
+        node = value.producer()
+        assert node is not None
+        raise NotJudged(
+            f"the dtype of value {value.name!r} is not known: ONNX cannot infer it for node {node.name!r} "
+            f"({node.domain or 'ai.onnx'}.{node.op_type}); add its value_info to the file"
+        )
+
+
+def _untyped(graph: ir.Graph) -> ir.Value | None:
+    return next((value for node in graph for value in node.outputs if value.name and value.type is None), None)
+
+
+def is_switchable(value: ir.Value) -> bool:
+    return value.dtype in NAMES and is_tensor(value)
+
+
+def make_cast(node: ir.Node) -> None:
+    """Turn a CastLike into a Cast; its dtype attribute is set afterwards."""
+    node.op_type = "Cast"
+    node.resize_inputs(1)
+
+
+def set_dtype_attribute(node: ir.Node, dtype: int) -> None:
+    """Write the dtype of a node's float output into its attribute, where the op has one."""
+    import onnx_ir as ir
+
+    if node.op_type in _DTYPE_ATTRIBUTES:
+        node.attributes.add(ir.AttrInt64(_DTYPE_ATTRIBUTES[node.op_type], dtype))
+    elif node.op_type == "ConstantOfShape":
+        node.attributes.add(ir.AttrTensor("value", convert(_fill_tensor(node), dtype)))
+
+
+def _fill_tensor(node: ir.Node) -> ir.TensorProtocol:
+    """Return the value a ConstantOfShape fills with; float zero where it has none."""
+    import numpy as np
+    import onnx_ir as ir
+
+    value = node.attributes.get("value")
+    return ir.Tensor(np.zeros(1, np.float32)) if value is None else value.as_tensor()
+
+
+def retype(model: ir.Model, mapping: Mapping[int, int]) -> None:
+    """Replace dtypes throughout a model and its subgraphs."""
+    for graph in list(model.graphs()):
+        for value in graph_values(graph):
+            value.type = _retyped(value.type, mapping)
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and int(tensor.dtype) in mapping:
+                value.const_value = convert(tensor, mapping[int(tensor.dtype)])
+        for node in graph:
+            if node.domain == "":
+                _retype_attributes(node, mapping)
+
+
+def _retyped(kind: ir.TypeProtocol | None, mapping: Mapping[int, int]) -> ir.TypeProtocol | None:
+    import onnx_ir as ir
+
+    if isinstance(kind, ir.TensorType):
+        return ir.TensorType(ir.DataType(mapping.get(int(kind.dtype), int(kind.dtype))))
+    if isinstance(kind, (ir.SequenceType, ir.OptionalType)):
+        inner = _retyped(kind.elem_type, mapping)
+        assert inner is not None
+        return type(kind)(inner)
+    return kind
+
+
+def _retype_attributes(node: ir.Node, mapping: Mapping[int, int]) -> None:
+    import onnx_ir as ir
+
+    if node.op_type == "Constant":
+        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        if tensor is not None and int(tensor.dtype) in mapping:
+            node.attributes.clear()
+            node.attributes.add(ir.AttrTensor("value", convert(tensor, mapping[int(tensor.dtype)])))
+    elif node.op_type == "ConstantOfShape":
+        dtype = int(_fill_tensor(node).dtype)
+        if dtype in mapping:
+            set_dtype_attribute(node, mapping[dtype])
+    elif node.op_type in _DTYPE_ATTRIBUTES:
+        given = node.attributes.get(_DTYPE_ATTRIBUTES[node.op_type])
+        if given is None and node.op_type in _FOLLOWS_INPUT:
+            return
+        dtype = FLOAT if given is None else given.as_int()
+        if dtype in mapping:
+            set_dtype_attribute(node, mapping[dtype])
+
+
+# Shapes, axes and the like: shape inference must see their values.
+_SHAPE_ELEMENTS = 256

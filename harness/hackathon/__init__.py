@@ -1,0 +1,26 @@
+"""The TensorRT hackathons: their README.md from records, the 2023 score of a folder, and the WeNet table of 2022.
+
+Records of a run go in; Markdown in Chinese or English, or a verdict by a contest's rules, comes out.
+"""
+
+from __future__ import annotations
+
+from harness.hackathon.check import check_readme
+from harness.hackathon.readme import read_readme, save_readme
+from harness.hackathon.score import PARAMETERS, RULES, Rules, find_images, judge_folder, mean_latency
+from harness.hackathon.wenet import wenet_roles
+from harness.hackathon.words import Language
+
+__all__ = [
+    "PARAMETERS",
+    "RULES",
+    "Language",
+    "Rules",
+    "check_readme",
+    "find_images",
+    "judge_folder",
+    "mean_latency",
+    "read_readme",
+    "save_readme",
+    "wenet_roles",
+]

@@ -1,0 +1,74 @@
+"""What every generated part of a hackathon report is made from, and the few phrases that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.hackathon.figures import Figure, Key
+from harness.hackathon.words import Words
+from harness.records import Json, Records
+from harness.report import escape, image
+
+MISSING = "<!-- parity:missing {name} -->"
+"""Before a sentence that says what the report lacks; ``parity report --check`` finds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The records and the language of one report."""
+
+    records: Records
+    words: Words
+    template: str
+    """``2022`` or ``2023``."""
+    figures: Mapping[Key, tuple[Figure, ...]] = field(default_factory=dict)
+    """As ``hackathon_figures.draw`` returns them."""
+    wenet: Mapping[str, str] = field(default_factory=dict)
+    """Subjects by their role in the WeNet table."""
+
+    def missing(self, key: str, **values: str) -> list[str]:
+        """Return a paragraph that says what is missing and what to do."""
+        lead, words = self.words.say("missing"), self.words.say(f"missing_{key}", **values)
+        return [f"{MISSING.format(name=key)}{lead}{words}", ""]
+
+    def images(self, *key: str) -> list[str]:
+        """Return the figures of one key; one that could not be made is said to be missing."""
+        lines = []
+        for figure in self.figures.get(key, ()):
+            if figure.path:
+                lines += [image(figure.title, figure.path), ""]
+            else:
+                lines += self.missing("figure", name=escape(figure.title), why=escape(figure.why))
+        return lines
+
+
+def distinct(values: Iterable[str]) -> str:
+    """Return different values with commas between, as they first occur."""
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def speed_up(measured: Json, name: str) -> str:
+    """Return ``2.31 [2.28, 2.35]``: the factor over a baseline and its 95 % interval; a dash where there is none."""
+    factor = measured["speed_up"].get(name)
+    if factor is None:
+        return "-"
+    interval = measured["speed_up_intervals"].get(name) or [None, None]
+    return f"{factor:.3g}" + (f" [{interval[0]:.3g}, {interval[1]:.3g}]" if None not in interval else "")
+
+
+def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
+    """Return ``weights``, ``inputs`` and ``device`` of what gave figures, in words."""
+    found = list(sources)
+    return {
+        key: words.heading("comma").join(dict.fromkeys(source_word(words, one.get(key, "")) for one in found))
+        or words.heading("unknown")
+        for key in ("weights", "inputs", "device")
+    }
+
+
+def source_word(words: Words, label: str) -> str:
+    """Return ``trained``, ``random``, ``real``, ``file`` in the report's language, and a device's name as it is."""
+    if not label:
+        return words.heading("unknown")
+    return words.heading(label) if label in ("trained", "random", "real", "file") else escape(label)

@@ -1,0 +1,113 @@
+"""The hackathon report: a README.md in the contest's sections, from records alone, around what people wrote in it.
+
+``render`` makes the text, ``save`` draws the figures and writes it, ``is_current`` says whether the README is what the
+records would give now. The wording is in hackathon_words, the generated parts in hackathon_parts; how a person's text
+survives is in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.files import write_text
+from harness.hackathon import blocks
+from harness.hackathon.context import Context
+from harness.hackathon.figures import Figure, Key, draw
+from harness.hackathon.parts import PARTS
+from harness.hackathon.words import HINTS, LANGUAGES, SENTENCES, TEMPLATES, Language, Words
+from harness.records import Records
+
+README = "README.md"
+_HUMAN = "human:"
+
+
+def save_readme(
+    records: Records, folder: Path, *, lang: str = "", template: str = "", wenet: Mapping[str, str] | None = None
+) -> Path:
+    """Write ``folder``/README.md and its figures and return the README's path.
+
+    Without ``lang`` and ``template`` an existing README keeps its own; a new one is English and of 2023. A person's
+    text stays, see ``blocks``. ``wenet`` gives subjects by role for the table of the 2022 preliminary. Raises
+    UsageError when the README there was not made by this function or its marks are damaged, and when nothing can be
+    written; the README is then as it was.
+    """
+    path = folder / README
+    old = read_readme(path)
+    drawn = draw(records, folder)
+    text = render(records, old=old, figures=drawn, lang=lang, template=template, wenet=wenet or {})
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_text(text, path)
+    return path
+
+
+def is_current(records: Records, folder: Path, *, wenet: Mapping[str, str] | None = None) -> bool:
+    """Return whether ``save`` would leave the README as it is; writes nothing. Raises UsageError as ``render`` does."""
+    path = folder / README
+    old = read_readme(path)
+    drawn = draw(records, folder, write=False)
+    text = render(records, old=old, figures=drawn, wenet=wenet or {})
+    return old is not None and path.read_bytes() == text.encode()
+
+
+def read_readme(path: Path) -> blocks.Old | None:
+    """Return what an earlier README holds; None where there is none. Raises UsageError when it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        return blocks.parse(path.read_bytes().decode("utf-8"), where=str(path))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8 or give another folder") from error
+
+
+def render(
+    records: Records,
+    *,
+    old: blocks.Old | None,
+    figures: Mapping[Key, tuple[Figure, ...]],
+    lang: str = "",
+    template: str = "",
+    wenet: Mapping[str, str] | None = None,
+) -> str:
+    """Return the README around what ``old`` holds of a person's text."""
+    known = old.options if old else {}
+    language = _language(lang or known.get("lang", "en"))
+    year = template or known.get("template", "2023")
+    if year not in TEMPLATES:
+        raise UsageError(f"there is no template {year!r}; known: {', '.join(TEMPLATES)}")
+    words = Words(lang=language)
+    context = Context(records=records, words=words, template=year, figures=figures, wenet=wenet or {})
+    heading = [f"## {words.say('kept')}", "", words.say("kept_note")]
+    return blocks.compose(
+        _parts(context), options={"lang": language, "template": year}, kept_heading=heading, old=old
+    )  # fmt: skip
+
+
+def _language(lang: str) -> Language:
+    for known in LANGUAGES:
+        if known == lang:
+            return known
+    raise UsageError(f"there is no language {lang!r}; known: {', '.join(LANGUAGES)}")
+
+
+def _parts(context: Context) -> list[str | blocks.Human]:
+    """Return the whole template: headings, blocks for people, and generated lines."""
+    lang = context.words.lang
+    parts: list[str | blocks.Human] = ["", _human("title", lang), "", f"> {SENTENCES['generated'].get(lang)}", ""]
+    for section in TEMPLATES[context.template]:
+        parts += [f"{'#' * section.level} {section.title.get(lang)}", ""]
+        for name in section.parts:
+            if name.startswith(_HUMAN):
+                parts += [_human(name.removeprefix(_HUMAN), lang), ""]
+            else:
+                parts += PARTS[name](context)
+    while parts and parts[-1] == "":
+        parts.pop()
+    return parts
+
+
+def _human(name: str, lang: Language) -> blocks.Human:
+    return blocks.Human(name=name, hint=HINTS[name].get(lang))

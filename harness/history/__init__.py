@@ -1,0 +1,22 @@
+"""The history of latencies: sessions and what was accepted as a baseline, in SQLite or PostgreSQL.
+
+Sessions go in; the sessions of a series, its baseline, its trend and its change points come out.
+"""
+
+from __future__ import annotations
+
+from harness.history.formats import ONE_MACHINE, check_format
+from harness.history.history import History, open_history
+from harness.history.trends import FEWEST, ChangePoint, Trend, change_points, trend_of
+
+__all__ = [
+    "FEWEST",
+    "ONE_MACHINE",
+    "ChangePoint",
+    "History",
+    "Trend",
+    "change_points",
+    "check_format",
+    "open_history",
+    "trend_of",
+]

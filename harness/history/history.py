@@ -1,0 +1,337 @@
+"""The history of latencies: sessions and accepted baselines, appended and never changed.
+
+docs/history.md says where it is kept and what happens when that place fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from harness.errors import UsageError
+from harness.history.formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
+from harness.history.rows import Record, Row, read_lines, record_of, row_of, write_lines
+from harness.records import Acceptance, Session, utc
+
+if TYPE_CHECKING:
+    from harness.history.store import Store
+
+
+VARIABLE = "PARITY_HISTORY"
+FOLDER = Path(".parity")
+"""Where the embedded file is by default, and where records wait for a database that is down."""
+_SUFFIXES = (".sqlite", ".sqlite3", ".db")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """All sessions of one benchmark on one machine."""
+
+    benchmark: str
+    machine_key: str
+    sessions: int
+    """How many."""
+    newest: str
+    """When the newest was recorded; UTC, ISO 8601."""
+
+
+class History:
+    """Owns a store of sessions and acceptances; use as a context manager. Made by ``open_history``."""
+
+    def __init__(self, store: Store, embedded: Path) -> None:
+        self._store = store
+        self._embedded = embedded
+        """The history itself, or what stands in for a database that is down."""
+        self._stands_in = False
+        self._notes: dict[str, None] = {}
+
+    @property
+    def where(self) -> str:
+        """The path, or the database without its password."""
+        return self._store.where
+
+    @property
+    def readable(self) -> bool:
+        """Whether its records can be read now; not while a file stands in for a database that is down."""
+        return not self._stands_in
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was put aside, kept locally or left out, in sentences."""
+        return tuple(self._notes)
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the notes, once; nothing where it is empty."""
+        if text:
+            self._notes[text] = None
+
+    def prepare(self) -> None:
+        """Create the table where it is missing, and send what waited for the database. Called by ``open_history``."""
+        database = self._store
+        self._do(lambda store: store.prepare())
+        if self._store is database and self._embedded.exists():
+            self._send()
+
+    def add(self, record: Record) -> None:
+        """Record a session or an acceptance; one that is there already stays as it is.
+
+        Raises UsageError for a record that says nothing, and for another record with the same id.
+        """
+        row = row_of(record)
+        self._do(lambda store: store.insert([row]))
+
+    def sessions(self, benchmark: str, machine_key: str, *, limit: int | None = None) -> list[Session]:
+        """Return the sessions of a benchmark on a machine, oldest first; with ``limit`` the newest so many."""
+        wanted = self._do(
+            lambda store: store.rows(kind="session", benchmark=benchmark, machine_key=machine_key, newest=limit)
+        )
+        return [record for record in self._records(wanted) if isinstance(record, Session)]
+
+    def acceptances(self, benchmark: str, machine_key: str) -> list[Acceptance]:
+        """Return what was accepted for a benchmark on a machine, oldest first."""
+        wanted = self._do(lambda store: store.rows(kind="acceptance", benchmark=benchmark, machine_key=machine_key))
+        return [record for record in self._records(wanted) if isinstance(record, Acceptance)]
+
+    def benchmarks(self) -> list[Series]:
+        """Return every series of the history, by benchmark and machine key."""
+        found = self._do(lambda store: store.series())
+        return [Series(benchmark=one[0], machine_key=one[1], sessions=one[2], newest=one[3]) for one in found]
+
+    def baseline(self, benchmark: str, machine_key: str) -> list[Session]:
+        """Return the sessions of the newest acceptance, oldest first; empty where nothing was accepted.
+
+        Sessions of it that cannot be used are left out and named in the notes.
+        """
+        accepted = self.acceptances(benchmark, machine_key)
+        if not accepted:
+            return []
+        newest = accepted[-1]
+        found = [session for session in self._by_id(newest.sessions) if _fault(session, benchmark, machine_key) == ""]
+        missing = sorted(set(newest.sessions) - {session.id for session in found})
+        if missing:
+            self.note(
+                f"{len(missing)} of the {len(newest.sessions)} sessions of the baseline of {benchmark} cannot be used:"
+                f" {', '.join(missing)}"
+            )
+        return found
+
+    def accept(
+        self, benchmark: str, machine_key: str, sessions: Iterable[str], why: str, who: str = "", commit: str = ""
+    ) -> Acceptance:
+        """Make sessions, given by their ids, the baseline of a benchmark on a machine, and return the record.
+
+        Raises UsageError without a reason or sessions, and for a session that is not there, belongs to another
+        benchmark or machine, or was measured in an invalid environment.
+        """
+        ids = tuple(dict.fromkeys(sessions))
+        if not why.strip():
+            raise UsageError(f"accepting a baseline for {benchmark} needs a reason: --why 'TEXT'")
+        if not ids:
+            raise UsageError(f"no session of {benchmark} to accept on this machine; run parity bench first")
+        found = {session.id: session for session in self._by_id(ids)}
+        for one in ids:
+            fault = _fault(found[one], benchmark, machine_key) if one in found else f"is not in {self.where}"
+            if fault:
+                raise UsageError("; ".join([f"session {one} cannot be accepted: it {fault}", *self.notes]))
+        acceptance = Acceptance(
+            id=uuid.uuid4().hex,
+            accepted_at=self._after(self.acceptances(benchmark, machine_key)),
+            benchmark=benchmark,
+            machine_key=machine_key,
+            sessions=ids,
+            why=why.strip(),
+            who=who,
+            commit=commit,
+        )
+        self.add(acceptance)
+        return acceptance
+
+    def _after(self, accepted: Sequence[Acceptance]) -> str:
+        """Return the time now, or one after the newest acceptance: the newest is the baseline, whatever the clock."""
+        now = datetime.now(UTC)
+        last = max((datetime.fromisoformat(utc(one.accepted_at)) for one in accepted), default=now)
+        if last > now:
+            self.note(f"the acceptance before is dated {last.isoformat()}: a clock jumped; this one is dated after it")
+            now = last + timedelta(microseconds=1)
+        return now.isoformat(timespec="microseconds")
+
+    def export(
+        self, format: str, path: Path | str, *, machine_key: str | None = None, here: Collection[str] = ()
+    ) -> int:
+        """Write the history, or what of it belongs to one machine, in one of ``FORMATS``; return the records written.
+
+        ``parity`` takes every record. The others take sessions that count: ``otava`` all of them, into a folder; the
+        others the newest of each benchmark of one machine: the only one there is, or the one of the system keys
+        ``here`` that the history knows. ``machine_key`` chooses: a machine's or a system's key, or how one begins.
+        Raises UsageError for an unknown format or machine, where there is nothing to write, where one machine has to be
+        chosen, and for a path that cannot be written.
+        """
+        check_format(format)
+        rows = self._do(lambda store: store.rows())
+        records = self._records(rows)
+        sessions = [record for record in records if isinstance(record, Session)]
+        if machine_key:
+            sessions = of_machine(sessions, machine_key)
+        if format == "parity":
+            keys = {session.machine.key for session in sessions}
+            whole = {record.id for record in records}
+            kept = [row for row in rows if row.id in whole and (not machine_key or row.machine_key in keys)]
+            write_lines(kept, Path(path))
+            return len(kept)
+        if format in ONE_MACHINE:
+            sessions = of_one_system(sessions, here, format)
+            sessions = list({session.benchmark: session for session in sessions}.values())
+        count = [session for session in sessions if not session.invalid]
+        if len(count) < len(sessions):
+            self.note(f"not exported, measured in an invalid environment: {len(sessions) - len(count)}")
+        if not count:
+            raise UsageError(f"the history {self.where} holds no session to export")
+        WRITERS[format](count, Path(path))
+        return len(count)
+
+    def import_(self, format: str, path: Path | str) -> int:
+        """Add every record of a file and return how many were new. All are added, or none.
+
+        Raises UsageError for a format that cannot be imported, and naming every line that is wrong.
+        """
+        check_format(format, importing=True)
+        rows = read_lines(Path(path))
+        return self._do(lambda store: store.insert(rows))
+
+    def close(self) -> None:
+        """Close the files and connections."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _by_id(self, ids: Sequence[str]) -> list[Session]:
+        return [one for one in self._records(self._do(lambda s: s.get(ids))) if isinstance(one, Session)]
+
+    def _records(self, rows: Sequence[Row]) -> list[Record]:
+        """Return the records of rows; one that is damaged is left out and noted."""
+        records = []
+        for row in rows:
+            try:
+                records.append(record_of(row))
+            except ValueError as error:
+                self.note(f"{row.kind} {row.id} in {self.where} is damaged and was left out: {error}")
+        return records
+
+    def _do(self, work: Callable[[Store], T]) -> T:
+        """Work on the store, or on what takes its place: a new file for a damaged one, a file for a database."""
+        from harness.history.store import Damaged, Unreachable, open_embedded
+
+        for _ in range(3):
+            try:
+                return work(self._store)
+            except Unreachable as error:
+                self._stands_in = True
+                _keep_out_of_git(self._embedded.parent)
+                self.note(
+                    f"the history {self.where} cannot be used now ({error}): records are kept in {self._embedded} and"
+                    " sent when it is next opened; what it holds cannot be read until then"
+                )
+            except Damaged:
+                pass  # opening the file again puts it aside, and says so
+            self._store.close()
+            self._store, note = open_embedded(self._embedded)
+            self.note(note)
+        raise UsageError(f"the history {self.where} is damaged again and again; set {VARIABLE} to another file")
+
+    def _send(self) -> None:
+        """Send to the database what waited for it, and forget it here only when it is there."""
+        from harness.history.store import Unreachable, open_embedded
+
+        waiting, note = open_embedded(self._embedded)
+        self.note(note)
+        rows = waiting.rows()
+        whole = {record.id for record in self._records(rows)}
+        sent = []
+        for row in rows:
+            try:
+                if row.id in whole:
+                    self._store.insert([row])
+                    sent.append(row)
+            except UsageError as error:
+                self.note(f"{row.kind} {row.id} stays in {waiting.where}: {error}")
+            except Unreachable as error:
+                self.note(f"records that still wait in {waiting.where}: {len(rows) - len(sent)} ({error})")
+                break
+        if sent:
+            waiting.remove(sent)
+            self.note(f"records that waited in {waiting.where} and were sent to {self.where}: {len(sent)}")
+        waiting.close()
+
+
+def open_history(url: str | None = None, *, folder: Path = FOLDER) -> History:
+    """Open the history that ``url`` names: a ``postgresql://`` URL, or the path of a SQLite file.
+
+    Without ``url`` it is the one of ``PARITY_HISTORY``, and without that ``history.sqlite`` in ``folder``. While a
+    database is down, a file in ``folder`` takes what is recorded; it is sent when the database is next opened. Raises
+    UsageError for a place that cannot be used, a wrong password, and a history of a newer version.
+    """
+    from harness.history.store import connect, open_embedded
+
+    url = url or os.environ.get(VARIABLE) or str(folder / "history.sqlite")
+    if "://" in url:
+        database = connect(url)
+        name = hashlib.sha256(database.where.encode()).hexdigest()[:8]
+        history = History(database, folder / f"unsent-{name}.sqlite")
+        history.prepare()
+        return history
+    path = _history_file(url)
+    if path.parent == folder:
+        _keep_out_of_git(folder)
+    store, note = open_embedded(path)
+    history = History(store, path)
+    history.note(note)
+    return history
+
+
+def _history_file(text: str) -> Path:
+    """Return the path of an embedded history. Raises UsageError for a name that may be that of any other file."""
+    path = Path(text)
+    if path.suffix not in _SUFFIXES or path.is_dir():
+        raise UsageError(
+            f"{text} is no place for a history ({VARIABLE}); give a file that ends in {', '.join(_SUFFIXES)}, or a"
+            " postgresql:// URL"
+        )
+    return path
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Make the folder one that git ignores, whose files do not make a work tree unclean."""
+    ignore = folder / ".gitignore"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"the folder {folder} cannot be written: {error.strerror or error}; set {VARIABLE} to another place"
+        ) from error
+
+
+def _fault(session: Session, benchmark: str, machine_key: str) -> str:
+    """Return why a session cannot be part of a baseline, to follow "it"; empty where it can."""
+    if session.benchmark != benchmark:
+        return f"is of another benchmark, {session.benchmark}"
+    if session.machine.key != machine_key:
+        return f"is of another machine, {session.machine.key}"
+    if session.invalid:
+        return f"was measured in an invalid environment: {session.invalid[0]}"
+    return ""

@@ -1,0 +1,228 @@
+"""What a series of session medians did over time: steps (change points) and slow drift (a monotone trend).
+
+Both warn and never fail: a single session is judged against its accepted baseline, which does not roll, while these
+look for what no single comparison can show. Values are positive times, oldest first; NaN stands for a session that is
+missing. All is deterministic, on logarithms, so that a change is a ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+P_VALUE = 0.001
+"""Of Student's t between the levels on both sides of a change."""
+WEAK = 10.0
+"""Candidates may have this many times P_VALUE; they are tested again once all their neighbours are known."""
+WINDOW = 50
+"""Points that are searched at a time, so that an old large step does not hide a new small one."""
+FEWEST = 5
+"""Points that make a level: an outlier, or three of them, do not."""
+SHORTEST = 2
+"""Points of a stretch that is searched for: an energy distance needs pairs."""
+LEAST_CHANGE = 0.01
+"""Smaller changes are not reported, however sure they are."""
+TREND_P_VALUE = 0.01
+TREND_POINTS = 60
+"""The last points that a trend is looked for in."""
+TREND_FEWEST = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangePoint:
+    """The level of a series changed and stayed."""
+
+    index: int
+    """Of the first value of the new level, in the series as it was given."""
+    before: float
+    """Geometric mean of the level before, back to the change before this one."""
+    after: float
+    """Geometric mean of the level after, up to the next change."""
+    change: float
+    """after / before - 1; above 0 is slower."""
+    p_value: float
+    """Of Student's t-test between the two levels. The place was searched for, which makes it optimistic."""
+    points_after: int
+    """Values of the new level, without outliers between them that were left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Whether a series moves one way. A step moves it too: look at the change points first."""
+
+    points: int
+    """Values that were looked at."""
+    p_value: float | None
+    """Mann-Kendall, two-sided (Kendall's tau against time); None below TREND_FEWEST points."""
+    change: float | None
+    """Theil-Sen: relative change from the first value to the last; above 0 is slower."""
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
+    drifts: bool
+    """Whether the p value is below 1 % and the whole interval of the change lies beyond 1 %."""
+
+
+def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
+    """Return the changes of level in a series, oldest first.
+
+    E-divisive proposes (Matteson and James, JASA 2014: the split with the largest energy distance), Student's t-test
+    decides, as in Hunter (arXiv 2301.03034): no permutations, hence no chance. Unlike there, the test knows that
+    neighbouring sessions resemble each other. A stretch of fewer than ``FEWEST`` values (outliers, or the newest few)
+    is no level and is left out before the levels around it are compared. Raises ValueError for a value that is zero,
+    negative or infinite.
+    """
+    import numpy as np
+
+    logs, places = _clean(values)
+    found = list(_significant(logs, _candidates(logs)))
+    levels = [(a, b) for a, b in pairwise([0, *found, len(logs)]) if b - a >= FEWEST]
+    stays = [place for a, b in levels for place in range(a, b)]
+    logs, places = logs[stays], [places[place] for place in stays]
+    edges = list(accumulate(b - a for a, b in levels))
+    tests = _significant(logs, edges[:-1])
+    edges = [0, *tests, len(logs)]
+    points = []
+    for start, index, end in zip(edges, edges[1:], edges[2:], strict=False):
+        before, after = (math.exp(np.mean(part)) for part in (logs[start:index], logs[index:end]))
+        change = after / before - 1
+        if abs(change) >= LEAST_CHANGE:
+            place, p, length = places[index], tests[index], end - index
+            points.append(
+                ChangePoint(index=place, before=before, after=after, change=change, p_value=p, points_after=length)
+            )
+    return tuple(points)
+
+
+def trend_of(values: Sequence[float]) -> Trend:
+    """Return whether the last values of a series move one way (Mann 1945, Kendall 1975; Theil 1950, Sen 1968).
+
+    Time is the position in the series, so that a missing session keeps its place. Raises ValueError for a value that is
+    zero, negative or infinite.
+    """
+    from scipy.stats import kendalltau, theilslopes
+
+    logs, places = _clean(values)
+    logs, places = logs[-TREND_POINTS:], places[-TREND_POINTS:]
+    if len(logs) < TREND_FEWEST:
+        return Trend(points=len(logs), p_value=None, change=None, low=None, high=None, drifts=False)
+    if (logs == logs[0]).all():
+        return Trend(points=len(logs), p_value=1.0, change=0.0, low=0.0, high=0.0, drifts=False)
+    p = float(kendalltau(places, logs).pvalue)
+    slope = theilslopes(logs, places, alpha=0.95)
+    span = places[-1] - places[0]
+    change, low, high = (float(math.expm1(s * span)) for s in (slope.slope, slope.low_slope, slope.high_slope))
+    least = 1 + LEAST_CHANGE
+    beyond = 1 + low > least or 1 + high < 1 / least
+    return Trend(points=len(logs), p_value=p, change=change, low=low, high=high, drifts=p < TREND_P_VALUE and beyond)
+
+
+def _clean(values: Sequence[float]) -> tuple[Array, list[int]]:
+    """Return the logarithms of the values that are there, and their places."""
+    import numpy as np
+
+    places = [place for place, value in enumerate(values) if not math.isnan(value)]
+    wrong = [place for place in places if not 0 < values[place] < math.inf]
+    if wrong:
+        raise ValueError(f"value {wrong[0]} of the series is {values[wrong[0]]}: a time is positive and finite")
+    return np.log(np.array([values[place] for place in places], dtype=np.float64)), places
+
+
+def _candidates(logs: Array) -> list[int]:
+    """Return change points that pass the weak test, from windows that overlap by half."""
+    found: list[int] = []
+    start = 0
+    while len(logs) - start >= 2 * SHORTEST:
+        end = min(start + WINDOW, len(logs))
+        found += _bisect(logs, start, end)
+        if end == len(logs):
+            break
+        start = max(start + WINDOW // 2, max(found, default=0))
+    return sorted(set(found))
+
+
+def _bisect(logs: Array, start: int, end: int) -> list[int]:
+    """Return the change points of one stretch: the best split, and those of the parts on both sides of it."""
+    if end - start < 2 * SHORTEST:
+        return []
+    split, until = _best_split(logs[start:end])
+    split, until = start + split, start + until
+    if not _t_test(logs[start:split], logs[split:until]) <= WEAK * P_VALUE:
+        return []
+    return [*_bisect(logs, start, split), split, *_bisect(logs, split, end)]
+
+
+def _best_split(part: Array) -> tuple[int, int]:
+    """Return ``split`` and ``until`` for which part[:split] and part[split:until] have the largest energy distance.
+
+    mn/(m+n) (2 E|X-Y| - E|X-X'| - E|Y-Y'|) with unbiased means (equations 5 and 6 of Matteson and James).
+    """
+    import numpy as np
+
+    n = len(part)
+    sums = np.zeros((n + 1, n + 1))
+    sums[1:, 1:] = np.abs(part[:, None] - part[None, :]).cumsum(0).cumsum(1)
+    own = np.diagonal(sums)  # distances among the first i values, each pair twice
+    split, until = (axis.astype(np.float64) for axis in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
+    m, k = split, until - split
+    across = sums - own[:, None]  # between the first `split` values and those from there to `until`
+    right = own[None, :] - own[:, None] - 2 * across
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = 2 * across / (m * k) - own[:, None] / (m * (m - 1)) - right / (k * (k - 1))
+        distance *= m * k / (m + k)
+    allowed = (m >= SHORTEST) & (k >= SHORTEST)
+    best = int(np.argmax(np.where(allowed, distance, -np.inf)))
+    return best // (n + 1), best % (n + 1)
+
+
+def _significant(logs: Array, found: list[int]) -> dict[int, float]:
+    """Return the candidates that stand against their neighbours with their p values; the least sure goes first."""
+    kept = list(found)
+    while kept:
+        edges = [0, *kept, len(logs)]
+        repeats = _dependence(logs, edges)
+        tests = {
+            b: _t_test(logs[a:b], logs[b:c], repeats) for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+        }
+        weakest = max(kept, key=tests.__getitem__)
+        if tests[weakest] <= P_VALUE:
+            return tests
+        kept.remove(weakest)
+    return {}
+
+
+def _dependence(logs: Array, edges: list[int]) -> float:
+    """Return how many sessions are worth one independent session, (1 + r) / (1 - r) for AR(1), at least 1.
+
+    r is the correlation of neighbours about their levels. Without this, every second series of 60 whose neighbours
+    resemble each other (r = 0.5) shows a change that is not there; with it one in ten does.
+    """
+    import numpy as np
+
+    rest = np.concatenate([logs[a:b] - logs[a:b].mean() for a, b in pairwise(edges)])
+    square = float((rest**2).sum())
+    r = min(max(float((rest[1:] * rest[:-1]).sum()) / square, 0.0), 0.9) if square else 0.0
+    return (1 + r) / (1 - r)
+
+
+def _t_test(left: Array, right: Array, repeats: float = 1.0) -> float:
+    """Return the two-sided p value of Student's t-test with one spread; ``repeats`` values count as one."""
+    from scipy.special import stdtr
+
+    freedom = len(left) + len(right) - 2
+    difference = abs(float(left.mean() - right.mean()))
+    squares = float(((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum())
+    error = math.sqrt(squares / freedom * (1 / len(left) + 1 / len(right)) * repeats)
+    if error <= 1e-12 * difference or difference <= 1e-12:  # nothing but rounding on one of the two
+        return 0.0 if difference > 1e-12 else 1.0
+    return 2 * float(stdtr(max(freedom / repeats, 2.0), -difference / error))

@@ -1,0 +1,250 @@
+"""Launching on a GPU, timed: a run captured into a CUDA graph where that works, events around it, copies, load.
+
+Every launch happens on the run's own stream, which is made the current one around a block of samples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from harness.backends import BoundRun
+from harness.compare import finite_error
+from harness.errors import EngineFailed, first_line
+from harness.graph import named_outputs
+from harness.latency.sampling import Block
+
+Tensors = Mapping[str, torch.Tensor]
+PLAIN_RUNS = 3
+"""Before a capture: libraries allocate their workspaces in the first ones."""
+SHORT_MS = 0.1
+"""Below it a sample spans several runs: events resolve about half a microsecond."""
+SAMPLE_MS = 0.2
+DEPTH = 2
+"""Launches in the queue, so that the GPU never waits for the host (as trtexec does)."""
+SAME_OUTPUTS = 0.01
+"""Largest relative difference between a replayed and a launched run; far above what the order of additions makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A run that has run, and how it is launched when it is timed."""
+
+    run: BoundRun
+    launch: Callable[[], None]
+    """The replay of a CUDA graph, or the run's own launch."""
+    captured: bool
+    failure: str = ""
+    """Why a capture that was asked for did not succeed."""
+
+
+class CallRun:
+    """A PyTorch function on fixed inputs, as a run that can be launched and captured."""
+
+    def __init__(self, call: Callable[[Tensors], Any], inputs: Tensors, device: torch.device) -> None:
+        self.stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.inputs: Tensors = {name: tensor.to(device, copy=True) for name, tensor in inputs.items()}
+        self._call, self._outputs = call, dict[str, torch.Tensor]()
+        torch.cuda.current_stream().synchronize()  # the inputs are copied there, and read on the other stream
+
+    @property
+    def outputs(self) -> Tensors:
+        """The outputs of the last launch; a captured one keeps its own."""
+        return self._outputs
+
+    def launch(self) -> None:
+        """Call the function on the current stream."""
+        self._outputs = named_outputs(self._call(self.inputs))
+
+    def forget(self) -> None:
+        """Do nothing: every launch writes fresh memory."""
+
+    def not_capturable(self) -> str:
+        """Return an empty string: PyTorch only finds out by trying."""
+        return ""
+
+    def close(self) -> None:
+        """Wait for the function and let go of its tensors."""
+        self.stream.synchronize()
+        self.inputs, self._outputs = {}, {}
+
+
+def make_ready(bind: Callable[[], BoundRun], *, graph: bool) -> Ready:
+    """Bind a run, run it, and capture it where that is asked for; a capture that fails leaves a run without a graph."""
+    run = bind()
+    try:
+        _run_plainly(run)
+        if not graph:
+            return Ready(run=run, launch=run.launch, captured=False)
+        failure, replay = try_capture(run)
+    except BaseException:
+        run.close()
+        raise
+    if replay is not None:
+        return Ready(run=run, launch=replay, captured=True)
+    # A capture that broke off may leave its stream and its part of PyTorch's allocator unusable.
+    run.close()
+    run = bind()
+    _run_plainly(run)
+    return Ready(run=run, launch=run.launch, captured=False, failure=failure)
+
+
+def try_capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
+    """Return why a run cannot be captured, or an empty string and the replay of its graph.
+
+    A replay counts only when it gives what the launch gave: a graph into which nothing was captured is very fast.
+    """
+    if reason := run.not_capturable():
+        return reason, None
+    expected = {name: tensor.clone() for name, tensor in run.outputs.items()}
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # The outer context restores the stream, which torch.cuda.graph does not when the capture ends in an error.
+        with torch.cuda.stream(run.stream), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The CUDA Graph is empty")
+            with torch.cuda.graph(graph, stream=run.stream, capture_error_mode="thread_local"):
+                run.launch()
+        run.forget()
+        with torch.cuda.stream(run.stream):
+            graph.replay()
+            run.stream.synchronize()
+    except (RuntimeError, UserWarning, EngineFailed) as error:
+        return f"capturing the CUDA graph failed: {first_line(error)}", None
+    for name, tensor in expected.items():
+        if (error_of := finite_error(run.outputs[name].double(), tensor.double())) > SAME_OUTPUTS:
+            return (
+                f"the replayed CUDA graph gives another {name!r} than the launch (relative error {error_of:.3g})",
+                None,
+            )
+    return "", graph.replay
+
+
+def gpu_block(ready: Ready, *, inner: int, flush: torch.Tensor | None) -> Block:
+    """Return what takes samples between CUDA events, each over ``inner`` runs; a flush comes before the first event."""
+    events: list[tuple[Any, Any]] = []
+    stream = ready.run.stream
+
+    def block(count: int) -> list[float]:
+        events.extend((_event(), _event()) for _ in range(count - len(events)))
+        with torch.cuda.stream(stream):
+            ready.launch()  # else the first sample would start from an empty queue, and contain its own launch
+            for index, (start, stop) in enumerate(events[:count]):
+                if flush is not None:
+                    flush.zero_()
+                start.record(stream)
+                for _ in range(inner):
+                    ready.launch()
+                stop.record(stream)
+                if index >= DEPTH - 1:
+                    events[index - DEPTH + 1][1].synchronize()
+            stream.synchronize()
+        return [start.elapsed_time(stop) / inner for start, stop in events[:count]]
+
+    return block
+
+
+def runs_per_sample(ready: Ready) -> int:
+    """Return how many runs a sample must span so that it is long enough to be measured."""
+    each = statistics.median(gpu_block(ready, inner=1, flush=None)(10))
+    return math.ceil(SAMPLE_MS / max(each, 1e-4)) if each < SHORT_MS else 1
+
+
+def end_to_end_block(ready: Ready, inputs: Tensors) -> Block:
+    """Return what times whole runs by the host's clock: pinned inputs to the device, run, outputs to pinned memory."""
+    run = ready.run
+    host = {name: pinned_like(tensor).copy_(tensor) for name, tensor in inputs.items()}
+    back = {name: pinned_like(tensor) for name, tensor in run.outputs.items()}
+
+    def once() -> float:
+        started = time.perf_counter()
+        for name, tensor in host.items():
+            run.inputs[name].copy_(tensor, non_blocking=True)
+        ready.launch()
+        for name, tensor in run.outputs.items():
+            back[name].copy_(tensor, non_blocking=True)
+        run.stream.synchronize()
+        return (time.perf_counter() - started) * 1e3
+
+    return _on_stream(run, once)
+
+
+def enqueue_block(run: BoundRun) -> Block:
+    """Return what times by the host's clock how long a launch without a CUDA graph keeps the host busy."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        run.launch()
+        spent = (time.perf_counter() - started) * 1e3
+        run.stream.synchronize()
+        return spent
+
+    return _on_stream(run, once)
+
+
+def runs_per_second(readies: Sequence[Ready], seconds: float, *, inner: int, device: torch.device) -> float:
+    """Return how many runs all these finish in a second together, each launched by a thread of its own."""
+
+    def keep_busy(ready: Ready, end: float) -> int:
+        count = 0
+        stream, marks = ready.run.stream, [torch.cuda.Event() for _ in range(DEPTH)]  # type: ignore[no-untyped-call]
+        with torch.cuda.device(device), torch.inference_mode(), torch.cuda.stream(stream):
+            while time.perf_counter() < end:
+                mark = marks[count // inner % DEPTH]
+                if count >= DEPTH * inner:
+                    mark.synchronize()
+                for _ in range(inner):
+                    ready.launch()
+                mark.record(stream)
+                count += inner
+            stream.synchronize()
+        return count
+
+    return count_in_threads([partial(keep_busy, ready) for ready in readies], seconds)
+
+
+def count_in_threads(workers: Sequence[Callable[[float], int]], seconds: float) -> float:
+    """Run every worker in a thread until its argument, a time of ``perf_counter``; return their counts per second."""
+    with ThreadPoolExecutor(len(workers)) as pool:
+        started = time.perf_counter()
+        futures = [pool.submit(worker, started + seconds) for worker in workers]
+        total = sum(future.result() for future in futures)
+        return total / (time.perf_counter() - started)
+
+
+def flush_buffer(device: torch.device) -> torch.Tensor:
+    """Return memory twice as large as the L2 cache: writing it all leaves nothing else in the cache."""
+    size = 2 * int(torch.cuda.get_device_properties(device).L2_cache_size)
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def pinned_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Return page-locked host memory for a tensor, which copies reach without a detour."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+
+
+def _run_plainly(run: BoundRun) -> None:
+    with torch.cuda.stream(run.stream):
+        for _ in range(PLAIN_RUNS):
+            run.launch()
+        run.stream.synchronize()
+
+
+def _on_stream(run: BoundRun, once: Callable[[], float]) -> Block:
+    def block(count: int) -> list[float]:
+        with torch.cuda.stream(run.stream):
+            return [once() for _ in range(count)]
+
+    return block
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

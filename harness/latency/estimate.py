@@ -1,0 +1,148 @@
+"""How far two sets of log times are apart, how surely that is known, and what verdict follows.
+
+The unit is one figure per process, never one run: the runs of a process share its clock, its memory layout and its
+temperature, so that tests over pooled runs call two equal engines different three times in four.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, variance
+
+from harness.errors import UsageError
+from harness.records import LatencyVerdict
+
+CONFIDENCE = 0.95
+"""Of every interval; a one-sided error of 2.5 % in the direction that matters."""
+FEWEST_SESSIONS = 4
+"""Below it the spread between sessions is not known and the baseline is young."""
+WIDEST_LOG = 700.0
+"""exp() of more overflows; an interval that wide says nothing anyway."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What counts as a change and what as none."""
+
+    regress: float = 0.01
+    """A regression is a ratio surely above 1 + this; the measured spread between sessions is its floor."""
+    equivalent: float = 0.03
+    """Equivalent is a ratio surely within 1 / (1 + this) and 1 + this."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.regress < 1 and 0 < self.equivalent < 1):  # NaN fails both
+            raise UsageError(
+                f"the margin of a regression is {self.regress} and that of equivalence {self.equivalent}; "
+                "give fractions between 0 and 1, such as 0.01 and 0.03"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The logarithm of a ratio new / old, and how surely it is known."""
+
+    delta: float
+    error: float
+    """Standard error of ``delta``."""
+    freedom: float
+    """Degrees of freedom of Student's t."""
+    spread: float
+    """Standard deviation between sessions; 0 where it is not known."""
+    words: str
+    """What the interval is made of."""
+
+    def interval(self) -> tuple[float, float, float]:
+        """Return the ratio and both ends of its 95 % interval."""
+        half = t_quantile(self.freedom, (1 + CONFIDENCE) / 2) * self.error if self.error else 0.0
+        low, high = max(self.delta - half, -WIDEST_LOG), min(self.delta + half, WIDEST_LOG)
+        return math.exp(self.delta), math.exp(low), math.exp(high)
+
+    def p_value(self, margin: float) -> float:
+        """Return the one-sided p value of a ratio no further from 1 than the margin, in the direction seen."""
+        beyond = abs(self.delta) - math.log(margin)
+        if not self.error:
+            return 0.0 if beyond > 0 else 1.0
+        from scipy.special import stdtr
+
+        return float(stdtr(self.freedom, -beyond / self.error))
+
+
+def estimate_of(new: list[float], old: list[list[float]]) -> Estimate:
+    """Return the estimate from log values per process, and per process and session of the baseline."""
+    return _predict(new, old) if len(old) >= FEWEST_SESSIONS else welch(new, [value for s in old for value in s])
+
+
+def _predict(new: list[float], old: list[list[float]]) -> Estimate:
+    """Return the estimate by the prediction interval for one more session, from log values per process and session.
+
+    Random effects: sessions scatter by s_b about their mean, so a new one lies within t x s_b sqrt(1 + 1/S) of it. Its
+    own error is never less than what its processes show, s_p / sqrt(k): of the baseline's and its own, the larger.
+    """
+    values = [median(session) for session in old]
+    between = variance(values)
+    within = max(fmean(variance(session) for session in old), variance(new))
+    error = math.sqrt(between / len(old) + max(between, within / len(new)))
+    words = (
+        f"95 % prediction interval from {len(old)} sessions (spread {math.sqrt(between):.2%}) "
+        f"for {len(new)} processes (spread {math.sqrt(within):.2%})"
+    )
+    delta = median(new) - fmean(values)
+    return Estimate(delta=delta, error=error, freedom=len(old) - 1, spread=math.sqrt(between), words=words)
+
+
+def welch(new: Sequence[float], old: Sequence[float]) -> Estimate:
+    """Return the estimate from log values per process, at least two a side, of two spreads (Welch, Biometrika 1947)."""
+    parts = variance(new) / len(new), variance(old) / len(old)
+    total = sum(parts)
+    bottom = parts[0] ** 2 / (len(new) - 1) + parts[1] ** 2 / (len(old) - 1)
+    freedom = total**2 / bottom if bottom else float(len(new) + len(old) - 2)
+    words = f"95 % Welch interval over {len(new)} against {len(old)} processes"
+    delta = fmean(new) - fmean(old)
+    return Estimate(delta=delta, error=math.sqrt(total), freedom=freedom, spread=0.0, words=words)
+
+
+def decide(estimate: Estimate, limits: Limits) -> LatencyVerdict:
+    """Return ``regressed``, ``improved``, ``equivalent`` or ``inconclusive``, by where the interval lies."""
+    _, low, high = estimate.interval()
+    margin, same = margin_of(estimate, limits), 1 + limits.equivalent
+    if low > margin:
+        return "regressed"
+    if high < 1 / margin:
+        return "improved"
+    return "equivalent" if 1 / same < low and high < same else "inconclusive"
+
+
+def margin_of(estimate: Estimate, limits: Limits) -> float:
+    """Return the ratio beyond which a change counts: what was asked for, and no less than sessions scatter."""
+    return 1 + max(limits.regress, estimate.spread)
+
+
+def ratio_words(estimate: Estimate) -> str:
+    """Return the ratio with its interval."""
+    ratio, low, high = estimate.interval()
+    return f"{ratio:.5g} [{low:.5g}, {high:.5g}]"
+
+
+def rule_words(estimate: Estimate, limits: Limits, verdict: LatencyVerdict) -> str:
+    """Return the rule that decided, with its numbers, in one sentence."""
+    margin, same = margin_of(estimate, limits), 1 + limits.equivalent
+    where = {
+        "regressed": f"wholly above {margin:.5g}",
+        "improved": f"wholly below {1 / margin:.5g}",
+        "equivalent": f"within {1 / same:.5g} and {same:.5g}",
+    }.get(verdict, f"neither beyond {1 / margin:.5g} or {margin:.5g} nor within {1 / same:.5g} and {same:.5g}")
+    return f"{ratio_words(estimate)}, {estimate.words}: {where}"
+
+
+def hodges_lehmann(new: Sequence[float], old: Sequence[float]) -> float:
+    """Return the median over all pairs of new - old (Hodges and Lehmann, Annals of Mathematical Statistics 1963)."""
+    return median(a - b for a in new for b in old)
+
+
+def t_quantile(freedom: float, probability: float) -> float:
+    """Return the value that Student's t with so many degrees of freedom stays below with this probability."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))

@@ -1,0 +1,52 @@
+"""Where an engine's time goes: its kernels, the ONNX nodes inside them and the PyTorch modules these come from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.backends import key_hash
+from harness.graph import Program
+from harness.records import KernelTime
+
+
+def digest(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return a hash of an engine's kernels: their names and tactics."""
+    facts = [[layer.get(key) for key in ("Name", "TacticName", "TacticValue")] for layer in layers]
+    return key_hash({"kernels": facts}) if facts else ""
+
+
+def node_modules(program: Program) -> dict[str, str]:
+    """Return the module of every ONNX node of the graph, by the node's name."""
+    return {
+        str(node.name): program.values[str(output.name)].module
+        for node in program.model.graph
+        for output in node.outputs
+        if str(output.name) in program.values
+    }
+
+
+def join_kernels(
+    times: Sequence[tuple[str, float]], nodes: Mapping[str, Sequence[str]], modules: Mapping[str, str]
+) -> tuple[KernelTime, ...]:
+    """Return kernel times, slowest first, with the ONNX nodes inside each and the module that holds them all.
+
+    A kernel that the inspector does not list goes by its own name, which on ONNX Runtime is a node's.
+    """
+    total = sum(ms for _, ms in times)
+    found = []
+    for name, ms in times:
+        inside = tuple(nodes.get(name) or ([name] if name in modules else []))
+        share = ms / total if total else 0.0
+        module = common_module([modules[node] for node in inside if modules.get(node)])
+        found.append(KernelTime(name=name, ms=ms, share=share, module=module, nodes=inside))
+    return tuple(sorted(found, key=lambda kernel: -kernel.ms))
+
+
+def common_module(modules: Sequence[str]) -> str:
+    """Return the innermost module that holds them all; empty where only the whole network does."""
+    paths = [module.split(".") for module in modules]
+    return ".".join(
+        parts[0] for parts in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*paths, strict=False))
+    )

@@ -1,0 +1,105 @@
+"""Fresh processes that measure latencies, seen from the process that starts them."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness import errors
+from harness.errors import EngineFailed, NotJudged, ParityError
+from harness.process import how_it_ended, python_child
+from harness.records import ProcessRun, run_from_json
+
+READY_S = 180.0
+"""Importing PyTorch takes seconds, and sixteen at once on a slow disk a minute."""
+RESULT_S = 900.0
+MODULE = "harness.latency.worker"
+_KINDS = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+
+
+class Worker:
+    """One process of :mod:`harness.latency.worker`: started at once, measuring when told to."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        """Start it. ``request["result"]`` is where it will write; the request itself is written beside that."""
+        self.result_file = Path(request["result"])
+        self._what = f"{request['backend']}-{request['precision']} ({request['runner']})"
+        file = self.result_file.with_suffix(".request.json")
+        file.write_text(json.dumps(dict(request)), encoding="utf-8")
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        command, environment = python_child(MODULE, str(file))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            bufsize=0,  # nothing is left to be flushed into a pipe whose reader is gone
+            env=environment,
+        )
+
+    def ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until its imports are done.
+
+        Raises what it found wrong (UsageError, NotJudged), EngineFailed when it died, NotJudged when it takes too long.
+        """
+        assert self._process.stdout is not None
+        end = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(max(0.0, end - time.monotonic())):
+                raise NotJudged(f"the process that should time {self._what} was not ready within {timeout_s:.0f} s")
+        if not self._process.stdout.readline():
+            raise self._problem(self._process.wait())
+
+    def go(self) -> None:
+        """Let it measure. Raises as :meth:`ready` does when it died meanwhile."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._problem(self._process.wait()) from None
+
+    def result(self, timeout_s: float = RESULT_S) -> ProcessRun:
+        """Wait for the end and return what was measured; raises as :meth:`ready` does."""
+        try:
+            status = self._process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise NotJudged(f"timing {self._what} did not end within {timeout_s:.0f} s") from None
+        if status:
+            raise self._problem(status)
+        return run_from_json(json.loads(self.result_file.read_text(encoding="utf-8")))
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _problem(self, status: int) -> ParityError:
+        """Return the error of a process that ended without a result."""
+        if status == 3 and self.result_file.is_file():
+            told = json.loads(self.result_file.read_text(encoding="utf-8"))
+            kind = _KINDS.get(told["kind"], ParityError)
+            return kind(told["error"]) if issubclass(kind, ParityError) else ParityError(told["error"])
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else "it gave no reason"
+        return EngineFailed(f"the process that timed {self._what} {how_it_ended(status)}: {said}")

@@ -1,0 +1,204 @@
+"""One fresh process that times one engine or PyTorch module: ``python -m harness.latency.worker REQUEST``.
+
+It imports what it needs, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
+:class:`harness.records.ProcessRun` as JSON to the path in the request. An error with a sentence for the user is
+written as ``{"error": ..., "kind": ...}``, with exit status 3.
+
+The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``compile``), ``backend``, ``engine``
+(path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``), ``inputs`` (safetensors file),
+``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and where the times
+of :class:`harness.latency.sampling.Effort` are to be others ``effort``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from harness.errors import NotJudged, ParityError, first_line
+from harness.records import plain
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.latency.measure import Surroundings
+    from harness.records import ProcessRun
+    from harness.subject import Subject
+
+    Tensors = Mapping[str, torch.Tensor]
+
+READY = "ready"
+GO = "go"
+
+
+def main(request_file: str) -> int:
+    """Serve one request; return the exit status."""
+    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    out = _own_stdout()
+    try:
+        subject = _prepare(request)
+        print(READY, file=out, flush=True)
+        if sys.stdin.readline().strip() != GO:  # the parent is gone
+            return 1
+        run = measure(request, subject)
+        answer, status = plain(dataclasses.asdict(run)), 0
+    except ParityError as error:
+        answer, status = {"error": str(error), "kind": type(error).__name__}, 3
+    Path(request["result"]).write_text(json.dumps(answer), encoding="utf-8")
+    return status
+
+
+def measure(request: Mapping[str, Any], subject: Subject | None) -> ProcessRun:
+    """Load what the request names and time it. Raises NotJudged, UsageError or EngineFailed with a sentence."""
+    import torch
+    from safetensors.torch import load_file
+
+    from harness.latency.measure import Surroundings
+    from harness.latency.sampling import Effort
+
+    device = torch.device(request["device"])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    effort = Effort(**request["effort"]) if request.get("effort") else None
+    around = Surroundings(known=(os.getppid(),), free_bytes=free, lock_mhz=request.get("lock_clocks"), effort=effort)
+    inputs = load_file(request["inputs"])
+    try:
+        if request["runner"] == "engine":
+            return _measure_engine(request, inputs, around)
+        assert subject is not None
+        return _measure_module(request, subject, inputs, around)
+    except torch.cuda.OutOfMemoryError as error:
+        raise NotJudged(f"out of GPU memory: {first_line(error)}") from error
+
+
+def _measure_engine(request: Mapping[str, Any], inputs: Tensors, around: Surroundings) -> ProcessRun:
+    from harness.backends import BACKENDS
+    from harness.latency.measure import measure_engine
+
+    started = time.perf_counter()
+    with BACKENDS[request["backend"]].load(Path(request["engine"])) as session:
+        load_ms = (time.perf_counter() - started) * 1e3
+        return measure_engine(session, inputs, load_ms=load_ms, surroundings=around, **_options(request))
+
+
+def _measure_module(request: Mapping[str, Any], subject: Subject, inputs: Tensors, around: Surroundings) -> ProcessRun:
+    import torch
+
+    from harness.latency.measure import measure_module
+    from harness.reference import tf32
+
+    device, precision = torch.device(request["device"]), request["precision"]
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    inputs = {
+        name: tensor.to(device, dtype if tensor.dtype is torch.float32 else tensor.dtype)
+        for name, tensor in inputs.items()
+    }
+    with tf32(precision == "tf32"):
+        started = time.perf_counter()
+        module = _build(subject).to(device, dtype)
+        call = _compiled(module, subject.name) if request["runner"] == "compile" else _eager(module)
+        _first_run(call, inputs, f"{subject.name}: PyTorch ({request['runner']}, {precision})")
+        load_ms = (time.perf_counter() - started) * 1e3
+        return measure_module(call, inputs, load_ms=load_ms, surroundings=around, **_options(request))
+
+
+def _options(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "graph": request["graph"],
+        "l2": request["l2"],
+        "throughput": request["throughput"],
+        "on_device": request["device"],
+    }
+
+
+def _prepare(request: Mapping[str, Any]) -> Subject | None:
+    """Import whatever takes time, so that processes that wait for their turn need not do so in it; find the subject.
+
+    Nothing here touches the GPU: a context of a process that waits is one more on the GPU that is measured.
+    """
+    import safetensors.torch  # noqa: F401
+
+    from harness.backends import BACKENDS
+    from harness.errors import unknown_name
+    from harness.latency.spread import summarise
+
+    summarise([1.0] * 10)  # NumPy and SciPy
+    if request["runner"] == "engine":
+        if request["backend"] not in BACKENDS:
+            raise unknown_name("backend", request["backend"], BACKENDS)
+        if reason := BACKENDS[request["backend"]].unavailable():
+            raise NotJudged(reason)
+        return None
+    from harness.discovery import find_subject
+
+    where = request["subject"]
+    subject = find_subject(where["locator"], suites=Path(where["suites"]))
+    if subject.build is None:
+        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx} is an ONNX file, not a module")
+    return subject
+
+
+def _build(subject: Subject) -> torch.nn.Module:
+    """Return the subject's module, with the same random weights in every process."""
+    import torch
+
+    assert subject.build is not None
+    torch.manual_seed(0)
+    try:
+        module = subject.build()
+    except ParityError:
+        raise
+    except Exception as error:
+        raise NotJudged(f"{subject.name}: build() raised {type(error).__name__}: {error}") from error
+    return module.eval()
+
+
+def _eager(module: Callable[..., Any]) -> Callable[[Tensors], Any]:
+    return lambda inputs: module(**inputs)
+
+
+def _compiled(module: torch.nn.Module, name: str) -> Callable[[Tensors], Any]:
+    import torch
+
+    try:
+        return _eager(torch.compile(module))
+    except RuntimeError as error:
+        raise NotJudged(f"{name}: torch.compile cannot be used: {first_line(error)}") from error
+
+
+def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> None:
+    """Run once, which is when torch.compile compiles; what it raises becomes a sentence."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            call(inputs)
+        if next(iter(inputs.values())).is_cuda:
+            torch.cuda.synchronize()
+    except (ParityError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # a compiler raises whatever it likes
+        raise NotJudged(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def _own_stdout() -> TextIO:
+    """Return standard output for this module alone; whatever else is printed goes to standard error."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1])
+    # The next process waits for this one's end: the interpreter's orderly exit takes half a second, and the result is
+    # written.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,114 @@
+"""What this machine is and what can be used on it: the data behind ``parity doctor`` and every report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.settings import Settings
+
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "trt-parity")
+"""Distributions whose versions are part of every report; an ORT build for GPUs has another name, see below."""
+_SAME_MODULE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return this machine as plain data: GPUs, driver, versions and folders. Imports torch."""
+    import torch
+
+    gpus = _gpus()
+    return {
+        "gpus": gpus,
+        "no_gpu": "" if gpus else _why_no_gpu(),
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": commit(Path.cwd()),
+        "engines": str(settings.engines.resolve()),
+        "references": str(settings.references.resolve()),
+    }
+
+
+def commit(folder: Path) -> str:
+    """Return the commit of a git work tree, with ``+changes`` when it is not clean; empty outside git."""
+    head = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    if not head:
+        return ""
+    changed = _output("git", "-C", str(folder), "status", "--porcelain")
+    return f"{head}+changes" if changed else head
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            {
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+                "compute_capability": f"{properties.major}.{properties.minor}",
+            }
+        )
+    return found
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "none usable: this torch is built without CUDA"
+    if not _driver():
+        return "none: no NVIDIA driver found"
+    return "none usable: torch sees no device; check CUDA_VISIBLE_DEVICES and that the driver is new enough"
+
+
+def _driver() -> str:
+    """Return the NVIDIA driver's version, or an empty string."""
+    lines = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def cpu_name() -> str:
+    """Return the CPU's model, as the system calls it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    for distribution in _SAME_MODULE.get(name, (name,)):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _output(program: str, *arguments: str) -> str:
+    """Return what a program prints; empty where it is missing, fails or takes longer than ten seconds."""
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    try:
+        done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

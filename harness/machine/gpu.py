@@ -1,0 +1,214 @@
+"""What a GPU is doing while something is measured on it: clocks, power, temperature, slow-downs, other processes.
+
+Everything comes from NVML (``nvidia-ml-py``), which answers for a whole GPU and not for a CUDA context. In containers,
+on MIG slices and on virtual GPUs many of its questions are not supported; what it does not tell is None here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import torch
+
+SLOWDOWN_BITS = {
+    0x08: "hardware slow-down",
+    0x20: "software thermal slow-down",
+    0x40: "hardware thermal slow-down",
+    0x80: "power brake",
+}
+POWER_CAP_BIT = 0x04
+# Time spent slowed down since the driver was loaded; a difference shows what happened between two readings.
+COUNTERS = {
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP": "power cap",
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN": SLOWDOWN_BITS[0x20],
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN": SLOWDOWN_BITS[0x40],
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN": SLOWDOWN_BITS[0x80],
+}
+POWER_CAP = "power cap"
+NOT_LOCKED = "the clocks could not be locked"
+"""How a process says so in its flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The GPU at one moment; None where the driver does not tell."""
+
+    sm_mhz: float | None = None
+    """Clock of the multiprocessors."""
+    memory_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    slowdowns: tuple[str, ...] = ()
+    """Why the hardware runs slower than it was asked to, right now."""
+    power_capped: bool = False
+    """The power limit holds the clock down right now, which is normal operation under load."""
+
+
+class Gpu:
+    """One GPU as NVML sees it. Without NVML every question is answered with None, and ``reason`` says why."""
+
+    def __init__(self, nvml: Any = None, handle: Any = None, *, reason: str = "") -> None:
+        self.nvml, self.handle, self.reason = nvml, handle, reason
+        self._strangers: frozenset[int] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Return clocks (MHz), power (W), temperature (Celsius) and what slows the GPU down now."""
+        reasons = self._first("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+        power = self._ask("nvmlDeviceGetPowerUsage")
+        return Snapshot(
+            sm_mhz=self._ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
+            memory_mhz=self._ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
+            power_w=None if power is None else power / 1e3,
+            temperature_c=self._ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
+            slowdowns=tuple(word for bit, word in SLOWDOWN_BITS.items() if (reasons or 0) & bit),
+            power_capped=bool((reasons or 0) & POWER_CAP_BIT),
+        )
+
+    def throttle_counters(self) -> dict[str, int]:
+        """Return the time spent slowed down by cause, ever growing; what the driver does not tell is missing."""
+        fields = {getattr(self.nvml, name): word for name, word in COUNTERS.items() if hasattr(self.nvml, name)}
+        values = self._ask("nvmlDeviceGetFieldValues", list(fields)) if fields else None
+        return {fields[v.fieldId]: int(v.value.ullVal) for v in values or () if v.nvmlReturn == 0}
+
+    def foreign_processes(self, known: Collection[int] = ()) -> tuple[int, ...]:
+        """Return the ids of processes that compute on this GPU and are neither this one nor ``known``.
+
+        In a container the ids may be the host's, among which this process cannot find itself: then those that were
+        there at the first call count as known, and only newcomers are foreign (see ``processes_unclear``).
+        """
+        listed = {process.pid: process for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ()}
+        if own := listed.get(os.getpid()):
+            # On a MIG slice the list is that of the whole GPU, and 0xFFFFFFFF stands for no slice.
+            same_slice = {pid for pid, process in listed.items() if _slice(process) == _slice(own)}
+            return tuple(sorted(same_slice - {os.getpid(), *known}))
+        if self._strangers is None:
+            self._strangers = frozenset(listed)
+        return tuple(sorted(listed.keys() - self._strangers))
+
+    @property
+    def processes_unclear(self) -> bool:
+        """Whether NVML gave a list in which this process is not to be found, and which is not it alone."""
+        return self.nvml is not None and self._strangers is not None and len(self._strangers) != 1
+
+    def confidential_compute(self) -> bool | None:
+        """Return whether confidential computing is on, under which times between CUDA events are not reliable."""
+        state = self._call("nvmlSystemGetConfComputeState")
+        return None if state is None else bool(state.ccFeature)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what makes this GPU fast or slow: power limit (W), ECC, MIG, driver, PCIe, largest clock (MHz)."""
+        limit = self._ask("nvmlDeviceGetEnforcedPowerLimit")
+        return {
+            "driver": self._call("nvmlSystemGetDriverVersion"),
+            "power_limit_w": None if limit is None else round(limit / 1e3),
+            "ecc": _current(self._ask("nvmlDeviceGetEccMode")),
+            "mig": _current(self._ask("nvmlDeviceGetMigMode")),
+            "persistence": self._ask("nvmlDeviceGetPersistenceMode"),
+            "max_sm_mhz": self._ask("nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_SM"),
+            "pcie_generation": self._ask("nvmlDeviceGetCurrPcieLinkGeneration"),
+            "pcie_width": self._ask("nvmlDeviceGetCurrPcieLinkWidth"),
+            "uuid": self._ask("nvmlDeviceGetUUID"),
+            "confidential_compute": self.confidential_compute(),
+        }
+
+    @contextlib.contextmanager
+    def lock_clocks(self, mhz: int | None) -> Iterator[str]:
+        """Hold the multiprocessors at one clock; yield why that was not possible, or an empty string.
+
+        Needs root. The clocks are free again afterwards.
+        """
+        if mhz is None:
+            yield ""
+            return
+        problem = self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz)
+        try:
+            yield f"{NOT_LOCKED} at {mhz} MHz: {problem}" if problem else ""
+        finally:
+            if not problem:
+                self.free_clocks()
+
+    def free_clocks(self) -> None:
+        """Let the clocks go, whoever locked them; does nothing where that is not allowed."""
+        self._ask("nvmlDeviceResetGpuLockedClocks")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._call("nvmlShutdown")
+
+    def _first(self, *functions: str) -> Any:
+        """Return the answer of the first function that has one: NVML renames its functions."""
+        return next((answer for name in functions if (answer := self._ask(name)) is not None), None)
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        """Return what NVML says about this GPU; names of its constants stand for them. None where it does not tell."""
+        values = (getattr(self.nvml, word) if isinstance(word, str) and self.nvml else word for word in arguments)
+        return self._call(function, self.handle, *values)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        if self.nvml is None or not hasattr(self.nvml, function):
+            return None
+        try:
+            return getattr(self.nvml, function)(*arguments)
+        except self.nvml.NVMLError:
+            return None
+
+    def _problem(self, function: str, *arguments: Any) -> str:
+        """Call a function that changes the GPU; return why it did not."""
+        if self.nvml is None:
+            return self.reason
+        try:
+            getattr(self.nvml, function)(self.handle, *arguments)
+        except self.nvml.NVMLError as error:
+            return str(error)
+        return ""
+
+
+def open_gpu(device: torch.device) -> Gpu:
+    """Return the GPU behind a CUDA device, to be used as a context manager; for the CPU one that answers nothing.
+
+    The GPU is found by its PCI bus id: NVML's own numbering does not know ``CUDA_VISIBLE_DEVICES``.
+    """
+    if device.type != "cuda":
+        return Gpu(reason="there is no GPU")
+    import torch
+
+    try:
+        import pynvml as nvml
+    except ImportError:
+        return Gpu(reason="the package nvidia-ml-py is not installed; install it with: pip install nvidia-ml-py")
+    try:
+        nvml.nvmlInit()
+        return Gpu(nvml, _handle(nvml, torch.cuda.get_device_properties(device)))
+    except nvml.NVMLError as error:
+        return Gpu(reason=f"NVML cannot be used: {error}")
+
+
+def growth(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the causes whose counter grew between two readings."""
+    return tuple(word for word, value in after.items() if value > before.get(word, value))
+
+
+def _handle(nvml: Any, properties: Any) -> Any:
+    if hasattr(properties, "pci_bus_id"):
+        address = f"{properties.pci_domain_id:08X}:{properties.pci_bus_id:02X}:{properties.pci_device_id:02X}.0"
+        return nvml.nvmlDeviceGetHandleByPciBusId(address)
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+
+
+def _slice(process: Any) -> Any:
+    return getattr(process, "gpuInstanceId", None)
+
+
+def _current(modes: Any) -> bool | None:
+    """Return the current one of NVML's pair of a current and a pending mode."""
+    return None if modes is None else bool(modes[0])

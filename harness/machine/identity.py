@@ -1,0 +1,95 @@
+"""What a latency belongs to: the machine as a key that a baseline must share, and as facts for a reader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.machine import environment
+from harness.machine.gpu import open_gpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a baseline must share."""
+
+    key: str
+    """Hash of everything that makes latencies comparable: GPU, power limit, driver, CUDA, backend version, CPU."""
+    class_key: str
+    """Hash of the GPU model and its memory and MIG profile alone: the same class, advice but no verdict."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What was hashed and what was not (host name, UUID), in words."""
+    system_key: str = ""
+    """Hash of what ``key`` hashes without the backend and its version: what holds sessions of all backends together."""
+
+
+KEY_LENGTH = 16
+RECORDED = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
+"""Facts that are recorded and not hashed: cloud machines change them from day to day under the same name."""
+CLASS = ("gpu", "memory_gib", "mig", "multiprocessors", "cpu")
+"""Facts of the class: machines that differ in nothing of these are of one kind, whatever their driver."""
+BACKEND = ("backend", "backend_version")
+"""Facts that the key has and the system's key has not."""
+
+
+def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz: int | None = None) -> Machine:
+    """Return the machine as it is now; ``locked_mhz`` is the clock it was locked at while it was measured.
+
+    The key is over everything that makes latencies comparable: GPU, multiprocessors, memory, power limit, MIG, ECC,
+    locked clock, driver, CUDA, the backend and its version, the CPU model, and on the CPU how many cores may be used.
+    """
+    import torch
+
+    facts: dict[str, Any] = {
+        "backend": backend_name,
+        "backend_version": backend_version,
+        "cpu": environment.cpu_name(),
+        "host": platform.node(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    if on_gpu:
+        facts |= _gpu_facts() | {"locked_mhz": locked_mhz}
+    else:
+        facts |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+    hashed = {name: value for name, value in facts.items() if name not in RECORDED}
+    # A GPU is of one class whatever CPU it stands beside.
+    kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}
+    system = {name: value for name, value in hashed.items() if name not in BACKEND}
+    return Machine(key=digest(hashed), class_key=digest(kind), system_key=digest(system), facts=facts)
+
+
+def system_keys() -> set[str]:
+    """Return the system keys of sessions that are measured here now: on the CPU, and on the GPU if there is one."""
+    import torch
+
+    places = (False, True) if torch.cuda.is_available() else (False,)
+    return {machine("", "", on_gpu).system_key for on_gpu in places}
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """Return the first digits of the SHA-256 of facts in a fixed order."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _gpu_facts() -> dict[str, Any]:
+    import torch
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    properties = torch.cuda.get_device_properties(device)
+    with open_gpu(device) as gpu:
+        told = gpu.facts()
+    return {
+        "gpu": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        # A driver keeps some of the memory for itself, and not always the same amount.
+        "memory_gib": round(properties.total_memory / 2**30),
+        "cuda": torch.version.cuda,
+        **told,
+    }

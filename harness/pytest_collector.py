@@ -1,0 +1,235 @@
+"""What one pytest run of suites knows: its options, the results as they arrive, and the JSON they are kept in.
+
+Results travel in ``user_properties`` as plain data, so xdist carries them to the process that reports.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import LATENCY_PROPERTY, PROPERTY, Timing
+from harness.errors import UsageError
+from harness.records import overall
+from harness.settings import Settings, print_progress
+
+Json = dict[str, Any]
+TARGET_PROPERTY = "parity-target"
+"""The name under which a test that has a target says so, to the process that reports."""
+SAVE_EVERY_S = 10.0
+"""The JSON is written this often while tests run, and at the end."""
+
+
+class State:
+    """What one pytest process knows; lives in ``config.stash``."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.getoption
+        defaults = Settings()
+        self.settings = replace(
+            defaults,
+            engines=option("parity_engines") or defaults.engines,
+            references=option("parity_references") or defaults.references,
+            engine_cache=not option("parity_no_engine_cache"),
+            update_references=option("parity_update_references"),
+            progress=_progress(config),
+        )
+        self.backends: list[str] = option("parity_backend")
+        self.precisions: list[str] = option("parity_precision")
+        self.require: list[str] = option("parity_require")
+        self.json: Path | None = option("parity_json")
+        self.timing = Timing(
+            processes=option("parity_latency_processes"),
+            record=not option("parity_no_latency_record"),
+            beside_others=is_worker(config),
+        )
+        self.command = shlex.join(["pytest", *config.invocation_params.args])
+        self.results: dict[tuple[str, ...], Json] = {}
+        """Results that arrived, by subject, case, backend and precision."""
+        self.latencies: dict[int, Json] = {}
+        """Latencies that arrived, by the place of their test in the collection."""
+        self.order: dict[tuple[str, ...], int] = {}
+        """The place of each result's test in the collection."""
+        self.problems: list[str] = []
+        """What is wrong with the run as a whole."""
+        self.saved = 0.0
+        """When the JSON was last written, in seconds of the monotonic clock."""
+        self.deselected: dict[str, str] = {}
+        """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
+        self.environment: Json | None = None
+
+    def add(self, data: Json, place: int) -> None:
+        """Keep a result; what several tests found on one target and case becomes one result."""
+        key = (data["subject"], data["case"], data["backend"], data["precision"])
+        self.results[key] = _merged(self.results[key], data) if key in self.results else data
+        self.order[key] = min(place, self.order.get(key, place))
+
+    def ordered(self) -> list[Json]:
+        """Return the results as collected; under xdist they arrive in any order."""
+        return [self.results[key] for key in sorted(self.results, key=lambda key: self.order[key])]
+
+    def timed(self) -> list[Json]:
+        """Return the latencies as collected."""
+        return [self.latencies[place] for place in sorted(self.latencies)]
+
+    def save(self, *, complete: bool = False) -> None:
+        """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""
+        from harness import records
+
+        if self.json:
+            data = records.document(
+                self.ordered(), environment=self.machine(), command=self.command, complete=complete,
+                error="; ".join(self.problems),
+            )  # fmt: skip
+            if self.latencies:
+                data["bench"] = self.timed()
+            records.save_json(data, self.json)
+            self.saved = time.monotonic()
+
+    def machine(self) -> Json:
+        """Return this machine, asked once."""
+        if self.environment is None:
+            from harness.backends import environment
+
+            self.environment = environment(self.settings)
+        return self.environment
+
+
+STATE = pytest.StashKey[State]()
+
+
+class Collector:
+    """Takes results out of test reports as they arrive; registered only in the process that prints."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.failed: dict[str, str] = {}
+        """Why a test that still runs has failed, by its id."""
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Name a module that could not be imported: it may be a suite, and then its results are missing."""
+        if report.failed:
+            self.state.problems.append(f"{report.nodeid} could not be collected")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep each test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
+        from harness.report.text import latency_line, result_line
+
+        if report.failed:
+            self.failed.setdefault(report.nodeid, _why(report))
+        if report.when != "teardown":
+            return
+        place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
+        properties: list[tuple[str, Any]] = []
+        self._note_unrecorded(report)
+        for name, value in report.user_properties:
+            if name == TARGET_PROPERTY:
+                continue
+            if name == PROPERTY and isinstance(value, dict):
+                self.state.add(value, place)
+                properties.append((name, result_line(value)))
+            elif name == LATENCY_PROPERTY and isinstance(value, dict):
+                self.state.latencies[place] = value
+                properties.append((name, latency_line(value)))
+            else:
+                properties.append((name, value))
+        report.user_properties = properties
+        found = self.state.results or self.state.latencies
+        if found and time.monotonic() - self.state.saved > SAVE_EVERY_S:
+            self.state.save()  # a crash of the process must not lose hours of results
+
+    def _note_unrecorded(self, report: pytest.TestReport) -> None:
+        """Name a test that failed without a result that says so: the results alone would look right."""
+        why = self.failed.pop(report.nodeid, None)
+        found: dict[str, Any] = dict(report.user_properties)
+        told = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
+        if why is not None and TARGET_PROPERTY in found and not told:
+            self.state.problems.append(f"{report.nodeid} failed: {why}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run in which a required backend gave no verdict, and write the JSON."""
+        state = self.state
+        if session.config.option.collectonly:
+            return
+        # What has no teardown report lost its process: a worker of xdist that crashed.
+        state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
+        judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
+        judged |= {one["session"]["backend"] for one in state.timed() if not _invalid(one)}
+        state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
+        interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        stopped = session.shouldstop or session.shouldfail  # -x and --maxfail leave the rest unseen
+        if stopped:
+            state.problems.append(f"not all tests ran: {stopped}")
+        try:
+            state.save(complete=not (interrupted or state.problems))
+        except UsageError as error:
+            state.problems.append(str(error))
+        if state.problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the result table, and what is wrong with the run as a whole."""
+        from harness.report.text import latency_table, results_table
+
+        state = self.state
+        remarks = [*state.deselected.values(), *state.problems]
+        if not state.results and not state.latencies and not remarks:
+            return
+        terminalreporter.section("parity")
+        if state.results:
+            terminalreporter.write_line(results_table(state.ordered()))
+        if state.latencies:
+            terminalreporter.write_line(latency_table(state.timed()))
+        for remark in remarks:
+            terminalreporter.write_line(f"parity: {remark}", yellow=True)
+
+
+def _merged(known: Json, data: Json) -> Json:
+    """Return one result of two on the same target and case: the worse verdict, all metrics, and the layers."""
+    metrics: dict[str, Json] = {}
+    for metric in (*known["metrics"], *data["metrics"]):
+        metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
+    layers = known["layers"] or data["layers"]  # only the test that looks has them
+    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
+
+
+def _worse(known: Json, data: Json) -> Json:
+    """Return the one with the worse verdict; the known one where they are alike."""
+    return known if overall([known["verdict"], data["verdict"]]) == known["verdict"] else data
+
+
+def _invalid(measured: Json) -> bool:
+    return any(run["invalid"] for run in measured["session"]["runs"])
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that says what a long step is doing while it runs: a build takes longer than patience."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if is_worker(config) or capture is None:
+        return print_progress
+
+    def say(message: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print_progress(message)
+
+    return say
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Return whether this is a worker of xdist, which runs tests and prints nothing."""
+    return hasattr(config, "workerinput")
+
+
+def _why(report: pytest.TestReport) -> str:
+    """Return the first line of what a test failed with."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)  # longreprtext begins with xdist's heading
+    return next(iter(text.strip().splitlines()), "no reason given").removeprefix("Failed: ")

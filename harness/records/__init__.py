@@ -1,0 +1,98 @@
+"""Everything that is recorded, as dataclasses, and its JSON: written, read back and checked. See docs/json.md."""
+
+from __future__ import annotations
+
+from harness.records.accuracy import (
+    NOT_REPEATABLE,
+    EngineInfo,
+    ErrorStats,
+    MetricResult,
+    OutputResult,
+    Provenance,
+    Result,
+    Verdict,
+    exit_status,
+    is_judged,
+    is_nonfinite,
+    overall,
+)
+from harness.records.bisection import IS_WRONG, Bisection, Gate, Kind, Price, Trial
+from harness.records.contest import ContestPicture, ContestResult
+from harness.records.data import plain
+from harness.records.latency import (
+    Acceptance,
+    Comparison,
+    Conditions,
+    KernelTime,
+    LatencyVerdict,
+    Measured,
+    Metric,
+    NotMeasured,
+    ProcessRun,
+    Runner,
+    Session,
+    Summary,
+    acceptance_from_json,
+    run_from_json,
+    session_from_json,
+    utc,
+)
+from harness.records.layers import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.reader import Entry, Json, Records, load
+from harness.records.study import Picture, StepError, StudyResult, VariantResult
+from harness.records.writer import document, save_json
+
+__all__ = [
+    "IS_WRONG",
+    "MARKS",
+    "NOT_REPEATABLE",
+    "Acceptance",
+    "Bisection",
+    "Comparison",
+    "Conditions",
+    "ContestPicture",
+    "ContestResult",
+    "EngineInfo",
+    "Entry",
+    "ErrorStats",
+    "Gate",
+    "Json",
+    "KernelTime",
+    "Kind",
+    "LatencyVerdict",
+    "LayerReport",
+    "Measured",
+    "Metric",
+    "MetricResult",
+    "ModuleFinding",
+    "NotMeasured",
+    "OutputEffect",
+    "OutputResult",
+    "Picture",
+    "Price",
+    "ProcessRun",
+    "Provenance",
+    "Records",
+    "Result",
+    "Runner",
+    "Session",
+    "StepError",
+    "StudyResult",
+    "Summary",
+    "Trial",
+    "ValueFinding",
+    "VariantResult",
+    "Verdict",
+    "acceptance_from_json",
+    "document",
+    "exit_status",
+    "is_judged",
+    "is_nonfinite",
+    "load",
+    "overall",
+    "plain",
+    "run_from_json",
+    "save_json",
+    "session_from_json",
+    "utc",
+]

@@ -1,0 +1,246 @@
+"""What a run found, as data: one Result per subject, case and target. docs/json.md documents the JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.records.data import plain
+
+if TYPE_CHECKING:
+    from harness.records.layers import LayerReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorStats:
+    """The distance between two tensors of one shape. Figures are NaN where no pair is finite on both sides."""
+
+    shape: tuple[int, ...]
+    """Dimensions of both tensors."""
+    dtype: str
+    """Of the actual tensor, such as ``float16``."""
+    absolute: dict[str, float]
+    """``max``, ``mean``, ``median`` and ``p99`` of ``|a - e|``."""
+    relative: dict[str, float]
+    """The same of ``|a - e| / |e|``, 0 where both are 0; ``undefined`` counts the left out e = 0, a != 0."""
+    relative_l2: float
+    """``||a - e|| / ||e||``; for ``||e|| = 0`` it is 0 without error and infinite with one."""
+    cosine: float
+    """Cosine similarity; 1 when both are zero, NaN when only one is."""
+    snr_db: float
+    """Signal-to-noise ratio, ``-20 log10(relative_l2)``, in decibels; infinite without error."""
+    effective_bits: float
+    """``-log2(relative_l2)``; infinite without error."""
+    bias: float
+    """Mean of ``a - e`` over the RMS of ``e``; for an RMS of 0 it is 0 or infinite."""
+    elements: int
+    """Number of elements."""
+    compared: int
+    """Number of pairs finite on both sides."""
+    rms_expected: float
+    """Root mean square of the expected values."""
+    std_actual: float
+    """Standard deviation of the actual values, from sums of squares: right to 1e-7 of their RMS."""
+    std_expected: float
+    """Standard deviation of the expected values, likewise."""
+    max_expected: float
+    """Largest ``|e|``."""
+    zero_actual: bool
+    """Every compared actual value is 0."""
+    zero_expected: bool
+    """Every compared expected value is 0."""
+    constant_actual: bool
+    """All compared actual values are one value."""
+    constant_expected: bool
+    """All compared expected values are one value."""
+    nonfinite_actual: int
+    """Number of NaN and infinities in the actual tensor."""
+    nonfinite_expected: int
+    """Number of NaN and infinities in the expected tensor."""
+    nan_actual: int
+    """Number of NaN in the actual tensor."""
+    nan_expected: int
+    """Number of NaN in the expected tensor."""
+    mismatched_nonfinite: int
+    """Positions that hold a NaN or an infinity and not the same infinity on both sides."""
+    first_nonfinite: tuple[int, ...] | None
+    """Index of the first NaN or infinity of the actual tensor."""
+    worst: tuple[dict[str, Any], ...]
+    """``index``, ``actual`` and ``expected`` of the five largest absolute errors; of equal ones the first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, one key per field; figures that are not finite are left as they are."""
+        data = dataclasses.asdict(self)
+        first = self.first_nonfinite
+        return {
+            **data,
+            "shape": list(self.shape),
+            "first_nonfinite": None if first is None else list(first),
+            "worst": list(data["worst"]),
+        }
+
+
+Verdict = Literal["pass", "fail", "not_judged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputResult:
+    """One network output."""
+
+    name: str
+    """Its declared name."""
+    verdict: Verdict
+    reason: str
+    """One sentence: what was found and what was allowed."""
+    stats: ErrorStats | None = None
+    """The engine against the reference; None when they could not be compared."""
+    floor: ErrorStats | None = None
+    """PyTorch in the same precision against the same reference; None when it could not be had."""
+    allowed: dict[str, float] = field(default_factory=dict)
+    """The limits that were applied, by figure name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        figures = self.stats.to_json() if self.stats else {}
+        return {
+            **figures,
+            "name": self.name,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "floor": self.floor.to_json() if self.floor else None,
+            "allowed": self.allowed,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricResult:
+    """One task metric of a suite, such as the similarity of sentence pairs."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    actual: float
+    """The metric of the engine's outputs."""
+    expected: float
+    """The metric of the reference's outputs; NaN where the metric itself compares the two."""
+    allowed: float
+    """The limit that ``bound`` names."""
+    bound: Literal["difference", "at_most", "at_least"] = "difference"
+    """What is limited: the difference of ``actual`` and ``expected``, or ``actual`` itself, from above or below."""
+    direction: Literal["lower", "higher", ""] = ""
+    """Which values of the metric are better; empty where the suite does not say."""
+    note: str = ""
+    """What must be read beside the number: random weights, the normaliser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """The engine a verdict is about."""
+
+    sha256: str
+    path: str
+    cached: bool
+    """True when it was built by an earlier run."""
+    build_s: float
+    """Seconds the build took, whenever it was."""
+    bytes: int
+    layers: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the figures come from."""
+
+    weights: str
+    """``trained``, ``random`` or ``file``."""
+    weights_source: str
+    weights_sha256: str
+    inputs: str
+    """``real`` or ``random``."""
+    inputs_sha256: str
+    program_sha256: str
+    commit: str
+    """The commit of the suite's repository, with ``+changes`` when its tree is not clean; empty outside git."""
+    reference: str
+    """``computed`` or ``stored``, in which dtype and on which device."""
+    device: str
+    """Where the engine ran: a GPU's name, or ``CPU``."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The precision plan: dtype, and the patterns kept in FP32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The verdict on one subject, case and target."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    verdict: Verdict
+    reason: str
+    engine: EngineInfo | None = None
+    provenance: Provenance | None = None
+    outputs: tuple[OutputResult, ...] = ()
+    metrics: tuple[MetricResult, ...] = ()
+    repeatable: bool | None = None
+    """Whether all runs of the engine gave the same bits; None when it did not run."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures: emulation, saturated constants, a rebuilt engine."""
+    next_step: str = ""
+    """What to type next, a command per line, where there is something."""
+    layers: LayerReport | None = None
+    """Every value of the engine; None where nobody looked."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Where the time of this verdict went, in seconds."""
+
+    @property
+    def target(self) -> str:
+        """``rtx-fp16``, as in test ids."""
+        return f"{self.backend}-{self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["outputs"] = [output.to_json() for output in self.outputs]
+        data["metrics"] = [dataclasses.asdict(metric) for metric in self.metrics]
+        data["engine"] = dataclasses.asdict(self.engine) if self.engine else None
+        data["layers"] = self.layers.to_json() if self.layers else None
+        data["provenance"] = dataclasses.asdict(self.provenance) if self.provenance else None
+        result: dict[str, Any] = plain(data)
+        return result
+
+
+NOT_REPEATABLE = "not repeatable"
+"""What the note on an engine begins with whose runs differ."""
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return fail if anything failed, else not_judged if anything was not judged or nothing was there, else pass."""
+    seen = set(verdicts)
+    if "fail" in seen:
+        return "fail"
+    return "pass" if seen == {"pass"} else "not_judged"
+
+
+def is_nonfinite(result: Result) -> bool:
+    """Return whether an output is not finite where its reference is, or the other way round."""
+    return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
+
+
+def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
+    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
+    if any(result.verdict == "fail" for result in results):
+        return 1
+    if any(not is_judged(results, backend) for backend in require):
+        return 3
+    return 0 if any(result.verdict == "pass" for result in results) else 3
+
+
+def is_judged(results: Sequence[Result], backend: str) -> bool:
+    """Return whether every result of a backend carries a verdict, and there is at least one."""
+    verdicts = [result.verdict for result in results if result.backend == backend]
+    return bool(verdicts) and "not_judged" not in verdicts

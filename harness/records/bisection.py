@@ -1,0 +1,95 @@
+"""What a bisection found, as data. See docs/json.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.records.data import plain_fields
+
+Kind = Literal["none", "precision", "engine", "export", "not_judged"]
+IS_WRONG = "is the engine wrong?"
+"""A question of which no is the good answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One question asked before anything is blamed."""
+
+    question: str
+    """Such as ``is the engine repeatable?``"""
+    answer: Literal["yes", "no", "not asked"]
+    """``yes`` lets the search go on."""
+    detail: str
+    """The figures, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One precision plan that was tried."""
+
+    keep_fp32: tuple[str, ...]
+    """The patterns it kept in FP32."""
+    where: Literal["pytorch", "engine"]
+    passed: bool | None
+    """None when it could not be judged: the build was refused, or the reason says what else."""
+    error: float | None
+    """Largest relative L2 error of an output."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """GPU (or CPU) time of one run of three engines, in one session."""
+
+    device: str
+    plan_ms: float
+    """Median time of the engine with the plan."""
+    low_ms: float
+    """Of the engine in full low precision."""
+    fp32_ms: float
+    """Of the FP32 engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bisection:
+    """Whose fault it is, what to keep in FP32, and what it costs."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    kind: Kind
+    """``none`` when the engine passes."""
+    finding: str
+    """One sentence."""
+    advice: tuple[str, ...]
+    """What it means and what to do, in plain words; the last lines are the commands that reproduce it."""
+    gates: tuple[Gate, ...]
+    """In the order they were asked."""
+    region: tuple[str, ...] = ()
+    """The values (engine, export) or the patterns (precision) that show it."""
+    plan: tuple[str, ...] | None = None
+    """Patterns kept in FP32 by the smallest plan that passed on the un-tapped engine; None when none passed."""
+    plan_file: str = ""
+    """Where the plan was written."""
+    reproducer: str = ""
+    """The folder of the reproducer; empty when there is none."""
+    price: Price | None = None
+    trials: tuple[Trial, ...] = ()
+    """Every plan tried on an engine, and the ones that decided in PyTorch."""
+    builds: int = 0
+    """Engines built; those from the cache do not count."""
+    gate_builds: int = 0
+    """Those of them that the gates needed."""
+    max_builds: int = 0
+    """What the search may build after the gates."""
+    complete: bool = True
+    """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the search."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        return plain_fields(self)

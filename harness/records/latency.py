@@ -1,0 +1,305 @@
+"""Latency as data: what one process measured, what one session recorded, and how two sessions compare.
+
+All times are milliseconds. docs/json.md documents the JSON; docs/latency.md says how the figures come about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from harness.machine import Machine
+from harness.records.data import plain
+
+LatencyVerdict = Literal[
+    "regressed", "improved", "equivalent", "inconclusive", "slower_clock", "invalid_environment", "no_baseline"
+]
+Runner = Literal["engine", "eager", "compile"]
+Metric = Literal["gpu_ms", "end_to_end_ms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One sample of times, summarised. Percentiles are None where the sample is too small to carry them."""
+
+    n: int
+    median: float
+    low: float
+    """Lower end of the 95 % confidence interval of the median, from order statistics."""
+    high: float
+    """Upper end of it."""
+    mean: float
+    minimum: float
+    cv: float
+    """Standard deviation over mean."""
+    p90: float | None = None
+    """From 100 samples on."""
+    p95: float | None = None
+    """From 200 samples on."""
+    p99: float | None = None
+    """From 1000 samples on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the device did while one process measured; None where the driver does not tell."""
+
+    sm_mhz: float | None = None
+    """Mean SM clock over the blocks."""
+    memory_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    power_capped: bool = False
+    """The power limit slowed the clock: part of normal operation, but a baseline must agree on it."""
+    discarded_blocks: int = 0
+    """Blocks thrown away because the hardware slowed itself down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessRun:
+    """One fresh process that loaded one engine (or module) and timed it. The process is the unit of statistics."""
+
+    started_at: str
+    """UTC, ISO 8601."""
+    gpu_ms: Summary | None
+    """Between CUDA events around the launch; None on the CPU."""
+    end_to_end_ms: Summary
+    """Host clock, one run at a time: inputs to the device, run, outputs back."""
+    enqueue_ms: Summary | None
+    """Host time to launch one run without a CUDA graph; None on the CPU."""
+    throughput_per_s: float | None = None
+    """Runs per second under load, which the first process of a session measures; None for the others."""
+    streams: int = 1
+    """Contexts or streams that made the load."""
+    graph: bool = False
+    """Whether ``gpu_ms`` was measured by replaying a CUDA graph."""
+    graph_failure: str = ""
+    """Why the capture failed, where it was asked for and failed."""
+    inner: int = 1
+    """Runs between one pair of events, so that a sample is long enough to be measured."""
+    warm_up_ms: float = 0.0
+    load_ms: float = 0.0
+    device_bytes: int | None = None
+    """GPU memory that loading and running took; None where it cannot be told."""
+    conditions: Conditions = field(default_factory=Conditions)
+    flags: tuple[str, ...] = ()
+    """What a reader must know: ``warm-up unstable``, ``unstable`` (CV above 2.5 %), ``clock jumped``."""
+    invalid: tuple[str, ...] = ()
+    """Sentences why these figures say nothing of the engine: a foreign process, throttling; empty when they count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One measurement of one engine (or module) at one size: several processes, one record of the history."""
+
+    id: str
+    """Unique; a session is never written twice."""
+    recorded_at: str
+    """UTC, ISO 8601."""
+    subject: str
+    case: str
+    backend: str
+    """As after ``-b``; ``torch`` for PyTorch eager and compiled."""
+    precision: str
+    runner: Runner = "engine"
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Sizes of the dynamic dimensions by symbol, such as ``{"batch": 4}``; empty for the case as it is."""
+    graph: bool = False
+    """Whether CUDA graphs were asked for."""
+    l2: Literal["warm", "flush"] = "warm"
+    runs: tuple[ProcessRun, ...] = ()
+    machine: Machine
+    engine_sha256: str = ""
+    engine_bytes: int | None = None
+    kernels_sha256: str = ""
+    """Digest of the engine's kernels, where the backend tells: another digest is another engine."""
+    weights: str = ""
+    """``trained``, ``random`` or ``file``."""
+    inputs: str = ""
+    """``real`` or ``random``."""
+    device: str = ""
+    """A GPU's name, or ``CPU``."""
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def benchmark(self) -> str:
+        """What is measured, without machine and time: sessions of one benchmark are one series."""
+        sizes = ",".join(f"{name}={size}" for name, size in sorted(self.sizes.items()))
+        how = f"{'graph' if self.graph else 'no-graph'}/{self.l2}"
+        return f"{self.subject}/{self.case}[{sizes}]/{self.backend}-{self.precision}/{self.runner}/{how}"
+
+    @property
+    def metric(self) -> Metric:
+        """The figure that verdicts are about: GPU time, or on the CPU the time of one run."""
+        return "gpu_ms" if self.runs and all(run.gpu_ms for run in self.runs) else "end_to_end_ms"
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why the session says nothing of the engine; empty when it counts."""
+        return tuple(dict.fromkeys(reason for run in self.runs for reason in run.invalid))
+
+    def medians(self, metric: Metric | None = None) -> tuple[float, ...]:
+        """Return the median of every process that counts, in milliseconds."""
+        summaries = [getattr(run, metric or self.metric) for run in self.runs if not run.invalid]
+        return tuple(summary.median for summary in summaries if summary is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys, and ``benchmark`` and ``metric`` beside the fields."""
+        data: dict[str, Any] = plain({**dataclasses.asdict(self), "benchmark": self.benchmark, "metric": self.metric})
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """Sessions that a person made the baseline, and why."""
+
+    id: str
+    accepted_at: str
+    """UTC, ISO 8601."""
+    benchmark: str
+    machine_key: str
+    sessions: tuple[str, ...]
+    """Ids."""
+    why: str
+    who: str = ""
+    commit: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data: dict[str, Any] = plain(dataclasses.asdict(self))
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One session against a baseline, or one engine against another in the same session."""
+
+    verdict: LatencyVerdict
+    ratio: float | None
+    """New over old; above 1 is slower. None without a baseline."""
+    low: float | None
+    """Lower end of the 95 % interval of the ratio."""
+    high: float | None
+    metric: str = ""
+    """``gpu_ms``, ``end_to_end_ms``, or the same in clock cycles."""
+    rule: str = ""
+    """The rule that decided, with its numbers, in one sentence."""
+    baseline: tuple[str, ...] = ()
+    """Ids of the baseline's sessions."""
+    repeated: bool = False
+    """Whether the session before this one had regressed too: only then a regression is a failure."""
+    notes: tuple[str, ...] = ()
+    """``engine changed``, ``baseline young``: what a reader must know."""
+    p_value: float | None = None
+    """One-sided, of a change beyond the margin in the direction seen; None where nothing was tested."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data: dict[str, Any] = plain(dataclasses.asdict(self))
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelTime:
+    """One kernel (or, on ONNX Runtime, node) of one engine."""
+
+    name: str
+    ms: float
+    """Median time of one run."""
+    share: float
+    """Of the sum over all kernels, which is more than the engine's own time: every kernel was timed apart."""
+    module: str = ""
+    """Dotted path of the PyTorch module that it computes; empty where it is not known."""
+    nodes: tuple[str, ...] = ()
+    """ONNX nodes inside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One session with its verdict, as ``parity bench`` and ``test_latency`` give it."""
+
+    session: Session
+    comparison: Comparison
+    speed_up: dict[str, float] = field(default_factory=dict)
+    """Time of a PyTorch baseline over this one's, by name (``eager fp32``), measured in turns with it."""
+    speed_up_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The 95 % interval of each."""
+    kernels: tuple[KernelTime, ...] = ()
+    """Slowest first; empty where nobody profiled."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        return {
+            "session": self.session.to_json(),
+            "comparison": self.comparison.to_json(),
+            "speed_up": plain(self.speed_up),
+            "speed_up_intervals": plain(self.speed_up_intervals),
+            "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
+        }
+
+
+def utc(text: str) -> str:
+    """Return a time as UTC with microseconds, so that the order of the text is the order in time.
+
+    A time without a zone is UTC. Raises ValueError for anything that is not a time in ISO 8601.
+    """
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def session_from_json(data: dict[str, Any]) -> Session:
+    """Return the session that ``Session.to_json`` wrote. Raises TypeError, KeyError or ValueError for anything else.
+
+    Fields that a later version added are left out.
+    """
+    fields = {**_known(Session, data), "runs": tuple(run_from_json(run) for run in data["runs"])}
+    return Session(**{**fields, "machine": Machine(**_known(Machine, data["machine"])), "notes": _tuple(data, "notes")})
+
+
+def run_from_json(data: dict[str, Any]) -> ProcessRun:
+    """Return the run that ``dataclasses.asdict`` made plain. Raises TypeError or KeyError for anything else."""
+    times = ("gpu_ms", "end_to_end_ms", "enqueue_ms")
+    summaries = {name: data[name] and Summary(**_known(Summary, data[name])) for name in times}
+    lists = {name: _tuple(data, name) for name in ("flags", "invalid")}
+    conditions = Conditions(**_known(Conditions, data["conditions"]))
+    return ProcessRun(**{**_known(ProcessRun, data), **summaries, **lists, "conditions": conditions})
+
+
+def acceptance_from_json(data: dict[str, Any]) -> Acceptance:
+    """Return the acceptance that ``Acceptance.to_json`` wrote. Raises TypeError or KeyError for anything else."""
+    return Acceptance(**{**_known(Acceptance, data), "sessions": tuple(data["sessions"])})
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _tuple(data: dict[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(data.get(name, ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotMeasured:
+    """What could not be timed, and why."""
+
+    subject: str
+    case: str
+    backend: str
+    precision: str
+    runner: Runner
+    sizes: dict[str, int]
+    reason: str
+    failed: bool = False
+    """Whether the engine itself misbehaved: that is a failure, not a missing figure."""
+    baseline: bool = False
+    """Whether it is PyTorch that was only to be compared with: no requirement is about it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data: dict[str, Any] = plain(dict(vars(self)))
+        return data

@@ -1,0 +1,85 @@
+"""A study as data: variants of a system of engines, and what each gained. docs/json.md documents the JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.records.accuracy import MetricResult, Verdict
+from harness.records.data import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image of one variant, beside what it should be. Paths are relative to the JSON file."""
+
+    case: str
+    prompt: str
+    seed: int
+    files: dict[str, str]
+    """PNG files by what they show: ``input``, ``edges``, ``reference``, ``engine``, ``difference``, ``sheet``."""
+    metrics: dict[str, float | None]
+    """``pd``, ``lpips``, ``psnr``, ``ssim``; None where it was not judged."""
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepError:
+    """How far the engine's latents are from the reference's after one step of the sampler."""
+
+    step: int
+    """From 0."""
+    timestep: int
+    free: float
+    """Relative L2 error, both having run from the same start."""
+    forced: float
+    """The same when the step started from the reference's latents: what this step alone adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantResult:
+    """What one variant gave."""
+
+    name: str
+    settings: dict[str, Any]
+    """The variant itself: precision per engine, batching, steps, graphs."""
+    verdict: Verdict
+    reason: str
+    latency_ms: float | None = None
+    """Mean over the pictures, without the first."""
+    speed_up: float | None = None
+    """Against the reference pipeline in PyTorch FP32, on the same machine in the same run."""
+    score: float | None = None
+    """By the study's score function; None where it cannot be had."""
+    metrics: tuple[MetricResult, ...] = ()
+    """Mean over the pictures (``pd mean``, ``psnr``), and the worst (``pd max``), with their limits."""
+    pictures: tuple[Picture, ...] = ()
+    steps: tuple[StepError, ...] = ()
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    """Mean time per stage: ``text encoder``, ``controlnet and unet``, ``vae decoder``, ``host``."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """All variants of one study, in the order they were tried; the first is the one the others are held against."""
+
+    name: str
+    weights: str
+    """``trained`` or ``random``."""
+    weights_source: str
+    inputs: str
+    """``real`` or ``random``."""
+    device: str
+    score_rule: str
+    """The score function in one sentence."""
+    variants: tuple[VariantResult, ...]
+    charts: dict[str, str] = field(default_factory=dict)
+    """Picture files by what they show, relative to the JSON file: ``pd against latency``, ``error over steps``."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data: dict[str, Any] = plain(dataclasses.asdict(self))
+        return data

@@ -1,0 +1,38 @@
+"""Results kept and shown. Nothing here runs anything; docs/json.md documents the JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.files import write_text
+from harness.records.data import SCHEMA
+
+
+def document(
+    results: Iterable[Mapping[str, Any]],
+    *,
+    environment: Mapping[str, Any],
+    command: str,
+    complete: bool = True,
+    error: str = "",
+) -> dict[str, Any]:
+    """Return the top level of the JSON; ``complete`` is False while a run goes on and after one that was cut short."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "complete": complete,
+        "error": error,
+        "environment": dict(environment),
+        "results": list(results),
+    }
+
+
+def save_json(data: Any, path: Path) -> None:
+    """Write JSON in one step: a reader sees the old file or the whole new one.
+
+    Raises UsageError when the file cannot be written.
+    """
+    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)

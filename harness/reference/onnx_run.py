@@ -1,0 +1,149 @@
+"""Run a whole ONNX graph on the CPU: FP32 in ONNX Runtime, FP64 in ``onnx.reference``, or emulated."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NotJudged, first_line
+from harness.graph import INLINE_BYTES, Plan, emulate, input_specs, promote, to_float64, torch_dtype
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    import torch
+    from onnx.reference.op_run import OpRun
+
+
+Run = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
+
+
+def run_fp32(model: ir.Model) -> Run:
+    """Return a function that runs the model in FP32 on ONNX Runtime's CPU, without graph optimisation.
+
+    float16 and bfloat16 in the file are promoted first; inputs are converted and outputs are float32.
+    """
+    return _ort_run(promote(model))
+
+
+def run_emulated(model: ir.Model, plan: Plan, dtypes: Mapping[str, str]) -> Run:
+    """Return a function that runs the model in FP32 arithmetic rounded like the plan: the floor of an ONNX file."""
+    return _ort_run(emulate(model, dtypes, default=plan.compute_dtype, tf32=plan.tf32))
+
+
+def _ort_run(model: ir.Model) -> Run:
+    """Load a model into ONNX Runtime. Raises NotJudged when it refuses the graph."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        try:
+            source = _serialized(model, Path(folder))
+            session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise NotJudged(f"ONNX Runtime does not load the graph in FP32: {first_line(error)}") from error
+    dtypes = {spec.name: torch_dtype(spec) for spec in input_specs(model)}
+    outputs = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        feeds = {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
+        try:
+            results = session.run(outputs, feeds)
+        except Exception as error:
+            raise NotJudged(f"ONNX Runtime cannot run the graph in FP32: {first_line(error)}") from error
+        return {name: torch.as_tensor(result) for name, result in zip(outputs, results, strict=True)}
+
+    return run
+
+
+def _serialized(model: ir.Model, folder: Path) -> bytes | str:
+    """Return the model as bytes, or the path of a file in the folder when its weights are large or in other files."""
+    import onnx_ir as ir
+
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if size < INLINE_BYTES and not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        serialized: bytes = ir.to_proto(model).SerializeToString()
+        return serialized
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="weights.bin")
+    return str(path)
+
+
+def run_fp64(model: ir.Model) -> Run:
+    """Return a function that runs the model in FP64 with ``onnx.reference``; outputs are float64.
+
+    Raises NotJudged, naming the op, when the evaluator lacks one, fails in one, or leaves FP64.
+    """
+    import torch
+    from onnx.reference import ReferenceEvaluator
+
+    doubled = to_float64(model)
+    producers = {str(value.name): node.op_type for node in doubled.graph for value in node.outputs}
+    floats = {str(value.name) for node in doubled.graph for value in node.outputs if str(value.dtype) == "DOUBLE"}
+    outputs = [str(value.name) for value in doubled.graph.outputs]
+    dtypes = {spec.name: torch_dtype(spec) for spec in input_specs(doubled)}
+    try:
+        evaluator = ReferenceEvaluator(_proto(doubled), new_ops=[_gather_elements()])
+    except Exception as error:
+        raise NotJudged(f"onnx.reference cannot evaluate the graph in FP64: {first_line(error)}") from error
+
+    def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        feeds = {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
+        try:
+            results: dict[str, Any] = dict(evaluator.run(None, feeds, intermediate=True))
+        except Exception as error:
+            raise NotJudged(
+                f"onnx.reference cannot evaluate {_failed_op(error)} in FP64: {first_line(error)}"
+            ) from error
+        for name in floats & set(results):
+            if str(results[name].dtype) != "float64":
+                raise NotJudged(
+                    f"onnx.reference leaves FP64 in {producers[name]} (value {name!r}: {results[name].dtype})"
+                )
+        return {name: torch.as_tensor(results[name]) for name in outputs}
+
+    return run
+
+
+def _gather_elements() -> type[OpRun]:
+    """Return GatherElements for ``onnx.reference``, whose own fails on tables of more than 64 rows (onnx 1.23)."""
+    import torch
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        op_domain = ""
+
+        def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
+            length = data.shape[axis]
+            positive = torch.from_numpy(indices.astype("int64") % length)
+            return (torch.gather(torch.from_numpy(data.copy()), axis, positive).numpy(),)
+
+    return GatherElements
+
+
+def _proto(model: ir.Model) -> onnx.ModelProto:
+    """Return the model as one protobuf object with its weights inside."""
+    import onnx_ir as ir
+
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size >= 2**31:
+        raise NotJudged(f"its weights are {size / 2**30:.3g} GiB in FP64, more than one protobuf object holds")
+    ir.external_data.load_to_model(model)
+    return ir.to_proto(model)
+
+
+def _failed_op(error: BaseException) -> str:
+    """Return the op type in whose evaluation an error arose."""
+    op = "the graph"
+    trace = error.__traceback__
+    while trace is not None:
+        node = getattr(trace.tb_frame.f_locals.get("self"), "onnx_node", None)
+        op = getattr(node, "op_type", op)
+        trace = trace.tb_next
+    return op

@@ -1,0 +1,239 @@
+"""Run a program step by step, on demand, with an engine's own values in the place of computed ones.
+
+A lane is one run of the program in one precision. In the reference lane nothing is replaced: what an engine's value is
+away from it has accumulated on the way. In a replay lane every observed value is replaced by the engine's, so what is
+computed next starts from the engine's own inputs: what it is away from that was made in between.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import torch
+from torch.fx import Node
+
+from harness.graph import Program
+from harness.reference.helper_values import HelperValues
+from harness.reference.interpreter import RunNotes, TypedInterpreter, cast, tf32
+from harness.tensors import Tensors
+
+
+class Lane(Protocol):
+    """One run of a program, as far as somebody asked for values."""
+
+    def value(self, name: str) -> torch.Tensor | None:
+        """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let what is computed from now on read this tensor; its shape is the value's."""
+
+    def done(self, name: str) -> None:
+        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+
+    def outputs(self) -> Tensors:
+        """Compute the rest and return the outputs by their declared names."""
+
+    def fork(self) -> Self:
+        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+
+
+class ProgramLane:
+    """A lane over an exported program. A value is freed when all that read it have run and nobody will ask for it."""
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+        allow_tf32: bool = False,
+        weights: Mapping[str, torch.Tensor] | None = None,
+        asked: Collection[str] = (),
+        notes: RunNotes | None = None,
+        helpers: HelperValues | None = None,
+    ) -> None:
+        device = next(iter(inputs.values())).device
+        self._runner = TypedInterpreter(
+            program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, notes=notes
+        )
+        self._inputs, self._allow_tf32 = inputs, allow_tf32
+        self._nodes: dict[str, Node] = {node.name: node for node in self._runner.exported.graph.nodes}
+        self._specs = {spec.arg.name: spec for spec in self._runner.exported.graph_signature.input_specs}
+        self._unread: Counter[Node] = Counter({node: len(node.users) for node in self._nodes.values()})
+        self._asked = set(asked) | set(program.outputs.values())
+        self._outputs = program.outputs
+        self._freed: set[Node] = set()
+        self._helpers = helpers
+        self._helped: dict[str, torch.Tensor | None] = {}
+        """What the helpers gave, until the lane changes: a mapping asks for it, and then the comparison."""
+        self._seen: dict[str, torch.Tensor] = {}
+        """Observed values that only the ONNX graph has."""
+
+    def value(self, name: str) -> torch.Tensor | None:
+        """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
+        node = self._nodes.get(name)
+        if node is None:
+            return self._helper(name)
+        if node in self._freed:
+            return None
+        self._compute(node)
+        result = self._runner.env[node]
+        return result if isinstance(result, torch.Tensor) else None
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let what is computed from now on read this tensor, in the dtype the lane computes the value in."""
+        computed = self.value(name)
+        if computed is not None:
+            self._helped.clear()
+            tensor = tensor.to(computed.device, computed.dtype).reshape(computed.shape)
+            if name in self._nodes:
+                self._runner.env[self._nodes[name]] = tensor
+            else:
+                self._seen[name] = tensor
+
+    def done(self, name: str) -> None:
+        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        self._helped.clear()
+        if name not in self._outputs.values():
+            self._asked.discard(name)
+            if (node := self._nodes.get(name)) is not None:
+                self._free_if_read(node)
+
+    def outputs(self) -> Tensors:
+        """Compute the rest and return the outputs by their declared names."""
+        outputs = {name: self.value(node) for name, node in self._outputs.items()}
+        return {name: tensor for name, tensor in outputs.items() if tensor is not None}
+
+    def fork(self) -> Self:
+        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        fork = copy.copy(self)
+        fork._runner = copy.copy(self._runner)
+        fork._runner.env = dict(self._runner.env)
+        fork._unread, fork._asked, fork._freed = self._unread.copy(), set(self._asked), set(self._freed)
+        fork._helped, fork._seen = dict(self._helped), dict(self._seen)
+        return fork
+
+    @property
+    def held(self) -> int:
+        """How many computed values the lane holds, weights and inputs not counted."""
+        return sum(node.op == "call_function" for node in self._runner.env)
+
+    def _compute(self, wanted: Node) -> None:
+        pending = [wanted]
+        with torch.inference_mode(), tf32(self._allow_tf32):
+            while pending:
+                node = pending[-1]
+                missing = [item for item in node.all_input_nodes if item not in self._runner.env]
+                if node in self._runner.env or not missing:
+                    pending.pop()
+                    if node not in self._runner.env:
+                        self._run(node)
+                else:
+                    pending += missing
+
+    def _run(self, node: Node) -> None:
+        if node.op == "placeholder":
+            result: Any = self._runner.placeholder_value(self._specs[node.name], self._inputs)
+        else:
+            result = self._composed(node)
+            result = self._runner.run_node(node) if result is None else result
+        self._runner.env[node] = result
+        for item in node.all_input_nodes:
+            self._unread[item] -= 1
+            self._free_if_read(item)
+
+    def _helper(self, name: str) -> torch.Tensor | None:
+        if self._helpers is None or name not in self._helpers:
+            return None
+        if name in self._seen:
+            return self._seen[name]
+        if name not in self._helped:
+            device = self._runner.device
+            self._helped[name] = self._helpers.value(name, self._typed, seen=self._seen, device=device)
+        return self._helped[name]
+
+    def _typed(self, name: str) -> torch.Tensor | None:
+        """Return a value as the lane's operations read it: network inputs lie there as they were given."""
+        tensor = self.value(name)
+        return cast(tensor, self._runner.dtype) if self._nodes[name].op == "placeholder" else tensor
+
+    def _composed(self, node: Node) -> torch.Tensor | None:
+        """Return a value from its parts in the ONNX graph where some of them were observed, else None."""
+        if not self._seen or self._helpers is None:
+            return None
+        parts = self._helpers.parts(node.name) & self._seen.keys()
+        if not parts:
+            return None
+        dtype = self._runner.dtype_of(node)
+        seen = {part: self._seen[part] for part in parts}
+
+        def read(name: str) -> torch.Tensor | None:
+            return self.value(name) if dtype is None else cast(self.value(name), dtype)
+
+        result = self._helpers.value(node.name, read, seen=seen, device=self._runner.device)
+        for part in parts:
+            owners = [self._nodes[name] for name in self._helpers.owners(part)]
+            if all(owner is node or owner in self._runner.env or owner in self._freed for owner in owners):
+                del self._seen[part]
+        return result if dtype is None else cast(result, dtype)
+
+    def _free_if_read(self, node: Node) -> None:
+        if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:
+            del self._runner.env[node]
+            self._freed.add(node)
+
+
+@dataclass(kw_only=True, eq=False)
+class Lanes:
+    """The four lanes in which every value of one engine is measured."""
+
+    reference: Lane
+    """In the reference's precision: what a value is away from it has accumulated on the way."""
+    floor: Lane
+    """In the plan's precision: what PyTorch accumulates."""
+    replay: Lane
+    """In the reference's precision on the engine's own inputs: what a value is away from it was made here."""
+    replay_low: Lane
+    """In the plan's precision on the engine's own inputs: what PyTorch makes here."""
+    canonical: Callable[[str], str]
+    """From a value of the ONNX graph to the lanes' own name for it."""
+    uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What will be asked for, with the lanes' own names of it and of what a value that only the ONNX graph has is
+    computed from: these are kept until all that use them are done."""
+
+    def __post_init__(self) -> None:
+        self._left = Counter(used for several in self.uses.values() for used in several)
+
+    def value(self, lane: Lane, name: str) -> torch.Tensor | None:
+        """Return a value in one lane; None where nothing computes it."""
+        return lane.value(self.canonical(name))
+
+    def fork(self) -> Lanes:
+        """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
+        fork = copy.copy(self)
+        fork.replay, fork.replay_low = self.replay.fork(), self.replay_low.fork()
+        return fork
+
+    def adopt(self, fork: Lanes) -> None:
+        """Take over what a fork has computed since."""
+        self.replay, self.replay_low = fork.replay, fork.replay_low
+
+    def observe(self, name: str, tensor: torch.Tensor) -> None:
+        """Let both replays read the engine's value from now on."""
+        for lane in (self.replay, self.replay_low):
+            lane.observe(self.canonical(name), tensor)
+
+    def done(self, names: Iterable[str]) -> None:
+        """Say that nobody will ask for these values again."""
+        for name in names:
+            several = self.uses.pop(name, (self.canonical(name),))
+            self._left.subtract(several)
+            for lane in (self.reference, self.floor, self.replay, self.replay_low):
+                for used in several:
+                    if self._left[used] <= 0:
+                        lane.done(used)

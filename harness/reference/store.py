@@ -1,0 +1,178 @@
+"""References on disk: those a repository keeps, and outputs that an earlier run computed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensors_to_bytes
+
+from harness.errors import UsageError
+from harness.tensors import Tensors, on_cpu
+
+SCHEMA = "parity-reference/1"
+
+
+class OutputCache:
+    """Outputs that PyTorch computed earlier, in files named after everything they were computed from.
+
+    A file is a SHA-256 digest, a line of JSON with the run's notes, and safetensors data. One that does not match its
+    digest is computed again.
+    """
+
+    LIMIT_BYTES = 2**30
+
+    def __init__(self, folder: Path, *, enabled: bool) -> None:
+        self.folder, self.enabled = folder, enabled
+
+    def get(
+        self, key: Mapping[str, Any], compute: Callable[[], tuple[Tensors, tuple[str, ...]]], device: torch.device
+    ) -> tuple[Tensors, tuple[str, ...]]:
+        """Return the outputs and notes for a key, computing and keeping them where there are none."""
+        if not self.enabled:
+            return compute()
+        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.outputs"
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            if hashlib.sha256(content[32:]).digest() == content[:32]:
+                notes, _, data = content[32:].partition(b"\n")
+                outputs = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
+                return outputs, tuple(json.loads(notes))
+        outputs, lines = compute()
+        data = tensors_to_bytes(on_cpu(outputs))
+        with contextlib.suppress(OSError):  # a full disk costs time in the next run, nothing else
+            self._write(path, json.dumps(lines).encode() + b"\n" + data)
+        return outputs, lines
+
+    def clear(self) -> int:
+        """Remove everything and return the bytes freed."""
+        return self._shrink(0)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            scratch.write_bytes(hashlib.sha256(content).digest() + content)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        self._shrink(self.LIMIT_BYTES)
+
+    def _shrink(self, limit: int) -> int:
+        """Remove the oldest files until the rest fits the limit."""
+        files = sorted(self.folder.glob("*.outputs"), key=lambda file: file.stat().st_mtime)
+        sizes = [file.stat().st_size for file in files]
+        excess, freed = sum(sizes) - limit, 0
+        for file, size in zip(files, sizes, strict=True):
+            if freed >= excess:
+                break
+            file.unlink(missing_ok=True)
+            freed += size
+        return freed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a stored reference belongs to."""
+
+    weights_sha256: str
+    inputs_sha256: str
+    program_sha256: str
+    torch: str
+    """The torch version: another one exports another text for the same model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A reference read from disk."""
+
+    fp32: Tensors
+    fp64: Tensors
+    provenance: dict[str, Any]
+
+
+def update_command(typed: str, case: str) -> str:
+    """Return the command that computes a stored reference again."""
+    return f"parity reference {typed} --case {shlex.quote(case)}"
+
+
+class StaleReference(UsageError):
+    """A stored reference belongs to other weights, inputs or another program."""
+
+
+class ReferenceStore:
+    """References on disk: ``<folder>/<subject>/<case>.safetensors`` and ``.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, subject: str, case: str) -> Path:
+        """Return where a case's tensors are kept."""
+        return self.folder / subject / f"{case}.safetensors"
+
+    def save(
+        self, subject: str, case: str, identity: Identity, *, fp32: Tensors, fp64: Tensors, provenance: dict[str, Any]
+    ) -> Path:
+        """Write a reference; the JSON goes last and holds the tensors' checksum, so a torn write is seen."""
+        path = self.path(subject, case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"fp32/{name}": value for name, value in fp32.items()}
+        tensors |= {f"fp64/{name}": value for name, value in fp64.items()}
+        data = tensors_to_bytes(on_cpu(tensors))
+        record = {
+            "schema": SCHEMA,
+            **dataclasses.asdict(identity),
+            "tensors_sha256": hashlib.sha256(data).hexdigest(),
+            **provenance,
+        }
+        path.write_bytes(data)
+        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return path
+
+    def load(self, subject: str, case: str, identity: Identity, *, typed: str = "") -> Stored | None:
+        """Return the stored reference, or None when there is none.
+
+        ``typed`` is what reaches the subject on the command line, where that is not its name.
+        Raises StaleReference when it belongs to something else or its file is damaged; the text says what changed.
+        """
+        path = self.path(subject, case)
+        if not path.exists() and not path.with_suffix(".json").exists():
+            return None
+        again = f"run: {update_command(typed or shlex.quote(subject), case)}"
+        try:
+            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise StaleReference(f"stored reference {path} cannot be read ({error}); {again}") from error
+        if not isinstance(record, dict) or hashlib.sha256(data).hexdigest() != record.get("tensors_sha256"):
+            raise StaleReference(f"stored reference {path} is damaged (checksum differs); {again}")
+        if changed := self._changes(record, identity):
+            raise StaleReference(f"stored reference {path} is stale: {' and '.join(changed)} changed; {again}")
+        tensors = load_tensors(data)
+        return Stored(
+            fp32={name.removeprefix("fp32/"): value for name, value in tensors.items() if name.startswith("fp32/")},
+            fp64={name.removeprefix("fp64/"): value for name, value in tensors.items() if name.startswith("fp64/")},
+            provenance=record,
+        )
+
+    @staticmethod
+    def _changes(record: Mapping[str, Any], identity: Identity) -> list[str]:
+        names = ["weights", "inputs"]
+        if record.get("torch") == identity.torch:  # the program's text compares only under one exporter
+            names.append("program")
+        changes = []
+        for name in names:
+            before, now = str(record.get(f"{name}_sha256")), getattr(identity, f"{name}_sha256")
+            if before != now:
+                changes.append(f"the {name} ({before[:8]} -> {now[:8]})")
+        return changes

@@ -1,0 +1,201 @@
+"""What records say, before any wording: their names, times and errors, and which of them count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from harness.records import MARKS
+
+Json = Mapping[str, Any]
+
+
+def target_name(data: Json) -> str:
+    """Return ``rtx-fp16``."""
+    return f"{data['backend']}-{data['precision']}"
+
+
+BASELINE = "eager fp32"
+"""The baseline that the table's speed-up is against."""
+
+
+MIB = 2**20
+
+
+def session_target(session: Json) -> str:
+    """Return ``rtx-fp16`` for an engine, ``eager fp32`` for PyTorch."""
+    if session["runner"] == "engine":
+        return f"{session['backend']}-{session['precision']}"
+    return f"{session['runner']} {session['precision']}"
+
+
+def is_judged(measured: Json) -> bool:
+    """Return whether it is a contestant; PyTorch without a baseline of its own is there to compare with."""
+    return bool(measured["session"]["runner"] == "engine" or measured["comparison"]["verdict"] != "no_baseline")
+
+
+def case_label(session: Json) -> str:
+    """Return the case and the sizes: ``short batch=4``."""
+    return " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
+
+
+def newest_sessions(measured: Iterable[Json]) -> list[Json]:
+    """Return the newest measurement of every benchmark on every machine; ``measured`` are oldest first."""
+    found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
+    return list(found.values())
+
+
+def is_invalid(session: Json) -> bool:
+    """Return whether none of a session's figures counts, because of what else the device did."""
+    return bool(session["runs"]) and all(run["invalid"] for run in session["runs"])
+
+
+def throughput(session: Json) -> float | None:
+    """Return the median runs per second of the processes that count; None where none of them measured it."""
+    runs = [run for run in session["runs"] if not run["invalid"]]
+    loads = [run["throughput_per_s"] for run in runs if run["throughput_per_s"] is not None]
+    return median(loads) if loads else None
+
+
+def device_mib(session: Json) -> float | None:
+    """Return the median device memory of the processes in MiB; None where none of them knows it."""
+    memory = [run["device_bytes"] / MIB for run in session["runs"] if run["device_bytes"] is not None]
+    return median(memory) if memory else None
+
+
+def session_latency(session: Json) -> tuple[float, float, float] | None:
+    """Return the median of the processes' medians, the lowest and the highest of them, in ms; None without figures."""
+    values = figures(session, session["metric"], "median")
+    return (median(values), min(values), max(values)) if values else None
+
+
+def figures(session: Json, metric: str, figure: str) -> list[float]:
+    """Return one figure of every process that has it, those in an invalid environment left out."""
+    runs = [run for run in session["runs"] if not run["invalid"]] or session["runs"]
+    return [run[metric][figure] for run in runs if run[metric] and run[metric][figure] is not None]
+
+
+def by_module(kernels: Sequence[Json]) -> dict[str, tuple[float, float, int]]:
+    """Return ms, share and number of kernels per module, longest first; kernels of no known module come under ''."""
+    found: dict[str, tuple[float, float, int]] = {}
+    for kernel in kernels:
+        time, share, count = found.get(kernel["module"], (0.0, 0.0, 0))
+        found[kernel["module"]] = (time + kernel["ms"], share + kernel["share"], count + 1)
+    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+
+
+RANDOM = "RANDOM WEIGHTS"
+
+
+def compared(report: Json) -> list[Json]:
+    """Return the values that were compared, in dataflow order."""
+    return sorted((v for v in report["values"] if v["status"] == "compared"), key=lambda value: value["depth"])
+
+
+def is_nonfinite_value(value: Json) -> bool:
+    """Return whether the engine's value holds a NaN or an infinity that the reference does not hold."""
+    return value["mark"] == "nonfinite" or bool((value["stats"] or {}).get("mismatched_nonfinite"))
+
+
+def nonfinite_names(report: Json) -> set[str]:
+    """Return the names of the values that hold a NaN or an infinity that the reference does not hold."""
+    return {value["name"] for value in report["values"] if is_nonfinite_value(value)}
+
+
+def value_error(value: Json) -> float | None:
+    """Return a value's accumulated relative L2 error; None where there is none, or none that is finite."""
+    figure: float | None = (value["stats"] or {}).get("relative_l2")
+    return figure
+
+
+def error_ratio(finding: Json) -> float:
+    """Return the local error over the local floor: infinite over a floor of 0, -1 without a local error."""
+    local, floor = finding["local"], finding["local_floor"]
+    if local is None or floor is None:
+        return -1.0
+    return local / floor if floor else (math.inf if local else 1.0)
+
+
+def worst_first(values: Iterable[Json]) -> list[Json]:
+    """Return values from the worst to the best: non-finite ones in dataflow order, then by mark, then by ratio."""
+
+    def key(value: Json) -> tuple[bool, float, float, float]:
+        bad = is_nonfinite_value(value)
+        return (
+            not bad,
+            value["depth"] if bad else MARKS.index(value["mark"]),
+            -error_ratio(value),
+            -(value_error(value) or 0.0),
+        )
+
+    return sorted(values, key=key)
+
+
+def short_op(op: str) -> str:
+    """Return ``aten.linear`` of ``aten.linear.default``."""
+    return op.removesuffix(".default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One variant on the chart of quality against latency."""
+
+    index: int
+    """Its position among the study's variants, from 0."""
+    name: str
+    latency_ms: float
+    quality: float
+    verdict: str
+    limit: float | None
+    """The limit of its quality figure; None where none was set."""
+
+
+def study_metric(variant: Json, name: str) -> float | None:
+    """Return a variant's metric by name; None where it was not judged or is not finite."""
+    value: float | None = next((row["actual"] for row in variant["metrics"] if row["name"] == name), None)
+    return value
+
+
+def tradeoff_points(study: Json) -> tuple[list[Point], bool]:
+    """Return the variants with latency and quality, and whether a lower quality figure is better.
+
+    Quality is the mean PD; where no variant has one, the mean PSNR. The reference is no point: the others are held
+    against it.
+    """
+    for name, lower in (("pd mean", True), ("psnr", False)):
+        points = [point for index in range(len(study["variants"])) if (point := _point(study, index, name))]
+        if points:
+            return points, lower
+    return [], True
+
+
+def pareto_front(points: Sequence[Point], *, lower: bool = True) -> list[Point]:
+    """Return the points that no other beats in one figure without losing in the other, fastest first.
+
+    A variant that failed is not on the front: nothing is gained by being fast and wrong.
+    """
+    front: list[Point] = []
+    judged = [point for point in points if point.verdict != "fail"]
+    for point in sorted(judged, key=lambda p: (p.latency_ms, p.quality if lower else -p.quality)):
+        better = not front or (point.quality < front[-1].quality if lower else point.quality > front[-1].quality)
+        front += [point] if better else []
+    return front
+
+
+def _point(study: Json, index: int, name: str) -> Point | None:
+    variant = study["variants"][index]
+    row = next((row for row in variant["metrics"] if row["name"] == name), None)
+    if row is None or row["actual"] is None or variant["latency_ms"] is None or is_reference(study, variant):
+        return None
+    return Point(
+        index=index, name=variant["name"], latency_ms=variant["latency_ms"], quality=row["actual"],
+        verdict=variant["verdict"], limit=row["allowed"],
+    )  # fmt: skip
+
+
+def is_reference(study: Json, variant: Json) -> bool:
+    """Return whether this is the variant that the others are held against, and so has no verdict of its own."""
+    return variant is study["variants"][0] and variant["verdict"] != "fail"

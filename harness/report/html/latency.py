@@ -1,0 +1,264 @@
+"""Latency as parts of the page: the table of a subject, charts over a size, where the time goes, and its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from harness.records import session_from_json
+from harness.report.facts import (
+    Json,
+    by_module,
+    case_label,
+    device_mib,
+    figures,
+    is_invalid,
+    is_judged,
+    newest_sessions,
+    session_latency,
+    session_target,
+    throughput,
+)
+from harness.report.html import charts
+from harness.report.html.charts import Measurement
+from harness.report.html.parts import (
+    TONES,
+    Cell,
+    Chart,
+    Fold,
+    Group,
+    Line,
+    Lines,
+    Part,
+    Row,
+    Table,
+    Tone,
+    Words,
+    columns,
+    distinct,
+    grouped,
+    number,
+    warnings,
+    word,
+)
+from harness.report.plots import swept
+from harness.report.text import series_of
+from harness.report.verdicts import latency_verdict as judged
+
+
+def module_times(kernels: Sequence[Json]) -> dict[str, float]:
+    """Return milliseconds by module, slowest first; empty where no kernel's module is known."""
+    timed = [kernel for kernel in kernels if None not in (kernel["ms"], kernel["share"])]
+    found = {name: ms for name, (ms, _, _) in by_module(timed).items()}
+    return found if any(found) else {}
+
+
+def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t: Words) -> Group:
+    """Return the latency of one subject. ``missing`` could not be timed."""
+    labels = tuple(distinct(label for item in measured for label in warnings(item["session"], t)))
+    parts: list[Part] = []
+    if missing:
+        parts.append(Lines(items=tuple(_missing(item, t) for item in missing)))
+    if measured:
+        newest = newest_sessions(measured)
+        parts.append(_table(newest, f"{id}-table", labels, t))
+        parts.append(Lines(items=(Line(text=t("latency_note"), tone="muted"), *_remarks(newest, t))))
+        parts += _charts(newest, labels, t)
+        parts += [_kernels(item, f"{id}-kernels-{n}", t) for n, item in enumerate(newest, 1) if item["kernels"]]
+    for number_, one in enumerate(_series(measured), start=1):
+        parts += _history(one, f"{id}-history-{number_}", t)
+    return Group(id=id, heading=t("latency"), parts=tuple(parts), labels=labels)
+
+
+def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
+    baselines = distinct(name for item in measured for name in item["speed_up"])
+    first = [t(key) for key in ("verdict", "target", "case_sizes", "metric", "median_ms", "range_ms")]
+    speed_ups = [t("speed_up_against").format(name=name) for name in baselines]
+    rest = [t(key) for key in ("against_baseline", "end_to_end", "enqueue", "p90", "p99", "per_second", "memory")]
+    words = (t("metric"), t("range_ms"), t("device"))
+    codes = (t("target"), t("case_sizes"))
+    shape = columns(*first, *speed_ups, *rest, t("device"), words=words, codes=codes, marks=first[:1])
+    rows = tuple(_row(item, baselines, t) for item in measured)
+    caption = t("latency_caption").format(count=len(rows))
+    return Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=labels)
+
+
+def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
+    session, comparison = measured["session"], measured["comparison"]
+    metric, time = session["metric"], session_latency(session)
+    cells = [
+        _verdict(measured, t),
+        word(session_target(session)),
+        word(case_label(session)),
+        word(t(f"metric_{metric}")),
+        number(time and time[0], ".4g"),
+        word(f"[{time[1]:.4g}, {time[2]:.4g}]" if time else ""),
+        *(_speed_up(measured, name) for name in baselines),
+        _ratio(comparison),
+        _middle(session, "end_to_end_ms", "median"),
+        _middle(session, "enqueue_ms", "median"),
+        _middle(session, metric, "p90"),
+        _middle(session, metric, "p99"),
+        number(throughput(session), ".4g"),
+        number(device_mib(session), ".4g"),
+        word(session["device"]),
+    ]
+    return Row(cells=tuple(cells))
+
+
+def _verdict(measured: Json, t: Words) -> Cell:
+    """Return the verdict; PyTorch that is there to compare with has none."""
+    if not is_judged(measured):
+        return Cell(text=t("verdict_reference"), tone="muted")
+    return Cell(text=t("latency_" + measured["comparison"]["verdict"]), tone=TONES[judged(measured)])
+
+
+def _middle(session: Json, metric: str, figure: str) -> Cell:
+    found = figures(session, metric, figure)
+    return number(median(found) if found else None, ".4g")
+
+
+def _ratio(comparison: Json) -> Cell:
+    if comparison["ratio"] is None:
+        return word("")
+    interval = ""
+    if comparison["low"] is not None and comparison["high"] is not None:
+        interval = f" [{comparison['low']:.4g}, {comparison['high']:.4g}]"
+    return Cell(text=f"{comparison['ratio']:.4g}{interval}", order=comparison["ratio"])
+
+
+def _speed_up(measured: Json, name: str) -> Cell:
+    value, interval = measured["speed_up"].get(name), measured["speed_up_intervals"].get(name)
+    if value is None:
+        return word("")
+    shown = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval and None not in interval else ""
+    return Cell(text=f"{value:.3g}x{shown}", order=value)
+
+
+def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
+    """Return the rule behind every verdict, and what else must be known."""
+    found: list[tuple[str, Tone, str]] = []
+    for item in measured:
+        session, comparison = item["session"], item["comparison"]
+        name = f"{session_target(session)} {case_label(session)}"
+        if comparison["rule"]:
+            words = f"{t('latency_' + comparison['verdict'])}: {comparison['rule']}"
+            found.append((words, TONES[judged(item)] if is_judged(item) else "muted", name))
+        failures = [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
+        found += [(why, "warn", name) for run in session["runs"] for why in run["invalid"]]
+        found += [(why, "warn", name) for why in failures]
+        notes = [flag for run in session["runs"] for flag in run["flags"]]
+        found += [(note, "muted", name) for note in (*notes, *session["notes"], *comparison["notes"])]
+    return grouped(found, t("many_measurements"))
+
+
+def _missing(item: Json, t: Words) -> Line:
+    lead = t("verdict_fail" if item["failed"] else "verdict_not_judged")
+    text = f"{session_target(item)} {case_label(item)}: {item['reason']}"
+    return Line(text=text, tone="bad" if item["failed"] else "warn", lead=lead)
+
+
+def _charts(measured: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[Part]:
+    """Return latency and speed-up over the first size of which there are several values, a pair per case and device.
+
+    Sessions in an invalid environment are left out: their figures do not count.
+    """
+    valid = [m for m in measured if not is_invalid(m["session"])]
+    found: list[Part] = []
+    for case, device in distinct((m["session"]["case"], m["session"]["device"]) for m in valid):
+        chosen = [m for m in valid if (m["session"]["case"], m["session"]["device"]) == (case, device)]
+        symbol = swept(chosen)
+        if symbol:
+            found += _pair(
+                [m for m in chosen if symbol in m["session"]["sizes"]], symbol, f"{case}, {device}", labels, t
+            )
+    return found
+
+
+def _pair(measured: Sequence[Json], symbol: str, place: str, labels: tuple[str, ...], t: Words) -> list[Part]:
+    times: dict[str, list[Measurement]] = {}
+    gains: dict[str, list[Measurement]] = {}
+    for item in measured:
+        session = item["session"]
+        others = [f"{name}={size}" for name, size in session["sizes"].items() if name != symbol]
+        graph = [t("with_graph")] if session["graph"] else []
+        name = " ".join([session_target(session), *others, *graph])
+        x, time = float(session["sizes"][symbol]), session_latency(session)
+        if time:
+            point = Measurement(x=x, y=time[0], low=time[1], high=time[2])
+            times.setdefault(f"{name} ({t('metric_' + session['metric'])})", []).append(point)
+        for baseline, value in item["speed_up"].items():
+            low, high = item["speed_up_intervals"].get(baseline) or (None, None)
+            if value is not None:
+                gain = Measurement(x=x, y=value, low=low, high=high)
+                gains.setdefault(t("speed_up_of").format(name=name, baseline=baseline), []).append(gain)
+    found: list[Part] = []
+    for series_, caption, label, one in (
+        (times, t("latency_over").format(size=symbol, place=place), t("axis_ms"), False),
+        (gains, t("speed_up_over").format(size=symbol, place=place), t("axis_speed_up"), True),
+    ):
+        if series_:
+            drawn = charts.over_sizes(series_, t, caption, symbol, label, one=one)
+            legend = tuple((charts.css(i), "line", name) for i, name in enumerate(series_))
+            found.append(Chart(svg=drawn, caption=caption, legend=legend, labels=labels))
+    return found
+
+
+def _kernels(measured: Json, id: str, t: Words) -> Fold:
+    """Return the kernels of one engine, slowest first."""
+    session = measured["session"]
+    rows = tuple(
+        Row(cells=(
+            word(kernel["name"]), number(kernel["ms"], ".4g"),
+            number(kernel["share"], ".1%"),
+            word(kernel["module"]), word(", ".join(kernel["nodes"])),
+        ))
+        for kernel in measured["kernels"]
+    )  # fmt: skip
+    headings = (t("kernel"), t("time_ms"), t("time_share"), t("module"), t("nodes"))
+    shape = columns(*headings, codes=(t("kernel"), t("module"), t("nodes")))
+    caption = t("kernels_caption").format(count=len(rows), name=f"{session_target(session)} {case_label(session)}")
+    table = Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=warnings(session, t))
+    return Fold(summary=caption, parts=(table,), long=len(rows) > 60)
+
+
+def _series(measured: Sequence[Json]) -> list[Json]:
+    """Return the series of which several sessions were recorded, with what their newest comparison calls baseline."""
+    found: dict[tuple[str, str], list[Json]] = {}
+    for item in measured:
+        found.setdefault((item["session"]["benchmark"], item["session"]["machine"]["key"]), []).append(item)
+    return [
+        {**series_of([session_from_json(item["session"]) for item in items], items[-1]["comparison"]["baseline"]),
+         "inputs": items[-1]["session"]["inputs"]}
+        for items in found.values()
+        if len(items) > 1
+    ]  # fmt: skip
+
+
+def _history(found: Json, id: str, t: Words) -> list[Part]:
+    """Return one series: its chart with the accepted baseline and the change points, and what was remarked."""
+    points = found["points"]
+    labels = warnings(found, t)
+    title = t("history_caption").format(name=found["benchmark"], machine=found["machine"])
+    parts: list[Part] = []
+    if sum(point["ms"] is not None and not point["invalid"] for point in points) > 1:
+        drawn = charts.history(points, found["change_points"], t, title)
+        legend = [("accepted", "ring", t("legend_accepted")), ("change", "dash", t("legend_change"))]
+        legend += [("invalid", "cross", t("legend_invalid"))] if any(point["invalid"] for point in points) else []
+        parts.append(Chart(svg=drawn, caption=title, legend=tuple(legend), labels=labels))
+    parts.append(Lines(items=tuple(Line(text=remark, tone="muted") for remark in found["remarks"])))
+    headings = (t("recorded"), t("median_ms"), t("range_ms"), t("baseline"), t("invalid"), t("engine"), t("commit"))
+    words = (t("recorded"), t("range_ms"), t("baseline"), t("invalid"))
+    rows = tuple(_point(point, t) for point in points)
+    shape = columns(*headings, words=words, codes=(t("engine"), t("commit")))
+    table = Table(id=id, caption=title, columns=shape, rows=rows, labels=labels)
+    return [*parts, Fold(summary=t("sessions_caption").format(count=len(rows)), parts=(table,))]
+
+
+def _point(point: Json, t: Words) -> Row:
+    interval = f"[{point['low']:.4g}, {point['high']:.4g}]" if None not in (point["low"], point["high"]) else ""
+    return Row(cells=(
+        word(point["recorded_at"]), number(point["ms"], ".4g"), word(interval),
+        word(t("accepted") if point["accepted"] else ""), word("; ".join(point["invalid"])),
+        word(point["engine_sha256"][:12]), word(point["commit"][:12]),
+    ))  # fmt: skip

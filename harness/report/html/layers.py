@@ -1,0 +1,322 @@
+"""Looks into engines and bisections as parts of the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from harness.records import IS_WRONG
+from harness.report.facts import (
+    Json,
+    case_label,
+    compared,
+    error_ratio,
+    is_nonfinite_value,
+    nonfinite_names,
+    session_target,
+    short_op,
+    target_name,
+    value_error,
+    worst_first,
+)
+from harness.report.html import charts
+from harness.report.html.parts import (
+    Cell,
+    Chart,
+    Code,
+    Facts,
+    Fold,
+    Group,
+    Line,
+    Lines,
+    Part,
+    Row,
+    Table,
+    Tone,
+    Words,
+    columns,
+    number,
+    warnings,
+    word,
+)
+from harness.report.text import MARKS, plan_snippet, shown_mark, split_advice
+from harness.report.text import number as figure
+
+MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
+ORDER = tuple(MARKS)
+OPEN_ROWS = 1000
+"""A longer table is folded: a browser lays it out when it is opened, not when the page is."""
+DEPTH_LEGEND = (
+    ("accumulated", "line", "legend_accumulated"),
+    ("floor", "dash", "legend_floor"),
+    ("local", "dot", "legend_local"),
+    ("local-floor", "dot", "legend_local_floor"),
+    ("suspect", "ring", "legend_suspect"),
+    ("nonfinite", "cross", "legend_nonfinite"),
+)
+
+
+def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> Group:
+    """Return one look into one engine; ``times`` has the milliseconds of modules, where kernels were profiled."""
+    values = compared(report)
+    labels = warnings(report, t)
+    parts: list[Part] = [_trust(report, t)]
+    if values:
+        parts.append(_chart(report, values, f"{id}-values", labels, t))
+    if report["modules"]:
+        parts.append(_module_table(report, times, id, labels, t))
+    if report["values"]:
+        table = _value_table(report, values, f"{id}-values", labels, t)
+        parts.append(Fold(summary=table.caption, parts=(table,), open=len(table.rows) <= OPEN_ROWS, long=True))
+    return Group(
+        id=id, heading=f"{t('layers')}: {target_name(report)}, {report['case']}", parts=tuple(parts), labels=labels
+    )
+
+
+def _trust(report: Json, t: Words) -> Lines:
+    """Return how much was seen and whether it can be trusted, before any figure."""
+    counts = Counter(value["status"] for value in report["values"])
+    seen = ", ".join(f"{count} {t('status_' + status)}" for status, count in counts.items())
+    lines = [Line(text=t("layer_counts").format(count=len(report["values"]), seen=seen or "-", mode=report["mode"]))]
+    if not compared(report):
+        lines.append(Line(text=t("nothing_compared"), tone="warn", lead=t("verdict_not_judged")))
+    if not report["trusted"]:
+        lines.append(Line(text=t("not_trusted"), tone="bad"))
+    if not report["observer"]:
+        lines.append(Line(text=t("observer_unknown"), tone="warn"))
+    for effect in report["observer"]:
+        figures = {key: "inf" if effect[key] is None else figure(effect[key]) for key in ("difference", "error")}
+        words = t("observer_none" if effect["identical"] else "observer_some")
+        lines.append(Line(text=words.format(name=effect["name"], **figures), tone="" if report["trusted"] else "bad"))
+    if report["first_nonfinite"]:
+        lines.append(Line(text=report["first_nonfinite"], tone="bad", lead=t("first_nonfinite")))
+    lines += [Line(text=note, tone="muted") for note in report["notes"]]
+    return Lines(items=tuple(lines))
+
+
+def _chart(report: Json, values: Sequence[Json], table: str, labels: tuple[str, ...], t: Words) -> Chart:
+    title = f"{t('error_along_depth')}: {report['subject']} {target_name(report)}"
+    legend = [(css, shape, t(words)) for css, shape, words in DEPTH_LEGEND]
+    marks = {value["mark"] for value in values}
+    if not any(map(is_nonfinite_value, values)):
+        legend = [entry for entry in legend if entry[0] != "nonfinite"]
+    if not marks & {"suspect", "flip"}:
+        legend = [entry for entry in legend if entry[0] != "suspect"]
+    return Chart(svg=charts.depth(values, t, title), caption=title, legend=tuple(legend), labels=labels, table=table)
+
+
+def time_group(session: Json, times: Mapping[str, float], report: Json | None, id: str, t: Words) -> Group:
+    """Return time by module beside error by module: the slowest modules, and what each of them loses.
+
+    ``report`` is a look into the same engine; without one there are no errors beside the times.
+    """
+    findings = {module["module"]: module for module in report["modules"]} if report else {}
+    bad = nonfinite_names(report) if report else set()
+    total = sum(times.values()) or 1.0
+    bars, rows = [], []
+    for name in sorted(times, key=lambda name: -times[name]):
+        found = findings.get(name)
+        share, lost = times[name] / total, _known(error_ratio(found)) if found else None
+        bars.append((name, share, lost))
+        mark = _mark(shown_mark(found, bad), t) if found else word("")
+        figures = [number(lost), number(found and found["local"]), number(found and found["share"])]
+        time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share)]
+        rows.append(Row(cells=(word(name or t("no_module")), *time, mark, *figures)))
+    labels = warnings(session, t)
+    place = f"{case_label(session)}, {session['device']}"
+    title = f"{t('time_by_module')}: {session['subject']} {session_target(session)}, {place}"
+    headings = (t("module"), t("time_ms"), t("time_share"), t("mark"), t("ratio"), t("local"), t("share"))
+    table = Table(id=f"{id}-table", caption=title, columns=columns(*headings, marks=(t("mark"),), codes=(t("module"),)),
+                  rows=tuple(rows), labels=labels)  # fmt: skip
+    note = t("time_by_module_note") if report else t("time_without_errors")
+    chart = Chart(svg=charts.module_bars(bars, t, title), caption=f"{title}. {note}", labels=labels)
+    fold = Fold(summary=t("times_caption").format(count=len(rows)), parts=(table,))
+    return Group(id=id, heading=title, parts=(chart, fold), labels=labels)
+
+
+def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
+    """Return the modules, worst first, each with its worst value; its name shows its values in the table below."""
+    bad = nonfinite_names(report)
+    headings = [t("mark"), t("module"), t("ratio"), t("local"), t("local_floor"), t("accumulated"), t("floor")]
+    headings += [t("share"), t("value_count"), *([t("time_ms")] if times else []), t("worst_value"), t("op")]
+    rows = []
+    for module in report["modules"]:
+        mark, name = shown_mark(module, bad), module["module"]
+        link = Cell(text=name or t("root"), href=f"#{id}-values", choose=name or "(root)")
+        figures = [number(_known(error_ratio(module))), number(module["local"]), number(module["local_floor"])]
+        figures.append(number(module["propagated"], absent="NaN" if module["worst"] in bad else "-"))
+        figures += [number(module["floor"]), number(module["share"]), number(module["values"], "d")]
+        figures += [number(times.get(name), ".4g")] if times else []
+        cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(short_op(module["op"])))
+        rows.append(Row(cells=cells, mark=mark))
+    rows.sort(key=lambda row: ORDER.index(row.mark))
+    codes = (t("module"), t("worst_value"), t("op"))
+    marks = (t("mark"),)
+    return Table(
+        id=f"{id}-modules",
+        caption=t("modules_caption").format(count=len(rows)),
+        columns=columns(*headings, codes=codes, marks=marks),
+        rows=tuple(rows),
+        filters=len(rows) > 8,
+        marks=_marks(rows, t),
+        labels=labels,
+    )
+
+
+def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
+    """Return every value, those that were compared first and the worst of them at the top."""
+    rest = [value for value in report["values"] if value["status"] != "compared"]
+    bad = nonfinite_names(report)
+    rows = [_value_row(value, shown_mark(value, bad), t) for value in [*worst_first(values), *rest]]
+    headings = [t(key) for key in (
+        "mark", "depth", "value", "op", "module", "ratio", "local", "local_floor", "accumulated", "floor", "effect",
+        "bias", "largest", "status", "reason", "kernel", "source",
+    )]  # fmt: skip
+    words = [t(key) for key in ("status", "reason")]
+    codes = [t(key) for key in ("value", "op", "module", "kernel", "source")]
+    return Table(
+        id=id,
+        caption=t("values_caption").format(count=len(rows), compared=len(values)),
+        columns=columns(*headings, words=words, codes=codes, marks=headings[:1]),
+        rows=tuple(rows),
+        filters=True,
+        marks=_marks(rows, t),
+        modules=_prefixes(report["values"]),
+        labels=labels,
+    )
+
+
+def _value_row(value: Json, mark: str, t: Words) -> Row:
+    bad = is_nonfinite_value(value)
+    nan = bool((value["stats"] or {}).get("nan_actual"))
+    accumulated = number(value_error(value), absent=("NaN" if nan else "inf") if bad else "-")
+    cells = (
+        _mark(mark, t),
+        number(value["depth"], "d"),
+        word(value["name"]),
+        word(short_op(value["op"])),
+        word(value["module"]),
+        number(_known(error_ratio(value))),
+        number(value["local"]),
+        number(value["local_floor"]),
+        Cell(text="NaN" if nan else "inf", tone="bad") if bad else accumulated,
+        number(value["floor"]),
+        number(value["effect"]),
+        number(value["local_bias"], ".3f"),
+        number(value["largest"]),
+        word(t(f"status_{value['status']}")),
+        word(value["reason"]),
+        word(value["kernel"]),
+        word(value["source"]),
+    )
+    return Row(cells=cells, mark=mark, module=value["module"] or "(root)", depth=value["depth"])
+
+
+def bisect_group(found: Json, id: str, t: Words) -> Group:
+    """Return a bisection: whose fault it is, the plan, the reproducer, what was asked and tried, and what to do."""
+    tones: dict[str, Tone] = {"none": "good", "not_judged": "warn"}
+    kind = found["kind"]
+    finding = found["finding"].removeprefix(f"{kind}: ")
+    lines = [Line(text=finding, tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
+    if found["interrupted"] or not found["complete"]:
+        lines.append(Line(text=t("bisect_incomplete"), tone="warn"))
+    lines += [Line(text=note, tone="muted") for note in found["notes"]]
+    sentences, commands = split_advice(found["advice"])
+    parts: list[Part] = [Lines(items=tuple(lines)), _bisect_facts(found, t)]
+    if found["plan"] is not None:
+        text = "\n".join(plan_snippet(found["plan"], found["precision"]))
+        parts.append(Code(label=f"{t('plan')}: {found['plan_file'] or t('plan_no_file')}", text=text))
+    advice = tuple(Line(text=sentence.replace(" | ", " — ")) for sentence in sentences)
+    parts += [Lines(items=advice)] if advice else []
+    parts += [Code(label=t("commands"), text="\n".join(commands))] if commands else []
+    parts += [_gates(found, id, t)] if found["gates"] else []
+    parts += [_trials(found, id, t)] if found["trials"] else []
+    heading = f"{t('bisection')}: {target_name(found)}, {found['case']}"
+    cpu = (t("on_cpu"),) if str((found["price"] or {}).get("device", "")).upper().startswith("CPU") else ()
+    return Group(id=id, heading=heading, parts=tuple(parts), labels=cpu)
+
+
+def _bisect_facts(found: Json, t: Words) -> Facts:
+    builds = t("builds").format(gates=found["gate_builds"], search=found["builds"] - found["gate_builds"],
+                                most=found["max_builds"])  # fmt: skip
+    rows = [(t("region"), ", ".join(found["region"]) or "-")]
+    rows += [(t("plan"), t("no_plan"))] if found["plan"] is None and _needs_plan(found) else []
+    rows += [(t("reproducer"), found["reproducer"] or t("no_reproducer")), (t("engines_built"), builds)]
+    if price := found["price"]:
+        times = [t(key).format(ms=figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
+        rows.append((t("price").format(device=price["device"]), ", ".join(times)))
+    return Facts(rows=tuple(rows))
+
+
+def _needs_plan(found: Json) -> bool:
+    """Return whether a bisection should have ended in a plan."""
+    return found["kind"] not in ("none", "not_judged")
+
+
+def _gates(found: Json, id: str, t: Words) -> Table:
+    rows = tuple(
+        Row(cells=(
+            word(gate["question"]),
+            word(t("answer_" + gate["answer"].replace(" ", "_")), _answer_tone(gate)),
+            word(gate["detail"]),
+        ))
+        for gate in found["gates"]
+    )  # fmt: skip
+    headings = (t("question"), t("answer"), t("detail"))
+    return Table(
+        id=f"{id}-gates",
+        caption=t("gates_caption"),
+        columns=columns(*headings, words=headings[::2], marks=headings[1:2]),
+        rows=rows,
+    )
+
+
+def _answer_tone(gate: Json) -> Tone:
+    """Return how an answer is shown: no is the bad one, but for the question whether the engine is wrong."""
+    tones: dict[str, Tone] = {"yes": "good", "no": "bad", "not asked": "muted"}
+    if gate["question"] == IS_WRONG:
+        tones = {**tones, "yes": "bad", "no": "good"}
+    return tones[gate["answer"]]
+
+
+def _trials(found: Json, id: str, t: Words) -> Fold:
+    verdicts: dict[bool | None, str] = {True: "pass", False: "fail", None: "not_judged"}
+    tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
+    rows = tuple(
+        Row(cells=(
+            word(t("trial_" + trial["where"])),
+            word(t("verdict_" + verdicts[trial["passed"]]), tones[trial["passed"]]),
+            number(trial["error"]),
+            word(", ".join(trial["keep_fp32"]) or t("nothing")),
+            word(trial["reason"]),
+        ))
+        for trial in found["trials"]
+    )  # fmt: skip
+    headings = (t("tried_on"), t("verdict"), t("rel_err"), t("kept_fp32"), t("reason"))
+    words = (t("tried_on"), t("reason"))
+    shape = columns(*headings, words=words, codes=(t("kept_fp32"),), marks=(t("verdict"),))
+    caption = t("trials_caption").format(count=len(rows))
+    return Fold(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
+
+
+def _mark(mark: str, t: Words) -> Cell:
+    return Cell(text=t(f"mark_{mark}"), tone=MARK_TONES.get(mark, "muted"), order=ORDER.index(mark))
+
+
+def _marks(rows: Sequence[Row], t: Words) -> tuple[tuple[str, str], ...]:
+    counts = Counter(row.mark for row in rows)
+    return tuple((mark, f"{t('mark_' + mark)} ({counts[mark]})") for mark in ORDER if counts[mark])
+
+
+def _prefixes(values: Sequence[Json]) -> tuple[str, ...]:
+    """Return every module that values belong to, and what holds them, in dataflow order."""
+    found: dict[str, None] = {}
+    for value in values:
+        parts = value["module"].split(".") if value["module"] else []
+        for length in range(1, len(parts) + 1):
+            found.setdefault(".".join(parts[:length]))
+    return tuple(found)
+
+
+def _known(value: float) -> float | None:
+    return None if value < 0 else value

@@ -1,0 +1,189 @@
+"""The top of the page: the verdict on everything, how many of which kind, and what did not pass, the worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report import verdicts
+from harness.report.facts import Json, case_label, session_latency, session_target, target_name
+from harness.report.html.parts import (
+    RANKS,
+    TONES,
+    Cell,
+    Fold,
+    Group,
+    Line,
+    Lines,
+    Part,
+    Row,
+    Section,
+    Table,
+    Words,
+    columns,
+    number,
+    verdict,
+    word,
+)
+from harness.report.text import worst_error
+
+NAMED = 4
+"""Verdicts that one line names; the table has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One verdict."""
+
+    kind: str
+    """One of ``verdicts.KINDS``."""
+    verdict: str
+    name: str
+    """What was judged: subject, target, case."""
+    figure: str
+    """What it was judged by, in words."""
+    reason: str
+    href: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """The top of the page."""
+
+    tone: str
+    """``good`` only when there are verdicts, all passed, and nothing is missing."""
+    headline: str
+    section: Section
+
+
+def glance(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words) -> Glance:
+    """Return the verdict on everything; ``problems`` are files that could not be used and runs that were cut short."""
+    ordered = sorted(items, key=lambda item: RANKS.index(item.verdict))
+    counts = Counter(item.verdict for item in items)
+    parts: list[Part] = [_counts(items, t)] if items else []
+    lines = _attention([item for item in ordered if item.verdict != "pass"], t)
+    lines += [Line(text=problem, tone="warn", lead=t("problem")) for problem in problems]
+    if lines:
+        parts.append(Lines(items=tuple(lines)))
+    if items:
+        table = _all(ordered, labels, t)
+        parts.append(Fold(summary=table.caption, parts=(table,), open=not lines))
+    tone = "bad" if counts["fail"] else "good" if items and not counts["not_judged"] and not problems else "warn"
+    group = Group(id="glance-verdicts", heading="", parts=tuple(parts), labels=labels)
+    section = Section(id="glance", heading=t("glance"), groups=(group,))
+    return Glance(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
+
+
+def result_item(result: Json, href: str) -> Item:
+    """Return the verdict on an engine's outputs, with the error furthest above its floor."""
+    name = f"{result['subject']} {target_name(result)} {result['case']}"
+    return Item(kind="accuracy", verdict=result["verdict"], name=name, figure=_furthest(result["outputs"]),
+                reason=result["reason"], href=href)  # fmt: skip
+
+
+def _furthest(outputs: Sequence[Json]) -> str:
+    """Return the error furthest above its floor, and how many times the floor it is.
+
+    The largest error where no floor is known, or where one is not finite.
+    """
+    known = [output for output in outputs if "relative_l2" in output]
+    finite = all(output["relative_l2"] is not None and not output.get("mismatched_nonfinite") for output in known)
+    floors = [(output["floor"] or {}).get("relative_l2") for output in known]
+    if not finite or not any(floors):
+        return worst_error(known)
+    pairs = zip(known, floors, strict=True)
+    times, error = max((output["relative_l2"] / floor, output["relative_l2"]) for output, floor in pairs if floor)
+    return f"{error:.3g}, {times:.3g}x"
+
+
+def bisect_item(found: Json, href: str) -> Item:
+    """Return what a bisection says of the engine it was asked about."""
+    name = f"{found['subject']} {target_name(found)} {found['case']}"
+    return Item(kind="bisection", verdict=verdicts.bisection(found), name=name, figure=found["kind"], href=href,
+                reason=found["finding"])  # fmt: skip
+
+
+def latency_item(measured: Json, href: str, t: Words) -> Item:
+    """Return the verdict on a latency."""
+    time, found = session_latency(measured["session"]), verdicts.latency_item(measured)
+    figure = f"{time[0]:.4g} ms" if time else ""
+    words = ": ".join(filter(None, (t("latency_" + measured["comparison"]["verdict"]), found.reason)))
+    return Item(kind="latency", verdict=found.verdict, name=found.name, figure=figure, reason=words, href=href)
+
+
+def missing_item(item: Json, href: str) -> Item:
+    """Return the verdict on what could not be timed."""
+    name = f"{item['subject']} {session_target(item)} {case_label(item)}"
+    return Item(
+        kind="latency", verdict=verdicts.missing_verdict(item), name=name, figure="", reason=item["reason"], href=href
+    )
+
+
+def variant_item(study: str, variant: Json, href: str) -> Item:
+    """Return the verdict on one variant of a study."""
+    figure = "" if variant["latency_ms"] is None else f"{variant['latency_ms']:.4g} ms"
+    name = f"{study}: {variant['name']}"
+    return Item(kind="study", verdict=variant["verdict"], name=name, figure=figure, reason=variant["reason"], href=href)
+
+
+def score_item(score: Json, href: str) -> Item:
+    """Return the verdict on an entrant's folder."""
+    figure = "" if score["pd_max"] is None else f"PD {score['pd_max']:.4g}"
+    return Item(kind="score", verdict=score["verdict"], name=score["folder"], figure=figure, reason=score["reason"],
+                href=href)  # fmt: skip
+
+
+def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Words) -> str:
+    if not count:
+        return t("headline_nothing")
+    key = "fail" if counts["fail"] else "not_judged" if counts["not_judged"] else "problems" if problems else "pass"
+    numbers = {"fail": counts["fail"], "not_judged": counts["not_judged"], "passed": counts["pass"]}
+    return t(f"headline_{key}").format(count=count, problems=len(problems), **numbers)
+
+
+def _counts(items: Sequence[Item], t: Words) -> Table:
+    rows = []
+    for kind in verdicts.KINDS:
+        counts = Counter(item.verdict for item in items if item.kind == kind)
+        if counts:
+            cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in RANKS]
+            rows.append(Row(cells=(word(t("kind_of_" + kind)), *cells)))
+    headings = (t("judged"), *(t("verdict_" + value) for value in RANKS))
+    return Table(id="glance-counts", caption=t("counts_caption"), columns=columns(*headings, words=headings[:1]),
+                 rows=tuple(rows))  # fmt: skip
+
+
+def _attention(items: Sequence[Item], t: Words) -> list[Line]:
+    """Return what did not pass, the worst first; what shares a reason is one line."""
+    found: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        found.setdefault((item.kind, item.verdict, item.reason), []).append(item)
+    return [
+        Line(
+            text=why,
+            tone=TONES[value],
+            lead=t("verdict_" + value),
+            links=tuple((item.href, item.name) for item in same[:NAMED]),
+            more=t("and_more").format(count=len(same) - NAMED) if len(same) > NAMED else "",
+        )
+        for (_, value, why), same in found.items()
+    ]
+
+
+def _all(items: Sequence[Item], labels: tuple[str, ...], t: Words) -> Table:
+    rows = []
+    for item in items:
+        name = Cell(text=item.name, href=item.href)
+        cells = (verdict(item.verdict, t), word(t("kind_of_" + item.kind)), name, word(item.figure), word(item.reason))
+        rows.append(Row(cells=cells, mark=item.verdict))
+    headings = (t("verdict"), t("judged"), t("what"), t("figure"), t("reason"))
+    return Table(
+        id="glance-all",
+        caption=t("all_verdicts").format(count=len(rows)),
+        columns=columns(*headings, words=headings[1:], marks=headings[:1]),
+        rows=tuple(rows),
+        filters=len(rows) > 8,
+        marks=tuple((v, t("verdict_" + v)) for v in RANKS if any(item.verdict == v for item in items)),
+        labels=labels,
+    )

@@ -1,0 +1,262 @@
+"""The parts a page is made of, as data: tables, charts, lines, facts, code, folds, pictures. The template draws them.
+
+All text is plain: the template escapes it. Only ``Chart.svg`` is markup, made by ``html_svg``, which escapes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from markupsafe import Markup
+
+from harness.report.facts import Json
+
+Words = Callable[[str], str]
+"""From a key of ``html_words`` to the wording in the page's language."""
+Tone = Literal["", "good", "bad", "warn", "muted"]
+Kind = Literal["word", "code", "figure", "mark"]
+TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"}
+RANKS = ("fail", "not_judged", "pass")
+"""Verdicts from the worst to the best."""
+MISSING = "-"
+NAMED = 3
+"""Names that stand in front of a sentence; of more their number does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    tone: Tone = ""
+    order: float | None = None
+    """What the column is sorted by where the text is no figure."""
+    href: str = ""
+    """Where in the page it leads."""
+    choose: str = ""
+    """The module whose values it shows in the table that ``href`` names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    label: str
+    kind: Kind = "figure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table."""
+
+    cells: tuple[Cell, ...]
+    mark: str = ""
+    """The key that the mark filter selects by."""
+    module: str | None = None
+    """The module that the module filter selects by."""
+    depth: int | None = None
+    """The place in the chart above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that can be sorted, and filtered where it is long."""
+
+    part: ClassVar[str] = "table"
+    id: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    filters: bool = False
+    """Whether rows can be filtered by text."""
+    marks: tuple[tuple[str, str], ...] = ()
+    """Keys and words of the marks that rows can be filtered by."""
+    modules: tuple[str, ...] = ()
+    """Modules that rows can be filtered by."""
+    labels: tuple[str, ...] = ()
+    """What the figures must not be read without: random weights, CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart with its legend and caption."""
+
+    part: ClassVar[str] = "chart"
+    svg: Markup
+    caption: str
+    legend: tuple[tuple[str, str, str], ...] = ()
+    """Class, shape (``line``, ``dash``, ``dot``, ``ring``, ``cross``) and words of each entry."""
+    labels: tuple[str, ...] = ()
+    table: str = ""
+    """Id of the table whose rows the pointer looks up by depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One sentence."""
+
+    text: str
+    tone: Tone = ""
+    lead: str = ""
+    """Words in front of it, such as the verdict."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Places in the page that it is about, and their names."""
+    more: str = ""
+    """How many it is about beyond those."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """Sentences, one below the other."""
+
+    part: ClassVar[str] = "lines"
+    items: tuple[Line, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names and what they are."""
+
+    part: ClassVar[str] = "facts"
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Text to be copied."""
+
+    part: ClassVar[str] = "code"
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Parts that can be folded away."""
+
+    part: ClassVar[str] = "fold"
+    summary: str
+    parts: tuple[Part, ...]
+    open: bool = False
+    long: bool = False
+    """Too long to be printed unless it was opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image, or why there is none."""
+
+    words: str
+    """What it shows."""
+    data: str = ""
+    """A data URI."""
+    problem: str = ""
+    """Why it is missing; empty where it is there."""
+    role: str = ""
+    """``reference`` and ``engine`` can be laid over each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSet:
+    """Images that belong together: what the variants of a case share, or those of one variant."""
+
+    heading: str
+    items: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The images of one case, side by side."""
+
+    part: ClassVar[str] = "pictures"
+    heading: str
+    sets: tuple[PictureSet, ...]
+    labels: tuple[str, ...] = ()
+
+
+Part = Table | Chart | Lines | Facts | Code | Fold | Pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What is known of one thing: a heading and its parts."""
+
+    id: str
+    heading: str
+    parts: tuple[Part, ...]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One subject, one study, or one chapter of the page."""
+
+    id: str
+    heading: str
+    groups: tuple[Group, ...]
+    verdict: str = ""
+    """``pass``, ``fail``, ``not_judged``, or empty where there is nothing to judge."""
+    facts: tuple[tuple[str, str], ...] = field(default=())
+    labels: tuple[str, ...] = ()
+
+
+def word(text: object, tone: Tone = "") -> Cell:
+    """Return a cell of words; a dash where there are none."""
+    return Cell(text=str(text) if text not in ("", None) else MISSING, tone=tone)
+
+
+def number(value: float | None, spec: str = ".3g", *, absent: str = MISSING, tone: Tone = "") -> Cell:
+    """Return a cell with a figure, or what stands for one that is absent or not finite."""
+    text = absent if value is None else format(value, spec)
+    return Cell(text=text, tone="bad" if text in ("NaN", "inf") else tone)
+
+
+def verdict(value: str, t: Words) -> Cell:
+    """Return a cell with a verdict, the worst of them sorted first."""
+    return Cell(text=t(f"verdict_{value}"), tone=TONES[value], order=RANKS.index(value))
+
+
+def columns(
+    *labels: str, words: Sequence[str] = (), codes: Sequence[str] = (), marks: Sequence[str] = ()
+) -> tuple[Column, ...]:
+    """Return columns of figures; of words, names of code, and verdicts or marks where they are named."""
+    kinds: dict[str, Kind] = {**dict.fromkeys(words, "word"), **dict.fromkeys(codes, "code")}
+    kinds |= dict.fromkeys(marks, "mark")
+    return tuple(Column(label=label, kind=kinds.get(label, "figure")) for label in labels)
+
+
+def warnings(data: Json, t: Words) -> tuple[str, ...]:
+    """Return what figures must not be read without, from the keys ``weights``, ``inputs`` and ``device``."""
+    found = [t("random_weights")] if data.get("weights") == "random" else []
+    found += [t("random_inputs")] if data.get("inputs") == "random" else []
+    found += [t("on_cpu")] if str(data.get("device", "")).upper().startswith("CPU") else []
+    return tuple(found)
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return values once each, in their order, without empty ones."""
+    return list(dict.fromkeys(value for value in values if value))
+
+
+def grouped(sentences: Iterable[tuple[str, Tone, str]], most: str) -> list[Line]:
+    """Return sentences once each, with who they are about in front: names, or how many where they are more than a few.
+
+    Each entry is the sentence, its tone, and whom it is about; ``most`` words a number of them (``{count}``).
+    """
+    found: dict[tuple[str, Tone], list[str]] = {}
+    for text, tone, name in sentences:
+        found.setdefault((text, tone), []).append(name)
+    lines = []
+    for (text, tone), names in found.items():
+        once = list(dict.fromkeys(names))
+        lead = ", ".join(once) if len(once) <= NAMED else most.format(count=len(once))
+        lines.append(Line(text=text, tone=tone, lead=f"{lead}:"))
+    return lines
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the worst of some verdicts; empty where there are none."""
+    found = set(verdicts)
+    return next((value for value in RANKS if value in found), "")

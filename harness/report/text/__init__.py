@@ -1,0 +1,55 @@
+"""Records as text for a terminal. One module per kind of record."""
+
+from __future__ import annotations
+
+from harness.report.text.bisection import bisection_text, plan_snippet, split_advice
+from harness.report.text.latency import LATENCY_VERDICTS, kernels_table, latency_advice, latency_line, latency_table, ms
+from harness.report.text.layers import MARKS, layers_table, shown_mark
+from harness.report.text.results import (
+    VERDICTS,
+    ascii_safe,
+    backend_lines,
+    failure_text,
+    machine_text,
+    number,
+    result_line,
+    results_table,
+    source_words,
+    subjects_table,
+    verdict_counts,
+    worst_error,
+)
+from harness.report.text.series import history_text, noise_text, series_of
+from harness.report.text.study import aligned, study_text
+
+__all__ = [
+    "LATENCY_VERDICTS",
+    "MARKS",
+    "VERDICTS",
+    "aligned",
+    "ascii_safe",
+    "backend_lines",
+    "bisection_text",
+    "failure_text",
+    "history_text",
+    "kernels_table",
+    "latency_advice",
+    "latency_line",
+    "latency_table",
+    "layers_table",
+    "machine_text",
+    "ms",
+    "noise_text",
+    "number",
+    "plan_snippet",
+    "result_line",
+    "results_table",
+    "series_of",
+    "shown_mark",
+    "source_words",
+    "split_advice",
+    "study_text",
+    "subjects_table",
+    "verdict_counts",
+    "worst_error",
+]

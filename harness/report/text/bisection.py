@@ -1,0 +1,160 @@
+"""What a bisection found, as plain text: the questions asked, whose fault it is, what to keep in FP32, what to type.
+
+Everything here takes the dict of ``Bisection.to_json()``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.report.facts import Json
+from harness.report.text.layers import columns, layers_title
+from harness.report.text.results import ascii_safe, number, wrapped
+
+KINDS = {
+    "none": "none: the engine passes as it is",
+    "precision": "precision: PyTorch loses as much",
+    "engine": "engine: PyTorch in the same precision is right and the engine is not",
+    "export": "export: the ONNX graph already differs from PyTorch",
+    "not_judged": "NOT JUDGED: it is not known whose fault it is",
+}
+FORMATS = ("fp16", "bf16")
+_REGIONS = {"precision": "what loses too much", "engine": "values that show it", "export": "values that differ"}
+COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
+"""How the lines of advice begin that are to be typed."""
+_TRIALS = 12
+_PATTERNS = 4
+_VALUES = 16
+
+
+def bisection_text(bisection: Json) -> str:
+    """Return a bisection as text; the commands come last, unwrapped, to be copied."""
+    advice, commands = split_advice(bisection["advice"])
+    blocks = [
+        [f"{layers_title(bisection)} | bisection"],
+        _gates(bisection["gates"]),
+        _finding(bisection),
+        _plan(bisection),
+        _price(bisection["price"]),
+        _trials(bisection),
+        [line for note in bisection["notes"] for line in wrapped("note: ", note)],
+        [line for item in advice for line in _advice(item)],
+        [f"next: {command}" for command in commands],
+    ]
+    return ascii_safe("\n\n".join("\n".join(block) for block in blocks if block))
+
+
+def plan_snippet(patterns: Sequence[str], precision: str) -> list[str]:
+    """Return the lines of a plan file; without its ``precision`` line when that is a plan's name and no format."""
+    first = [f'precision = "{precision}"'] if precision in FORMATS else []
+    # A JSON string is a TOML string.
+    kept = [f"    {json.dumps(pattern, ensure_ascii=False)}," for pattern in patterns]
+    return [*first, "keep_fp32 = [", *kept, "]"] if kept else [*first, "keep_fp32 = []"]
+
+
+def _gates(gates: Sequence[Json]) -> list[str]:
+    if not gates:
+        return ["no question was asked"]
+    words = {"yes": "yes", "no": "NO", "not asked": "not asked"}
+    width = max(len(gate["question"]) for gate in gates)
+    lines = []
+    for number_, gate in enumerate(gates, start=1):
+        label = f"{number_:>2} {gate['question']:<{width}}  {words[gate['answer']]:<9}  "
+        lines += wrapped(label, gate["detail"]) if gate["detail"] else [label.rstrip()]
+    return lines
+
+
+def _finding(bisection: Json) -> list[str]:
+    kind = bisection["kind"]
+    lines = wrapped("finding: ", KINDS[kind])
+    if bisection["finding"]:
+        lines += wrapped("  ", bisection["finding"].removeprefix(f"{kind}: "))
+    if bisection["region"]:
+        names, more = bisection["region"][:_VALUES], len(bisection["region"]) - _VALUES
+        rest = f" and {more} more, which the JSON has" if more > 0 else ""
+        lines += wrapped(f"{_REGIONS.get(kind, 'region')}: ", ", ".join(names) + rest)
+    if bisection["reproducer"]:
+        lines.append(f"reproducer: {bisection['reproducer']}")
+    return lines
+
+
+def _plan(bisection: Json) -> list[str]:
+    """Return the plan as its file has it, or that there is none, and how many engines that took."""
+    plan = bisection["plan"]
+    lines = []
+    if plan is not None:
+        where = f" ({bisection['plan_file']})" if bisection["plan_file"] else ""
+        words = "smallest plan found that" if bisection["complete"] else "a plan that"
+        lines = [f"{words} passes on the un-tapped engine, {len(plan)} kept in FP32{where}:"]
+        lines += [f"  {line}" for line in plan_snippet(plan, bisection["precision"])]
+        if bisection["precision"] not in FORMATS:
+            lines += wrapped("  ", f"beside what {bisection['precision']} keeps in FP32 already; the file has both")
+    elif bisection["kind"] not in ("none", "not_judged"):
+        tried = any(trial["where"] == "engine" for trial in bisection["trials"])
+        lines = ["plan: none passed" if tried else "plan: none was tried"]
+    searched = bisection["builds"] - bisection["gate_builds"]
+    allowed = f"{searched} of {bisection['max_builds']} allowed for the search"
+    lines.append(f"engines built: {bisection['gate_builds']} for the questions, {allowed}")
+    if not bisection["complete"]:
+        ending = "a smaller plan may exist" if plan is not None else "what was not tried may hold the answer"
+        lines += wrapped("", f"the search did not come to its end: {ending}; the same command resumes it")
+    return lines
+
+
+def _price(price: Json | None) -> list[str]:
+    """Return the time of the plan's engine beside both extremes; a ratio above 1 is slower than that engine."""
+    if price is None:
+        return []
+    rows = []
+    for words, key in (("plan", "plan_ms"), ("all low precision", "low_ms"), ("FP32", "fp32_ms")):
+        took = price[key]
+        ratios = [number(_over(took, price[other])) for other in ("low_ms", "fp32_ms")]
+        rows.append(([words, number(took), *ratios], [""]))
+    return columns((f"price on {price['device']}", "median ms", "over low", "over FP32", ""), rows)
+
+
+def _over(first: float | None, second: float | None) -> float | None:
+    return first / second if first is not None and second else None
+
+
+def _trials(bisection: Json) -> list[str]:
+    """Return the trials on engines before those in PyTorch, what passed first; those beyond the first are counted."""
+    trials = sorted(bisection["trials"], key=lambda trial: (trial["where"] != "engine", trial["passed"] is not True))
+    results = {True: "pass", False: "FAIL", None: "not judged"}
+    rows = []
+    for trial in trials[:_TRIALS]:
+        words = [_kept(trial["keep_fp32"]), trial["reason"] if trial["passed"] is not True else ""]
+        rows.append(([trial["where"], results[trial["passed"]], number(trial["error"])], words))
+    if not rows:
+        return []
+    lines = columns(("tried on", "result", "rel err", "kept in FP32, reason"), rows)
+    if rest := trials[_TRIALS:]:
+        counts = Counter(results[trial["passed"]] for trial in rest)
+        numbers = ", ".join(f"{count} {result}" for result, count in counts.items())
+        lines.append(f"{len(rest)} more trials, which the JSON has: {numbers}")
+    return lines
+
+
+def _kept(patterns: Sequence[str]) -> str:
+    shown = ", ".join(patterns[:_PATTERNS]) or "nothing"
+    rest = len(patterns) - _PATTERNS
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def split_advice(advice: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the sentences and the commands behind them."""
+    end = len(advice)
+    while end and advice[end - 1].startswith(COMMANDS):
+        end -= 1
+    return advice[:end], advice[end:]
+
+
+def _advice(line: str) -> list[str]:
+    """Return ``indicator | meaning | do`` as three labelled lines, and any other sentence as it is."""
+    parts = [part.strip() for part in line.split(" | ")]
+    if len(parts) != 3:
+        return wrapped("", line)
+    labels = ("indicator: ", "  meaning: ", "  do:      ")
+    return [out for label, part in zip(labels, parts, strict=True) for out in wrapped(label, part)]

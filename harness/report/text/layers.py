@@ -1,0 +1,305 @@
+"""A look into an engine as plain text: what was seen, whether it can be trusted, and the worst modules and values.
+
+Everything here takes the dict of ``LayerReport.to_json()``, in which a figure that is not finite is None.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from harness.report.facts import (
+    RANDOM,
+    Json,
+    compared,
+    error_ratio,
+    is_nonfinite_value,
+    nonfinite_names,
+    short_op,
+    value_error,
+    worst_first,
+)
+from harness.report.text.results import WIDTH, ascii_safe, number, wrapped
+
+LEGEND = (
+    "local: error made here, the engine against a replay of this region on the engine's own inputs; accum.: error",
+    "against the reference, accumulated; floor: what PyTorch loses in that precision, of the figure left of it; ratio:",
+    "local / floor; effect: what the outputs would lose if only this value were as wrong as it is; share: part of the",
+    "outputs' squared error; bias: mean of the local error over its RMS, -1 to 1. Errors are relative L2; - no figure.",
+    "SUSPECT: made here, reaches the outputs; healed: made here, dies out; passed on: wrong, but made before;",
+    "FLIP: a discrete decision fell otherwise; NON-FINITE: NaN or infinity made here; ok: as good as PyTorch.",
+)
+MARKS = {
+    "nonfinite": "NON-FINITE",
+    "flip": "FLIP",
+    "suspect": "SUSPECT",
+    "not_judged": "not judged",
+    "passed_on": "passed on",
+    "healed": "healed",
+    "ok": "ok",
+}
+"""From the worst to the best."""
+_STATUSES = {
+    "compared": "compared",
+    "inner": "inner statistics",
+    "unmapped": "unmapped",
+    "not_compared": "not compared",
+    "not_delivered": "fused away or not shown by a tap",
+}
+_ENDS = {"float16": "FP16 ends at 65504", "bfloat16": "BF16 ends at 3.39e+38", "float32": "FP32 ends at 3.4e+38"}
+_INDENT = " " * 12
+_REASONS = 5
+"""Groups of reasons that are printed for a status; the JSON has the reason of each value."""
+
+
+def layers_table(report: Json, *, rows: int = 20) -> str:
+    """Return a layer report as text; at most ``rows`` modules and as many values, the worst ones.
+
+    Names of what could not be mapped are all printed.
+    """
+    blocks = [_heading(report) + _counts(report), _observer(report)]
+    if compared(report):
+        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), list(LEGEND)]
+    else:
+        blocks.append(["NOT JUDGED: no value was compared, so nothing is known about any layer"])
+        blocks.append(_nonfinite(report))
+    blocks.insert(2, [line for note in report["notes"] for line in wrapped("note: ", note)])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def layers_title(report: Json) -> str:
+    """Return what was looked into: ``clip short | rtx fp16``."""
+    return ascii_safe(f"{report['subject']} {report['case']} | {report['backend']} {report['precision']}")
+
+
+def weights_words(report: Json) -> str:
+    """Return where the weights come from; random ones stand out."""
+    words = {"random": f"weights: {RANDOM}", "": "weights: not recorded"}
+    return words.get(report["weights"], f"weights: {report['weights']}")
+
+
+def shown_mark(finding: Json, bad: Collection[str]) -> str:
+    """Return the mark of a value or a module, but NON-FINITE for an ok one that is in ``bad``.
+
+    ``bad`` are names as ``nonfinite_names`` gives them; a module is in it where its worst value is.
+    """
+    name = finding["worst"] if "worst" in finding else finding["name"]
+    return "nonfinite" if finding["mark"] == "ok" and name in bad else str(finding["mark"])
+
+
+def columns(headings: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[str]:
+    """Return aligned lines: cells set to the right, except the first, then names.
+
+    Each row is its cells and its names; the last heading stands over the names. Names that do not fit go below.
+    """
+    cells = [list(headings[:-1]), *([ascii_safe(cell) for cell in cells] for cells, _ in rows)]
+    names = [[headings[-1]], *([ascii_safe(name) for name in names if name] for _, names in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = WIDTH - sum(widths) - 2 * len(widths)
+    lines = []
+    for row, words in zip(cells, names, strict=True):
+        fitting = [n for n in range(len(words) + 1) if len("  ".join(words[:n])) <= room][-1]
+        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join((first.strip().ljust(widths[0]), *rest, *words[:fitting])).rstrip())
+        lines += _below("  ".join(words[fitting:])) if words[fitting:] else []
+    return lines
+
+
+def _below(text: str) -> list[str]:
+    return textwrap.wrap(
+        _INDENT + text, WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _heading(report: Json) -> list[str]:
+    parts = [
+        layers_title(report),
+        f"layers: {report['mode']}",
+        weights_words(report),
+        f"inputs: {report['inputs'] or 'not recorded'}",
+    ]
+    return wrapped("", " | ".join([*parts, f"device: {report['device'] or 'not recorded'}"]))
+
+
+def _counts(report: Json) -> list[str]:
+    """Return how many values have which status, why, and the full names of what could not be mapped."""
+    counts = Counter(value["status"] for value in report["values"])
+    seen = [
+        f"{counts[status]} {words}"
+        for status, words in _STATUSES.items()
+        if status != "not_delivered" and counts[status]
+    ]
+    total = len(report["values"]) - counts["not_delivered"]
+    first = f"{_plural(total, 'tensor')}: {', '.join(seen) or 'none delivered'}"
+    lines = wrapped("", f"{first}; {_plural(counts['not_delivered'], 'value')} {_STATUSES['not_delivered']}")
+    for status in ("not_compared", "not_delivered", "inner"):
+        lines += _reasons(_STATUSES[status], [v for v in report["values"] if v["status"] == status])
+    mapped = Counter(value["mapped_by"] for value in report["values"] if value["mapped_by"])
+    if mapped:
+        lines += wrapped("  mapped by: ", ", ".join(f"{how} {count}" for how, count in mapped.most_common()))
+    unmapped = [v for v in report["values"] if v["status"] == "unmapped"]
+    if unmapped:
+        lines += [f"  UNMAPPED, {len(unmapped)} of {_plural(total, 'tensor')}: which value they are is not known"]
+        lines += [
+            line for v in unmapped for line in wrapped("    ", f"{v['name']}: {v['reason'] or 'no reason given'}")
+        ]
+    return lines
+
+
+def _reasons(label: str, values: Sequence[Json]) -> list[str]:
+    """Return the reasons of values, equal ones together; two that differ in the kernel's name only are equal."""
+    groups = Counter(_reason(value) for value in values).most_common()
+    parts = [f"{count} {reason}" for reason, count in groups[:_REASONS]]
+    if rest := sum(count for _, count in groups[_REASONS:]):
+        parts.append(f"{rest} for other reasons, which the JSON has")
+    return wrapped(f"  {label}: ", "; ".join(parts)) if parts else []
+
+
+def _reason(value: Json) -> str:
+    reason = str(value["reason"] or "no reason given")
+    return reason.replace(f"kernel {value['kernel']}", "a kernel") if value["kernel"] else reason
+
+
+def _observer(report: Json) -> list[str]:
+    """Return what looking did to the outputs."""
+    if not report["observer"]:
+        return ["observer effect: not measured, so it is not known whether looking changed the outputs"]
+    lines = []
+    for effect in report["observer"]:
+        wrong = "is not finite" if effect["error"] is None else f"is {number(effect['error'])}"
+        words = f"{_change(effect)}; the engine's error {wrong}"
+        lines += wrapped("observer effect: ", words)
+    if not report["trusted"]:
+        lines += ["THIS OBSERVATION CANNOT BE TRUSTED: looking changed the outputs by as much as the error looked for"]
+    return lines
+
+
+def _change(effect: Json) -> str:
+    name = effect["name"]
+    if effect["identical"]:
+        return f"looking changed nothing in {name} (bit for bit)"
+    if effect["difference"] is None:
+        return f"{name} is finite only with, or only without, somebody looking"
+    return f"looking changed {name} by {number(effect['difference'])}"
+
+
+def _nonfinite(report: Json) -> list[str]:
+    """Return where the first value is that is not finite, and how large the finite ones before it were."""
+    values = [value for value in report["values"] if is_nonfinite_value(value)]
+    seen = [value for value in values if value["status"] == "compared"]
+    unseen = any(effect["error"] is None for effect in report["observer"])
+    if not values:
+        return ["an output is not finite, but no value that was seen is: what was seen is not all"] if unseen else []
+    lines = []
+    first = next((value for value in seen if value["name"] == report["first_nonfinite"]), None)
+    if first is not None:
+        lines += wrapped("first non-finite value: ", _overflow(first, report))
+    elif seen:
+        lines += wrapped("non-finite, but not known to be the first: ", f"{seen[0]['name']}, {seen[0]['reason']}")
+    lines += [f"non-finite values: {len(seen)} of {len(compared(report))} compared"] if seen else []
+    for value in values:
+        if value["status"] != "compared":
+            lines += wrapped("non-finite, though no value of the graph: ", f"{value['name']}, {value['reason']}")
+    return lines
+
+
+def _overflow(value: Json, report: Json) -> str:
+    stats = value["stats"] or {}
+    bad, nan = stats.get("nonfinite_actual", 0), stats.get("nan_actual", 0)
+    counts = f"{bad} of {stats.get('elements', 0)} elements are not finite, the first at {stats.get('first_nonfinite')}"
+    words = f"{_place(value)}, depth {value['depth']}: {value['reason'] or counts}; {nan} NaN, {bad - nan} infinite"
+    words += f"; largest finite magnitude in it {number(value['largest'], '.6g')}"
+    before = [v for v in compared(report) if v["depth"] < value["depth"] and v["largest"] is not None]
+    if before:
+        peak = max(before, key=lambda v: v["largest"])
+        words += f", in the values before it {number(peak['largest'], '.6g')} ({peak['name']})"
+    end = _ENDS.get(stats.get("dtype", ""), "")
+    return words if not end or "ends at" in value["reason"] else f"{words}; {end}"
+
+
+def _flips(report: Json) -> list[str]:
+    flips = [value for value in compared(report) if value["mark"] == "flip"]
+    return [line for value in flips for line in wrapped("flipped decision: ", f"{_place(value)}: {value['reason']}")]
+
+
+def _place(value: Json) -> str:
+    where = f", in {value['module']}" if value["module"] else ""
+    return f"{value['name']} ({short_op(value['op'])}{where})"
+
+
+def _modules(report: Json, rows: int) -> list[str]:
+    if not report["modules"]:
+        return ["modules: not judged, no compared value belongs to one"]
+    bad = nonfinite_names(report)
+    modules = sorted(report["modules"], key=lambda m: (m["worst"] not in bad, tuple(MARKS).index(m["mark"])))
+    lines = []
+    for module in modules[:rows]:
+        mark = shown_mark(module, bad)
+        accumulated = (
+            "non-finite" if mark == "nonfinite" and module["propagated"] is None else number(module["propagated"])
+        )
+        figures = [_ratio(module), number(module["local"]), number(module["local_floor"])]
+        figures += [accumulated, number(module["floor"]), number(module["share"])]
+        lines.append(([MARKS[mark], *figures], [module["module"] or "(root)", module["worst"], short_op(module["op"])]))
+    headings = ("modules", "ratio", "local", "floor", "accum.", "floor", "share", "module, its worst value")
+    return [*columns(headings, lines), *_rest("modules", modules, rows, bad)]
+
+
+def _values(report: Json, rows: int) -> list[str]:
+    values, bad = compared(report), nonfinite_names(report)
+    ranked = worst_first(values)
+    lines = []
+    for value in ranked[:rows]:
+        figures = [str(value["depth"]), number(value["local"]), number(value["local_floor"]), _accumulated(value)]
+        figures += [number(value["floor"]), number(value["effect"]), number(value["local_bias"], ".3f")]
+        names = [value["name"], short_op(value["op"]), value["module"], _short(value["kernel"])]
+        lines.append(([MARKS[shown_mark(value, bad)], *figures], names))
+    headings = (
+        "values",
+        "depth",
+        "local",
+        "floor",
+        "accum.",
+        "floor",
+        "effect",
+        "bias",
+        "value, op, module, kernel",
+    )
+    return [*columns(headings, lines), *_missing(values), *_rest("values", ranked, rows, bad)]
+
+
+def _missing(values: Sequence[Json]) -> list[str]:
+    """Return how many of the compared values lack a figure, so that an empty column is not read as a good one."""
+    names = {"local": "local error", "local_floor": "local floor", "floor": "floor", "effect": "effect"}
+    lacking = {words: sum(value[key] is None for value in values) for key, words in names.items()}
+    parts = [f"{words} {count}" for words, count in lacking.items() if count]
+    return wrapped("", f"no figure, of {len(values)} compared: {', '.join(parts)}") if parts else []
+
+
+def _rest(kind: str, findings: Sequence[Json], rows: int, bad: Collection[str]) -> list[str]:
+    if len(findings) <= rows:
+        return []
+    marks = Counter(shown_mark(finding, bad) for finding in findings[rows:])
+    words = ", ".join(f"{marks[mark]} {MARKS[mark]}" for mark in tuple(MARKS) if marks[mark])
+    return [f"{len(findings) - rows} more {kind}, which the JSON has: {words}"]
+
+
+def _accumulated(value: Json) -> str:
+    if is_nonfinite_value(value):
+        return "NaN" if (value["stats"] or {}).get("nan_actual") else "inf"
+    return number(value_error(value))
+
+
+def _ratio(finding: Json) -> str:
+    found = error_ratio(finding)
+    return "-" if found < 0 else number(found)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _short(kernel: str) -> str:
+    """Return the ends of a kernel's name: the middle is a list of what is fused in it."""
+    return kernel if len(kernel) <= 28 else f"{kernel[:13]}..{kernel[-13:]}"

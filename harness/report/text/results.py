@@ -1,0 +1,280 @@
+"""Results as plain text: the table, what failed, and what this machine can do.
+
+Everything here takes the dicts of ``Result.to_json()``, because that is what arrives from another process.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from harness.report.facts import Json, target_name
+
+WIDTH = 120
+LEGEND = (
+    "rel err: |engine - reference| / |reference| over the whole output (2-norms); floor: the same figure for PyTorch",
+    "in that precision; ratio: rel err / floor; bits: -log2(rel err); max abs: the largest absolute error.",
+)
+_HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
+_WORDS = 4
+"""The first columns are words, set to the left; the rest are figures, set to the right."""
+VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
+
+
+def results_table(results: Sequence[Json]) -> str:
+    """Return the result table of a run: one block per subject, the reasons in full, the legend and the count."""
+    if not results:
+        return "no verdicts: nothing was run"
+    blocks = []
+    for name in dict.fromkeys(result["subject"] for result in results):
+        blocks.append(_subject_block([result for result in results if result["subject"] == name]))
+    blocks.append("\n".join((*LEGEND, verdict_counts(results))))
+    return "\n\n".join(blocks)
+
+
+def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
+    """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged``."""
+    verdicts = [result["verdict"] for result in results]
+    numbers = ", ".join(
+        f"{verdicts.count(key)} {words}"
+        for key, words in (("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged"))
+    )
+    return f"{len(verdicts)} {noun}{'' if len(verdicts) == 1 else 's'}: {numbers}"
+
+
+def failure_text(result: Json) -> str:
+    """Return what is wrong with one result: a sentence per output and metric that failed, then what to type next."""
+    label = f"{result['subject']} [{result['backend']} {result['precision']}]"
+    lines = [f"{label} {item['name']}: {item['reason']}" for item in _judged_badly(result)]
+    if not lines:
+        lines = [f"{label} {result['case']}: {result['reason']}"]
+    lines += [f"note: {note}" for note in result.get("notes", ())]
+    if result.get("next_step"):
+        lines.append(f"next: {result['next_step']}")
+    return ascii_safe("\n".join(lines))
+
+
+def result_line(result: Json) -> str:
+    """Return one line for a JUnit property: the verdict and each output's relative error and floor."""
+    figures = [
+        f"{output['name']} rel err {number(output.get('relative_l2'))} floor {number(_floor(output))}"
+        for output in result["outputs"]
+    ]
+    figures += [f"{metric['name']} {metric['reason']}" for metric in result["metrics"]]
+    detail = "; ".join(figures) if result["verdict"] == "pass" else result["reason"]
+    return ascii_safe(f"{VERDICTS[result['verdict']]}: {detail}")
+
+
+def number(value: float | None, spec: str = ".3g") -> str:
+    """Return a figure as the tables print it; a dash where there is none."""
+    return "-" if value is None else format(value, spec)
+
+
+def worst_error(outputs: Iterable[Json]) -> str:
+    """Return the largest relative error of outputs as the tables print it: NaN beats infinity, which beats a figure.
+
+    An error is None in the JSON where the reference's norm is 0, which makes it infinite. A dash where nothing was
+    compared.
+    """
+    outputs = list(outputs)
+    if any(output.get("mismatched_nonfinite") for output in outputs):
+        return "NaN/Inf"
+    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
+    return "inf" if None in errors else number(max(errors, default=None))
+
+
+def source_words(label: str, source: str) -> str:
+    """Return ``trained (hub of 2024)``: what weights or inputs are, and where they are from if that is known."""
+    return f"{label} ({source})" if source else label
+
+
+def wrapped(label: str, text: str) -> list[str]:
+    """Return label and text on lines of at most WIDTH; a word that is longer than a line (a path) stays whole."""
+    return textwrap.wrap(
+        ascii_safe(label + text), WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    ) or [label.rstrip()]
+
+
+def ascii_safe(text: str) -> str:
+    """Return the text with every character that a plain terminal may not have as a backslash escape."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def subjects_table(rows: Sequence[Json]) -> str:
+    """Return the list of subjects: each with its cases, targets and weights, or why it cannot be loaded."""
+    lines = []
+    for row in rows:
+        lines.append(f"{row['name']}  ({row['path']})")
+        if row.get("problem"):
+            lines += wrapped("  cannot be loaded: ", row["problem"])
+            continue
+        lines += wrapped("  cases:   ", ", ".join(row["cases"]))
+        lines += wrapped("  targets: ", ", ".join(row["targets"]))
+        lines += wrapped("  weights: ", source_words(row["weights"], row["weights_source"]))
+        lines += wrapped("  inputs:  ", row["inputs"])
+    return ascii_safe("\n".join(lines))
+
+
+def backend_lines(environment: Json) -> list[str]:
+    """Return one line per backend: its version, or why it cannot be used here."""
+    backends = environment["backends"]
+    width = max(map(len, backends), default=0)
+    return [ascii_safe(f"{name:<{width}}  {_backend(backend)}") for name, backend in backends.items()]
+
+
+def machine_text(environment: Json) -> str:
+    """Return what ``parity doctor`` prints."""
+    gpus = [
+        f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB, compute capability {gpu['compute_capability']}"
+        for gpu in environment["gpus"]
+    ]
+    rows = {
+        "GPU": "; ".join(gpus) or environment["no_gpu"],
+        "driver": environment["driver"] or "none",
+        "CUDA": environment["cuda"] or "none (this torch has no CUDA)",
+        "CPU": f"{environment['cpu']}, {environment['cpu_count']} cores",
+        "system": environment["platform"],
+        "python": environment["python"],
+        **{name: version or "not installed" for name, version in environment["packages"].items()},
+        "commit": environment["commit"] or "none",
+        "engines": environment["engines"],
+        "references": environment["references"],
+    }
+    lines = ["machine"]
+    for key, text in rows.items():
+        lines += wrapped(f"  {key:<12}", text)
+    lines.append("backends")
+    lines += [f"  {line}" for line in backend_lines(environment)]
+    return ascii_safe("\n".join(lines))
+
+
+def _subject_block(results: Sequence[Json]) -> str:
+    """Return one subject: where its figures come from, its rows, and the reasons below them."""
+    rows = [row for result in results for row in _rows(result)]
+    lines = [_labels(results), *_aligned(rows)]
+    if remarks := _remarks(results):
+        lines += ["", *remarks]
+    return ascii_safe("\n".join(lines))
+
+
+def _labels(results: Sequence[Json]) -> str:
+    """Return the heading: the subject, and whether weights and inputs are real, and where it ran."""
+    known = [result["provenance"] for result in results if result["provenance"]]
+    parts = [results[0]["subject"]]
+    if known:
+        parts.append(f"weights: {_distinct(source_words(p['weights'], p['weights_source']) for p in known)}")
+        parts.append(f"inputs: {_distinct(p['inputs'] for p in known)}")
+        parts.append(f"reference: {_distinct(p['reference'] for p in known)}")
+        parts.append(f"device: {_distinct(p['device'] for p in known)}")
+    return "\n".join(textwrap.wrap(" | ".join(parts), WIDTH, subsequent_indent="  ", break_long_words=False))
+
+
+def _rows(result: Json) -> list[tuple[list[str], str]]:
+    """Return the table rows of one result, each as cells and a text that takes the place of missing figures."""
+    name = target_name(result)
+    rows = []
+    for output in result["outputs"]:
+        words = [name, result["case"], output["name"], VERDICTS[output["verdict"]]]
+        has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
+        rows.append((words + _figures(output), "") if has_figures else (words, output["reason"]))
+    if not rows:
+        rows.append(([name, result["case"], "-", VERDICTS[result["verdict"]]], result["reason"]))
+    for metric in result["metrics"]:
+        words = [name, result["case"], metric["name"], VERDICTS[metric["verdict"]]]
+        rows.append((words, _metric(metric)))
+    return rows
+
+
+def _metric(metric: Json) -> str:
+    """Return a metric's figures and its limit; a metric that could not be computed has a reason instead."""
+    if metric["verdict"] == "not_judged" and metric["actual"] is None:
+        return str(metric["reason"])
+    actual, limit = number(metric["actual"], ".6g"), number(metric["allowed"])
+    bound = metric.get("bound", "difference")
+    if bound != "difference":
+        return f"metric {actual}, allowed {bound.replace('_', ' ')} {limit}"
+    return f"metric {actual}, reference {number(metric['expected'], '.6g')}, allowed difference {limit}"
+
+
+def _figures(output: Json) -> list[str]:
+    error, floor = output.get("relative_l2"), _floor(output)
+    ratio = error / floor if error is not None and floor else None
+    return [
+        number(error),
+        number(floor),
+        number(ratio),
+        number((output.get("absolute") or {}).get("max")),
+        number(output.get("cosine"), ".7g"),
+        number(output.get("effective_bits")),
+    ]
+
+
+def _aligned(rows: Sequence[tuple[list[str], str]]) -> list[str]:
+    """Return heading and rows as aligned lines; a text that does not fit beside its words goes below the table."""
+    rows = [([ascii_safe(cell) for cell in cells], ascii_safe(text)) for cells, text in rows]
+    full = [list(_HEADINGS), *(cells for cells, _ in rows)]
+    widths = [max(len(cells[i]) for cells in full if len(cells) > i) for i in range(len(_HEADINGS))]
+    room = WIDTH - sum(widths[:_WORDS]) - 2 * _WORDS
+    lines = [_line(list(_HEADINGS), widths)]
+    for cells, text in rows:
+        shown = text if len(text) <= room else "(reason below)"
+        lines.append(f"{_line(cells, widths)}  {shown}" if text else _line(cells, widths))
+    return [line.rstrip() for line in lines]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    left = [f"{cell:<{width}}" for cell, width in zip(cells[:_WORDS], widths, strict=False)]
+    right = [f"{cell:>{width}}" for cell, width in zip(cells[_WORDS:], widths[_WORDS:], strict=False)]
+    return "  ".join(left + right)
+
+
+def _remarks(results: Sequence[Json]) -> list[str]:
+    """Return, wrapped and in full, why results did not pass, notes and what to type next; the same sentence once."""
+    where: dict[str, list[Json]] = {}
+    for result in results:
+        sentences = [f"{item['name']}: {item['reason']}" for item in _judged_badly(result)]
+        if not sentences and result["verdict"] != "pass":
+            sentences = [result["reason"]]
+        sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
+        sentences += [f"note: {note}" for note in result.get("notes", ())]
+        sentences += [f"next: {result['next_step']}"] if result.get("next_step") else []
+        for sentence in dict.fromkeys(sentences):
+            where.setdefault(sentence, []).append(result)
+    lines = []
+    for sentence, found in where.items():
+        if sentence.startswith("next: "):
+            lines += [f"    {line}" for line in sentence.splitlines()]  # never wrapped: they are there to be copied
+        else:
+            lines += wrapped(f"{_whose(found, results)}: ", sentence)
+    return lines
+
+
+def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
+    """Return the targets a sentence is about, with the cases unless it is about all of them."""
+    labels = []
+    for name in dict.fromkeys(map(target_name, found)):
+        cases = [result["case"] for result in found if target_name(result) == name]
+        all_cases = [result["case"] for result in results if target_name(result) == name]
+        labels += [name] if len(all_cases) > 1 and cases == all_cases else [f"{name} {case}" for case in cases]
+    return ", ".join(labels)
+
+
+def _judged_badly(result: Json) -> list[Json]:
+    return [item for item in (*result["outputs"], *result["metrics"]) if item["verdict"] != "pass"]
+
+
+def _floor(output: Json) -> float | None:
+    value: float | None = (output.get("floor") or {}).get("relative_l2")
+    return value
+
+
+def _backend(backend: Json) -> str:
+    if backend["unavailable"]:
+        return f"unavailable: {backend['unavailable']}"
+    if backend["cannot_run"]:
+        return f"{backend['version']}, builds but cannot run: {backend['cannot_run']}"
+    return str(backend["version"])
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts)) or "-"

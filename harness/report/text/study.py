@@ -1,0 +1,81 @@
+"""A study as plain text: the table of variants, why one failed or was not judged, where the time goes.
+
+Takes the dict of ``StudyResult.to_json()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.facts import Json, is_reference, study_metric
+from harness.report.text.results import VERDICTS, ascii_safe, number
+from harness.report.text.results import verdict_counts as count
+from harness.report.verdicts import variants as carrying_verdicts
+
+LEGEND = (
+    "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant.",
+    "latency: mean over the pictures without the first; speed-up: latency of the first variant over this one's.",
+)
+_METRICS = {"PD mean": "pd mean", "PD max": "pd max", "LPIPS": "lpips", "PSNR": "psnr", "SSIM": "ssim"}
+_HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
+_WORDS = 2
+"""The first columns are words, set to the left; the rest are figures, set to the right."""
+
+
+def study_text(study: Json) -> str:
+    """Return the study as text."""
+    lines = [_head(study), *aligned([_HEADINGS, *(_row(study, variant) for variant in study["variants"])]), ""]
+    lines += _reasons(study["variants"])
+    lines += [f"{v['name']}: note: {note}" for v in study["variants"] for note in v["notes"]]
+    lines += ["", *stage_lines(study)]
+    lines += [f"note: {note}" for note in study["notes"]]
+    lines += [f"chart: {what}: {file}" for what, file in study["charts"].items()]
+    lines += [f"score: {study['score_rule']}", *LEGEND, study_counts(study)]
+    return ascii_safe("\n".join(lines))
+
+
+def study_counts(study: Json) -> str:
+    """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
+    return count(carrying_verdicts(study), noun="variant")
+
+
+def _reasons(variants: Sequence[Json]) -> list[str]:
+    """Return why variants did not pass; those of one reason stand together."""
+    names: dict[str, list[str]] = {}
+    for variant in variants:
+        if variant["verdict"] != "pass":
+            names.setdefault(variant["reason"], []).append(variant["name"])
+    return [f"{', '.join(same)}: {reason}" for reason, same in names.items()]
+
+
+def stage_lines(study: Json) -> list[str]:
+    """Return a table of mean milliseconds per stage; nothing where no stage was timed."""
+    timed = [variant for variant in study["variants"] if variant["stages_ms"]]
+    names = list(dict.fromkeys(name for variant in timed for name in variant["stages_ms"]))
+    rows = [(v["name"], *(number(v["stages_ms"].get(name)) for name in names)) for v in timed]
+    return [*aligned([("ms per stage", *names), *rows], words=1), ""] if rows else []
+
+
+def aligned(rows: Sequence[Sequence[str]], *, words: int = _WORDS) -> list[str]:
+    """Return rows as lines of a table, the first ``words`` columns to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cells(row, widths, words)).rstrip() for row in rows]
+
+
+def _cells(row: Sequence[str], widths: Sequence[int], words: int) -> list[str]:
+    return [
+        cell.ljust(width) if column < words else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _head(study: Json) -> str:
+    weights = f"weights: {study['weights']} ({study['weights_source']})"
+    return f"{study['name']} | {weights} | inputs: {study['inputs']} | device: {study['device']}"
+
+
+def _row(study: Json, variant: Json) -> tuple[str, ...]:
+    figures = [number(study_metric(variant, name), ".4g") for name in _METRICS.values()]
+    timing = (number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"]))
+    verdict = "reference" if is_reference(study, variant) else VERDICTS[variant["verdict"]]
+    return variant["name"], verdict, *figures, *timing

@@ -1,0 +1,420 @@
+"""ONNX files as subjects: opening, the value table, inputs, and the three ways of running one on the CPU."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from graphs import parse
+
+from harness.errors import NotJudged, UsageError
+from harness.graph.onnx_file import onnx_values, open_onnx
+from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs
+from harness.graph.plan import assign, load_plan
+from harness.reference.onnx_run import run_emulated, run_fp32, run_fp64
+
+LINEAR = "g (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { h = MatMul(x, w)  y = Exp(h) }"
+TOKENS = """
+g (int64[batch, seq] input_ids, int64[batch, seq] attention_mask, int64[batch, seq] token_type_ids, bool[2] flag,
+   float16[1, 3] x, float[?] anything) => (float[batch, seq, 1] y)
+<float[3, 1] words = {1, 2, 3}, float[2, 1] kinds = {1, 2}>
+{ w = Gather(words, input_ids)  i = Cast <to = 6> (token_type_ids)  k = Gather(kinds, i)  y = Add(w, k) }
+"""
+
+
+def save(model: ir.Model, path: Path, **options: str) -> Path:
+    ir.save(model, path, **options)
+    return path
+
+
+def external(tmp_path: Path) -> Path:
+    """Write a model with a weight of 4 KiB in a file of its own."""
+    model = parse("g (float[1, 32] x) => (float[1, 32] y) <float[1] w = {0}> { y = MatMul(x, w) }")
+    weight = np.eye(32, dtype=np.float32)
+    model.graph.initializers["w"].const_value = ir.Tensor(weight, name="w")
+    model.graph.initializers["w"].shape = ir.Shape(weight.shape)
+    return save(model, tmp_path / "model.onnx", external_data="weights.bin")
+
+
+# Opening
+
+
+def test_open_reads_what_was_saved(tmp_path: Path) -> None:
+    model = open_onnx(str(save(parse(LINEAR), tmp_path / "m.onnx")))
+    assert [node.op_type for node in model.graph] == ["MatMul", "Exp"]
+
+
+NUMBERS = [dtype for dtype in ir.DataType if dtype.name not in ("UNDEFINED", "STRING")]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=lambda dtype: dtype.name)
+def test_weights_and_constants_become_arrays_and_stay_what_they_are(tmp_path: Path, dtype: ir.DataType) -> None:
+    """An array of protobuf's is copied each time it is read, and the whole file stays in memory with it."""
+    model = parse("g () => (float[2] y) <float[2] w = {0, 0}> { y = Exp(w) }")
+    numbers = ir.Tensor(np.array([0, 1, 1]).astype(dtype.numpy()), dtype=dtype, name="w", doc_string="ones")
+    model.graph.initializers["w"].const_value = numbers
+    model.graph.append(ir.Node("", "Constant", [], [ir.AttrTensor("value", numbers)], name="c"))
+    path = save(model, tmp_path / "m.onnx")
+    opened = open_onnx(path)
+    weight = opened.graph.initializers["w"].const_value
+    constant = opened.graph[-1].attributes["value"].value
+    assert isinstance(weight, ir.Tensor)
+    assert weight.numpy() is weight.numpy()
+    assert isinstance(constant, ir.Tensor)
+    assert ir.to_proto(opened) == ir.to_proto(ir.load(path))
+
+
+def test_open_names_what_is_not_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.onnx does not exist; give the path"):
+        open_onnx(tmp_path / "nowhere.onnx")
+    with pytest.raises(UsageError, match="is a folder; give the path"):
+        open_onnx(tmp_path)
+    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(UsageError, match=r"model\.pt is a zip archive, as PyTorch checkpoints are"):
+        open_onnx(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"a text file\n", "is not an ONNX file"),
+        (b"\xff\xfe\x00\x01" * 16, "is not an ONNX file"),
+        (b"\x08\x09" + b"\xff" * 40, "is truncated or damaged"),
+        (b"\x08\x09", "is not an ONNX model: it has no graph"),
+    ],
+)
+def test_open_refuses_other_bytes(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(UsageError, match=r"m\.onnx") as error:
+        open_onnx(tmp_path / "m.onnx")
+    assert message in str(error.value)
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(parse(LINEAR), tmp_path / "m.onnx")
+
+    def raising(error: Exception) -> None:
+        def load(*args: object, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(ir, "load", load)
+
+    raising(ValueError("99 is not a valid DataType\nat graph.input[0]"))
+    words = r"m\.onnx cannot be read as ONNX \(ValueError: 99 is not a valid DataType\); if it is damaged, copy"
+    with pytest.raises(UsageError, match=words):
+        open_onnx(path)
+    for kind in (MemoryError, PermissionError):
+        raising(kind("not the file"))
+        with pytest.raises(kind, match="not the file"):
+            open_onnx(path)
+
+
+def test_open_refuses_every_truncation(tmp_path: Path) -> None:
+    content = save(parse(LINEAR), tmp_path / "m.onnx").read_bytes()
+    for size in range(1, len(content)):
+        (tmp_path / "m.onnx").write_bytes(content[:size])
+        with pytest.raises(UsageError):
+            open_onnx(tmp_path / "m.onnx")
+
+
+def test_external_data_is_checked(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    assert open_onnx(path).graph.initializers["w"].const_value.numpy()[3, 3] == 1
+    content = (tmp_path / "weights.bin").read_bytes()
+    (tmp_path / "weights.bin").write_bytes(content[:-1])
+    with pytest.raises(UsageError, match=r"weights\.bin is truncated: weight 'w' ends at byte 4096, the file at 4095"):
+        open_onnx(path)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(UsageError, match=r"weights\.bin is missing \(weight 'w'\)"):
+        open_onnx(path)
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "weights.bin").rename(tmp_path / "elsewhere" / "weights.bin")
+    (tmp_path / "model").mkdir()
+    path.rename(tmp_path / "model" / "model.onnx")
+    (tmp_path / "model" / "weights.bin").symlink_to(tmp_path / "elsewhere" / "weights.bin")
+    with pytest.raises(UsageError, match=r"weights\.bin cannot be used"):
+        open_onnx(tmp_path / "model" / "model.onnx")
+
+
+# The value table
+
+
+def test_table_takes_modules_from_node_names() -> None:
+    model = parse("g (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}>"
+                  "{ c = Constant <value_float = 1.0> ()  h = MatMul(x, w)  y = Add(h, c) }")  # fmt: skip
+    for node, name in zip(model.graph, ("", "/encoder/layer.0/attention/MatMul", "Add_7"), strict=True):
+        node.name = name
+    table = onnx_values(model)
+    assert list(table) == ["h", "y"]
+    first = table["h"]
+    assert (first.origin, first.op, first.module) == ("h", "onnx.MatMul", "encoder.layer.0.attention")
+    assert (first.dtype, first.shape) == ("float32", ("n", 2))
+    assert table["y"].module == ""
+    assert model.graph[1].outputs[0].shape is None
+
+
+def test_table_reads_the_exporters_metadata() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Softmax(-1)).eval()
+    dims = ({0: torch.export.Dim("batch", min=2)},)
+    program = torch.onnx.export(module, (torch.randn(4, 2),), dynamo=True, verbose=False, dynamic_shapes=dims)
+    assert program is not None
+    table = onnx_values(program.model)
+    linear, softmax = table["linear"], table["softmax"]
+    assert (linear.op, linear.module, linear.origin) == ("aten.linear.default", "0", "linear")
+    assert (softmax.op, softmax.module) == ("aten.softmax.int", "1")
+    assert linear.shape is not None
+    assert linear.shape[1] == 3
+    assert isinstance(linear.shape[0], str)
+    kept = {name for name, dtype in assign(load_plan("fp16"), table).items() if dtype == "float16"}
+    assert kept == set(table)
+
+
+def test_damaged_metadata_falls_back_to_names() -> None:
+    model = parse(LINEAR)
+    model.graph[0].metadata_props["pkg.torch.onnx.name_scopes"] = "['broken"
+    model.graph[0].name = "/mlp/MatMul"
+    assert onnx_values(model)["h"].module == "mlp"
+
+
+# Inputs
+
+
+def test_generated_inputs_are_valid_and_repeatable() -> None:
+    model = parse(TOKENS)
+    shapes = {"input_ids": (4, 5), "anything": (3,)}
+    inputs = generate_inputs(model, shapes=shapes, symbols={})
+    assert {name: (str(tensor.dtype), tuple(tensor.shape)) for name, tensor in inputs.items()} == {
+        "input_ids": ("torch.int64", (4, 5)),
+        "attention_mask": ("torch.int64", (4, 5)),
+        "token_type_ids": ("torch.int64", (4, 5)),
+        "flag": ("torch.bool", (2,)),
+        "x": ("torch.float16", (1, 3)),
+        "anything": ("torch.float32", (3,)),
+    }
+    assert (int(inputs["input_ids"].max()), int(inputs["token_type_ids"].max())) == (2, 1)
+    assert set(inputs["attention_mask"].unique().tolist()) == {0, 1}
+    assert inputs["attention_mask"][:, 0].tolist() == [1] * 4
+    again = generate_inputs(model, shapes=shapes, symbols={})
+    assert all(torch.equal(inputs[name], again[name]) for name in inputs)
+    other = generate_inputs(model, shapes=shapes, symbols={}, seed=1)
+    assert not torch.equal(inputs["x"], other["x"])
+    check_inputs(inputs, input_specs(model))
+
+
+def test_symbols_size_dimensions() -> None:
+    inputs = generate_inputs(parse(TOKENS), shapes={"anything": (1,)}, symbols={"batch": 2, "seq": 7})
+    assert tuple(inputs["token_type_ids"].shape) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "symbols", "message"),
+    [
+        ({}, {}, "input 'input_ids' has dynamic dimension 'batch'; give --shape input_ids=2,16"),
+        ({}, {"batch": 2}, "input 'input_ids' has dynamic dimension 'seq'; give --shape input_ids=2,16"),
+        ({}, {"batch": 2, "seq": 2}, "input 'anything' has dynamic dimension without a name; give --shape anything=2"),
+        ({"input_idz": (1, 1)}, {}, "unknown input 'input_idz'; did you mean input_ids"),
+        ({}, {"batches": 1}, "unknown dynamic dimension 'batches'; did you mean batch"),
+        ({"input_ids": (1,)}, {}, "input 'input_ids': --shape has shape [1], but the model declares [batch, seq]"),
+        ({"x": (1, 4)}, {}, "input 'x': --shape has shape [1, 4], but the model declares [1, 3]"),
+        ({"input_ids": (2, 3)}, {"seq": 4}, "the model declares [batch, seq] (with seq = 4)"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], symbols: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        generate_inputs(parse(TOKENS), shapes=shapes, symbols=symbols)
+    assert message in str(error.value)
+
+
+def test_inputs_that_are_no_tensors_of_numbers() -> None:
+    with pytest.raises(UsageError, match="input 's' is not a tensor of numbers"):
+        input_specs(parse("g (string[2] s) => (string[2] t) { t = Identity(s) }"))
+
+
+SPECS = (
+    InputSpec(name="x", dtype="float32", shape=("n", 2)),
+    InputSpec(name="ids", dtype="int64", shape=("n",)),
+)
+
+
+def good() -> dict[str, torch.Tensor]:
+    return {"x": torch.ones(3, 2), "ids": torch.zeros(3, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": torch.zeros(1)}, "unknown input 'id'; did you mean ids?"),
+        ({"ids": None}, "inputs are missing: 'ids'; the model declares ids, x"),
+        ({"x": torch.ones(3, 3)}, "input 'x': the given tensor has shape [3, 3], but the model declares [n, 2]"),
+        ({"ids": torch.zeros(4, dtype=torch.int64)}, "has shape [4], but the model declares [n] (with n = 3)"),
+        ({"x": torch.ones(3, 2).double()}, "input 'x' is float64, but the model declares float32; convert it"),
+        ({"ids": torch.zeros(3, dtype=torch.int32)}, "input 'ids' is int32, but the model declares int64; convert it"),
+    ],
+)
+def test_wrong_inputs_are_named(changes: dict[str, torch.Tensor | None], message: str) -> None:
+    inputs = {name: tensor for name, tensor in {**good(), **changes}.items() if tensor is not None}
+    with pytest.raises(UsageError) as error:
+        check_inputs(inputs, SPECS)
+    assert message in str(error.value)
+
+
+def test_inputs_that_are_not_finite_are_not_judged() -> None:
+    inputs = good()
+    inputs["x"][0] = torch.nan
+    inputs["x"][1, 1] = -torch.inf
+    with pytest.raises(NotJudged, match="input 'x' holds 2 NaN and 1 Inf"):
+        check_inputs(inputs, SPECS)
+    check_inputs(good(), SPECS)
+
+
+def test_npz_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, **{name: tensor.numpy() for name, tensor in good().items()})
+    loaded = load_inputs(path, SPECS)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in good().items())
+
+
+def test_npz_problems(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=np.array([{}], dtype=object))
+    with pytest.raises(UsageError, match=r"inputs\.npz cannot be read as \.npz: Object arrays cannot be loaded"):
+        load_inputs(path, SPECS)
+    np.savez(path, x=np.array(["a"]))
+    with pytest.raises(UsageError, match="input 'x' has dtype <U1, which PyTorch does not have"):
+        load_inputs(path, SPECS)
+    with pytest.raises(UsageError, match=r"none\.npz does not exist"):
+        load_inputs(tmp_path / "none.npz", SPECS)
+
+
+def encoded(array: np.ndarray, *, pickled: bool = False) -> dict[str, str]:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=pickled)
+    return {"array": base64.b64encode(file.getvalue()).decode(), "polygraphy_class": "ndarray"}
+
+
+def feed(scale: float = 1) -> dict[str, dict[str, str]]:
+    return {"x": encoded(good()["x"].numpy() * np.float32(scale)), "ids": encoded(good()["ids"].numpy())}
+
+
+def test_polygraphy_inputs(tmp_path: Path) -> None:
+    path, said = tmp_path / "inputs.json", []
+    path.write_text(json.dumps([feed(2), feed(3)]))
+    assert load_inputs(path, SPECS, say=said.append)["x"].unique().tolist() == [2]
+    assert said == [f"{path} holds 2 iterations; the first is used"]
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for index in range(3):
+        (folder / f"{index:010d}.json").write_text(json.dumps(feed(4 + index)))
+    assert load_inputs(folder, SPECS, say=said.append)["x"].unique().tolist() == [4]
+    assert said[1:] == [f"{folder} holds 3 iterations; the first is used"]
+
+
+def test_what_polygraphy_itself_writes_is_read(tmp_path: Path) -> None:
+    polygraphy = pytest.importorskip("polygraphy.json", reason="polygraphy is not installed")
+    path = tmp_path / "inputs.json"
+    polygraphy.save_json([{name: tensor.numpy() for name, tensor in good().items()}], str(path))
+    assert torch.equal(load_inputs(path, SPECS)["x"], good()["x"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "is neither an .npz file nor JSON"),
+        ("[]", "holds no inputs"),
+        ('[["x"]]', "holds no inputs"),
+        ('[{"x": 1}]', "input 'x' is not an array as Polygraphy saves it"),
+        ('[{"x": {"array": "AAAA"}}]', "input 'x' cannot be decoded"),
+        ('[{"x": {"array": "%"}}]', "input 'x' cannot be decoded"),
+        ('[{"x": {"tensor": "AAAA"}}]', "input 'x' is a pickled torch tensor, which is never loaded"),
+        (json.dumps({"x": encoded(np.array([{}], dtype=object), pickled=True)}), "cannot be decoded: Object arrays"),
+    ],
+)
+def test_bad_polygraphy_files(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "inputs.json").write_text(content)
+    with pytest.raises(UsageError, match=r"inputs\.json") as error:
+        load_inputs(tmp_path / "inputs.json", SPECS)
+    assert message in str(error.value)
+
+
+def test_empty_input_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no \.json file"):
+        load_inputs(tmp_path, SPECS)
+
+
+# Running
+
+
+def test_fp32_and_fp64_agree() -> None:
+    x = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    expected = (x.double() @ torch.tensor([[1.0, 2], [3, 4]]).double()).exp()
+    single, double = run_fp32(parse(LINEAR))({"x": x})["y"], run_fp64(parse(LINEAR))({"x": x})["y"]
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(double, expected, rtol=1e-14, atol=0)
+    torch.testing.assert_close(single.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_half_files_run_in_fp32() -> None:
+    model = parse("g (float16[1] x) => (float16[1] y) { a = Add(x, x)  y = Mul(a, a) }")
+    result = run_fp32(model)({"x": torch.tensor([1000.0], dtype=torch.float16)})["y"]
+    assert (result.dtype, result.item()) == (torch.float32, 4e6)
+
+
+def test_emulated_run_follows_the_plan() -> None:
+    model = parse("g (float[1] x) => (float[1] y) <float[1] one = {1}> { a = Add(x, one)  y = Add(a, one) }")
+    table, x = onnx_values(model), {"x": torch.tensor([2048.0])}
+    results = {}
+    for name in ("fp32", "tf32", "fp16"):
+        plan = load_plan(name)
+        results[name] = run_emulated(model, plan, assign(plan, table))(x)["y"].item()
+    assert results == {"fp32": 2050, "tf32": 2050, "fp16": 2048}
+
+
+def test_external_weights_run(tmp_path: Path) -> None:
+    model, x = open_onnx(external(tmp_path)), torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    plan = load_plan("fp16")
+    assert torch.equal(run_fp32(model)({"x": x})["y"], x)
+    assert torch.equal(run_fp64(model)({"x": x})["y"], x.double())
+    assert torch.equal(run_emulated(model, plan, assign(plan, onnx_values(model)))({"x": x})["y"], x.half().float())
+    assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_weights_reach_onnx_runtime_within_the_graph_or_beside_it(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.graph.onnx_file.INLINE_BYTES", limit)
+    model = parse("g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }")
+    assert run_fp32(model)({"x": torch.tensor([[1.0, 10.0]])})["y"].tolist() == [[31, 42]]
+
+
+def test_gather_elements_of_a_long_table_in_fp64() -> None:
+    model = parse("g (float[1, 100] x, int64[1, 3] i) => (float[1, 3] y) { y = GatherElements <axis = 1> (x, i) }")
+    x = torch.arange(100.0)[None]
+    result = run_fp64(model)({"x": x, "i": torch.tensor([[0, 70, -1]])})["y"]
+    assert result.tolist() == [[0.0, 70.0, 99.0]]
+
+
+def test_what_cannot_be_run_is_not_judged() -> None:
+    custom = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["" : 18, "plugin" : 1]> g (float[2] x) => (float[2] y) { y = plugin.Foo(x) }'
+    )
+    with pytest.raises(NotJudged, match=r"ONNX Runtime does not load the graph in FP32: .*Foo"):
+        run_fp32(custom)
+    with pytest.raises(NotJudged, match=r"onnx\.reference cannot evaluate the graph in FP64: .*Foo"):
+        run_fp64(custom)
+    reshape = parse("g (float[2] x, int64[1] s) => (float[n] y) { y = Reshape(x, s) }")
+    wrong = {"x": torch.zeros(2), "s": torch.tensor([3])}
+    with pytest.raises(NotJudged, match=r"ONNX Runtime cannot run the graph in FP32: .*Reshape"):
+        run_fp32(reshape)(wrong)
+    with pytest.raises(NotJudged, match=r"onnx\.reference cannot evaluate Reshape in FP64"):
+        run_fp64(reshape)(wrong)

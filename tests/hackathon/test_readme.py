@@ -1,0 +1,615 @@
+"""The hackathon report: what it says, that a person's text survives everything, and what the check finds."""
+
+# ruff: noqa: RUF001 - Chinese punctuation is full-width
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+import report_fixtures
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import figure
+
+from harness.errors import UsageError
+from harness.hackathon import blocks
+from harness.hackathon import check as hackathon_check
+from harness.hackathon import readme as hackathon
+from harness.hackathon import words as hackathon_words
+from harness.machine.identity import Machine
+from harness.records import reader as records
+from harness.records.contest import ContestPicture, ContestResult
+from harness.records.reader import Json, Records
+from harness.report import markdown
+from harness.report.plots import latency as latency_plot
+
+Save = Callable[..., str]
+FILLED = {
+    "title": "# A model, faster",
+    "topic": "2+4",
+    "model": "[Net](https://example.org/net), a small network.",
+    "docker": "```bash\ndocker pull image\ndocker run image\n```",
+    "introduction": "What it is for.",
+    "difficulties": "None of them small.",
+    "process": "First this, then that.",
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    return records.load([recorded.everything(tmp_path_factory.mktemp("records"))])
+
+
+def quick(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
+    """Write a picture of one pixel in place of a chart, which takes a second."""
+    if write:
+        recorded.picture(stem.with_name(f"{stem.name}.png"))
+    return [stem.with_name(f"{stem.name}.png")]
+
+
+@pytest.fixture
+def save(found: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
+    """Write the report into ``tmp_path`` and return its text; charts are pictures of one pixel."""
+    monkeypatch.setattr(latency_plot, "save_bench", quick)
+
+    def save(shown: Records = found, **options: Any) -> str:
+        return hackathon.save_readme(shown, tmp_path, **options).read_text(encoding="utf-8")
+
+    return save
+
+
+def edit(path: Path, **texts: str) -> None:
+    """Write into blocks of a README, in place of what they hold."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for name, text in texts.items():
+        start = lines.index(f"<!-- parity:human {name.replace('_', '-')} -->")
+        end = lines.index("<!-- /parity:human -->", start)
+        lines[start + 1 : end] = [text] if text else []
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def finish(path: Path) -> None:
+    """Fill in every block that is there, and empty those that may be."""
+    text = path.read_text(encoding="utf-8")
+    texts = {**dict.fromkeys(hackathon_words.OPTIONAL_HINTS, ""), **FILLED}
+    edit(path, **{name.replace("-", "_"): new for name, new in texts.items() if f"parity:human {name} -->" in text})
+
+
+@pytest.mark.parametrize(
+    ("lang", "template", "headings"),
+    [
+        ("zh", "2023", ("## 总述", "## 主要开发工作", "### 开发工作的难点", "## 开发与优化过程",
+                        "## 优化效果",
+                        "### 精度", "### 性能", "## Bug报告（可选）",
+                        "## 送分题答案（可选）", "## 经验与体会（可选）")),
+        ("zh", "2022", ("## 总述", "## 原始模型", "### 模型简介", "### 模型优化的难点", "## 优化过程",
+                        "## 精度与加速效果", "### 精度", "### 性能", "## Bug报告（可选）", "## 经验与体会（可选）")),
+        ("en", "2023", ("## Overview", "## Main work", "### Difficulties", "## Results", "### Accuracy")),
+        ("en", "2022", ("## Overview", "## The original model", "### Introduction", "## Accuracy and speed-up")),
+    ],
+)  # fmt: skip
+def test_the_contests_sections_in_their_order(lang: str, template: str, headings: tuple[str, ...], save: Save):
+    lines = save(lang=lang, template=template).split("\n")
+    places = [lines.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert any(f"trt-samples-for-hackathon-cn/tree/master/Hackathon{template})" in line for line in lines)
+
+
+def test_the_generated_parts_hold_the_records(save: Save):
+    text = save()
+    assert "`net` ran with random weights" in text or "`net`, `canny2image` ran with random weights" in text
+    assert (
+        "| `one` | `y` | pass | 0.008 | 0.002 | 0.001 | 0.008 | 0.002 | 0.001 | 0.001 | 0.0009 | 0.9990000 | 0 |"
+        in text
+    )
+    assert "| batch=4 | `rtx-fp16` (graph) | 2.1 | 2.52 | 3.8 [3.72, 3.88] | 1.9 [1.86, 1.94] | 571 |" in text
+    assert "- `slower`: latency did not fall by more than 1 % (0.833)" in text
+    assert "- `wrong`: it fails: PD 14 is above 12" in text
+    assert "- `fp16`:" not in text
+    assert "python reports/net-reproducer/reproduce.py" in text
+    assert "NVIDIA H200, 139.8 GiB" in text
+    assert "Commit: `c0ffee`" in text
+    assert "```bash\nparity verify net --json all.json\n```" in text
+    assert "parity:missing" not in text
+
+
+def test_a_nan_is_the_worst_result_there_is(tmp_path: Path, save: Save):
+    bad = recorded.output(
+        verdict="fail", reason="7 of 1000 elements are NaN", stats=recorded.stats(1e-9, mismatched_nonfinite=7)
+    )
+    path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(bad,)), recorded.result()])
+    text = save(records.load([path]))
+    assert "**FAIL** 1, pass 1 | NaN/Inf | - |" in text
+    assert "| **7** |" in text
+    assert "- `one/y`: 7 of 1000 elements are NaN" in text
+
+
+def test_nothing_is_claimed_that_was_not_recorded(tmp_path: Path, save: Save):
+    refused = recorded.result("not_judged", reason="no GPU", outputs=(), provenance=None)
+    path = recorded.document(
+        tmp_path / "r", results=[refused], environment={}, command="", complete=False, error="interrupted"
+    )
+    text = save(records.load([path]))
+    for name in ("results", "bench", "environment", "commit", "commands"):
+        assert f"<!-- parity:missing {name} -->**Missing**" in text
+    assert "Key numbers" not in text
+    assert "`net` `one [rtx-fp16]`: not judged: no GPU" in text
+    assert "`all.json` (interrupted)" in text
+
+
+def test_random_and_cpu_are_said_where_the_numbers_are(tmp_path: Path, save: Save):
+    on_cpu = replace(recorded.result().provenance, device="CPU", weights="trained", inputs="real")
+    path = recorded.document(
+        tmp_path / "r", results=[recorded.result(provenance=on_cpu), recorded.result(subject="other")]
+    )
+    text = save(records.load([path]))
+    assert "| `net` | `rtx-fp16` | trained, real, CPU |" in text
+    assert "| `other` | `rtx-fp16` | random, random, NVIDIA H200 |" in text
+    assert "`net` ran on the CPU" in text
+    assert "`other` ran with random weights" in text
+
+
+def test_an_invalid_session_shows_no_figure(tmp_path: Path, save: Save):
+    runs = tuple(replace(run, invalid=("another process used the GPU",)) for run in recorded.session().runs)
+    bad = replace(recorded.measured(), session=recorded.session(runs=runs))
+    text = save(records.load([recorded.document(tmp_path / "r", bench=[bad])]))
+    assert "| - | `rtx-fp16` (graph) | - | - | - | - | - |" in text
+    assert "invalid: another process used the GPU" in text
+
+
+def test_the_newest_of_several_sessions_is_shown_and_said(tmp_path: Path, save: Save):
+    bench = [recorded.measured(3.0, recorded_at="2026-02-01"), recorded.measured(9.0, recorded_at="2026-01-01")]
+    text = save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
+    assert "| `rtx-fp16` (graph) | 3 |" in text
+    assert "was recorded 2 times; the newest is shown" in text
+
+
+def test_sessions_of_two_machines_are_each_the_only_one(tmp_path: Path, save: Save):
+    other = Machine(key="machine5678", class_key="class", facts={})
+    bench = [recorded.measured(), recorded.measured(machine=other, device="NVIDIA A100")]
+    assert "the newest is shown" not in save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
+
+
+def test_key_numbers_keep_machines_and_cases_apart(tmp_path: Path, save: Save):
+    bench = [recorded.measured(9.0, case="long", device="NVIDIA A100"), recorded.measured(2.0)]
+    refused = recorded.result("not_judged", case="two", reason="no memory", outputs=(), provenance=None)
+    path = recorded.document(tmp_path / "r", results=[recorded.result(), refused], bench=bench)
+    rows = [line for line in save(records.load([path])).split("\n") if line.startswith("| `net` | `rtx-fp16` |")]
+    assert rows == [
+        "| `net` | `rtx-fp16` | random, random, NVIDIA H200 | not judged 1, pass 1 | 0.001 | 0.9990000 | 2 (one) | "
+        "4 [3.92, 4.08] |",
+        "| `net` | `rtx-fp16` | random, random, NVIDIA A100 | not judged 1 | - | - | 9 (long) | 4 [3.92, 4.08] |",
+    ]
+
+
+def test_an_infinite_error_is_the_worst_of_a_result(tmp_path: Path, save: Save):
+    zero = recorded.output("a", "fail", stats=replace(recorded.stats(), relative_l2=math.inf))
+    path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(zero, recorded.output("b")))])
+    text = save(records.load([path]))
+    assert "| **FAIL** 1 | inf | - |" in text
+    assert "| 0.001 | inf | 0.0009 |" in text
+
+
+def test_a_module_with_nan_is_not_ok(tmp_path: Path, save: Save):
+    looked = report_fixtures.layer_report(60, first_bad=40)
+    worst = next(value.name for value in looked.values if value.mark == "nonfinite")
+    modules = tuple(replace(module, mark="ok", worst=worst) for module in looked.modules)
+    result = recorded.result(layers=replace(looked, modules=modules))
+    text = save(records.load([recorded.document(tmp_path / "r", results=[result])]))
+    rows = [line for line in text.split("\n") if line.startswith("| `text_model.")]
+    assert rows
+    assert all("| NON-FINITE |" in line for line in rows)
+
+
+def test_why_a_contest_picture_failed_is_said(tmp_path: Path, save: Save):
+    pictures = tuple(
+        ContestPicture(name=name, latency_ms=9.0, pd=None, file="", reason=reason)
+        for name, reason in (("bird_1", ""), ("bird_2", "PD 13 is above 12"))
+    )
+    judged = ContestResult(folder="entry", verdict="fail", reason="see", pictures=pictures, parameters={"seed": 1})
+    text = save(records.load([recorded.document(tmp_path / "r", score=judged.to_json())]))
+    assert "- `entry` `bird_2`: PD 13 is above 12" in text
+    assert "bird_1" not in text
+
+
+def test_no_problem_is_claimed_only_where_all_was_judged_and_passed(tmp_path: Path, save: Save):
+    def text(**parts: Any) -> str:
+        return save(records.load([recorded.document(tmp_path / "r", **parts)]))
+
+    claim = "The records show no problem"
+    assert claim in text(results=[recorded.result()])
+    assert "No verdict on accuracy was recorded" in text(bench=[recorded.measured()])
+    refused = recorded.result("not_judged", reason="no parser for NonZero", outputs=(), provenance=None)
+    shown = text(results=[recorded.result(case="two"), refused])
+    assert "- `net`/`one` [`rtx-fp16`]: not judged: no parser for NonZero" in shown
+    assert claim not in shown
+    missing = {"subject": "net", "case": "one", "backend": "torch", "precision": "fp16", "runner": "compile"}
+    shown = text(results=[recorded.result()], not_measured=[{**missing, "reason": "it crashed", "failed": True}])
+    assert "- `net`/`one` [`compile fp16`]: **FAIL**: it crashed" in shown
+    assert "- `net` `one` [`compile fp16`]: it crashed" in shown
+    assert claim not in shown
+    assert claim not in text(results=[recorded.result()], studied=recorded.study())
+
+
+def test_a_bisection_that_was_not_judged_shows_no_engine_to_be_right(tmp_path: Path, save: Save):
+    def text(kind: str) -> str:
+        return save(records.load([recorded.document(tmp_path / "r", bisect=recorded.bisection(kind=kind))]))
+
+    assert "found no fault of an engine" in text("none")
+    shown = text("not_judged")
+    assert "found no fault of an engine" not in shown
+    assert "1 of 1 runs of `parity bisect` could not be judged" in shown
+
+
+def test_every_swept_size_has_a_chart_and_the_same_records_the_same_bytes(tmp_path: Path):
+    bench = [one for size in (64, 128) for one in recorded.sweep("batch", (1, 2), sizes={"length": size})]
+    shown = records.load([recorded.document(tmp_path / "r", bench=bench)])
+    first = {}
+    for _ in range(2):
+        hackathon.save_readme(shown, tmp_path / "out")
+        files = {path.name: path.read_bytes() for path in (tmp_path / "out" / "figures").iterdir()}
+        first = first or files
+        assert files == first
+    assert sorted(name.split("-")[-2] for name in first if name.endswith(".png")) == ["batch", "length"]
+
+
+def test_the_check_draws_nothing(found: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hackathon.save_readme(found, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(figure.Figure, "savefig", None)
+    assert hackathon.is_current(found, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_session_that_does_not_count_is_in_no_chart(tmp_path: Path):
+    runs = tuple(replace(run, invalid=("another process used the GPU",)) for run in recorded.session().runs)
+    bench = [recorded.measured(runs=runs, sizes={"batch": size}) for size in (1, 2)]
+    hackathon.save_readme(records.load([recorded.document(tmp_path / "r", bench=bench)]), tmp_path / "out")
+    assert "nothing has figures that count" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+def test_a_picture_of_a_study_that_is_not_there_is_missing_not_linked(tmp_path: Path, save: Save):
+    shown = records.load([recorded.document(tmp_path / "r", studied=recorded.study())])
+    text = save(shown)
+    assert "<!-- parity:missing figure -->" in text
+    assert "![" not in text
+
+
+# What a person wrote.
+
+
+def test_generating_again_gives_the_same_bytes(tmp_path: Path, save: Save):
+    first = save(lang="zh", template="2022")
+    assert save() == first
+    assert hackathon.is_current(records.load([recorded.everything(tmp_path / "r")]), tmp_path)
+
+
+def test_text_in_blocks_survives_language_template_and_records(tmp_path: Path, save: Save):
+    save(lang="zh", template="2023")
+    edit(tmp_path / "README.md", topic="3+4", process="逐步。\n\n```\n  code  \n```", answers="42")
+    other = records.load([recorded.document(tmp_path / "r", results=[recorded.result(subject="new")])])
+    for options in ({"lang": "en"}, {"template": "2022"}, {"lang": "zh", "template": "2023"}):
+        text = save(other, **options)
+        for kept in ("3+4", "逐步。\n\n```\n  code  \n```", "42"):
+            assert f"-->\n{kept}\n<!-- /parity:human -->" in text
+    assert "Text that was kept" not in text
+    assert "保留的文字" not in text  # answers and topic are back in their sections
+
+
+def test_a_hint_that_nobody_touched_follows_the_language(tmp_path: Path, save: Save):
+    assert "*待填写" in save(lang="zh")
+    text = save(lang="en")
+    assert "待填写" not in text
+    assert "*To fill in" in text
+    edit(tmp_path / "README.md", topic="<!-- parity:todo 00000000 -->\nmine")
+    assert "<!-- parity:todo 00000000 -->\nmine" in save(lang="zh")
+
+
+def test_text_outside_the_blocks_is_moved_into_one_and_stays(tmp_path: Path, save: Save):
+    text = save()
+    path = tmp_path / "README.md"
+    mine = "My own paragraph,\nof two lines.\n\n```\nmy code\n```"
+    edited = text.replace("## Results", f"{mine}\n\n## Results").replace("0.9990000 | 0 |", "0.9990000 | 0 | hm")
+    path.write_text(edited, encoding="utf-8")
+    again = save(lang="zh")
+    kept = again[again.index("## 保留的文字") :]
+    assert mine in kept
+    assert "0.9990000 | 0 | hm" in kept
+    assert "0.9990000 | 0 | hm" not in again[: again.index("## 保留的文字")]
+    assert save() == again
+    assert "Text that was kept" in save(lang="en")
+
+
+def test_a_block_moved_or_made_by_hand_is_kept(tmp_path: Path, save: Save):
+    text = save()
+    own = "<!-- parity:human own-notes -->\nnotes\n<!-- /parity:human -->"
+    (tmp_path / "README.md").write_text(text.replace("## Overview", f"{own}\n\n## Overview"), encoding="utf-8")
+    again = save()
+    assert again.index("Text that was kept") < again.index(own)
+    assert save() == again
+
+
+def test_two_blocks_of_one_name_are_put_together(tmp_path: Path, save: Save):
+    text = save()
+    block = "<!-- parity:human topic -->\n{}\n<!-- /parity:human -->"
+    (tmp_path / "README.md").write_text(f"{block.format('one')}\n{text}\n{block.format('two')}\n", encoding="utf-8")
+    assert block.format("one\n\ntwo") in save()
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path, save: Save):
+    first = save()
+    (tmp_path / "README.md").write_bytes(b"\xef\xbb\xbf" + first.replace("\n", "\r\n").encode())
+    assert save() == first
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda text: "# My own README\n", "it was not written by `parity report`"),
+        (lambda text: text.replace("<!-- /parity:human -->", "", 1), "inside a block"),
+        (lambda text: text.replace("<!-- parity:human topic -->", "", 1), "outside a block"),
+        (lambda text: text[: text.index("<!-- parity:lines")], "0 lists of its generated lines"),
+        (lambda text: text.replace("<!-- parity:lines", "<!-- parity:lines\nmine"), "was edited"),
+        (lambda text: text + "\n<!-- parity:human x -->\n", "has no end"),
+    ],
+)
+def test_a_readme_whose_text_cannot_be_told_apart_is_left_as_it_is(
+    damage: Callable[[str], str], why: str, tmp_path: Path, save: Save
+):
+    damaged = damage(save())
+    (tmp_path / "README.md").write_text(damaged, encoding="utf-8")
+    with pytest.raises(UsageError, match=why.replace("`", ".")):
+        save()
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == damaged
+    assert why in hackathon_check.check_readme(tmp_path)[0]
+
+
+def test_a_readme_of_another_encoding_is_left_as_it_is(tmp_path: Path, save: Save):
+    (tmp_path / "README.md").write_bytes("总述".encode("gbk"))
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        save()
+
+
+LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20).filter(
+    lambda line: "parity:" not in line
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    insertions=st.lists(st.tuples(st.integers(0, 30), LINE), max_size=6),
+    inside=st.lists(LINE, max_size=4),
+    changed=st.lists(LINE, max_size=3),
+)
+def test_no_line_a_person_wrote_is_ever_lost(insertions: list[tuple[int, str]], inside: list[str], changed: list[str]):
+    """Lines put anywhere and text in a block are all there after the generated part has changed."""
+    human = blocks.Human(name="topic", hint="what belongs here")
+    parts = ["# A", "", "same", "```", "same", "```", human, "| a |", "", "| b |"]
+    options, heading = {"lang": "en"}, ["## Kept"]
+    lines = blocks.compose(parts, options=options, kept_heading=heading).split("\n")
+    at = lines.index("<!-- parity:human topic -->")
+    lines[at + 1 : at + 3] = inside
+    opening, end = lines.index("<!-- parity:human topic -->"), lines.index("<!-- parity:lines")
+    for place, line in insertions:
+        where = place % end
+        where = where if where <= opening or where > lines.index("<!-- /parity:human -->") else 1
+        lines.insert(where, line)
+        opening, end = lines.index("<!-- parity:human topic -->"), lines.index("<!-- parity:lines")
+    old = blocks.parse("\n".join(lines), where="x")
+    text = blocks.compose([*parts, *changed], options=options, kept_heading=heading, old=old)
+    body = text[: text.index("<!-- parity:lines")].split("\n")
+    assert "\n".join(["<!-- parity:human topic -->", *inside, "<!-- /parity:human -->"]) in text or not "".join(inside)
+    for line in {line for _, line in insertions if line.strip()}:
+        written = [one for _, one in insertions].count(line)
+        assert body.count(line) >= written
+    assert (
+        blocks.compose([*parts, *changed], options=options, kept_heading=heading, old=blocks.parse(text, where="x"))
+        == text
+    )
+
+
+# Hostile names.
+
+HOSTILE = (
+    "<script>alert(1)</script>", "x|y", "![i](http://evil.example/i.png)", "a`b", "www.evil.example", "*bold*",
+    "<!-- /parity:human -->", "new\nline\n<!-- parity:human topic -->", "\u202egnp.exe", "../../etc/passwd", "$x$",
+    "@all", "https://evil.example/x", "\\", "# heading",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_shown_and_does_nothing(name: str, tmp_path: Path, save: Save):
+    markdown_it = pytest.importorskip("markdown_it", reason="needs markdown-it-py")
+    one = recorded.result(
+        "fail", subject=name, case=name, reason=name, outputs=(recorded.output(name, "fail", reason=name),)
+    )
+    bench = [
+        replace(item, kernels=(replace(item.kernels[0], name=name, module=name),))
+        for item in recorded.sweep(subject=name)[::2]
+    ]
+    studied = recorded.study(name=name, variants=(recorded.variant(name, 3.0, settings={name: name}),), charts={})
+    found = recorded.bisection(subject=name, finding=name, region=(name,), notes=(name,), plan=(name,))
+    path = recorded.document(
+        tmp_path / "r", results=[one], bench=bench, bisect=found, studied=studied, command=f"parity verify {name}"
+    )
+    shown = records.load([path])
+    text = save(shown, lang="zh")
+    assert save(shown) == text  # the marks were not disturbed
+    html = markdown_it.MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(text)
+    for forbidden in (
+        "<script",
+        'evil.example/i.png"',
+        'href="http://evil',
+        'href="https://evil',
+        "<em>bold",
+        "<strong>bold",
+    ):
+        assert forbidden not in html
+    assert "\u202e" not in text
+    assert all(path.parent == tmp_path / "figures" for path in (tmp_path / "figures").iterdir())
+    assert not [finding for finding in hackathon_check.check_readme(tmp_path) if "leads to no file" in finding]
+
+
+def test_markdown_escapes_what_github_would_act_on():
+    assert markdown.escape("a_b <b> [x](y) https://z www.z $1$ @me |") == (
+        r"a\_b &lt;b&gt; \[x\](y) https&#58;//z www&#46;z \$1\$ \@me &#124;"
+    )
+    assert [markdown.escape(text) for text in ("- a", "1. a", "# a", "-1", "580.1")] == [
+        r"\- a", r"1\. a", r"\# a", "-1", "580.1",
+    ]  # fmt: skip
+    assert markdown.code("a|b") == "a&#124;b"
+    assert markdown.fence(["a ``` b"])[0] == "````"
+    assert markdown.slug("../a", "b") != markdown.slug("..-a", "b")
+    assert "/" not in markdown.slug("../a")
+
+
+# The check.
+
+
+def test_a_finished_report_has_no_finding(found: Records, tmp_path: Path, save: Save):
+    for options in ({"lang": "zh"}, {"lang": "en", "template": "2022"}):
+        save(**options)
+        finish(tmp_path / "README.md")
+        assert hackathon_check.check_readme(tmp_path, records=found) == []
+
+
+def test_a_new_report_has_a_finding_per_placeholder(tmp_path: Path, save: Save):
+    save()
+    findings = hackathon_check.check_readme(tmp_path)
+    assert len(findings) == len(hackathon_words.HINTS)
+    assert all("still holds its placeholder" in finding for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "finding"),
+    [
+        ("topic", "five", "names no topic"),
+        ("topic", "12", "names no topic"),
+        ("topic", "", "is empty"),
+        ("title", "no title", "begins with '# '"),
+        ("model", "a model", "has no link"),
+        ("docker", "run it", "has no code block"),
+        ("process", "<!-- parity:todo 00000000 -->\ntext", "the mark of its placeholder"),
+        ("process", "[notes](notes.md)", "the link 'notes.md' leads to no file"),
+        ("process", "![timeline](figures/timeline.png)", "'figures/timeline.png' leads to no file"),
+        ("process", '<img src="a.png">', "'a.png' leads to no file"),
+        ("process", "[x](/root/x)", "is absolute"),
+        ("process", f"[x]({'long' * 100})", "leads to no file"),
+    ],
+)
+def test_the_check_finds(name: str, text: str, finding: str, tmp_path: Path, save: Save):
+    save()
+    finish(tmp_path / "README.md")
+    edit(tmp_path / "README.md", **{name: text})
+    findings = hackathon_check.check_readme(tmp_path)
+    assert len(findings) == 1
+    assert finding in findings[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "finding"),
+    [
+        ("## Results\n", "", "the section '## Results' is missing"),
+        ("absolute error median", "x", "does not show absolute error, median"),
+        ("| GPU |", "| x |", "does not show GPU"),
+        ("Hackathon2023)", "x)", "the overview does not link to"),
+        ("<!-- parity:human topic -->\n2+4\n<!-- /parity:human -->\n", "", "the block 'topic' is missing"),
+        ("## Results", "My text.\n\n## Results", "text stands outside the marked blocks ('My text.')"),
+    ],
+)
+def test_the_check_finds_what_was_taken_away(old: str, new: str, finding: str, tmp_path: Path, save: Save):
+    path = tmp_path / "README.md"
+    save()
+    finish(path)
+    text = path.read_text(encoding="utf-8")
+    if "does not show absolute" in finding:
+        text = text.replace("absolute error", "x").replace("Absolute", "x").replace(" median", " x")
+    assert old in text or old.startswith("absolute")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert any(finding in found for found in hackathon_check.check_readme(tmp_path))
+
+
+def test_the_check_finds_a_figure_that_is_gone_and_a_report_that_is_old(tmp_path: Path, save: Save):
+    save()
+    finish(tmp_path / "README.md")
+    next((tmp_path / "figures").glob("latency-*.png")).unlink()
+    other = records.load([recorded.document(tmp_path / "r", results=[recorded.result(subject="new")])])
+    findings = hackathon_check.check_readme(tmp_path, records=other)
+    assert "leads to no file" in findings[0]
+    assert "is not what the records give now" in findings[1]
+
+
+def test_the_check_finds_what_the_records_lack(tmp_path: Path, save: Save):
+    save(records.load([recorded.document(tmp_path / "r", results=[recorded.result()], environment={})]))
+    finish(tmp_path / "README.md")
+    findings = hackathon_check.check_readme(tmp_path)
+    assert [finding.split(":")[0] for finding in findings] == ["Missing"] * 2
+    assert "no latency was recorded; run `parity bench" in findings[0]
+    assert "no environment was recorded" in findings[1]
+
+
+def test_the_check_finds_tables_without_a_single_figure(tmp_path: Path, save: Save):
+    idle = replace(recorded.measured(), session=recorded.session(runs=()))
+    unlike = recorded.output(verdict="fail", stats=None, reason="the shapes differ")
+    path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(unlike,))], bench=[idle])
+    loaded = records.load([path])
+    save(loaded)
+    sentences = "\n".join(hackathon_check.check_readme(tmp_path, records=loaded))
+    assert "no output could be compared" in sentences
+    assert "no valid latency of an engine was recorded" in sentences
+
+
+def test_an_empty_figure_is_missing(found: Records, tmp_path: Path):
+    folder = tmp_path / "out"
+    hackathon.save_readme(found, folder)
+    chart = next(path for path in sorted((folder / "figures").iterdir()) if path.suffix == ".png")
+    chart.write_bytes(b"")
+    assert any(
+        f"{chart.name}' is empty" in sentence for sentence in hackathon_check.check_readme(folder, records=found)
+    )
+
+
+def test_chinese_reports_say_in_chinese_where_weights_are_from(save: Save):
+    text = save(lang="zh")
+    assert "随机, 随机, NVIDIA H200" in text
+    assert "权重：随机，输入：真实" in text
+    assert "引擎：同精度的 PyTorch 正确而引擎不正确" in text
+
+
+def test_the_reference_of_a_study_is_no_verdict_and_why_a_variant_has_none_is_said(tmp_path: Path, save: Save):
+    why = "PD was not judged: no weights: put inception.pth into the cache"
+    variants = (
+        recorded.variant("fp32", 100.0, "not_judged"), recorded.variant("fp16", 60.0, "not_judged", reason=why),
+    )  # fmt: skip
+    path = recorded.document(tmp_path / "r", studied=recorded.study(variants=variants))
+    text = save(records.load([path]))
+    assert "| `fp32` | (the first) | reference |" in text
+    assert f"- `fp16`: not judged: {why}" in text
+
+
+def test_the_check_of_nothing_says_how_to_make_one(tmp_path: Path):
+    assert hackathon_check.check_readme(tmp_path) == [
+        f"there is no {tmp_path / 'README.md'}; run `parity report -o {tmp_path}`"
+    ]
+
+
+def test_every_word_is_there_in_both_languages():
+    texts = {**hackathon_words.SENTENCES, **hackathon_words.HEADINGS, **hackathon_words.HINTS}
+    assert all(text.zh and text.en for text in texts.values())
+    parts = {part for sections in hackathon_words.TEMPLATES.values() for section in sections for part in section.parts}
+    humans = {part.removeprefix("human:") for part in parts if part.startswith("human:")}
+    assert humans | {"title"} == set(hackathon_words.HINTS)
+    assert {part for part in parts if not part.startswith("human:")} == set(hackathon_parts_names())
+
+
+def hackathon_parts_names() -> list[str]:
+    from harness.hackathon.parts import PARTS
+
+    return list(PARTS)

@@ -1,0 +1,613 @@
+"""Latency verdicts on simulated sessions whose truth is known, and on sessions that must never pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.latency_verdict import session, sessions, verdict_of_one
+from harness.errors import NotJudged, UsageError
+from harness.latency.estimate import welch
+from harness.latency.spread import smallest_change, summarise
+from harness.latency.verdict import compare_in_turns, compare_sessions, holm, speed_up
+from harness.machine.identity import Machine
+from harness.records.latency import Session, session_from_json
+
+TRIALS = 400
+
+
+def quiet(level: float = 1.0, identity: str = "new", *, k: int = 5, clock: float | None = None, **fields) -> Session:
+    """Return a session whose processes scatter by about 0.2 % about a level, without chance."""
+    medians = level * (1 + 0.003 * np.linspace(-1, 1, k))
+    return session(medians, identity, clocks_mhz=None if clock is None else np.full(k, clock), **fields)
+
+
+def base(n: int = 5, *, level: float = 1.0, clock: float | None = None, **fields) -> list[Session]:
+    """Return baseline sessions that scatter by about 0.2 % about a level."""
+    return [quiet(level * (1 + 0.002 * (-1) ** i), f"b{i}", clock=clock, **fields) for i in range(n)]
+
+
+def with_runs(one: Session, number: int, **fields) -> Session:
+    """Return the session with other fields in one of its processes."""
+    runs = list(one.runs)
+    runs[number] = replace(runs[number], **fields)
+    return replace(one, runs=tuple(runs))
+
+
+def with_median(one: Session, number: int, value: float | None) -> Session:
+    """Return the session with another GPU median in one process."""
+    return with_runs(one, number, gpu_ms=replace(one.runs[number].gpu_ms, median=value))
+
+
+def with_p99(one: Session, level: float) -> Session:
+    """Return the session with a 99th percentile in every process."""
+    runs = [replace(run, gpu_ms=replace(run.gpu_ms, p99=level * run.gpu_ms.median)) for run in one.runs]
+    return replace(one, runs=tuple(runs))
+
+
+def rate(verdict: str, *, trials: int = TRIALS, **options) -> float:
+    """Return the share of seeded trials that end in this verdict."""
+    rng = np.random.default_rng(11)
+    return sum(verdict_of_one(rng, **options).verdict == verdict for _ in range(trials)) / trials
+
+
+# How often it is wrong
+
+
+@pytest.mark.parametrize("spread", [0.003, 0.005, 0.01])
+@pytest.mark.parametrize("baseline", [4, 8])
+def test_equal_sessions_are_rarely_called_regressed(baseline: int, spread: float):
+    assert rate("regressed", baseline=baseline, spread=spread, change=0.0) <= 0.02
+
+
+def test_without_a_margin_the_interval_alone_holds_its_level():
+    assert rate("regressed", baseline=8, spread=0.005, change=0.0, regress_margin=0.0) <= 0.03
+
+
+@pytest.mark.parametrize("baseline", [4, 8])
+def test_three_percent_is_found_at_a_spread_of_three_per_mille(baseline: int):
+    assert rate("regressed", baseline=baseline, spread=0.003, change=0.03) >= 0.9
+
+
+def test_three_percent_faster_is_improved_and_equal_is_equivalent():
+    assert rate("improved", trials=200, baseline=8, spread=0.003, change=-0.03) >= 0.9
+    assert rate("equivalent", trials=200, baseline=8, spread=0.003, change=0.0) >= 0.95
+
+
+def test_a_change_as_large_as_the_bound_is_hardly_ever_equivalent():
+    assert rate("equivalent", baseline=8, spread=0.005, change=0.03) <= 0.03
+
+
+def test_a_noisy_machine_is_inconclusive_not_equivalent():
+    assert rate("equivalent", trials=200, baseline=8, spread=0.03, change=0.0) <= 0.02
+    assert rate("regressed", trials=200, baseline=8, spread=0.03, change=0.0) <= 0.02
+
+
+def test_in_turns_holds_its_level_and_finds_three_percent():
+    rng = np.random.default_rng(4)
+
+    def one(change: float, margin: float) -> str:
+        a, b = next(sessions(rng, spread=0, level=1 + change)), next(sessions(rng, spread=0, name="b"))
+        return compare_in_turns(a, b, regress_margin=margin).verdict
+
+    assert sum(one(0.0, 0.0) == "regressed" for _ in range(TRIALS)) / TRIALS <= 0.045
+    assert sum(one(0.0, 0.01) == "regressed" for _ in range(TRIALS)) / TRIALS <= 0.005
+    assert sum(one(0.03, 0.01) == "regressed" for _ in range(TRIALS)) / TRIALS >= 0.95
+
+
+def test_holm_holds_the_level_of_a_whole_run():
+    rng = np.random.default_rng(3)
+    alarms = []
+    for _ in range(60):
+        run = [verdict_of_one(rng, baseline=8, spread=0.005, change=0.0, regress_margin=0.0) for _ in range(10)]
+        alarms.append([any(c.verdict == "regressed" for c in cs) for cs in (run, holm(run))])
+    alone, adjusted = np.mean(alarms, axis=0)
+    assert adjusted <= 0.05
+    assert adjusted <= alone
+
+
+# What it says
+
+
+def test_regression_names_the_rule_and_its_numbers():
+    result = compare_sessions(quiet(1.03), base())
+    assert result.verdict == "regressed"
+    assert result.ratio == pytest.approx(1.03, rel=1e-3)
+    assert 1.01 < result.low < result.ratio < result.high
+    assert result.metric == "gpu_ms"
+    assert result.baseline == ("b0", "b1", "b2", "b3", "b4")
+    for words in ("1.03", "prediction interval from 5 sessions", "for 5 processes", "wholly above 1.01"):
+        assert words in result.rule
+    assert result.p_value < 0.001
+    assert not result.repeated
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict", "words"),
+    [
+        (0.96, "improved", "wholly below 0.9901"),
+        (1.0, "equivalent", "within 0.97087 and 1.03"),
+        (1.012, "equivalent", "within"),
+        (1.016, "inconclusive", "neither beyond"),
+    ],
+)
+def test_other_verdicts(level: float, verdict: str, words: str):
+    result = compare_sessions(quiet(level), base(), equivalent_within=0.02 if verdict == "inconclusive" else 0.03)
+    assert (result.verdict, words in result.rule) == (verdict, True)
+
+
+def test_prediction_interval_is_that_of_the_formula():
+    old = base(4)
+    values = [math.log(np.median(one.medians())) for one in old]
+    spread = np.std(values, ddof=1)
+    own = np.mean([np.var(np.log(one.medians()), ddof=1) for one in old])
+    half = 3.182446 * math.sqrt(spread**2 / 4 + max(spread**2, own / 5))
+    result = compare_sessions(quiet(1.001), old)
+    assert math.log(result.ratio) == pytest.approx(math.log(1.001) - np.mean(values), abs=1e-9)
+    assert math.log(result.high / result.ratio) == pytest.approx(half, rel=1e-3)
+    assert math.log(result.ratio / result.low) == pytest.approx(half, rel=1e-3)
+
+
+def test_margin_is_never_below_the_spread_between_sessions():
+    old = [quiet(math.exp(0.02 * (-1) ** i), f"b{i}") for i in range(8)]
+    result = compare_sessions(quiet(1.5), old)
+    spread = 0.02 * math.sqrt(8 / 7)
+    assert result.verdict == "regressed"
+    assert f"wholly above {1 + spread:.5g}" in result.rule
+
+
+def test_welch_is_that_of_scipy():
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(0)
+    new, old = list(rng.normal(0.1, 1, 5)), list(rng.normal(0, 3, 9))
+    theirs = ttest_ind(new, old, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    ours = welch(new, old)
+    assert ours.freedom == pytest.approx(theirs.df)
+    assert [math.log(x) for x in ours.interval()[1:]] == pytest.approx([interval.low, interval.high])
+    assert 2 * ours.p_value(1.0) == pytest.approx(theirs.pvalue)
+
+
+def test_repeated_only_when_the_session_before_had_regressed_too():
+    assert compare_sessions(quiet(1.05), base(), previous=quiet(1.05, "before")).repeated
+    once = compare_sessions(quiet(1.05), base(), previous=quiet(1.0, "before"))
+    assert (once.verdict, once.repeated) == ("regressed", False)
+    assert "the session before (before) was equivalent" in once.notes
+    assert not compare_sessions(quiet(1.0), base(), previous=quiet(1.05, "before")).repeated
+
+
+def test_young_baseline_never_repeats():
+    result = compare_sessions(quiet(1.05), base(3), previous=quiet(1.05, "before"))
+    assert (result.verdict, result.repeated) == ("regressed", False)
+    assert any(note.startswith("baseline young: 3 of 4") for note in result.notes)
+    assert "Welch interval over 5 against 15 processes" in result.rule
+
+
+def test_previous_that_is_in_the_baseline_is_not_its_own_judge():
+    before = quiet(1.05, "before")
+    assert compare_sessions(quiet(1.05), [*base(), before, before], previous=before).baseline[-1] == "before"
+    assert not compare_sessions(quiet(1.05), [*base(3), before], previous=before).repeated
+
+
+def test_missing_sessions_do_not_matter_but_a_duplicate_counts_once():
+    old = base(6)
+    assert compare_sessions(quiet(1.03), old[::2] + old[1:2]).verdict == "regressed"
+    twice = compare_sessions(quiet(1.03), [old[0]] * 8)
+    assert twice.baseline == ("b0",)
+    assert any("baseline young" in note for note in twice.notes)
+
+
+def test_one_process_off_does_not_decide():
+    result = compare_sessions(with_median(quiet(1.0), 4, 1.5), base())
+    assert result.verdict == "inconclusive"
+    assert compare_sessions(with_median(quiet(1.03), 4, 1.5), base()).verdict == "inconclusive"
+
+
+def test_hodges_lehmann_is_noted_when_it_disagrees():
+    result = compare_in_turns(with_median(quiet(), 4, 1.5), quiet(1.0, "b"))
+    assert result.ratio > 1.05
+    assert result.verdict == "inconclusive"
+    assert [note for note in result.notes if "Hodges-Lehmann ratio" in note and note.endswith("disagrees: 1")]
+    assert not compare_in_turns(quiet(1.03), quiet(1.0, "b")).notes
+
+
+def test_slow_tail_is_noted_and_never_decides():
+    old = [with_p99(one, 1.1) for one in base()]
+    result = compare_sessions(with_p99(quiet(), 1.3), old)
+    assert result.verdict == "equivalent"
+    assert [note for note in result.notes if note.startswith("p99 regressed 1.18")]
+    assert not compare_sessions(with_p99(quiet(), 1.12), old).notes
+    assert not compare_sessions(with_p99(quiet(), 1.3), [*old, quiet(1.0, "without")]).notes
+
+
+# Clocks
+
+
+def test_slower_in_time_and_equal_in_cycles_is_a_slower_clock():
+    result = compare_sessions(quiet(1.05, clock=1980 / 1.05), base(clock=1980))
+    assert result.verdict == "slower_clock"
+    assert result.ratio == pytest.approx(1.05, rel=1e-2)
+    assert "slower in time" in result.rule
+    assert "but equivalent in clock cycles 0.9996 [" in result.rule
+    assert not compare_sessions(
+        quiet(1.05, clock=1886), base(clock=1980), previous=quiet(1.05, "p", clock=1886)
+    ).repeated
+
+
+def test_slower_in_time_and_in_cycles_is_a_regression():
+    assert compare_sessions(quiet(1.1, clock=1880), base(clock=1980)).verdict == "regressed"
+    assert compare_sessions(quiet(1.05, clock=1980), base(clock=1980)).verdict == "regressed"
+    assert compare_sessions(quiet(1.05), base(clock=1980)).verdict == "regressed"
+
+
+def test_faster_clock_that_hides_a_regression_is_noted():
+    result = compare_sessions(quiet(1.0, clock=1980), base(clock=1880))
+    assert result.verdict == "equivalent"
+    assert [note for note in result.notes if note.startswith("regressed in clock cycles 1.05")]
+
+
+def test_bimodal_clocks_of_the_machine_cry_no_wolf():
+    rng = np.random.default_rng(7)
+    verdicts = []
+    for _ in range(200):
+        clocks = np.where(rng.random(9) < 0.5, 1755.0, 1980.0)
+        every = [
+            session(1980 / clock * np.exp(rng.normal(0, 0.003, 5)), f"s{i}", clocks_mhz=np.full(5, clock))
+            for i, clock in enumerate(clocks)
+        ]
+        verdicts.append(compare_sessions(every[0], every[1:]).verdict)
+    assert verdicts.count("regressed") / 200 <= 0.02
+
+
+def test_baseline_at_one_clock_and_sessions_at_another():
+    rng = np.random.default_rng(8)
+    for _ in range(50):
+        old = [session(np.exp(rng.normal(0, 0.003, 5)), f"b{i}", clocks_mhz=np.full(5, 1980.0)) for i in range(4)]
+        new = session(1980 / 1755 * np.exp(rng.normal(0, 0.003, 5)), "new", clocks_mhz=np.full(5, 1755.0))
+        assert compare_sessions(new, old).verdict == "slower_clock"
+
+
+def test_power_limit_on_one_side_must_be_confirmed_in_cycles():
+    def capped(one: Session) -> Session:
+        runs = [replace(run, conditions=replace(run.conditions, power_capped=True)) for run in one.runs]
+        return replace(one, runs=tuple(runs))
+
+    clocks = np.array([1700.0, 1800, 1900, 2000, 1750])
+    new = session(quiet(1.05).medians(), "new", clocks_mhz=clocks)
+    new = capped(new)
+    result = compare_sessions(new, base(clock=1980))
+    assert result.verdict == "inconclusive"
+    assert "the power limit was reached on one side only" in result.notes
+    assert compare_sessions(capped(quiet(1.05, clock=1980)), base(clock=1980)).verdict == "regressed"
+
+
+# What can never pass
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0, None])
+def test_median_that_is_no_time_is_never_equivalent(value: float | None):
+    result = compare_sessions(with_median(quiet(), 1, value), base())
+    assert result.verdict == "inconclusive"
+    assert "process 2 has the gpu_ms median" in result.rule
+    assert result.ratio is None
+    everywhere = quiet()
+    for number in range(5):
+        everywhere = with_median(everywhere, number, value)
+    assert compare_sessions(everywhere, [replace(everywhere, id=f"b{i}") for i in range(5)]).verdict == "inconclusive"
+    left = compare_sessions(quiet(), [*base(), with_median(quiet(1.0, "bad"), 0, value)])
+    assert left.verdict == "equivalent"
+    assert "bad" not in left.baseline
+    assert left.notes[0].startswith("baseline session bad left out: process 1 has the gpu_ms median")
+    assert compare_in_turns(with_median(quiet(), 0, value), quiet(1.0, "b")).verdict == "inconclusive"
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_any_medians_give_a_verdict_and_only_close_ones_equivalent(medians: list[float]):
+    result = compare_sessions(session(np.array(medians), "new"), base())
+    if result.verdict == "equivalent":
+        assert all(0 < value < math.inf for value in medians)
+        assert 0.97 < np.median(medians) < 1.04
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_invalid_environment_says_why():
+    spoilt = with_runs(quiet(), 2, invalid=("a foreign process used the GPU",))
+    result = compare_sessions(spoilt, base())
+    assert result.verdict == "invalid_environment"
+    assert "a foreign process used the GPU" in result.rule
+    assert compare_sessions(spoilt, ()).verdict == "invalid_environment"
+    assert compare_in_turns(quiet(1.0, "a"), spoilt).verdict == "invalid_environment"
+    noted = compare_sessions(quiet(), [*base(), replace(spoilt, id="spoilt")])
+    assert any("spoilt left out: invalid environment: a foreign process" in note for note in noted.notes)
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_fewer_than_two_processes_are_inconclusive(k: int):
+    result = compare_sessions(replace(quiet(), runs=quiet().runs[:k]), base())
+    assert result.verdict == "inconclusive"
+    assert f"only {k} processes were measured" in result.rule
+
+
+def test_two_processes_are_enough_for_a_verdict_and_widen_it():
+    few, many = compare_in_turns(quiet(k=2), quiet(k=2)), compare_in_turns(quiet(k=8), quiet(k=8))
+    assert few.high / few.low > many.high / many.low
+    assert many.verdict == "equivalent"
+
+
+def test_no_baseline_is_neither_pass_nor_fail():
+    result = compare_sessions(quiet(), ())
+    assert (result.verdict, result.ratio, result.rule) == ("no_baseline", None, "no session was accepted yet")
+
+
+def test_session_in_its_own_baseline_is_left_out():
+    result = compare_sessions(quiet(), [*base(), quiet()])
+    assert "new" not in result.baseline
+    assert "baseline session new left out: it is this session itself" in result.notes
+
+
+def machine(key: str, **facts) -> Machine:
+    return Machine(key=key, class_key="simulated", facts=facts)
+
+
+def test_baseline_of_another_machine_names_what_differs():
+    new = quiet(machine=machine("a", gpu="H200", driver="580.1", cpu="x"))
+    old = base(machine=machine("b", gpu="H200", driver="570.2", cpu="x"))
+    result = compare_sessions(new, old)
+    assert result.verdict == "no_baseline"
+    assert "it is of another machine (driver 580.1 here, 570.2 there)" in result.notes[0]
+    assert result.notes[-1].startswith("advice only, machine of the same class: 0.9996 [")
+    assert result.ratio is None
+
+
+def test_baseline_of_another_metric_or_graph_mode_is_none():
+    on_cpu = [replace(run, gpu_ms=None) for run in quiet().runs]
+    result = compare_sessions(quiet(), [replace(one, runs=tuple(on_cpu)) for one in base()])
+    assert result.verdict == "no_baseline"
+    assert "measured end_to_end_ms, this session gpu_ms" in result.notes[0]
+    failed = [replace(run, graph=False, graph_failure="an op synchronises") for run in quiet().runs]
+    result = compare_sessions(replace(quiet(), runs=tuple(failed)), base())
+    assert result.verdict == "no_baseline"
+    assert "one replayed a CUDA graph and the other did not (an op synchronises)" in result.notes[0]
+    mixed = replace(quiet(), runs=(*quiet().runs[:3], *failed[:2]))
+    assert compare_sessions(mixed, base()).verdict == "inconclusive"
+
+
+def test_another_benchmark_is_a_programming_error():
+    other = quiet(1.0, "other", precision="fp32")
+    with pytest.raises(ValueError, match="session other is of"):
+        compare_sessions(quiet(), [other])
+    with pytest.raises(ValueError, match="session other is of"):
+        compare_sessions(quiet(), base(), previous=other)
+    with pytest.raises(ValueError, match="the one before itself"):
+        compare_sessions(quiet(1.05), base(), previous=quiet(1.05))
+    with pytest.raises(ValueError, match="two machines"):
+        compare_in_turns(quiet(), quiet(1.0, "b", machine=machine("b")))
+
+
+@pytest.mark.parametrize("limits", [{"regress_margin": math.nan}, {"regress_margin": -0.1}, {"equivalent_within": 0.0}])
+def test_limits_that_make_no_sense_are_refused(limits: dict[str, float]):
+    with pytest.raises(UsageError, match="give fractions between 0 and 1"):
+        compare_sessions(quiet(), base(), **limits)
+
+
+# What a reader must know
+
+
+def test_changed_engine_weights_and_flags_are_noted():
+    old = base(engine_sha256="a" * 64, kernels_sha256="c" * 64, weights="trained", inputs="real")
+    new = with_runs(
+        quiet(engine_sha256="b" * 64, kernels_sha256="c" * 64, weights="random", inputs="real"),
+        0,
+        flags=("clock jumped", "unstable"),
+    )
+    old[0] = with_runs(old[0], 1, flags=("warm-up unstable",))
+    assert compare_sessions(new, old).notes == (
+        "engine changed: its file: bbbbbbbbbbbb here, aaaaaaaaaaaa in the baseline",
+        "other weights: random here, trained in the baseline",
+        "clock jumped in 1 of 5 processes",
+        "unstable in 1 of 5 processes",
+        "warm-up unstable in 1 of 25 processes of the baseline",
+    )
+
+
+def test_sessions_read_back_from_json_give_the_same_verdict():
+    def again(one: Session) -> Session:
+        return session_from_json(json.loads(json.dumps(one.to_json())))
+
+    new, old = with_p99(quiet(1.03, clock=1980), 1.2), [with_p99(one, 1.1) for one in base(clock=1980)]
+    assert compare_sessions(again(new), [again(one) for one in old]) == compare_sessions(new, old)
+    assert compare_sessions(again(with_median(new, 0, math.nan)), old).verdict == "inconclusive"
+
+
+def test_spread_of_zero_is_no_division_by_zero():
+    same = session(np.ones(5), "new")
+    old = [replace(same, id=f"b{i}") for i in range(5)]
+    assert compare_sessions(same, old).verdict == "equivalent"
+    slower = compare_sessions(session(np.full(5, 1.02), "new"), old)
+    assert (slower.verdict, slower.p_value) == ("regressed", 0.0)
+    assert slower.low == slower.ratio == slower.high
+
+
+# In turns
+
+
+def test_in_turns_gives_the_speed_up_with_its_interval():
+    result = compare_in_turns(quiet(1.0, "engine", precision="fp16"), quiet(2.5, "eager", runner="eager"))
+    assert result.verdict == "improved"
+    ratio, low, high = speed_up(result)
+    assert ratio == pytest.approx(2.5, rel=1e-3)
+    assert 2.45 < low < ratio < high < 2.55
+    assert speed_up(compare_sessions(quiet(), ())) is None
+
+
+def test_in_turns_compares_end_to_end_where_gpu_time_is_missing():
+    eager = replace(quiet(2.0, "eager"), runs=tuple(replace(run, gpu_ms=None, graph=False) for run in quiet(2.0).runs))
+    result = compare_in_turns(quiet(), eager)
+    assert (result.verdict, result.metric) == ("improved", "end_to_end_ms")
+    assert "GPU time is missing in new or eager: compared end to end" in result.notes
+    assert "a CUDA graph on one side only" in result.notes
+
+
+# Several benchmarks
+
+
+def test_holm_is_that_of_the_paper_and_keeps_the_order():
+    one = compare_sessions(quiet(1.03), base())
+    run = [replace(one, p_value=p, repeated=True) for p in (0.02, 0.001, 0.013, 0.008)]
+    run.insert(2, compare_sessions(quiet(), ()))
+    adjusted = holm(run)
+    assert [c.verdict for c in adjusted] == ["inconclusive", "regressed", "no_baseline", "inconclusive", "regressed"]
+    assert adjusted[1] is run[1]
+    assert not adjusted[0].repeated
+    assert "alone it would be regressed, but among 4 benchmarks Holm's p is 0.026, above 0.025" in adjusted[3].rule
+    assert "Holm's p is 0.026" in adjusted[0].rule
+    assert holm([]) == ()
+
+
+def test_holm_leaves_other_verdicts_alone():
+    run = [compare_sessions(quiet(level), base()) for level in (1.0, 1.0, 1.5)]
+    assert holm(run) == tuple(run)
+
+
+# What a machine can tell apart
+
+
+def test_aa_recovers_the_spreads():
+    rng = np.random.default_rng(1)
+    series = sessions(rng, spread=0.006, process_spread=0.003, processes=10)
+    found = smallest_change([next(series) for _ in range(200)])
+    assert found.sd_session == pytest.approx(0.006, rel=0.15)
+    assert found.sd_process == pytest.approx(0.003, rel=0.15)
+    assert found.sd_within == pytest.approx(0.005)
+    assert (found.sessions, found.processes, found.notes) == (200, 10, ())
+
+
+def test_smallest_change_is_what_the_rule_finds_nine_times_in_ten():
+    rng = np.random.default_rng(2)
+    changes = []
+    for _ in range(100):
+        series = sessions(rng, spread=0.003)
+        changes.append(smallest_change([next(series) for _ in range(8)]).smallest_change)
+    assert 0.85 <= rate("regressed", baseline=8, spread=0.003, change=float(np.median(changes))) <= 0.97
+
+
+def test_aa_with_one_session_says_what_it_does_not_know():
+    found = smallest_change([quiet()])
+    assert found.sd_session is None
+    assert found.smallest_change > 0.01
+    assert "lower bound" in found.notes[0]
+
+
+def test_aa_leaves_out_what_does_not_count():
+    spoilt = with_runs(quiet(1.0, "spoilt"), 0, invalid=("throttled",))
+    found = smallest_change([*base(), spoilt])
+    assert found.sessions == 5
+    assert found.notes == ("session spoilt left out: invalid environment: throttled",)
+    with pytest.raises(NotJudged, match="throttled"):
+        smallest_change([spoilt])
+    with pytest.raises(NotJudged, match="none was measured"):
+        smallest_change([])
+    launched = replace(quiet(1.0, "launched"), runs=tuple(replace(one, graph=False) for one in quiet().runs))
+    (note,) = smallest_change([*base(), launched]).notes
+    assert note == "session launched left out: session b0 and this one do not both replay a CUDA graph"
+    with pytest.raises(ValueError, match="one benchmark on one machine"):
+        smallest_change([quiet(), quiet(1.0, "b", precision="fp32")])
+    changed = smallest_change([quiet(1.0, f"s{i}", engine_sha256=digest) for i, digest in enumerate("aaaab")])
+    assert "this is no A/A study" in changed.notes[0]
+
+
+# One sample
+
+
+def test_summary_of_a_known_sample():
+    found = summarise(list(range(1000, 0, -1)))
+    assert dataclasses.asdict(found) == {
+        "n": 1000, "median": 500.5, "low": 469.0, "high": 532.0, "mean": 500.5, "minimum": 1.0,
+        "cv": pytest.approx(np.std(np.arange(1, 1001), ddof=1) / 500.5), "p90": 900.0, "p95": 950.0, "p99": 990.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n", "wanted"),
+    [(99, (None, None, None)), (100, (90, None, None)), (200, (180, 190, None)), (999, (900, 950, None))],
+)
+def test_percentiles_only_where_the_sample_carries_them(n: int, wanted: tuple[float | None, ...]):
+    found = summarise(range(1, n + 1))
+    assert (found.p90, found.p95, found.p99) == wanted
+
+
+times = st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=1500)
+
+
+@settings(max_examples=60, deadline=None)
+@given(times)
+def test_summary_is_in_order_and_of_the_sample(samples: list[float]):
+    found = summarise(samples)
+    assert found.minimum == min(samples)
+    assert found.minimum <= found.low <= found.median <= found.high <= max(samples)
+    assert found.median == pytest.approx(np.median(samples))
+    assert {found.low, found.high} <= set(samples)
+    for percent, value in ((90, found.p90), (95, found.p95), (99, found.p99)):
+        if value is not None:
+            assert value in samples
+            assert sum(sample <= value for sample in samples) >= len(samples) * percent / 100
+            assert sum(sample < value for sample in samples) < len(samples) * percent / 100
+
+
+@settings(max_examples=30, deadline=None)
+@given(times, st.randoms())
+def test_order_of_the_samples_does_not_matter(samples: list[float], shuffled):
+    again = list(samples)
+    shuffled.shuffle(again)
+    assert summarise(again) == summarise(samples)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(6, 5000))
+def test_ranks_cover_the_median_with_95_percent_and_no_more_than_needed(n: int):
+    from scipy.stats import binom
+
+    found = summarise(range(1, n + 1))
+    below = int(found.low) - 1
+    assert found.high == n - below
+    assert 2 * binom.cdf(below, n, 0.5) <= 0.05
+    assert 2 * binom.cdf(below + 1, n, 0.5) > 0.05
+
+
+@pytest.mark.parametrize("draw", ["normal", "exponential", "bimodal"])
+def test_interval_covers_the_true_median(draw: str):
+    rng = np.random.default_rng(6)
+    centre = {"normal": 10.0, "exponential": 1 + math.log(2), "bimodal": 10.0}[draw]
+
+    def sample() -> Sequence[float]:
+        if draw == "exponential":
+            return 1 + rng.exponential(size=60)
+        return rng.normal(10, 1, 60) + (np.where(rng.random(60) < 0.5, -3, 3) if draw == "bimodal" else 0)
+
+    covered = [found.low <= centre <= found.high for found in (summarise(sample()) for _ in range(1000))]
+    assert np.mean(covered) >= 0.94
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_below_six_samples_the_interval_is_the_range(n: int):
+    found = summarise(range(1, n + 1))
+    assert (found.low, found.high) == (1, n)
+    assert found.cv >= 0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, 0.0, -0.1])
+def test_sample_that_is_no_time_is_not_summarised(wrong: float):
+    with pytest.raises(NotJudged, match="one of 3 samples is"):
+        summarise([1.0, wrong, 2.0])
+    with pytest.raises(ValueError, match="no sample"):
+        summarise([])

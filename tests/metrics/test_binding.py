@@ -1,0 +1,220 @@
+"""A metric bound to a limit: what passes, what fails, what is not judged."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from harness.errors import EngineFailed, NotJudged, UsageError
+from harness.metrics.binding import Metric, failed, judge, measure
+from harness.metrics.paired import LEAST_SAMPLES, paired_difference
+from harness.metrics.remarks import collect_remarks, remark
+
+NAN, INF = float("nan"), float("inf")
+
+
+def bound(**limits: object) -> Metric:
+    return Metric("m", lambda *values: values[0], **{"why": "a test", **limits})
+
+
+@pytest.mark.parametrize(
+    ("limits", "values", "verdict"),
+    [
+        ({"at_most": 12}, 12.0, "pass"),
+        ({"at_most": 12}, 12.1, "fail"),
+        ({"at_most": 12}, [1.0, 13.0], "fail"),
+        ({"at_most": 12, "over": "mean"}, [1.0, 13.0], "pass"),
+        ({"at_most": 12}, NAN, "fail"),
+        ({"at_most": 12}, [1.0, NAN], "fail"),
+        ({"at_most": 12, "over": "mean"}, [1.0, NAN], "fail"),
+        ({"at_most": 12}, -INF, "fail"),
+        ({"at_most": 12}, [], "fail"),
+        ({"at_least": 30}, 30.0, "pass"),
+        ({"at_least": 30}, [31.0, 29.0], "fail"),
+        ({"at_least": 30}, INF, "pass"),
+        ({"at_least": 30}, [INF, NAN], "fail"),
+        ({"at_least": 30, "over": "mean"}, [INF, NAN], "fail"),
+        ({"at_least": -1}, [], "fail"),
+    ],
+)
+def test_limit_on_the_value(limits: dict[str, object], values: object, verdict: str):
+    assert judge(bound(**limits), values).verdict == verdict
+
+
+def test_reason_names_value_spread_and_limit():
+    result = judge(bound(at_most=12), [3.0, 13.0])
+    assert result.reason == "13 (worst of 2, mean 8): allowed at most 12"
+    assert (result.actual, result.bound, result.direction) == (13.0, "at_most", "lower")
+    assert math.isnan(result.expected)
+    assert judge(bound(at_least=30), 29.5).reason == "29.5: allowed at least 30"
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "verdict"),
+    [
+        (1.5, 1.0, "pass"),
+        (0.5, 1.0, "pass"),
+        (1.6, 1.0, "fail"),
+        (NAN, 1.0, "fail"),
+        (1.0, NAN, "fail"),
+        (INF, INF, "fail"),
+        ([1.0, 2.0], [1.0, 2.6], "fail"),
+        ([NAN, 2.0], [1.0, 2.0], "fail"),
+        ([1.0], [1.0, 1.0], "fail"),
+        ([], [], "fail"),
+    ],
+)
+def test_limit_on_the_difference(actual: object, expected: object, verdict: str):
+    assert judge(bound(difference=0.5), actual, expected).verdict == verdict
+
+
+def test_difference_needs_a_reference():
+    with pytest.raises(UsageError, match="judges a difference"):
+        judge(bound(difference=1), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({}, "exactly one of"),
+        ({"at_most": 1, "at_least": 0}, "exactly one of"),
+        ({"at_most": NAN}, "finite number"),
+        ({"difference": INF}, "finite number"),
+        ({"at_most": 1, "why": " "}, "needs why="),
+        ({"at_most": 1, "direction": "higher"}, "contradict"),
+        ({"difference": 1, "direction": "up"}, "'lower' or 'higher'"),
+        ({"at_most": 1, "over": "median"}, "'worst' or 'mean'"),
+    ],
+)
+def test_a_metric_that_makes_no_sense_is_refused(limits: dict[str, object], words: str):
+    with pytest.raises(UsageError, match=words):
+        bound(**limits)
+
+
+def test_direction_follows_from_the_bound():
+    assert bound(at_most=1).direction == "lower"
+    assert bound(at_least=1).direction == "higher"
+    assert bound(difference=1).direction == ""
+    assert bound(difference=1, direction="higher").direction == "higher"
+
+
+def test_measure_calls_the_function_as_its_bound_says():
+    outputs, reference = {"y": torch.tensor([1.0, 2.0])}, {"y": torch.tensor([1.0, 4.0])}
+    distance = Metric("d", lambda a, e: (a["y"] - e["y"]).abs(), at_most=3, why="a test")
+    assert measure(distance, outputs, reference).actual == 2.0
+    mean = Metric("mean", lambda out: out["y"].mean(), difference=0.5, why="a test")
+    result = measure(mean, outputs, reference)
+    assert (result.verdict, result.actual, result.expected) == ("fail", 1.5, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(NotJudged("no weights"), "not_judged"), (EngineFailed("another size"), "fail")]
+)
+@pytest.mark.parametrize("limits", [{"at_most": 1}, {"difference": 1}])
+def test_errors_become_verdicts(error: Exception, verdict: str, limits: dict[str, float]):
+    def function(*_: object) -> float:
+        remark("said before it was raised")
+        raise error
+
+    result = measure(Metric("m", function, why="a test", **limits), {}, {})
+    assert (result.verdict, result.reason) == (verdict, str(error))
+    assert math.isnan(result.actual)
+    assert result.note == "said before it was raised"
+
+
+def test_remarks_reach_the_note_once():
+    def function(*_: object) -> float:
+        remark("random", warn=True)
+        return 1.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measure(Metric("m", function, difference=1, why="a test"), {}, {}).note == "random"
+        with collect_remarks() as remarks:
+            function()
+    assert remarks == ["random"]
+    with pytest.warns(UserWarning, match="random"):
+        function()
+
+
+def test_failed_is_a_failure():
+    assert failed(bound(at_most=1), "raised KeyError").verdict == "fail"
+
+
+# Means over paired samples
+
+
+def mean_metric() -> Metric:
+    return bound(difference=1, over="mean", direction="higher")
+
+
+def scores(samples: int, *, shift: float = 0.0, spread: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    expected = torch.linspace(10, 40, samples, dtype=torch.float64)
+    wobble = spread * torch.tensor([(-1.0) ** i for i in range(samples)], dtype=torch.float64)
+    return expected + shift + wobble, expected
+
+
+@pytest.mark.parametrize(
+    ("samples", "shift", "spread", "verdict"),
+    [
+        (40, 0.0, 0.0, "pass"),
+        (40, 0.3, 0.5, "pass"),
+        (40, 0.9, 3.0, "not_judged"),
+        (40, 1.2, 0.1, "fail"),
+        (40, -1.2, 0.1, "fail"),
+        (LEAST_SAMPLES - 2, 0.1, 0.0, "not_judged"),
+        (LEAST_SAMPLES - 2, 1.1, 0.0, "fail"),
+    ],
+)
+def test_difference_of_means_is_judged_with_its_interval(samples: int, shift: float, spread: float, verdict: str):
+    assert judge(mean_metric(), *scores(samples, shift=shift, spread=spread)).verdict == verdict
+
+
+def test_difference_of_means_says_why():
+    assert "95% interval" in judge(mean_metric(), *scores(40, shift=0.3, spread=0.5)).reason
+    assert "give more samples" in judge(mean_metric(), *scores(40, shift=0.9, spread=3.0)).reason
+    assert f"give at least {LEAST_SAMPLES}" in judge(mean_metric(), *scores(4)).reason
+
+
+def test_one_nan_sample_fails_the_mean():
+    actual, expected = scores(40)
+    actual[7] = NAN
+    assert judge(mean_metric(), actual, expected).verdict == "fail"
+    assert judge(mean_metric(), expected, actual).verdict == "fail"
+
+
+def test_interval_is_that_of_the_mean_and_the_same_every_time():
+    generator = torch.Generator().manual_seed(1)
+    differences = 0.2 + torch.randn(200, generator=generator, dtype=torch.float64)
+    zero = torch.zeros(200, dtype=torch.float64)
+    paired = paired_difference(differences, zero)
+    assert paired == paired_difference(differences, zero)
+    assert paired.difference == pytest.approx(float(differences.mean()))
+    half = 1.97 * float(differences.std()) / math.sqrt(200)
+    assert paired.low == pytest.approx(paired.difference - half, abs=0.02)
+    assert paired.high == pytest.approx(paired.difference + half, abs=0.02)
+    assert paired_difference(differences, zero, seed=1) != paired
+
+
+def test_interval_is_wider_than_plain_percentiles_with_few_samples():
+    differences = [float(i % 5) for i in range(10)]
+    paired = paired_difference(differences, [0.0] * 10)
+    plain = 1.96 * float(torch.tensor(differences).std(correction=0)) / math.sqrt(10)
+    assert (paired.high - paired.low) / 2 > 1.1 * plain
+
+
+def test_pairing_cancels_what_samples_have_in_common():
+    actual, expected = scores(40, shift=0.1)
+    paired = paired_difference(actual, expected)
+    assert paired.high - paired.low < 1e-9
+    assert paired.difference == pytest.approx(0.1)
+
+
+def test_paired_samples_need_pairs():
+    for values in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(UsageError, match="same number"):
+            paired_difference(*values)
+    assert math.isnan(paired_difference([1.0], [1.0]).low)

@@ -1,0 +1,106 @@
+"""What a CI run shows: the summary of GitHub's job page, and the badge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+
+from harness.errors import UsageError
+from harness.records import reader as records
+from harness.records.latency import Comparison
+from harness.report import ci
+
+FAILED = recorded.result("fail", reason="relative error 0.1", next_step="parity bisect net -b rtx -p fp16")
+SKIPPED = recorded.result("not_judged", reason="no GPU", outputs=())
+
+
+def test_the_summary_says_what_failed_and_what_to_type(tmp_path: Path):
+    text = ci.summary(recorded.load(tmp_path, results=[FAILED, recorded.result(case="two")], bench=recorded.sweep()))
+    assert "2 verdicts: 1 passed, 1 failed, 0 not judged" in text
+    assert "weights: random; inputs: random; on: NVIDIA H200" in text
+    assert "- `net`/`one` [`rtx-fp16`]: relative error 0.1" in text
+    assert "parity bisect net -b rtx -p fp16" in text
+    assert "| `net` | `two` | `rtx-fp16` | pass | 0.001 | 0.0009 |" in text
+    assert "| `net` | `one batch=1` | `rtx-fp16` | no baseline | 0.9 | 4.7 |" in text
+
+
+def test_the_summary_shows_a_nan_as_such_and_a_run_that_was_cut_short(tmp_path: Path):
+    bad = recorded.output(verdict="fail", stats=recorded.stats(1e-9, mismatched_nonfinite=1))
+    results = [recorded.result("fail", outputs=(bad,))]
+    text = ci.summary(recorded.load(tmp_path, results=results, complete=False, error="interrupted"))
+    assert "| **FAIL** | NaN/Inf |" in text
+    assert "all.json was cut short: interrupted" in text
+
+
+def test_a_summary_beyond_githubs_limit_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ci, "LIMIT", 600)
+    results = [recorded.result(case=f"case {number}") for number in range(50)]
+    text = ci.summary(recorded.load(tmp_path, results=results))
+    assert len(text.encode()) <= 600
+    assert "46 entries left out: the records have them" in text
+    assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_the_limit_holds_for_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ci, "LIMIT", 3000)
+    results = [recorded.result("fail", case=str(n), reason="x" * 400, next_step="parity bisect") for n in range(50)]
+    text = ci.summary(recorded.load(tmp_path, results=results))
+    assert 2000 < len(text.encode()) <= 3000
+    assert text.count("```bash") == text.count("x" * 400) == text.count("parity bisect")
+    assert "entries left out: the records have them" in text
+
+
+def test_the_summary_shows_an_infinite_error_as_such(tmp_path: Path):
+    zero = recorded.output("a", "fail", stats=replace(recorded.stats(), relative_l2=math.inf))
+    results = [recorded.result("fail", outputs=(zero, recorded.output("b")))]
+    assert "| **FAIL** | inf |" in ci.summary(recorded.load(tmp_path, results=results))
+
+
+def test_the_summary_is_appended_to_the_file_that_github_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    assert ci.write_summary("a\n") is None
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "s.md"))
+    for text in ("a\n", "b\n"):
+        assert ci.write_summary(text) == tmp_path / "s.md"
+    assert (tmp_path / "s.md").read_text() == "a\nb\n"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    with pytest.raises(UsageError, match="cannot write GITHUB_STEP_SUMMARY"):
+        ci.write_summary("a")
+
+
+@pytest.mark.parametrize(
+    ("results", "message", "colour"),
+    [
+        ([recorded.result()], "1 passed", "brightgreen"),
+        ([recorded.result(), FAILED], "1 failed, 1 passed", "red"),
+        ([recorded.result(), SKIPPED], "1 passed, 1 not judged", "yellow"),
+        ([SKIPPED], "1 not judged", "lightgrey"),
+        ([], "nothing recorded", "lightgrey"),
+    ],
+)
+def test_the_badge_is_green_only_when_all_was_judged_and_passed(
+    results: list[Any], message: str, colour: str, tmp_path: Path
+):
+    assert ci.badge(recorded.load(tmp_path, results=results)) == {
+        "schemaVersion": 1, "label": "parity", "message": message, "color": colour, "isError": colour == "red",
+    }  # fmt: skip
+
+
+def test_the_badge_is_not_green_for_a_run_cut_short_or_a_broken_file(tmp_path: Path):
+    assert ci.badge(recorded.load(tmp_path, results=[recorded.result()], complete=False))["color"] == "yellow"
+    recorded.document(tmp_path, results=[recorded.result()])
+    (tmp_path / "bad.json").write_text("{")
+    found = ci.badge(records.load([tmp_path]))
+    assert (found["message"], found["color"]) == ("1 passed, 1 unreadable", "yellow")
+
+
+@pytest.mark.parametrize(("repeated", "colour"), [(True, "red"), (False, "yellow")])
+def test_a_regression_counts_when_it_was_seen_twice(repeated: bool, colour: str, tmp_path: Path):
+    slower = Comparison(verdict="regressed", ratio=1.2, low=1.1, high=1.3, repeated=repeated)
+    bench = [replace(recorded.measured(), comparison=slower)]
+    assert ci.badge(recorded.load(tmp_path, results=[recorded.result()], bench=bench))["color"] == colour

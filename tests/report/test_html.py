@@ -1,0 +1,599 @@
+"""The HTML page as text: what it says, what it never says, and that it is one file that reaches for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+import report_fixtures as made
+
+from harness.errors import UsageError
+from harness.records import reader as records
+from harness.records.accuracy import OutputResult
+from harness.records.contest import ContestPicture, ContestResult
+from harness.records.reader import Records
+from harness.records.writer import document
+from harness.report.facts import Point, pareto_front
+from harness.report.html import charts as html_charts
+from harness.report.html import page as html
+from harness.report.html import svg as html_svg
+from harness.report.html.words import WORDS
+from harness.report.verdicts import latency_verdict as judged
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and whether each is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    return records.load([made.write(tmp_path_factory.mktemp("run"))])
+
+
+@pytest.fixture(scope="module")
+def text(run: Records) -> str:
+    return html.page(run)
+
+
+def of(tmp_path: Path, **keys: Any) -> Records:
+    data = document(keys.pop("results", []), command="parity verify", environment=made.ENVIRONMENT)
+    made.save(tmp_path / "one.json", {**data, **keys})
+    return records.load([tmp_path])
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_is_well_formed_with_unique_ids_and_links_that_lead_somewhere(run: Records, lang: Any):
+    page = Page(html.page(run, lang=lang))
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert len(links) > 40
+    assert {link[1:] for link in links if link} <= set(ids)
+
+
+def test_a_button_has_its_words_before_the_script_runs(text: str):
+    assert re.search(r'class="more" hidden>Show all \d+</button>', text)
+    assert not re.search(r"<button[^>]*>\s*</button>", text)
+
+
+def test_reaches_for_nothing_and_allows_only_its_own_script_and_style(text: str):
+    page = Page(text)
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for tag, kind in (("script", "script-src"), ("style", "style-src")):
+        source = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        assert len(source) == 1
+        digest = base64.b64encode(hashlib.sha256(source[0].encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:image/png;base64,") or not attributes.get("src")
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|https?://", text)
+
+
+def test_is_a_function_of_the_records(run: Records, text: str):
+    assert html.page(run) == text
+
+
+def test_needs_neither_torch_nor_matplotlib(run: Records):
+    folder = run.documents[0].path.parent
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from harness.records import load; from harness.report.html.page import page\n"
+        "page(load([Path(sys.argv[1])]))\n"
+        "print([name for name in ('torch', 'matplotlib', 'onnx', 'tensorrt') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_save_writes_one_file_or_says_why_not(run: Records, text: str, tmp_path: Path):
+    path = html.save_page(run, tmp_path / "new" / "report.html")
+    assert path.read_text(encoding="utf-8") == text
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    with pytest.raises(UsageError, match="cannot write"):
+        html.save_page(run, path / "below-a-file.html")
+
+
+# Verdicts
+
+
+def test_counts_verdicts_and_names_what_did_not_pass_worst_first(text: str):
+    page = Page(text).words()
+    assert "5 of 23 verdicts failed, 16 not judged, 2 passed" in page
+    assert recorded.banner(text) == "bad"
+    lines = re.findall(r'<li class="(bad|warn)"><b>(FAIL|not judged)</b>', text)
+    kinds = [kind for kind, _ in lines]
+    assert kinds == sorted(kinds)
+    assert "the backend trt is unavailable: the package tensorrt is not installed" in page
+    assert "64 images do not fit into the GPU" in page
+
+
+def passing() -> dict[str, Any]:
+    return made.results()[0].to_json()
+
+
+def test_is_green_only_when_all_was_judged_and_passed(tmp_path: Path):
+    assert recorded.banner(html.page(of(tmp_path, results=[passing()]))) == "good"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"results": []}, "Nothing was judged"),
+        ({"results": [passing(), made.results()[4].to_json()]}, "1 of 2 verdicts could not be judged"),
+        ({"results": [passing()], "complete": False}, "one.json was cut short"),
+        ({"results": [passing()], "complete": False, "error": "the GPU fell off the bus"}, "the GPU fell off the bus"),
+        (
+            {"results": [passing()], "bisect": {**made.bisection().to_json(), "kind": "not_judged"}},
+            "could not be judged",
+        ),
+        ({"results": [passing()], "bench": [made.bench()[0].to_json()]}, "no baseline"),
+    ],
+)
+def test_is_amber_when_something_is_missing(tmp_path: Path, changes: dict[str, Any], words: str):
+    text = html.page(of(tmp_path, **changes))
+    assert recorded.banner(text) == "warn"
+    assert words in Page(text).words()
+
+
+def test_is_amber_beside_a_file_that_cannot_be_read(tmp_path: Path):
+    (tmp_path / "torn.json").write_text('{"schema": "parity/1", "resul')
+    text = html.page(of(tmp_path, results=[passing()]))
+    assert recorded.banner(text) == "warn"
+    assert "torn.json is not used" in Page(text).words()
+
+
+def test_files_that_are_something_else_or_recorded_twice_are_named_and_not_amber(tmp_path: Path):
+    made.save(tmp_path / "request.json", {"image": "bird.png"})
+    made.save(tmp_path / "two.json", document([passing()], command="parity verify", environment=made.ENVIRONMENT))
+    text = html.page(of(tmp_path, results=[passing()]))
+    assert recorded.banner(text) == "good"
+    files = text[text.index('<section id="reproduce"') :]
+    assert re.search(r'<li class="muted">request.json is not used', files)
+    assert re.search(r'<li class="muted">minilm/sentences .* was recorded 2 times', files)
+
+
+def worst(tmp_path: Path, *outputs: OutputResult) -> str:
+    """Return the figure that the glance shows for one result."""
+    text = html.page(of(tmp_path, results=[recorded.result("fail", outputs=outputs).to_json()]))
+    rows = text[text.index('<table id="glance-all"') :]
+    found: list[str] = re.findall(r'<td class="word">([^<]*)</td>', rows)
+    return found[1]
+
+
+def test_the_glance_shows_the_worst_error(tmp_path: Path):
+    fine, zero = recorded.output("b"), recorded.stats(0.0)
+    infinite = recorded.output("a", "fail", stats=recorded.stats(math.inf, mismatched_nonfinite=0, nan_actual=0))
+    nan = recorded.output("a", "fail", stats=recorded.stats(math.nan))
+    far = recorded.output("a", "fail", stats=recorded.stats(1e-4), floor=recorded.stats(1e-6))
+    exact = recorded.output("a", stats=recorded.stats(2e-7), floor=zero)
+    assert worst(tmp_path, fine) == "0.001, 1.11x"
+    assert worst(tmp_path, infinite, fine) == "inf"
+    assert worst(tmp_path, infinite, nan, fine) == "NaN/Inf"
+    assert worst(tmp_path, fine, far) == "0.0001, 100x"
+    assert worst(tmp_path, exact) == "2e-07"
+    infinite_row = html.page(of(tmp_path, results=[recorded.result("fail", outputs=(infinite,)).to_json()]))
+    assert '<td class="figure bad">inf</td>' in infinite_row
+
+
+def test_only_a_repeated_regression_fails():
+    once, again = (m.to_json() for m in made.bench()[-6:-4])
+    assert (once["comparison"]["repeated"], judged(once)) == (False, "not_judged")
+    assert (again["comparison"]["repeated"], judged(again)) == (True, "fail")
+
+
+def test_nan_is_shown_as_nan(text: str):
+    row = next(row for row in re.findall(r"<tr>.*?</tr>", text) if "batch2" in row and "sample" in row)
+    assert '<td class="figure bad">NaN</td>' in row
+    assert '<td class="figure bad">118272</td>' in row
+
+
+def test_a_value_that_turns_nan_is_marked_and_drawn(tmp_path: Path):
+    result = {**passing(), "layers": made.layer_report(60, first_bad=40).to_json()}
+    text = html.page(of(tmp_path, results=[result]))
+    assert "First non-finite value" in text
+    assert '<path class="nonfinite" d="M' in text
+    assert text.count('data-mark="nonfinite"') >= 18
+    assert '<td class="figure bad">NaN</td>' in text
+
+
+def test_an_untrusted_observation_says_so(tmp_path: Path):
+    result = {**passing(), "layers": {**made.layer_report(20).to_json(), "trusted": False}}
+    assert "THIS OBSERVATION CANNOT BE TRUSTED" in html.page(of(tmp_path, results=[result]))
+
+
+# Content
+
+
+def test_random_weights_inputs_and_the_cpu_are_labelled_at_every_table_and_chart(text: str):
+    clip = text[text.index('<section id="s2"') : text.index('<section id="s3"')]
+    heads = re.findall(r"<caption>(.*?)</caption>", clip, re.DOTALL)
+    heads += re.findall(r"</ul>\s<p>(.*?)</p>\s</figcaption>", clip, re.DOTALL)
+    figures = [head for head in heads if not re.match(r"Questions|Plans", head)]
+    assert len(figures) > 8
+    assert all("random weights" in head and "random inputs" in head for head in figures)
+    minilm = text[text.index('<section id="s1"') : text.index('<section id="s2"')]
+    assert "on the CPU" in minilm
+    assert "random weights" not in minilm
+
+
+@pytest.mark.parametrize("words", [
+    "last_hidden_state", "0.041", "13.7", "text_model.encoder.layers.2.mlp.fc2", "reproducers/clip-rtx-fp16",
+    "plans/clip.toml", "keep_fp32 = [", "one module holds 94 % of the error", "is the engine repeatable?",
+    "parity bench clip --sweep batch=1,2,4,8,16", made.COMMIT, "580.95.05", "NVIDIA H200, 139.8 GiB, 9.0",
+    "Kernels of rtx-fp16 short batch=1: 40", "+6.0%", "limit 12", "room-5-difference.png", "which is not there",
+    "put alexnet-owt-7be5be79.pth into TORCH_HOME", "the weights are random: PD says little",
+])  # fmt: skip
+def test_holds_what_was_recorded(text: str, words: str):
+    assert words in Page(text).words()
+
+
+def test_draws_every_chart(text: str):
+    titles = re.findall(r"<svg viewBox[^>]*data-low[^>]*><title>|<svg viewBox[^>]*role=\"img\" ><title>([^<]*)", text)
+    for words in ("Time by module", "Latency over batch", "Speed-up over batch", "History of", "perceptual", "steps"):
+        assert any(words in title for title in titles), words
+    assert "Error along depth: clip rtx-fp16</title>" in text
+
+
+def bad(measured: dict[str, Any], *processes: int) -> dict[str, Any]:
+    """Return a measurement whose processes, or some of them, ran beside a foreign one."""
+    for number, run in enumerate(measured["session"]["runs"]):
+        run["invalid"] = ["a foreign process"] if not processes or number in processes else []
+    return measured
+
+
+def chart(text: str, title: str) -> str:
+    """Return the one chart with these words in its title, with its legend."""
+    charts = re.findall(r'<figure class="chart".*?</figure>\s', text, re.DOTALL)
+    found: list[str] = [one for one in charts if title in one]
+    assert len(found) == 1, title
+    return found[0]
+
+
+def test_a_session_whose_figures_do_not_count_is_a_cross_in_its_history(tmp_path: Path):
+    sessions = [made.session("series", ms, day=day) for day, ms in enumerate((0.50, 0.99, 0.51), start=1)]
+    days = [replace(recorded.measured(), session=session).to_json() for session in sessions]
+    drawn = chart(html.page(of(tmp_path, bench=[days[0], bad(days[1]), days[2]])), "History of")
+    assert drawn.count('class="dots big c0"') == 2
+    assert re.findall(r'<path class="invalid" d="([^"]*)"', drawn.split("<ul")[0])[0].count("M") == 1
+    assert "its figure does not count" in drawn
+    assert "0.9" not in Page(drawn.split("<figcaption>")[0]).words()
+    clean = chart(html.page(of(tmp_path, bench=[days[0], days[2]])), "History of")
+    assert 'class="invalid"' not in clean
+
+
+def test_a_session_whose_figures_do_not_count_is_in_no_chart_over_a_size(tmp_path: Path):
+    swept = [one.to_json() for one in recorded.sweep(steps=(1, 2, 4))]
+    whole = html.page(of(tmp_path, bench=swept))
+    part = html.page(of(tmp_path, bench=[*swept[:-2], bad(swept[-2]), swept[-1]]))
+    for title, count in (("Latency over batch", 6), ("Speed-up over batch", 6)):
+        points = [re.findall(r'class="dots big c\d" d="([^"]*)"', chart(text, title)) for text in (whole, part)]
+        assert [sum(d.count("M") for d in found) for found in points] == [count, count - (2 if "Speed" in title else 1)]
+
+
+def test_throughput_of_a_process_that_does_not_count_is_no_figure(tmp_path: Path):
+    one = recorded.measured().to_json()
+    for number, run in enumerate(one["session"]["runs"]):
+        run["throughput_per_s"] = None if number else 77.25
+    assert ">77.25<" in html.page(of(tmp_path, bench=[one]))
+    assert "77.25" not in html.page(of(tmp_path, bench=[bad(one, 0)]))
+
+
+def test_a_baseline_that_could_not_be_timed_keeps_its_name(tmp_path: Path):
+    missing = [{"subject": "net", "case": "one", "backend": "torch", "precision": "fp16", "runner": runner,
+                "reason": f"{runner} is broken", "failed": True} for runner in ("eager", "compile")]  # fmt: skip
+    glance = html.page(of(tmp_path, not_measured=missing)).split('<section id="s1"')[0]
+    assert "net eager fp16 one" in glance
+    assert "net compile fp16 one" in glance
+
+
+def test_a_profile_is_of_the_case_as_it_is_or_says_its_size(tmp_path: Path):
+    """A look into an engine stands beside the times of the same sizes on the same device only."""
+    looked = recorded.result(layers=made.layer_report(20)).to_json()
+    timed = {"subject": "clip", "case": "short"}
+    looked |= timed
+    sizes = [recorded.measured(ms, sizes={"batch": n}, recorded_at=f"2026-01-0{n}T00:00:00Z", **timed).to_json()
+             for n, ms in ((1, 2.0), (2, 3.0))]  # fmt: skip
+    other = recorded.measured(4.0, device="NVIDIA A100", recorded_at="2026-01-03T00:00:00Z", **timed).to_json()
+    own = recorded.measured(5.0, recorded_at="2026-01-01T00:00:00Z", **timed).to_json()
+    heading = "Time by module, error by module: clip rtx-fp16, short"
+
+    text = html.page(of(tmp_path, results=[looked], bench=sizes))
+    assert f"{heading} batch=2, NVIDIA H200</h3>" in text
+    assert f"{heading} batch=1" not in text
+    assert "nobody looked into this engine at this size" in text
+    text = html.page(of(tmp_path, results=[looked], bench=[*sizes, own, other]))
+    assert f"{heading}, NVIDIA H200</h3>" in text
+    assert f"{heading}, NVIDIA A100</h3>" in text
+    assert f"{heading} batch" not in text
+    assert "nobody looked into this engine at this size" not in chart(text, f"{heading}, NVIDIA H200")
+    assert "nobody looked into this engine at this size" in chart(text, f"{heading}, NVIDIA A100")
+
+
+def test_a_module_keeps_the_mark_it_was_given_for_a_nan_that_dies_out(tmp_path: Path):
+    report = made.layer_report(20, first_bad=19).to_json()
+    worst = report["values"][19]["name"]
+    next(module for module in report["modules"] if module["worst"] == worst)["module"] = "body.0"
+    timed = recorded.measured(subject="minilm", case="short").to_json()
+    for mark, shown in (("healed", "healed"), ("ok", "nonfinite")):
+        for finding in (*report["values"], *report["modules"]):
+            if worst in (finding.get("worst"), finding.get("name")):
+                finding["mark"] = mark
+        text = html.page(of(tmp_path, results=[{**passing(), "layers": report}], bench=[timed]))
+        words = {"healed": "healed", "nonfinite": "NON-FINITE"}[shown]
+        assert f">{words}<" in text[text.index('<table id="s1-time-1-table"') :].split("</table>")[0]
+        for table in ("s1-layers-1-modules", "s1-layers-1-values"):
+            rows = re.findall(r"<tr data-mark.*?</tr>", text[text.index(f'<table id="{table}"') :])
+            row = next(row for row in rows if f">{worst}<" in row)
+            assert f'data-mark="{shown}"' in row
+            assert ">NaN<" in row
+
+
+def test_a_picture_of_an_entrant_says_why_it_fails(tmp_path: Path):
+    pictures = (
+        ContestPicture(name="bird", latency_ms=9.0, pd=3.0, file="bird.png"),
+        ContestPicture(name="room", latency_ms=9.0, pd=None, file="", reason="room is no picture of 512 x 512"),
+    )
+    score = ContestResult(folder="entry", verdict="fail", reason="see the pictures", pictures=pictures, parameters={})
+    text = html.page(of(tmp_path, score=score.to_json()))
+    assert '<td class="word bad">room is no picture of 512 x 512</td>' in text
+
+
+def test_chinese_and_english_have_the_same_words():
+    assert WORDS["en"].keys() == WORDS["zh"].keys()
+    for key, english in WORDS["en"].items():
+        fields = set(re.findall(r"\{\w+[^}]*\}", english))
+        assert fields == set(re.findall(r"\{\w+[^}]*\}", WORDS["zh"][key])), key
+
+
+def test_every_word_is_used():
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(html.__file__).parent.glob("*.py"))
+    source += "".join(path.read_text(encoding="utf-8") for path in Path(html.__file__).parent.glob("page.*"))
+    prefixes = re.findall(r'["\'](\w+_)["\']\s*[+~]|f"(\w+_)\{|`(\w+_)\$', source)
+    stems = tuple({next(filter(None, found)) for found in prefixes})
+    unused = [
+        key
+        for key in WORDS["en"]
+        if not re.search(rf'["\']{key}["\'](?!: \()|words\.{key}\b', source) and not key.startswith(stems)
+    ]
+    assert unused == []
+
+
+def test_figures_that_are_not_finite_are_shown_as_absent(run: Records, tmp_path: Path):
+    """Every figure of every record may be null: JSON has no NaN."""
+
+    def without(data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: without(value) for key, value in data.items()}
+        if isinstance(data, list):
+            return [without(value) for value in data]
+        return None if isinstance(data, float) else data
+
+    for doc in run.documents:
+        made.save(tmp_path / doc.name, without(json.loads(doc.path.read_text())))
+    read = records.load([tmp_path])
+    assert len(read.documents) >= 2
+    assert Page(html.page(read)).open == []
+
+
+# Hostile data
+
+
+def hostile(data: Any) -> Any:
+    """Return data with every name in it replaced; keys, verdicts and figures stay."""
+    kept = {"verdict", "mark", "status", "kind", "answer", "where", "backend", "runner", "metric", "bound", "direction",
+            "weights", "inputs", "l2", "recorded_at", "files", "mapped_by"}  # fmt: skip
+    if isinstance(data, dict):
+        return {key: value if key in kept else hostile(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [hostile(item) for item in data]
+    return f"{made.HOSTILE}{{{{ 7 * 7 }}}} \u202e&amp;\x00" if isinstance(data, str) else data
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_hostile_names_are_text(run: Records, tmp_path: Path, lang: Any):
+    for doc in run.documents:
+        data = json.loads(doc.path.read_text())
+        kept = {"schema": data["schema"], "complete": True}
+        made.save(tmp_path / doc.name, {**hostile(data), **kept})
+    read = records.load([tmp_path])
+    assert not read.broken
+    text = html.page(read, lang=lang)
+    assert "<img src=x" not in text
+    assert text.count("</script>") == 2
+    assert "\u202e" not in text
+    assert "\x00" not in text
+    assert "49" not in re.findall(r"&gt;(\d+) ", text)
+    assert Page(text).open == []
+    assert text.encode("utf-8")
+
+
+def test_the_scripts_data_cannot_end_its_element():
+    shown = html._script_data({"key": "</script><!--<script>&"})
+    assert not re.search(r"[<>&]", shown)
+    assert json.loads(shown) == {"key": "</script><!--<script>&"}
+
+
+@pytest.mark.parametrize(("name", "data", "why"), [
+    ("gone.png", None, "which is not there"), ("../up.png", b"", "not in its own folder"),
+    ("page.png", b"<svg onload=alert(1)>", "is no PNG file"),
+])  # fmt: skip
+def test_a_picture_that_cannot_be_shown_is_said(tmp_path: Path, name: str, data: bytes | None, why: str):
+    folder = tmp_path / "run"
+    study = made.study(folder).to_json()
+    if data is not None:
+        (folder / name).write_bytes(data)
+    study["variants"][1]["pictures"][0]["files"]["engine"] = name
+    text = html.page(of(folder, results=[passing()], study=study))
+    assert why in Page(text).words()
+    assert "onload" not in text
+
+
+def test_a_figure_without_a_limit_is_shown_without_a_remark(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    metric = {"name": "ssim", "verdict": "not_judged", "reason": "no limit is set", "actual": 0.5, "allowed": None}
+    study["variants"][1]["metrics"].append({**study["variants"][1]["metrics"][0], **metric})
+    text = html.page(of(tmp_path / "run", study=study))
+    assert '<td class="figure">0.5</td>' in text
+    assert "no limit is set" not in text
+
+
+# Charts
+
+
+def points(*places: tuple[float, float]) -> list[Point]:
+    return [Point(index=i, name=f"variant {i}", latency_ms=x, quality=y, verdict="pass", limit=None)
+            for i, (x, y) in enumerate(places)]  # fmt: skip
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_both():
+    front = pareto_front(points((3, 1), (1, 5), (2, 5), (2, 3), (4, 1), (5, 0.5)))
+    assert [(p.latency_ms, p.quality) for p in front] == [(1, 5), (2, 3), (3, 1), (5, 0.5)]
+
+
+def test_a_failed_variant_is_a_cross_and_never_on_the_front(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    failed = study["variants"][-1]
+    failed["latency_ms"] = 100.0
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    crosses = re.findall(r'<path class="failed" d="M([\d.]+)[^"]*"', drawn.split("<figcaption>")[0])
+    fronts = re.findall(r'<path class="line front" d="M([\d.]+)', drawn.split("<figcaption>")[0])
+    assert (len(crosses), len(fronts)) == (1, 1)
+    assert float(fronts[0]) > float(crosses[0]) + 20
+    assert "failed: not on the front" in drawn
+    for variant in study["variants"][1:]:
+        variant["verdict"] = "fail"
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    assert drawn.split("<figcaption>")[0].count('class="line front"') == 0
+    for variant in study["variants"][1:]:
+        variant["verdict"] = "not_judged"
+    drawn = chart(html.page(of(tmp_path / "run", study=study)), "perceptual distance against latency")
+    assert 'class="failed"' not in drawn
+
+
+def test_the_reference_is_not_missed_in_the_chart_and_other_variants_are(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    study["variants"][0]["metrics"] = []
+    assert "Not in the chart" not in html.page(of(tmp_path / "run", study=study))
+    study["variants"][1]["latency_ms"] = None
+    page = Page(html.page(of(tmp_path / "run", study=study))).words()
+    assert f"Not in the chart, without distance or latency: {study['variants'][1]['name']}" in page
+
+
+def test_quality_is_psnr_where_no_distance_was_judged(tmp_path: Path):
+    study = made.study(tmp_path / "run").to_json()
+    for psnr, variant in enumerate(study["variants"], start=20):
+        variant["metrics"] = [{**variant["metrics"][0], "name": "psnr", "actual": psnr, "allowed": None}]
+    text = html.page(of(tmp_path / "run", study=study))
+    assert "PSNR, dB</text>" in chart(text, "PSNR against latency")
+
+
+@pytest.mark.parametrize(
+    ("values", "decades"), [([1e-4, 3e-2], (1e-4, 1e-1)), ([0.0, None, 5e-3], (1e-4, 1e-2)), ([], (1e-6, 1.0))]
+)
+def test_log_scales_hold_every_positive_value(values: list[float | None], decades: tuple[float, float]):
+    scale = html_svg.log_scale(values, 100, 0)
+    assert (scale.low, scale.high) == pytest.approx(decades)
+    assert scale(decades[0]) == 100
+    assert scale(0.0) == 100
+    assert scale(decades[1]) == 0
+
+
+@pytest.mark.parametrize("values", [[0.49, 0.53], [3, 3], [0, 0], [-2, 7], [1e-9, 2e-9], [1e6, 3.3e6]])
+def test_linear_scales_have_round_ticks_around_every_value(values: list[float]):
+    scale = html_svg.linear_scale(values, 0, 100)
+    ticks = html_svg.ticks(scale)
+    assert scale.low <= min(values) < max(values) + 1e-12 <= scale.high + 1e-12
+    assert 2 <= len(ticks) <= 12
+    assert all(b > a for a, b in pairwise(ticks))
+
+
+def test_lines_break_where_there_is_no_value():
+    x = y = html_svg.Scale(low=0, high=10, start=0, end=10)
+    assert html_svg.line([(0, 1), (1, None), (2, 3), (3, 4)], x, y, "c0") == '<path class="line c0" d="M0 1M2 3L3 4"/>'
+    assert html_svg.line([(0, None)], x, y, "c0") == ""
+
+
+def test_labels_of_points_do_not_lie_on_each_other():
+    near = points(*((1 + i / 1000, 2) for i in range(4)))
+    drawn = html_charts.pareto(near, WORDS["en"].__getitem__, "title")
+    heights = re.findall(r'<text class="label start" x="[\d.]+" y="([\d.-]+)"', drawn)
+    assert len({round(float(y) / 10) for y in heights}) == 4
+
+
+# Style
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_have_enough_contrast_in_every_theme():
+    css = (Path(html.__file__).parent / "page.css").read_text(encoding="utf-8")
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r"\{([^{}]*--back:[^{}]*)\}", css)
+    ]
+    assert len(themes) == 4
+    assert themes[1] == themes[2]
+    for theme in themes:
+        for text in ("text", "soft", "link", "good", "bad", "warn"):
+            assert contrast(theme[text], theme["back"]) >= 4.5, text
+            assert contrast(theme[text], theme["panel"]) >= 4.5, text
+        for tone in ("good", "bad", "warn"):
+            assert contrast(theme[tone], theme[f"{tone}-back"]) >= 4.5, tone
+        for line in ("c0", "c1", "c2", "c3", "c4", "c5", "far"):
+            assert contrast(theme[line], theme["back"]) >= 3, line

@@ -1,0 +1,495 @@
+"""Layer reports and bisections as text and as a picture, from the JSON as it arrives from another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import recorded
+
+from harness.errors import NotJudged, UsageError
+from harness.records.accuracy import ErrorStats
+from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.report.plots import layers as plot
+from harness.report.text import bisection, layers
+
+
+def stats(relative_l2: float, **changes: Any) -> ErrorStats:
+    return recorded.stats(relative_l2, **{"shape": (2, 77, 64), "elements": 9856, **changes})
+
+
+def a_value(name: str, depth: int, **changes: Any) -> ValueFinding:
+    return ValueFinding(**{
+        "name": name, "op": "aten.linear.default", "module": "text_model.encoder.layers.0.mlp.fc1",
+        "source": "model.py:7", "depth": depth, "status": "compared", "kernel": f"__myl_Fc_{depth}",
+        "tap": f"__mye{depth}", "mapped_by": "contents", "stats": stats(1e-3), "floor": 9e-4,
+        "local": 3e-4, "local_floor": 3e-4, "local_bias": 0.01, "effect": 2e-4, "largest": 12.5, "mark": "ok",
+        **changes,
+    })  # fmt: skip
+
+
+def unseen(name: str, depth: int, status: str, reason: str, **changes: Any) -> ValueFinding:
+    nothing = dict.fromkeys(("stats", "floor", "local", "local_floor", "local_bias", "effect", "largest"))
+    return a_value(
+        name, depth, **nothing, **{"status": status, "reason": reason, "mark": "not_judged", "mapped_by": "", **changes}
+    )
+
+
+def a_module(module: str, worst: str, mark: str, **changes: Any) -> ModuleFinding:
+    return ModuleFinding(**{
+        "module": module, "values": 2, "worst": worst, "op": "aten.linear.default", "local": 3e-4, "local_floor": 3e-4,
+        "propagated": 1e-3, "floor": 9e-4, "share": 0.04, "mark": mark, **changes,
+    })  # fmt: skip
+
+
+NORM, FC1 = "text_model.encoder.layers.1.layer_norm1", "text_model.encoder.layers.0.mlp.fc1"
+KERNEL = "__myl_CastMulMeanSubMulMeanAddSqrtDivMul_myl0_17"
+REPORT = LayerReport(
+    subject="clip", case="short", backend="rtx", precision="fp16", mode="unfused",
+    values=(
+        a_value("add", 0, op="aten.add.Tensor", module="text_model.embeddings", stats=stats(2.1e-4), floor=2.1e-4,
+                local=2.1e-4, local_floor=2.1e-4, effect=6e-5),
+        a_value("linear_4", 1),
+        unseen("gelu", 2, "not_delivered", f"inside kernel {KERNEL}", kernel=KERNEL, module=FC1),
+        a_value("layer_norm_2", 3, op="aten.layer_norm.default", module=NORM, kernel=KERNEL, stats=stats(4.1e-2),
+                floor=1.4e-3, local=4e-2, local_floor=5e-4, local_bias=0.83, effect=3.1e-2, mark="suspect"),
+        a_value("linear_6", 4, module="text_model.encoder.layers.1.self_attn.q_proj", stats=stats(3.9e-2),
+                floor=1.6e-3, mark="passed_on", layout="permuted (0, 2, 1)", effect=None),
+        unseen("argmax", 5, "not_compared", "int64: nothing but the engine computes it", module=""),
+        unseen("__mye214", -1, "inner", f"kernel {KERNEL}'s own; the graph has no value for it", kernel=KERNEL),
+        unseen("__mye377_reformatted_by_the_builder", -1, "unmapped", "its contents do not tell add_1, add_2 apart",
+               module=""),
+    ),
+    modules=(
+        a_module(NORM, "layer_norm_2", "suspect", op="aten.layer_norm.default", local=4e-2, local_floor=5e-4,
+                 propagated=4.1e-2, floor=1.4e-3, share=0.94),
+        a_module("text_model.encoder.layers.1.self_attn.q_proj", "linear_6", "passed_on", propagated=3.9e-2,
+                 floor=1.6e-3, share=None),
+        a_module(FC1, "linear_4", "ok"),
+        a_module("text_model.embeddings", "add", "ok", op="aten.add.Tensor", local=2.1e-4, local_floor=2.1e-4,
+                 propagated=2.1e-4, floor=2.1e-4, share=0.001),
+    ),
+    observer=(OutputEffect(name="last_hidden_state", identical=True, difference=0.0, error=3.2e-2),),
+    trusted=True, weights="random", inputs="random", device="NVIDIA H200",
+)  # fmt: skip
+NAN = stats(
+    math.nan, nonfinite_actual=34, nan_actual=30, mismatched_nonfinite=34, first_nonfinite=(0, 1, 5), compared=9822
+)
+OVERFLOW = a_value(
+    "pow_3", 2, op="aten.pow.Tensor_Scalar", module=NORM, stats=NAN, local=math.nan, largest=64800.0, mark="nonfinite",
+    reason="34 of 9856 elements are not finite, though all it is computed from is",
+)  # fmt: skip
+BISECTION = Bisection(
+    subject="clip", case="short", backend="rtx", precision="fp16", kind="precision",
+    finding="text_model.encoder.layers.1.layer_norm1 overflows in FP16, in PyTorch as in the engine",
+    advice=(
+        "a square of 8.1e4 in layer_norm1 | FP16 ends at 65504 | keep text_model.encoder.layers.1.layer_norm1 in FP32",
+        "The plan costs 2 % of the run time.",
+        "parity verify clip -b rtx -p plans/clip.toml --json results/a-folder-with-a-long-name/clip.json",
+    ),
+    gates=(
+        Gate(question="is the reference repeatable?", answer="yes", detail="two runs gave the same bits"),
+        Gate(question="is the FP32 engine right?", answer="yes", detail="relative error 2.1e-07, allowed 2.3e-06"),
+        Gate(question="is the engine better than the floor?", answer="no", detail="1 of 1 outputs is not finite"),
+        Gate(question="does the ONNX graph differ from PyTorch?", answer="not asked", detail=""),
+    ),
+    region=("text_model.encoder.layers.1.layer_norm1",),
+    plan=("text_model.encoder.layers.1.layer_norm1", "op:aten.pow"), plan_file="plans/clip.toml",
+    price=Price(device="NVIDIA H200", plan_ms=1.02, low_ms=1.0, fp32_ms=2.04),
+    trials=(
+        Trial(keep_fp32=(), where="pytorch", passed=False, error=math.inf, reason="34 elements are not finite"),
+        Trial(keep_fp32=tuple("abcde"), where="engine", passed=None, error=None, reason="the build was refused"),
+        Trial(keep_fp32=(NORM, "op:aten.pow"), where="engine", passed=True, error=3e-3),
+    ),
+    builds=4, gate_builds=2, max_builds=30, notes=("one trial was taken from the engine cache",),
+)  # fmt: skip
+
+
+def changed(report: LayerReport = REPORT, **changes: Any) -> dict[str, Any]:
+    """Return a report's JSON as another process reads it."""
+    return json.loads(json.dumps(dataclasses.replace(report, **changes).to_json(), allow_nan=False))
+
+
+def found(**changes: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.replace(BISECTION, **changes).to_json(), allow_nan=False))
+
+
+def joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_json_has_every_field_and_no_figure_that_is_not_finite():
+    data = changed(values=(OVERFLOW,), timings_s={"layers": 1.5})
+    assert set(data) == {field.name for field in dataclasses.fields(LayerReport)}
+    assert data["values"][0]["local"] is None
+    assert data["values"][0]["stats"]["relative_l2"] is None
+    assert data["values"][0]["stats"]["first_nonfinite"] == [0, 1, 5]
+    assert data["timings_s"] == {"layers": 1.5}
+    assert found()["price"] == {"device": "NVIDIA H200", "plan_ms": 1.02, "low_ms": 1.0, "fp32_ms": 2.04}
+    assert found()["trials"][0]["error"] is None
+
+
+def test_heading_shows_random_weights():
+    heading = layers.layers_table(changed()).splitlines()[0]
+    assert heading == (
+        "clip short | rtx fp16 | layers: unfused | weights: RANDOM WEIGHTS | inputs: random | device: NVIDIA H200"
+    )
+    assert "weights: not recorded" in layers.layers_table(changed(weights=""))
+    assert "weights: trained" in layers.layers_table(changed(weights="trained"))
+
+
+def test_every_value_is_accounted_for_with_its_reason():
+    shown = layers.layers_table(changed())
+    counts = "7 tensors: 4 compared, 1 inner statistics, 1 unmapped, 1 not compared; 1 value fused away or not shown"
+    assert counts in joined(shown)
+    assert "1 inside a kernel" in shown
+    assert "1 a kernel's own; the graph has no value for it" in shown
+    assert "__mye377_reformatted_by_the_builder: its contents do not tell add_1, add_2 apart" in shown
+
+
+def test_all_unmapped_tensors_are_named_however_few_rows():
+    values = [unseen(f"__mye{i}", -1, "unmapped", "it resembles nothing", module="") for i in range(50)]
+    shown = layers.layers_table(changed(values=(*REPORT.values, *values)), rows=1)
+    assert all(f"__mye{i}: it resembles nothing" in shown for i in range(50))
+
+
+def test_rare_reasons_are_counted():
+    values = [unseen(f"x{i}", i, "not_compared", f"reason {i}") for i in range(9)]
+    assert "4 for other reasons, which the JSON has" in layers.layers_table(changed(values=tuple(values)))
+
+
+def test_module_row_has_every_figure():
+    row = next(row for row in layers.layers_table(changed()).splitlines() if row.startswith("SUSPECT"))
+    assert row.split() == [
+        "SUSPECT", "80", "0.04", "0.0005", "0.041", "0.0014", "0.94", NORM, "layer_norm_2",
+    ]  # fmt: skip
+
+
+def test_value_row_has_every_figure_and_a_shortened_kernel():
+    shown = layers.layers_table(changed())
+    row = next(row for row in shown.splitlines() if row.startswith("SUSPECT") and " 0.830 " in row)
+    assert row.split()[:8] == ["SUSPECT", "3", "0.04", "0.0005", "0.041", "0.0014", "0.031", "0.830"]
+    assert "__myl_CastMul..MulMul_myl0_17"[:13] in shown
+    assert KERNEL not in row
+
+
+def test_worst_come_first_and_the_others_are_counted():
+    shown = layers.layers_table(changed(), rows=1)
+    assert "3 more modules, which the JSON has: 1 passed on, 2 ok" in shown
+    assert "3 more values, which the JSON has: 1 passed on, 2 ok" in shown
+    assert [value["name"] for value in layers.worst_first(changed()["values"][:2])] == ["linear_4", "add"]
+
+
+def test_nothing_is_cut_and_lines_fit():
+    long = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_out.0"
+    values = (a_value("linear_7", 0, module=long, kernel=KERNEL, mark="suspect"),)
+    shown = layers.layers_table(changed(values=values, modules=(a_module(long, "linear_7", "suspect"),)))
+    assert max(map(len, shown.splitlines())) <= 120
+    assert shown.count(long) == 2
+
+
+def test_nan_is_the_worst_result():
+    values = (*REPORT.values, OVERFLOW)
+    modules = (*REPORT.modules, a_module("norm", "pow_3", "nonfinite", propagated=math.nan, local=math.nan))
+    shown = layers.layers_table(changed(values=values, modules=modules, first_nonfinite="pow_3"))
+    rows = shown.splitlines()
+    assert rows[next(i for i, row in enumerate(rows) if row.startswith("modules")) + 1].startswith("NON-FINITE")
+    first = rows[next(i for i, row in enumerate(rows) if row.startswith("values ")) + 1]
+    assert first.startswith("NON-FINITE")
+    assert "NaN" in first
+
+
+def test_nan_that_only_passed_on_ranks_above_finite_suspects_and_below_its_cause():
+    behind = a_value("mul_9", 9, stats=NAN, mark="passed_on", local=0.0)
+    ranked = layers.worst_first(changed(values=(*REPORT.values, behind, OVERFLOW))["values"])
+    assert [value["name"] for value in ranked[:3]] == ["pow_3", "mul_9", "layer_norm_2"]
+
+
+def test_a_value_with_nan_is_never_shown_as_ok():
+    shown = layers.layers_table(
+        changed(values=(a_value("x", 0, stats=NAN, mark="ok"),), modules=(a_module("m", "x", "ok"),))
+    )
+    assert not any(row.startswith("ok") for row in shown.splitlines())
+    assert "1 of 1 compared" in shown
+
+
+def test_an_overflow_has_a_number():
+    peak = a_value("mul_2", 1, largest=1.27e4)
+    shown = joined(layers.layers_table(changed(values=(peak, OVERFLOW), first_nonfinite="pow_3")))
+    assert "first non-finite value: pow_3 (aten.pow.Tensor_Scalar, in text_model.encoder.layers.1.layer_norm1" in shown
+    assert "34 of 9856 elements are not finite, though all it is computed from is; 30 NaN, 4 infinite" in shown
+    assert "largest finite magnitude in it 64800, in the values before it 12700 (mul_2); FP16 ends at 65504" in shown
+
+
+def test_non_finite_without_a_known_first_says_so():
+    shown = layers.layers_table(changed(values=(a_value("x", 0, stats=NAN, mark="passed_on", reason="as its inputs"),)))
+    assert "non-finite, but not known to be the first: x, as its inputs" in shown
+
+
+def test_non_finite_inner_statistic_is_told():
+    inner = unseen("__mye9", -1, "inner", "its own; 3 of 4 elements are not finite", mark="nonfinite")
+    assert "non-finite, though no value of the graph: __mye9" in layers.layers_table(
+        changed(values=(*REPORT.values, inner))
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        ((True, 0.0, 3e-3), "looking changed nothing in y (bit for bit); the engine's error is 0.003"),
+        ((False, 3.6e-3, 3.2e-3), "looking changed y by 0.0036; the engine's error is 0.0032"),
+        ((False, math.inf, math.inf),
+         "y is finite only with, or only without, somebody looking; the engine's error is not finite"),
+    ],
+)  # fmt: skip
+def test_observer_effect_in_words(effect: tuple[bool, float, float], words: str):
+    identical, difference, error = effect
+    output = OutputEffect(name="y", identical=identical, difference=difference, error=error)
+    assert words in joined(layers.layers_table(changed(observer=(output,))))
+
+
+def test_observation_that_cannot_be_trusted_says_so_above_the_figures():
+    shown = layers.layers_table(changed(trusted=False, notes=("use --layers outputs instead",)))
+    assert shown.index("CANNOT BE TRUSTED") < shown.index("use --layers outputs") < shown.index("ratio")
+    assert "CANNOT BE TRUSTED" not in layers.layers_table(changed())
+
+
+def test_unmeasured_observer_effect_says_so():
+    assert "observer effect: not measured" in layers.layers_table(changed(observer=()))
+
+
+def test_output_that_is_nan_while_every_seen_value_is_finite():
+    effect = OutputEffect(name="y", identical=True, difference=0.0, error=math.inf)
+    assert "an output is not finite, but no value that was seen is" in layers.layers_table(changed(observer=(effect,)))
+
+
+def test_flipped_decision_is_told():
+    flip = a_value("topk", 1, stats=None, mark="flip", reason="3 of 8 decisions differ from the reference's")
+    assert "flipped decision: topk (aten.linear, in " in layers.layers_table(changed(values=(flip,)))
+
+
+def test_missing_figures_are_counted():
+    value = a_value("x", 0, local=None, local_floor=None, effect=None)
+    shown = layers.layers_table(changed(values=(value, a_value("y", 1))))
+    assert "no figure, of 2 compared: local error 1, local floor 1, effect 1" in shown
+
+
+@pytest.mark.parametrize("values", [(), REPORT.values[5:]])
+def test_nothing_compared_is_not_judged(values: tuple[ValueFinding, ...]):
+    shown = layers.layers_table(changed(values=values, modules=()))
+    assert "NOT JUDGED: no value was compared" in shown
+    assert not any(row.split()[:1] == ["ok"] for row in shown.splitlines())
+    assert "ratio:" not in shown
+
+
+def test_text_is_plain_ascii():
+    shown = layers.layers_table(changed(subject="modèle", values=(a_value("größe", 0, mark="suspect"),)))
+    assert shown.isascii()
+
+
+def test_ratio_over_a_floor_of_zero():
+    assert layers.error_ratio({"local": 1e-3, "local_floor": 0.0}) == math.inf
+    assert layers.error_ratio({"local": 0.0, "local_floor": 0.0}) == 1.0
+    assert layers.error_ratio({"local": None, "local_floor": 1e-3}) == -1.0
+
+
+def test_boundaries_are_the_two_top_levels_below_what_is_common():
+    layer = "m.encoder.layers"
+    modules = ["", "m.embed", f"{layer}.0.norm", f"{layer}.0.fc#2", *(f"{layer}.{n}.fc" for n in (1, 2, 3)), "m.embed"]
+    values = [{"depth": depth, "module": module} for depth, module in enumerate(modules)]
+    assert plot.boundaries(values) == [
+        (1, "embed", 1), (2, "encoder", 1), (2, "encoder.layers.0", 2), (4, "encoder.layers.1", 2),
+        (5, "encoder.layers.2", 2), (6, "encoder.layers.3", 2),
+    ]  # fmt: skip
+    assert plot.boundaries([]) == []
+
+
+def test_boundaries_look_into_a_module_that_holds_nearly_all():
+    modules = ["pooler.norm", *(f"net.encoder.layer.{n}.fc" for n in range(3))]
+    values = [{"depth": depth, "module": module} for depth, module in enumerate(modules)]
+    assert [name for _, name, _ in plot.boundaries(values)] == [
+        "pooler", "pooler.norm", "encoder", "encoder.layer.0", "encoder.layer.1", "encoder.layer.2",
+    ]  # fmt: skip
+
+
+def test_module_labels_do_not_overlap_and_long_modules_come_first():
+    found = [(1, "embed", 1), (2, "encoder", 1), (2, "encoder.layers.0", 2), (20, "encoder.layers.1", 2)]
+    assert plot.labels(found, end=40, gap=5) == [(2, "encoder.layers.0", 1), (20, "layers.1", 2)]
+    assert plot.labels(found, end=40, gap=0.5) == [
+        (1, "embed", 1), (2, "encoder.layers.0", 1), (20, "layers.1", 2),
+    ]  # fmt: skip
+    assert plot.labels([], end=0, gap=1) == []
+
+
+def test_plot_writes_both_files_and_the_same_bytes_again(tmp_path: Path):
+    report = changed(values=(*REPORT.values, OVERFLOW), first_nonfinite="pow_3", trusted=False)
+    paths = plot.save_layers(report, tmp_path / "new" / "clip.fp16")
+    assert [path.name for path in paths] == ["clip.fp16.png", "clip.fp16.svg"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    svg = paths[1].read_text()
+    assert svg.startswith("<?xml")
+    assert plot.save_layers(report, tmp_path / "again")[1].read_text() == svg
+
+
+def test_plot_says_what_a_reader_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+    report = changed(values=(*REPORT.values, OVERFLOW), first_nonfinite="pow_3", trusted=False)
+    svg = plot.save_layers(report, tmp_path / "clip")[1].read_text()
+    for words in (
+        "clip [rtx fp16] short",
+        "random weights",
+        "NOT TO BE TRUSTED",
+        "layer_norm_2",
+        "not finite from pow_3",
+    ):
+        assert words in svg
+    svg = plot.save_layers(changed(weights="trained"), tmp_path / "trained")[1].read_text()
+    assert "random weights" not in svg
+    assert "not finite" not in svg
+
+
+def test_plot_of_exact_values_without_any_floor(tmp_path: Path):
+    exact = a_value("x", 0, stats=stats(0.0), floor=None, local=0.0, local_floor=None, mark="ok", module="")
+    assert plot.save_layers(changed(values=(exact,)), tmp_path / "exact")[0].stat().st_size > 0
+
+
+def test_plot_of_nothing_is_not_judged(tmp_path: Path):
+    with pytest.raises(NotJudged, match="no value was compared"):
+        plot.save_layers(changed(values=()), tmp_path / "clip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(NotJudged, match="pip install matplotlib"):
+        plot.save_layers(changed(), tmp_path / "clip")
+
+
+def test_plot_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        plot.save_layers(changed(), tmp_path / "file" / "clip")
+
+
+def test_gates_stand_in_order_with_their_answers():
+    rows = bisection.bisection_text(found()).splitlines()
+    assert rows[0] == "clip short | rtx fp16 | bisection"
+    for number, gate in enumerate(BISECTION.gates):
+        assert rows[2 + number].startswith(f" {number + 1} {gate.question} ")
+    assert rows[4].split("?")[1].split() == ["NO", "1", "of", "1", "outputs", "is", "not", "finite"]
+    assert rows[5].endswith("not asked")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("none", "finding: none: the engine passes as it is"),
+        ("precision", "finding: precision: PyTorch loses as much"),
+        ("engine", "finding: engine: PyTorch in the same precision is right and the engine is not"),
+        ("export", "finding: export: the ONNX graph already differs from PyTorch"),
+        ("not_judged", "finding: NOT JUDGED"),
+    ],
+)
+def test_kind_in_words(kind: str, words: str):
+    assert words in bisection.bisection_text(found(kind=kind))
+
+
+def test_plan_is_printed_as_its_file_has_it():
+    shown = bisection.bisection_text(found())
+    start, end = shown.index("  precision ="), shown.index("  ]\n") + 4
+    assert tomllib.loads(shown[start:end]) == {"precision": "fp16", "keep_fp32": list(BISECTION.plan or ())}
+    assert "smallest plan found that passes on the un-tapped engine, 2 kept in FP32 (plans/clip.toml):" in shown
+    assert "engines built: 2 for the questions, 2 of 30 allowed for the search" in shown
+
+
+def test_plan_found_from_another_plan_says_that_it_adds_to_it():
+    shown = bisection.bisection_text(found(precision="mixed"))
+    assert "beside what mixed keeps in FP32 already; the file has both" in shown
+    assert "precision =" not in shown
+    assert "beside what" not in bisection.bisection_text(found())
+
+
+def test_kind_is_not_said_twice():
+    shown = bisection.bisection_text(found(finding="precision: PyTorch fp16 loses as much; m in FP32 makes it right"))
+    assert "  PyTorch fp16 loses as much; m in FP32 makes it right\n" in shown
+
+
+def test_search_that_did_not_end_says_so():
+    shown = bisection.bisection_text(found(complete=False))
+    assert "smallest plan" not in shown.replace("a smaller plan may exist", "")
+    assert "a smaller plan may exist; the same command resumes it" in shown
+    assert "plan: none passed" in bisection.bisection_text(found(plan=None, complete=False))
+    assert "plan: none passed" not in bisection.bisection_text(found(plan=None, kind="none"))
+
+
+def test_snippet_quotes_what_toml_would_misread():
+    text = "\n".join(bisection.plan_snippet(['a"b\\c', "modüle.*"], "bf16"))
+    assert tomllib.loads(text) == {"precision": "bf16", "keep_fp32": ['a"b\\c', "modüle.*"]}
+    assert tomllib.loads("\n".join(bisection.plan_snippet([], "a-plan"))) == {"keep_fp32": []}
+
+
+def test_price_has_ratios_to_both_extremes():
+    rows = bisection.bisection_text(found()).splitlines()
+    start = next(i for i, row in enumerate(rows) if row.startswith("price on NVIDIA H200"))
+    assert rows[start + 1].split() == ["plan", "1.02", "1.02", "0.5"]
+    assert rows[start + 3].split() == ["FP32", "2.04", "2.04", "1"]
+    assert "price" not in bisection.bisection_text(found(price=None))
+
+
+def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
+    rows = bisection.bisection_text(found()).splitlines()
+    start = next(i for i, row in enumerate(rows) if row.startswith("tried on"))
+    assert rows[start + 1].split()[:3] == ["engine", "pass", "0.003"]
+    assert rows[start + 2].split()[:3] == ["engine", "not", "judged"]
+    assert "a, b, c, d and 1 more  the build was refused" in rows[start + 2]
+    many = tuple(Trial(keep_fp32=(f"m{i}",), where="pytorch", passed=False, error=0.1) for i in range(40))
+    assert "28 more trials, which the JSON has: 28 FAIL" in bisection.bisection_text(found(trials=many))
+
+
+def test_advice_is_indicator_meaning_action_and_commands_come_last_unwrapped():
+    rows = bisection.bisection_text(found()).splitlines()
+    assert rows[-1] == f"next: {BISECTION.advice[-1]}"
+    assert "indicator: a square of 8.1e4 in layer_norm1" in rows
+    assert "  meaning: FP16 ends at 65504" in rows
+    assert "  do:      keep text_model.encoder.layers.1.layer_norm1 in FP32" in rows
+    assert "The plan costs 2 % of the run time." in rows
+
+
+def test_bisection_that_could_not_begin():
+    shown = bisection.bisection_text(
+        found(
+            kind="not_judged",
+            finding="no GPU",
+            gates=(),
+            region=(),
+            plan=None,
+            price=None,
+            trials=(),
+            advice=(),
+            builds=0,
+        )
+    )
+    assert "no question was asked" in shown
+    assert "no GPU" in shown
+    assert "pass" not in shown
+
+
+def test_reproducer_and_notes_are_printed():
+    shown = bisection.bisection_text(found(reproducer="reproducers/clip-rtx-fp16"))
+    assert "reproducer: reproducers/clip-rtx-fp16" in shown
+    assert "note: one trial was taken from the engine cache" in shown
+
+
+def test_a_long_region_is_counted_not_listed():
+    names = [f"value_{number}" for number in range(20)]
+    shown = bisection.bisection_text(found(region=names))
+    assert "value_15 and 4 more, which the JSON has" in " ".join(shown.split())
+    assert "value_16" not in shown

@@ -1,0 +1,145 @@
+"""The table and the failure text, from plain dicts as they arrive from another process."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from harness.report.text import results as text
+
+STATS: dict[str, Any] = {
+    "shape": [2, 4],
+    "dtype": "float32",
+    "absolute": {"max": 0.0123, "mean": 0.001, "median": 0.001, "p99": 0.01},
+    "relative": {"max": 1.0, "mean": 0.1, "median": 0.1, "p99": 0.9},
+    "relative_l2": 4.1e-2,
+    "cosine": 0.99912,
+    "effective_bits": 4.61,
+    "worst": [{"index": [0, 3], "actual": 1.0, "expected": 1.0123}],
+}
+
+
+def a_result(**changes: Any) -> dict[str, Any]:
+    output = {
+        **STATS, "name": "logits", "verdict": "pass", "reason": "relative error 0.041, PyTorch fp16 loses 0.02",
+        "floor": {"relative_l2": 2.05e-2}, "allowed": {"relative_l2": 0.06},
+    }  # fmt: skip
+    provenance = {
+        "weights": "trained", "weights_source": "clip 1.0", "inputs": "real", "reference": "computed", "device": "H200",
+    }  # fmt: skip
+    base: dict[str, Any] = {
+        "subject": "clip", "case": "short", "backend": "rtx", "precision": "fp16", "verdict": "pass", "reason": "",
+        "engine": None, "provenance": provenance, "outputs": [output], "metrics": [], "notes": [], "next_step": "",
+    }  # fmt: skip
+    return copy.deepcopy({**base, **changes})
+
+
+def not_judged(reason: str, **changes: Any) -> dict[str, Any]:
+    return a_result(verdict="not_judged", reason=reason, outputs=[], provenance=None, **changes)
+
+
+def test_row_has_every_figure():
+    row = next(line for line in text.results_table([a_result()]).splitlines() if line.startswith("rtx-fp16"))
+    assert row.split() == [
+        "rtx-fp16", "short", "logits", "pass", "0.041", "0.0205", "2", "0.0123", "0.99912", "4.61",
+    ]  # fmt: skip
+
+
+def test_heading_says_where_figures_come_from():
+    heading = text.results_table([a_result()]).splitlines()[0]
+    assert "weights: trained (clip 1.0)" in heading
+    assert "inputs: real" in heading
+    assert "device: H200" in heading
+
+
+def test_columns_are_aligned():
+    shown = text.results_table([a_result(), a_result(case="a-much-longer-case")]).splitlines()
+    rows = [line for line in shown if line.startswith(("target", "rtx-fp16"))]
+    assert len(rows) == 3
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_missing_floor_and_figures_are_dashes():
+    result = a_result()
+    result["outputs"][0].update(floor=None, relative_l2=None, cosine=None)
+    row = next(line for line in text.results_table([result]).splitlines() if line.startswith("rtx-fp16"))
+    assert row.split()[4:] == ["-", "-", "-", "0.0123", "-", "4.61"]
+
+
+def test_short_reason_stands_in_the_row_and_below():
+    shown = text.results_table([not_judged("no GPU")])
+    assert any(line.startswith("rtx-fp16") and line.endswith("not judged  no GPU") for line in shown.splitlines())
+    assert "1 verdict: 0 passed, 0 failed, 1 not judged" in shown
+
+
+def test_long_reason_is_never_cut():
+    reason = " ".join(f"word{i}" for i in range(60))
+    shown = text.results_table([not_judged(reason)])
+    assert " ".join(shown.split()).count(reason) == 1
+    assert "(reason below)" in shown
+
+
+@pytest.mark.parametrize("result", [a_result(), not_judged("x " * 200), a_result(case="long-" * 5)])
+def test_fits_width_and_is_ascii(result: dict[str, Any]):
+    result["notes"] = ["saturated \u00b165504, \u2013 and more " * 8]
+    shown = text.results_table([result, result])
+    assert shown.isascii()
+    assert max(map(len, shown.splitlines())) <= text.WIDTH
+
+
+def test_same_reason_is_said_once_for_all_targets():
+    results = [
+        not_judged("No module named 'tensorrt'", precision=precision, case=case)
+        for precision in ("fp32", "fp16")
+        for case in ("short", "long")
+    ]
+    lines = text.results_table(results).splitlines()
+    assert "rtx-fp32, rtx-fp16: No module named 'tensorrt'" in lines
+
+
+def test_reason_of_one_case_names_the_case():
+    lines = text.results_table([a_result(), not_judged("no such file", case="long")]).splitlines()
+    assert "rtx-fp16 long: no such file" in lines
+
+
+def test_failure_names_output_and_next_step():
+    result = a_result(verdict="fail", reason="r", next_step="parity bisect clip -b rtx -p fp16")
+    result["outputs"][0].update(verdict="fail", reason="relative error 0.041; worst at [0, 3]")
+    assert text.failure_text(result).splitlines() == [
+        "clip [rtx fp16] logits: relative error 0.041; worst at [0, 3]",
+        "next: parity bisect clip -b rtx -p fp16",
+    ]
+
+
+def test_failure_without_outputs_gives_the_reason():
+    assert (
+        text.failure_text(a_result(verdict="fail", reason="it crashed", outputs=[]))
+        == "clip [rtx fp16] short: it crashed"
+    )
+
+
+def test_metric_is_a_row():
+    metric = {"name": "similarity", "verdict": "fail", "reason": "0.5, reference 0.7: differs by 0.2 (allowed 0.01)",
+              "actual": 0.5, "expected": 0.7, "allowed": 0.01}  # fmt: skip
+    shown = text.results_table([a_result(verdict="fail", metrics=[metric])])
+    assert "FAIL        metric 0.5, reference 0.7, allowed difference 0.01".replace("        ", "     ") in shown
+    assert "rtx-fp16 short: similarity: 0.5, reference 0.7: differs by 0.2 (allowed 0.01)" in shown
+
+
+def test_count_line():
+    results = [a_result(), a_result(verdict="fail"), not_judged("x"), not_judged("y")]
+    assert text.verdict_counts(results) == "4 verdicts: 1 passed, 1 failed, 2 not judged"
+
+
+def test_nothing_run_is_said():
+    assert text.results_table([]) == "no verdicts: nothing was run"
+
+
+def test_subject_list_shows_what_cannot_be_loaded():
+    good = {"name": "a", "path": "suites/test_a.py", "problem": "", "cases": ["x"], "targets": ["rtx-fp16"],
+            "weights": "random", "weights_source": "seed 0", "inputs": "random"}  # fmt: skip
+    shown = text.subjects_table([good, {"name": "b", "path": "suites/test_b.py", "problem": "it defines no SUBJECT"}])
+    assert "weights: random (seed 0)" in shown
+    assert "cannot be loaded: it defines no SUBJECT" in shown
