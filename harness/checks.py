@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.metrics import Metric
     from harness.records import LayerReport, Measured, MetricResult, Result
-    from harness.verify import TargetRun
+    from harness.verify import OpenTarget, Outcome
 
 
 Outputs = Mapping[str, "torch.Tensor"]
@@ -66,7 +66,7 @@ class Parity:
     """What a test sees of one case on one target; the engine runs when it is first asked."""
 
     def __init__(
-        self, opened: Opened, case: str, item: pytest.Item, *, required: bool, timing: Timing | None = None
+        self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: Timing | None = None
     ) -> None:
         self._opened, self._case, self._item, self._required = opened, case, item, required
         self._timing = timing or Timing()
@@ -75,7 +75,7 @@ class Parity:
     @property
     def result(self) -> Result:
         """The verdict, with every figure."""
-        result = self._opened.judge(self._case)
+        result = self._outcome().result
         if self._data is None:
             self._data = result.to_json()
             self._item.user_properties.append((PROPERTY, self._data))
@@ -116,7 +116,7 @@ class Parity:
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         with said_plainly():
-            looked = judge_and_look(self._opened.target_run, self._case)
+            looked = judge_and_look(self._opened, self._case)
         report = looked.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
@@ -147,9 +147,9 @@ class Parity:
             processes=self._timing.processes, record=self._timing.record, baselines=(), locator=str(self._item.path)
         )
         with said_plainly(), open_history() as history:
-            found = bench_opened(self._opened.target_run, self._case, options, history)
+            found = bench_opened(self._opened, self._case, options, history)
             for note in history.notes:
-                self._opened.target_run.run.settings.progress(f"history: {note}")
+                self._opened.run.settings.progress(f"history: {note}")
         if isinstance(found, NotMeasured):
             if found.failed:
                 raise AssertionError(f"{found.subject} [{found.backend} {found.precision}]: {found.reason}")
@@ -204,18 +204,23 @@ class Parity:
 
     def _outputs(self) -> tuple[Outputs, Outputs]:
         __tracebackhide__ = True
-        result = self.result
-        outputs = self._opened.target_run.outputs(self._case)
-        if outputs is None:
+        result, outcome = self.result, self._outcome()
+        if outcome.repeats is None or outcome.expected is None:
             if result.verdict == "fail":
                 raise AssertionError(f"{result.subject} [{result.backend} {result.precision}]: {result.reason}")
             self._not_judged(result.reason)
-        return outputs
+        return outcome.repeats.worst, outcome.expected
+
+    def _outcome(self) -> Outcome:
+        from harness.verify import verify_case
+
+        with said_plainly():
+            return verify_case(self._opened, self._case)
 
     def _not_judged(self, reason: str) -> NoReturn:
         __tracebackhide__ = True
         if self._required:
-            backend = self._opened.target_run.target.backend
+            backend = self._opened.target.backend
             pytest.fail(f"required backend {backend} gave no verdict: {reason}", pytrace=False)
         pytest.skip(f"not judged: {reason}")
 
@@ -227,21 +232,6 @@ def said_plainly() -> Iterator[None]:
         yield
     except ParityError as error:
         pytest.fail(str(error), pytrace=False)
-
-
-class Opened:
-    """One target while its engine is loaded; a case is judged once, however many tests ask."""
-
-    def __init__(self, target_run: TargetRun) -> None:
-        self.target_run = target_run
-        self._results: dict[str, Result] = {}
-
-    def judge(self, case: str) -> Result:
-        """Return the verdict on a case."""
-        if case not in self._results:
-            with said_plainly():
-                self._results[case] = self.target_run.judge(case)
-        return self._results[case]
 
 
 def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most: float | None) -> Metric:

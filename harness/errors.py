@@ -3,6 +3,7 @@
     ParityError            the base: its text is one sentence that names what, where and what to do
      +- UsageError         the request itself is wrong (exit status 2)
      +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
+     |   +- NotRepeatable  two runs of the subject in PyTorch differ
      |   +- EngineRefused  a backend would not build or load this graph
      +- EngineFailed       an engine was built but misbehaves: it crashes, or its outputs are not the declared ones
 
@@ -26,6 +27,10 @@ class UsageError(ParityError):
 
 class NotJudged(ParityError):
     """No verdict can be given: no GPU, no weights, inputs that hold NaN, a subject that is not repeatable."""
+
+
+class NotRepeatable(NotJudged):
+    """Two runs of the subject in PyTorch FP32 differ by more than the order of summation explains."""
 
 
 class EngineRefused(NotJudged):

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks import Opened, Parity, said_plainly
+from harness.checks import Parity, said_plainly
 from harness.errors import UsageError
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
-    from harness.verify import Run
+    from harness.verify import OpenTarget, Run
 
 
 # Fixtures. The first two are parametrised by pytest_generate_tests; pytest orders tests by module-scoped parameters, so
@@ -51,16 +51,18 @@ def parity_run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture(scope="module")
-def parity_engine(parity_run: Run, parity_target: Target) -> Iterator[Opened]:
+def parity_engine(parity_run: Run, parity_target: Target) -> Iterator[OpenTarget]:
     """The target's engine: built or loaded once, freed before the next one."""
     with ExitStack() as stack:
         with said_plainly():
             opened = stack.enter_context(parity_run.target(parity_target))
-        yield Opened(opened)
+        yield opened
 
 
 @pytest.fixture
-def parity(request: pytest.FixtureRequest, parity_engine: Opened, parity_case: str, parity_target: Target) -> Parity:
+def parity(
+    request: pytest.FixtureRequest, parity_engine: OpenTarget, parity_case: str, parity_target: Target
+) -> Parity:
     """One case on one target: ``.check()``, ``.check_metric(...)``, ``.result``, ``.actual``, ``.expected``."""
     state = request.config.stash[STATE]
     required = parity_target.backend in state.require

@@ -33,3 +33,8 @@ def sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+def on_devices_of(expected: Tensors, tensors: Tensors) -> Tensors:
+    """Return the tensors, each on the device of the expected one of its name."""
+    return {name: tensor.to(expected[name].device) for name, tensor in tensors.items()}

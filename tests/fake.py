@@ -41,25 +41,31 @@ def log(line):
 
 class FakeTarget:
     def __init__(self, run, target):
-        self.run, self.target = run, target
+        self.run, self.target, self.outcomes = run, target, {}
 
-    def judge(self, case):
-        verdict, reason = self.run.subject.options.get(f"{self.target}-{case}", ("pass", "fine"))
-        log(f"judge {self.target} {case} {verdict}")
-        if verdict == "usage":
-            raise UsageError(reason)
-        outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
-        return Result(
-            subject=self.run.subject.name, case=case, backend=self.target.backend, verdict=verdict, reason=reason,
-            precision=self.target.precision_name, outputs=outputs,
-        )
 
-    def outputs(self, case):
-        if self.run.subject.options.get(f"{self.target}-{case}", ("pass",))[0] == "not_judged":
-            return None
-        import torch
+def verify_case(opened, case):
+    if case not in opened.outcomes:
+        opened.outcomes[case] = outcome(opened, case)
+    return opened.outcomes[case]
 
-        return {"y": torch.tensor([1.0, 2.5])}, {"y": torch.tensor([1.0, 2.0])}
+
+def outcome(opened, case):
+    verdict, reason = opened.run.subject.options.get(f"{opened.target}-{case}", ("pass", "fine"))
+    log(f"judge {opened.target} {case} {verdict}")
+    if verdict == "usage":
+        raise UsageError(reason)
+    outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
+    result = Result(
+        subject=opened.run.subject.name, case=case, backend=opened.target.backend, verdict=verdict, reason=reason,
+        precision=opened.target.precision_name, outputs=outputs,
+    )
+    if verdict == "not_judged":
+        return types.SimpleNamespace(result=result, repeats=None, expected=None)
+    import torch
+
+    repeats = types.SimpleNamespace(worst={"y": torch.tensor([1.0, 2.5])})
+    return types.SimpleNamespace(result=result, repeats=repeats, expected={"y": torch.tensor([1.0, 2.0])})
 
 
 class FakeRun:
@@ -77,7 +83,8 @@ class FakeRun:
 @pytest.fixture(scope="session", autouse=True)
 def fake_verify():
     with pytest.MonkeyPatch.context() as patch:
-        stub = types.SimpleNamespace(Run=FakeRun)  # the real one imports torch, which takes a subprocess seconds
+        # The real one imports torch, which takes a subprocess seconds.
+        stub = types.SimpleNamespace(Run=FakeRun, verify_case=verify_case)
         patch.setitem(sys.modules, "harness.verify", stub)
         patch.setattr(harness, "verify", stub, raising=False)
         yield
@@ -194,6 +201,8 @@ class FakeBackend:
 
 class FakeSession:
     """Runs the module; the outputs pass through the backend's fault with the number of the run."""
+
+    layers = None
 
     def __init__(self, backend: FakeBackend) -> None:
         self.backend, self.runs = backend, 0

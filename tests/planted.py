@@ -30,9 +30,8 @@ from harness.backends.base import BuildReport, BuildRequest
 from harness.graph.export import Program
 from harness.records.bisection import Kind
 from harness.reference.interpreter import run_program
-from harness.verify import torch_subject
-from harness.verify.prepare import prepare
-from harness.verify.prepared import Prepared
+from harness.verify import torch_graph
+from harness.verify.prepare import Prepared, prepare
 
 Tensors = dict[str, Tensor]
 WIDTH = 32
@@ -354,14 +353,14 @@ def tamper_export(monkeypatch: pytest.MonkeyPatch, value: str, edit: Edit) -> No
 
     The engine cache does not see it: give every tampered subject an engine folder of its own.
     """
-    export = torch_subject.to_onnx
+    export = torch_graph.to_onnx
 
     def tampered(*arguments: Any) -> Program:
         program = export(*arguments)
         edit(next(node for node in program.model.graph if value in [output.name for output in node.outputs]))
         return program
 
-    monkeypatch.setattr(torch_subject, "to_onnx", tampered)
+    monkeypatch.setattr(torch_graph, "to_onnx", tampered)
 
 
 # The plants.
@@ -569,7 +568,7 @@ def ready(name: str) -> Prepared:
 def values_of(prepared: Prepared, dtype: torch.dtype = torch.float32, **options: Any) -> Tensors:
     """Return every value of a run of the whole program in PyTorch, by its FX name."""
     seen: Tensors = {}
-    run_program(prepared.program, prepared.inputs("one"), dtype=dtype, on_value=seen.__setitem__, **options)
+    run_program(prepared.program, prepared.inputs["one"], dtype=dtype, on_value=seen.__setitem__, **options)
     return seen
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records import writer as report
-from harness.records.accuracy import ErrorStats, MetricResult, OutputResult, Provenance, Result
+from harness.records.accuracy import MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Bisection, Gate, Price, Trial
 from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
+from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StudyResult, VariantResult
 
 ENVIRONMENT: dict[str, Any] = {

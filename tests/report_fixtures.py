@@ -12,10 +12,11 @@ from typing import Any
 import recorded
 
 from harness.machine.identity import Machine
-from harness.records.accuracy import EngineInfo, ErrorStats, MetricResult, OutputResult, Provenance, Result
+from harness.records.accuracy import EngineInfo, MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Bisection, Gate, Price, Trial
 from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 

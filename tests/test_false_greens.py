@@ -19,7 +19,7 @@ from fake import FakeBackend, build, inputs, quiet, subject
 
 from harness import NotJudged, Target, Tolerance, UsageError
 from harness.backends import BACKENDS
-from harness.checks import PROPERTY, Opened, Parity, Timing
+from harness.checks import PROPERTY, Parity, Timing
 from harness.cli import commands as cli
 from harness.history.history import open_history
 from harness.latency import benchmark as bench
@@ -31,9 +31,9 @@ from harness.records.accuracy import exit_status
 from harness.records.latency import Measured, ProcessRun, Session
 from harness.records.layers import LayerReport
 from harness.records.writer import document, save_json
-from harness.verify.run import Run
-from harness.verify.torch_subject import PreparedTorch
-from harness.verify.verify import verify
+from harness.verify.references import References
+from harness.verify.target import Run
+from harness.verify.verify import verify, verify_case
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def judged(tmp_path, monkeypatch, prepared):
         monkeypatch.setitem(BACKENDS, "fake", backend)
         shared = prepared if settings is None and not changes else Run(subject(**changes), settings or quiet(tmp_path))
         with shared.target(Target("fake", precision)) as target:
-            results = [target.judge(case) for case in ask]
+            results = [verify_case(target, case).result for case in ask]
         assert backend.open_sessions == 0
         return results
 
@@ -146,13 +146,13 @@ def test_the_same_engine_without_a_fault_passes(judged):
 
 
 def test_a_floor_of_another_shape_is_no_floor_and_no_fault_of_the_engine(judged, monkeypatch, tmp_path):
-    floor = PreparedTorch.floor
+    floor = References.floor
 
     def shorter(prepared, case, plan):
         found = floor(prepared, case, plan)
         return replace(found, outputs={**found.outputs, "left": found.outputs["left"][:-1]})
 
-    monkeypatch.setattr(PreparedTorch, "floor", shorter)
+    monkeypatch.setattr(References, "floor", shorter)
     [result] = judged(settings=quiet(tmp_path))
     assert (result.verdict, [output.verdict for output in result.outputs]) == ("not_judged", ["not_judged", "pass"])
     assert "no floor for left: PyTorch in fp16 gives shape [7, 16], and the reference has [8, 16]" in result.notes
@@ -348,7 +348,7 @@ def asked(monkeypatch, prepared):
     def ask(*, required: bool = False) -> Iterator[Parity]:
         item: Any = SimpleNamespace(user_properties=[], path=Path(__file__))
         with prepared.target(Target("fake", "fp16")) as target:
-            yield Parity(Opened(target), "one", item, required=required, timing=Timing(processes=3, record=False))
+            yield Parity(target, "one", item, required=required, timing=Timing(processes=3, record=False))
 
     return ask
 
@@ -402,7 +402,7 @@ def test_layers_of_which_none_was_seen_are_not_judged(asked, monkeypatch):
             subject="two-heads", case=case, backend="fake", precision="fp16", mode="unfused", values=(), modules=(),
             observer=(), trusted=True,
         )  # fmt: skip
-        return replace(opened.judge(case), layers=report)
+        return replace(verify_case(opened, case).result, layers=report)
 
     with asked() as parity, pytest.raises(SKIPPED, match="cannot be looked into"):
         parity.check_layers()

@@ -14,7 +14,8 @@ import pytest
 import harness
 from harness.machine import environment
 from harness.records import writer as report
-from harness.records.accuracy import EngineInfo, ErrorStats, MetricResult, OutputResult, Provenance, Result
+from harness.records.accuracy import EngineInfo, MetricResult, OutputResult, Provenance, Result
+from harness.records.stats import ErrorStats
 from harness.settings import Settings
 
 ROOT = Path(harness.__file__).parents[1]

@@ -96,6 +96,10 @@ def check_inputs(ports: Iterable[InputPort], given: Mapping[str, torch.Tensor], 
 class Session(Protocol):
     """A loaded engine. Use it as a context manager; leaving frees its memory."""
 
+    @property
+    def layers(self) -> int | None:
+        """Layers (kernels) after fusion; None where the backend does not tell."""
+
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
 

@@ -113,6 +113,8 @@ class EngineCache:
     def __init__(self, folder: Path, *, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
+        self.built = 0
+        """Engines built through this object; those that were there already do not count."""
 
     def get(
         self,
@@ -133,13 +135,16 @@ class EngineCache:
         with _disk_errors(self.folder):
             self._prepare()
             if not use_cache:
-                return _build(path.with_suffix(f".{_unique()}.tmp"), key, build, progress)
+                scratch = _build(path.with_suffix(f".{_unique()}.tmp"), key, build, progress)
+                self.built += 1
+                return scratch
             with _locked(path, progress):
                 engine, fault = _load(path, key)
                 if engine is None:
                     if fault:
                         progress(f"engine cache: {fault}; building it again")
                     engine = _build_in_place(path, key, build, fault, progress)
+                    self.built += 1
                     self._clean(keep=path)
                 os.utime(path)
                 return engine

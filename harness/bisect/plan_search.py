@@ -130,7 +130,7 @@ def price(hunt: Hunt) -> Price | None:
     try:
         times = [_median_ms(hunt, target) for target in targets]
         with hunt.session.target(hunt.target) as opened:
-            device = opened.device_name()
+            device = opened.device_name
     except ParityError as error:
         hunt.notes.append(f"no price: {error}")
         return None
@@ -139,7 +139,7 @@ def price(hunt: Hunt) -> Price | None:
 
 def _median_ms(hunt: Hunt, target: Target) -> float:
     with hunt.session.target(target) as opened:
-        return median_ms(opened.loaded(), hunt.session.prepared.inputs(hunt.case))
+        return median_ms(opened.load(), hunt.session.prepared.inputs[hunt.case])
 
 
 def _largest_error(result: Result) -> float | None:

@@ -9,16 +9,25 @@ from harness import compare
 from harness.backends import BACKENDS, run_serialised
 from harness.bisect.state import Hunt
 from harness.compare import total_error
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError
 from harness.graph import is_fp32
 from harness.records import IS_WRONG, NOT_REPEATABLE, OutputResult, Result, overall
-from harness.subject import Target, Tolerance
-from harness.tensors import Tensors, sha256_of
-from harness.verify import Prepared, TargetRun, has_tf32, is_tf32, judge_outputs, like, worst_reason
+from harness.subject import Target
+from harness.tensors import Tensors, on_devices_of, sha256_of
+from harness.verify import (
+    OpenTarget,
+    Prepared,
+    compare_outputs,
+    floor_of,
+    has_tf32,
+    is_tf32,
+    judge_outputs,
+    verify_case,
+    worst_reason,
+)
 
 SAME = 2.0**-14
 """An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics."""
-_LIMIT_WHY = "the limit this search was asked for"
 _RACE = (
     "the outputs change when kernels run one at a time | kernels of the engine overlap that must not: one reads what "
     "another has not written yet | until that is repaired, run with CUDA_LAUNCH_BLOCKING=1"
@@ -29,21 +38,20 @@ def prepare(hunt: Hunt) -> str:
     """Make the subject ready and return the hash of its inputs. Raises Stop where there is no reference."""
     prepared = _prepared_or_stop(hunt)
     if hunt.limit is not None:
-        names = prepared.output_dtypes(hunt.case)
-        tolerance = Tolerance(why=_LIMIT_WHY, relative_l2=hunt.limit)
-        hunt.session.subject = dataclasses.replace(hunt.subject, tolerances=dict.fromkeys(names, tolerance))
-        loses = total_error(prepared.reference(hunt.case, "fp32"), prepared.reference(hunt.case, "fp64"))
+        references = prepared.references
+        loses = total_error(references.reference(hunt.case, "fp32"), references.reference(hunt.case, "fp64"))
         if loses > hunt.limit:
             raise UsageError(f"--limit {hunt.limit:.3g} is below what FP32 itself loses ({loses:.3g}); give more")
-    return sha256_of(prepared.inputs(hunt.case))
+    return sha256_of(prepared.inputs[hunt.case])
 
 
 def _prepared_or_stop(hunt: Hunt) -> Prepared:
     try:
         prepared = hunt.session.prepared
-        prepared.reference(hunt.case, "fp32")
+        prepared.references.reference(hunt.case, "fp32")
     except NotJudged as error:
-        question = "is the reference repeatable?" if "not repeatable" in str(error) else "is there a reference?"
+        unrepeatable = isinstance(error, NotRepeatable)
+        question = "is the reference repeatable?" if unrepeatable else "is there a reference?"
         hunt.gate(question, "no", str(error))
         hunt.stop("not_judged", str(error))
     return prepared
@@ -51,7 +59,7 @@ def _prepared_or_stop(hunt: Hunt) -> Prepared:
 
 def first_run(hunt: Hunt, low: Result, inputs_sha256: str) -> None:
     """Record what the first run shows; the questions that make all others moot come first."""
-    same = sha256_of(hunt.session.prepared.inputs(hunt.case)) == inputs_sha256
+    same = sha256_of(hunt.session.prepared.inputs[hunt.case]) == inputs_sha256
     words = f"the same tensors, sha256 {inputs_sha256[:12]}" if same else "the engine changed its inputs"
     hunt.gate("are the inputs equal?", "yes" if same else "no", words)
     if not same:
@@ -103,7 +111,7 @@ def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
     found = _serialised(hunt, target, question)
     if found is None:
         return False
-    outputs, _ = judge_outputs(found.opened, hunt.case, found.alone)
+    outputs = _judged(found, hunt.case)
     verdict = overall(output.verdict for output in outputs)
     right = verdict == "pass" or _computes_in_tf32(target, outputs)
     hunt.gate(question, "yes" if right else "no", worst_reason(outputs, verdict))
@@ -138,7 +146,7 @@ def one_kernel_at_a_time(hunt: Hunt) -> bool:
         hunt.gate(question, "yes", "bit for bit")
         return False
     alone, wrong = total_error(found.alone, found.expected), total_error(found.actual, found.expected)
-    outputs, _ = judge_outputs(found.opened, hunt.case, found.alone)
+    outputs = _judged(found, hunt.case)
     passes = "and it passes; " if overall(output.verdict for output in outputs) == "pass" else ""
     words = f"then the outputs are {alone:.3g} from the reference, {passes}as they are, {wrong:.3g}"
     hunt.gate(question, "no", f"{words} (CUDA_LAUNCH_BLOCKING=1)")
@@ -153,22 +161,33 @@ def one_kernel_at_a_time(hunt: Hunt) -> bool:
 class _Serialised:
     """An engine's worst run, and a run in which no kernel began before the one before it had ended."""
 
-    opened: TargetRun
+    opened: OpenTarget
     actual: Tensors
     expected: Tensors
     alone: Tensors
 
 
+def _judged(found: _Serialised, case: str) -> tuple[OutputResult, ...]:
+    """Return the verdicts on the run in which no kernel began before the one before it had ended."""
+    plan = found.opened.plan
+    floor, _ = floor_of(found.opened.run.prepared.references, case, plan)
+    compared = compare_outputs(found.alone, found.expected, floor, precision=plan.computes_in)
+    return judge_outputs(found.opened, case, compared)
+
+
 def _serialised(hunt: Hunt, target: Target, question: str) -> _Serialised | None:
     """Run the engine once more, one kernel at a time; None where there is nothing to ask, or no answer."""
     with hunt.session.target(target) as opened:
-        outputs = opened.outputs(hunt.case)
-        if outputs is None or opened.engine is None or not next(iter(outputs[0].values())).is_cuda:
+        outcome = verify_case(opened, hunt.case)
+        if outcome.repeats is None or outcome.expected is None or opened.engine is None or not opened.on_gpu:
             return None
         hunt.say("running the engine once more, one kernel at a time")
         try:
-            alone = run_serialised(target.backend, opened.engine.path, hunt.session.prepared.inputs(hunt.case))
+            alone = run_serialised(target.backend, opened.engine.path, hunt.session.prepared.inputs[hunt.case])
         except ParityError as problem:
             hunt.gate(question, "not asked", str(problem))
             return None
-    return _Serialised(opened=opened, actual=outputs[0], expected=outputs[1], alone=like(alone, outputs[1]))
+    return _Serialised(
+        opened=opened, actual=outcome.repeats.worst, expected=outcome.expected,
+        alone=on_devices_of(outcome.expected, alone),
+    )  # fmt: skip

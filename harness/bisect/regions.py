@@ -16,9 +16,9 @@ from harness.compare import relative_l2
 from harness.errors import NotJudged, ParityError
 from harness.graph import Plan, save_model, write_plan
 from harness.records import Result, is_nonfinite
-from harness.reference import NodeRunner, OnnxLane
+from harness.reference import NodeRunner, OnnxEvaluator
 from harness.subject import Subject, Target
-from harness.verify import Prepared, Run, is_tf32
+from harness.verify import Prepared, Run, is_tf32, value_dtypes, verify_case
 
 CASE = "region"
 _LARGEST_START = 4
@@ -99,9 +99,9 @@ class Regions:
         run = Run(subject, self.run.settings)
         try:
             with run.target(Target(self.target.backend, precision)) as opened:
-                result = opened.judge(CASE)
+                result = verify_case(opened, CASE).result
         finally:
-            self.built += run.built
+            self.built += run.engines.built
         return Region(names=tuple(names), subject=subject, precision=precision, result=result)
 
     def upstream(self, name: str, known: Collection[str]) -> list[str]:
@@ -140,7 +140,7 @@ class Regions:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "region.onnx"
         save_model(model, path)
-        values = {name: tensor.cpu() for name, tensor in self.run.prepared.values_of(self.case, entering).items()}
+        values = {name: tensor.cpu() for name, tensor in self.run.prepared.values(self.case, entering).items()}
         full = self.run.subject
         return Subject(
             name=f"{full.name}-region", onnx=path, cases={CASE: lambda: dict(values)}, targets=(self.target,),
@@ -149,7 +149,7 @@ class Regions:
 
     def _precision(self, names: Sequence[str]) -> str:
         """Return the precision, or a plan file where the plan keeps values of this part in FP32."""
-        dtypes = self.run.prepared.dtypes(self.plan)
+        dtypes = value_dtypes(self.run.prepared.graph, self.plan)
         kept = [name for name in names if dtypes.get(name) == "float32"]
         if not self.plan.keep_fp32 or self.plan.dtype == "fp32":
             return self.plan.computes_in
@@ -172,21 +172,21 @@ class ExportFault:
 def export_fault(prepared: Prepared, case: str, *, limit: float) -> ExportFault | None:
     """Return the first value that ONNX Runtime computes otherwise than PyTorch from PyTorch's own inputs, or None."""
     program = prepared.program
-    depths = prepared.depths()
+    depths = prepared.program.depths()
     computed = graph.order(program.model)
     shared = sorted((name for name in computed if _shared(name, program.values)), key=depths.__getitem__)
-    expected = prepared.values_of(case, shared)
-    inputs = {name: tensor.cpu() for name, tensor in prepared.inputs(case).items()}
-    lane = OnnxLane(program.model, inputs, keep=shared, runner=NodeRunner())
+    expected = prepared.values(case, shared)
+    inputs = {name: tensor.cpu() for name, tensor in prepared.inputs[case].items()}
+    evaluator = OnnxEvaluator(program.model, inputs, keep=shared, runner=NodeRunner())
     for name in shared:
-        found, wanted = lane.value(name), expected[name].cpu()
+        found, wanted = evaluator.value(name), expected[name].cpu()
         if found is None or not wanted.is_floating_point():
             continue
         error = relative_l2(found, wanted) if found.shape == wanted.shape else float("inf")
         if error > limit:
             return ExportFault(name=name, error=error)
-        lane.observe(name, wanted)
-        lane.done(name)
+        evaluator.observe(name, wanted)
+        evaluator.done(name)
     return None
 
 

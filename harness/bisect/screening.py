@@ -100,7 +100,7 @@ class Screen:
     def __init__(self, prepared: Prepared, case: str, plan: Plan, right: Callable[[Tensors], bool]) -> None:
         self.prepared, self.case, self.plan, self.right = prepared, case, plan, right
         self.units = Units.of(prepared.program.values)
-        self.expected = prepared.reference(case, "fp32")
+        self.expected = prepared.references.reference(case, "fp32")
         self.trials: list[Trial] = []
         self._passed: dict[frozenset[str], bool] = {}
 
@@ -112,7 +112,7 @@ class Screen:
         """Return whether PyTorch's outputs are right with these patterns in FP32."""
         kept = frozenset(name for pattern in patterns for name in self.units.members(pattern))
         if kept not in self._passed:
-            outputs = self.prepared.typed_outputs(self.case, self._dtypes(patterns))
+            outputs = self.prepared.references.typed(self.case, self._dtypes(patterns))
             self._passed[kept] = self.right(outputs)
             self.trials.append(
                 Trial(
@@ -183,7 +183,7 @@ class Screen:
         low = self.plan.compute_dtype
         names = self.units.members(unit)
         dtypes = {name: low if value.origin in names else "float32" for name, value in self._rows}
-        return total_error(self.prepared.typed_outputs(self.case, dtypes), self.expected)
+        return total_error(self.prepared.references.typed(self.case, dtypes), self.expected)
 
     def _dtypes(self, patterns: frozenset[str]) -> dict[str, str]:
         return assign(self.keep(sorted(patterns)), self.prepared.program.values)

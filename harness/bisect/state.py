@@ -15,7 +15,7 @@ from harness.records import Gate, Kind, Price, Result, Trial
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
-from harness.verify import Run, judge, tolerance_for
+from harness.verify import Run, judge_output, tolerance_for, verify_case
 
 SHOWN = 4
 """Names that a sentence holds; the lists are elsewhere in the result."""
@@ -46,7 +46,7 @@ class Hunt:
         self.subject, self.target, self.case, self.settings, self.folder = subject, target, case, settings, folder
         self.max_builds, self.executor, self.width = max_builds, executor, width
         self.limit, self.plan_file, self.reproducer_folder = limit, plan_file, reproducer_folder
-        self.session = Run(subject, settings)
+        self.session = Run(subject, settings, limit=limit)
         self.gates: list[Gate] = []
         self.trials: list[Trial] = []
         self.notes: list[str] = []
@@ -69,7 +69,7 @@ class Hunt:
     @property
     def builds(self) -> int:
         """Engines built so far; those from the cache do not count."""
-        return self.session.built + (self.regions.built if self.regions is not None else 0)
+        return self.session.engines.built + (self.regions.built if self.regions is not None else 0)
 
     @property
     def left(self) -> int:
@@ -78,12 +78,12 @@ class Hunt:
 
     def right(self, outputs: Tensors) -> bool:
         """Return whether outputs of PyTorch would pass: within an explicit limit, else finite and not meaningless."""
-        expected = self.session.prepared.reference(self.case, "fp32")
+        expected = self.session.prepared.references.reference(self.case, "fp32")
         plan = self.base_plan()
         for name, tensor in expected.items():
             stats = compare.compare(outputs[name], tensor, name=name)
-            tolerance = tolerance_for(name, self.session.subject, plan)
-            verdict = judge(
+            tolerance = tolerance_for(name, self.limit, self.subject.tolerances, plan)
+            verdict = judge_output(
                 name, stats, precision=plan.computes_in, floor=stats, tolerance=tolerance, is_floor=tolerance is None
             ).verdict
             if verdict != "pass":
@@ -92,12 +92,12 @@ class Hunt:
 
     def floor_is_wrong(self) -> bool:
         """Return whether PyTorch in the same precision is as wrong as would fail an engine."""
-        return not self.right(self.session.floor(self.case, self.base_plan()).outputs)
+        return not self.right(self.session.prepared.references.floor(self.case, self.base_plan()).outputs)
 
     def judge_target(self, target: Target) -> Result:
         """Return the verdict on a target. Raises UsageError only."""
         with self.session.target(target) as opened:
-            return opened.judge(self.case)
+            return verify_case(opened, self.case).result
 
     def command(self, name: str, precision: str) -> str:
         """Return a command about the subject, the backend and the case in another precision."""

@@ -32,8 +32,10 @@ def total_error(actual: Tensors, expected: Tensors) -> float:
     return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
 
 
-def require_close(actual: Tensors, expected: Tensors, *, limit: float, sentence: str) -> None:
-    """Raise NotJudged with ``sentence`` (which gets ``{name}`` and ``{error}``) when an output differs by more."""
+def require_close(
+    actual: Tensors, expected: Tensors, *, limit: float, sentence: str, error_type: type[NotJudged] = NotJudged
+) -> None:
+    """Raise ``error_type`` with ``sentence`` (which gets ``{name}`` and ``{error}``) when an output differs by more."""
     for name, tensor in expected.items():
         other = actual[name]
         if torch.equal(other.to(tensor.dtype), tensor):
@@ -41,4 +43,4 @@ def require_close(actual: Tensors, expected: Tensors, *, limit: float, sentence:
         floats = tensor.is_floating_point()
         error = finite_error(other, tensor) if floats else float((other != tensor).double().mean())
         if error > limit:
-            raise NotJudged(sentence.format(name=name, error=f"{error:.3g}"))
+            raise error_type(sentence.format(name=name, error=f"{error:.3g}"))

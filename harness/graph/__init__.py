@@ -5,6 +5,7 @@ A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
 
 from __future__ import annotations
 
+from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, check_arguments, named_outputs, program_sha256, to_onnx, trace
 from harness.graph.hash import CODE_SHA256, graph_sha256
 from harness.graph.ir import constant_of, copy_model, elements_of
@@ -15,11 +16,12 @@ from harness.graph.rounding import emulate
 from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
 from harness.graph.typed import apply
 from harness.graph.types import infer_types, promote, to_float64
-from harness.graph.values import Value, Values, save_values
+from harness.graph.values import Value, Values
 
 __all__ = [
     "CODE_SHA256",
     "INLINE_BYTES",
+    "PRECISIONS",
     "InputSpec",
     "Plan",
     "Program",
@@ -51,7 +53,6 @@ __all__ = [
     "program_sha256",
     "promote",
     "save_model",
-    "save_values",
     "to_float64",
     "to_onnx",
     "torch_dtype",

@@ -45,7 +45,7 @@ def _convert_array(tensor: ir.TensorProtocol, target: ir.DataType) -> np.ndarray
 
 
 _OUTSIDE: WeakKeyDictionary[ir.TensorProtocol, dict[int, int]] = WeakKeyDictionary()
-"""How many elements of a constant are beyond a dtype: each engine and lane asks again, and weights take seconds."""
+"""How many elements of a constant are beyond a dtype: every engine asks again, and weights take seconds."""
 
 
 def count_outside(tensor: ir.TensorProtocol, dtype: int) -> int:

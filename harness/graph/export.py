@@ -19,6 +19,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from harness.errors import NotJudged, UsageError
+from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.subject import Subject
 from harness.tensors import Tensors, tensor_bytes
@@ -38,6 +39,16 @@ class Program:
     """Declared output name -> the value that becomes it (an FX node for a PyTorch subject)."""
     exported: ExportedProgram | None = None
     """The decomposed exported program; None for an ONNX file."""
+
+    def depths(self) -> dict[str, int]:
+        """Return the position in dataflow order of every value: of its FX node, helpers first, or of its ONNX node."""
+        if self.exported is None:
+            return {name: depth for depth, name in enumerate(order(self.model))}
+        nodes = {node.name: index for index, node in enumerate(self.exported.graph.nodes)}
+        ranked = sorted(
+            self.values.values(), key=lambda value: (nodes.get(value.origin, -1), value.name == value.origin)
+        )
+        return {value.name: depth for depth, value in enumerate(ranked)}
 
 
 def named_outputs(outputs: Any) -> Tensors:

@@ -20,7 +20,7 @@ from harness.latency.sizes import Sizes, check_sizes
 from harness.records import Comparison, Measured, NotMeasured, Session, utc
 from harness.settings import Settings
 from harness.subject import Subject, Target
-from harness.verify import Run, TargetRun
+from harness.verify import OpenTarget, Run
 
 NOT_A_CONTESTANT = "measured to compare engines with; -b torch would judge it"
 """The rule of a session that nobody asked a verdict of."""
@@ -95,7 +95,7 @@ def bench(
                 yield from measure(run, here, case, size, options, history)
 
 
-def bench_opened(opened: TargetRun, case: str, options: Options, history: Series | None) -> Measured | NotMeasured:
+def bench_opened(opened: OpenTarget, case: str, options: Options, history: Series | None) -> Measured | NotMeasured:
     """Return one target that is open already, timed and judged at one case as it is."""
     target, subject = opened.target, opened.run.subject
     entry = _entry(opened)
@@ -105,7 +105,7 @@ def bench_opened(opened: TargetRun, case: str, options: Options, history: Series
     return found
 
 
-def _entry(opened: TargetRun) -> Entry | ParityError:
+def _entry(opened: OpenTarget) -> Entry | ParityError:
     """Return the contestant, or why there is none. Raises UsageError, which is nothing about this target alone."""
     try:
         return open_entry(opened)

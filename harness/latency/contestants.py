@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from harness.backends import BACKENDS, Engine, read_kernels
+from harness.backends import BACKENDS, Engine, TapSession, read_kernels
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.latency.kernels import digest, join_kernels, node_modules
 from harness.latency.measure import kernel_times
@@ -25,7 +25,7 @@ from harness.machine import NOT_LOCKED, machine, open_gpu
 from harness.records import KernelTime, NotMeasured, ProcessRun, Runner, Session
 from harness.subject import PLAIN_PRECISIONS, Subject
 from harness.tensors import Tensors
-from harness.verify import Run, TargetRun
+from harness.verify import OpenTarget, Run
 
 PROCESSES = 5
 MOST_PROCESSES = 15
@@ -77,7 +77,7 @@ class Entry:
     """A GPU's name, or ``CPU``."""
     version: str
     """Of the backend."""
-    opened: TargetRun | None = None
+    opened: OpenTarget | None = None
     """None for a baseline, which is measured to compare with and not judged."""
     engine: Engine | None = None
     kernels_sha256: str = ""
@@ -93,13 +93,13 @@ class Entry:
         return f"{self.backend}-{self.precision}" if self.runner == "engine" else f"{self.runner} {self.precision}"
 
 
-def open_entry(opened: TargetRun) -> Entry:
+def open_entry(opened: OpenTarget) -> Entry:
     """Build or find a target's engine and return the contestant. Raises NotJudged where it cannot run here."""
     backend, target = opened.backend, opened.target
     if reason := backend.unavailable() or backend.cannot_run():
         raise NotJudged(reason)
     entry = Entry(
-        backend=backend.name, precision=target.precision_name, runner="engine", device_name=opened.device_name(),
+        backend=backend.name, precision=target.precision_name, runner="engine", device_name=opened.device_name,
         version=backend.version(), opened=opened,
     )  # fmt: skip
     if backend.name == "torch":
@@ -108,9 +108,8 @@ def open_entry(opened: TargetRun) -> Entry:
         if target.precision not in PLAIN_PRECISIONS:
             raise NotJudged(f"PyTorch is timed in {', '.join(PLAIN_PRECISIONS)}, not by the plan {target.precision}")
         return replace(entry, runner="eager")
-    engine = opened.build()
-    kernels = getattr(opened.session, "kernels", None)
-    kernels_sha256 = digest(kernels()) if kernels is not None else ""
+    engine, session = opened.build(), opened.load()
+    kernels_sha256 = digest(session.kernels()) if isinstance(session, TapSession) else ""
     _free(opened)
     return replace(entry, engine=engine, kernels_sha256=kernels_sha256)
 
@@ -157,7 +156,7 @@ class Group:
     @cached_property
     def inputs(self) -> Tensors:
         """The case's inputs at these sizes."""
-        return resized(self.run.prepared.inputs(self.case), self.run.subject.dynamic, self.sizes)
+        return resized(self.run.prepared.inputs[self.case], self.run.subject.dynamic, self.sizes)
 
     def measured(self) -> list[Entry]:
         """Return the contestants that have figures: at least two processes, and none that failed."""
@@ -286,11 +285,11 @@ class Group:
             return ()
         opened = entry.opened
         try:
-            session = opened.loaded()
+            session = opened.load()
             self._say(f"{entry.name}: timing its kernels")
-            times = opened.guard("profiling", lambda: kernel_times(session, self.inputs))
-            known = getattr(session, "kernels", None)
-            nodes = {kernel.name: kernel.nodes for kernel in read_kernels(known())} if known is not None else {}
+            times = opened.steps.run("profiling", lambda: kernel_times(session, self.inputs))
+            known = read_kernels(session.kernels()) if isinstance(session, TapSession) else []
+            nodes = {kernel.name: kernel.nodes for kernel in known}
             return join_kernels(times, nodes, node_modules(self.run.prepared.program))
         except ParityError as error:
             self._say(f"{entry.name}: no times of kernels: {error}")
@@ -315,7 +314,7 @@ def _free_clocks() -> None:
         gpu.free_clocks()
 
 
-def _free(opened: TargetRun) -> None:
+def _free(opened: OpenTarget) -> None:
     """Free the engine while others measure; one that is not cached would be deleted, so it stays."""
     if opened.run.settings.engine_cache:
-        opened.release()
+        opened.free()

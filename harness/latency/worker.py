@@ -92,7 +92,7 @@ def _measure_module(request: Mapping[str, Any], subject: Subject, inputs: Tensor
     import torch
 
     from harness.latency.measure import measure_module
-    from harness.reference import tf32
+    from harness.reference import tf32_allowed
 
     device, precision = torch.device(request["device"]), request["precision"]
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
@@ -100,7 +100,7 @@ def _measure_module(request: Mapping[str, Any], subject: Subject, inputs: Tensor
         name: tensor.to(device, dtype if tensor.dtype is torch.float32 else tensor.dtype)
         for name, tensor in inputs.items()
     }
-    with tf32(precision == "tf32"):
+    with tf32_allowed(precision == "tf32"):
         started = time.perf_counter()
         module = _build(subject).to(device, dtype)
         call = _compiled(module, subject.name) if request["runner"] == "compile" else _eager(module)

@@ -20,29 +20,29 @@ from harness.layers.kernel_taps import KernelTaps
 from harness.layers.makers import Makers
 from harness.layers.observer import Observer, local_ratio, worst_first
 from harness.records import MARKS, LayerReport, ModuleFinding, OutputEffect, OutputResult, Result, ValueFinding
-from harness.reference import Lane
+from harness.reference import Evaluator
 from harness.tensors import Tensors
-from harness.verify import FACTOR, TargetRun, next_step
+from harness.verify import FACTOR, OpenTarget, next_step, value_dtypes, verify_case
 
 GROUP_BYTES = 2**30
 """Values that are made outputs of one engine hold at most this many bytes."""
 
 
-def look(opened: TargetRun, case: str, *, mode: str = "") -> LayerReport:
+def look(opened: OpenTarget, case: str, *, mode: str = "") -> LayerReport:
     """Return what every value of a target's engine is, for one case.
 
     ``mode`` is ``unfused`` (the tensors between kernels, which leaves the engine as it is), ``outputs`` (values as
     outputs of further engines) or ``outputs:PATTERN`` (only these; as in a precision plan). Without one, the first mode
     the backend has. Raises NotJudged when the engine cannot be looked into, UsageError for an unknown mode.
     """
-    started, spent = time.perf_counter(), dict(opened.spent_s)
+    started, spent = time.perf_counter(), dict(opened.steps.spent_s)
     chosen, pattern = choose_mode(opened, mode)
-    result, outputs = opened.judge(case), opened.outputs(case)
-    if outputs is None:
-        raise NotJudged(result.reason)
-    opened.release()  # the engine under test is freed before the one to look into is loaded
-    looker = _Looker(opened, case, result, outputs[0])
-    if opened.backend.name == "torch":
+    outcome = verify_case(opened, case)
+    if outcome.repeats is None:
+        raise NotJudged(outcome.result.reason)
+    opened.free()  # the engine under test is freed before the one to look into is loaded
+    looker = _Looker(opened, case, outcome.result, outcome.repeats.worst)
+    if opened.is_pytorch:
         chosen = "values"
         looker.look_at_pytorch()
     elif chosen == "unfused":
@@ -50,18 +50,18 @@ def look(opened: TargetRun, case: str, *, mode: str = "") -> LayerReport:
     else:
         looker.look_at_outputs(pattern)
     report = looker.report(chosen)
-    timings_s = {"layers": time.perf_counter() - started, **opened.spent_since(spent)}
+    timings_s = {"layers": time.perf_counter() - started, **opened.steps.since(spent)}
     return dataclasses.replace(report, timings_s=timings_s)
 
 
-def judge_and_look(opened: TargetRun, case: str, *, mode: str = "") -> Result:
+def judge_and_look(opened: OpenTarget, case: str, *, mode: str = "") -> Result:
     """Return a verdict with the report on every value, or with a note why there is none.
 
     Raises UsageError for an unknown mode, before anything is built.
     """
     with contextlib.suppress(NotJudged):  # that becomes a note, beside a verdict
         choose_mode(opened, mode)
-    result = opened.judge(case)
+    result = verify_case(opened, case).result
     try:
         return dataclasses.replace(result, layers=look(opened, case, mode=mode))
     except UsageError:
@@ -70,7 +70,7 @@ def judge_and_look(opened: TargetRun, case: str, *, mode: str = "") -> Result:
         return dataclasses.replace(result, notes=(*result.notes, f"no layers: {error}"))
 
 
-def choose_mode(opened: TargetRun, mode: str) -> tuple[str, str]:
+def choose_mode(opened: OpenTarget, mode: str) -> tuple[str, str]:
     """Return the tap mode and its pattern. Raises UsageError for one that does not exist or the backend has not."""
     kind, colon, pattern = mode.partition(":")
     known = opened.backend.tap_modes
@@ -88,10 +88,10 @@ def choose_mode(opened: TargetRun, mode: str) -> tuple[str, str]:
 class _Looker:
     """One look into one engine."""
 
-    def __init__(self, opened: TargetRun, case: str, result: Result, untapped: Tensors) -> None:
+    def __init__(self, opened: OpenTarget, case: str, result: Result, untapped: Tensors) -> None:
         self.opened, self.case, self.result, self.untapped = opened, case, result, untapped
         self.prepared, self.plan = opened.run.prepared, opened.plan
-        self.values, self.depths = self.prepared.program.values, self.prepared.depths()
+        self.values, self.depths = self.prepared.program.values, self.prepared.program.depths()
         self.notes: list[str] = []
         self.tapped: list[Tensors] = []
         self.fused: dict[str, str] = {}
@@ -100,9 +100,9 @@ class _Looker:
         self._say = opened.run.settings.progress
 
     def _start(self, asked: Collection[str]) -> Observer:
-        lanes = self.prepared.lanes(self.case, self.plan, asked)
-        device = next(iter(self.prepared.inputs(self.case).values())).device
-        self.observer = Observer(lanes, self.values, self.depths, precision=self.plan.computes_in, device=device)
+        evaluators = self.prepared.graph.evaluators(self.prepared.inputs[self.case], self.plan, asked)
+        device = self.prepared.graph.device
+        self.observer = Observer(evaluators, self.values, self.depths, precision=self.plan.computes_in, device=device)
         return self.observer
 
     def _progress(self, words: str) -> None:
@@ -114,17 +114,19 @@ class _Looker:
             tapped: Any = session
             if not isinstance(tapped, TapSession):
                 raise NotJudged(f"the {self.opened.backend.name} engine cannot be tapped; use --layers outputs")
-            kernels = self.opened.guard("tapping", lambda: read_kernels(tapped.kernels()))
+            kernels = self.opened.steps.run("tapping", lambda: read_kernels(tapped.kernels()))
             typed = graph.apply(
-                self.prepared.program.model, self.prepared.dtypes(self.plan), default=self.plan.compute_dtype
+                self.prepared.program.model,
+                value_dtypes(self.prepared.graph, self.plan),
+                default=self.plan.compute_dtype,
             )
             makers = Makers(typed.model, self.values, kernels)
             asked = {name for candidates in makers.candidates for name in candidates.names}
             taps = KernelTaps(makers, self._start(asked))
-            inputs = self.prepared.inputs(self.case)
+            inputs = self.prepared.inputs[self.case]
             self._progress(f"looking at the tensors between {len(kernels)} kernels")
-            outputs = self.opened.guard("tapping", lambda: tapped.tap(inputs, taps.on_tensor))
-            self.opened.guard("tapping", taps.flush)
+            outputs = self.opened.steps.run("tapping", lambda: tapped.tap(inputs, taps.on_tensor))
+            self.opened.steps.run("tapping", taps.flush)
         self.tapped.append(self._like(outputs))
         self._check_inputs(taps.inputs)
         self.fused = makers.fused()
@@ -139,7 +141,7 @@ class _Looker:
             outputs = self._run_marked(group)
             for name in group:
                 self.observer.see(name, outputs.pop(name), mapped_by="exact")
-                self.observer.lanes.done([name])
+                self.observer.evaluators.done([name])
             self.tapped.append(self._like(outputs))
         for name in () if pattern else self.untapped:
             self.observer.see(name, self.tapped[-1][name], mapped_by="exact")
@@ -147,24 +149,24 @@ class _Looker:
             self.notes.append(f"{len(groups)} engines were looked into, each with other values as outputs")
 
     def _run_marked(self, names: Sequence[str]) -> Tensors:
-        inputs = self.prepared.inputs(self.case)
+        inputs = self.prepared.inputs[self.case]
         with self.opened.observed(marked=names) as session:
-            outputs: Tensors = self.opened.guard("running", lambda: session.run(inputs))
+            outputs: Tensors = self.opened.steps.run("running", lambda: session.run(inputs))
         return outputs
 
     def look_at_pytorch(self) -> None:
         """Observe every value of the floor: the backend is PyTorch itself."""
-        names = [name for name in self.values if name in self.depths and self._is_lane_value(name)]
+        names = [name for name in self.values if name in self.depths and self._is_evaluated_value(name)]
         observer = self._start(names)
-        floor = observer.lanes.floor
+        floor = observer.evaluators.floor
         for name in sorted(names, key=self.depths.__getitem__):
             tensor = floor.value(name)
             if tensor is not None:
                 observer.see(name, tensor, mapped_by="exact")
-            observer.lanes.done([name])
+            observer.evaluators.done([name])
         self.tapped.append(self.untapped)
 
-    def _is_lane_value(self, name: str) -> bool:
+    def _is_evaluated_value(self, name: str) -> bool:
         value = self.values[name]
         return value.shape is not None and name == value.origin and name not in self.prepared.program.outputs
 
@@ -199,7 +201,7 @@ class _Looker:
         return {name: tensor.to(own[name].device) for name, tensor in outputs.items() if name in own}
 
     def _check_inputs(self, seen: Mapping[str, torch.Tensor]) -> None:
-        given = self.prepared.inputs(self.case)
+        given = self.prepared.inputs[self.case]
         for name, tensor in seen.items():
             if name in given and not compare.bitwise_equal(tensor.to(given[name].device), given[name]):
                 raise EngineFailed(f"the engine's input {name!r} is not what was given to it")
@@ -257,14 +259,14 @@ class _Looker:
     def _with_effects(self) -> list[ValueFinding]:
         """Return the findings in dataflow order, with the effect on the outputs of the largest local errors."""
         findings = dict(self.observer.findings)
-        # In dataflow order one lane computes what comes before them all; of two errors of one value the larger is last.
+        # In dataflow order what comes before them all is computed once; of two errors of one value the larger is last.
         errors = sorted(self.observer.errors, key=lambda entry: (self.depths[entry[2]], entry[0]))
         if errors:
             self._progress(f"propagating the {len(errors)} largest local errors to the outputs")
-        lane = self.prepared.lane(self.case)
-        expected = lane.fork().outputs() if errors else {}
+        evaluator = self.prepared.graph.evaluator(self.prepared.inputs[self.case])
+        expected = evaluator.fork().outputs() if errors else {}
         for _, _, name, error in errors:
-            effect = self._effect(lane, name, error, expected)
+            effect = self._effect(evaluator, name, error, expected)
             mark = findings[name].mark
             if mark == "suspect" and effect <= self._harmless():
                 mark = "healed"
@@ -277,12 +279,12 @@ class _Looker:
                     findings[name] = dataclasses.replace(finding, mark="healed", reason=reason)
         return sorted(findings.values(), key=lambda finding: finding.depth)
 
-    def _effect(self, lane: Lane, name: str, error: torch.Tensor, expected: Tensors) -> float:
-        name = self.observer.lanes.canonical(name)
-        value = lane.value(name)
+    def _effect(self, evaluator: Evaluator, name: str, error: torch.Tensor, expected: Tensors) -> float:
+        name = self.observer.evaluators.canonical(name)
+        value = evaluator.value(name)
         if value is None:  # what only the ONNX graph has may be computed from what PyTorch has freed
             return math.nan
-        disturbed = lane.fork()
+        disturbed = evaluator.fork()
         disturbed.observe(name, value + error.reshape(value.shape).to(value.dtype))
         return total_error(disturbed.outputs(), expected)
 
@@ -295,10 +297,10 @@ class _Looker:
         """Note how far the engine is from a reference that decides as the engine did."""
         if not self.observer.decisions:
             return
-        lane = self.prepared.lane(self.case)
+        evaluator = self.prepared.graph.evaluator(self.prepared.inputs[self.case])
         for name, decision in self.observer.decisions.items():
-            lane.observe(self.observer.lanes.canonical(name), decision)
-        apart, together = total_error(self.untapped, lane.outputs()), self._output_error()
+            evaluator.observe(self.observer.evaluators.canonical(name), decision)
+        apart, together = total_error(self.untapped, evaluator.outputs()), self._output_error()
         flipped = ", ".join(self.observer.decisions)
         self.notes.append(
             f"discrete decisions fall otherwise ({flipped}): the outputs are {together:.3g} from the reference, and "
@@ -311,10 +313,10 @@ class _Looker:
     def _account_for_all(self, findings: list[ValueFinding]) -> list[ValueFinding]:
         """Add what was not seen: strays of the engine, and values that no tap shows."""
         seen = {finding.name for finding in findings}
-        seen |= {self.observer.lanes.canonical(name) for name in seen}
+        seen |= {self.observer.evaluators.canonical(name) for name in seen}
         rest = []
         for name, value in self.values.items():
-            if name not in self.depths or {name, self.observer.lanes.canonical(name)} & seen:
+            if name not in self.depths or {name, self.observer.evaluators.canonical(name)} & seen:
                 continue
             where = self.fused.get(name, "")
             reason = f"inside kernel {where}" if where else "no tap shows it"

@@ -12,7 +12,7 @@ from harness.backends import Kernel
 from harness.layers.makers import Makers
 from harness.layers.mapping import Decision, Expect, Expected, Fit, decide
 from harness.layers.observer import CLOSE, LARGEST, Observer, _measure, _saturated
-from harness.reference import Lanes
+from harness.reference import Evaluators
 from harness.verify import UNIT_ROUNDOFF
 
 
@@ -53,15 +53,15 @@ class KernelTaps:
         self._kernel, self._tensors = None, {}
         candidates = self.makers.candidates[kernel.index]
         # What is computed to find out must not stay: it is computed from replays, and what follows from the engine's.
-        lanes, asked = self.observer.lanes.fork(), set[str]()
+        evaluators, asked = self.observer.evaluators.fork(), set[str]()
 
         def expect(name: str) -> Expected | None:
             asked.add(name)
-            return self._expect(lanes, name)
+            return self._expect(evaluators, name)
 
         decisions = decide(kernel, tensors, candidates, expect, self._assume)
         if len(asked) == 1:  # nothing but what the comparison would compute again
-            self.observer.lanes.adopt(lanes)
+            self.observer.evaluators.adopt(evaluators)
         found: list[tuple[Fit, dict[str, str]]] = []
         for name, decision in decisions.items():
             if not decision.fits:
@@ -78,21 +78,21 @@ class KernelTaps:
         if kernel.index not in self._finished:
             self._finished.add(kernel.index)
             self._uses.subtract(candidates.names)
-            self.observer.lanes.done(value for value in candidates.names if self._uses[value] <= 0)
+            self.observer.evaluators.done(value for value in candidates.names if self._uses[value] <= 0)
 
     def _assume(self, name: str, tensor: torch.Tensor) -> Expect:
         """Return what tells what tensors must resemble if this value were this tensor."""
-        lanes = self.observer.lanes.fork()
-        lanes.observe(name, tensor)
-        return partial(self._expect, lanes)
+        evaluators = self.observer.evaluators.fork()
+        evaluators.observe(name, tensor)
+        return partial(self._expect, evaluators)
 
-    def _expect(self, lanes: Lanes, name: str) -> Expected | None:
+    def _expect(self, evaluators: Evaluators, name: str) -> Expected | None:
         """Return what a tensor must resemble to be this value; None when nothing computes it or it is empty."""
         precision = self.observer.precision
-        replay = lanes.value(lanes.replay, name)
+        replay = evaluators.value(evaluators.replay, name)
         if replay is None or not replay.numel():
             return None
-        low = lanes.value(lanes.replay_low, name)
+        low = evaluators.value(evaluators.replay_low, name)
         if low is not None and replay.is_floating_point():
             replay = _saturated(replay, low, LARGEST[precision])
         floor = _measure(low, replay).relative if low is not None and replay.is_floating_point() else 0.0

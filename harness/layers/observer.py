@@ -15,7 +15,7 @@ from harness.backends import Kernel
 from harness.graph import Value
 from harness.layers.mapping import Decision
 from harness.records import ValueFinding
-from harness.reference import Lanes
+from harness.reference import Evaluators
 from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor
 
 # A tensor this many local floors away from a replay is still that value. Kernels that were right stayed below 3.
@@ -31,20 +31,20 @@ KEPT_BYTES = 2**29
 
 
 class Observer:
-    """Holds each value of an engine against the lanes, and keeps figures, not tensors."""
+    """Holds each value of an engine against the evaluators, and keeps figures, not tensors."""
 
     def __init__(
         self,
-        lanes: Lanes,
+        evaluators: Evaluators,
         values: Mapping[str, Value],
         depths: Mapping[str, int],
         *,
         precision: str,
         device: torch.device | None = None,
     ) -> None:
-        self.lanes, self.values, self.depths, self.precision = lanes, values, depths, precision
+        self.evaluators, self.values, self.depths, self.precision = evaluators, values, depths, precision
         self.device = device or torch.device("cpu")
-        """Where the lanes compute: an engine's tensors are held against theirs there."""
+        """Where the evaluators compute: an engine's tensors are held against theirs there."""
         self.findings: dict[str, ValueFinding] = {}
         self.strays: list[ValueFinding] = []
         """Tensors that are no value of the graph, or none that could be told."""
@@ -58,8 +58,8 @@ class Observer:
         """Measure one value of the engine; ``record`` says where it comes from (kernel, tap, mapped_by, layout)."""
         self._seen += 1
         tensor = tensor.to(self.device)
-        replay = self.lanes.value(self.lanes.replay, name)
-        reference = self.lanes.value(self.lanes.reference, name)
+        replay = self.evaluators.value(self.evaluators.replay, name)
+        reference = self.evaluators.value(self.evaluators.reference, name)
         if replay is None or reference is None:
             self._add(name, status="not_compared", reason="nothing but the engine computes it", **record)
         elif not tensor.numel():
@@ -95,8 +95,8 @@ class Observer:
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
     ) -> None:
         end = LARGEST[self.precision]
-        floor = self.lanes.value(self.lanes.floor, name)
-        low = self.lanes.value(self.lanes.replay_low, name)
+        floor = self.evaluators.value(self.evaluators.floor, name)
+        low = self.evaluators.value(self.evaluators.replay_low, name)
         # PyTorch saturates by itself: where only the engine does not, the floor would excuse any error of the engine.
         local_floor = math.nan if low is None else _measure(low, _saturated(replay, low, end)).relative
         floor_error = None if floor is None else _measure(floor, _saturated(reference, floor, end)).relative
@@ -111,7 +111,7 @@ class Observer:
         )  # fmt: skip
         if not local.nonfinite:
             self._keep_error(local.relative / limit, name, tensor, replay)
-        self.lanes.observe(name, tensor)
+        self.evaluators.observe(name, tensor)
 
     def _mark(self, stats: records.ErrorStats, local: _Local, limit: float, floor: float | None) -> Any:
         if local.nonfinite:
@@ -157,7 +157,7 @@ class Observer:
         self._add(name, status="compared", mark=mark, reason=reason if in_all else "", **record)
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
-        self.lanes.observe(name, tensor.to(replay.dtype))
+        self.evaluators.observe(name, tensor.to(replay.dtype))
 
     def _add(self, name: str, **fields: Any) -> None:
         value = self.values[name]

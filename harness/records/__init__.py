@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.records.accuracy import (
     NOT_REPEATABLE,
     EngineInfo,
-    ErrorStats,
     MetricResult,
     OutputResult,
     Provenance,
@@ -39,6 +38,7 @@ from harness.records.latency import (
 )
 from harness.records.layers import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.reader import Entry, Json, Records, load
+from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from harness.records.data import plain_fields
 
 if TYPE_CHECKING:
-    from harness.records.accuracy import ErrorStats
+    from harness.records.stats import ErrorStats
 
 
 Status = Literal["compared", "inner", "unmapped", "not_delivered", "not_compared"]

@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import UsageError
-from harness.records.accuracy import ErrorStats, OutputResult, Result
+from harness.records.accuracy import OutputResult, Result
 from harness.records.bisection import Bisection
 from harness.records.contest import ContestResult
 from harness.records.data import SCHEMA
 from harness.records.latency import Measured
 from harness.records.schema import ShapeError, checked
+from harness.records.stats import ErrorStats
 from harness.records.study import StudyResult
 
 Json = dict[str, Any]

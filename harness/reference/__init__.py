@@ -6,23 +6,23 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import CODE_SHA256, RunNotes, run_program, tf32
+from harness.reference.interpreter import CODE_SHA256, RunNotes, run_program, tf32_allowed
 from harness.reference.node_runner import NodeRunner
-from harness.reference.onnx_replay import OnnxLane
+from harness.reference.onnx_replay import OnnxEvaluator
 from harness.reference.onnx_run import run_emulated, run_fp32, run_fp64
-from harness.reference.replay import Lane, Lanes, ProgramLane
+from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
 
 __all__ = [
     "CODE_SHA256",
+    "Evaluator",
+    "Evaluators",
     "HelperValues",
     "Identity",
-    "Lane",
-    "Lanes",
     "NodeRunner",
-    "OnnxLane",
+    "OnnxEvaluator",
     "OutputCache",
-    "ProgramLane",
+    "ProgramEvaluator",
     "ReferenceStore",
     "RunNotes",
     "StaleReference",
@@ -31,6 +31,6 @@ __all__ = [
     "run_fp32",
     "run_fp64",
     "run_program",
-    "tf32",
+    "tf32_allowed",
     "update_command",
 ]

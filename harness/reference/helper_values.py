@@ -13,7 +13,7 @@ import torch
 
 from harness.errors import unknown_name
 from harness.graph import constant_of
-from harness.reference.interpreter import tf32
+from harness.reference.interpreter import tf32_allowed
 from harness.reference.node_runner import (
     _CPU,
     _NAMES,
@@ -107,7 +107,7 @@ class HelperValues:
             view.values[source]: _given(tensor, view.values[source], device) for source, tensor in tensors.items()
         }
         wanted = view.values[name]
-        with torch.no_grad(), tf32(False):
+        with torch.no_grad(), tf32_allowed(False):
             for node in _nodes_between(view, wanted, env):
                 env.update(self._run_here(view, node, env, device))
         result = _here(wanted, env, device)

@@ -29,7 +29,7 @@ _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 @contextlib.contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
+def tf32_allowed(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 in matrix products and convolutions, and restore what was set before."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
@@ -79,7 +79,7 @@ def run_program(
     runner = TypedInterpreter(
         program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, on_value=on_value, notes=notes
     )
-    with torch.inference_mode(), tf32(allow_tf32):
+    with torch.inference_mode(), tf32_allowed(allow_tf32):
         return runner.outputs(inputs)
 
 

@@ -48,9 +48,9 @@ class _View:
 
 
 class NodeRunner:
-    """Runs nodes one at a time in ONNX Runtime, without graph optimisation, and keeps what lanes have in common.
+    """Runs nodes one at a time in ONNX Runtime, without graph optimisation, and keeps what evaluators have in common.
 
-    Nodes that differ only in names share a session, across lanes and layers. In FP64, where ONNX Runtime lacks many
+    Nodes that differ only in names share a session. In FP64, where ONNX Runtime lacks many
     kernels, ``onnx.reference`` takes over.
     """
 
@@ -59,7 +59,7 @@ class NodeRunner:
         self._views: dict[tuple[Any, ...], tuple[ir.Model, _View]] = {}
 
     def view(self, model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], default: str | None, tf32: bool) -> _View:
-        """Return a model in one precision, made once, since no lane changes it."""
+        """Return a model in one precision, made once, since no evaluator changes it."""
         key = (id(model), dtype, frozenset(dtypes.items()), default, tf32)
         if key not in self._views:  # beside the model, lest its id become another's
             self._views[key] = model, _make_view(model, dtype=dtype, dtypes=dtypes, default=default, tf32=tf32)
@@ -99,7 +99,7 @@ def _make_view(model: ir.Model, *, dtype: str, dtypes: Mapping[str, str], defaul
     rounded: dict[str, torch.dtype] = {}
     if dtypes or tf32 or default is not None:
         if dtype != "float32":
-            raise UsageError(f"a lane that rounds like a plan computes in float32, not in {dtype}")
+            raise UsageError(f"an evaluator that rounds like a plan computes in float32, not in {dtype}")
         default = default or "float32"
         made = emulate(marked, dtypes, default=default, tf32=tf32)
         typed = _marked_values(apply(marked, dtypes, default=default).model.graph)

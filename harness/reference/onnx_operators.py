@@ -1,7 +1,7 @@
 """ONNX operators in PyTorch, for the values that an exported graph computes on the way from one FX node to the next.
 
 Only what the exporter writes there often, and only where both mean the same; ONNX Runtime does the rest. A value of
-300 MB, the scores of an attention, is then not carried to the CPU and back for every lane.
+300 MB, the scores of an attention, is then not carried to the CPU and back for every precision.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Run an ONNX graph node by node, on demand, with an engine's own values in the place of computed ones.
 
-This is the lane of :mod:`harness.replay` for a subject without a PyTorch program, and what computes the values that
-only ONNX has (a MatMul before its bias) for a subject with one. Every node runs alone in ONNX Runtime on the CPU, the
-common ones of such a value in PyTorch where its inputs are.
+It is the :class:`harness.reference.Evaluator` of a subject without a PyTorch program. Every node runs alone, in ONNX
+Runtime on the CPU.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from harness.reference.node_runner import (
 )
 
 
-class OnnxLane:
+class OnnxEvaluator:
     """One run of a model in one precision, as far as somebody asked for values; on the CPU.
 
     ``dtype`` is ``float32`` or ``float64``. With ``default`` (``float32``, ``float16``, ``bfloat16``), ``dtypes`` or
     ``tf32`` it is FP32 arithmetic rounded like that plan, as by :func:`harness.graph.rounding`, and its values are
     float32. The values in ``keep`` can be asked for at any time until :meth:`done`; any other is freed as soon as all
-    that read it have run. Lanes that share a ``runner`` share its sessions and typed graphs. A MatMul may differ in its
+    that read it have run. Those that share a ``runner`` share its sessions and typed graphs. A MatMul may differ in its
     last bits from a run of the whole graph, for which ONNX Runtime packs the weights into another kernel. Raises
     UsageError for missing and unknown inputs; what a node cannot do raises NotJudged when the value is asked for.
     """
@@ -69,7 +68,7 @@ class OnnxLane:
         return _tensor(self._compute(value))
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
-        """Let what is computed from now on read this tensor, in the dtype the lane computes the value in.
+        """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in.
 
         A copy is taken. Raises UsageError for an unknown name, EngineFailed when the tensor's shape is not the
         value's or it holds floats where the value is integer.
@@ -104,7 +103,7 @@ class OnnxLane:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
         fork = copy.copy(self)
         fork._env, fork._unread = dict(self._env), self._unread.copy()
         fork._asked, fork._freed = set(self._asked), set(self._freed)
@@ -112,7 +111,7 @@ class OnnxLane:
 
     @property
     def held(self) -> int:
-        """How many computed values the lane holds; weights and network inputs are not counted."""
+        """How many computed values the evaluator holds; weights and network inputs are not counted."""
         return len(self._env) - len(self._inputs)
 
     def _compute(self, wanted: ir.Value) -> Any:

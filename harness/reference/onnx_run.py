@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged, first_line
-from harness.graph import INLINE_BYTES, Plan, emulate, input_specs, promote, to_float64, torch_dtype
+from harness.graph import INLINE_BYTES, emulate, input_specs, promote, to_float64, torch_dtype
 
 if TYPE_CHECKING:
     import onnx
@@ -28,9 +28,9 @@ def run_fp32(model: ir.Model) -> Run:
     return _ort_run(promote(model))
 
 
-def run_emulated(model: ir.Model, plan: Plan, dtypes: Mapping[str, str]) -> Run:
-    """Return a function that runs the model in FP32 arithmetic rounded like the plan: the floor of an ONNX file."""
-    return _ort_run(emulate(model, dtypes, default=plan.compute_dtype, tf32=plan.tf32))
+def run_emulated(model: ir.Model, *, default: str, dtypes: Mapping[str, str], tf32: bool) -> Run:
+    """Return a function that runs the model in FP32 arithmetic rounded like these dtypes: the floor of an ONNX file."""
+    return _ort_run(emulate(model, dtypes, default=default, tf32=tf32))
 
 
 def _ort_run(model: ir.Model) -> Run:

@@ -1,8 +1,8 @@
 """Run a program step by step, on demand, with an engine's own values in the place of computed ones.
 
-A lane is one run of the program in one precision. In the reference lane nothing is replaced: what an engine's value is
-away from it has accumulated on the way. In a replay lane every observed value is replaced by the engine's, so what is
-computed next starts from the engine's own inputs: what it is away from that was made in between.
+An evaluator is one run of the program in one precision. The reference evaluator computes everything itself: what an
+engine's value is away from it has accumulated on the way. A replay evaluator goes on from the engine's own values: what
+a value is away from it was made since the last of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.fx import Node
 
 from harness.graph import Program
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import RunNotes, TypedInterpreter, cast, tf32
+from harness.reference.interpreter import RunNotes, TypedInterpreter, cast, tf32_allowed
 from harness.tensors import Tensors
 
 
-class Lane(Protocol):
+class Evaluator(Protocol):
     """One run of a program, as far as somebody asked for values."""
 
     def value(self, name: str) -> torch.Tensor | None:
@@ -38,11 +38,11 @@ class Lane(Protocol):
         """Compute the rest and return the outputs by their declared names."""
 
     def fork(self) -> Self:
-        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
 
 
-class ProgramLane:
-    """A lane over an exported program. A value is freed when all that read it have run and nobody will ask for it."""
+class ProgramEvaluator:
+    """Evaluates an exported program. A value is freed when all that read it have run and nobody will ask for it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ProgramLane:
         self._freed: set[Node] = set()
         self._helpers = helpers
         self._helped: dict[str, torch.Tensor | None] = {}
-        """What the helpers gave, until the lane changes: a mapping asks for it, and then the comparison."""
+        """What the helpers gave, until the evaluator changes: a mapping asks for it, and then the comparison."""
         self._seen: dict[str, torch.Tensor] = {}
         """Observed values that only the ONNX graph has."""
 
@@ -86,7 +86,7 @@ class ProgramLane:
         return result if isinstance(result, torch.Tensor) else None
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
-        """Let what is computed from now on read this tensor, in the dtype the lane computes the value in."""
+        """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in."""
         computed = self.value(name)
         if computed is not None:
             self._helped.clear()
@@ -110,7 +110,7 @@ class ProgramLane:
         return {name: tensor for name, tensor in outputs.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return a lane that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
         fork = copy.copy(self)
         fork._runner = copy.copy(self._runner)
         fork._runner.env = dict(self._runner.env)
@@ -120,12 +120,12 @@ class ProgramLane:
 
     @property
     def held(self) -> int:
-        """How many computed values the lane holds, weights and inputs not counted."""
+        """How many computed values the evaluator holds, weights and inputs not counted."""
         return sum(node.op == "call_function" for node in self._runner.env)
 
     def _compute(self, wanted: Node) -> None:
         pending = [wanted]
-        with torch.inference_mode(), tf32(self._allow_tf32):
+        with torch.inference_mode(), tf32_allowed(self._allow_tf32):
             while pending:
                 node = pending[-1]
                 missing = [item for item in node.all_input_nodes if item not in self._runner.env]
@@ -158,7 +158,7 @@ class ProgramLane:
         return self._helped[name]
 
     def _typed(self, name: str) -> torch.Tensor | None:
-        """Return a value as the lane's operations read it: network inputs lie there as they were given."""
+        """Return a value as the evaluator's operations read it: network inputs lie there as they were given."""
         tensor = self.value(name)
         return cast(tensor, self._runner.dtype) if self._nodes[name].op == "placeholder" else tensor
 
@@ -189,51 +189,51 @@ class ProgramLane:
 
 
 @dataclass(kw_only=True, eq=False)
-class Lanes:
-    """The four lanes in which every value of one engine is measured."""
+class Evaluators:
+    """The four evaluators in which every value of one engine is measured."""
 
-    reference: Lane
+    reference: Evaluator
     """In the reference's precision: what a value is away from it has accumulated on the way."""
-    floor: Lane
+    floor: Evaluator
     """In the plan's precision: what PyTorch accumulates."""
-    replay: Lane
+    replay: Evaluator
     """In the reference's precision on the engine's own inputs: what a value is away from it was made here."""
-    replay_low: Lane
+    replay_low: Evaluator
     """In the plan's precision on the engine's own inputs: what PyTorch makes here."""
     canonical: Callable[[str], str]
-    """From a value of the ONNX graph to the lanes' own name for it."""
+    """From a value of the ONNX graph to the evaluators' own name for it."""
     uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What will be asked for, with the lanes' own names of it and of what a value that only the ONNX graph has is
+    """What will be asked for, with the evaluators' own names of it and of what a value that only the ONNX graph has is
     computed from: these are kept until all that use them are done."""
 
     def __post_init__(self) -> None:
         self._left = Counter(used for several in self.uses.values() for used in several)
 
-    def value(self, lane: Lane, name: str) -> torch.Tensor | None:
-        """Return a value in one lane; None where nothing computes it."""
-        return lane.value(self.canonical(name))
+    def value(self, evaluator: Evaluator, name: str) -> torch.Tensor | None:
+        """Return a value in one evaluator; None where nothing computes it."""
+        return evaluator.value(self.canonical(name))
 
-    def fork(self) -> Lanes:
-        """Return lanes whose replays can be asked and changed without a trace in these; the other two are the same."""
+    def fork(self) -> Evaluators:
+        """Return a copy whose replays can be asked and changed without a trace in these; the other two are the same."""
         fork = copy.copy(self)
         fork.replay, fork.replay_low = self.replay.fork(), self.replay_low.fork()
         return fork
 
-    def adopt(self, fork: Lanes) -> None:
+    def adopt(self, fork: Evaluators) -> None:
         """Take over what a fork has computed since."""
         self.replay, self.replay_low = fork.replay, fork.replay_low
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let both replays read the engine's value from now on."""
-        for lane in (self.replay, self.replay_low):
-            lane.observe(self.canonical(name), tensor)
+        for evaluator in (self.replay, self.replay_low):
+            evaluator.observe(self.canonical(name), tensor)
 
     def done(self, names: Iterable[str]) -> None:
         """Say that nobody will ask for these values again."""
         for name in names:
             several = self.uses.pop(name, (self.canonical(name),))
             self._left.subtract(several)
-            for lane in (self.reference, self.floor, self.replay, self.replay_low):
+            for evaluator in (self.reference, self.floor, self.replay, self.replay_low):
                 for used in several:
                     if self._left[used] <= 0:
-                        lane.done(used)
+                        evaluator.done(used)

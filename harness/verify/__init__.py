@@ -5,31 +5,39 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 
 from __future__ import annotations
 
-from harness.verify.judging import has_tf32, judge_outputs, next_step, tolerance_for, worst_reason
-from harness.verify.prepared import Prepared, case_inputs, compute_device
-from harness.verify.run import Run, TargetRun, like, write_graph
-from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge
-from harness.verify.verify import update_references, verify
+from harness.verify.inputs import case_inputs
+from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, tolerance_for
+from harness.verify.prepare import Prepared
+from harness.verify.result import next_step, worst_reason
+from harness.verify.subject_graph import value_dtypes
+from harness.verify.target import OpenTarget, Outcome, Run, write_graph
+from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
+from harness.verify.torch_graph import compute_device
+from harness.verify.verify import update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
     "MAX_FACTOR",
     "UNIT_ROUNDOFF",
+    "OpenTarget",
+    "Outcome",
     "Prepared",
     "Run",
-    "TargetRun",
     "case_inputs",
+    "compare_outputs",
     "compute_device",
     "confidence_factor",
+    "floor_of",
     "has_tf32",
     "is_tf32",
-    "judge",
+    "judge_output",
     "judge_outputs",
-    "like",
     "next_step",
     "tolerance_for",
     "update_references",
+    "value_dtypes",
     "verify",
+    "verify_case",
     "worst_reason",
     "write_graph",
 ]

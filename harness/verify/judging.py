@@ -2,59 +2,96 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from harness import compare, records
 from harness.backends import Backend
-from harness.errors import EngineFailed, NotJudged, ParityError
+from harness.compare import compare
+from harness.errors import EngineFailed, NotJudged
 from harness.graph import Plan, is_fp32, load_plan
-from harness.records import OutputResult, Provenance, Verdict
-from harness.subject import Subject, Tolerance
-from harness.tensors import Tensors, sha256_of
-from harness.verify.tolerance import judge
+from harness.records import ErrorStats, OutputResult
+from harness.subject import Tolerance
+from harness.tensors import Tensors
+from harness.verify.references import References
+from harness.verify.target import OpenTarget
+from harness.verify.tolerance import judge_output
 
-if TYPE_CHECKING:
-    from harness.verify.run import TargetRun
+_LIMIT_WHY = "the limit this search was asked for"
 
 
-def judge_outputs(opened: TargetRun, case: str, actual: Tensors) -> tuple[tuple[OutputResult, ...], list[str]]:
-    """Return the verdict on every output of a case, and notes on how it came about."""
-    expected = opened.run.expected(case, opened.plan)
-    floor_outputs, notes = _floor(opened, case)
-    may_be_tf32 = has_tf32(opened.backend)
-    results = []
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One output against its reference, in figures; nothing is judged yet."""
+
+    name: str
+    stats: ErrorStats | None
+    """The engine against the reference; None where they cannot be compared."""
+    floor: ErrorStats | None
+    """PyTorch in the engine's precision against the same reference; None where there is no such floor."""
+    problem: str = ""
+    """Why they cannot be compared."""
+    note: str = ""
+    """Why this output has no floor though others have."""
+
+
+def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | None, tuple[str, ...]]:
+    """Return what PyTorch gives in the engine's precision, or None, with notes on how it came about or why not."""
+    if is_fp32(plan):
+        return references.reference(case, "fp32"), ()
+    try:
+        floor = references.floor(case, plan)
+    except NotJudged as error:  # an explicit tolerance may still judge
+        return None, (f"no floor: {error}",)
+    return floor.outputs, floor.notes
+
+
+def compare_outputs(actual: Tensors, expected: Tensors, floor: Tensors | None, *, precision: str) -> list[Compared]:
+    """Return the figures of every expected output."""
+    found = []
     for name, tensor in expected.items():
+        floor_stats = _floor_stats(floor[name], tensor) if floor is not None else None
+        note = ""
+        if floor is not None and floor_stats is None:
+            shapes = f"{list(floor[name].shape)}, and the reference has {list(tensor.shape)}"
+            note = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}"
         try:
-            stats = compare.compare(actual[name], tensor, name=name)
+            stats = compare(actual[name], tensor, name=name)
         except EngineFailed as error:
-            results.append(OutputResult(name=name, verdict="fail", reason=str(error)))
+            found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
+        else:
+            found.append(Compared(name=name, stats=stats, floor=floor_stats, note=note))
+    return found
+
+
+def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -> tuple[OutputResult, ...]:
+    """Return the verdict on every output."""
+    run, plan = opened.run, opened.plan
+    references = run.prepared.references
+    expected, computed_by = references.expected(case, plan), references.graph.computed_by
+    results = []
+    for output in compared:
+        if output.stats is None:
+            results.append(OutputResult(name=output.name, verdict="fail", reason=output.problem))
             continue
-        floor = _against(floor_outputs, name, tensor) if floor_outputs else None
-        if floor_outputs and floor is None:
-            shapes = f"{list(floor_outputs[name].shape)}, and the reference has {list(tensor.shape)}"
-            notes.append(f"no floor for {name}: PyTorch in {opened.plan.computes_in} gives shape {shapes}")
-        options: dict[str, Any] = {
-            "precision": opened.plan.computes_in,
-            "floor": floor,
-            "may_be_tf32": may_be_tf32,
-            "tolerance": tolerance_for(name, opened.run.subject, opened.plan),
-            "is_floor": opened.backend.name == "torch",
-            "floor_name": opened.run.prepared.floor_name(opened.plan),
-        }
-        result = judge(name, stats, **options)
-        if (
-            result.verdict == "fail"
-            and is_fp32(opened.plan)
-            and may_be_tf32
-            and (tf32 := _tf32_floor(opened, case, name, tensor))
-        ):
-            result = judge(name, stats, **options, tf32_floor=tf32)
-        results.append(result)
-    return tuple(results), notes
+        tf32_floor = None
+        if is_fp32(plan) and has_tf32(opened.backend):
+            tf32_floor = partial(_tf32_floor, references, case, output.name, expected[output.name])
+        results.append(
+            judge_output(
+                output.name,
+                output.stats,
+                precision=plan.computes_in,
+                floor=output.floor,
+                floor_name=computed_by.fp32_floor if is_fp32(plan) else computed_by.floor,
+                tf32_floor=tf32_floor,
+                tolerance=tolerance_for(output.name, run.limit, run.subject.tolerances, plan),
+                is_floor=opened.is_pytorch,
+            )
+        )
+    return tuple(results)
 
 
 def has_tf32(backend: Backend) -> bool:
@@ -62,74 +99,28 @@ def has_tf32(backend: Backend) -> bool:
     return "tf32" in backend.precisions
 
 
-def _floor(opened: TargetRun, case: str) -> tuple[Tensors | None, list[str]]:
-    """Return the floor's outputs, or None and why there are none (an explicit tolerance may still judge)."""
-    if is_fp32(opened.plan):
-        return opened.run.prepared.reference(case, "fp32"), []
-    try:
-        floor = opened.run.floor(case, opened.plan)
-    except NotJudged as error:
-        return None, [f"no floor: {error}"]
-    return floor.outputs, list(floor.notes)
-
-
-def _tf32_floor(opened: TargetRun, case: str, name: str, expected: torch.Tensor) -> records.ErrorStats | None:
-    plan = load_plan("tf32")
-    try:
-        floor = opened.run.floor(case, plan)
-    except NotJudged:
-        return None  # without a GPU there is no TF32; judge() then goes by its size
-    return _against(floor.outputs, name, expected)
-
-
-def _against(floor: Tensors, name: str, expected: torch.Tensor) -> records.ErrorStats | None:
-    """Return the figures of a floor; None where it has another shape, which no engine is to blame for."""
-    tensor = floor[name]
-    return compare.compare(tensor, expected, name=name) if tensor.shape == expected.shape else None
-
-
-def tolerance_for(output: str, subject: Subject, plan: Plan) -> Tolerance | None:
-    """Return the explicit limit of an output: by its name, by the plan's, or by the precision that the plan lowers to.
+def tolerance_for(
+    output: str, limit: float | None, tolerances: Mapping[str, Tolerance], plan: Plan
+) -> Tolerance | None:
+    """Return the explicit limit of an output: of the whole run, else by its name, the plan's, or the plan's precision.
 
     A plan of fp16 may lose what fp16 may lose.
     """
+    if limit is not None:
+        return Tolerance(why=_LIMIT_WHY, relative_l2=limit)
     names = (output, plan.name, plan.computes_in)
-    return next((subject.tolerances[name] for name in names if name in subject.tolerances), None)
+    return next((tolerances[name] for name in names if name in tolerances), None)
 
 
-def provenance(opened: TargetRun, case: str) -> Provenance | None:
-    """Return what a reader needs to trust the figures; None where the subject could not be prepared."""
+def _tf32_floor(references: References, case: str, name: str, expected: torch.Tensor) -> ErrorStats | None:
+    """Return what PyTorch loses in TF32; None where there is no TF32 to measure."""
     try:
-        prepared = opened.run.prepared
-        truth = "fp64" if is_fp32(opened.plan) else "fp32"
-        return Provenance(
-            weights=opened.run.subject.weights,
-            weights_source=opened.run.subject.weights_source,
-            weights_sha256=prepared.weights_sha256,
-            inputs=opened.run.subject.inputs,
-            inputs_sha256=sha256_of(prepared.inputs(case)),
-            program_sha256=prepared.program_sha256,
-            commit=opened.run.commit,
-            reference=prepared.reference_words(case, truth),
-            device=opened.device_name(),
-            plan={"dtype": opened.plan.computes_in, "keep_fp32": list(opened.plan.keep_fp32)},
-        )
-    except ParityError:
-        return None  # the reason of the result says what kept the subject from being prepared
+        floor = references.floor(case, load_plan("tf32"))
+    except NotJudged:
+        return None
+    return _floor_stats(floor.outputs[name], expected)
 
 
-def next_step(opened: TargetRun, case: str) -> str:
-    """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
-    subject = opened.run.subject
-    only = ["--case", case] if len(subject.cases) > 1 else []
-    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only])
-    return f"parity bisect {subject.as_typed} {options}"
-
-
-def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
-    """Return the reason of the output that decided: the one with the largest error among those of that verdict."""
-    deciding = [output for output in outputs if output.verdict == verdict]
-    if not deciding:
-        return "no output was compared"
-    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else float("inf"))
-    return f"{chosen.name}: {chosen.reason}"
+def _floor_stats(floor: torch.Tensor, expected: torch.Tensor) -> ErrorStats | None:
+    """Return the figures of a floor; None where it has another shape, which no engine is to blame for."""
+    return compare(floor, expected) if floor.shape == expected.shape else None

@@ -1,17 +1,72 @@
-"""From a subject to what all its targets share."""
+"""A subject made ready: its graph, its inputs and what its outputs should be, shared by all its targets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.backends import ShapeRange
+from harness.errors import NotJudged
+from harness.graph import Program, load_plan
+from harness.reference import OutputCache, ReferenceStore
 from harness.settings import Settings
 from harness.subject import Subject
-from harness.verify.prepared import Prepared
-from harness.verify.torch_subject import PreparedTorch
+from harness.tensors import Tensors
+from harness.verify.inputs import CaseInputs, engine_shapes
+from harness.verify.onnx_graph import open_onnx_graph
+from harness.verify.references import References
+from harness.verify.subject_graph import SubjectGraph
+from harness.verify.torch_graph import open_torch_graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A subject that is ready to be verified."""
+
+    subject: Subject
+    graph: SubjectGraph
+    """Its graph, and how that is computed here."""
+    inputs: CaseInputs
+    """By case."""
+    references: References
+    """What its outputs should be, and what PyTorch gives in another precision."""
+
+    @property
+    def program(self) -> Program:
+        """The subject as an FP32 graph with named values; exported when it is first asked for."""
+        return self.graph.program
+
+    def values(self, case: str, names: Sequence[str]) -> Tensors:
+        """Return values of the graph, network inputs among them, in FP32. Raises NotJudged for what none computes."""
+        inputs = self.inputs[case]
+        evaluators = self.graph.evaluators(inputs, load_plan("tf32"), names)
+        found: Tensors = {}
+        for name in names:
+            value = inputs[name] if name in inputs else evaluators.value(evaluators.reference, name)
+            if value is None:
+                raise NotJudged(f"nothing but the engine computes the value {name!r}")
+            found[name] = value
+            evaluators.done([name])
+        return found
+
+    @cached_property
+    def shapes(self) -> dict[str, ShapeRange]:
+        """The shapes of every input that an engine for all cases must take."""
+        return engine_shapes(self.inputs)
 
 
 def prepare(subject: Subject, settings: Settings) -> Prepared:
     """Make a subject ready. Raises UsageError or NotJudged with a sentence when that is impossible."""
-    if subject.onnx is not None:
-        from harness.verify.onnx_subject import PreparedOnnx
-
-        return PreparedOnnx(subject, settings)
-    return PreparedTorch(subject, settings)
+    open_graph = open_torch_graph if subject.onnx is None else open_onnx_graph
+    graph, inputs = open_graph(subject, settings)
+    references = References(
+        subject,
+        graph,
+        inputs,
+        cache=OutputCache(settings.engines / "outputs", enabled=settings.engine_cache),
+        store=ReferenceStore(settings.references) if subject.onnx is None else None,
+        update=settings.update_references,
+        progress=settings.progress,
+    )
+    return Prepared(subject=subject, graph=graph, inputs=inputs, references=references)

@@ -8,10 +8,10 @@ can say about it. docs/verdicts.md shows the measurements behind the constants.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.records import OutputResult, Verdict
+from harness.records import OutputResult
 from harness.subject import Tolerance
 
 if TYPE_CHECKING:
@@ -28,24 +28,23 @@ UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2
 """Largest relative error of one rounding to nearest."""
 
 
-def judge(
+def judge_output(
     name: str,
     stats: ErrorStats,
     *,
     precision: str,
     floor: ErrorStats | None = None,
-    tf32_floor: ErrorStats | None = None,
-    may_be_tf32: bool = True,
+    floor_name: str = "PyTorch",
+    tf32_floor: Callable[[], ErrorStats | None] | None = None,
     tolerance: Tolerance | None = None,
     is_floor: bool = False,
-    floor_name: str = "PyTorch",
 ) -> OutputResult:
     """Return the verdict on one output.
 
-    ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``); ``tf32_floor`` serves to name an
-    FP32 engine that computes in TF32, where it can (``may_be_tf32``). ``is_floor`` marks the ``torch`` backend, whose
-    result is the floor: without a tolerance it can only fail for what no limit excuses. ``floor_name`` says what made
-    the floor.
+    ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``); ``floor_name`` says what made the
+    floor. ``tf32_floor`` is given where an FP32 engine may compute in TF32: it returns what PyTorch loses in TF32, or
+    None without a GPU. ``is_floor`` marks the ``torch`` backend, whose result is the floor: without a tolerance it can
+    only fail for what no limit excuses.
     """
     reason = _never_passes(stats, UNIT_ROUNDOFF[precision])
     if reason:
@@ -70,10 +69,16 @@ def judge(
     if is_floor:
         loses = "this is the floor that engines are held against"
     reason = _sentence(stats, loses, allowed, tolerance, broken)
-    if broken and precision == "fp32" and may_be_tf32:
-        reason += _tf32_words(stats, tf32_floor)
-    verdict: Verdict = "fail" if broken else "pass"
-    return OutputResult(name=name, verdict=verdict, reason=reason, stats=stats, floor=floor, allowed=allowed)
+    words = _tf32_words(stats, tf32_floor()) if broken and tf32_floor is not None else ""
+    return OutputResult(
+        name=name,
+        verdict="fail" if broken else "pass",
+        reason=reason + words,
+        stats=stats,
+        floor=floor,
+        allowed=allowed,
+        tf32_sized=bool(words),
+    )
 
 
 def confidence_factor(elements: int) -> float:
@@ -170,7 +175,7 @@ def _no_floor(stats: ErrorStats, floor: ErrorStats | None, what: str) -> str:
 def is_tf32(outputs: Sequence[OutputResult]) -> bool:
     """Return whether the outputs of an FP32 engine that failed did so only because it computes in TF32."""
     failed = [output for output in outputs if output.verdict == "fail"]
-    return bool(failed) and all("computes in TF32" in output.reason or _is_tf32_sized(output) for output in failed)
+    return bool(failed) and all(output.tf32_sized or _is_tf32_sized(output) for output in failed)
 
 
 def _is_tf32_sized(output: OutputResult) -> bool:

@@ -1,15 +1,22 @@
-"""From a subject and its targets to verdicts."""
+"""From a subject and its targets to verdicts: prepare, build, load, run, compare, judge."""
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.records import Result
+from harness.errors import EngineFailed, NotJudged
+from harness.records import NOT_REPEATABLE, OutputResult, Result, Verdict, overall
+from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
-from harness.verify.run import Run, TargetRun
+from harness.tensors import Tensors
+from harness.verify.judging import compare_outputs, floor_of, judge_outputs
+from harness.verify.prepare import prepare
+from harness.verify.result import engine_info, next_step, provenance, worst_reason
+from harness.verify.run import Repeats, run_repeatedly
+from harness.verify.target import OpenTarget, Outcome, Run
 
 
 def verify(
@@ -18,7 +25,7 @@ def verify(
     targets: Sequence[Target],
     cases: Sequence[str],
     settings: Settings,
-    judge: Callable[[TargetRun, str], Result] | None = None,
+    judge: Callable[[OpenTarget, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield one result per target and case; an engine is freed before the next one is built.
 
@@ -29,10 +36,75 @@ def verify(
     for target in targets:
         with run.target(target) as opened:
             for case in cases:
-                yield opened.judge(case) if judge is None else judge(opened, case)
+                yield verify_case(opened, case).result if judge is None else judge(opened, case)
+
+
+def verify_case(opened: OpenTarget, case: str) -> Outcome:
+    """Return the verdict on one case of one target, with the outputs it is about. Raises UsageError only.
+
+    This is the whole job, from top to bottom; it is done once, however often it is asked for.
+    """
+    if case in opened.outcomes:
+        return opened.outcomes[case]
+    started, spent = time.perf_counter(), dict(opened.steps.spent_s)
+    plan = opened.plan
+    repeats: Repeats | None = None
+    expected: Tensors | None = None
+    outputs: tuple[OutputResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    try:
+        opened.check()
+        prepared = opened.run.prepared
+        references, inputs = prepared.references, prepared.inputs
+        if opened.is_pytorch:  # there is no engine: its outputs are the floor
+            expected = references.expected(case, plan)
+            repeats = Repeats(worst=references.floor(case, plan).outputs)
+        else:
+            opened.build()
+            session = opened.load()
+            expected = references.expected(case, plan)
+            opened.say("running the engine", case)
+            repeats = run_repeatedly(
+                lambda: opened.steps.run("running", lambda: session.run(inputs[case])),
+                inputs=inputs[case],
+                expected=expected,
+                declared=references.dtypes(case),
+                on_gpu=opened.on_gpu,
+            )
+        floor, notes = floor_of(references, case, plan)
+        compared = compare_outputs(repeats.worst, expected, floor, precision=plan.computes_in)
+        outputs = judge_outputs(opened, case, compared)
+        notes = (*notes, *(output.note for output in compared if output.note))
+        verdict: Verdict = overall(output.verdict for output in outputs)
+        reason = worst_reason(outputs, verdict)
+    except (EngineFailed, StaleReference) as error:
+        verdict, reason = "fail", str(error)
+    except NotJudged as error:
+        verdict, reason = "not_judged", str(error)
+    differ = f"{NOT_REPEATABLE}: {repeats.words()}" if repeats is not None and repeats.differing else ""
+    if differ:
+        notes = (*notes, differ)
+        reason += f"; {differ}" if verdict == "fail" else ""
+    result = Result(
+        subject=opened.run.subject.name,
+        case=case,
+        backend=opened.target.backend,
+        precision=opened.target.precision_name,
+        verdict=verdict,
+        reason=reason,
+        engine=engine_info(opened),
+        provenance=provenance(opened, case),
+        outputs=outputs,
+        repeatable=None if repeats is None or opened.is_pytorch else not repeats.differing,
+        notes=tuple(dict.fromkeys([*(opened.engine.report.notes if opened.engine else ()), *notes])),
+        next_step=next_step(opened, case) if verdict == "fail" else "",
+        timings_s={"judge": time.perf_counter() - started, **opened.steps.since(spent)},
+    )
+    opened.outcomes[case] = Outcome(result=result, repeats=repeats, expected=expected)
+    return opened.outcomes[case]
 
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:
     """Compute and store the FP32 reference and the FP64 truth of these cases; return the files written."""
-    run = Run(subject, dataclasses.replace(settings, update_references=True))
-    return [run.save_reference(case) for case in cases]
+    references = prepare(subject, settings).references
+    return [references.save(case) for case in cases]

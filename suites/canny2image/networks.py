@@ -10,7 +10,7 @@ from functools import cache
 import torch
 
 from harness import EngineFailed, NotJudged, Target, UsageError
-from harness.reference import tf32
+from harness.reference import tf32_allowed
 from harness.settings import Settings
 from harness.verify import Run, compute_device
 from suites.canny2image.models import BATCHED, Size, subject
@@ -50,10 +50,12 @@ class Networks:
         if backend == "torch":
             return self._pytorch(network, precision, batch)
         opened = stack.enter_context(self._run(network, batch).target(Target(backend, precision)))
-        session = opened.loaded()
+        session = opened.load()
 
         def run(inputs: Tensors) -> dict[str, torch.Tensor]:
-            outputs: dict[str, torch.Tensor] = opened.guard(f"running the {network} on", lambda: session.run(inputs))
+            outputs: dict[str, torch.Tensor] = opened.steps.run(
+                f"running the {network} on", lambda: session.run(inputs)
+            )
             return {name: tensor.to(self.device) for name, tensor in outputs.items()}
 
         return run
@@ -77,7 +79,7 @@ class Networks:
 
         def run(inputs: Tensors) -> dict[str, torch.Tensor]:
             cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-            with tf32(precision == "tf32"):
+            with tf32_allowed(precision == "tf32"):
                 outputs = module(**cast)
             return {name: tensor.float() for name, tensor in outputs.items()}
 

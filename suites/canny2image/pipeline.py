@@ -13,7 +13,7 @@ import torch
 from harness import NotJudged, UsageError
 from harness.errors import EngineRefused, ParityError, first_line
 from harness.hackathon import PARAMETERS
-from harness.reference import tf32
+from harness.reference import tf32_allowed
 from suites.canny2image import pictures, sampler
 from suites.canny2image.models import Size, control_shapes
 from suites.canny2image.modules import scaled
@@ -95,7 +95,7 @@ class Pipeline:
     @torch.inference_mode()
     def generate(self, image: Pixels, request: Request) -> list[Pixels]:
         """Return the pictures of a request. Raises EngineFailed when the decoder's picture is not finite."""
-        with tf32(False):
+        with tf32_allowed(False):
             with self._stage("host"):
                 wanted = self.conditions(image, request)
             with self._stage("text encoder"):
@@ -120,7 +120,7 @@ class Pipeline:
         """
         self._checked, self._where = checked, ""
         try:
-            with tf32(False):
+            with tf32_allowed(False):
                 wanted = self.conditions(image, request)
                 context, hint = self._encode(wanted.tokens, wanted.edges)
                 seen = [wanted.starts[:1]]

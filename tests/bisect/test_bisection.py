@@ -43,8 +43,9 @@ from harness.records.accuracy import OutputResult, Result
 from harness.records.bisection import Bisection, Trial
 from harness.records.layers import ValueFinding
 from harness.subject import Tolerance
-from harness.verify import run as verify_run
+from harness.verify import target as verify_target
 from harness.verify.prepare import prepare
+from harness.verify.run import Repeats
 from harness.verify.verify import verify
 
 EVERYWHERE = [(name, plant.backend) for name, plant in PLANTED.items()] + [
@@ -412,12 +413,6 @@ def test_only_where_there_is_tf32_is_an_error_of_its_size_no_other_fault(
     assert [gate.answer for gate in right] == ["yes" if tf32 else "no"]
 
 
-class _OnGpu(torch.Tensor):
-    """A tensor that says it is on a GPU."""
-
-    is_cuda = True
-
-
 @pytest.mark.parametrize(
     ("together", "alone", "races"),
     [
@@ -429,10 +424,11 @@ def test_only_kernels_that_do_better_alone_are_said_not_to_wait(
     together: float, alone: float, races: bool, monkeypatch: pytest.MonkeyPatch
 ):
     ones, asked, advice = torch.ones(4), [], []
-    wrong = (ones + together).as_subclass(_OnGpu)
-    opened = SimpleNamespace(outputs=lambda case: ({"y": wrong}, {"y": ones}), engine=SimpleNamespace(path="e"))
+    opened = SimpleNamespace(on_gpu=True, engine=SimpleNamespace(path="e"))
+    run = SimpleNamespace(repeats=Repeats(worst={"y": ones + together}), expected={"y": ones})
+    monkeypatch.setattr(gates, "verify_case", lambda opened, case: run)
     session = SimpleNamespace(
-        target=lambda target: contextlib.nullcontext(opened), prepared=SimpleNamespace(inputs=lambda case: {})
+        target=lambda target: contextlib.nullcontext(opened), prepared=SimpleNamespace(inputs={"one": {}})
     )
     hunt: Any = SimpleNamespace(
         session=session, target=Target("planted", "fp16"), case="one", say=lambda words: None, advice=advice,
@@ -440,7 +436,7 @@ def test_only_kernels_that_do_better_alone_are_said_not_to_wait(
     )  # fmt: skip
     monkeypatch.setattr(gates, "run_serialised", lambda *_: {"y": ones + alone})
     outcome = (OutputResult(name="y", verdict="pass" if alone < 0.2 else "fail", reason=""),)
-    monkeypatch.setattr(gates, "judge_outputs", lambda *_: (outcome, []))
+    monkeypatch.setattr(gates, "_judged", lambda *_: outcome)
     assert gates.one_kernel_at_a_time(hunt) is races
     assert [answer for answer, _ in asked] == ["yes" if together == alone else "no"]
     assert ("it passes" in asked[0][1]) is (alone < 0.2)
@@ -472,7 +468,7 @@ def test_an_fp32_engine_that_is_wrong_now_and_then_is_asked_with_one_kernel_at_a
     monkeypatch.setitem(BACKENDS, "planted", PlantedBackend())
     monkeypatch.setattr(gates, "_serialised", lambda *_: SimpleNamespace(opened=None, alone={}))
     outcome = (OutputResult(name="y", verdict=alone, reason="relative error 0.05"),)
-    monkeypatch.setattr(gates, "judge_outputs", lambda *_: (outcome, []))
+    monkeypatch.setattr(gates, "_judged", lambda *_: outcome)
     assert gates.fp32_engine(hunt, dataclasses.replace(fp32, precision="fp16")) == (fp32, right)
     assert asked == answers
     assert bool(hunt.advice) is right
@@ -742,14 +738,14 @@ def test_a_reproducer_on_onnx_runtime_is_run_before_it_is_kept(
     shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The typed graph is spoilt on its way into ONNX Runtime, and in one case on its way into the reproducer."""
-    write_graph = verify_run.write_graph
+    write_graph = verify_target.write_graph
 
     def spoilt(prepared: Any, plan: Any, path: Path, **options: Any) -> Any:
         notes = write_graph(prepared, plan, path, **options)
         wrong_norm(path)
         return notes
 
-    monkeypatch.setattr(verify_run, "write_graph", spoilt)
+    monkeypatch.setattr(verify_target, "write_graph", spoilt)
     if shown:
         monkeypatch.setattr(bisection, "write_graph", spoilt)
     subject, folder = with_faults().subject, tmp_path / "reproducer"

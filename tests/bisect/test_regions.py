@@ -14,7 +14,7 @@ from harness import Target, UsageError
 from harness.bisect.regions import Regions, export_fault
 from harness.graph.plan import load_plan, write_plan
 from harness.verify.prepare import prepare
-from harness.verify.run import Run
+from harness.verify.target import Run
 
 
 def regions_of(plant: Planted, folder: Path, precision: str = "fp16") -> Regions:

@@ -98,7 +98,7 @@ def test_the_worst_output_counts_and_none_is_infinitely_wrong():
 def screen(name: str, folder: Path) -> Screen:
     plant = PLANTED[name]
     prepared = prepare(plant.subject, quiet(folder))
-    expected = prepared.reference("one", "fp32")
+    expected = prepared.references.reference("one", "fp32")
 
     def right(outputs: Tensors) -> bool:
         return total_error(outputs, expected) <= (plant.limit or 0.25)

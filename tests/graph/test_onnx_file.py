@@ -11,13 +11,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from graphs import parse
+from graphs import emulated, parse
 
 from harness.errors import NotJudged, UsageError
 from harness.graph.onnx_file import onnx_values, open_onnx
 from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs
 from harness.graph.plan import assign, load_plan
-from harness.reference.onnx_run import run_emulated, run_fp32, run_fp64
+from harness.reference.onnx_run import run_fp32, run_fp64
 
 LINEAR = "g (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { h = MatMul(x, w)  y = Exp(h) }"
 TOKENS = """
@@ -377,7 +377,7 @@ def test_emulated_run_follows_the_plan() -> None:
     results = {}
     for name in ("fp32", "tf32", "fp16"):
         plan = load_plan(name)
-        results[name] = run_emulated(model, plan, assign(plan, table))(x)["y"].item()
+        results[name] = emulated(model, plan, assign(plan, table))(x)["y"].item()
     assert results == {"fp32": 2050, "tf32": 2050, "fp16": 2048}
 
 
@@ -386,7 +386,7 @@ def test_external_weights_run(tmp_path: Path) -> None:
     plan = load_plan("fp16")
     assert torch.equal(run_fp32(model)({"x": x})["y"], x)
     assert torch.equal(run_fp64(model)({"x": x})["y"], x.double())
-    assert torch.equal(run_emulated(model, plan, assign(plan, onnx_values(model)))({"x": x})["y"], x.half().float())
+    assert torch.equal(emulated(model, plan, assign(plan, onnx_values(model)))({"x": x})["y"], x.half().float())
     assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
 
 

@@ -17,7 +17,8 @@ from harness.hackathon import readme as hackathon
 from harness.hackathon import wenet
 from harness.hackathon.check import check_readme
 from harness.records import reader as records
-from harness.records.accuracy import ErrorStats, Result
+from harness.records.accuracy import Result
+from harness.records.stats import ErrorStats
 
 
 def stats(a: float, r: float, **changes: Any) -> ErrorStats:

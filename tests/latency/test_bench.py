@@ -28,7 +28,7 @@ from harness.machine.gpu import NOT_LOCKED
 from harness.machine.identity import Machine
 from harness.records.latency import Comparison, Measured, NotMeasured, ProcessRun, Session, Summary
 from harness.subject import Subject, Target
-from harness.verify import run as verify_run
+from harness.verify import target as verify_target
 
 FAKE = Target("fake", "fp16")
 EAGER = ("eager-fp32",)
@@ -122,7 +122,7 @@ PREPARED: dict[str, Any] = {}
 @pytest.fixture(autouse=True)
 def prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace and export a subject once for all tests: nothing here is about that."""
-    make = verify_run.prepare
+    make = verify_target.prepare
 
     def prepare(one: Subject, settings: Settings) -> Any:
         key = repr((one.name, one.dynamic))
@@ -130,7 +130,7 @@ def prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
             PREPARED[key] = make(one, settings)
         return PREPARED[key]
 
-    monkeypatch.setattr(verify_run, "prepare", prepare)
+    monkeypatch.setattr(verify_target, "prepare", prepare)
 
 
 @pytest.fixture
@@ -430,7 +430,7 @@ def test_a_process_that_dies_leaves_no_clock_locked(
     processes.answer = answer
     monkeypatch.setattr(bench_group, "open_gpu", open_gpu)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(verify_run.TargetRun, "device_name", lambda self: device)
+    monkeypatch.setattr(verify_target.OpenTarget, "device_name", device)
     (problem,) = run(tmp_path, how={"lock_clocks": lock, "baselines": ()})
     assert isinstance(problem, NotMeasured)
     assert gpu.log == (["free"] if freed else [])

@@ -39,6 +39,8 @@ class Clock:
 class Sleeper:
     """A session whose runs take what a function of their number says, in seconds; without a clock they take none."""
 
+    layers = None
+
     def __init__(self, seconds: Callable[[int], float], clock: Clock | None = None) -> None:
         self.seconds, self.clock, self.runs = seconds, clock or Clock(), 0
 

@@ -47,7 +47,8 @@ from harness.layers.kernel_taps import KernelTaps
 from harness.layers.observer import SUSPECTS, Observer
 from harness.records.accuracy import Result
 from harness.records.layers import LayerReport, ValueFinding
-from harness.verify.run import Run, TargetRun
+from harness.verify.target import OpenTarget, Run
+from harness.verify.verify import verify_case
 
 MODES = ("unfused", "outputs")
 
@@ -153,7 +154,7 @@ class TellingSession(PlantedSession):
 
 
 @contextlib.contextmanager
-def opened(plant: Planted, precision: str = "fp16", backend: PlantedBackend | None = None) -> Iterator[TargetRun]:
+def opened(plant: Planted, precision: str = "fp16", backend: PlantedBackend | None = None) -> Iterator[OpenTarget]:
     """Open the target of a plant, in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         install(patch, plant)
@@ -182,7 +183,7 @@ def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = lay
         patch.setattr(layers, "Observer", Watched)
         patch.setattr(layers, "GROUP_BYTES", group_bytes)
         report = look(target, "one", mode=mode)
-        result = target.judge("one")
+        result = verify_case(target, "one").result
     assert backend.open_sessions == 0
     return Look(
         result=result, report=report, run=target.run, builds=backend.builds, observer=observers[0], seen=seen,
@@ -476,7 +477,7 @@ def test_every_value_is_accounted_for_once(name, mode):
     found = looked(name, mode)
     of_the_graph = [value for value in found.report.values if value.depth >= 0]
     outputs = found.run.prepared.program.outputs  # an output and the value it gives are the same
-    depths = found.run.prepared.depths()
+    depths = found.run.prepared.program.depths()
     names = Counter(outputs.get(value.name, value.name) for value in of_the_graph)
     assert names == Counter({outputs.get(name, name) for name in depths})
     assert [value.depth for value in of_the_graph] == sorted({depths[value.name] for value in of_the_graph})
@@ -767,7 +768,9 @@ def test_an_onnx_file_has_layers_too(tmp_path, precision):
     assert result.verdict == "pass", result.reason
     report = result.layers
     assert report is not None, result.notes
-    assert {value.name: value.status for value in report.values} == dict.fromkeys(run.prepared.depths(), "compared")
+    assert {value.name: value.status for value in report.values} == dict.fromkeys(
+        run.prepared.program.depths(), "compared"
+    )
     assert {value.mark for value in report.values} == {"ok"}
     assert report.trusted
 

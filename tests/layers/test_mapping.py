@@ -527,9 +527,9 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
     true_names = {engine: _base(value).removesuffix("_as") for value, engine in session._names.items()}
     kernels = read_kernels(session.kernels())
     made = Makers(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
-    lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs("one")
+    lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs["one"]
     tensors: dict[str, torch.Tensor] = {}
-    session.tap(prepared.inputs("one"), tensors.__setitem__)
+    session.tap(prepared.inputs["one"], tensors.__setitem__)
 
     def expect(value: str) -> Expected | None:
         known = lookup.get(value)

@@ -17,7 +17,7 @@ from harness.layers.makers import Makers
 from harness.layers.mapping import Decision
 from harness.layers.observer import SUSPECTS, Observer, local_ratio, worst_first
 from harness.records.layers import ValueFinding
-from harness.reference.replay import Lanes
+from harness.reference.replay import Evaluators
 from harness.verify.tolerance import FACTOR, UNIT_ROUNDOFF
 
 
@@ -28,13 +28,13 @@ def run(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def observer(name: str, *, precision: str = "fp16", cls: type[Observer] = Observer) -> Observer:
     prepared = ready(name)
-    lanes = prepared.lanes("one", load_plan(precision), list(prepared.program.values))
-    return cls(lanes, prepared.program.values, prepared.depths(), precision=precision)
+    evaluators = prepared.graph.evaluators(prepared.inputs["one"], load_plan(precision), list(prepared.program.values))
+    return cls(evaluators, prepared.program.values, prepared.program.depths(), precision=precision)
 
 
 def order(name: str) -> list[str]:
     """Return the values that PyTorch has, in dataflow order."""
-    depths, values = ready(name).depths(), run(name, torch.float32)
+    depths, values = ready(name).program.depths(), run(name, torch.float32)
     return sorted((value for value in depths if value in values), key=depths.__getitem__)
 
 
@@ -49,14 +49,16 @@ def observe(name: str, engine: dict[str, torch.Tensor], **options: str) -> dict[
 def engine_with(name: str, value: str, change) -> dict[str, torch.Tensor]:
     """Return the values of an FP16 engine that gets one value wrong."""
     prepared = ready(name)
-    lane = prepared.lanes("one", load_plan("fp16"), list(prepared.program.values)).floor
+    evaluator = prepared.graph.evaluators(
+        prepared.inputs["one"], load_plan("fp16"), list(prepared.program.values)
+    ).floor
     made = {}
     for one in order(name):
         node = prepared.program.outputs.get(one, one)
-        tensor = lane.value(node)
+        tensor = evaluator.value(node)
         if one == value:
-            lane.observe(node, change(tensor.float()))
-            tensor = lane.value(node)
+            evaluator.observe(node, change(tensor.float()))
+            tensor = evaluator.value(node)
         made[one] = tensor
     return made
 
@@ -79,7 +81,7 @@ def test_figures_are_those_of_whole_runs():
     for name, finding in findings.items():
         assert finding.floor == pytest.approx(relative_l2(low[name], reference[name]), rel=1e-9)
         assert finding.largest == low[name].float().abs().max()
-        assert finding.depth == ready("wrong_kernel").depths()[name]
+        assert finding.depth == ready("wrong_kernel").program.depths()[name]
         assert finding.op == ready("wrong_kernel").program.values[name].op
 
 
@@ -177,7 +179,7 @@ def test_a_finite_engine_where_the_reference_is_not_is_not_ok():
 
 
 class Fixed:
-    """Lanes that give one tensor each."""
+    """Evaluators that give one tensor each."""
 
     def __init__(self, reference: torch.Tensor | None, floor: torch.Tensor | None = None) -> None:
         self.reference, self.floor, self.replay, self.replay_low = "reference", "floor", "replay", "replay_low"
@@ -185,8 +187,8 @@ class Fixed:
         self.observed: dict[str, torch.Tensor] = {}
         self.canonical = lambda name: name
 
-    def value(self, lane: str, name: str) -> torch.Tensor | None:
-        return self.tensors[lane]
+    def value(self, evaluator: str, name: str) -> torch.Tensor | None:
+        return self.tensors[evaluator]
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         self.observed[name] = tensor
@@ -195,7 +197,7 @@ class Fixed:
 def single(tensor: torch.Tensor, reference: torch.Tensor | None, floor: torch.Tensor | None = None) -> ValueFinding:
     """Return the finding on one value, by the name ``gelu``."""
     prepared = ready("wrong_kernel")
-    seen = Observer(Fixed(reference, floor), prepared.program.values, prepared.depths(), precision="fp16")
+    seen = Observer(Fixed(reference, floor), prepared.program.values, prepared.program.depths(), precision="fp16")
     seen.see("gelu", tensor)
     return seen.findings["gelu"]
 
@@ -269,7 +271,9 @@ def test_the_worse_of_two_sightings_is_kept():
     prepared = ready("wrong_kernel")
     reference = torch.linspace(1, 2, 64)
     for tensors in ((reference, reference * 1.5), (reference * 1.5, reference)):
-        seen = Observer(Fixed(reference, reference), prepared.program.values, prepared.depths(), precision="fp16")
+        seen = Observer(
+            Fixed(reference, reference), prepared.program.values, prepared.program.depths(), precision="fp16"
+        )
         for tensor in tensors:
             seen.see("gelu", tensor)
         assert seen.findings["gelu"].mark == "suspect"
@@ -285,7 +289,7 @@ def errors_kept(wrong: list[float]) -> list[float]:
     """Return which of these relative errors, seen one after another in FP16, are to be propagated."""
     prepared = ready("wrong_kernel")
     reference = torch.linspace(1, 2, 64)
-    seen = Observer(Fixed(reference, reference), prepared.program.values, prepared.depths(), precision="fp16")
+    seen = Observer(Fixed(reference, reference), prepared.program.values, prepared.program.depths(), precision="fp16")
     for error in wrong:
         seen.see("gelu", reference * (1 + error))
     return sorted(relative_l2(reference + error, reference) for _, _, _, error in seen.errors)
@@ -343,15 +347,15 @@ def test_strays_are_counted_with_what_is_not_finite_in_them():
 class Recorder:
     """An observer that keeps what it is shown."""
 
-    def __init__(self, lanes) -> None:
-        self.lanes, self.precision, self.device = lanes, "fp16", torch.device("cpu")
-        self.depths = ready("wrong_kernel").depths()
+    def __init__(self, evaluators) -> None:
+        self.evaluators, self.precision, self.device = evaluators, "fp16", torch.device("cpu")
+        self.depths = ready("wrong_kernel").program.depths()
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.strays: list[tuple[str, Decision]] = []
 
     def see(self, name: str, tensor: torch.Tensor, **record: str) -> None:
         self.seen.append((name, record))
-        self.lanes.observe(name, tensor)
+        self.evaluators.observe(name, tensor)
 
     def stray(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
         self.strays.append((name, decision))
@@ -369,7 +373,7 @@ def kernel_taps(*parts: tuple[str, str]) -> tuple[KernelTaps, Recorder, dict[str
     prepared = ready("wrong_kernel")
     made = Makers(prepared.program.model, prepared.program.values, kernels(*parts))
     asked = {name for candidates in made.candidates for name in candidates.names}
-    recorder = Recorder(prepared.lanes("one", load_plan("fp32"), asked))
+    recorder = Recorder(prepared.graph.evaluators(prepared.inputs["one"], load_plan("fp32"), asked))
     return KernelTaps(made, recorder), recorder, run("wrong_kernel", torch.float32)
 
 
@@ -387,7 +391,7 @@ def test_tensors_are_decided_when_the_next_kernel_begins():
 
 def test_a_name_that_no_kernel_writes_is_a_network_input():
     taps, recorder, _ = kernel_taps(("node_layer_norm", "t0"))
-    x = ready("wrong_kernel").inputs("one")["x"]
+    x = ready("wrong_kernel").inputs["one"]["x"]
     taps.on_tensor("x", x)
     taps.on_tensor("t0", x.clone())
     taps.flush()
@@ -397,8 +401,8 @@ def test_a_name_that_no_kernel_writes_is_a_network_input():
 
 def test_a_value_without_elements_is_no_value_to_look_for(monkeypatch):
     taps, _, _ = kernel_taps(("node_layer_norm", "t0"))
-    monkeypatch.setattr(Lanes, "value", lambda *_: torch.ones(0, 32))
-    assert taps._expect(taps.observer.lanes, "layer_norm") is None
+    monkeypatch.setattr(Evaluators, "value", lambda *_: torch.ones(0, 32))
+    assert taps._expect(taps.observer.evaluators, "layer_norm") is None
 
 
 def test_kernels_that_share_a_buffer_deliver_it_once_each():

@@ -10,7 +10,7 @@ import torch
 from exported import INPUTS, Net, export, subject
 
 from harness.compare.norms import relative_l2
-from harness.reference.interpreter import RunNotes, run_program, tf32
+from harness.reference.interpreter import RunNotes, run_program, tf32_allowed
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference
 from harness.tensors import sha256_of
 
@@ -118,7 +118,7 @@ def test_hash_sees_values_and_not_strides():
 
 def test_tf32_flags_are_restored():
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with tf32(not before[0]):
+    with tf32_allowed(not before[0]):
         assert torch.backends.cuda.matmul.allow_tf32 is not before[0]
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 

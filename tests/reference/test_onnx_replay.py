@@ -1,4 +1,4 @@
-"""Lanes over ONNX graphs: against whole runs of the same graph, with values observed, with little kept; and helpers."""
+"""ONNX graphs node by node: against whole runs of the same graph, with values observed, and with little kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from fake import normal
-from graphs import parse
+from graphs import emulated, parse
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness import Subject, Target
@@ -21,8 +21,8 @@ from harness.graph.subgraph import order, with_outputs
 from harness.reference import onnx_operators
 from harness.reference.helper_values import HelperValues
 from harness.reference.node_runner import NodeRunner
-from harness.reference.onnx_replay import OnnxLane
-from harness.reference.onnx_run import Run, run_emulated, run_fp32, run_fp64
+from harness.reference.onnx_replay import OnnxEvaluator
+from harness.reference.onnx_run import Run, run_fp32, run_fp64
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -136,11 +136,11 @@ def whole(model: ir.Model, inputs: Tensors, run: Callable[[ir.Model], Run]) -> d
     return run(with_outputs(model, order(model)))(inputs)
 
 
-def assert_same_values(lane: OnnxLane, expected: Tensors, *, rtol: float) -> None:
+def assert_same_values(evaluator: OnnxEvaluator, expected: Tensors, *, rtol: float) -> None:
     """Hold every value against a run of the whole graph, to ``rtol`` of its largest magnitude."""
     assert expected
     for name, tensor in expected.items():
-        found = lane.value(name)
+        found = evaluator.value(name)
         assert found is not None, name
         assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype), name
         scale = tensor.double().abs().max().item() if tensor.numel() else 0.0
@@ -156,10 +156,10 @@ def assert_same_values(lane: OnnxLane, expected: Tensors, *, rtol: float) -> Non
 def test_every_value_equals_that_of_the_whole_run(name: str) -> None:
     body, inputs = GRAPHS[name]
     model = parse(body)
-    lane = OnnxLane(model, inputs, keep=order(model))
-    assert_same_values(lane, whole(model, inputs, run_fp32), rtol=1e-6)
+    evaluator = OnnxEvaluator(model, inputs, keep=order(model))
+    assert_same_values(evaluator, whole(model, inputs, run_fp32), rtol=1e-6)
     expected = run_fp32(model)(inputs)
-    outputs = lane.outputs()
+    outputs = evaluator.outputs()
     assert list(outputs) == list(expected)
     assert all(torch.equal(outputs[key], expected[key]) for key in expected)
 
@@ -168,8 +168,8 @@ def test_every_value_equals_that_of_the_whole_run(name: str) -> None:
 def test_every_value_in_float64(name: str) -> None:
     body, inputs = GRAPHS[name]
     model = parse(body)
-    lane = OnnxLane(model, inputs, dtype="float64", keep=order(model))
-    assert_same_values(lane, whole(model, inputs, run_fp64), rtol=1e-14)
+    evaluator = OnnxEvaluator(model, inputs, dtype="float64", keep=order(model))
+    assert_same_values(evaluator, whole(model, inputs, run_fp64), rtol=1e-14)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -178,18 +178,18 @@ def test_every_value_of_a_plan(name: str, plan: str) -> None:
     body, inputs = GRAPHS[name]
     model = parse(body)
     dtypes, default, tf32 = PLANS[plan]
-    lane = OnnxLane(model, inputs, dtypes=dtypes, default=default, tf32=tf32, keep=order(model))
+    evaluator = OnnxEvaluator(model, inputs, dtypes=dtypes, default=default, tf32=tf32, keep=order(model))
     dtype = {"float16": "fp16", "bfloat16": "bf16"}.get(default, "fp32")
-    expected = whole(model, inputs, lambda graph: run_emulated(graph, Plan(name=plan, dtype=dtype, tf32=tf32), dtypes))
-    assert_same_values(lane, expected, rtol=0)
+    expected = whole(model, inputs, lambda graph: emulated(graph, Plan(name=plan, dtype=dtype, tf32=tf32), dtypes))
+    assert_same_values(evaluator, expected, rtol=0)
 
 
 def test_an_exported_model_in_fp32_and_fp64(block: Program) -> None:
     names = order(block.model)
-    lane = OnnxLane(block.model, BLOCK_INPUTS, keep=names)
-    assert_same_values(lane, whole(block.model, BLOCK_INPUTS, run_fp32), rtol=2e-6)
-    lane = OnnxLane(block.model, BLOCK_INPUTS, dtype="float64", keep=names)
-    assert_same_values(lane, whole(block.model, BLOCK_INPUTS, run_fp64), rtol=1e-13)
+    evaluator = OnnxEvaluator(block.model, BLOCK_INPUTS, keep=names)
+    assert_same_values(evaluator, whole(block.model, BLOCK_INPUTS, run_fp32), rtol=2e-6)
+    evaluator = OnnxEvaluator(block.model, BLOCK_INPUTS, dtype="float64", keep=names)
+    assert_same_values(evaluator, whole(block.model, BLOCK_INPUTS, run_fp64), rtol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_an_exported_model_in_low_precision(block: Program, dtype: str, keep: tu
     plan = Plan(name="mixed", dtype=dtype, keep_fp32=keep, source="mixed.toml")
     dtypes = assign(plan, block.values)
     names = [name for name in order(block.model) if name != "best"]
-    lane = OnnxLane(block.model, BLOCK_INPUTS, dtypes=dtypes, default=plan.compute_dtype, keep=names)
-    expected = run_emulated(with_outputs(block.model, names), plan, dtypes)(BLOCK_INPUTS)
+    evaluator = OnnxEvaluator(block.model, BLOCK_INPUTS, dtypes=dtypes, default=plan.compute_dtype, keep=names)
+    expected = emulated(with_outputs(block.model, names), plan, dtypes)(BLOCK_INPUTS)
     # ONNX Runtime packs weights that it knows at load into another kernel: a last bit of FP32 may round otherwise.
-    assert_same_values(lane, {name: expected[name] for name in names}, rtol=2 * ulp)
+    assert_same_values(evaluator, {name: expected[name] for name in names}, rtol=2 * ulp)
     rounded = getattr(torch, plan.compute_dtype)
-    found = {name: lane.value(name) for name in names}
+    found = {name: evaluator.value(name) for name in names}
     exact = {name for name, tensor in found.items() if torch.equal(tensor, tensor.to(rounded).to(tensor.dtype))}
     kept = {name for name in names if dtypes.get(name) == "float32"}
     floats = {name for name in names if found[name].is_floating_point()}
@@ -218,7 +218,7 @@ def test_a_node_that_loads_and_does_not_run_in_float64_runs_elsewhere() -> None:
     body = """g (float[3, 1, 2] x, float[1, 8, 2] w, float[1, 8, 2] r) => (float[3, 1, 1, 2] y)
               { y = LSTM <hidden_size = 2> (x, w, r) }"""
     inputs = {"x": normal(3, 1, 2), "w": normal(1, 8, 2), "r": 2 * normal(1, 8, 2)}
-    exact, usual = (OnnxLane(parse(body), inputs, dtype=dtype).outputs()["y"] for dtype in ("float64", "float32"))
+    exact, usual = (OnnxEvaluator(parse(body), inputs, dtype=dtype).outputs()["y"] for dtype in ("float64", "float32"))
     assert exact.dtype == torch.float64
     torch.testing.assert_close(exact.float(), usual)
     assert not torch.equal(exact.float().double(), exact)
@@ -228,37 +228,37 @@ def test_group_normalisation_stays_in_float64() -> None:
     body = "g (float[1, 4, 9] x) => (float[1, 4, 9] y) <float[4] s = {1, 2, 3, 4}, float[4] b = {0, 0, 0, 1}>" \
            "{ y = GroupNormalization <num_groups = 2> (x, s, b) }"  # fmt: skip
     x = normal(1, 4, 9) + 30
-    lane = OnnxLane(parse(body, opset=21), {"x": x}, dtype="float64")
+    evaluator = OnnxEvaluator(parse(body, opset=21), {"x": x}, dtype="float64")
     scale, bias = torch.tensor([1.0, 2, 3, 4]).double(), torch.tensor([0.0, 0, 0, 1]).double()
     expected = torch.nn.functional.group_norm(x.double(), 2, scale, bias)
-    torch.testing.assert_close(lane.outputs()["y"], expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(evaluator.outputs()["y"], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("default", [None, "float16"])
 def test_a_float16_file(default: str | None) -> None:
     model = parse("g (float16[4] x) => (float16[4] y) { a = Exp(x)  b = Mul(a, a)  y = Neg(b) }")
     inputs = {"x": normal(4).half()}
-    lane = OnnxLane(model, inputs, default=default, keep=["a", "b"])
+    evaluator = OnnxEvaluator(model, inputs, default=default, keep=["a", "b"])
     plan = Plan(name="fp16", dtype="fp16")
-    expected = whole(model, inputs, (lambda graph: run_emulated(graph, plan, {})) if default else run_fp32)
-    assert_same_values(lane, expected, rtol=0)
-    assert lane.value("b").dtype == torch.float32
+    expected = whole(model, inputs, (lambda graph: emulated(graph, plan, {})) if default else run_fp32)
+    assert_same_values(evaluator, expected, rtol=0)
+    assert evaluator.value("b").dtype == torch.float32
 
 
 def test_sequences_are_passed_on_and_are_no_tensors() -> None:
     model = parse(SEQUENCE)
     x = normal(4)
     for options in ({}, {"default": "float16"}, {"dtype": "float64"}):
-        lane = OnnxLane(model, {"x": x}, keep=order(model), **options)
-        assert lane.value("s") is None
-        torch.testing.assert_close(lane.outputs()["y"].float(), -x.exp()[2:], rtol=1e-3, atol=0)
+        evaluator = OnnxEvaluator(model, {"x": x}, keep=order(model), **options)
+        assert evaluator.value("s") is None
+        torch.testing.assert_close(evaluator.outputs()["y"].float(), -x.exp()[2:], rtol=1e-3, atol=0)
 
 
 def test_an_output_may_be_an_input_or_a_constant() -> None:
     model = parse("g (float[2] x) => (float[2] x, float[1] c, float[2] y)"
                   "{ c = Constant <value = float[1] {0.5}> ()  y = Mul(x, c) }")  # fmt: skip
     x = normal(2)
-    outputs = OnnxLane(model, {"x": x}).outputs()
+    outputs = OnnxEvaluator(model, {"x": x}).outputs()
     assert torch.equal(outputs["x"], x)
     assert outputs["c"].tolist() == [0.5]
     assert torch.equal(outputs["y"], x * 0.5)
@@ -271,56 +271,56 @@ CHAIN = "g (float[3] x) => (float[3] y) { a = Exp(x)  b = Mul(a, a)  c = Neg(b) 
 
 def test_what_follows_reads_the_observed_value() -> None:
     x = normal(3)
-    lane = OnnxLane(parse(CHAIN), {"x": x}, keep=["a", "b", "c"])
+    evaluator = OnnxEvaluator(parse(CHAIN), {"x": x}, keep=["a", "b", "c"])
     seen = torch.tensor([1.0, 2.0, 3.0])
-    assert torch.equal(lane.value("a"), run_fp32(with_outputs(parse(CHAIN), ["a"]))({"x": x})["a"])
-    lane.observe("a", seen.half())
+    assert torch.equal(evaluator.value("a"), run_fp32(with_outputs(parse(CHAIN), ["a"]))({"x": x})["a"])
+    evaluator.observe("a", seen.half())
     seen_before = seen.clone()
-    assert torch.equal(lane.value("a"), seen)
-    assert torch.equal(lane.value("b"), seen * seen)
-    lane.observe("b", seen)
+    assert torch.equal(evaluator.value("a"), seen)
+    assert torch.equal(evaluator.value("b"), seen * seen)
+    evaluator.observe("b", seen)
     seen.zero_()  # a tap's buffer is used again
-    assert torch.equal(lane.value("c"), -seen_before)
-    assert torch.equal(lane.outputs()["y"], torch.zeros(3))
+    assert torch.equal(evaluator.value("c"), -seen_before)
+    assert torch.equal(evaluator.outputs()["y"], torch.zeros(3))
 
 
 @pytest.mark.parametrize("default", ["float16", "bfloat16"])
 def test_an_observed_value_is_rounded_like_the_plan(default: str) -> None:
-    lane = OnnxLane(parse(CHAIN), {"x": normal(3)}, default=default, keep=["a", "b", "y"])
+    evaluator = OnnxEvaluator(parse(CHAIN), {"x": normal(3)}, default=default, keep=["a", "b", "y"])
     exact = torch.tensor([1 + 2**-20, 1 / 3, 3.0])
     low = exact.to(getattr(torch, default))
-    lane.observe("a", exact)
-    assert torch.equal(lane.value("a"), low.float())
-    assert torch.equal(lane.value("b"), (low.float() * low.float()).to(low.dtype).float())
+    evaluator.observe("a", exact)
+    assert torch.equal(evaluator.value("a"), low.float())
+    assert torch.equal(evaluator.value("b"), (low.float() * low.float()).to(low.dtype).float())
 
 
 def test_an_observed_value_that_only_moves_is_rounded_too() -> None:
     model = parse("g (float[2, 2] x) => (float[2, 2] y) { a = Exp(x)  b = Transpose(a)  y = Neg(b) }")
-    lane = OnnxLane(model, {"x": normal(2, 2)}, default="float16", keep=["b"])
-    lane.observe("b", torch.full((2, 2), 1 / 3))
-    assert torch.equal(lane.outputs()["y"], torch.full((2, 2), -1 / 3).half().float())
+    evaluator = OnnxEvaluator(model, {"x": normal(2, 2)}, default="float16", keep=["b"])
+    evaluator.observe("b", torch.full((2, 2), 1 / 3))
+    assert torch.equal(evaluator.outputs()["y"], torch.full((2, 2), -1 / 3).half().float())
 
 
 def test_an_observed_output_is_the_output_and_is_read() -> None:
     model = parse("g (float[3] x) => (float[3] a, float[3] y) { a = Exp(x)  y = Neg(a) }")
     for options in ({}, {"default": "float16"}, {"tf32": True}):
-        lane = OnnxLane(model, {"x": normal(3)}, **options)
-        lane.observe("a", torch.ones(3))
-        outputs = lane.outputs()
+        evaluator = OnnxEvaluator(model, {"x": normal(3)}, **options)
+        evaluator.observe("a", torch.ones(3))
+        outputs = evaluator.outputs()
         assert torch.equal(outputs["a"], torch.ones(3))
         assert torch.equal(outputs["y"], -torch.ones(3))
 
 
 @pytest.mark.parametrize("options", [{}, {"default": "float16"}, {"dtype": "float64"}])
-def test_forks_in_dataflow_order_give_what_fresh_lanes_give(block: Program, options: dict[str, str]) -> None:
+def test_forks_in_dataflow_order_give_what_fresh_evaluators_give(block: Program, options: dict[str, str]) -> None:
     runner = NodeRunner()
-    trunk = OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options)
-    before, tried = OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options).outputs(), 0
+    trunk = OnnxEvaluator(block.model, BLOCK_INPUTS, runner=runner, **options)
+    before, tried = OnnxEvaluator(block.model, BLOCK_INPUTS, runner=runner, **options).outputs(), 0
     for name in order(block.model):
         value = trunk.value(name)
         if value is None or not value.is_floating_point():
             continue
-        fork, fresh = trunk.fork(), OnnxLane(block.model, BLOCK_INPUTS, runner=runner, **options)
+        fork, fresh = trunk.fork(), OnnxEvaluator(block.model, BLOCK_INPUTS, runner=runner, **options)
         fork.observe(name, 1.5 * value + 1)
         fresh.observe(name, 1.5 * value + 1)
         expected, tried = fresh.outputs(), tried + 1
@@ -331,34 +331,34 @@ def test_forks_in_dataflow_order_give_what_fresh_lanes_give(block: Program, opti
 
 def test_an_index_can_be_observed() -> None:
     body, inputs = GRAPHS["top_k"]
-    lane = OnnxLane(parse(body), inputs, keep=["v", "i", "p"])
-    values = lane.value("v")
-    lane.observe("i", torch.full((3, 2), 4, dtype=torch.int32))
-    assert torch.equal(lane.value("p"), values + 4)
+    evaluator = OnnxEvaluator(parse(body), inputs, keep=["v", "i", "p"])
+    values = evaluator.value("v")
+    evaluator.observe("i", torch.full((3, 2), 4, dtype=torch.int32))
+    assert torch.equal(evaluator.value("p"), values + 4)
     with pytest.raises(EngineFailed, match=r"value 'i' is torch\.float32, where the graph gives int64"):
-        lane.observe("i", torch.zeros(3, 2))
+        evaluator.observe("i", torch.zeros(3, 2))
 
 
 def test_what_a_body_captures_can_be_observed() -> None:
     body, inputs = GRAPHS["if_then"]
-    lane = OnnxLane(parse(body), inputs, keep=["s", "c"])
-    lane.observe("s", torch.full((2,), 5.0))
-    assert lane.value("c").tolist() == [10.0, 10.0]
+    evaluator = OnnxEvaluator(parse(body), inputs, keep=["s", "c"])
+    evaluator.observe("s", torch.full((2,), 5.0))
+    assert evaluator.value("c").tolist() == [10.0, 10.0]
 
 
 def test_a_value_that_does_not_fit_is_refused() -> None:
-    lane = OnnxLane(parse(CHAIN), {"x": normal(3)}, keep=["a"])
+    evaluator = OnnxEvaluator(parse(CHAIN), {"x": normal(3)}, keep=["a"])
     with pytest.raises(EngineFailed, match=r"value 'a' has shape \[4\], where the graph gives \[3\]"):
-        lane.observe("a", torch.zeros(4))
+        evaluator.observe("a", torch.zeros(4))
     with pytest.raises(UsageError, match="unknown value 'aa'; did you mean a"):
-        lane.observe("aa", torch.zeros(3))
+        evaluator.observe("aa", torch.zeros(3))
 
 
 def test_nan_passes_through() -> None:
-    lane = OnnxLane(parse(CHAIN), {"x": normal(3)}, default="float16", keep=["a"])
-    lane.observe("a", torch.tensor([float("nan"), float("inf"), 1e6]))
-    assert lane.value("a").isnan().tolist() == [True, False, False]
-    assert lane.value("b").isinf().tolist() == [False, True, True]
+    evaluator = OnnxEvaluator(parse(CHAIN), {"x": normal(3)}, default="float16", keep=["a"])
+    evaluator.observe("a", torch.tensor([float("nan"), float("inf"), 1e6]))
+    assert evaluator.value("a").isnan().tolist() == [True, False, False]
+    assert evaluator.value("b").isinf().tolist() == [False, True, True]
 
 
 # Memory
@@ -374,66 +374,66 @@ def test_few_values_of_a_long_chain_are_held(options: dict[str, str]) -> None:
     model = long_chain(300)
     names = order(model)
     runner = NodeRunner()
-    lane = OnnxLane(model, {"x": normal(4)}, keep=names, runner=runner, **options)
+    evaluator = OnnxEvaluator(model, {"x": normal(4)}, keep=names, runner=runner, **options)
     most = 0
     for name in names:
-        tensor = lane.value(name)
-        lane.observe(name, tensor)
-        lane.done(name)
-        most = max(most, lane.held)
+        tensor = evaluator.value(name)
+        evaluator.observe(name, tensor)
+        evaluator.done(name)
+        most = max(most, evaluator.held)
     assert most <= 4
-    assert lane.held <= 2
+    assert evaluator.held <= 2
     assert runner.sessions <= 5
 
 
 def test_nothing_is_held_for_nobody() -> None:
-    lane = OnnxLane(long_chain(300), {"x": normal(4)})
-    lane.outputs()
-    assert lane.held == 1
+    evaluator = OnnxEvaluator(long_chain(300), {"x": normal(4)})
+    evaluator.outputs()
+    assert evaluator.held == 1
 
 
 def test_what_is_kept_stays_until_done() -> None:
-    lane = OnnxLane(parse(CHAIN), {"x": normal(3)}, keep=["b"])
-    outputs = lane.outputs()
-    assert lane.held == 2
-    assert lane.value("b") is not None
-    assert lane.value("a") is None, "it was freed"
-    assert lane.value("unknown") is None
-    lane.observe("a", torch.zeros(3))
-    lane.done("b")
-    lane.done("y")
-    lane.done("unknown")
-    assert lane.value("b") is None
-    assert torch.equal(lane.outputs()["y"], outputs["y"])
-    assert torch.equal(lane.value("x"), normal(3))
+    evaluator = OnnxEvaluator(parse(CHAIN), {"x": normal(3)}, keep=["b"])
+    outputs = evaluator.outputs()
+    assert evaluator.held == 2
+    assert evaluator.value("b") is not None
+    assert evaluator.value("a") is None, "it was freed"
+    assert evaluator.value("unknown") is None
+    evaluator.observe("a", torch.zeros(3))
+    evaluator.done("b")
+    evaluator.done("y")
+    evaluator.done("unknown")
+    assert evaluator.value("b") is None
+    assert torch.equal(evaluator.outputs()["y"], outputs["y"])
+    assert torch.equal(evaluator.value("x"), normal(3))
 
 
 def test_a_value_that_nothing_reads_can_be_asked_for() -> None:
     body, inputs = GRAPHS["top_k"]
     model = parse(body.replace("p = Add(v, f)", "p = Add(v, v)"))
-    lane = OnnxLane(model, inputs)
-    lane.value("y")
-    assert lane.held == 2, "y, and i, which the f that nobody asked for would read"
-    assert lane.value("f") is not None
-    lane.done("f")
-    assert lane.value("f") is None
+    evaluator = OnnxEvaluator(model, inputs)
+    evaluator.value("y")
+    assert evaluator.held == 2, "y, and i, which the f that nobody asked for would read"
+    assert evaluator.value("f") is not None
+    evaluator.done("f")
+    assert evaluator.value("f") is None
 
 
 # Nodes and requests that cannot be
 
 
-def test_lanes_share_sessions() -> None:
+def test_evaluators_share_sessions() -> None:
     model, x, runner = parse(CHAIN), normal(3), NodeRunner()
-    OnnxLane(model, {"x": x}, runner=runner).outputs()
+    OnnxEvaluator(model, {"x": x}, runner=runner).outputs()
     before = runner.sessions
-    OnnxLane(model, {"x": x}, runner=runner).outputs()
+    OnnxEvaluator(model, {"x": x}, runner=runner).outputs()
     assert runner.sessions == before == 4
-    OnnxLane(model, {"x": x}, runner=runner, default="float16").outputs()
-    OnnxLane(model, {"x": x}, runner=runner, dtype="float64").outputs()
+    OnnxEvaluator(model, {"x": x}, runner=runner, default="float16").outputs()
+    OnnxEvaluator(model, {"x": x}, runner=runner, dtype="float64").outputs()
     assert runner.sessions == before + 1 + 4, "one Cast, and the same nodes in float64"
 
 
-def test_lanes_share_graphs_of_one_precision_and_no_values() -> None:
+def test_evaluators_share_graphs_of_one_precision_and_no_values() -> None:
     model, runner = parse(CHAIN), NodeRunner()
     options = {"dtype": "float32", "dtypes": {}, "default": None, "tf32": False}
     assert runner.view(model, **options) is runner.view(model, **options)
@@ -441,14 +441,14 @@ def test_lanes_share_graphs_of_one_precision_and_no_values() -> None:
         assert runner.view(model, **{**options, **change}) is not runner.view(model, **options), change
     assert runner.view(parse(CHAIN), **options) is not runner.view(model, **options)
     for x in (normal(3), 2 * normal(3)):
-        alone = OnnxLane(model, {"x": x}).outputs()["y"]
-        assert torch.equal(OnnxLane(model, {"x": x}, runner=runner).outputs()["y"], alone)
+        alone = OnnxEvaluator(model, {"x": x}).outputs()["y"]
+        assert torch.equal(OnnxEvaluator(model, {"x": x}, runner=runner).outputs()["y"], alone)
 
 
 def test_the_model_is_unchanged(block: Program) -> None:
     before = ir.to_proto(block.model).SerializeToString()
     for options in ({}, {"dtype": "float64"}, {"default": "bfloat16"}, {"tf32": True}):
-        OnnxLane(block.model, BLOCK_INPUTS, **options).outputs()
+        OnnxEvaluator(block.model, BLOCK_INPUTS, **options).outputs()
     assert ir.to_proto(block.model).SerializeToString() == before
     assert not any(key.startswith("parity") for node in block.model.graph for key in node.meta)
 
@@ -460,31 +460,31 @@ def test_a_node_nobody_can_run_is_named() -> None:
         ("float32", "ONNX Runtime does not load"),
         ("float64", "neither ONNX Runtime nor onnx.reference"),
     ):
-        lane = OnnxLane(model, {"x": normal(2)}, dtype=dtype)
-        assert lane.value("a") is not None
+        evaluator = OnnxEvaluator(model, {"x": normal(2)}, dtype=dtype)
+        assert evaluator.value("a") is not None
         with pytest.raises(NotJudged, match=rf"{who}.* custom\.Neg \(node .*value 'y'\)"):
-            lane.value("y")
+            evaluator.value("y")
 
 
 def test_a_node_that_fails_is_named() -> None:
     model = parse("g (float[n] x, float[m] z) => (float[k] y) { y = Add(x, z) }")
-    lane = OnnxLane(model, {"x": normal(2), "z": normal(3)})
+    evaluator = OnnxEvaluator(model, {"x": normal(2), "z": normal(3)})
     with pytest.raises(NotJudged, match=r"Add \(node .*value 'y'\) cannot be run on the CPU"):
-        lane.outputs()
+        evaluator.outputs()
 
 
 def test_bad_requests_are_refused() -> None:
     model = parse(CHAIN)
     with pytest.raises(UsageError, match="input 'x' is missing"):
-        OnnxLane(model, {})
+        OnnxEvaluator(model, {})
     with pytest.raises(UsageError, match="unknown input 'xx'"):
-        OnnxLane(model, {"x": normal(3), "xx": normal(3)})
+        OnnxEvaluator(model, {"x": normal(3), "xx": normal(3)})
     with pytest.raises(NotJudged, match=r"value 'x' has shape \[4\]"):
-        OnnxLane(model, {"x": normal(4)})
+        OnnxEvaluator(model, {"x": normal(4)})
     with pytest.raises(UsageError, match="unknown dtype 'float46'; did you mean float64"):
-        OnnxLane(model, {"x": normal(3)}, dtype="float46")
+        OnnxEvaluator(model, {"x": normal(3)}, dtype="float46")
     with pytest.raises(UsageError, match="computes in float32, not in float64"):
-        OnnxLane(model, {"x": normal(3)}, dtype="float64", default="float16")
+        OnnxEvaluator(model, {"x": normal(3)}, dtype="float64", default="float16")
 
 
 # Values that only ONNX has

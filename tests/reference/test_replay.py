@@ -1,4 +1,4 @@
-"""Lanes: a program step by step, with an engine's values in the place of computed ones."""
+"""Evaluators: a program step by step, with an engine's values in the place of computed ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from harness.compare.norms import relative_l2
 from harness.graph.plan import load_plan
 from harness.reference.helper_values import HelperValues
 from harness.reference.interpreter import RunNotes, run_program
-from harness.reference.replay import Lanes, ProgramLane
-from harness.verify.prepare import prepare
-from harness.verify.prepared import Prepared
+from harness.reference.replay import Evaluators, ProgramEvaluator
+from harness.verify.prepare import Prepared, prepare
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -63,9 +62,9 @@ def ready(name: str) -> Prepared:
         return prepared
 
 
-def lane(name: str, dtype: torch.dtype = torch.float32, **options: object) -> ProgramLane:
+def evaluator(name: str, dtype: torch.dtype = torch.float32, **options: object) -> ProgramEvaluator:
     prepared = ready(name)
-    return ProgramLane(prepared.program, prepared.inputs("one"), dtype=dtype, **options)
+    return ProgramEvaluator(prepared.program, prepared.inputs["one"], dtype=dtype, **options)
 
 
 def run(name: str, dtype: torch.dtype = torch.float32, **options: object) -> dict[str, torch.Tensor]:
@@ -84,17 +83,17 @@ def same(actual: torch.Tensor | None, expected: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["wrong_kernel", "overflow", "flipped_decision", "masked_overflow", "two"])
-def test_a_lane_computes_what_a_run_computes(name, dtype):
+def test_an_evaluator_computes_what_a_run_computes(name, dtype):
     values = run(name, dtype)
-    asked = lane(name, dtype, asked=list(values))
+    asked = evaluator(name, dtype, asked=list(values))
     assert len(values) >= 5
     assert [value for value in reversed(values) if not same(asked.value(value), values[value])] == []
 
 
-def test_a_lane_computes_in_the_dtypes_of_a_plan():
+def test_an_evaluator_computes_in_the_dtypes_of_a_plan():
     dtypes = {"linear_1": torch.float32, "add_1": torch.float32}
     values = run("wrong_kernel", torch.float16, dtypes=dtypes)
-    asked = lane("wrong_kernel", torch.float16, dtypes=dtypes, asked=list(values))
+    asked = evaluator("wrong_kernel", torch.float16, dtypes=dtypes, asked=list(values))
     assert all(same(asked.value(name), tensor) for name, tensor in values.items())
     assert asked.value("linear_1").dtype == torch.float32
     assert asked.value("gelu_1").dtype == torch.float16
@@ -102,8 +101,8 @@ def test_a_lane_computes_in_the_dtypes_of_a_plan():
 
 def test_outputs_go_by_their_declared_names():
     prepared = ready("two")
-    expected = run_program(prepared.program, prepared.inputs("one"), dtype=torch.float32)
-    outputs = lane("two").outputs()
+    expected = run_program(prepared.program, prepared.inputs["one"], dtype=torch.float32)
+    outputs = evaluator("two").outputs()
     assert list(outputs) == ["hidden", "last"]
     assert all(torch.equal(outputs[name], expected[name]) for name in expected)
 
@@ -112,15 +111,15 @@ def test_notes_tell_of_saturated_constants():
     notes = RunNotes()
     expected = RunNotes()
     prepared = ready("masked_overflow")
-    run_program(prepared.program, prepared.inputs("one"), dtype=torch.float16, notes=expected)
-    lane("masked_overflow", torch.float16, notes=notes).outputs()
+    run_program(prepared.program, prepared.inputs["one"], dtype=torch.float16, notes=expected)
+    evaluator("masked_overflow", torch.float16, notes=notes).outputs()
     assert notes == expected
 
 
 def test_weights_are_used_where_they_are_given():
     given = ready("deep")
-    state = {name: torch.zeros_like(tensor) for name, tensor in given.module.state_dict().items()}
-    assert not lane("deep", weights=state).outputs()["output"].any()
+    state = {name: torch.zeros_like(tensor) for name, tensor in given.graph.module.state_dict().items()}
+    assert not evaluator("deep", weights=state).outputs()["output"].any()
 
 
 # Observing
@@ -128,7 +127,7 @@ def test_weights_are_used_where_they_are_given():
 
 def test_observe_changes_what_is_computed_from_it_and_nothing_else():
     values = run("wrong_kernel")
-    observed = lane("wrong_kernel", asked=list(values))
+    observed = evaluator("wrong_kernel", asked=list(values))
     tensor = values["linear_1"] * 1.05
     observed.observe("linear_1", tensor)
     order = list(values)
@@ -141,27 +140,27 @@ def test_observe_changes_what_is_computed_from_it_and_nothing_else():
 
 def test_what_was_computed_before_is_not_computed_again():
     values = run("wrong_kernel")
-    observed = lane("wrong_kernel", asked=list(values))
+    observed = evaluator("wrong_kernel", asked=list(values))
     early = observed.value("gelu_1")
     observed.observe("linear_1", torch.zeros_like(values["linear_1"]))
     assert observed.value("gelu_1") is early
 
 
-def test_an_observed_value_takes_the_lanes_dtype_and_shape():
+def test_an_observed_value_takes_the_evaluators_dtype_and_shape():
     values = run("wrong_kernel", torch.float16)
-    observed = lane("wrong_kernel", torch.float16, asked=list(values))
+    observed = evaluator("wrong_kernel", torch.float16, asked=list(values))
     observed.observe("linear_1", values["linear_1"].double().reshape(16, WIDTH))
     assert same(observed.value("linear_1"), values["linear_1"])
 
 
 def test_observing_an_unknown_value_is_harmless():
-    observed = lane("wrong_kernel")
+    observed = evaluator("wrong_kernel")
     observed.observe("no_such_value", torch.ones(2))
     assert same(observed.outputs()["output"], run("wrong_kernel")[ready("wrong_kernel").program.outputs["output"]])
 
 
-def test_an_observed_output_is_what_the_lane_gives():
-    observed = lane("two")
+def test_an_observed_output_is_what_the_evaluator_gives():
+    observed = evaluator("two")
     observed.observe(ready("two").program.outputs["hidden"], torch.zeros(2, 8, WIDTH))
     assert not observed.outputs()["hidden"].any()
 
@@ -170,7 +169,7 @@ def test_an_observed_output_is_what_the_lane_gives():
 
 
 def test_a_deep_chain_holds_a_few_values():
-    chain = lane("deep")
+    chain = evaluator("deep")
     names = list(run("deep"))
     held = []
     for name in names:
@@ -182,7 +181,7 @@ def test_a_deep_chain_holds_a_few_values():
 
 def test_values_that_are_asked_for_stay_until_they_are_done():
     names = list(run("deep"))
-    chain = lane("deep", asked=names)
+    chain = evaluator("deep", asked=names)
     chain.value(names[-2])
     assert chain.held == len(names) - 1
     for name in names[:-2]:
@@ -194,7 +193,7 @@ def test_values_that_are_asked_for_stay_until_they_are_done():
 
 def test_a_value_that_is_done_before_it_is_read_stays_for_its_reader():
     names = list(run("deep"))
-    chain = lane("deep", asked=names)
+    chain = evaluator("deep", asked=names)
     chain.done(names[0])
     assert chain.value(names[0]) is not None
     assert torch.equal(chain.outputs()["output"], run("deep")[names[-1]])
@@ -203,7 +202,7 @@ def test_a_value_that_is_done_before_it_is_read_stays_for_its_reader():
 
 def test_a_freed_value_gives_none_and_can_no_more_be_observed():
     names = list(run("deep"))
-    chain = lane("deep")
+    chain = evaluator("deep")
     output = chain.outputs()["output"]
     assert chain.value(names[5]) is None
     chain.observe(names[5], torch.zeros(2, 8, WIDTH))
@@ -211,14 +210,14 @@ def test_a_freed_value_gives_none_and_can_no_more_be_observed():
 
 
 def test_outputs_are_never_freed():
-    two = lane("two")
+    two = evaluator("two")
     for name in ready("two").program.outputs.values():
         two.done(name)
     assert set(two.outputs()) == {"hidden", "last"} == set(two.outputs())
 
 
 def test_what_is_no_single_tensor_gives_none():
-    two = lane("two")
+    two = evaluator("two")
     assert two.value("topk") is None
     assert two.value("no_such_value") is None
     assert set(two.outputs()) == {"hidden", "last"}
@@ -228,16 +227,16 @@ def test_what_is_no_single_tensor_gives_none():
 
 
 @pytest.mark.parametrize("name", [*planted.PLANTED, "two"])
-def test_forks_in_dataflow_order_give_what_fresh_lanes_give(name):
+def test_forks_in_dataflow_order_give_what_fresh_evaluators_give(name):
     """A reader that had been computed before the change would hide it."""
     prepared, values = ready(name), run(name)
-    trunk, depths = prepared.lane("one"), prepared.depths()
+    trunk, depths = prepared.graph.evaluator(prepared.inputs["one"]), prepared.program.depths()
     floats = [value for value in values if values[value].is_floating_point()]
     assert floats
     for value in sorted(floats, key=depths.__getitem__):
         changed = 1.5 * values[value] + 1
         assert same(trunk.value(value), values[value])
-        fork, fresh = trunk.fork(), prepared.lane("one")
+        fork, fresh = trunk.fork(), prepared.graph.evaluator(prepared.inputs["one"])
         fork.observe(value, changed)
         fresh.observe(value, changed)
         expected = fresh.outputs()
@@ -245,26 +244,26 @@ def test_forks_in_dataflow_order_give_what_fresh_lanes_give(name):
     assert all(same(tensor, values[prepared.program.outputs[output]]) for output, tensor in trunk.outputs().items())
 
 
-def test_a_lane_does_not_see_what_its_fork_frees():
+def test_an_evaluator_does_not_see_what_its_fork_frees():
     values = run("deep")
     first, second, *_ = values
-    trunk = lane("deep")
+    trunk = evaluator("deep")
     trunk.value(first)
     trunk.fork().outputs()
     assert same(trunk.value(first), values[first])
     assert same(trunk.value(second), values[second])
 
 
-# The four lanes
+# The four evaluators
 
 
-def lanes(name: str, asked: list[str], precision: str = "fp16") -> Lanes:
-    return ready(name).lanes("one", load_plan(precision), asked)
+def evaluators(name: str, asked: list[str], precision: str = "fp16") -> Evaluators:
+    return ready(name).graph.evaluators(ready(name).inputs["one"], load_plan(precision), asked)
 
 
 def test_replays_start_from_what_was_observed_and_the_others_do_not():
     values = run("wrong_kernel")
-    four = lanes("wrong_kernel", ["linear_1", "gelu_1"])
+    four = evaluators("wrong_kernel", ["linear_1", "gelu_1"])
     four.observe("linear_1", values["linear_1"] * 1.05)
     assert relative_l2(four.value(four.replay, "linear_1"), values["linear_1"]) == pytest.approx(0.05, rel=1e-4)
     assert torch.equal(four.value(four.reference, "gelu_1"), values["gelu_1"])
@@ -275,19 +274,19 @@ def test_replays_start_from_what_was_observed_and_the_others_do_not():
 
 
 def test_an_fp32_engine_is_held_against_fp64():
-    four = lanes("wrong_kernel", ["gelu"], "fp32")
+    four = evaluators("wrong_kernel", ["gelu"], "fp32")
     dtypes = [four.value(one, "gelu").dtype for one in (four.reference, four.floor, four.replay, four.replay_low)]
     assert dtypes == [torch.float64, torch.float32, torch.float64, torch.float32]
 
 
 def test_an_output_goes_by_its_declared_name():
-    four = lanes("wrong_kernel", ["output"])
+    four = evaluators("wrong_kernel", ["output"])
     assert four.canonical("output") == ready("wrong_kernel").program.outputs["output"]
     assert same(four.value(four.reference, "output"), run("wrong_kernel")[four.canonical("output")])
 
 
-def test_a_helper_is_computed_once_until_a_lane_changes(monkeypatch):
-    four, asked = lanes("overflow", ["mul_1", "val_18"]), []
+def test_a_helper_is_computed_once_until_an_evaluator_changes(monkeypatch):
+    four, asked = evaluators("overflow", ["mul_1", "val_18"]), []
     value = HelperValues.value
     monkeypatch.setattr(HelperValues, "value", lambda *args, **kwargs: asked.append(args) or value(*args, **kwargs))
     first = four.value(four.replay, "val_18")
@@ -299,9 +298,9 @@ def test_a_helper_is_computed_once_until_a_lane_changes(monkeypatch):
 
 
 def test_what_an_adopted_fork_computed_is_not_computed_again():
-    four = lanes("wrong_kernel", ["linear", "gelu"])
+    four = evaluators("wrong_kernel", ["linear", "gelu"])
     fork = four.fork()
-    high, low = (fork.value(lane, "linear") for lane in (fork.replay, fork.replay_low))
+    high, low = (fork.value(evaluator, "linear") for evaluator in (fork.replay, fork.replay_low))
     assert four.value(four.replay, "linear") is not high
     four.adopt(fork)
     assert four.value(four.replay, "linear") is high
@@ -314,8 +313,8 @@ def test_what_an_adopted_fork_computed_is_not_computed_again():
 def test_what_follows_a_value_that_only_onnx_has_reads_it():
     """A product before its bias is added: PyTorch computes both in one step."""
     names = ["val_3", "linear_1", "add_1"]
-    four, values = lanes("growing_stream", names), run("growing_stream")
-    bias = ready("growing_stream").module.blocks[1].bias
+    four, values = evaluators("growing_stream", names), run("growing_stream")
+    bias = ready("growing_stream").graph.module.blocks[1].bias
     wrong = 1.5 * four.value(four.replay, "val_3")
     four.observe("val_3", wrong)
     assert torch.equal(four.value(four.replay, "val_3"), wrong)
@@ -329,7 +328,10 @@ def test_what_follows_a_value_that_only_onnx_has_reads_it():
 
 def test_a_fork_keeps_what_only_onnx_has():
     prepared = ready("growing_stream")
-    trunk, expected = prepared.lane("one"), prepared.lane("one").outputs()["output"]
+    trunk, expected = (
+        prepared.graph.evaluator(prepared.inputs["one"]),
+        prepared.graph.evaluator(prepared.inputs["one"]).outputs()["output"],
+    )
     fork = trunk.fork()
     fork.observe("val_3", 1.5 * trunk.value("val_3"))
     assert torch.equal(trunk.outputs()["output"], expected)
@@ -337,18 +339,18 @@ def test_a_fork_keeps_what_only_onnx_has():
     assert torch.equal(fork.fork().outputs()["output"], fork.outputs()["output"])
 
 
-def test_a_value_that_only_onnx_has_is_computed_from_what_a_lane_has():
+def test_a_value_that_only_onnx_has_is_computed_from_what_an_evaluator_has():
     values = run("growing_stream")
-    four = lanes("growing_stream", ["val_3", "linear_1", "add_1"])
-    module = ready("growing_stream").module.blocks[1]
-    x = ready("growing_stream").inputs("one")["x"]
+    four = evaluators("growing_stream", ["val_3", "linear_1", "add_1"])
+    module = ready("growing_stream").graph.module.blocks[1]
+    x = ready("growing_stream").inputs["one"]["x"]
     product = four.value(four.reference, "val_3")
     assert relative_l2(product, x @ module.weight.T) < 1e-6
     assert relative_l2(product + module.bias, values["linear_1"]) < 1e-6
 
 
 def test_a_helper_of_a_replay_reads_what_was_observed():
-    four = lanes("overflow", ["mul_1", "val_18"])
+    four = evaluators("overflow", ["mul_1", "val_18"])
     made = four.value(four.reference, "val_18")
     tensor = run("overflow")["mul_1"] * 2
     four.observe("mul_1", tensor)
@@ -376,8 +378,8 @@ def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(copied, quiet(Path(folder)))
         products = [name for name, value in prepared.program.values.items() if value.op == "onnx.MatMul"]
-        asked = sorted(["exp", *products], key=prepared.depths().__getitem__)
-        four = prepared.lanes("one", load_plan("fp16"), asked)
+        asked = sorted(["exp", *products], key=prepared.program.depths().__getitem__)
+        four = prepared.graph.evaluators(prepared.inputs["one"], load_plan("fp16"), asked)
         for name in asked:
             assert four.value(four.replay, name) is not None, name
             four.value(four.replay, "clone")
@@ -387,13 +389,13 @@ def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
 
 
 def test_what_nothing_computes_is_none():
-    four = lanes("wrong_kernel", [])
+    four = evaluators("wrong_kernel", [])
     assert four.value(four.reference, "no_such_value") is None
 
 
-def test_done_reaches_all_four_lanes():
+def test_done_reaches_all_four_evaluators():
     names = ["layer_norm", "linear", "gelu", "add"]
-    four = lanes("wrong_kernel", names)
+    four = evaluators("wrong_kernel", names)
     every = (four.reference, four.floor, four.replay, four.replay_low)
     for one in every:
         one.value("layer_norm_1")

@@ -15,9 +15,9 @@ import pytest
 import recorded
 
 from harness.errors import NotJudged, UsageError
-from harness.records.accuracy import ErrorStats
 from harness.records.bisection import Bisection, Gate, Price, Trial
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.stats import ErrorStats
 from harness.report.plots import layers as plot
 from harness.report.text import bisection, layers
 

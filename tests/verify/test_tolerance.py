@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from harness import UsageError
 from harness.compare.tensors import compare
 from harness.subject import Tolerance
-from harness.verify.tolerance import FACTOR, confidence_factor, judge
+from harness.verify.tolerance import FACTOR, confidence_factor, judge_output
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def noisy(expected: torch.Tensor, relative: float, seed: int = 1) -> torch.Tenso
 
 def verdict(actual: torch.Tensor, expected: torch.Tensor, floor: float = 1e-3, **options):
     stats = compare(actual, expected, name="y")
-    return judge("y", stats, precision="fp16", floor=compare(noisy(expected, floor, seed=2), expected), **options)
+    return judge_output(
+        "y", stats, precision="fp16", floor=compare(noisy(expected, floor, seed=2), expected), **options
+    )
 
 
 def test_error_like_the_floor_passes(expected):
@@ -52,7 +55,7 @@ def test_one_wrong_element_fails_although_the_norm_is_small(expected):
 
 def test_floor_below_one_rounding_counts_as_one_rounding(expected):
     stats = compare(expected.half(), expected)
-    result = judge("y", stats, precision="fp16", floor=compare(expected.clone(), expected))
+    result = judge_output("y", stats, precision="fp16", floor=compare(expected.clone(), expected))
     assert result.verdict == "pass"
     assert result.allowed["relative_l2"] == pytest.approx(FACTOR * 2**-11)
 
@@ -85,27 +88,27 @@ def test_small_reference_does_not_excuse_zeros(expected):
 def test_vanished_variance_under_a_large_mean(expected):
     shifted = expected * 0.1 + 1000
     stats = compare(torch.full_like(shifted, 1000.0) + expected * 0.01, shifted)
-    result = judge("y", stats, precision="fp16", floor=compare(noisy(shifted, 1e-3), shifted))
+    result = judge_output("y", stats, precision="fp16", floor=compare(noisy(shifted, 1e-3), shifted))
     assert stats.relative_l2 < 1e-3
     # 0.1 under 1000 is less than fp16 can hold, so fp16 may lose it; fp32 may not.
     assert result.verdict == "pass"
-    result = judge("y", stats, precision="fp32", floor=compare(noisy(shifted, 1e-3), shifted))
+    result = judge_output("y", stats, precision="fp32", floor=compare(noisy(shifted, 1e-3), shifted))
     assert result.verdict == "fail"
     assert "variance vanished" in result.reason
 
 
 def test_zero_reference_proves_nothing():
     zeros = torch.zeros(8)
-    result = judge("y", compare(zeros, zeros), precision="fp16", floor=compare(zeros, zeros))
+    result = judge_output("y", compare(zeros, zeros), precision="fp16", floor=compare(zeros, zeros))
     assert result.verdict == "not_judged"
-    result = judge("y", compare(zeros + 1e-3, zeros), precision="fp16", floor=compare(zeros, zeros))
+    result = judge_output("y", compare(zeros + 1e-3, zeros), precision="fp16", floor=compare(zeros, zeros))
     assert result.verdict == "fail"
 
 
 def test_nan_in_the_reference_is_not_judged(expected):
     broken = expected.clone()
     broken[0, 0] = math.nan
-    result = judge("y", compare(expected, broken), precision="fp16", floor=compare(expected, broken))
+    result = judge_output("y", compare(expected, broken), precision="fp16", floor=compare(expected, broken))
     assert result.verdict == "not_judged"
     assert "the reference itself holds 1 NaN" in result.reason
 
@@ -113,19 +116,19 @@ def test_nan_in_the_reference_is_not_judged(expected):
 def test_equal_infinities_pass(expected):
     masked = expected.clone()
     masked[0] = -math.inf
-    result = judge("y", compare(masked.clone(), masked), precision="fp16", floor=compare(masked.clone(), masked))
+    result = judge_output("y", compare(masked.clone(), masked), precision="fp16", floor=compare(masked.clone(), masked))
     assert result.verdict == "pass"
 
 
 def test_no_floor_is_not_judged_unless_a_tolerance_says_otherwise(expected):
     stats = compare(noisy(expected, 1e-3), expected)
-    assert judge("y", stats, precision="fp16").verdict == "not_judged"
+    assert judge_output("y", stats, precision="fp16").verdict == "not_judged"
     broken = noisy(expected, 1e-3)
     broken[0, 0] = math.inf
-    result = judge("y", stats, precision="fp16", floor=compare(broken, expected))
+    result = judge_output("y", stats, precision="fp16", floor=compare(broken, expected))
     assert result.verdict == "not_judged"
     assert "PyTorch fp16 itself gives 1 non-finite" in result.reason
-    result = judge("y", stats, precision="fp16", tolerance=Tolerance(relative_l2=1e-2, why="measured"))
+    result = judge_output("y", stats, precision="fp16", tolerance=Tolerance(relative_l2=1e-2, why="measured"))
     assert result.verdict == "pass"
     assert "tolerance: measured" in result.reason
 
@@ -141,18 +144,18 @@ def test_fp32_engine_that_computes_in_tf32_is_named(expected):
     stats = compare(noisy(expected, 8e-4), expected.double())
     floor = compare(noisy(expected, 3e-7), expected.double())
     for tf32 in (None, compare(noisy(expected, 7e-4, seed=5), expected.double())):
-        result = judge("y", stats, precision="fp32", floor=floor, tf32_floor=tf32)
+        result = judge_output("y", stats, precision="fp32", floor=floor, tf32_floor=partial(lambda found: found, tf32))
         assert result.verdict == "fail"
         assert "TF32-sized" in result.reason
     other = compare(noisy(expected, 7e-2, seed=5), expected.double())
-    assert "TF32" not in judge("y", stats, precision="fp32", floor=floor, tf32_floor=other).reason
+    assert "TF32" not in judge_output("y", stats, precision="fp32", floor=floor, tf32_floor=lambda: other).reason
 
 
 def test_flipped_index_fails_where_pytorch_flips_none():
     indices = torch.arange(64)
     flipped = indices.clone()
     flipped[7] = 8
-    result = judge("y", compare(flipped, indices), precision="fp16", floor=compare(indices, indices))
+    result = judge_output("y", compare(flipped, indices), precision="fp16", floor=compare(indices, indices))
     assert result.verdict == "fail"
 
 

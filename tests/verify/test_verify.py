@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from harness import Subject, Target, UsageError, targets
 from harness.backends.base import BuildRequest
 from harness.reference.store import StaleReference
-from harness.verify.judging import next_step
-from harness.verify.run import Run
+from harness.verify.result import next_step
+from harness.verify.target import Run
 from harness.verify.verify import update_references, verify
 
 
@@ -138,7 +138,7 @@ def test_a_floor_that_fails_without_a_word_is_a_reason(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise NotImplementedError
 
-    monkeypatch.setattr("harness.verify.torch_subject.run_program", refuse)
+    monkeypatch.setattr("harness.verify.torch_graph.run_program", refuse)
     result = judge(subject(targets=(Target("torch", "fp16"),)), tmp_path)[0]
     assert result.verdict == "not_judged"
     assert "NotImplementedError: NotImplementedError" in result.reason
@@ -155,7 +155,7 @@ def test_no_room_for_the_graph_is_not_the_engine_folders_fault(error, tmp_path, 
     def full(model, path):
         raise error
 
-    monkeypatch.setattr("harness.verify.run.save_model", full)
+    monkeypatch.setattr("harness.verify.target.save_model", full)
     result = judge(subject(targets=(Target("ort-cpu", "fp16"),)), tmp_path)[0]
     words = f"no space left in {tempfile.gettempdir()} for the graph of two-heads; free some, or set TMPDIR"
     assert result.verdict == "not_judged"
@@ -174,7 +174,7 @@ def test_a_stale_reference_names_a_command_that_reaches_the_subject(tmp_path):
     update_references(given, ["one"], quiet(tmp_path))
     other = replace(given, cases={"one": lambda: inputs(5)})
     with pytest.raises(StaleReference, match=r"the inputs .* changed; run: parity reference models:NET --case one$"):
-        Run(other, quiet(tmp_path)).prepared.reference("one", "fp32")
+        Run(other, quiet(tmp_path)).prepared.references.reference("one", "fp32")
 
 
 def onnx_file(folder: Path) -> Path:
@@ -231,7 +231,6 @@ def test_typed_graph_is_whole_wherever_it_is_written(tmp_path, monkeypatch):
     def watch(request, engine, settings):
         seen.append(request)
         onnx.checker.check_model(onnx.load(request.onnx), full_check=True)
-        assert request.onnx.with_suffix(".values.json").exists()
         return build(request, engine, settings)
 
     monkeypatch.setattr(BACKENDS["ort-cpu"], "build", watch)

@@ -138,6 +138,9 @@ class _Port:
 class OnnxRuntimeSession:
     """A loaded model; tensors go in and out through raw memory, which carries BF16 too."""
 
+    layers: int | None = None
+    """ONNX Runtime does not tell."""
+
     def __init__(self, file: Path, *, name: str, device: str, profile: Path | None = None) -> None:
         import torch
 

@@ -1,0 +1,183 @@
+"""What a subject's outputs should be, case by case: stored by the repository, kept by an earlier run, or computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from harness.compare import require_close
+from harness.errors import NotJudged, UsageError
+from harness.graph import CODE_SHA256 as GRAPH_CODE
+from harness.graph import Plan, is_fp32
+from harness.machine import commit
+from harness.reference import CODE_SHA256 as REFERENCE_CODE
+from harness.reference import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
+from harness.subject import Subject
+from harness.tensors import Tensors, sha256_of
+from harness.verify.inputs import CaseInputs
+from harness.verify.subject_graph import SubjectGraph, value_dtypes
+
+# An exported program against the module it came from, both FP32: other kernels, other order, the same mathematics.
+FAITHFUL = 2.0**-14
+_DTYPES = {"fp32": "float32", "fp64": "float64"}
+_Outputs = tuple[Tensors, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """What PyTorch gives in a precision; its error against the reference is the floor."""
+
+    outputs: Tensors
+    """By name, in the declared dtypes."""
+    notes: tuple[str, ...]
+    """Emulation and saturation, where there was any."""
+
+
+class References:
+    """The FP32 reference, the FP64 truth and the floors of one subject; each is computed once."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        graph: SubjectGraph,
+        inputs: CaseInputs,
+        *,
+        cache: OutputCache,
+        store: ReferenceStore | None,
+        update: bool,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.subject, self.graph, self.inputs = subject, graph, inputs
+        self._cache, self._store, self._progress = cache, store, progress
+        self._stale = set(inputs) if update else set()
+        """Cases whose stored reference is to be written anew before it is used."""
+        self._stored: dict[str, Stored | None] = {}
+        self._computed: dict[tuple[str, str, str], _Outputs] = {}
+        self._faithful: set[str] = set()
+
+    def expected(self, case: str, plan: Plan) -> Tensors:
+        """Return what a plan's engine is held against: FP64 for an FP32 engine, else the FP32 reference."""
+        if case in self._stale:
+            self.save(case)
+        return self.reference(case, "fp64" if is_fp32(plan) else "fp32")
+
+    def reference(self, case: str, precision: str) -> Tensors:
+        """Return the outputs in ``fp32`` (the reference) or ``fp64`` (the truth)."""
+        if (stored := self._load(case)) is not None:
+            kept = stored.fp32 if precision == "fp32" else stored.fp64
+            return {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
+        run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
+        outputs, _ = self._kept(case, precision, run)
+        if precision == "fp32" and case not in self._faithful:
+            sentence = f"{self.subject.name}: the exported program differs from the module in {{name!r}} by {{error}}"
+            if (witness := self.graph.witness(self.inputs[case])) is not None:
+                require_close(outputs, witness, limit=FAITHFUL, sentence=sentence)
+            self._faithful.add(case)
+        return {name: outputs[name] for name in self.graph.output_names}
+
+    def words(self, case: str, precision: str) -> str:
+        """Return where a reference comes from: ``computed in FP32 on cuda``, or ``stored, made in FP32 on cpu``."""
+        if (stored := self._load(case)) is None:
+            return self.graph.computed_by.reference[precision]
+        return f"stored, made in {precision.upper()} on {stored.provenance.get('device', 'an unknown device')}"
+
+    def dtypes(self, case: str) -> dict[str, torch.dtype]:
+        """Return the declared dtype of every output: that of the FP32 reference."""
+        return {name: tensor.dtype for name, tensor in self.reference(case, "fp32").items()}
+
+    def floor(self, case: str, plan: Plan) -> Floor:
+        """Return what PyTorch gives in a plan's precision. Raises NotJudged where there is no such floor."""
+        dtypes = value_dtypes(self.graph, plan)
+        run = partial(self.graph.run, self.inputs[case], dtype=plan.compute_dtype, dtypes=dtypes, tf32=plan.tf32)
+        same = [plan.computes_in, sorted(plan.keep_fp32)]  # whatever the plan's file is called
+        outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
+        return Floor(outputs=self._declared(case, outputs), notes=notes)
+
+    def typed(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
+        """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""
+        return self._declared(case, self.graph.run(self.inputs[case], dtype="float32", dtypes=dtypes)[0])
+
+    def save(self, case: str) -> Path:
+        """Compute and store the FP32 reference and the FP64 truth of a case, and return the file."""
+        if self._store is None:
+            raise UsageError(
+                f"{self.subject.name} is an ONNX file: its reference is computed by ONNX Runtime, never stored"
+            )
+        self._stored[case] = None
+        self._stale.discard(case)
+        return self._store.save(
+            self.subject.name,
+            case,
+            self._identity(case),
+            fp32=self.reference(case, "fp32"),
+            fp64=self.reference(case, "fp64"),
+            provenance={
+                "device": self.graph.device.type,
+                "weights": self.subject.weights_source,
+                "commit": commit(Path.cwd()),
+            },
+        )
+
+    def _declared(self, case: str, outputs: Tensors) -> Tensors:
+        declared = self.dtypes(case)
+        return {name: tensor.to(declared[name]) for name, tensor in outputs.items()}
+
+    def _identity(self, case: str) -> Identity:
+        """Return what a stored reference of this case must have been made from."""
+        return Identity(
+            weights_sha256=self.graph.identity.weights_sha256,
+            inputs_sha256=sha256_of(self.inputs[case]),
+            program_sha256=self.graph.identity.program_sha256,
+            torch=torch.__version__.split("+")[0],
+        )
+
+    def _kept(self, case: str, what: str, compute: Callable[[], _Outputs], **key: object) -> _Outputs:
+        """Return outputs computed in this run or an earlier one from the same graph and inputs by the same code."""
+        if (memory := (case, what, repr(key))) not in self._computed:
+            device = self.graph.device
+            full = {
+                **dataclasses.asdict(self._identity(case)),
+                **self.graph.identity.exporter,
+                **key,
+                "what": what,
+                "where": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+                "code": [GRAPH_CODE, REFERENCE_CODE],
+            }
+
+            def say_and_compute() -> _Outputs:
+                self._progress(
+                    f"{self.subject.name}/{case}: {self.graph.computed_by.fp32_floor} {what} on {device.type}"
+                )
+                return compute()
+
+            self._computed[memory] = self._cache.get(full, say_and_compute, device)
+        return self._computed[memory]
+
+    def _load(self, case: str) -> Stored | None:
+        """Return the stored reference of a case, held against the module; None where there is none to use."""
+        if self._store is None or case in self._stale:
+            return None
+        if case not in self._stored:
+            typed = self.subject.as_typed
+            stored = self._store.load(self.subject.name, case, self._identity(case), typed=typed)
+            if stored is not None:
+                try:
+                    self._require_fresh(case, stored, update_command(typed, case))
+                except NotJudged as error:
+                    raise StaleReference(str(error)) from error
+            self._stored[case] = stored
+        return self._stored[case]
+
+    def _require_fresh(self, case: str, stored: Stored, command: str) -> None:
+        witness = self.graph.witness(self.inputs[case])
+        assert witness is not None, "only a module has stored references"
+        kept = {name: tensor.to(self.graph.device) for name, tensor in stored.fp32.items()}
+        if set(kept) != set(witness):
+            raise NotJudged(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")
+        sentence = f"stored reference is stale: {{name!r}} differs from the module by {{error}}; run: {command}"
+        require_close(kept, witness, limit=FAITHFUL, sentence=sentence)

@@ -1,0 +1,59 @@
+"""From what was found of one case to the record of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+
+from harness.errors import ParityError
+from harness.graph import is_fp32
+from harness.records import EngineInfo, OutputResult, Provenance, Verdict
+from harness.tensors import sha256_of
+from harness.verify.target import OpenTarget
+
+
+def engine_info(opened: OpenTarget) -> EngineInfo | None:
+    """Return what is known of the target's engine; None where there is none."""
+    if opened.engine is None:
+        return None
+    layers = opened.session.layers if opened.session is not None else None
+    return dataclasses.replace(opened.engine.info(), layers=layers)
+
+
+def provenance(opened: OpenTarget, case: str) -> Provenance | None:
+    """Return what a reader needs to trust the figures; None where the subject could not be prepared."""
+    subject, plan = opened.run.subject, opened.plan
+    try:
+        prepared = opened.run.prepared
+        return Provenance(
+            weights=subject.weights,
+            weights_source=subject.weights_source,
+            weights_sha256=prepared.graph.identity.weights_sha256,
+            inputs=subject.inputs,
+            inputs_sha256=sha256_of(prepared.inputs[case]),
+            program_sha256=prepared.graph.identity.program_sha256,
+            commit=opened.run.commit,
+            reference=prepared.references.words(case, "fp64" if is_fp32(plan) else "fp32"),
+            device=opened.device_name,
+            plan={"dtype": plan.computes_in, "keep_fp32": list(plan.keep_fp32)},
+        )
+    except ParityError:
+        return None  # the reason of the result says what kept the subject from being prepared
+
+
+def next_step(opened: OpenTarget, case: str) -> str:
+    """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
+    subject = opened.run.subject
+    only = ["--case", case] if len(subject.cases) > 1 else []
+    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only])
+    return f"parity bisect {subject.as_typed} {options}"
+
+
+def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
+    """Return the reason of the output that decided: the one with the largest error among those of that verdict."""
+    deciding = [output for output in outputs if output.verdict == verdict]
+    if not deciding:
+        return "no output was compared"
+    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else float("inf"))
+    return f"{chosen.name}: {chosen.reason}"

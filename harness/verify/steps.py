@@ -1,0 +1,46 @@
+"""A backend's steps, run so that nothing unforeseen ends the whole run, and timed."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+
+from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full
+
+T = TypeVar("T")
+
+
+class Steps:
+    """Runs the steps of one target and adds up their seconds."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self.spent_s: dict[str, float] = {}
+        """Seconds spent so far, by step: building (with exporting), loading, running, tapping."""
+
+    def run(self, doing: str, step: Callable[[], T]) -> T:
+        """Return what a step gives; what a backend did not foresee becomes a ParityError, so that other targets run."""
+        started = time.perf_counter()
+        try:
+            return step()
+        except (ParityError, KeyboardInterrupt):
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"out of GPU memory while {doing} the {self._backend} engine: {error}") from error
+        except Exception as error:
+            if isinstance(error, OSError) and is_disk_full(error):
+                where = error.filename or tempfile.gettempdir()
+                raise NotJudged(f"the disk is full while {doing} the {self._backend} engine ({where})") from error
+            what = f"{doing} the {self._backend} engine raised {type(error).__name__}"
+            raise EngineFailed(f"{what}: {error}") from error
+        finally:
+            self.spent_s[doing] = self.spent_s.get(doing, 0.0) + time.perf_counter() - started
+
+    def since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Return the seconds spent since ``spent_s`` was ``before``, without what took none."""
+        took = {doing: seconds - before.get(doing, 0.0) for doing, seconds in self.spent_s.items()}
+        return {doing: seconds for doing, seconds in took.items() if seconds > 0}

@@ -1,0 +1,247 @@
+"""One subject on one target: its engine is built or found in the cache, loaded on first use, and freed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.backends import BACKENDS, BuildReport, BuildRequest, Engine, EngineCache, Session
+from harness.errors import NotJudged, ParityError, is_disk_full, unknown_name
+from harness.graph import CODE_SHA256, Plan, apply, load_plan, save_model, with_outputs
+from harness.machine import commit
+from harness.records import Result
+from harness.settings import Settings
+from harness.subject import Subject, Target
+from harness.tensors import Tensors
+from harness.verify.prepare import Prepared, prepare
+from harness.verify.run import Repeats
+from harness.verify.steps import Steps
+from harness.verify.subject_graph import value_dtypes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What verifying one case on one target gave."""
+
+    result: Result
+    """The verdict, as it is recorded."""
+    repeats: Repeats | None = None
+    """The outputs that were judged; None where nothing ran."""
+    expected: Tensors | None = None
+    """What they were held against; None where nothing ran."""
+
+
+class Run:
+    """One subject in one process: what all its targets share is made once."""
+
+    def __init__(self, subject: Subject, settings: Settings, *, limit: float | None = None) -> None:
+        self.subject, self.settings = subject, settings
+        self.limit = limit
+        """The relative L2 error that every output may have, in place of the limits derived or declared."""
+        self.engines = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
+        self._problem: ParityError | None = None
+
+    @property
+    def prepared(self) -> Prepared:
+        """The subject made ready; a failure is kept, so that ten targets do not fail ten times as slowly."""
+        if self._problem is not None:
+            raise self._problem
+        try:
+            return self._prepared
+        except ParityError as error:
+            self._problem = error
+            raise
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        return prepare(self.subject, self.settings)
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit of the working folder, asked once: git takes longer than a small engine."""
+        return commit(Path.cwd())
+
+    @contextlib.contextmanager
+    def target(self, target: Target) -> Iterator[OpenTarget]:
+        """Open a target; leaving frees its engine."""
+        with contextlib.ExitStack() as stack:
+            yield OpenTarget(self, target, stack)
+
+
+class OpenTarget:
+    """One target while it is open."""
+
+    def __init__(self, run: Run, target: Target, stack: contextlib.ExitStack) -> None:
+        if target.backend not in BACKENDS:
+            raise unknown_name("backend", target.backend, BACKENDS)
+        self.run, self.target = run, target
+        self.backend = BACKENDS[target.backend]
+        self.plan = load_plan(target.precision)
+        self.steps = Steps(self.backend.name)
+        self.engine: Engine | None = None
+        self.session: Session | None = None
+        self.outcomes: dict[str, Outcome] = {}
+        """What was found out so far, by case."""
+        self._stack = stack
+        self._problem: ParityError | None = None
+
+    @property
+    def is_pytorch(self) -> bool:
+        """Whether the target is PyTorch itself, which has no engine: its outputs are the floor."""
+        return self.backend.name == "torch"
+
+    def check(self) -> None:
+        """Raise NotJudged where nothing can be computed on this target, UsageError for a plan that names nothing."""
+        if reason := self.backend.unavailable():
+            raise NotJudged(reason)
+        if (computes := self.plan.computes_in) not in self.backend.precisions:
+            raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
+        value_dtypes(self.run.prepared.graph, self.plan)  # an error even where the engine is in the cache
+        if self.is_pytorch and (file := self.run.subject.onnx) is not None:
+            raise NotJudged(f"the torch backend needs a PyTorch module, and {file} is an ONNX file")
+
+    def build(self) -> Engine:
+        """Build the engine, or find it in the cache. Raises NotJudged where that is impossible."""
+        if self.engine is None:
+            self._keep_problem(self._build)
+        assert self.engine is not None
+        return self.engine
+
+    def load(self) -> Session:
+        """Return the engine, built and loaded. Raises NotJudged where it cannot run, and what loading raises."""
+        if self.session is None:
+            self._keep_problem(self._load)
+        assert self.session is not None
+        return self.session
+
+    def free(self) -> None:
+        """Free the engine's memory; it is loaded again when it is needed, and outcomes are kept."""
+        self._stack.close()
+        self.session = None
+
+    @contextlib.contextmanager
+    def observed(self, *, taps: bool = False, marked: Sequence[str] = ()) -> Iterator[Session]:
+        """Build and load this target's engine once more, made to be looked into, and free it at the end.
+
+        ``taps`` marks unfused tensors as debug tensors, ``marked`` makes these values of the graph outputs as well.
+        Raises what building and loading raise.
+        """
+        engine = self.steps.run("building", lambda: self._make_engine(taps=taps, marked=tuple(marked)))
+        if reason := self.backend.cannot_run():
+            raise NotJudged(f"built, not run ({reason})")
+        with self.steps.run("loading", lambda: self.backend.load(engine.path)) as session:
+            yield session
+
+    def is_built(self) -> bool:
+        """Return whether the engine is in the cache already."""
+        return self.run.engines.holds(self._key(), name=self._name)
+
+    def say(self, words: str, case: str = "") -> None:
+        """Say what is happening."""
+        where = f"{self.run.subject.name}/{case}" if case else self.run.subject.name
+        self.run.settings.progress(f"{where} [{self.target}]: {words}")
+
+    @property
+    def device_name(self) -> str:
+        """Where the engine runs: a GPU's name, or ``CPU``."""
+        return torch.cuda.get_device_name() if self.on_gpu else "CPU"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine runs on a GPU."""
+        if self.is_pytorch:
+            return self.run.prepared.graph.device.type == "cuda"
+        return self.backend.name != "ort-cpu" and torch.cuda.is_available()
+
+    def _keep_problem(self, step: Any) -> None:
+        """Run a step once: what it raises is raised again without trying again."""
+        if self._problem is not None:
+            raise self._problem
+        try:
+            step()
+        except ParityError as error:
+            self._problem = error
+            raise
+
+    def _build(self) -> None:
+        self.check()
+        if self.is_pytorch:
+            raise NotJudged(f"the {self.backend.name} backend has no engines")
+        self.engine = self.steps.run("building", self._make_engine)
+
+    def _load(self) -> None:
+        engine = self.build()
+        if reason := self.backend.cannot_run():
+            layers = "".join(f", {note}" for note in engine.report.notes if "network layers" in note)
+            raise NotJudged(f"built, not run ({reason}): {engine.bytes / 1e6:.1f} MB{layers}")
+        self.say("loading the engine")
+        self.session = self._stack.enter_context(self.steps.run("loading", lambda: self.backend.load(engine.path)))
+
+    @property
+    def _name(self) -> str:
+        return f"{self.run.subject.name}-{self.target}"
+
+    def _key(self, *, taps: bool = False, marked: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return everything the engine depends on."""
+        prepared = self.run.prepared
+        identity = prepared.graph.identity
+        return {
+            "weights": identity.weights_sha256,
+            "program": identity.program_sha256,
+            "exporter": dict(identity.exporter),
+            "plan": [self.plan.dtype, self.plan.tf32, sorted(self.plan.keep_fp32)],
+            "graph_code": CODE_SHA256,
+            "backend": self.backend.name,
+            "machine": dict(self.backend.cache_key()),
+            "shapes": {name: dataclasses.asdict(shape) for name, shape in prepared.shapes.items()},
+            **({"taps": True} if taps else {}),
+            **({"marked": list(marked)} if marked else {}),
+        }
+
+    def _make_engine(self, *, taps: bool = False, marked: tuple[str, ...] = ()) -> Engine:
+        """Return an engine from the cache, built where it is not there."""
+        settings, prepared = self.run.settings, self.run.prepared
+        shapes = prepared.shapes
+
+        def build(engine: Path) -> BuildReport:
+            self.say(f"building the engine{' to look into' if taps or marked else ''}")
+            with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+                graph = Path(folder) / "graph.onnx"
+                notes = self._write_graph(graph, marked)
+                request = BuildRequest(onnx=graph, tf32=self.plan.tf32, shapes=shapes, taps=taps)
+                report = self.backend.build(request, engine, settings)
+                return dataclasses.replace(report, notes=(*notes, *report.notes))
+
+        key = self._key(taps=taps, marked=marked)
+        engine = self.run.engines.get(
+            key, build, use_cache=settings.engine_cache, progress=settings.progress, name=self._name
+        )
+        if not settings.engine_cache:
+            self._stack.callback(engine.discard)
+        return engine
+
+    def _write_graph(self, path: Path, marked: Sequence[str]) -> tuple[str, ...]:
+        try:
+            return write_graph(self.run.prepared, self.plan, path, marked=marked)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            where = f"{tempfile.gettempdir()} for the graph of {self.run.subject.name}"
+            raise NotJudged(f"no space left in {where}; free some, or set TMPDIR to another folder") from error
+
+
+def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Write the graph typed by a plan, and return what the typing had to note.
+
+    ``marked`` names values that become outputs as well.
+    """
+    typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
+    save_model(with_outputs(typed.model, marked) if marked else typed.model, path)
+    return typed.notes
