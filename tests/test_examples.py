@@ -1,0 +1,90 @@
+"""Every file in examples/ stands in README.md as it is, and runs as README.md says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for line in README.splitlines()
+    if line.startswith("    parity ") and "examples/" in line and not line.startswith("    parity bench")
+]
+"""The commands about examples, as README.md has them; bench is not among them: its fresh processes take 40 s."""
+STATUS = {"bisect": (0, 3)}
+"""Exit statuses of commands whose answer depends on whether there is a GPU; 0 for all others."""
+
+
+def parity(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one command of README.md in a folder that holds the examples."""
+    arguments = shlex.split(command)[1:]
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "harness", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300, env=environment(folder),
+    )  # fmt: skip
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which the checkout is imported and everything is written into the folder."""
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PARITY_HISTORY": str(folder / "history.sqlite")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    return tmp_path
+
+
+def test_readme_names_every_example_and_nothing_else():
+    named = {name.rstrip(".,)`") for name in re.findall(r"examples/([\w.]+)", README)}
+    files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
+    assert named == files
+
+
+@pytest.mark.parametrize(("kind", "name"), [("python", "test_mymodel.py"), ("yaml", "parity.yml")])
+def test_readme_shows_the_file_as_it_is(kind: str, name: str):
+    [block] = re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert text.endswith(block)
+    head = text.removesuffix(block).strip()
+    assert not head or (head.startswith('"""') and head.endswith('"""')), "only the docstring is left out"
+
+
+def test_there_are_commands_to_run():
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command: str, folder: Path):
+    done = parity(command, folder)
+    assert done.returncode in STATUS.get(shlex.split(command)[1], (0,)), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_result_that_readme_shows_is_the_result(folder: Path):
+    [command] = [command for command in COMMANDS if "net.onnx" in command]
+    lines = parity(command, folder).stdout.splitlines()
+    shown = README.split("```")[1].strip().splitlines()
+    assert shown[0].startswith("net |")
+    row, readme = (next(line for line in text if line.startswith("ort-cpu-fp16")) for text in (lines, shown))
+    assert row.split()[:4] == readme.split()[:4]
+    errors = [float(line.split()[4]) for line in (row, readme)]
+    assert errors[0] == pytest.approx(errors[1], rel=0.2), "another processor sums in another order"
+
+
+def test_the_suite_runs_under_pytest(folder: Path):
+    (folder / "conftest.py").write_text('pytest_plugins = ["harness.plugin"]\n')
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_mymodel.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment(folder))
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert re.search(r"\b[2-4] passed", done.stdout)
