@@ -1,4 +1,4 @@
-"""Text files written in one step: the only place where reports and records become files."""
+"""Text files written in one step: the only place where reports, records and plans become files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import os
 import tempfile
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import UsageError, is_disk_full
+
+
+class CannotWrite(UsageError):
+    """A file cannot be written."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror or error}; give another path or make room")
+        self.disk_full = is_disk_full(error)
+        """Whether there is no room for it."""
 
 
 def write_text(text: str, path: Path) -> None:
     """Write UTF-8 in one step: a reader sees the old file or the whole new one, whatever happens.
 
-    A file that exists keeps its permissions. Raises UsageError when it cannot be written.
+    A file that exists keeps its permissions. Raises CannotWrite, a UsageError.
     """
     temporary = None
     try:
@@ -25,7 +34,7 @@ def write_text(text: str, path: Path) -> None:
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise CannotWrite(path, error) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -40,8 +49,4 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {path}: {error.strerror or error}; give another path or make room")
+        raise CannotWrite(path, error) from error

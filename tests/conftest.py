@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+# The tensors of most tests are tiny, and tests run in several processes: threads of theirs only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 NOT_RUN = "needs an NVIDIA GPU: not run"
 
 

@@ -6,6 +6,7 @@ by trying every set of modules.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -22,14 +23,16 @@ import pytest
 import torch
 from fake import FakeBackend, quiet
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.nn import functional
 
 from harness import EngineRefused, Settings, Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildReport, BuildRequest
-from harness.graph.export import Program
+from harness.graph.export import Program, program_sha256, to_onnx
 from harness.records.bisection import Kind
 from harness.reference.interpreter import run_program
+from harness.tensors import sha256_of
 from harness.verify import torch_graph
 from harness.verify.prepare import Prepared, prepare
 
@@ -348,6 +351,22 @@ def wrong_axis(node: ir.Node) -> None:
     node.attributes["axis"] = ir.AttrInt64("axis", node.attributes["axis"].as_int() - 1)
 
 
+_EXPORTS: dict[tuple[str, ...], Program] = {}
+
+
+def share_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let equal modules be exported once per process: that takes most of the time of a small bisection."""
+
+    def shared(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
+        key = (program_sha256(traced), sha256_of(traced.state_dict), repr(subject.options), *names)
+        if key not in _EXPORTS:
+            _EXPORTS[key] = to_onnx(subject, traced, inputs, names)
+        program = _EXPORTS[key]
+        return dataclasses.replace(program, name=subject.name, model=program.model.clone())
+
+    monkeypatch.setattr(torch_graph, "to_onnx", shared)
+
+
 def tamper_export(monkeypatch: pytest.MonkeyPatch, value: str, edit: Edit) -> None:
     """Let the exporter write a wrong node for ``value``; the exported program stays right.
 
@@ -550,6 +569,7 @@ def install(monkeypatch: pytest.MonkeyPatch, plant: Planted) -> PlantedBackend:
     """Register the backend as ``planted`` with the plant's faults, tamper with the export, and return the backend."""
     backend = PlantedBackend(*plant.faults)
     monkeypatch.setitem(BACKENDS, "planted", backend)
+    share_exports(monkeypatch)
     if plant.tamper is not None:
         tamper_export(monkeypatch, *plant.tamper)
     return backend

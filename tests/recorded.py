@@ -15,7 +15,7 @@ from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records import writer as report
 from harness.records.accuracy import MetricResult, OutputResult, Provenance, Result
-from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.bisection import Advice, Bisection, Price, Question, Trial
 from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StudyResult, VariantResult
@@ -116,13 +116,12 @@ def bisection(**changes: Any) -> Bisection:
     """Return a fault of an engine, with a plan and a reproducer."""
     return Bisection(**{
         "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "kind": "engine",
-        "finding": "engine: PyTorch in fp16 is right and rtx is not; it goes wrong in gelu",
+        "finding": "PyTorch in fp16 is right and rtx is not; it goes wrong in gelu",
         "advice": (
-            "4 values wrong | a kernel of rtx | keep op:aten.gelu.default in FP32",
-            "parity verify net -b rtx -p fp16 --layers",
-            "python reports/net-reproducer/reproduce.py",
+            Advice(indicator="4 values wrong", meaning="a kernel of rtx", action="keep op:aten.gelu.default in FP32"),
         ),
-        "gates": (Gate(question="is the engine repeatable?", answer="yes", detail="two runs give the same bits"),),
+        "commands": ("parity verify net -b rtx -p fp16 --layers", "python reports/net-reproducer/reproduce.py"),
+        "gates": (Question(question="is the engine repeatable?", answer="yes", detail="two runs give the same bits"),),
         "region": ("gelu",), "plan": ("op:aten.gelu.default",), "plan_file": "reports/net.toml",
         "reproducer": "reports/net-reproducer",
         "price": Price(device="NVIDIA H200", plan_ms=0.99, low_ms=0.98, fp32_ms=1.5),

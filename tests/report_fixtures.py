@@ -13,7 +13,7 @@ import recorded
 
 from harness.machine.identity import Machine
 from harness.records.accuracy import EngineInfo, MetricResult, OutputResult, Provenance, Result
-from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.bisection import Advice, Bisection, Price, Question, Trial
 from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
@@ -180,17 +180,19 @@ def output(name: str, verdict: Any, found: ErrorStats, floor: ErrorStats, *, rea
 def bisection() -> Bisection:
     return Bisection(
         subject="clip", case="short", backend="rtx", precision="fp16", kind="engine",
-        finding="engine: PyTorch fp16 is right (3.0e-3) and the engine is not (4.1e-2)",
+        finding="PyTorch fp16 is right (3.0e-3) and the engine is not (4.1e-2)",
         advice=(
-            "one module holds 94 % of the error | a kernel rounds where PyTorch does not | keep it in FP32",
-            "parity verify clip -b rtx -p plans/clip.toml",
-            "python reproducers/clip-rtx-fp16/run.py",
+            Advice(
+                indicator="one module holds 94 % of the error", meaning="a kernel rounds where PyTorch does not",
+                action="keep it in FP32",
+            ),
         ),
+        commands=("parity verify clip -b rtx -p plans/clip.toml", "python reproducers/clip-rtx-fp16/run.py"),
         gates=(
-            Gate(question="is the engine repeatable?", answer="yes", detail="two runs gave the same bits"),
-            Gate(question="is the FP32 engine right?", answer="yes", detail="relative error 2.1e-6"),
-            Gate(question="is PyTorch fp16 right?", answer="yes", detail="relative error 3.0e-3"),
-            Gate(question="does the plan survive?", answer="not asked", detail=""),
+            Question(question="is the engine repeatable?", answer="yes", detail="two runs gave the same bits"),
+            Question(question="is the FP32 engine right?", answer="yes", detail="relative error 2.1e-6"),
+            Question(question="is PyTorch fp16 right?", answer="yes", detail="relative error 3.0e-3"),
+            Question(question="does the plan survive?", answer="not asked", detail=""),
         ),
         region=("v_55", "v_63"), plan=("text_model.encoder.layers.2.mlp", "text_model.encoder.layers.3.mlp"),
         plan_file="plans/clip.toml", reproducer="reproducers/clip-rtx-fp16",

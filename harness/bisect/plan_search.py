@@ -6,140 +6,166 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 
-from harness.bisect.screening import Units
+from harness.bisect.candidates import Candidates
+from harness.bisect.context import Context
 from harness.bisect.search import smallest_set
-from harness.bisect.state import Hunt
+from harness.bisect.units import Units
 from harness.errors import ParityError
-from harness.graph import write_plan
+from harness.graph import load_plan, write_plan
 from harness.latency import median_ms
 from harness.records import Price, Result, Trial
 from harness.subject import Target
 
-FEW = 8
+MOST_TOGETHER = 8
 """Candidates that are tried all together, and then without each one of them; more are searched along the ranking."""
 
 
-def confirm(hunt: Hunt, first: Sequence[str], rest: Sequence[str], *, ops: Sequence[str] = ()) -> None:
-    """Search the smallest plan on the engine: the candidates first, more of the ranking if they are not enough.
+@dataclass(frozen=True, kw_only=True)
+class PlanFound:
+    """What a search for a plan found."""
 
-    ``ops`` are operators that are wrong in several places: one pattern for all of them, or for all of all of them.
+    plan: tuple[str, ...] | None = None
+    """Patterns kept in FP32 by the smallest plan that was seen to pass, sorted; None when none was."""
+    trials: tuple[Trial, ...] = ()
+    """Every plan that was tried on an engine."""
+    complete: bool = True
+    """False when the search ran out of builds or calls, or was interrupted."""
+    interrupted: bool = False
+    """Whether a KeyboardInterrupt ended the search."""
+
+
+def search_plan(context: Context, target: Target, candidates: Candidates) -> PlanFound:
+    """Search the smallest plan on the engine: the operators, the first candidates, then more of the ranking.
+
+    The plan's file is written whenever a smaller plan passes. Raises UsageError where that is impossible.
     """
-    patterns = [f"op:{op}" for op in ops]
-    for several in dict.fromkeys([frozenset(patterns[:1]), frozenset(patterns)]):
-        if several and _try(hunt, several):
-            return
-    whole = frozenset(first)
-    known: dict[frozenset[str], bool | None] = {frozenset(): False}
-    if whole and len(whole) <= FEW:
-        known[whole] = _try(hunt, whole)
-        if known[whole]:
-            _prune(hunt, list(first))
-            return
-    found = smallest_set(
-        list(dict.fromkeys([*first, *rest])),
-        partial(_try_all, hunt),
-        max_calls=10 * hunt.max_builds,
-        width=hunt.width,
-        known=known,
+    engines = _CandidateEngines(context, target)
+    complete = interrupted = False
+    try:
+        complete = _search(engines, context, candidates)
+    except KeyboardInterrupt:
+        interrupted = True
+    return PlanFound(
+        plan=None if engines.best is None else tuple(sorted(engines.best)),
+        trials=tuple(engines.trials),
+        complete=complete and not engines.refused,
+        interrupted=interrupted,
     )
-    hunt.complete &= found.complete
+
+
+def _search(engines: _CandidateEngines, context: Context, candidates: Candidates) -> bool:
+    """Search until a plan passes and no smaller one does; return whether that was reached. Raises KeyboardInterrupt."""
+    for patterns in dict.fromkeys([frozenset(candidates.operators[:1]), frozenset(candidates.operators)]):
+        if patterns and engines.passes(patterns):
+            return True
+    whole = frozenset(candidates.first)
+    known: dict[frozenset[str], bool | None] = {frozenset(): False}
+    if whole and len(whole) <= MOST_TOGETHER:
+        known[whole] = engines.passes(whole)
+        if known[whole]:
+            _leave_out(engines, Units.of(context.prepared.program.values), candidates.first)
+            return True
+    ranked = list(dict.fromkeys([*candidates.first, *candidates.rest]))
+    request = context.request
+    found = smallest_set(
+        ranked, engines.all_passes, max_calls=10 * request.max_builds, width=request.width, known=known
+    )
     if found.interrupted:
-        hunt.interrupted = True
-        hunt.notes.append("interrupted: a smaller plan may exist")
-    if hunt.plan is None and hunt.complete:
-        hunt.advice.append(
-            "no plan passed | keeping values in FP32 does not go round the fault | use FP32, or another version of "
-            f"{hunt.target.backend}"
-        )
+        raise KeyboardInterrupt
+    return found.complete
 
 
-def _prune(hunt: Hunt, patterns: list[str]) -> None:
-    """Leave out, one by one, what the engine does not need though PyTorch does."""
-    units = Units.of(hunt.session.prepared.program.values)
+def _leave_out(engines: _CandidateEngines, units: Units, patterns: Sequence[str]) -> None:
+    """Leave out of a plan that passes, one by one, what the engine does not need though PyTorch does."""
     # A module goes before what is inside it, so that the finer of the two is left.
     for pattern in sorted(patterns, key=lambda pattern: -len(units.members(pattern))):
-        fewer = frozenset(hunt.plan or ()) - {pattern}
-        if fewer:
-            _try(hunt, fewer)
+        if fewer := frozenset(engines.best or ()) - {pattern}:
+            engines.passes(fewer)
 
 
-def _try_all(hunt: Hunt, batch: Sequence[frozenset[str]]) -> list[bool | None]:
-    if hunt.executor is not None and len(batch) > 1:
-        list(hunt.executor.map(partial(_build, hunt), batch[: hunt.left]))
-    return [_try(hunt, patterns) for patterns in batch]
+class _CandidateEngines:
+    """Builds and judges engines of candidate plans, and remembers what each one gave."""
+
+    def __init__(self, context: Context, target: Target) -> None:
+        self.context, self.target = context, target
+        self.best: frozenset[str] | None = None
+        """The smallest plan that passed."""
+        self.trials: list[Trial] = []
+        self.refused = False
+        """Whether an engine was not built because the budget was spent."""
+
+    def all_passes(self, batch: Sequence[frozenset[str]]) -> list[bool | None]:
+        """Return the same for several plans, whose engines are built at the same time."""
+        request = self.context.request
+        if request.executor is not None and len(batch) > 1:
+            list(request.executor.map(self._build, batch[: self.context.budget.left]))
+        return [self.passes(patterns) for patterns in batch]
+
+    def passes(self, patterns: frozenset[str]) -> bool | None:
+        """Return whether the engine passes with these patterns in FP32; None when that cannot be known."""
+        target, budget = plan_target(self.context, self.target, patterns), self.context.budget
+        with self.context.run.target(target) as opened:
+            if not budget.left and not opened.is_built():
+                self.refused = True
+                return None
+        result = self.context.judge(target).result
+        passed = None if result.verdict == "not_judged" else result.verdict == "pass"
+        self.trials.append(
+            Trial(
+                keep_fp32=tuple(sorted(patterns)), where="engine", passed=passed, error=_largest_error(result),
+                reason=result.reason,
+            )
+        )  # fmt: skip
+        if passed and (self.best is None or len(patterns) < len(self.best)):
+            self._keep(patterns)
+        best = f"; the best plan so far keeps {len(self.best)}" if self.best else ""
+        self.context.request.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
+        return passed
+
+    def _build(self, patterns: frozenset[str]) -> None:
+        """Build a candidate's engine ahead of its verdict; what goes wrong comes out there."""
+        target = plan_target(self.context, self.target, patterns)
+        with contextlib.suppress(ParityError), self.context.run.target(target) as opened:
+            opened.build()
+
+    def _keep(self, patterns: frozenset[str]) -> None:
+        """Keep the smallest plan so far, in its file too."""
+        self.best = patterns
+        request = self.context.request
+        if request.plan_file is not None:
+            found_by = f"Found by: {request.command('bisect', self.target.precision)}"
+            _write(self.target, patterns, request.plan_file, comment=(found_by, "Verified on the engine."))
 
 
-def _build(hunt: Hunt, patterns: frozenset[str]) -> None:
-    """Build a candidate's engine ahead of its verdict; what goes wrong comes out there."""
-    with contextlib.suppress(ParityError), hunt.session.target(_plan_target(hunt, patterns)) as opened:
-        opened.build()
-
-
-def _try(hunt: Hunt, patterns: frozenset[str]) -> bool | None:
-    """Return whether the engine passes with these patterns in FP32; None when that is not known."""
-    target = _plan_target(hunt, patterns)
-    with hunt.session.target(target) as opened:
-        if not hunt.left and not opened.is_built():
-            hunt.complete = False
-            return None
-    result = hunt.judge_target(target)
-    passed = None if result.verdict == "not_judged" else result.verdict == "pass"
-    hunt.trials.append(
-        Trial(
-            keep_fp32=tuple(sorted(patterns)), where="engine", passed=passed, error=_largest_error(result),
-            reason=result.reason,
-        )
-    )  # fmt: skip
-    if passed:
-        _keep(hunt, patterns)
-    best = f"; the best plan so far keeps {len(hunt.plan)}" if hunt.plan else ""
-    hunt.say(f"{hunt.max_builds - hunt.left} of {hunt.max_builds} engines built{best}")
-    return passed
-
-
-def _keep(hunt: Hunt, patterns: frozenset[str]) -> None:
-    """Keep a plan that passed, if it is the smallest so far."""
-    if hunt.plan is None or len(patterns) < len(hunt.plan):
-        hunt.plan = tuple(sorted(patterns))
-        if hunt.plan_file is not None:
-            write_plan(hunt.plan_file, hunt.base_plan().dtype, _all_kept(hunt, patterns), comment=_comment(hunt))
-
-
-def _all_kept(hunt: Hunt, patterns: Sequence[str] | frozenset[str]) -> list[str]:
-    return list(dict.fromkeys([*hunt.base_plan().keep_fp32, *sorted(patterns)]))
-
-
-def _comment(hunt: Hunt) -> list[str]:
-    return [f"Found by: {hunt.command('bisect', hunt.target.precision)}", "Verified on the engine."]
-
-
-def _plan_target(hunt: Hunt, patterns: frozenset[str]) -> Target:
+def plan_target(context: Context, target: Target, patterns: frozenset[str]) -> Target:
+    """Return a target with these patterns in FP32 besides those it keeps already."""
     number = hashlib.sha256("\n".join(sorted(patterns)).encode()).hexdigest()[:8]
-    path = hunt.folder / f"{hunt.target.precision_name}-mixed-{number}.toml"
-    write_plan(path, hunt.base_plan().dtype, _all_kept(hunt, patterns), comment=())
-    return Target(hunt.target.backend, str(path))
+    path = context.request.folder / f"{target.precision_name}-mixed-{number}.toml"
+    _write(target, patterns, path, comment=())
+    return Target(target.backend, str(path))
 
 
-def price(hunt: Hunt) -> Price | None:
-    """Return the time of the plan's engine beside full low precision and full FP32; None where they do not run."""
-    assert hunt.plan is not None
-    targets = (_plan_target(hunt, frozenset(hunt.plan)), hunt.target, Target(hunt.target.backend, "fp32"))
-    hunt.say("timing the plan against full low precision and full FP32")
-    try:
-        times = [_median_ms(hunt, target) for target in targets]
-        with hunt.session.target(hunt.target) as opened:
+def _write(target: Target, patterns: frozenset[str], path: Path, *, comment: Sequence[str]) -> None:
+    plan = load_plan(target.precision)
+    write_plan(path, plan.dtype, list(dict.fromkeys([*plan.keep_fp32, *sorted(patterns)])), comment=comment)
+
+
+def price(context: Context, target: Target, plan: Sequence[str]) -> Price:
+    """Return the time of the plan's engine beside full low precision and full FP32.
+
+    Raises ParityError where one of them does not run.
+    """
+    context.request.say(target, "timing the plan against full low precision and full FP32")
+    inputs = context.prepared.inputs[context.request.case]
+    times = []
+    for timed in (plan_target(context, target, frozenset(plan)), target, Target(target.backend, "fp32")):
+        with context.run.target(timed) as opened:
+            times.append(median_ms(opened.load(), inputs))
             device = opened.device_name
-    except ParityError as error:
-        hunt.notes.append(f"no price: {error}")
-        return None
     return Price(device=device, plan_ms=times[0], low_ms=times[1], fp32_ms=times[2])
-
-
-def _median_ms(hunt: Hunt, target: Target) -> float:
-    with hunt.session.target(target) as opened:
-        return median_ms(opened.load(), hunt.session.prepared.inputs[hunt.case])
 
 
 def _largest_error(result: Result) -> float | None:

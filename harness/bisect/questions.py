@@ -1,193 +1,112 @@
-"""The questions a bisection asks before anything is blamed; what would make all others moot comes first."""
+"""The questions that are asked before anything is blamed, answered from figures that are there already."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from math import isfinite
+from typing import Literal
 
-from harness import compare
-from harness.backends import BACKENDS, run_serialised
-from harness.bisect.state import Hunt
-from harness.compare import total_error
-from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError
-from harness.graph import is_fp32
-from harness.records import IS_WRONG, NOT_REPEATABLE, OutputResult, Result, overall
+from harness.backends import BACKENDS
+from harness.compare import compare
+from harness.errors import NotJudged, NotRepeatable
+from harness.graph import Plan, is_fp32, load_plan
+from harness.records import OutputResult, Question, Result, overall
 from harness.subject import Target
-from harness.tensors import Tensors, on_devices_of, sha256_of
-from harness.verify import (
-    OpenTarget,
-    Prepared,
-    compare_outputs,
-    floor_of,
-    has_tf32,
-    is_tf32,
-    judge_outputs,
-    verify_case,
-    worst_reason,
-)
+from harness.tensors import Tensors
+from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for
 
-SAME = 2.0**-14
-"""An FP32 graph in ONNX Runtime against PyTorch: other kernels, the same mathematics."""
-_RACE = (
-    "the outputs change when kernels run one at a time | kernels of the engine overlap that must not: one reads what "
-    "another has not written yet | until that is repaired, run with CUDA_LAUNCH_BLOCKING=1"
-)
+REFERENCE_REPEATABLE = "is the reference repeatable?"
 
 
-def prepare(hunt: Hunt) -> str:
-    """Make the subject ready and return the hash of its inputs. Raises Stop where there is no reference."""
-    prepared = _prepared_or_stop(hunt)
-    if hunt.limit is not None:
-        references = prepared.references
-        loses = total_error(references.reference(hunt.case, "fp32"), references.reference(hunt.case, "fp64"))
-        if loses > hunt.limit:
-            raise UsageError(f"--limit {hunt.limit:.3g} is below what FP32 itself loses ({loses:.3g}); give more")
-    return sha256_of(prepared.inputs[hunt.case])
+def no_reference(error: NotJudged) -> Question:
+    """Return the question that a subject without a reference ends with."""
+    question = REFERENCE_REPEATABLE if isinstance(error, NotRepeatable) else "is there a reference?"
+    return Question(question=question, answer="no", detail=str(error))
 
 
-def _prepared_or_stop(hunt: Hunt) -> Prepared:
-    try:
-        prepared = hunt.session.prepared
-        prepared.references.reference(hunt.case, "fp32")
-    except NotJudged as error:
-        unrepeatable = isinstance(error, NotRepeatable)
-        question = "is the reference repeatable?" if unrepeatable else "is there a reference?"
-        hunt.gate(question, "no", str(error))
-        hunt.stop("not_judged", str(error))
-    return prepared
+def inputs_unchanged(before: str, after: str) -> Question:
+    """Return whether the engine left its inputs as they were, by their hashes."""
+    words = f"sha256 {before[:12]} before and after the run" if before == after else "it writes into them"
+    return Question(
+        question="does the engine leave its inputs unchanged?", answer=yes_or_no(before == after), detail=words
+    )
 
 
-def first_run(hunt: Hunt, low: Result, inputs_sha256: str) -> None:
-    """Record what the first run shows; the questions that make all others moot come first."""
-    same = sha256_of(hunt.session.prepared.inputs[hunt.case]) == inputs_sha256
-    words = f"the same tensors, sha256 {inputs_sha256[:12]}" if same else "the engine changed its inputs"
-    hunt.gate("are the inputs equal?", "yes" if same else "no", words)
-    if not same:
-        hunt.stop("engine", f"{hunt.target.backend} writes into its inputs, so nothing after that is comparable")
-    hunt.gate("is the reference repeatable?", "yes", "two runs of PyTorch agree")
-    if low.verdict == "not_judged":
-        question = "can the engine be judged?" if low.outputs else "does the engine run?"
-        hunt.gate(question, "no", low.reason)
-        hunt.stop("not_judged", low.reason)
-    differ = next((note for note in low.notes if note.startswith(NOT_REPEATABLE)), "")
-    if low.repeatable is not None:
-        words = differ.removeprefix(f"{NOT_REPEATABLE}: ") or "all runs give the same bits"
-        hunt.gate("is the engine repeatable?", "no" if differ else "yes", words)
-    bad = [output for output in low.outputs if output.stats and output.stats.nonfinite_actual]
-    words = "; ".join(f"{o.name}: {o.stats.nonfinite_actual} of {o.stats.elements} not" for o in bad if o.stats)
-    hunt.gate("is everything finite?", "no" if bad else "yes", words or "every output is")
-    if low.verdict == "pass":
-        loses = "" if hunt.limit is not None else "; to make it better than that, give --limit"
-        hunt.gate(IS_WRONG, "no", low.reason)
-        hunt.stop("none", f"nothing to repair: {low.reason}{loses}")
+def reference_repeatable() -> Question:
+    """Return that two runs of PyTorch agree, without which there would be no reference."""
+    return Question(question=REFERENCE_REPEATABLE, answer="yes", detail="two runs of PyTorch agree")
 
 
-def fp32_engine(hunt: Hunt, low: Result) -> tuple[Result, bool]:
-    """Return the FP32 engine's verdict, and False where it is wrong: then precision is not the question.
+def not_judged(result: Result) -> Question:
+    """Return the question that an engine without a verdict ends with."""
+    question = "can the engine be judged?" if result.outputs else "does the engine run?"
+    return Question(question=question, answer="no", detail=result.reason)
 
-    One that computes in TF32 is right for a plan in a lower format, and wrong where FP32 itself is asked for.
+
+def about_outputs(outcome: Outcome) -> list[Question]:
+    """Return whether the outputs are repeatable, finite and right."""
+    result, repeats = outcome.result, outcome.repeats
+    asked = []
+    if result.repeatable is not None and repeats is not None:
+        words = repeats.words() or f"{repeats.runs} runs give the same bits"
+        asked.append(
+            Question(question="is the engine repeatable?", answer=yes_or_no(not repeats.differing), detail=words)
+        )
+    stats = [(output.name, output.stats) for output in result.outputs if output.stats]
+    bad = [f"{name}: {s.nonfinite_actual} of {s.elements} elements are not" for name, s in stats if s.nonfinite_actual]
+    words = "; ".join(bad) or "no NaN and no infinity"
+    asked.append(Question(question="are all outputs finite?", answer=yes_or_no(not bad), detail=words))
+    wrong = result.verdict != "pass"
+    asked.append(Question(question="is the engine wrong?", answer=yes_or_no(wrong), detail=result.reason, good="no"))
+    return asked
+
+
+def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
+    """Return whether the FP32 engine is right; ``asked`` says that it is the engine in question itself.
+
+    One that computes in TF32 is right enough for a plan in a lower precision.
     """
-    target = Target(hunt.target.backend, "fp32")
-    asked = is_fp32(hunt.base_plan())
-    result = low if asked else hunt.judge_target(target)
-    tf32 = not asked and _computes_in_tf32(target, result.outputs)
-    if result.verdict == "pass" or tf32:
-        words = f"{result.reason}; it computes FP32 in TF32" if tf32 else result.reason
-        hunt.gate("is the FP32 engine right?", "yes", words)
-        return result, True
-    if result.verdict == "not_judged":
-        hunt.gate("is the FP32 engine right?", "not asked", result.reason)
-        hunt.notes.append(f"the FP32 engine could not be judged: {result.reason}")
-        return result, True
-    hunt.gate("is the FP32 engine right?", "no", result.reason)
-    if result is low or result.repeatable is not False:
-        return result, False
-    return result, _is_right_serialised(hunt, target)
+    words = "it is the engine that was asked about" if asked else result.reason
+    answer = "not asked" if result.verdict == "not_judged" else yes_or_no(result.verdict == "pass" or only_tf32)
+    return Question(
+        question="is the FP32 engine right?", answer=answer,
+        detail=f"{words}; it computes FP32 in TF32" if only_tf32 else words,
+    )  # fmt: skip
 
 
-def _is_right_serialised(hunt: Hunt, target: Target) -> bool:
-    """Return whether an FP32 engine whose runs differ is right when one kernel runs at a time; then it is a race."""
-    question = "is the FP32 engine right with one kernel at a time?"
-    found = _serialised(hunt, target, question)
-    if found is None:
-        return False
-    outputs = _judged(found, hunt.case)
-    verdict = overall(output.verdict for output in outputs)
-    right = verdict == "pass" or _computes_in_tf32(target, outputs)
-    hunt.gate(question, "yes" if right else "no", worst_reason(outputs, verdict))
-    hunt.fp32_races = right
-    if right:
-        hunt.notes.append("the FP32 engine is right when its kernels wait; what follows is about precision")
-        hunt.advice.append(_RACE)
-    return right
-
-
-def _computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
+def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
     """Return whether a failed FP32 engine is wrong by no more than computing in TF32, where its backend may do that."""
     return has_tf32(BACKENDS[target.backend]) and is_tf32(outputs)
 
 
-def low_engine(hunt: Hunt, low: Result) -> None:
-    """Record that the engine is wrong, and whether PyTorch in the same precision is as wrong."""
-    hunt.gate(IS_WRONG, "yes", low.reason)
-    worse = not hunt.floor_is_wrong()
-    floors = ", ".join(f"{o.name} {o.floor.relative_l2:.3g}" for o in low.outputs if o.floor)
-    said = f"PyTorch {hunt.format()} loses {floors}" if floors else "PyTorch gives nothing finite either"
-    hunt.gate("is it worse than PyTorch in the same precision?", "yes" if worse else "no", said)
+def is_only_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
+    """Return whether FP32 is asked for, and the engine is wrong by no more than computing it in TF32."""
+    return is_fp32(load_plan(target.precision)) and computes_in_tf32(target, outputs)
 
 
-def one_kernel_at_a_time(hunt: Hunt) -> bool:
-    """Ask whether the outputs depend on the order in which kernels happen to run; return whether they do."""
-    question = "is it the same with one kernel at a time?"
-    found = _serialised(hunt, hunt.target, question)
-    if found is None:
-        return False
-    if all(compare.bitwise_equal(found.alone[name], tensor) for name, tensor in found.actual.items()):
-        hunt.gate(question, "yes", "bit for bit")
-        return False
-    alone, wrong = total_error(found.alone, found.expected), total_error(found.actual, found.expected)
-    outputs = _judged(found, hunt.case)
-    passes = "and it passes; " if overall(output.verdict for output in outputs) == "pass" else ""
-    words = f"then the outputs are {alone:.3g} from the reference, {passes}as they are, {wrong:.3g}"
-    hunt.gate(question, "no", f"{words} (CUDA_LAUNCH_BLOCKING=1)")
-    if not alone < wrong / 2:
-        return False  # other bits, as wrong: a sum in another order, not a kernel that does not wait
-    if _RACE not in hunt.advice:
-        hunt.advice.append(_RACE)
-    return True
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Serialised:
-    """An engine's worst run, and a run in which no kernel began before the one before it had ended."""
-
-    opened: OpenTarget
-    actual: Tensors
-    expected: Tensors
-    alone: Tensors
-
-
-def _judged(found: _Serialised, case: str) -> tuple[OutputResult, ...]:
-    """Return the verdicts on the run in which no kernel began before the one before it had ended."""
-    plan = found.opened.plan
-    floor, _ = floor_of(found.opened.run.prepared.references, case, plan)
-    compared = compare_outputs(found.alone, found.expected, floor, precision=plan.computes_in)
-    return judge_outputs(found.opened, case, compared)
-
-
-def _serialised(hunt: Hunt, target: Target, question: str) -> _Serialised | None:
-    """Run the engine once more, one kernel at a time; None where there is nothing to ask, or no answer."""
-    with hunt.session.target(target) as opened:
-        outcome = verify_case(opened, hunt.case)
-        if outcome.repeats is None or outcome.expected is None or opened.engine is None or not opened.on_gpu:
-            return None
-        hunt.say("running the engine once more, one kernel at a time")
-        try:
-            alone = run_serialised(target.backend, opened.engine.path, hunt.session.prepared.inputs[hunt.case])
-        except ParityError as problem:
-            hunt.gate(question, "not asked", str(problem))
-            return None
-    return _Serialised(
-        opened=opened, actual=outcome.repeats.worst, expected=outcome.expected,
-        alone=on_devices_of(outcome.expected, alone),
+def pytorch_right(result: Result, plan: Plan, *, passes: bool) -> Question:
+    """Return whether PyTorch in the same precision is right, with its error: the floor."""
+    errors = [(output.name, output.floor.relative_l2) for output in result.outputs if output.floor]
+    figures = [f"{name} {error:.3g}" if isfinite(error) else f"{name} not finite" for name, error in errors]
+    return Question(
+        question="is PyTorch in the same precision right?", answer=yes_or_no(passes),
+        detail=f"PyTorch's own {plan.computes_in} error (the floor): {', '.join(figures) or 'not finite'}",
     )  # fmt: skip
+
+
+def would_pass(run: Run, case: str, plan: Plan, outputs: Tensors) -> bool:
+    """Return whether outputs of PyTorch would pass as an engine's: within an explicit limit, else finite, not all 0."""
+    verdicts = []
+    for name, tensor in run.prepared.references.reference(case, "fp32").items():
+        stats = compare(outputs[name], tensor, name=name)
+        tolerance = tolerance_for(name, run.limit, run.subject.tolerances, plan)
+        judged = judge_output(
+            name, stats, precision=plan.computes_in, floor=stats, tolerance=tolerance, is_floor=tolerance is None
+        )
+        verdicts.append(judged.verdict)
+    return overall(verdicts) == "pass"
+
+
+def yes_or_no(answer: bool) -> Literal["yes", "no"]:
+    """Return the word for an answer."""
+    return "yes" if answer else "no"

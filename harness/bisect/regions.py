@@ -6,26 +6,26 @@ what a reproducer is made of. A part is fused differently than the whole, so a f
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness import graph
-from harness.compare import relative_l2
+from harness.bisect.context import Budget
+from harness.bisect.search import smallest_interval
 from harness.errors import NotJudged, ParityError
-from harness.graph import Plan, save_model, write_plan
-from harness.records import Result, is_nonfinite
-from harness.reference import NodeRunner, OnnxEvaluator
+from harness.graph import boundary, extract, load_plan, order, save_model, write_plan
+from harness.records import Result
 from harness.subject import Subject, Target
-from harness.verify import Prepared, Run, is_tf32, value_dtypes, verify_case
+from harness.verify import Run, value_dtypes, verify_case
 
 CASE = "region"
-_LARGEST_START = 4
-"""Values on either side of a suspect in the smallest part that is tried after the suspect's own."""
+"""The one case of a region's subject."""
+_FIRST_MARGIN = 4
+"""Values added on either side of a suspect that does not fail alone; four times as many each time after that."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Region:
     """A part of a graph as a subject."""
 
@@ -42,66 +42,92 @@ class Region:
         return Target("", self.precision).precision_name
 
 
-class Regions:
-    """Builds and judges parts of one subject's graph on one target."""
+@dataclass(frozen=True, kw_only=True)
+class RegionFound:
+    """What a search among parts of a graph found."""
 
-    def __init__(self, run: Run, case: str, target: Target, plan: Plan, folder: Path) -> None:
-        self.run, self.case, self.target, self.plan, self.folder = run, case, target, plan, folder
+    region: Region | None = None
+    """The smallest part that was seen to show the fault."""
+    complete: bool = True
+    """False when a part was not built because the budget was spent."""
+    interrupted: bool = False
+    """Whether a KeyboardInterrupt ended the search."""
+
+
+class Regions:
+    """Builds and judges parts of one subject's graph on one target; each part once.
+
+    ``shows`` says whether a verdict, pass or fail, is the fault that is looked for. ``folder`` takes the parts' files.
+    """
+
+    def __init__(
+        self, run: Run, case: str, target: Target, *, folder: Path, shows: Callable[[Result], bool], budget: Budget
+    ) -> None:
+        self.run, self.case, self.target, self.folder = run, case, target, folder
+        self.shows, self.budget = shows, budget
+        self.plan = load_plan(target.precision)
         self.model = run.prepared.program.model
-        self.order = graph.order(self.model)
-        self.nonfinite_only = False
-        """Count a part as failing only when its outputs are not finite: the fault that is looked for is no other."""
-        self.beyond_tf32 = False
-        """Do not count a part that merely computes FP32 in TF32: the fault that is looked for is larger."""
-        self.built = 0
-        """Engines built for this; those from the cache do not count."""
-        self.may_build: Callable[[], bool] = lambda: True
-        """Asked before a part is built."""
+        self.order = order(self.model)
         self.failing: dict[tuple[str, ...], Region] = {}
-        """Every part that was seen to fail."""
-        self._judged: dict[tuple[tuple[str, ...], bool], bool | None] = {}
+        """Every part that was seen to show the fault."""
+        self._fails: dict[tuple[str, ...], bool | None] = {}
+        self._refused = False
+        """Whether a part was not built because the budget was spent."""
+
+    def around_suspects(self, suspects: Sequence[str], known: Collection[str]) -> RegionFound:
+        """Return the smallest part around one of a few suspects that shows the fault.
+
+        ``known`` are values that are known to be right or wrong by themselves: where a part need not reach beyond.
+        """
+        try:
+            for name in suspects:
+                if (region := self.around(self.upstream(name, set(known) - {name}))) is not None:
+                    return self._found(region)
+        except KeyboardInterrupt:
+            return self._found(self._smallest_failing(), interrupted=True)
+        return self._found(None)
+
+    def by_halving(self, most: int) -> RegionFound:
+        """Return the smallest part that shows the fault, found by halving the graph, trying at most ``most`` parts."""
+        found = smallest_interval(
+            len(self.order), lambda start, stop: self.fails(self.order[start:stop]), max_calls=most
+        )
+        region = self.failing.get(tuple(self.order[found.start : found.stop])) or self._smallest_failing()
+        return self._found(region, interrupted=found.interrupted)
 
     def fails(self, names: Collection[str]) -> bool | None:
-        """Return whether the part that computes these values fails on its own; None when it cannot be judged."""
+        """Return whether the part that computes these values shows the fault; None when that cannot be known."""
         wanted = set(names)
         part = tuple(name for name in self.order if name in wanted)
-        if (part, self.nonfinite_only) not in self._judged and not self.may_build():
+        if part in self._fails:
+            return self._fails[part]
+        if not self.budget.left:
+            self._refused = True
             return None
-        if (part, self.nonfinite_only) not in self._judged:
-            try:
-                region = self.judge(part)
-                verdict = region.result.verdict
-                self._judged[part, self.nonfinite_only] = (
-                    None if verdict == "not_judged" else self._shows(region.result)
-                )
-                if self._judged[part, self.nonfinite_only]:
-                    self.failing[part] = region
-            except ParityError as error:
-                self.run.settings.progress(f"a part of {len(part)} values cannot be judged: {error}")
-                self._judged[part, self.nonfinite_only] = None
-        return self._judged[part, self.nonfinite_only]
-
-    def _shows(self, result: Result) -> bool:
-        """Return whether a verdict is the fault that is looked for."""
-        if self.nonfinite_only:
-            return is_nonfinite(result)
-        return result.verdict == "fail" and not (self.beyond_tf32 and is_tf32(result.outputs))
-
-    def fails_between(self, start: int, stop: int) -> bool | None:
-        """Return the same for the values at positions ``start`` up to ``stop`` of the dataflow order."""
-        return self.fails(self.order[start:stop])
+        try:
+            region = self.judge(part)
+        except ParityError as error:
+            self.run.settings.progress(f"a part of {len(part)} values cannot be judged: {error}")
+            self._fails[part] = None
+        else:
+            judged = region.result.verdict != "not_judged"
+            self._fails[part] = self.shows(region.result) if judged else None
+            if self._fails[part]:
+                self.failing[part] = region
+        return self._fails[part]
 
     def judge(self, names: Sequence[str]) -> Region:
-        """Build the part that computes these values, feed it with the reference's values and judge it."""
+        """Build the part that computes these values, feed it with the reference's values and judge it.
+
+        Raises NotJudged for a part that cannot be cut out.
+        """
         subject = self._subject(names)
         self.run.settings.progress(f"building {len(names)} of {len(self.order)} values alone: {_span(names)}")
         precision = self._precision(names)
         run = Run(subject, self.run.settings)
-        try:
-            with run.target(Target(self.target.backend, precision)) as opened:
-                result = verify_case(opened, CASE).result
-        finally:
-            self.built += run.engines.built
+        self.budget.count(run.engines)
+        with run.target(Target(self.target.backend, precision)) as opened:
+            result = verify_case(opened, CASE).result
         return Region(names=tuple(names), subject=subject, precision=precision, result=result)
 
     def upstream(self, name: str, known: Collection[str]) -> list[str]:
@@ -119,27 +145,30 @@ class Regions:
         return [value for value in self.order if value in found]
 
     def around(self, names: Sequence[str]) -> Region | None:
-        """Return the smallest part around these values that fails alone, growing until one does."""
-        positions = sorted(self.order.index(name) for name in names)
-        start, stop, width = positions[0], positions[-1] + 1, 0
-        while True:
-            low, high = max(0, start - width), min(len(self.order), stop + width)
-            part = names if width == 0 else self.order[low:high]
-            if self.fails(part):
-                return self.failing[tuple(name for name in self.order if name in set(part))]
-            if width and (low, high) == (0, len(self.order)):
+        """Return the smallest part around these values that shows the fault, growing until one does."""
+        part, margin = [name for name in self.order if name in set(names)], 0
+        start, stop = self.order.index(part[0]), self.order.index(part[-1]) + 1
+        while not self.fails(part):
+            if margin and len(part) == len(self.order):
                 return None
-            width = width * 4 or _LARGEST_START
+            margin = 4 * margin or _FIRST_MARGIN
+            part = self.order[max(0, start - margin) : stop + margin]
+        return self.failing[tuple(part)]
+
+    def _found(self, region: Region | None, *, interrupted: bool = False) -> RegionFound:
+        return RegionFound(region=region, complete=not self._refused, interrupted=interrupted)
+
+    def _smallest_failing(self) -> Region | None:
+        return min(self.failing.values(), key=lambda region: len(region.names), default=None)
 
     def _subject(self, names: Sequence[str]) -> Subject:
-        entering, leaving = graph.boundary(self.model, names)
+        entering, leaving = boundary(self.model, names)
         if not leaving:
             raise NotJudged(f"nothing leaves the part {_span(names)}")
-        model = graph.extract(self.model, entering, leaving)
         folder = self.folder / hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "region.onnx"
-        save_model(model, path)
+        save_model(extract(self.model, entering, leaving), path)
         values = {name: tensor.cpu() for name, tensor in self.run.prepared.values(self.case, entering).items()}
         full = self.run.subject
         return Subject(
@@ -158,41 +187,6 @@ class Regions:
         path = self.folder / f"{hashlib.sha256(repr(kept).encode()).hexdigest()[:16]}.toml"
         write_plan(path, self.plan.dtype, [f"value:{name}" for name in kept], comment=())
         return str(path)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportFault:
-    """The operation whose ONNX form gives something else than PyTorch, both in FP32 on the same inputs."""
-
-    name: str
-    error: float
-    """Relative L2 error of its value."""
-
-
-def export_fault(prepared: Prepared, case: str, *, limit: float) -> ExportFault | None:
-    """Return the first value that ONNX Runtime computes otherwise than PyTorch from PyTorch's own inputs, or None."""
-    program = prepared.program
-    depths = prepared.program.depths()
-    computed = graph.order(program.model)
-    shared = sorted((name for name in computed if _shared(name, program.values)), key=depths.__getitem__)
-    expected = prepared.values(case, shared)
-    inputs = {name: tensor.cpu() for name, tensor in prepared.inputs[case].items()}
-    evaluator = OnnxEvaluator(program.model, inputs, keep=shared, runner=NodeRunner())
-    for name in shared:
-        found, wanted = evaluator.value(name), expected[name].cpu()
-        if found is None or not wanted.is_floating_point():
-            continue
-        error = relative_l2(found, wanted) if found.shape == wanted.shape else float("inf")
-        if error > limit:
-            return ExportFault(name=name, error=error)
-        evaluator.observe(name, wanted)
-        evaluator.done(name)
-    return None
-
-
-def _shared(name: str, values: Mapping[str, object]) -> bool:
-    value = values.get(name)
-    return value is not None and not str(getattr(value, "op", "")).startswith("onnx.")
 
 
 def _span(names: Sequence[str]) -> str:

@@ -1,24 +1,20 @@
-"""Which sets and which intervals to try: searches over an oracle that is slow to ask and need not be monotone.
+"""Which sets and which intervals to try, by an oracle that is slow to ask and need not be monotone.
 
-Nothing here knows of engines. A search is a generator that yields a question and is sent the answer; the questions are
-put to the oracle in :class:`_Asked`, each once and within a budget. Only what was itself seen to hold is ever reported.
+Nothing here knows of engines. Only what was itself seen to hold is ever reported.
 """
 
 from __future__ import annotations
 
 import math
-from collections import ChainMap, deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Generic, TypeVar
 
-Answer = bool | None
+from harness.bisect.oracle import Answer, Oracle, Stage
+
 Passes = Callable[[Sequence[frozenset[str]]], Sequence[Answer]]
 Fails = Callable[[int, int], Answer]
-Question = TypeVar("Question", bound=Hashable)
-Steps = Generator[Question, bool, None]
 _TOP = 4
 """Ranks among which a unit that does harm is looked for first."""
 
@@ -61,14 +57,13 @@ def smallest_set(
     *,
     max_calls: int,
     width: int = 1,
-    on_best: Callable[[frozenset[str]], None] | None = None,
     known: Mapping[frozenset[str], Answer] | None = None,
 ) -> SetFound:
     """Return a smallest set of units for which the oracle passes.
 
     ``ranked`` are the units, most likely culprit first. ``passes`` is given a batch of sets and returns one answer for
     each: True, False, or None where it could not be judged, which counts as neither. The empty set is taken to fail
-    unless ``known`` says otherwise. ``on_best`` is told every set that passes and is smaller than those before.
+    unless ``known`` says otherwise.
 
     Prefixes of the ranking of 1, 2, 4, ... units are tried and bisected between the last that fails and the first that
     passes; then units are removed, least likely first, in chunks that double while they can be removed and halve when
@@ -93,17 +88,15 @@ def smallest_set(
     if len(set(units)) < len(units):
         raise ValueError(f"ranked must name every unit once: {len(units)} names, {len(set(units))} different")
     own = {trial: answer for trial, answer in (known or {}).items() if trial <= set(units)}
-    asked = _Asked(
-        passes, len, max_calls=max_calls, width=width, on_best=on_best, known={frozenset[str](): False, **own}
-    )
-    complete, interrupted = asked.search(partial(_search_set, asked, units))
-    best = asked.best
+    oracle = Oracle(passes, len, max_calls=max_calls, width=width, known={frozenset[str](): False, **own})
+    ending = oracle.search(partial(_search_set, oracle, units))
+    best = oracle.best
     return SetFound(
         best=best,
-        minimal=best is not None and all(asked.answers.get(best - {unit}) is False for unit in best),
-        complete=complete,
-        interrupted=interrupted,
-        calls=asked.calls,
+        minimal=best is not None and all(oracle.answers.get(best - {unit}) is False for unit in best),
+        complete=ending == "done",
+        interrupted=ending == "interrupted",
+        calls=oracle.calls,
     )
 
 
@@ -124,130 +117,33 @@ def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFo
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     whole = (0, count)
-    asked = _Asked(
+    oracle = Oracle(
         lambda batch: [fails(start, stop) for start, stop in batch],
         lambda interval: interval[1] - interval[0],
         max_calls=max_calls,
         known={whole: True},
     )
-    complete, interrupted = asked.search(partial(asked.run, partial(_narrow, count)))
-    start, stop = asked.best or whole
-    return IntervalFound(start=start, stop=stop, complete=complete, interrupted=interrupted, calls=asked.calls)
+    ending = oracle.search(partial(oracle.run, partial(_narrow, count)))
+    start, stop = oracle.best or whole
+    return IntervalFound(
+        start=start, stop=stop, complete=ending == "done", interrupted=ending == "interrupted", calls=oracle.calls
+    )
 
 
-class _OutOfCallsError(Exception):
-    """The budget is spent."""
-
-
-class _Asked(Generic[Question]):
-    """What was asked and answered, what may still be asked, and the smallest question with a yes."""
-
-    def __init__(
-        self,
-        ask: Callable[[Sequence[Question]], Sequence[Answer]],
-        size: Callable[[Question], int],
-        *,
-        max_calls: int,
-        width: int = 1,
-        on_best: Callable[[Question], None] | None = None,
-        known: Mapping[Question, Answer],
-    ) -> None:
-        if max_calls < 0 or width < 1:
-            raise ValueError(f"max_calls must be at least 0 and width at least 1, not {max_calls} and {width}")
-        self._ask, self._size, self._on_best = ask, size, on_best
-        self._max_calls, self._width = max_calls, width
-        self.answers = {question: _plain(answer) for question, answer in known.items()}
-        self.calls = 0
-        self.best = min((question for question, answer in self.answers.items() if answer), key=size, default=None)
-
-    def search(self, body: Callable[[], None]) -> tuple[bool, bool]:
-        """Run a search; return whether it came to its end, and whether it was interrupted."""
-        try:
-            body()
-        except _OutOfCallsError:
-            return False, False
-        except KeyboardInterrupt:
-            return False, True
-        return True, False
-
-    def run(self, stage: Callable[[], Steps[Question]]) -> None:
-        """Ask what one stage of a search wants to know, to its end.
-
-        ``stage`` makes the generator anew: it is replayed on the answers so far, and on supposed ones to look ahead.
-        """
-        while _next_question(stage(), self.answers) is not None:
-            left = self._max_calls - self.calls
-            if left <= 0:
-                raise _OutOfCallsError
-            self._put(_look_ahead(stage, self.answers, min(self._width, left)))
-
-    def _put(self, batch: Sequence[Question]) -> None:
-        """Ask a batch and keep the answers."""
-        self.calls += len(batch)
-        before = self.best
-        for question, answer in zip(batch, self._ask(batch), strict=True):
-            self.answers[question] = _plain(answer)
-            if self.answers[question] and (self.best is None or self._size(question) < self._size(self.best)):
-                self.best = question
-        if self._on_best and self.best is not None and self.best != before:
-            self._on_best(self.best)
-
-
-def _plain(answer: Answer) -> Answer:
-    """Return the answer as None or a Python bool; NumPy's will do, and anything else is refused, since NaN is true."""
-    if answer is None:
-        return None
-    if answer not in (True, False):
-        raise TypeError(f"an answer must be True, False or None, not {answer!r}")
-    return bool(answer)
-
-
-def _next_question(steps: Steps[Question], answers: Mapping[Question, Answer]) -> Question | None:
-    """Return the first question of a stage that has no answer; None when the stage ends without one."""
-    try:
-        question = next(steps)
-        while question in answers:
-            question = steps.send(answers[question] is True)
-    except StopIteration:
-        return None
-    return question
-
-
-def _look_ahead(
-    stage: Callable[[], Steps[Question]], answers: MutableMapping[Question, Answer], width: int
-) -> list[Question]:
-    """Return the next question and those that may follow it, the nearest first, ``width`` at most."""
-    batch: list[Question] = []
-    supposed: deque[dict[Question, Answer]] = deque([{}])
-    # Different suppositions can lead to the same question; the bound keeps a stage near its end from being replayed
-    # for every combination of answers.
-    for _ in range(4 * width):
-        if not supposed or len(batch) == width:
-            break
-        answered = supposed.popleft()
-        question = _next_question(stage(), ChainMap(answered, answers))
-        if question is None:
-            continue
-        if question not in batch:
-            batch.append(question)
-        supposed.extend(({**answered, question: False}, {**answered, question: True}))
-    return batch
-
-
-def _search_set(asked: _Asked[frozenset[str]], units: tuple[str, ...]) -> None:
+def _search_set(oracle: Oracle[frozenset[str]], units: tuple[str, ...]) -> None:
     """Gallop, probe where that found nothing small, prune until nothing smaller is found."""
-    asked.run(partial(_gallop, units, len(units) + 1 if asked.best is None else len(asked.best)))
-    if asked.best is None or 2 * len(asked.best) > len(units):
-        limit = len(units) + 1 if asked.best is None else len(asked.best)
-        trials = _probes(units, thorough=asked.best is None)
-        asked.run(partial(_first_of, [trial for trial in trials if len(trial) < limit]))
-    while (best := asked.best) is not None:
-        asked.run(partial(_prune, [unit for unit in units if unit in best]))
-        if asked.best == best:
+    oracle.run(partial(_gallop, units, len(units) + 1 if oracle.best is None else len(oracle.best)))
+    if oracle.best is None or 2 * len(oracle.best) > len(units):
+        limit = len(units) + 1 if oracle.best is None else len(oracle.best)
+        trials = _probes(units, thorough=oracle.best is None)
+        oracle.run(partial(_first_of, [trial for trial in trials if len(trial) < limit]))
+    while (best := oracle.best) is not None:
+        oracle.run(partial(_prune, [unit for unit in units if unit in best]))
+        if oracle.best == best:
             break
 
 
-def _gallop(units: Sequence[str], below: int) -> Steps[frozenset[str]]:
+def _gallop(units: Sequence[str], below: int) -> Stage[frozenset[str]]:
     """Ask prefixes with fewer than ``below`` units: doubling until one passes, then bisecting."""
     failed = 0
     for size in _doubling(len(units)):
@@ -291,14 +187,14 @@ def _without_one(units: Sequence[str]) -> Iterator[frozenset[str]]:
     return (frozenset(units) - {unit} for unit in units)
 
 
-def _first_of(trials: Sequence[frozenset[str]]) -> Steps[frozenset[str]]:
+def _first_of(trials: Sequence[frozenset[str]]) -> Stage[frozenset[str]]:
     """Ask sets in turn until one passes."""
     for trial in trials:
         if (yield trial):
             return
 
 
-def _prune(units: Sequence[str]) -> Steps[frozenset[str]]:
+def _prune(units: Sequence[str]) -> Stage[frozenset[str]]:
     """Ask for a passing set without some of its units, from the last unit to the first."""
     kept, stop, chunk = list(units), len(units), 1
     while stop > 0:
@@ -318,7 +214,7 @@ def _prune(units: Sequence[str]) -> Steps[frozenset[str]]:
         stop, chunk = stop - 1, 1
 
 
-def _narrow(count: int) -> Steps[tuple[int, int]]:
+def _narrow(count: int) -> Stage[tuple[int, int]]:
     """Ask ever smaller intervals inside [0, count), until neither end can be moved."""
     start, stop = 0, count
     while stop - start > 1:

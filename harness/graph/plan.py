@@ -1,13 +1,12 @@
 """Precision plans: which values of a graph are computed in which dtype.
 
-A plan is read (:func:`load_plan`), matched against the value table (:func:`assign`) and written into the ONNX graph
-(:func:`apply`, in :mod:`harness.graph` with its relatives).
+A plan file is read (:func:`load_plan`) and written (:func:`write_plan`) here. A plan is matched against the value table
+(:func:`assign`); :func:`harness.graph.apply` types an ONNX graph by what it says.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Sequence
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown_name
+from harness.files import write_text
 from harness.graph.values import Value, Values
+from harness.records import plan_lines
 from harness.subject import PLAIN_PRECISIONS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -167,12 +168,5 @@ def _nearest(pattern: str, values: Iterable[Value]) -> str:
 
 
 def write_plan(path: Path, precision: str, keep_fp32: Sequence[str], *, comment: Sequence[str]) -> None:
-    """Write a plan file; the comment's lines come first."""
-    lines = [f"# {line}" for line in comment]
-    lines += [f'precision = "{precision}"', "keep_fp32 = ["]
-    lines += [f"    {json.dumps(pattern, ensure_ascii=False)}," for pattern in keep_fp32]  # also a TOML string
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([*lines, "]", ""]), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from error
+    """Write a plan file; the comment's lines come first. Raises UsageError when it cannot be written."""
+    write_text("\n".join([*(f"# {line}" for line in comment), *plan_lines(precision, keep_fp32), ""]), path)

@@ -19,7 +19,6 @@ from harness.report import (
     table,
     target_name,
 )
-from harness.report.text import split_advice
 
 _FAULTS = ("engine", "export")
 
@@ -43,7 +42,7 @@ def findings(context: Context) -> list[str]:
         if data["plan"] is not None:
             plan = f"; {words.heading('kept_fp32')}: {', '.join(map(code, data['plan'])) or words.heading('none')}"
         label = f"{code(data['subject'])} [{code(target_name(data))}]"
-        lines.append(f"- {label}: {escape(words.kind(data['kind']))}: {escape(_sentence(data))}{plan}")
+        lines.append(f"- {label}: {escape(words.kind(data['kind']))}: {escape(data['finding'])}{plan}")
     lines += _not_passed(context)
     if lines:
         return [words.say("findings"), "", *dict.fromkeys(lines), ""]
@@ -69,11 +68,6 @@ def _not_passed(context: Context) -> list[str]:
         f"{context.words.heading(verdict)}: {escape(reason)}"
         for (subject, engine, verdict, reason), cases in names.items()
     ]
-
-
-def _sentence(bisection: Json) -> str:
-    text: str = bisection["finding"]
-    return text.removeprefix(f"{bisection['kind']}: ")
 
 
 def environment(context: Context) -> list[str]:
@@ -138,16 +132,19 @@ def _bug(context: Context, number: int, found: Entry) -> list[str]:
     """Return one report; its headings are English in every language, because that is where it is sent."""
     data = found.data
     title = context.words.say("bug", number=number, subject=escape(data["subject"]), target=escape(target_name(data)))
-    advice, steps = split_advice(data["advice"])
     lower = f"PyTorch {data['precision']}"
-    notes = [f"{gate['question']} {gate['answer']}: {gate['detail']}" for gate in data["gates"]]
+    steps = data["commands"] or [found.document.command]
+    notes = [f"{asked['question']} {asked['answer']}: {asked['detail']}" for asked in data["gates"]]
+    notes += [
+        "; ".join(advice[key] for key in ("indicator", "meaning", "action") if advice[key]) for advice in data["advice"]
+    ]
     return [
         f"### {title}", "",
         *_bullets("Environment", _bug_environment(found)),
-        "- Reproduction Steps", "", *(f"  {line}" for line in fence(steps or [found.document.command], "bash")), "",
+        "- Reproduction Steps", "", *(f"  {line}" for line in fence(steps, "bash")), "",
         *_bullets("Expected Behavior", [f"The outputs are as near to PyTorch FP32 as {lower} is."]),
-        *_bullets("Actual Behavior", [_sentence(data), f"Values: {', '.join(data['region']) or 'none named'}"]),
-        *_bullets("Additional Notes", [*notes, *advice, *data["notes"]]),
+        *_bullets("Actual Behavior", [data["finding"], f"Values: {', '.join(data['region']) or 'none named'}"]),
+        *_bullets("Additional Notes", [*notes, *data["notes"]]),
         "",
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from harness.records.accuracy import (
     is_nonfinite,
     overall,
 )
-from harness.records.bisection import IS_WRONG, Bisection, Gate, Kind, Price, Trial
+from harness.records.bisection import Advice, Answer, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.data import plain
 from harness.records.latency import (
@@ -37,16 +37,18 @@ from harness.records.latency import (
     utc,
 )
 from harness.records.layers import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.plan_lines import plan_lines
 from harness.records.reader import Entry, Json, Records, load
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 
 __all__ = [
-    "IS_WRONG",
     "MARKS",
     "NOT_REPEATABLE",
     "Acceptance",
+    "Advice",
+    "Answer",
     "Bisection",
     "Comparison",
     "Conditions",
@@ -55,7 +57,6 @@ __all__ = [
     "EngineInfo",
     "Entry",
     "ErrorStats",
-    "Gate",
     "Json",
     "KernelTime",
     "Kind",
@@ -72,6 +73,7 @@ __all__ = [
     "Price",
     "ProcessRun",
     "Provenance",
+    "Question",
     "Records",
     "Result",
     "Runner",
@@ -91,6 +93,7 @@ __all__ = [
     "load",
     "overall",
     "plain",
+    "plan_lines",
     "run_from_json",
     "save_json",
     "session_from_json",

@@ -8,20 +8,32 @@ from typing import Any, Literal
 from harness.records.data import plain_fields
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
-IS_WRONG = "is the engine wrong?"
-"""A question of which no is the good answer."""
+Answer = Literal["yes", "no", "not asked"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One question asked before anything is blamed."""
+class Question:
+    """One question asked before anything is blamed, and its answer."""
 
     question: str
     """Such as ``is the engine repeatable?``"""
-    answer: Literal["yes", "no", "not asked"]
-    """``yes`` lets the search go on."""
+    answer: Answer
     detail: str
     """The figures, in one sentence."""
+    good: Literal["yes", "no"] = "yes"
+    """The answer of an engine that is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What was seen, what it means and what to do about it: a phrase each, without a full stop."""
+
+    indicator: str
+    """What was seen, with the figures."""
+    meaning: str
+    """What that means."""
+    action: str
+    """What to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +65,7 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """Whose fault it is, what to keep in FP32, and what it costs."""
+    """Whose fault it is, what to keep in FP32, and what it costs. The names of the fields are the keys of the JSON."""
 
     subject: str
     case: str
@@ -63,27 +75,30 @@ class Bisection:
     """``none`` when the engine passes."""
     finding: str
     """One sentence."""
-    advice: tuple[str, ...]
-    """What it means and what to do, in plain words; the last lines are the commands that reproduce it."""
-    gates: tuple[Gate, ...]
-    """In the order they were asked."""
+    advice: tuple[Advice, ...]
+    """What it means and what to do."""
+    commands: tuple[str, ...] = ()
+    """What to type next, one shell command each."""
+    gates: tuple[Question, ...]
+    """The questions in the order they were asked."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show it."""
     plan: tuple[str, ...] | None = None
-    """Patterns kept in FP32 by the smallest plan that passed on the un-tapped engine; None when none passed."""
+    """Patterns kept in FP32 by the smallest plan that passed on the engine as it is, without taps; None when none
+    passed."""
     plan_file: str = ""
     """Where the plan was written."""
     reproducer: str = ""
     """The folder of the reproducer; empty when there is none."""
     price: Price | None = None
     trials: tuple[Trial, ...] = ()
-    """Every plan tried on an engine, and the ones that decided in PyTorch."""
+    """Every plan tried on an engine, and the last ones tried in PyTorch."""
     builds: int = 0
     """Engines built; those from the cache do not count."""
     gate_builds: int = 0
-    """Those of them that the gates needed."""
+    """Those of them that the questions needed."""
     max_builds: int = 0
-    """What the search may build after the gates."""
+    """What the search may build after the questions."""
     complete: bool = True
     """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
     interrupted: bool = False

@@ -304,6 +304,7 @@ def _no_constant(word: str) -> Any:
 
 
 def _document(path: Path, name: str, data: Json) -> Document:
+    data = {**data, "bisect": _as_written_today(data.get("bisect"))}
     top = {key: checked(data.get(key, default), kind, key) for key, kind, default in _TOP}
     if top["environment"]:
         top["environment"] = checked(top["environment"], Environment, "environment")
@@ -313,6 +314,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
     return Document(path=path, name=name, results=results, bench=bench, **top)
 
 
+_OLD_COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
 _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("command", str, ""),
     ("complete", bool, True),
@@ -325,6 +327,34 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("study", StudyResult | None, None),
     ("score", ContestResult | None, None),
 )
+
+
+def _as_written_today(bisection: Any) -> Any:
+    """Return a bisection from before ``commands`` was a key as it would be written today; anything else as it is.
+
+    Its advice was text, ``indicator | meaning | action``, with the commands as the last entries; its finding began with
+    its kind; and it went by the text of a question whether no is the good answer.
+    """
+    lines = bisection.get("advice") if isinstance(bisection, dict) and "commands" not in bisection else None
+    if not isinstance(lines, list):
+        return bisection
+    end = len(lines)
+    try:
+        while end and lines[end - 1].startswith(_OLD_COMMANDS):
+            end -= 1
+        parts = [[*line.split(" | ", 2), "", ""] for line in lines[:end]]
+        return {
+            **bisection,
+            "finding": bisection["finding"].removeprefix(f"{bisection['kind']}: "),
+            "advice": [{"indicator": part[0], "meaning": part[1], "action": part[2]} for part in parts],
+            "commands": lines[end:],
+            "gates": [
+                {"good": "no", **gate} if gate["question"] == "is the engine wrong?" else gate
+                for gate in bisection["gates"]
+            ],
+        }
+    except (AttributeError, KeyError, TypeError):  # as no version wrote it: the check that follows says where
+        return bisection
 
 
 def _result(row: Json, where: str) -> Json:

@@ -1,25 +1,36 @@
-"""Parts of a graph as subjects of their own, plan files, and the operation that the export gets wrong."""
+"""Parts of a graph as subjects of their own: which of them show a fault, and the search for the smallest."""
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bisecting import build_through
 from fake import quiet
 from planted import PLANTED, Fault, Planted, install, scaled
 
-from harness import Target, UsageError
-from harness.bisect.regions import Regions, export_fault
-from harness.graph.plan import load_plan, write_plan
-from harness.verify.prepare import prepare
+from harness import Target
+from harness.backends.base import BuildRequest
+from harness.bisect.context import Budget
+from harness.bisect.questions import computes_in_tf32
+from harness.bisect.regions import Regions
+from harness.graph.plan import write_plan
+from harness.records.accuracy import Result, is_nonfinite
 from harness.verify.target import Run
 
 
-def regions_of(plant: Planted, folder: Path, precision: str = "fp16") -> Regions:
+def fails(result: Result) -> bool:
+    return result.verdict == "fail"
+
+
+def regions_of(
+    plant: Planted, folder: Path, precision: str = "fp16", *, shows: Callable[[Result], bool] = fails, most: int = 100
+) -> Regions:
     run = Run(plant.subject, quiet(folder))
-    return Regions(run, "one", Target("planted", precision), load_plan(precision), folder / "regions")
+    target = Target("planted", precision)
+    return Regions(run, "one", target, folder=folder / "regions", shows=shows, budget=Budget(most))
 
 
 @pytest.fixture
@@ -33,13 +44,16 @@ def test_a_part_fails_when_it_holds_the_wrong_kernel(regions: Regions):
     assert regions.fails(["gelu_1", "linear_1"]) is True
     assert regions.fails(["linear_2"]) is False
     assert set(regions.failing) == {("linear_1",), ("linear_1", "gelu_1")}
-    assert regions.built == 3
+    assert regions.budget.built == 3
     assert regions.fails(["linear_1"]) is True
-    assert regions.built == 3, "a part is judged once"
+    assert regions.budget.built == 3, "a part is judged once"
 
 
-def test_a_part_that_is_wrong_but_finite_is_not_the_nan_that_is_looked_for(regions: Regions):
-    regions.nonfinite_only = True
+def test_a_part_that_is_wrong_but_finite_is_not_the_nan_that_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    install(monkeypatch, PLANTED["wrong_kernel"])
+    regions = regions_of(PLANTED["wrong_kernel"], tmp_path, shows=is_nonfinite)
     assert regions.fails(["linear_1"]) is False
     assert not regions.failing
 
@@ -49,9 +63,13 @@ def test_a_part_that_is_wrong_by_tf32_is_not_the_larger_fault_that_is_looked_for
 ):
     faults = (Fault(value="linear_1", change=scaled(1 + 5e-4), only_dtype=None),)
     plant = dataclasses.replace(PLANTED["wrong_kernel"], faults=faults)
-    install(monkeypatch, plant)
-    regions = regions_of(plant, tmp_path, precision="fp32")
-    regions.beyond_tf32 = True
+    install(monkeypatch, plant).precisions = ("fp32", "tf32", "fp16")
+    target = Target("planted", "fp32")
+
+    def larger(result: Result) -> bool:
+        return fails(result) and not computes_in_tf32(target, result.outputs)
+
+    regions = regions_of(plant, tmp_path, precision="fp32", shows=larger)
     assert regions.fails(["linear_1"]) is False
     assert not regions.failing
     regions = regions_of(plant, tmp_path / "again", precision="fp32")
@@ -86,26 +104,29 @@ def test_a_part_keeps_in_fp32_what_the_plan_keeps(tmp_path: Path, monkeypatch: p
     assert regions.judge(["gelu_1"]).precision == "fp16"
 
 
-def test_a_plan_is_written_with_its_comment_and_read_again(tmp_path: Path):
-    path = tmp_path / "new" / "plan.toml"
-    write_plan(path, "bf16", ["blocks.1", "value:add"], comment=["Found by hand."])
-    assert path.read_text().startswith("# Found by hand.\n")
-    assert tomllib.loads(path.read_text()) == {"precision": "bf16", "keep_fp32": ["blocks.1", "value:add"]}
-    assert load_plan(str(path)).keep_fp32 == ("blocks.1", "value:add")
-    write_plan(path, "fp16", ['value:a"b\\c', "modüle"], comment=())
-    assert load_plan(str(path)).keep_fp32 == ('value:a"b\\c', "modüle")
-    with pytest.raises(UsageError, match="cannot be written"):
-        write_plan(path / "below.toml", "fp16", [], comment=())
+def test_a_part_is_not_built_beyond_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = install(monkeypatch, PLANTED["wrong_kernel"])
+    regions = regions_of(PLANTED["wrong_kernel"], tmp_path, most=2)
+    found = regions.by_halving(most=100)
+    assert (engine.builds, regions.budget.left) == (2, 0)
+    assert not found.complete
+    assert found.region is not None
+    assert "linear_1" in found.region.names
+    assert regions.fails(found.region.names) is True, "what is known needs no build"
+    assert regions.fails(["gelu_3"]) is None
 
 
-@pytest.mark.parametrize("name", ["wrong_epsilon", "wrong_axis", "wrong_kernel"])
-def test_the_operation_that_the_export_gets_wrong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    plant = PLANTED[name]
-    install(monkeypatch, plant)
-    fault = export_fault(prepare(plant.subject, quiet(tmp_path)), "one", limit=2.0**-14)
-    if plant.kind == "export":
-        assert fault is not None
-        assert frozenset({fault.name}) == plant.answer
-        assert fault.error > 0.1
-    else:
-        assert fault is None
+def test_an_interrupted_search_gives_the_smallest_part_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(number: int, request: BuildRequest) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    build_through(install(monkeypatch, PLANTED["wrong_kernel"]), interrupt)
+    halved = regions_of(PLANTED["wrong_kernel"], tmp_path).by_halving(most=100)
+    assert halved.interrupted
+    assert halved.region is not None
+    assert "linear_1" in halved.region.names
+
+    build_through(install(monkeypatch, PLANTED["wrong_when_fused"]), interrupt)
+    grown = regions_of(PLANTED["wrong_when_fused"], tmp_path / "grown").around_suspects(["linear", "linear_3"], ())
+    assert grown.interrupted

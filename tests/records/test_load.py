@@ -41,6 +41,48 @@ def test_every_kind_of_record_is_read_back(tmp_path: Path):
     assert found.broken == found.foreign == found.twice == found.layers == ()
 
 
+def written_before(advice: list[Any], **changes: Any) -> dict[str, Any]:
+    """Return a bisection as it was written when advice was text."""
+    data = {**recorded.bisection().to_json(), "advice": advice, "finding": "engine: it goes wrong in gelu", **changes}
+    questions = (("is the engine repeatable?", "yes"), ("is the engine wrong?", "yes"))
+    data["gates"] = [{"question": question, "answer": answer, "detail": ""} for question, answer in questions]
+    del data["commands"]
+    return data
+
+
+def read(bisection: Any, folder: Path) -> records.Records:
+    (folder / "old.json").write_text(json.dumps({"schema": "parity/1", "bisect": bisection}))
+    return records.load([folder])
+
+
+def test_a_bisection_from_before_advice_was_a_record_is_read(tmp_path: Path):
+    lines = [
+        "4 values wrong | a kernel of rtx | keep op:aten.gelu.default in FP32", "The plan costs 2 %.",
+        "parity verify net -b rtx -p fp16 --layers", "python reports/net-reproducer/reproduce.py",
+    ]  # fmt: skip
+    data = read(written_before(lines), tmp_path).bisections[0].data
+    assert data["advice"] == [
+        {"indicator": "4 values wrong", "meaning": "a kernel of rtx", "action": "keep op:aten.gelu.default in FP32"},
+        {"indicator": "The plan costs 2 %.", "meaning": "", "action": ""},
+    ]
+    assert data["commands"] == lines[2:]
+    assert data["finding"] == "it goes wrong in gelu"
+    assert [(asked["answer"], asked["good"]) for asked in data["gates"]] == [("yes", "yes"), ("yes", "no")]
+
+
+def test_a_bisection_of_today_is_read_as_it_is(tmp_path: Path):
+    today = recorded.bisection(finding="engine: a sentence that begins like this").to_json()
+    assert read(today, tmp_path).bisections[0].data == today
+    assert read(written_before([]), tmp_path).bisections[0].data["commands"] == []
+
+
+@pytest.mark.parametrize("changes", [{"advice": [1]}, {"advice": "text"}, {"finding": None}, {"gates": [1]}])
+def test_an_old_bisection_that_holds_something_else_is_named(changes: dict[str, Any], tmp_path: Path):
+    data = {**written_before(["a | b | c"]), **changes}
+    with pytest.raises(UsageError, match=r"old\.json is not used: bisect\."):
+        read(data, tmp_path)
+
+
 def test_what_parity_verify_writes_is_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -15,7 +15,7 @@ import pytest
 import recorded
 
 from harness.errors import NotJudged, UsageError
-from harness.records.bisection import Bisection, Gate, Price, Trial
+from harness.records.bisection import Advice, Bisection, Price, Question, Trial
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
 from harness.report.plots import layers as plot
@@ -91,15 +91,18 @@ BISECTION = Bisection(
     subject="clip", case="short", backend="rtx", precision="fp16", kind="precision",
     finding="text_model.encoder.layers.1.layer_norm1 overflows in FP16, in PyTorch as in the engine",
     advice=(
-        "a square of 8.1e4 in layer_norm1 | FP16 ends at 65504 | keep text_model.encoder.layers.1.layer_norm1 in FP32",
-        "The plan costs 2 % of the run time.",
-        "parity verify clip -b rtx -p plans/clip.toml --json results/a-folder-with-a-long-name/clip.json",
+        Advice(
+            indicator="a square of 8.1e4 in layer_norm1", meaning="FP16 ends at 65504",
+            action="keep text_model.encoder.layers.1.layer_norm1 in FP32",
+        ),
+        Advice(indicator="The plan costs 2 % of the run time.", meaning="", action=""),
     ),
+    commands=("parity verify clip -b rtx -p plans/clip.toml --json results/a-folder-with-a-long-name/clip.json",),
     gates=(
-        Gate(question="is the reference repeatable?", answer="yes", detail="two runs gave the same bits"),
-        Gate(question="is the FP32 engine right?", answer="yes", detail="relative error 2.1e-07, allowed 2.3e-06"),
-        Gate(question="is the engine better than the floor?", answer="no", detail="1 of 1 outputs is not finite"),
-        Gate(question="does the ONNX graph differ from PyTorch?", answer="not asked", detail=""),
+        Question(question="is the reference repeatable?", answer="yes", detail="two runs gave the same bits"),
+        Question(question="is the FP32 engine right?", answer="yes", detail="relative error 2.1e-07, allowed 2.3e-06"),
+        Question(question="is the engine better than the floor?", answer="no", detail="1 of 1 outputs is not finite"),
+        Question(question="does the ONNX graph differ from PyTorch?", answer="not asked", detail=""),
     ),
     region=("text_model.encoder.layers.1.layer_norm1",),
     plan=("text_model.encoder.layers.1.layer_norm1", "op:aten.pow"), plan_file="plans/clip.toml",
@@ -379,11 +382,11 @@ def test_plot_that_cannot_be_written(tmp_path: Path):
         plot.save_layers(changed(), tmp_path / "file" / "clip")
 
 
-def test_gates_stand_in_order_with_their_answers():
+def test_questions_stand_in_order_with_their_answers():
     rows = bisection.bisection_text(found()).splitlines()
     assert rows[0] == "clip short | rtx fp16 | bisection"
-    for number, gate in enumerate(BISECTION.gates):
-        assert rows[2 + number].startswith(f" {number + 1} {gate.question} ")
+    for number, asked in enumerate(BISECTION.gates):
+        assert rows[2 + number].startswith(f" {number + 1} {asked.question} ")
     assert rows[4].split("?")[1].split() == ["NO", "1", "of", "1", "outputs", "is", "not", "finite"]
     assert rows[5].endswith("not asked")
 
@@ -392,7 +395,7 @@ def test_gates_stand_in_order_with_their_answers():
     ("kind", "words"),
     [
         ("none", "finding: none: the engine passes as it is"),
-        ("precision", "finding: precision: PyTorch loses as much"),
+        ("precision", "finding: precision: PyTorch in the same precision is as wrong"),
         ("engine", "finding: engine: PyTorch in the same precision is right and the engine is not"),
         ("export", "finding: export: the ONNX graph already differs from PyTorch"),
         ("not_judged", "finding: NOT JUDGED"),
@@ -406,7 +409,7 @@ def test_plan_is_printed_as_its_file_has_it():
     shown = bisection.bisection_text(found())
     start, end = shown.index("  precision ="), shown.index("  ]\n") + 4
     assert tomllib.loads(shown[start:end]) == {"precision": "fp16", "keep_fp32": list(BISECTION.plan or ())}
-    assert "smallest plan found that passes on the un-tapped engine, 2 kept in FP32 (plans/clip.toml):" in shown
+    assert "smallest plan found that passes on the engine, 2 patterns kept in FP32 (plans/clip.toml):" in shown
     assert "engines built: 2 for the questions, 2 of 30 allowed for the search" in shown
 
 
@@ -415,11 +418,6 @@ def test_plan_found_from_another_plan_says_that_it_adds_to_it():
     assert "beside what mixed keeps in FP32 already; the file has both" in shown
     assert "precision =" not in shown
     assert "beside what" not in bisection.bisection_text(found())
-
-
-def test_kind_is_not_said_twice():
-    shown = bisection.bisection_text(found(finding="precision: PyTorch fp16 loses as much; m in FP32 makes it right"))
-    assert "  PyTorch fp16 loses as much; m in FP32 makes it right\n" in shown
 
 
 def test_search_that_did_not_end_says_so():
@@ -438,10 +436,10 @@ def test_snippet_quotes_what_toml_would_misread():
 
 def test_price_has_ratios_to_both_extremes():
     rows = bisection.bisection_text(found()).splitlines()
-    start = next(i for i, row in enumerate(rows) if row.startswith("price on NVIDIA H200"))
+    start = next(i for i, row in enumerate(rows) if row.startswith("run time on NVIDIA H200"))
     assert rows[start + 1].split() == ["plan", "1.02", "1.02", "0.5"]
     assert rows[start + 3].split() == ["FP32", "2.04", "2.04", "1"]
-    assert "price" not in bisection.bisection_text(found(price=None))
+    assert "run time on" not in bisection.bisection_text(found(price=None))
 
 
 def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
@@ -456,11 +454,11 @@ def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
 
 def test_advice_is_indicator_meaning_action_and_commands_come_last_unwrapped():
     rows = bisection.bisection_text(found()).splitlines()
-    assert rows[-1] == f"next: {BISECTION.advice[-1]}"
+    assert rows[-1] == f"next: {BISECTION.commands[-1]}"
     assert "indicator: a square of 8.1e4 in layer_norm1" in rows
     assert "  meaning: FP16 ends at 65504" in rows
     assert "  do:      keep text_model.encoder.layers.1.layer_norm1 in FP32" in rows
-    assert "The plan costs 2 % of the run time." in rows
+    assert rows[-3:-1] == ["indicator: The plan costs 2 % of the run time.", ""], "what is empty has no line"
 
 
 def test_bisection_that_could_not_begin():
@@ -474,6 +472,7 @@ def test_bisection_that_could_not_begin():
             price=None,
             trials=(),
             advice=(),
+            commands=(),
             builds=0,
         )
     )

@@ -23,13 +23,16 @@ import torch
 
 from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
 from harness.errors import NotJudged, UsageError, is_disk_full, unknown_name
+from harness.files import CannotWrite, write_text
 from harness.graph import save_model
 
 TIMEOUT_S = 1800.0
+"""A script that has not ended by then is stopped."""
 PROGRESS_INTERVAL_S = 10.0
 SAID_LINES = 4
-__all__ = ["NotReproduced", "Reproducer", "Spec", "write"]
-_PRIVATE = ("engines", "references")  # folders of this machine, which say nothing to a reader elsewhere
+"""Lines of a script's output that an error quotes, its last ones."""
+_PRIVATE = ("engines", "references")
+"""Keys of the environment that are folders of this machine, of no use to a reader elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
         progress(f"writing the reproducer {folder.name}")
         _write_parts(draft, spec)
         output = _run(draft, progress)
-        (draft / "README.md").write_text(readme(spec, output), encoding="utf-8")
+        write_text(readme(spec, output), draft / "README.md")
         _check_replaceable(folder)
         if folder.exists():
             folder.rename(Path(scratch) / "replaced")
@@ -105,8 +108,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     """Turn an error of the file system into a sentence."""
     try:
         yield
-    except OSError as error:
-        if is_disk_full(error):
+    except (OSError, CannotWrite) as error:
+        full = error.disk_full if isinstance(error, CannotWrite) else is_disk_full(error)
+        if full:
             raise NotJudged(f"the disk is full while writing the reproducer {folder}; free some space") from error
         raise UsageError(f"the reproducer {folder} cannot be written: {error}; give another folder") from error
 
@@ -131,8 +135,8 @@ def _write_parts(draft: Path, spec: Spec) -> None:
     _save_arrays(draft / "inputs.npz", spec.inputs)
     _save_arrays(draft / "expected.npz", spec.expected)
     environment = {key: value for key, value in spec.environment.items() if key not in _PRIVATE}
-    (draft / ENVIRONMENT).write_text(json.dumps(environment, indent=1, default=str), encoding="utf-8")
-    (draft / SCRIPT).write_text(script(spec), encoding="utf-8")
+    write_text(json.dumps(environment, indent=1, default=str), draft / ENVIRONMENT)
+    write_text(script(spec), draft / SCRIPT)
 
 
 def _save_arrays(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -1,6 +1,6 @@
 """The words of a reproducer: what it is about, its script and its README.
 
-The script is put together from the files in ``reproducer_scripts``, whose text it holds.
+The script is put together from the files in ``scripts``, whose text it holds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Runtime:
     """What a backend's script runs on."""
 
     part: str
-    """The file of ``reproducer_scripts`` that holds its code."""
+    """The file in ``scripts`` that holds its code, without ``.py``."""
     modules: tuple[str, ...]
     """Python modules, the wanted one first."""
     packages: tuple[str, ...]
@@ -138,7 +138,7 @@ def _set(text: str, name: str, value: object) -> str:
     line = f"{name} = {pprint.pformat(value, width=100)}"
     text, count = re.subn(rf"^{name}(: [^=]+)? = .*$", lambda _: line, text, flags=re.MULTILINE)
     if count != 1:
-        raise AssertionError(f"reproducer_scripts sets {name} {count} times, not once")
+        raise AssertionError(f"the scripts set {name} {count} times, not once")
     return text
 
 

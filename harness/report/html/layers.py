@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from harness.records import IS_WRONG
 from harness.report.facts import (
     Json,
     case_label,
@@ -39,7 +38,7 @@ from harness.report.html.parts import (
     warnings,
     word,
 )
-from harness.report.text import MARKS, plan_snippet, shown_mark, split_advice
+from harness.report.text import MARKS, plan_snippet, shown_mark
 from harness.report.text import number as figure
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
@@ -216,20 +215,17 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
     """Return a bisection: whose fault it is, the plan, the reproducer, what was asked and tried, and what to do."""
     tones: dict[str, Tone] = {"none": "good", "not_judged": "warn"}
     kind = found["kind"]
-    finding = found["finding"].removeprefix(f"{kind}: ")
-    lines = [Line(text=finding, tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
+    lines = [Line(text=found["finding"], tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
     if found["interrupted"] or not found["complete"]:
         lines.append(Line(text=t("bisect_incomplete"), tone="warn"))
     lines += [Line(text=note, tone="muted") for note in found["notes"]]
-    sentences, commands = split_advice(found["advice"])
     parts: list[Part] = [Lines(items=tuple(lines)), _bisect_facts(found, t)]
     if found["plan"] is not None:
         text = "\n".join(plan_snippet(found["plan"], found["precision"]))
         parts.append(Code(label=f"{t('plan')}: {found['plan_file'] or t('plan_no_file')}", text=text))
-    advice = tuple(Line(text=sentence.replace(" | ", " — ")) for sentence in sentences)
-    parts += [Lines(items=advice)] if advice else []
-    parts += [Code(label=t("commands"), text="\n".join(commands))] if commands else []
-    parts += [_gates(found, id, t)] if found["gates"] else []
+    parts += [Lines(items=tuple(map(_advice, found["advice"])))] if found["advice"] else []
+    parts += [Code(label=t("commands"), text="\n".join(found["commands"]))] if found["commands"] else []
+    parts += [_questions(found, id, t)] if found["gates"] else []
     parts += [_trials(found, id, t)] if found["trials"] else []
     heading = f"{t('bisection')}: {target_name(found)}, {found['case']}"
     cpu = (t("on_cpu"),) if str((found["price"] or {}).get("device", "")).upper().startswith("CPU") else ()
@@ -253,14 +249,19 @@ def _needs_plan(found: Json) -> bool:
     return found["kind"] not in ("none", "not_judged")
 
 
-def _gates(found: Json, id: str, t: Words) -> Table:
+def _advice(advice: Json) -> Line:
+    """Return what was seen, what it means and what to do in one line."""
+    return Line(text=" — ".join(advice[key] for key in ("indicator", "meaning", "action") if advice[key]))
+
+
+def _questions(found: Json, id: str, t: Words) -> Table:
     rows = tuple(
         Row(cells=(
-            word(gate["question"]),
-            word(t("answer_" + gate["answer"].replace(" ", "_")), _answer_tone(gate)),
-            word(gate["detail"]),
+            word(asked["question"]),
+            word(t("answer_" + asked["answer"].replace(" ", "_")), _answer_tone(asked)),
+            word(asked["detail"]),
         ))
-        for gate in found["gates"]
+        for asked in found["gates"]
     )  # fmt: skip
     headings = (t("question"), t("answer"), t("detail"))
     return Table(
@@ -271,12 +272,11 @@ def _gates(found: Json, id: str, t: Words) -> Table:
     )
 
 
-def _answer_tone(gate: Json) -> Tone:
-    """Return how an answer is shown: no is the bad one, but for the question whether the engine is wrong."""
-    tones: dict[str, Tone] = {"yes": "good", "no": "bad", "not asked": "muted"}
-    if gate["question"] == IS_WRONG:
-        tones = {**tones, "yes": "bad", "no": "good"}
-    return tones[gate["answer"]]
+def _answer_tone(asked: Json) -> Tone:
+    """Return how an answer is shown: as good, bad, or no answer."""
+    if asked["answer"] == "not asked":
+        return "muted"
+    return "good" if asked["answer"] == asked["good"] else "bad"
 
 
 def _trials(found: Json, id: str, t: Words) -> Fold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.text.bisection import bisection_text, plan_snippet, split_advice
+from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.latency import LATENCY_VERDICTS, kernels_table, latency_advice, latency_line, latency_table, ms
 from harness.report.text.layers import MARKS, layers_table, shown_mark
 from harness.report.text.results import (
@@ -47,7 +47,6 @@ __all__ = [
     "series_of",
     "shown_mark",
     "source_words",
-    "split_advice",
     "study_text",
     "subjects_table",
     "verdict_counts",

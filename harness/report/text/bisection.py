@@ -5,64 +5,64 @@ Everything here takes the dict of ``Bisection.to_json()``.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.records import plan_lines
 from harness.report.facts import Json
 from harness.report.text.layers import columns, layers_title
 from harness.report.text.results import ascii_safe, number, wrapped
 
 KINDS = {
     "none": "none: the engine passes as it is",
-    "precision": "precision: PyTorch loses as much",
+    "precision": "precision: PyTorch in the same precision is as wrong",
     "engine": "engine: PyTorch in the same precision is right and the engine is not",
     "export": "export: the ONNX graph already differs from PyTorch",
     "not_judged": "NOT JUDGED: it is not known whose fault it is",
 }
 FORMATS = ("fp16", "bf16")
-_REGIONS = {"precision": "what loses too much", "engine": "values that show it", "export": "values that differ"}
-COMMANDS = ("parity ", "pytest ", "python", "tox ", "cd ", "pip ")
-"""How the lines of advice begin that are to be typed."""
-_TRIALS = 12
-_PATTERNS = 4
-_VALUES = 16
+_REGIONS = {
+    "precision": "too inexact in low precision",
+    "engine": "values that show it",
+    "export": "values that differ",
+}
+MOST_TRIALS = 12
+MOST_PATTERNS = 4
+"""Patterns of one trial that are shown."""
+MOST_VALUES = 16
+"""Values of a region that are shown."""
 
 
 def bisection_text(bisection: Json) -> str:
     """Return a bisection as text; the commands come last, unwrapped, to be copied."""
-    advice, commands = split_advice(bisection["advice"])
     blocks = [
         [f"{layers_title(bisection)} | bisection"],
-        _gates(bisection["gates"]),
+        _questions(bisection["gates"]),
         _finding(bisection),
         _plan(bisection),
         _price(bisection["price"]),
         _trials(bisection),
         [line for note in bisection["notes"] for line in wrapped("note: ", note)],
-        [line for item in advice for line in _advice(item)],
-        [f"next: {command}" for command in commands],
+        [line for advice in bisection["advice"] for line in _advice(advice)],
+        [f"next: {command}" for command in bisection["commands"]],
     ]
     return ascii_safe("\n\n".join("\n".join(block) for block in blocks if block))
 
 
 def plan_snippet(patterns: Sequence[str], precision: str) -> list[str]:
     """Return the lines of a plan file; without its ``precision`` line when that is a plan's name and no format."""
-    first = [f'precision = "{precision}"'] if precision in FORMATS else []
-    # A JSON string is a TOML string.
-    kept = [f"    {json.dumps(pattern, ensure_ascii=False)}," for pattern in patterns]
-    return [*first, "keep_fp32 = [", *kept, "]"] if kept else [*first, "keep_fp32 = []"]
+    return plan_lines(precision if precision in FORMATS else "", patterns)
 
 
-def _gates(gates: Sequence[Json]) -> list[str]:
-    if not gates:
+def _questions(questions: Sequence[Json]) -> list[str]:
+    if not questions:
         return ["no question was asked"]
-    words = {"yes": "yes", "no": "NO", "not asked": "not asked"}
-    width = max(len(gate["question"]) for gate in gates)
+    answers = {"yes": "yes", "no": "NO", "not asked": "not asked"}
+    width = max(len(asked["question"]) for asked in questions)
     lines = []
-    for number_, gate in enumerate(gates, start=1):
-        label = f"{number_:>2} {gate['question']:<{width}}  {words[gate['answer']]:<9}  "
-        lines += wrapped(label, gate["detail"]) if gate["detail"] else [label.rstrip()]
+    for place, asked in enumerate(questions, start=1):
+        label = f"{place:>2} {asked['question']:<{width}}  {answers[asked['answer']]:<9}  "
+        lines += wrapped(label, asked["detail"]) if asked["detail"] else [label.rstrip()]
     return lines
 
 
@@ -70,9 +70,9 @@ def _finding(bisection: Json) -> list[str]:
     kind = bisection["kind"]
     lines = wrapped("finding: ", KINDS[kind])
     if bisection["finding"]:
-        lines += wrapped("  ", bisection["finding"].removeprefix(f"{kind}: "))
+        lines += wrapped("  ", bisection["finding"])
     if bisection["region"]:
-        names, more = bisection["region"][:_VALUES], len(bisection["region"]) - _VALUES
+        names, more = bisection["region"][:MOST_VALUES], len(bisection["region"]) - MOST_VALUES
         rest = f" and {more} more, which the JSON has" if more > 0 else ""
         lines += wrapped(f"{_REGIONS.get(kind, 'region')}: ", ", ".join(names) + rest)
     if bisection["reproducer"]:
@@ -87,7 +87,8 @@ def _plan(bisection: Json) -> list[str]:
     if plan is not None:
         where = f" ({bisection['plan_file']})" if bisection["plan_file"] else ""
         words = "smallest plan found that" if bisection["complete"] else "a plan that"
-        lines = [f"{words} passes on the un-tapped engine, {len(plan)} kept in FP32{where}:"]
+        patterns = f"{len(plan)} pattern{'' if len(plan) == 1 else 's'}"
+        lines = [f"{words} passes on the engine, {patterns} kept in FP32{where}:"]
         lines += [f"  {line}" for line in plan_snippet(plan, bisection["precision"])]
         if bisection["precision"] not in FORMATS:
             lines += wrapped("  ", f"beside what {bisection['precision']} keeps in FP32 already; the file has both")
@@ -112,7 +113,7 @@ def _price(price: Json | None) -> list[str]:
         took = price[key]
         ratios = [number(_over(took, price[other])) for other in ("low_ms", "fp32_ms")]
         rows.append(([words, number(took), *ratios], [""]))
-    return columns((f"price on {price['device']}", "median ms", "over low", "over FP32", ""), rows)
+    return columns((f"run time on {price['device']}", "median ms", "over low", "over FP32", ""), rows)
 
 
 def _over(first: float | None, second: float | None) -> float | None:
@@ -124,13 +125,13 @@ def _trials(bisection: Json) -> list[str]:
     trials = sorted(bisection["trials"], key=lambda trial: (trial["where"] != "engine", trial["passed"] is not True))
     results = {True: "pass", False: "FAIL", None: "not judged"}
     rows = []
-    for trial in trials[:_TRIALS]:
+    for trial in trials[:MOST_TRIALS]:
         words = [_kept(trial["keep_fp32"]), trial["reason"] if trial["passed"] is not True else ""]
         rows.append(([trial["where"], results[trial["passed"]], number(trial["error"])], words))
     if not rows:
         return []
     lines = columns(("tried on", "result", "rel err", "kept in FP32, reason"), rows)
-    if rest := trials[_TRIALS:]:
+    if rest := trials[MOST_TRIALS:]:
         counts = Counter(results[trial["passed"]] for trial in rest)
         numbers = ", ".join(f"{count} {result}" for result, count in counts.items())
         lines.append(f"{len(rest)} more trials, which the JSON has: {numbers}")
@@ -138,23 +139,12 @@ def _trials(bisection: Json) -> list[str]:
 
 
 def _kept(patterns: Sequence[str]) -> str:
-    shown = ", ".join(patterns[:_PATTERNS]) or "nothing"
-    rest = len(patterns) - _PATTERNS
+    shown = ", ".join(patterns[:MOST_PATTERNS]) or "nothing"
+    rest = len(patterns) - MOST_PATTERNS
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def split_advice(advice: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the sentences and the commands behind them."""
-    end = len(advice)
-    while end and advice[end - 1].startswith(COMMANDS):
-        end -= 1
-    return advice[:end], advice[end:]
-
-
-def _advice(line: str) -> list[str]:
-    """Return ``indicator | meaning | do`` as three labelled lines, and any other sentence as it is."""
-    parts = [part.strip() for part in line.split(" | ")]
-    if len(parts) != 3:
-        return wrapped("", line)
-    labels = ("indicator: ", "  meaning: ", "  do:      ")
-    return [out for label, part in zip(labels, parts, strict=True) for out in wrapped(label, part)]
+def _advice(advice: Json) -> list[str]:
+    """Return what was seen, what it means and what to do as a labelled line each."""
+    labels = {"indicator": "indicator: ", "meaning": "  meaning: ", "action": "  do:      "}
+    return [line for key, label in labels.items() if advice[key] for line in wrapped(label, advice[key])]

@@ -1,0 +1,167 @@
+"""The words of a bisection: its finding in one sentence, what to do about it, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.bisect.candidates import suspects_in
+from harness.bisect.export_check import ExportFault
+from harness.bisect.findings import Findings, shortened
+from harness.bisect.request import Request
+from harness.bisect.units import plain
+from harness.graph import Values, is_fp32
+from harness.layers import local_ratio
+from harness.records import Advice, ValueFinding
+
+MOST_OPERATORS = 3
+"""Operators that advice is given on, those with the most wrong values."""
+
+
+def precision_finding(precision: str, region: Sequence[str]) -> str:
+    """Return the finding where PyTorch in the same precision is as wrong."""
+    if not region:
+        return f"PyTorch {precision} is as wrong, and no set of values kept in FP32 makes it right"
+    return f"PyTorch {precision} is as wrong; with {shortened(region)} in FP32 it is right"
+
+
+def engine_finding(found: Findings, values: Values) -> str:
+    """Return the finding where PyTorch is right and the engine is not; ``values`` is the table of the program."""
+    backend = found.target.backend
+    rows = [values[name] for name in found.region if name in values]
+    modules = list(dict.fromkeys(plain(row.module) for row in rows if row.module))
+    where = f"{shortened(found.region)} ({shortened(modules)})" if modules else shortened(found.region)
+    if found.only_tf32:
+        shows = f", and shows in {where}" if where else ""
+        return f"{backend} computes FP32 in TF32; its error has the size of TF32's{shows}"
+    why = ", because its kernels do not wait for each other" if found.races else ""
+    shows = f"it goes wrong in {where}" if where else "where it goes wrong could not be narrowed down"
+    return f"PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}; {shows}"
+
+
+def export_finding(fault: ExportFault) -> str:
+    """Return the finding where the export is at fault."""
+    value = fault.value
+    origin = ", ".join(part for part in (value.op, value.module, value.source) if part)
+    return (
+        f"the ONNX graph already differs from PyTorch in {value.name} ({origin}), by {fault.error:.3g} on the same "
+        "inputs in FP32"
+    )
+
+
+def advice_on(found: Findings) -> tuple[Advice, ...]:
+    """Return what the findings mean and what to do about them: nothing that was seen to fail."""
+    advice = [_RACE] if found.races or found.fp32_races else []
+    precision = found.base_plan.computes_in
+    if found.export is not None:
+        advice.append(_on_export(found.export))
+    elif found.kind == "precision" and found.region:
+        advice.append(_on_precision(found, precision))
+    elif found.screened is not None and not found.screened.interrupted:
+        advice.append(_NOTHING_RIGHT)
+    elif found.only_tf32:
+        advice.append(_on_tf32(found))
+    elif found.kind == "engine" and found.candidates is not None:
+        advice += [_on_engine(found, precision), *_on_operators(found)]
+    if found.plans is not None and found.plan is None and found.complete:
+        action = f"use FP32, or another version of {found.target.backend}"
+        meaning = "keeping values in FP32 does not avoid the fault"
+        advice.append(Advice(indicator="no plan passed", meaning=meaning, action=action))
+    return tuple(advice)
+
+
+def commands_for(request: Request, found: Findings) -> tuple[str, ...]:
+    """Return what to type next."""
+    commands = [f"{request.command('verify', found.target.precision)} --layers"]
+    if found.only_tf32:
+        commands.append(request.command("verify", "tf32"))
+    if found.plan is not None and request.plan_file is not None:
+        commands.append(request.command("verify", str(request.plan_file)))
+    if found.reproducer:
+        commands.append(shlex.join(["python", f"{found.reproducer}/reproduce.py"]))
+    return tuple(commands)
+
+
+_RACE = Advice(
+    indicator="the outputs change when kernels run one at a time",
+    meaning="kernels of the engine overlap that must not: one reads what another has not written yet",
+    action="until that is repaired, run with CUDA_LAUNCH_BLOCKING=1",
+)
+_NOTHING_RIGHT = Advice(
+    indicator="PyTorch is wrong even with everything in FP32",
+    meaning="the limit is below the error of FP32 itself",
+    action="give a larger --limit",
+)
+_REPORT = "report it to the developers of {backend} with the reproducer"
+
+
+def _on_export(fault: ExportFault) -> Advice:
+    return Advice(
+        indicator=f"ONNX Runtime in FP32 differs from PyTorch in {fault.value.name}",
+        meaning=f"{fault.value.op} was translated to something else",
+        action="rewrite that operation in the model, or use another version of PyTorch's exporter",
+    )
+
+
+def _on_precision(found: Findings, precision: str) -> Advice:
+    return Advice(
+        indicator=f"PyTorch {precision} fails as the engine does",
+        meaning=f"{precision} itself cannot represent these values well enough; the engine is not at fault",
+        action="use the plan" if found.plan is not None else f"keep {shortened(found.region)} in FP32",
+    )
+
+
+def _on_tf32(found: Findings) -> Advice:
+    backend = found.target.backend
+    report = f"; {_REPORT.format(backend=backend)}" if found.reproducer else ""
+    return Advice(
+        indicator="the error has the size of TF32's",
+        meaning=f"{backend} rounds the factors of FP32 products to 11 bits here; the model is not at fault",
+        action=f"ask for what you get, -p tf32, or use another backend where FP32 matters{report}",
+    )
+
+
+def _on_engine(found: Findings, precision: str) -> Advice:
+    backend = found.target.backend
+    actions = ["use the plan"] if found.plan is not None else []
+    actions += [_REPORT.format(backend=backend)] if found.reproducer else []
+    return Advice(
+        indicator=f"PyTorch {precision} is right, the engine is not",
+        meaning=f"a kernel of {backend} is at fault, not the model and not the format",
+        action=", and ".join(actions) or f"use another version of {backend}",
+    )
+
+
+def _on_operators(found: Findings) -> list[Advice]:
+    """Return advice on the operators that make most values wrong."""
+    suspects, precision = suspects_in(found.report), found.base_plan.computes_in
+    advice = []
+    for op, count in Counter(value.op for value in suspects if value.local).most_common(MOST_OPERATORS):
+        worst = max((value for value in suspects if value.op == op), key=local_ratio)
+        own = f"PyTorch's own {precision} error there is {worst.local_floor or 0:.3g}"
+        several = f"{count} value{'s' * (count > 1)}"
+        advice.append(
+            Advice(
+                indicator=f"{op} makes {several} wrong, {worst.name} by {worst.local:.3g}; {own}",
+                meaning=f"the kernels of {found.target.backend} for it are less exact than {precision}",
+                action=_keep(found, worst, count),
+            )
+        )
+    return advice
+
+
+def _keep(found: Findings, worst: ValueFinding, count: int) -> str:
+    """Return what a plan can do about an operator that makes this many values wrong: no more than one that passes."""
+    if is_fp32(found.base_plan):
+        return "no plan can help: it is in FP32 already"
+    if found.base_plan.tf32:
+        return "ask for -p fp32"
+    every, worst_alone = f"op:{worst.op}", f"value:{worst.name}"
+    smallest = every if count > 1 else worst_alone
+    if found.plan is not None:
+        return f'keep "{every}" in FP32' if every in found.plan else "nothing beyond the plan, which passes"
+    failed = {pattern for trial in found.trials if trial.passed is False for pattern in trial.keep_fp32}
+    if tried := failed & {every, smallest}:
+        return f'keeping "{min(tried)}" in FP32 was tried and is not enough'
+    return f'keep "{smallest}" in FP32'

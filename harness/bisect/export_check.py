@@ -1,0 +1,51 @@
+"""The operation that the export gets wrong: the ONNX graph in FP32 against PyTorch, operation by operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from harness.compare import relative_l2
+from harness.graph import Value, order
+from harness.reference import NodeRunner, OnnxEvaluator
+from harness.verify import Prepared
+
+SAME = 2.0**-14
+"""Relative L2 error of an operation in ONNX Runtime against PyTorch in FP32: other kernels, the same mathematics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFault:
+    """The operation whose ONNX form gives something else than PyTorch, both in FP32 on the same inputs."""
+
+    value: Value
+    """What it makes."""
+    error: float
+    """Relative L2 error of that value."""
+
+
+def export_fault(prepared: Prepared, case: str, *, limit: float = SAME) -> ExportFault | None:
+    """Return the first value that ONNX Runtime computes otherwise than PyTorch from PyTorch's own inputs, or None."""
+    program = prepared.program
+    depths = program.depths()
+    shared = sorted(
+        (name for name in order(program.model) if _is_shared(program.values.get(name))), key=depths.__getitem__
+    )
+    expected = prepared.values(case, shared)
+    inputs = {name: tensor.cpu() for name, tensor in prepared.inputs[case].items()}
+    evaluator = OnnxEvaluator(program.model, inputs, keep=shared, runner=NodeRunner())
+    for name in shared:
+        found, wanted = evaluator.value(name), expected[name].cpu()
+        if found is None or not wanted.is_floating_point():
+            continue
+        error = relative_l2(found, wanted) if found.shape == wanted.shape else inf
+        if error > limit:
+            return ExportFault(value=program.values[name], error=error)
+        evaluator.observe(name, wanted)
+        evaluator.done(name)
+    return None
+
+
+def _is_shared(value: Value | None) -> bool:
+    """Return whether PyTorch has the value too, and not only the ONNX graph."""
+    return value is not None and not value.op.startswith("onnx.")

@@ -1,0 +1,106 @@
+"""What is known in the course of a bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.bisect.candidates import Candidates
+from harness.bisect.export_check import ExportFault
+from harness.bisect.plan_search import PlanFound
+from harness.bisect.regions import Region
+from harness.bisect.screening import Screened
+from harness.graph import Plan, load_plan
+from harness.records import Kind, LayerReport, Price, Question, Result, Trial
+from harness.subject import Target
+
+PYTORCH_TRIALS = 3
+"""Plans tried in PyTorch that are recorded: those that were tried last decided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is known so far. Every step returns a new one; only :mod:`harness.bisect.bisection` makes them."""
+
+    target: Target
+    """The engine that is searched: the one that was asked for, or the FP32 engine where that is wrong already."""
+    questions: tuple[Question, ...] = ()
+    """In the order they were asked."""
+    notes: tuple[str, ...] = ()
+    """What else a reader must know."""
+    kind: Kind = "not_judged"
+    """Whose fault it is."""
+    finding: str = ""
+    """The finding in one sentence; empty until there is one."""
+    ended: bool = False
+    """Whether nothing is left to find out."""
+    complete: bool = True
+    """False when something was not tried that might have given more."""
+    interrupted: bool = False
+    """Whether a KeyboardInterrupt ended it."""
+    result: Result | None = None
+    """The verdict on the target; None until the first step is done."""
+    wrong_fp32: Result | None = None
+    """The verdict on the FP32 engine where that is wrong; None where it is right or could not be judged."""
+    fp32_races: bool = False
+    """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
+    races: bool = False
+    """Whether the target's error depends on the order in which its kernels happen to run."""
+    only_tf32: bool = False
+    """Whether FP32 is asked for, and the engine is wrong by no more than computing it in TF32."""
+    export: ExportFault | None = None
+    """The operation that the export gets wrong."""
+    report: LayerReport | None = None
+    """A look into the target's engine; None where nobody could look."""
+    region: tuple[str, ...] = ()
+    """The values (engine, export) or the patterns (precision) that show the fault."""
+    part: Region | None = None
+    """The smallest part of the graph that shows it when it is built alone."""
+    candidates: Candidates | None = None
+    """What a plan may have to keep in FP32; None where nothing is known to begin with."""
+    screened: Screened | None = None
+    """What the search in PyTorch found; None where there was none."""
+    plans: PlanFound | None = None
+    """What the search on engines found; None where no plan was looked for."""
+    reproducer: str = ""
+    """The folder of the reproducer; empty where there is none."""
+    price: Price | None = None
+
+    @property
+    def base_plan(self) -> Plan:
+        """The precision plan of the target."""
+        return load_plan(self.target.precision)
+
+    @property
+    def failure(self) -> Result:
+        """The verdict on the target; from the second step on there is one, and it fails."""
+        assert self.result is not None
+        return self.result
+
+    @property
+    def plan(self) -> tuple[str, ...] | None:
+        """The patterns of the smallest plan that was seen to pass; None when none was."""
+        return self.plans.plan if self.plans is not None else None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The last plans tried in PyTorch, and every plan tried on an engine."""
+        in_pytorch = self.screened.trials[-PYTORCH_TRIALS:] if self.screened is not None else ()
+        return (*in_pytorch, *(self.plans.trials if self.plans is not None else ()))
+
+    def asked(self, *questions: Question) -> Findings:
+        """Return the same with more questions."""
+        return replace(self, questions=(*self.questions, *questions))
+
+    def noted(self, *notes: str) -> Findings:
+        """Return the same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def ending(self, kind: Kind, finding: str) -> Findings:
+        """Return the same as the end of the bisection."""
+        return replace(self, kind=kind, finding=finding, ended=True)
+
+
+def shortened(names: Sequence[str], most: int = 4) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

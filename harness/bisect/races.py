@@ -1,0 +1,96 @@
+"""Whether an engine's error depends on the order in which its kernels happen to run.
+
+The engine runs once more in a process where no kernel begins before the one before it has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.backends import run_serialised
+from harness.bisect.questions import computes_in_tf32, yes_or_no
+from harness.compare import bitwise_equal, total_error
+from harness.errors import ParityError
+from harness.records import OutputResult, Question, overall
+from harness.subject import Target
+from harness.tensors import Tensors, on_devices_of
+from harness.verify import Run, compare_outputs, floor_of, judge_outputs, verify_case, worst_reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """Whether kernels of an engine overlap that must not, and the question that told."""
+
+    races: bool = False
+    questions: tuple[Question, ...] = ()
+    """One, or none where the engine runs on no GPU: then no kernels overlap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alone:
+    """The outputs of an engine as it runs, and with one kernel at a time."""
+
+    together: Tensors
+    """Of the worst run of the engine as it is."""
+    alone: Tensors
+    """With one kernel at a time."""
+    expected: Tensors
+    """What both are held against."""
+    judged: tuple[OutputResult, ...]
+    """The verdicts on the outputs with one kernel at a time."""
+
+
+def race_in(run: Run, target: Target, case: str) -> Race:
+    """Return whether a wrong engine races: with one kernel at a time its error is less than half.
+
+    Other bits that are as wrong come from a sum in another order, and not from a kernel that does not wait.
+    """
+    question = "are the outputs the same with one kernel at a time?"
+    try:
+        found = run_alone(run, target, case)
+    except ParityError as problem:
+        return Race(questions=(Question(question=question, answer="not asked", detail=str(problem)),))
+    if found is None:
+        return Race()
+    if all(bitwise_equal(found.alone[name], tensor) for name, tensor in found.together.items()):
+        return Race(questions=(Question(question=question, answer="yes", detail="bit for bit"),))
+    alone, together = total_error(found.alone, found.expected), total_error(found.together, found.expected)
+    passes = ", which passes" if overall(output.verdict for output in found.judged) == "pass" else ""
+    detail = f"with CUDA_LAUNCH_BLOCKING=1 the relative error is {alone:.3g}{passes}; without it, {together:.3g}"
+    return Race(races=alone < together / 2, questions=(Question(question=question, answer="no", detail=detail),))
+
+
+def race_in_fp32(run: Run, target: Target, case: str) -> Race:
+    """Return whether a wrong FP32 engine races: with one kernel at a time it is right."""
+    question = "is the FP32 engine right with one kernel at a time?"
+    try:
+        found = run_alone(run, target, case)
+    except ParityError as problem:
+        return Race(questions=(Question(question=question, answer="not asked", detail=str(problem)),))
+    if found is None:
+        return Race()
+    verdict = overall(output.verdict for output in found.judged)
+    right = verdict == "pass" or computes_in_tf32(target, found.judged)
+    detail = worst_reason(found.judged, verdict)
+    return Race(races=right, questions=(Question(question=question, answer=yes_or_no(right), detail=detail),))
+
+
+def run_alone(run: Run, target: Target, case: str) -> Alone | None:
+    """Run an engine as it is and with one kernel at a time; None for an engine that does not run on a GPU.
+
+    Raises ParityError where the second run fails.
+    """
+    with run.target(target) as opened:
+        outcome = verify_case(opened, case)
+        if outcome.repeats is None or outcome.expected is None or opened.engine is None or not opened.on_gpu:
+            return None
+        opened.say("running the engine once more, one kernel at a time", case)
+        prepared, plan = run.prepared, opened.plan
+        made = run_serialised(target.backend, opened.engine.path, prepared.inputs[case])
+        alone = on_devices_of(outcome.expected, made)
+        floor, _ = floor_of(prepared.references, case, plan)
+        compared = compare_outputs(alone, outcome.expected, floor, precision=plan.computes_in)
+        return Alone(
+            together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
+            judged=judge_outputs(opened, case, compared),
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""The float values of a program by the patterns that name them in a precision plan: modules and single values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.graph import Value, Values
+
+MOST_UNITS = 64
+"""Units of one ranking; each costs one run of the program."""
+FLOATS = ("float32", "float16", "bfloat16", "float64", "")
+"""The dtypes that a plan chooses between; empty where a value's is not known."""
+_VALUE = "value:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """The float values of a program; a unit is a module path or ``value:NAME``, as plans have it."""
+
+    values: Mapping[str, Value]
+    """By origin."""
+
+    @classmethod
+    def of(cls, values: Values) -> Units:
+        """Return the float values of a table, one for each origin."""
+        own = {value.origin: values.get(value.origin, value) for value in values.values() if value.dtype in FLOATS}
+        return cls(values={name: value for name, value in own.items() if value.dtype in FLOATS})
+
+    def members(self, unit: str) -> frozenset[str]:
+        """Return the origins of the values in a unit; all of them for the root, which is an empty path."""
+        if is_value(unit):
+            return frozenset({unit.removeprefix(_VALUE)} & set(self.values))
+        below = unit + "."
+        return frozenset(
+            name
+            for name, value in self.values.items()
+            if not unit or (path := plain(value.module)) == unit or path.startswith(below)
+        )
+
+    def children(self, unit: str) -> list[str]:
+        """Return the modules right below a module, and its own values; nothing below a value."""
+        if is_value(unit):
+            return []
+        depth = len(unit.split(".")) if unit else 0
+        below: dict[str, None] = {}
+        members = self.members(unit)
+        for name in self.values:
+            if name in members:
+                path = plain(self.values[name].module)
+                deeper = path.split(".")[: depth + 1] if path else []
+                below[".".join(deeper) if len(deeper) > depth else f"{_VALUE}{name}"] = None
+        return list(below)
+
+    def coarse(self) -> list[str]:
+        """Return the coarsest units there are at least two of, split further while there are at most MOST_UNITS."""
+        units = self.children("")
+        while True:
+            split = [part for unit in units for part in (self._parts(unit) or [unit])]
+            if split == units or len(split) > MOST_UNITS:
+                return units
+            units = split
+
+    def _parts(self, unit: str) -> list[str]:
+        """Return a module's submodules and values if it has submodules: modules of values alone are not split yet."""
+        parts = self.children(unit)
+        return [] if all(map(is_value, parts)) else parts
+
+
+def is_value(unit: str) -> bool:
+    """Return whether a unit is a single value."""
+    return unit.startswith(_VALUE)
+
+
+def unit_of(module: str, value: str) -> str:
+    """Return the unit that a value is kept in FP32 with: its module, or at the root the value alone."""
+    return plain(module) or f"{_VALUE}{value}"
+
+
+def plain(module: str) -> str:
+    """Return a module path without call numbers, as plans name it."""
+    return re.sub(r"#\d+", "", module)

@@ -1,0 +1,82 @@
+"""What is advised: by what was found, and never what was seen to fail."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from harness import Target
+from harness.bisect.advice import advice_on, engine_finding
+from harness.bisect.candidates import Candidates
+from harness.bisect.findings import Findings
+from harness.bisect.plan_search import PlanFound
+from harness.bisect.screening import Screened
+from harness.records.bisection import Trial
+from harness.records.layers import LayerReport, ValueFinding
+
+
+def findings(precision: str = "fp16", **fields: Any) -> Findings:
+    known = {"kind": "engine", "candidates": Candidates(), **fields}
+    return Findings(target=Target("planted", precision), **known)
+
+
+def look(*values: ValueFinding) -> LayerReport:
+    return LayerReport(
+        subject="s", case="one", backend="planted", precision="fp16", mode="unfused", values=values, modules=(),
+        observer=(), trusted=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "tried", "plan", "count", "action"),
+    [
+        ("fp16", (), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ("bf16", (), None, 1, 'keep "value:gelu_0" in FP32'),
+        ("fp16", ("op:aten.gelu",), None, 2, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        ("fp16", ("op:aten.gelu",), None, 1, 'keeping "op:aten.gelu" in FP32 was tried and is not enough'),
+        ("fp16", ("value:gelu_0",), None, 1, 'keeping "value:gelu_0" in FP32 was tried and is not enough'),
+        ("fp16", ("value:gelu_0",), None, 2, 'keep "op:aten.gelu" in FP32'),
+        ("fp16", (), ("op:aten.gelu",), 2, 'keep "op:aten.gelu" in FP32'),
+        ("fp16", (), ("blocks.1",), 2, "nothing beyond the plan, which passes"),
+        ("tf32", (), None, 2, "ask for -p fp32"),
+        ("fp32", (), None, 2, "no plan can help: it is in FP32 already"),
+    ],
+)
+def test_neither_what_failed_nor_more_than_a_plan_is_advised(
+    precision: str, tried: tuple[str, ...], plan: tuple[str, ...] | None, count: int, action: str
+):
+    suspects = [
+        ValueFinding(
+            name=f"gelu_{index}", op="aten.gelu", module="", source="", depth=0, status="compared", mark="suspect",
+            local=0.1 - index / 99, local_floor=1e-4,
+        )
+        for index in range(count)
+    ]  # fmt: skip
+    trial = Trial(keep_fp32=tried, where="engine", passed=False, error=None, reason="")
+    found = findings(precision, report=look(*suspects), plans=PlanFound(plan=plan, trials=(trial,), complete=False))
+    engine, operator = advice_on(dataclasses.replace(found, complete=False))
+    assert engine.action == ("use the plan" if plan else "use another version of planted")
+    assert operator.action == action
+    assert f"{count} value" in operator.indicator
+    assert "gelu_0 by 0.1; " in operator.indicator
+
+
+def test_that_no_plan_passes_is_said_only_where_all_were_tried():
+    none = findings(plans=PlanFound())
+    assert "no plan passed" in [advice.indicator for advice in advice_on(none)]
+    for unsure in (dataclasses.replace(none, complete=False), findings(), findings(plans=PlanFound(plan=("a",)))):
+        assert "no plan passed" not in [advice.indicator for advice in advice_on(unsure)]
+
+
+def test_where_nothing_is_right_in_pytorch_the_limit_is_the_trouble():
+    nothing = findings(kind="precision", screened=Screened(), candidates=None)
+    assert ["--limit" in advice.action for advice in advice_on(nothing)] == [True]
+    interrupted = dataclasses.replace(nothing, screened=Screened(interrupted=True))
+    assert advice_on(interrupted) == ()
+
+
+def test_a_place_that_was_not_found_is_said_so():
+    assert "could not be narrowed down" in engine_finding(findings(), {})
+    assert "goes wrong in a, b, c, d and 1 more" in engine_finding(findings(region=tuple("abcde")), {})
