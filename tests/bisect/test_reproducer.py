@@ -124,7 +124,7 @@ def test_a_fault_that_shows_is_kept(tmp_path: Path) -> None:
         "REPRODUCED: 1 of 1 outputs are wrong; a/y: relative L2 error 0.0099 (allowed 0.0015), 0 non-finite"
     )
     assert "the 2 runs gave the same bits" in found.output
-    assert "3 times what PyTorch itself loses in fp16" in found.output
+    assert "3 times PyTorch's own fp16 error" in found.output
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["fault"]
 
 

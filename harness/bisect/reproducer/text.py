@@ -87,7 +87,7 @@ class Spec:
     limits: Mapping[str, float]
     """Largest relative L2 error allowed, by output."""
     limits_why: str = ""
-    """Where the limits come from; empty for the usual multiple of PyTorch's own loss in this precision."""
+    """Where the limits come from; empty for the usual multiple of PyTorch's own error in this precision."""
     finding: str
     """What is wrong, in one sentence."""
     notes: tuple[str, ...] = ()
@@ -179,12 +179,12 @@ def _on_gpu_api(spec: Spec) -> bool:
 
 
 def _limits_why(spec: Spec) -> str:
-    usual = f"{FACTOR:g} times what PyTorch itself loses in {spec.precision}, against PyTorch FP32"
+    usual = f"{FACTOR:g} times PyTorch's own {spec.precision} error (the floor), both against PyTorch FP32"
     return spec.limits_why or usual
 
 
 def readme(spec: Spec, output: str) -> str:
-    """Return the text of README.md, in the order in which TensorRT's makers ask for it."""
+    """Return the text of README.md, in the order of a TensorRT bug report."""
     return "\n".join(
         [
             f"# {spec.title}\n",
