@@ -24,6 +24,7 @@ from harness.bisect.reproducer.folder import NotReproduced, write
 from harness.bisect.reproducer.scripts import common
 from harness.bisect.reproducer.text import Spec, script
 from harness.errors import NotJudged, UsageError
+from harness.files import CannotWrite
 
 PARTS = Path(common.__file__).parent
 RTX = "tensorrt_rtx_bindings"
@@ -225,14 +226,20 @@ def test_a_file_in_the_way_is_a_sentence(tmp_path: Path) -> None:
         write(tmp_path / "file" / "fault", spec_for(tmp_path), progress=quiet)
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+FULL = OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reproducer, "save_model", full)
-    with pytest.raises(NotJudged, match="the disk is full while writing the reproducer") as error:
+
+@pytest.mark.parametrize(("writer", "error"), [("save_model", FULL), ("write_text", CannotWrite(Path("r"), FULL))])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(
+    writer: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(reproducer, writer, full)
+    with pytest.raises(NotJudged, match="the disk is full while writing the reproducer") as raised:
         write(tmp_path / "new" / "fault", spec_for(tmp_path), progress=quiet)
-    assert not isinstance(error.value, NotReproduced)
+    assert not isinstance(raised.value, NotReproduced)
     assert [path.name for path in tmp_path.iterdir()] == ["region.onnx"]
 
 
