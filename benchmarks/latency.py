@@ -2,7 +2,7 @@
 
 The loop uses TensorRT's API, PyTorch's buffers and CUDA's own functions and nothing of the harness: capture the engine
 once, replay it a hundred times between two events, divide; the median over thirty such rounds. Both are repeated in
-turns. Needs a GPU, ``pip install 'trt-parity[rtx]' transformers``, and for the loop ``cuda-bindings``.
+turns. Needs a GPU, ``pip install '.[rtx]' transformers``, and for the loop ``cuda-bindings``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from harness import Settings, Target
 from harness.backends import BACKENDS
 from harness.discovery import find_subject
-from harness.latency import Surroundings, measure_engine
+from harness.timing import TimingOptions, measure_engine
 from harness.verify import Run
 
 ROUNDS, REPLAYS, TURNS = 30, 100, 3
@@ -106,9 +106,8 @@ def compare(locator: str, target: Target, folder: Path) -> None:
         loop = Loop(target.backend, file, inputs)
         for _ in range(TURNS):
             measured = measure_engine(
-                session, inputs, graph=True, l2="warm", load_ms=0.0, on_device="cuda", throughput=False,
-                surroundings=Surroundings(),
-            )  # fmt: skip
+                session, inputs, TimingOptions(device="cuda", graph=True, throughput=False), load_ms=0.0
+            )
             if not measured.graph or measured.gpu_ms is None:
                 raise SystemExit(f"no CUDA graph to compare with: {measured.graph_failure}")
             found.append((measured.gpu_ms.median, loop.median_ms()))

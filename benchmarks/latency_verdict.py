@@ -1,4 +1,4 @@
-"""How often a latency verdict is wrong: false alarms and power of the rules in harness/latency_verdict.py and drift.py.
+"""How often a latency verdict is wrong: false alarms and power of the rules in harness.latency and harness.history.
 
 Sessions are simulated: the log medians of processes scatter normally about the level of their session, the sessions
 about the true level. Every figure is a share of seeded trials through the public functions.
@@ -16,7 +16,7 @@ from itertools import count
 import numpy as np
 
 from harness.history import change_points, trend_of
-from harness.latency import compare_in_turns, compare_sessions, holm, smallest_change
+from harness.latency import compare_in_turns, compare_sessions, holm, noise_of
 from harness.machine import Machine
 from harness.records import Comparison, Conditions, ProcessRun, Session, Summary
 
@@ -112,7 +112,7 @@ def against_baseline(trials: int) -> None:
             ]
             rng = np.random.default_rng(1)
             found = [
-                smallest_change([next(series) for _ in range(baseline)]).smallest_change
+                noise_of([next(series) for _ in range(baseline)]).smallest_change
                 for series in (sessions(rng, spread=spread) for _ in range(max(trials // 10, 10)))
             ]
             widths = (7, 7, 9, 7, 7, 11, 7)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged, ParityError, UsageError, unknown_name
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 SUITES = Path("suites")
+STUDY = "study.py"
+"""The file of a suite folder that tries variants of a system of several engines."""
 
 
 def find_subject(
@@ -58,15 +61,38 @@ def load_suite(path: Path) -> Subject:
     """Import a suite and return its SUBJECT. Raises UsageError when it has none or cannot be imported."""
     if not path.is_file():
         raise UsageError(f"suite {path} does not exist")
-    name = f"parity_suite_{path.stem}"
+    with import_path(Path.cwd()):
+        module = _import_file(path, f"parity_suite_{path.stem}", what=f"suite {path}")
+    return subject_of(vars(module), path)
+
+
+def load_study(folder: Path) -> Any:
+    """Import ``study.py`` of a suite folder and return the module: ``variants()`` and ``run(...)``.
+
+    Raises UsageError when there is none, it cannot be imported, or it lacks one of the two.
+    """
+    path = folder / STUDY
+    if not path.is_file():
+        raise UsageError(f"{folder} has no {STUDY}; give a suite folder with a study, such as suites/canny2image")
+    # A suite imports its neighbours from the working folder, at once and when it runs.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module = _import_file(path, f"parity_study_{folder.resolve().name}", what=f"study {path}")
+    if missing := [part for part in ("run", "variants") if not callable(getattr(module, part, None))]:
+        raise UsageError(f"study {path} defines no {missing[0]}(); docs/canny2image.md says what a study gives")
+    return module
+
+
+def _import_file(path: Path, name: str, *, what: str) -> ModuleType:
+    """Import a file as a module of this name. Raises UsageError with ``what`` when that is impossible."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with import_errors(f"suite {path}"), import_path(Path.cwd()):
+    with import_errors(what):
         spec.loader.exec_module(module)
-    return subject_of(vars(module), path)
+    return module
 
 
 def subject_of(names: Mapping[str, Any], path: Path | str) -> Subject:

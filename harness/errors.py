@@ -49,6 +49,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}; {hint}")
 
 
+def install_hint(extra: str) -> str:
+    """Return how to install one of the package's extras, to be typed as it is."""
+    return f"in a checkout of trt-parity: pip install '.[{extra}]'"
+
+
 def is_disk_full(error: OSError) -> bool:
     """Return whether a disk or a quota is full; NumPy's own message has no errno."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "Not enough free space to write" in str(error)

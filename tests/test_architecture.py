@@ -22,6 +22,7 @@ ORDER = (
     "report",
     "bisect",
     "latency",
+    "timing",
     "layers discovery",
     "verify",
     "backends",
@@ -32,6 +33,7 @@ ORDER = (
     "compare",
     "records",
     "machine",
+    "pytorch",
     "subject settings files process tensors",
     "errors",
 )

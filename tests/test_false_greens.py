@@ -22,9 +22,8 @@ from harness.backends import BACKENDS
 from harness.checks import PROPERTY, Parity, Timing
 from harness.cli import commands as cli
 from harness.history.history import open_history
-from harness.latency import benchmark as bench
-from harness.latency import contestants as bench_group
-from harness.latency.contestants import Options
+from harness.latency import benchmark, outcome, turns
+from harness.latency.options import Options
 from harness.metrics.binding import Metric
 from harness.metrics.perceptual_distance import perceptual_distance
 from harness.records.accuracy import exit_status
@@ -438,7 +437,7 @@ def timed(monkeypatch, tmp_path) -> Callable[..., None]:
 
             def close(self) -> None: ...
 
-        monkeypatch.setattr(bench_group, "Worker", Worker)
+        monkeypatch.setattr(turns, "Worker", Worker)
 
     return answer
 
@@ -450,7 +449,7 @@ def usual(number: int, ms: float = 2.0, **changes: Any) -> ProcessRun:
 def timings(prepared: Run, history: Any = None, **options: Any) -> list[Any]:
     chosen = Options(**{"processes": 3, "baselines": (), **options})
     with prepared.target(Target("fake", "fp16")) as target:
-        return [bench.bench_opened(target, "one", chosen, history)]
+        return [benchmark.bench_opened(target, "one", chosen, history)]
 
 
 def test_a_latency_without_a_baseline_is_not_judged(asked, timed):
@@ -466,7 +465,7 @@ def test_a_latency_in_an_invalid_environment_is_not_judged(asked, timed, prepare
         parity.check_latency()
     (found,) = timings(prepared)
     assert found.comparison.verdict == "invalid_environment"
-    assert bench.exit_status([found]) == 3
+    assert outcome.exit_status([found]) == 3
 
 
 def test_a_session_with_one_process_has_no_figures(asked, timed, prepared):
@@ -478,14 +477,14 @@ def test_a_session_with_one_process_has_no_figures(asked, timed, prepared):
     timed(only_one)
     (found,) = timings(prepared)
     assert not isinstance(found, Measured)
-    assert bench.exit_status([found]) == 3
+    assert outcome.exit_status([found]) == 3
     timed(only_one)
     with asked(required=True) as parity, pytest.raises(FAILED, match="no memory for another process"):
         parity.check_latency()
 
 
 def test_nothing_timed_is_not_a_pass():
-    assert bench.exit_status([]) == 3
+    assert outcome.exit_status([]) == 3
 
 
 def accepted(prepared: Run, sessions: int, timed: Callable[..., None]) -> Session:

@@ -68,10 +68,25 @@ def test_import_is_light(module: str):
     assert loaded(f"import {module}", LIGHT[module]) == []
 
 
+RUN = "from harness import cli\ntry:\n    cli.main(['{}'])\nexcept SystemExit as end:\n    assert not end.code"
+"""Code that runs a command line which ends the interpreter."""
+
+
 def test_help_is_light():
-    code = "from harness import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert not end.code"
-    assert loaded(code, HEAVY) == []
-    assert loaded(f"{code}\nimport numpy", HEAVY) == ["numpy"]
+    assert loaded(RUN.format("--help"), HEAVY) == []
+    assert loaded(f"{RUN.format('--help')}\nimport numpy", HEAVY) == ["numpy"]
+
+
+def test_version_is_light():
+    assert loaded(RUN.format("--version"), HEAVY) == []
+
+
+def test_a_process_that_times_loads_nothing_that_only_exporting_and_judging_need():
+    """It is started anew for every figure, and others wait for it."""
+    request = {"runner": "engine", "backend": "ort-cpu"}
+    unneeded = {"harness.graph", "harness.reference", "harness.verify", "harness.latency", "onnxscript", "onnx_ir"}
+    code = f"from harness.timing import worker\nworker.prepare({request!r})"
+    assert loaded(code, {*unneeded, "torch", "onnxruntime", "scipy"}) == ["onnxruntime", "scipy", "torch"]
 
 
 def test_json_document_names_every_key():

@@ -55,6 +55,8 @@ class BuildReport:
 
     layers: int | None = None
     """Layers (kernels) in the engine, where the backend tells."""
+    network_layers: int | None = None
+    """Layers of the network before they are fused, where the backend tells."""
     notes: tuple[str, ...] = ()
     """Warnings worth showing beside the result."""
     options: Mapping[str, Any] = field(default_factory=dict)

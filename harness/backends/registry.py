@@ -6,18 +6,19 @@ from harness.backends.base import Backend
 from harness.backends.onnxruntime import OnnxRuntimeBackend
 from harness.backends.tensorrt import TensorRTBackend
 from harness.backends.torch import TorchBackend
+from harness.errors import install_hint
 
 BACKENDS: dict[str, Backend] = {
     "trt": TensorRTBackend(
         "trt",
         modules=("tensorrt", "tensorrt_bindings"),
-        install="pip install 'trt-parity[trt]'",
+        install=install_hint("trt"),
         builds_without_gpu=False,
     ),
     "rtx": TensorRTBackend(
         "rtx",
         modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-        install="pip install 'trt-parity[rtx]'",
+        install=install_hint("rtx"),
         builds_without_gpu=True,
     ),
     "ort-cpu": OnnxRuntimeBackend("ort-cpu", device="cpu"),

@@ -15,9 +15,9 @@ from harness.bisect.search import smallest_set
 from harness.bisect.units import Units
 from harness.errors import ParityError
 from harness.graph import load_plan, write_plan
-from harness.latency import median_ms
 from harness.records import Price, Result, Trial
 from harness.subject import Target
+from harness.timing import median_ms
 
 MOST_TOGETHER = 8
 """Candidates that are tried all together, and then without each one of them; more are searched along the ranking."""

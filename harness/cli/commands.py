@@ -1,4 +1,4 @@
-"""The command line: options become Settings and one call. Run ``parity --help``.
+"""Every command of ``parity``, and its entry point. Run ``parity --help``.
 
 Exit status: 0 something passed and nothing failed (what was not judged does not count: ``--require``), 1 at least one
 failed, 2 usage, 3 nothing could be judged or a required backend could not, 130 interrupted.
@@ -11,22 +11,44 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from harness.cli import bench, bisect, report, study, verify
-from harness.cli.options import (
-    INTERRUPTED,
-    add_cases,
-    add_choice,
-    add_command,
-    add_computing,
-    add_engine_cache,
-    add_folders,
-    add_subject,
-    request_of,
-    settings_of,
+from harness.cli import (
+    accept,
+    bench,
+    bisect,
+    build,
+    clean,
+    doctor,
+    history,
+    noise,
+    reference,
+    report,
+    score,
+    study,
+    subjects,
+    verify,
 )
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.cli.options import INTERRUPTED
+from harness.errors import NotJudged, ParityError
+
+COMMANDS = (
+    doctor,
+    subjects,
+    verify,
+    bisect,
+    build,
+    reference,
+    bench,
+    accept,
+    history,
+    noise,
+    report,
+    study,
+    score,
+    clean,
+)
+"""In the order of ``parity --help``. Each has ``add(commands)``, which registers the function that runs it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,100 +80,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 something passed and nothing failed (what was not judged does not count: --require); "
         "1 at least one failed; 2 usage; 3 nothing could be judged, or a required backend could not; 130 interrupted",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of parity and of torch")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    doctor = add_command(
-        commands, "doctor", _doctor, "show the machine, and every backend's version or why it is missing"
-    )
-    doctor.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
-    add_folders(doctor)
-
-    listing = add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
-    listing.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
-
-    verify.add(commands)
-    bisect.add(commands)
-
-    build = add_command(commands, "build", _build, "build a subject's engines and print where they are")
-    add_subject(build)
-    add_choice(build)
-    add_engine_cache(build)
-    add_computing(build)
-
-    reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
-    add_subject(reference)
-    add_cases(reference)
-    add_computing(reference)
-
-    bench.add(commands)
-    report.add(commands)
-    study.add(commands)
-
-    clean = add_command(commands, "clean", _clean, "empty the engine cache")
-    clean.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    for command in COMMANDS:
+        command.add(commands)
     return parser
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from harness import files, records
-    from harness.backends import environment
-    from harness.report.text import machine_text
+class _Version(argparse.Action):
+    """Prints the versions that are installed; nothing is imported for it."""
 
-    if options.json:
-        files.check_writable(options.json)
-    found = environment(settings_of(options))
-    print(machine_text(found))
-    if options.json:
-        records.save_json(records.document([], environment=found, command=options.command_line), options.json)
-    return 0
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from harness.machine import installed_version
 
-
-def _list(options: argparse.Namespace) -> int:
-    from harness import discovery
-    from harness.report.text import subjects_table
-
-    rows = discovery.list_subjects(options.suites)
-    print(subjects_table(rows) if rows else f"no suites in {options.suites}: a suite is a file named test_*.py")
-    return 0
-
-
-def _build(options: argparse.Namespace) -> int:
-    from harness import verify
-
-    subject, targets, _ = request_of(options)
-    run = verify.Run(subject, settings_of(options))
-    built = 0
-    for target in targets:
-        with run.target(target) as opened:
-            try:
-                engine = opened.build()
-            except UsageError:
-                raise
-            except ParityError as error:
-                print(f"{target}: not built: {error}")
-                continue
-        built += 1
-        origin = "cached" if engine.cached else f"built in {engine.build_s:.3g} s"
-        print(f"{target}: {engine.path} ({engine.bytes / 2**20:.3g} MiB, {origin})")
-    return 0 if built else 3
-
-
-def _reference(options: argparse.Namespace) -> int:
-    from harness import verify
-
-    subject, _, cases = request_of(options)
-    for path in verify.update_references(subject, cases, settings_of(options)):
-        print(f"wrote {path}")
-    return 0
-
-
-def _clean(options: argparse.Namespace) -> int:
-    from harness.backends import EngineCache
-    from harness.reference import OutputCache
-
-    settings = settings_of(options)
-    cache = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
-    before = len(cache.entries())
-    freed = cache.clear() + OutputCache(settings.engines / "outputs", enabled=True).clear()
-    print(f"{settings.engines}: removed {before - len(cache.entries())} engines, freed {freed / 2**20:.3g} MiB")
-    return 0
+        versions = {"parity": installed_version("trt-parity"), "torch": installed_version("torch")}
+        print(", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()))
+        parser.exit()

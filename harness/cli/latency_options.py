@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import add_cases, add_choice, add_computing, add_engine_cache, add_subject, are_sizes, at_least
-from harness.errors import ParityError, UsageError
+from harness.cli.options import (
+    add_cases,
+    add_choice,
+    add_computing,
+    add_engine_cache,
+    add_subject,
+    are_sizes,
+    at_least,
+    request_of,
+)
+from harness.errors import ParityError
 
 if TYPE_CHECKING:
     from harness.history import History
-    from harness.subject import Subject
+    from harness.latency import Options, Selection
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +42,13 @@ def add_series(parser: argparse.ArgumentParser) -> None:
     add_subject(parser)
     add_cases(parser)
     add_choice(parser)
-    parser.add_argument("--batch", type=_numbers, metavar="1,2,4", help="sizes of dimension 0 of the inputs")
     parser.add_argument(
         "--sweep", action="append", default=[], type=_sweep, metavar="NAME=V1,V2",
         help="sizes of a dynamic dimension; repeatable: every combination",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", action="append", dest="sweep", type=_batch, metavar="1,2,4",
+        help="short for --sweep of dimension 0 of the inputs",
     )  # fmt: skip
 
 
@@ -55,6 +66,10 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, sizes)))
 
 
+def _batch(text: str) -> tuple[None, tuple[int, ...]]:
+    return None, _numbers(text)
+
+
 def _sweep(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition("=")
     if not name:
@@ -62,22 +77,25 @@ def _sweep(text: str) -> tuple[str, tuple[int, ...]]:
     return name, _numbers(sizes)
 
 
-def sizes_of(subject: Subject, batch: Sequence[int] | None, sweeps: Sequence[tuple[str, Sequence[int]]]) -> list[Any]:
-    """Return every combination of the sizes asked for; one empty one for a case as it is.
+def measuring(options: argparse.Namespace, **changes: Any) -> Options:
+    """Return how to measure."""
+    from harness.latency import Options
 
-    Raises UsageError for a dimension that the subject does not declare, or sizes its engines are not built for.
-    """
-    from harness.latency import batch_symbol, check_sizes
+    return Options(
+        processes=options.processes, graph=not options.no_graph, l2=options.l2, lock_clocks=options.lock_clocks,
+        suites=options.suites, **changes,
+    )  # fmt: skip
 
-    axes = {batch_symbol(subject): batch} if batch else {}
-    for name, sizes in sweeps:
-        if name in axes:
-            raise UsageError(f"the sizes of {name} are given twice; use --batch or --sweep for it")
-        axes[name] = sizes
-    combinations = [dict(zip(axes, sizes, strict=True)) for sizes in itertools.product(*axes.values())]
-    for combination in combinations:
-        check_sizes(subject, combination)
-    return combinations
+
+def selection(options: argparse.Namespace) -> Selection:
+    """Return which recorded series are meant."""
+    from harness.latency import Selection, combinations
+
+    subject, _, _ = request_of(options)
+    return Selection(
+        subject=subject, cases=options.case, backends=options.backend, precisions=options.precision,
+        sizes=combinations(subject, options.sweep) if options.sweep else None,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

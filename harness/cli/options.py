@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from harness.settings import Settings
     from harness.subject import Subject, Target
 
 
+T = TypeVar("T")
 INTERRUPTED = 130
 """The exit status of a run that Ctrl-C ended."""
 _SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
 
 
-def add_command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], words: str, *, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """Add a command; ``run(options)`` returns the exit status."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=words, description=f"{words[0].upper()}{words[1:]}."
+        name, help=words, description=f"{words[0].upper()}{words[1:]}.", aliases=aliases
     )
     parser.set_defaults(run=run)
     return parser
@@ -48,10 +51,15 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
 
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Add where PyTorch computes, and where engines and references are."""
+    add_device(parser)
+    add_folders(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add where PyTorch computes."""
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
-    add_folders(parser)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +83,7 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Read ``A,B``; empty names are left out."""
+    """Return the names of ``A,B``; empty ones are left out."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -135,6 +143,7 @@ class Document:
     """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings, *, path: Path | None = None) -> None:
+        """``path`` is for a command that writes without ``--json`` too. Raises UsageError for one that cannot be."""
         from harness import files
         from harness.backends import environment
 
@@ -145,7 +154,7 @@ class Document:
         self.environment = environment(settings) if self.path else {}
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
-        """Write what is known; does nothing without a path, which ``--json`` gives unless the command has its own."""
+        """Write what is known; does nothing without a path."""
         from harness import records
 
         if self.path is not None:
@@ -153,6 +162,29 @@ class Document:
                 [], environment=self.environment, command=self.command, complete=complete, error=error
             )
             records.save_json({**data, **keys}, self.path)
+
+    def collect(
+        self, items: Iterable[T], keys: Callable[[list[T]], dict[str, Any]], show: Callable[[list[T]], None]
+    ) -> tuple[list[T], bool]:
+        """Take the results of a run as they come; return them, and whether Ctrl-C ended the run.
+
+        ``keys`` gives what is written of the results so far, and is asked after each. When the run raises, the error is
+        written with them, ``show`` prints them, and the error goes on.
+        """
+        found: list[T] = []
+        try:
+            for item in items:
+                found.append(item)
+                self.write(**keys(found))
+        except KeyboardInterrupt:
+            self.write(error="interrupted", **keys(found))
+            return found, True
+        except Exception as error:
+            self.write(error=str(error), **keys(found))
+            if found:
+                show(found)
+            raise
+        return found, False
 
 
 def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:

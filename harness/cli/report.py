@@ -22,7 +22,7 @@ PAGE = "report.html"
 def add(commands: Any) -> None:
     """Add the command."""
     report = add_command(
-        commands, "report", _report, "write a report from recorded JSON: the hackathon's README.md, a page, CI outputs"
+        commands, "report", run, "write a report from recorded JSON: the hackathon's README.md, a page, CI outputs"
     )
     report.add_argument(
         "paths", nargs="*", type=Path, metavar="FILE_OR_DIR", help="JSON of --json, or folders of it; default: reports"
@@ -46,7 +46,8 @@ def add(commands: Any) -> None:
     report.add_argument("--badge", type=Path, metavar="FILE", help="write a badge's state as shields.io reads it")
 
 
-def _report(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     from harness import hackathon, records
     from harness.records import save_json
     from harness.report import badge, summary, write_summary
@@ -55,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options, roles)
     found = records.load(options.paths or [DEFAULT])
-    _tell(found)
+    _warn(found)
     path = hackathon.save_readme(
         found, options.output, lang=options.lang or "", template=options.template or "", wenet=roles
     )
@@ -76,7 +77,7 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(found: Records) -> None:
+def _warn(found: Records) -> None:
     """Name on standard error what could not be used and what was recorded twice."""
     for sentence in (*found.broken, *found.foreign, *found.twice):
         print(f"parity: {sentence}", file=sys.stderr)
@@ -101,7 +102,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     if found is None:
         print(f"parity: no records in {DEFAULT}: whether the README is up to date was not looked at", file=sys.stderr)
     else:
-        _tell(found)
+        _warn(found)
     findings = hackathon.check_readme(options.output, records=found, wenet=roles)
     for finding in findings:
         print(finding)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    verify = add_command(commands, "verify", _verify, "build, run and judge a subject's engines")
+    """Add the command."""
+    verify = add_command(commands, "verify", run, "build, run and judge a subject's engines")
     add_subject(verify)
     add_cases(verify)
     add_choice(verify)
@@ -47,44 +48,34 @@ def add(commands: Any) -> None:
     )  # fmt: skip
 
 
-def _verify(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     from harness.records import exit_status, is_judged
-    from harness.report.text import results_table
 
     subject, targets, cases = request_of(options)
     settings = settings_of(options)
-    results: list[Result] = []
-    missing: list[str] = []
-    status = 0
     document = Document(options, settings)
-
-    def write(**how: Any) -> None:
-        document.write(results=[result.to_json() for result in results], **how)
-
-    try:
-        for result in _results(subject, targets, cases, settings, options):
-            results.append(result)
-            write()
-        missing = [
-            f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)
-        ]
-        write(complete=not missing, error="; ".join(missing))
-        status = exit_status(results, options.require)
-    except KeyboardInterrupt:
-        write(error="interrupted")
-        status = INTERRUPTED
-    except Exception as error:
-        write(error=str(error))
-        if results:
-            print(results_table([result.to_json() for result in results]))
-        raise
-    print(results_table([result.to_json() for result in results]))
+    results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
+    _show_table(results)
     _show_layers(results, options.json)
+    if interrupted:
+        print("parity: interrupted; the results above are those found so far", file=sys.stderr)
+        return INTERRUPTED
+    missing = [f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)]
+    document.write(complete=not missing, error="; ".join(missing), **_rows(results))
     for sentence in missing:
         print(f"parity: {sentence}", file=sys.stderr)
-    if status == INTERRUPTED:
-        print("parity: interrupted; the results above are those found so far", file=sys.stderr)
-    return status
+    return exit_status(results, options.require)
+
+
+def _rows(results: Sequence[Result]) -> dict[str, Any]:
+    return {"results": [result.to_json() for result in results]}
+
+
+def _show_table(results: Sequence[Result]) -> None:
+    from harness.report.text import results_table
+
+    print(results_table([result.to_json() for result in results]))
 
 
 def _results(
@@ -97,14 +88,8 @@ def _results(
     judge = None if options.layers is None else partial(judge_and_look, mode=options.layers)
     for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
-        if (
-            result.verdict == "fail"
-            and subject.onnx is not None
-            and (line := _polygraphy(subject, result, options.json))
-        ):
-            yield replace(result, next_step=f"{result.next_step}\n{line}")
-        else:
-            yield result
+        line = _polygraphy(subject, result, options.json) if result.verdict == "fail" else ""
+        yield replace(result, next_step=f"{result.next_step}\n{line}") if line else result
 
 
 def _show_layers(results: Sequence[Result], json: Path | None) -> None:
@@ -125,11 +110,15 @@ def _show_layers(results: Sequence[Result], json: Path | None) -> None:
 
 
 def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
-    """Return the line that shows the failure in Polygraphy; write its inputs beside the JSON or in reports/."""
+    """Return the line that shows an ONNX file's failure in Polygraphy; write its inputs beside the JSON or in reports/.
+
+    Empty for another subject, and for what Polygraphy has no line for.
+    """
     from harness.report import run_line, save_inputs
     from harness.verify import case_inputs
 
-    assert subject.onnx is not None
+    if subject.onnx is None:
+        return ""
     folder = json.parent if json else Path("reports")
     inputs = folder / f"{subject.name}-{result.case}-inputs.json"
     line = run_line(subject.onnx, backend=result.backend, precision=result.precision, inputs=inputs)

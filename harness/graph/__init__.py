@@ -6,7 +6,7 @@ A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
 from __future__ import annotations
 
 from harness.graph.dtypes import PRECISIONS
-from harness.graph.export import Program, check_arguments, named_outputs, program_sha256, to_onnx, trace
+from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace
 from harness.graph.hash import CODE_SHA256, graph_sha256
 from harness.graph.ir import constant_of, copy_model, elements_of
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
@@ -46,7 +46,6 @@ __all__ = [
     "load_inputs",
     "load_plan",
     "matching",
-    "named_outputs",
     "onnx_values",
     "open_onnx",
     "order",

@@ -51,34 +51,6 @@ class Program:
         return {value.name: depth for depth, value in enumerate(ranked)}
 
 
-def named_outputs(outputs: Any) -> Tensors:
-    """Return what ``forward`` returned as tensors by name.
-
-    The names are a mapping's keys, ``output`` for a tensor, or ``output_0``, ``output_1``, ... for a sequence. Raises
-    UsageError when there is no output, or one is not a tensor.
-    """
-    named = dict(_named(outputs))
-    for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            raise UsageError(
-                f"output {name!r} is a {type(value).__name__}, not a tensor; return tensors from forward()"
-            )
-    if not named:
-        raise UsageError("the subject has no outputs: forward() returned nothing to compare")
-    return named
-
-
-def _named(outputs: Any) -> Iterator[tuple[str, Any]]:
-    if outputs is None:
-        return
-    if isinstance(outputs, Mapping):  # transformers' ModelOutput is one
-        yield from ((str(key), value) for key, value in outputs.items())
-    elif isinstance(outputs, (list, tuple)):
-        yield from ((f"output_{index}", value) for index, value in enumerate(outputs))
-    else:
-        yield "output", outputs
-
-
 def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
     """Return the module as PyTorch traces it with one case's inputs. Raises NotJudged when it cannot be traced."""
     shapes = _dynamic_shapes(subject, inputs)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from harness.history.formats import ONE_MACHINE, check_format
 from harness.history.history import History, open_history
-from harness.history.trends import FEWEST, ChangePoint, Trend, change_points, trend_of
+from harness.history.trends import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
 
 __all__ = [
-    "FEWEST",
+    "FEWEST_POINTS",
     "ONE_MACHINE",
     "ChangePoint",
     "History",

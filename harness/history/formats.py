@@ -16,7 +16,8 @@ from typing import Any
 
 from harness.errors import UsageError, unknown_name
 from harness.files import write_text
-from harness.history.rows import digest
+from harness.history.rows import text_sha256
+from harness.machine import CHANGED
 from harness.records import ProcessRun, Session, save_json, utc
 
 
@@ -28,7 +29,7 @@ def write_pytest_benchmark(sessions: Sequence[Session], path: Path) -> None:
     newest = max(sessions, key=lambda session: utc(session.recorded_at))
     document = {
         "machine_info": {**newest.machine.facts, "machine_key": newest.machine.key, "device": newest.device},
-        "commit_info": {"id": newest.commit.removesuffix("+changes"), "dirty": newest.commit.endswith("+changes")},
+        "commit_info": {"id": newest.commit.removesuffix(CHANGED), "dirty": newest.commit.endswith(CHANGED)},
         "benchmarks": [_pytest_benchmark(session) for session in sessions],
         "datetime": utc(newest.recorded_at),
         "version": "5.3.1",
@@ -113,7 +114,7 @@ def write_otava(sessions: Sequence[Session], folder: Path) -> None:
     """
     config = ["tests:"]
     for (benchmark, key), series in groupby(sorted(sessions, key=_series_key), key=_series_key):
-        name = f"{re.sub('[^A-Za-z0-9.]+', '_', benchmark).strip('_')}-{digest(f'{benchmark} {key}')[:8]}"
+        name = f"{re.sub('[^A-Za-z0-9.]+', '_', benchmark).strip('_')}-{text_sha256(f'{benchmark} {key}')[:8]}"
         columns, text = _otava_csv(list(series))
         write_text(text, folder / f"{name}.csv")
         config += [

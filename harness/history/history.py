@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from harness.errors import UsageError
+from harness.errors import NotJudged, UsageError
 from harness.history.formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
 from harness.history.rows import Record, Row, read_lines, record_of, row_of, write_lines
 from harness.records import Acceptance, Session, utc
@@ -63,6 +63,11 @@ class History:
         """Whether its records can be read now; not while a file stands in for a database that is down."""
         return not self._stands_in
 
+    def check_readable(self, consequence: str) -> None:
+        """Raise NotJudged, saying what was therefore not done, while a file stands in for a database that is down."""
+        if self._stands_in:
+            raise NotJudged(f"the history cannot be read now, so {consequence}: try again when its database is back")
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What was put aside, kept locally or left out, in sentences."""
@@ -76,9 +81,9 @@ class History:
     def prepare(self) -> None:
         """Create the table where it is missing, and send what waited for the database. Called by ``open_history``."""
         database = self._store
-        self._do(lambda store: store.prepare())
+        self._with_store(lambda store: store.prepare())
         if self._store is database and self._embedded.exists():
-            self._send()
+            self._send_waiting()
 
     def add(self, record: Record) -> None:
         """Record a session or an acceptance; one that is there already stays as it is.
@@ -86,23 +91,25 @@ class History:
         Raises UsageError for a record that says nothing, and for another record with the same id.
         """
         row = row_of(record)
-        self._do(lambda store: store.insert([row]))
+        self._with_store(lambda store: store.insert([row]))
 
     def sessions(self, benchmark: str, machine_key: str, *, limit: int | None = None) -> list[Session]:
         """Return the sessions of a benchmark on a machine, oldest first; with ``limit`` the newest so many."""
-        wanted = self._do(
+        wanted = self._with_store(
             lambda store: store.rows(kind="session", benchmark=benchmark, machine_key=machine_key, newest=limit)
         )
         return [record for record in self._records(wanted) if isinstance(record, Session)]
 
     def acceptances(self, benchmark: str, machine_key: str) -> list[Acceptance]:
         """Return what was accepted for a benchmark on a machine, oldest first."""
-        wanted = self._do(lambda store: store.rows(kind="acceptance", benchmark=benchmark, machine_key=machine_key))
+        wanted = self._with_store(
+            lambda store: store.rows(kind="acceptance", benchmark=benchmark, machine_key=machine_key)
+        )
         return [record for record in self._records(wanted) if isinstance(record, Acceptance)]
 
     def benchmarks(self) -> list[Series]:
         """Return every series of the history, by benchmark and machine key."""
-        found = self._do(lambda store: store.series())
+        found = self._with_store(lambda store: store.series())
         return [Series(benchmark=one[0], machine_key=one[1], sessions=one[2], newest=one[3]) for one in found]
 
     def baseline(self, benchmark: str, machine_key: str) -> list[Session]:
@@ -114,7 +121,8 @@ class History:
         if not accepted:
             return []
         newest = accepted[-1]
-        found = [session for session in self._by_id(newest.sessions) if _fault(session, benchmark, machine_key) == ""]
+        known = self._by_id(newest.sessions)
+        found = [session for session in known if not _fault(session, benchmark, machine_key)]
         missing = sorted(set(newest.sessions) - {session.id for session in found})
         if missing:
             self.note(
@@ -172,10 +180,11 @@ class History:
         others the newest of each benchmark of one machine: the only one there is, or the one of the system keys
         ``here`` that the history knows. ``machine_key`` chooses: a machine's or a system's key, or how one begins.
         Raises UsageError for an unknown format or machine, where there is nothing to write, where one machine has to be
-        chosen, and for a path that cannot be written.
+        chosen, and for a path that cannot be written. Raises NotJudged while the database is down.
         """
         check_format(format)
-        rows = self._do(lambda store: store.rows())
+        self.check_readable(f"{path} was not written")
+        rows = self._with_store(lambda store: store.rows())
         records = self._records(rows)
         sessions = [record for record in records if isinstance(record, Session)]
         if machine_key:
@@ -204,7 +213,7 @@ class History:
         """
         check_format(format, importing=True)
         rows = read_lines(Path(path))
-        return self._do(lambda store: store.insert(rows))
+        return self._with_store(lambda store: store.insert(rows))
 
     def close(self) -> None:
         """Close the files and connections."""
@@ -219,7 +228,7 @@ class History:
         self.close()
 
     def _by_id(self, ids: Sequence[str]) -> list[Session]:
-        return [one for one in self._records(self._do(lambda s: s.get(ids))) if isinstance(one, Session)]
+        return [one for one in self._records(self._with_store(lambda s: s.get(ids))) if isinstance(one, Session)]
 
     def _records(self, rows: Sequence[Row]) -> list[Record]:
         """Return the records of rows; one that is damaged is left out and noted."""
@@ -231,7 +240,7 @@ class History:
                 self.note(f"{row.kind} {row.id} in {self.where} is damaged and was left out: {error}")
         return records
 
-    def _do(self, work: Callable[[Store], T]) -> T:
+    def _with_store(self, work: Callable[[Store], T]) -> T:
         """Work on the store, or on what takes its place: a new file for a damaged one, a file for a database."""
         from harness.history.store import Damaged, Unreachable, open_embedded
 
@@ -252,7 +261,7 @@ class History:
             self.note(note)
         raise UsageError(f"the history {self.where} is damaged again and again; set {VARIABLE} to another file")
 
-    def _send(self) -> None:
+    def _send_waiting(self) -> None:
         """Send to the database what waited for it, and forget it here only when it is there."""
         from harness.history.store import Unreachable, open_embedded
 

@@ -63,14 +63,14 @@ def make_row(kind: str, data: Any, schema: int) -> Row:
         machine_key=record.machine.key if isinstance(record, Session) else record.machine_key,
         recorded_at=utc(record.recorded_at if isinstance(record, Session) else record.accepted_at),
         schema=schema,
-        sha256=digest(text),
+        sha256=text_sha256(text),
         data=text,
     )
 
 
 def record_of(row: Row) -> Record:
     """Return the record of a stored row. Raises ValueError, saying why, for one that is damaged."""
-    if not isinstance(row.data, str) or digest(row.data) != row.sha256:
+    if not isinstance(row.data, str) or text_sha256(row.data) != row.sha256:
         raise ValueError("its checksum does not match")
     return parse(row.kind, json.loads(row.data))
 
@@ -112,7 +112,7 @@ def _all_medians(session: Session) -> list[Any]:
     return [summary.median for summary in summaries]
 
 
-def digest(text: str) -> str:
+def text_sha256(text: str) -> str:
     """Return the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 

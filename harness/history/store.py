@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged, UsageError, install_hint
 from harness.history.recovery import PAGE_BYTES, put_aside, recover
 from harness.history.rows import SCHEMA, Row
 
@@ -38,8 +39,11 @@ RECORDS = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 _SERIES = sa.Index(f"{TABLE}_series", RECORDS.c.benchmark, RECORDS.c.machine_key, RECORDS.c.kind, RECORDS.c.recorded_at)
+_SQLITE_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CREATED_MEANWHILE = ("23505", "42P07", "42710")
 """SQLSTATEs of two clients that create one table at once."""
+# psycopg gives a connection that is refused no SQLSTATE: only the server's own text tells why. It is searched in
+# ``_refusal`` and nowhere else.
 _SOON_BACK = ("starting up", "shutting down", "not yet accepting", "recovery mode", "too many", "reserved for")
 """Refusals of a PostgreSQL server that pass by themselves."""
 _REFUSALS = ("FATAL: ", "permission denied ", "no password supplied")
@@ -52,6 +56,11 @@ class Damaged(Exception):
 
 class Unreachable(Exception):
     """A database cannot be used now; the text says why, without a password."""
+
+    def __init__(self, text: str, *, refusal: str = "") -> None:
+        super().__init__(text)
+        self.refusal = refusal
+        """Why a server that answered does not let us in; empty for one that is down, or will soon be back."""
 
 
 class Store:
@@ -122,10 +131,9 @@ class Store:
         try:
             self._run(self._prepare)
         except Unreachable as error:
-            refused = _refusal(str(error))
-            if not refused:
+            if not error.refusal:
                 raise
-            raise UsageError(f"the history {self.where} refuses: {refused}; check PARITY_HISTORY") from None
+            raise UsageError(f"the history {self.where} refuses: {error.refusal}; check PARITY_HISTORY") from None
 
     def close(self) -> None:
         """Close every connection."""
@@ -160,29 +168,29 @@ class Store:
                 with self._engine.begin() as connection:
                     return work(connection)
             except sa.exc.DBAPIError as error:
-                if wait is None or not _in_the_way(error.orig):
+                if wait is None or not _passes_by_itself(error.orig):
                     # Without its cause: the traceback of a driver shows the password that it was given.
-                    raise self._sentence(error.orig) from None
+                    raise self._as_our_error(error.orig) from None
                 time.sleep(wait)
             except UnicodeDecodeError as error:  # sqlite3 on a schema that is no text
                 raise Damaged(str(error)) from error
         raise AssertionError("unreachable")
 
-    def _sentence(self, error: BaseException | None) -> Exception:
+    def _as_our_error(self, error: BaseException | None) -> Exception:
         """Return the driver's error as one of ours."""
         text = " ".join(str(error).split())
         for secret in self._secrets:
             text = text.replace(secret, "***")
         if self._engine.dialect.name == "postgresql":
-            return Unreachable(text)
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return Unreachable(text, refusal=_refusal(text))
+        code = _sqlite_code(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return Damaged(text)
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if code in _SQLITE_LOCKED:
             return NotJudged(
                 f"the history {self.where} is locked by another process for more than {LOCK_S:.0f} s; end it and retry"
             )
-        if name.startswith("SQLITE_FULL"):
+        if code == sqlite3.SQLITE_FULL:
             return NotJudged(f"no space left for the history {self.where}; free some, or set PARITY_HISTORY")
         return UsageError(f"the history {self.where} cannot be used: {text}; set PARITY_HISTORY to another file")
 
@@ -257,7 +265,7 @@ def connect(url: str) -> Store:
         )
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the history {where} needs psycopg, which is not installed; pip install 'trt-parity[postgres]'"
+            f"the history {where} needs psycopg, which is not installed; {install_hint('postgres')}"
         ) from error
     return Store(engine, where, secrets)
 
@@ -279,10 +287,14 @@ def _refusal(text: str) -> str:
     return ""
 
 
-def _in_the_way(error: BaseException | None) -> bool:
+def _passes_by_itself(error: BaseException | None) -> bool:
     """Return whether the same statement may succeed in a moment."""
-    name = getattr(error, "sqlite_errorname", "")
-    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or getattr(error, "sqlstate", "") in _CREATED_MEANWHILE
+    return _sqlite_code(error) in _SQLITE_LOCKED or getattr(error, "sqlstate", "") in _CREATED_MEANWHILE
+
+
+def _sqlite_code(error: BaseException | None) -> int:
+    """Return SQLite's primary result code, the low byte of the extended one; 0 for another driver's error."""
+    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _by_id(connection: sa.Connection, ids: Sequence[str]) -> list[Row]:

@@ -26,7 +26,7 @@ WEAK = 10.0
 """Candidates may have this many times P_VALUE; they are tested again once all their neighbours are known."""
 WINDOW = 50
 """Points that are searched at a time, so that an old large step does not hide a new small one."""
-FEWEST = 5
+FEWEST_POINTS = 5
 """Points that make a level: an outlier, or three of them, do not."""
 SHORTEST = 2
 """Points of a stretch that is searched for: an energy distance needs pairs."""
@@ -78,15 +78,15 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
 
     E-divisive proposes (Matteson and James, JASA 2014: the split with the largest energy distance), Student's t-test
     decides, as in Hunter (arXiv 2301.03034): no permutations, hence no chance. Unlike there, the test knows that
-    neighbouring sessions resemble each other. A stretch of fewer than ``FEWEST`` values (outliers, or the newest few)
-    is no level and is left out before the levels around it are compared. Raises ValueError for a value that is zero,
-    negative or infinite.
+    neighbouring sessions resemble each other. A stretch of fewer than ``FEWEST_POINTS`` values (outliers, or the newest
+    few) is no level and is left out before the levels around it are compared. Raises ValueError for a value that is
+    zero, negative or infinite.
     """
     import numpy as np
 
     logs, places = _clean(values)
     found = list(_significant(logs, _candidates(logs)))
-    levels = [(a, b) for a, b in pairwise([0, *found, len(logs)]) if b - a >= FEWEST]
+    levels = [(a, b) for a, b in pairwise([0, *found, len(logs)]) if b - a >= FEWEST_POINTS]
     stays = [place for a, b in levels for place in range(a, b)]
     logs, places = logs[stays], [places[place] for place in stays]
     edges = list(accumulate(b - a for a, b in levels))

@@ -1,36 +1,38 @@
 """How long engines take, and whether they got slower.
 
-A subject and targets go in; fresh processes time every engine in turns with PyTorch; sessions come out, each with a
-verdict against the accepted ones.
+A subject and targets go in; fresh processes (:mod:`harness.timing`) time every engine in turns with PyTorch; sessions
+come out, each compared with the accepted ones of its series.
 """
 
 from __future__ import annotations
 
-from harness.latency.benchmark import adjusted, bench, bench_opened, exit_status, lacking, repeat
-from harness.latency.contestants import BASELINES, Options
+from harness.latency.acceptance import Accepted, Selection, accept, recorded_series
+from harness.latency.benchmark import bench, bench_opened
 from harness.latency.estimate import FEWEST_SESSIONS
-from harness.latency.measure import Surroundings, measure_engine, median_ms
-from harness.latency.sizes import batch_symbol, check_sizes
-from harness.latency.spread import smallest_change
+from harness.latency.noise import measure_noise, noise_of, noise_report
+from harness.latency.options import BASELINES, Options
+from harness.latency.outcome import adjusted, exit_status, lacking
+from harness.latency.sizes import combinations
 from harness.latency.verdict import compare_in_turns, compare_sessions, holm
 
 __all__ = [
     "BASELINES",
     "FEWEST_SESSIONS",
+    "Accepted",
     "Options",
-    "Surroundings",
+    "Selection",
+    "accept",
     "adjusted",
-    "batch_symbol",
     "bench",
     "bench_opened",
-    "check_sizes",
+    "combinations",
     "compare_in_turns",
     "compare_sessions",
     "exit_status",
     "holm",
     "lacking",
-    "measure_engine",
-    "median_ms",
-    "repeat",
-    "smallest_change",
+    "measure_noise",
+    "noise_of",
+    "noise_report",
+    "recorded_series",
 ]

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from harness.backends import key_hash
+from harness.backends import TapSession, read_kernels
+from harness.errors import ParityError
 from harness.graph import Program
+from harness.latency.contestants import Contestant, free_engine
+from harness.latency.workload import Workload
 from harness.records import KernelTime
+from harness.timing import kernel_times
 
 
-def digest(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hash of an engine's kernels: their names and tactics."""
-    facts = [[layer.get(key) for key in ("Name", "TacticName", "TacticValue")] for layer in layers]
-    return key_hash({"kernels": facts}) if facts else ""
+def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime, ...]:
+    """Return the time of every kernel of an engine; nothing, said once, where the backend has no profiler."""
+    if contestant.engine is None or contestant.opened is None:
+        return ()
+    opened = contestant.opened
+    try:
+        session = opened.load()
+        workload.say(f"{contestant.name}: timing its kernels")
+        times = opened.steps.run("profiling", lambda: kernel_times(session, workload.inputs))
+        known = read_kernels(session.kernels()) if isinstance(session, TapSession) else []
+        nodes = {kernel.name: kernel.nodes for kernel in known}
+        return join_kernels(times, nodes, node_modules(workload.run.prepared.program))
+    except ParityError as error:
+        workload.say(f"{contestant.name}: no times of kernels: {error}")
+        return ()
+    finally:
+        free_engine(opened)
 
 
 def node_modules(program: Program) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Fresh processes that measure latencies, seen from the process that starts them."""
+"""The processes that time: started, told to measure, and read, from the process that starts them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from harness.records import ProcessRun, run_from_json
 READY_S = 180.0
 """Importing PyTorch takes seconds, and sixteen at once on a slow disk a minute."""
 RESULT_S = 900.0
-MODULE = "harness.latency.worker"
-_KINDS = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+MODULE = "harness.timing.worker"
+_STATUS_ERROR = 3
+"""The exit status of a worker that wrote an error with a sentence in place of a result."""
+_KINDS = {
+    kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ParityError)
+}
 
 
 class Worker:
-    """One process of :mod:`harness.latency.worker`: started at once, measuring when told to."""
+    """One process of :mod:`harness.timing.worker`: started at once, measuring when told to."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         """Start it. ``request["result"]`` is where it will write; the request itself is written beside that."""
@@ -95,11 +99,10 @@ class Worker:
 
     def _problem(self, status: int) -> ParityError:
         """Return the error of a process that ended without a result."""
-        if status == 3 and self.result_file.is_file():
-            told = json.loads(self.result_file.read_text(encoding="utf-8"))
-            kind = _KINDS.get(told["kind"], ParityError)
-            return kind(told["error"]) if issubclass(kind, ParityError) else ParityError(told["error"])
+        if status == _STATUS_ERROR and self.result_file.is_file():
+            answer = json.loads(self.result_file.read_text(encoding="utf-8"))
+            return _KINDS.get(answer["kind"], ParityError)(answer["error"])
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        said = lines[-1] if lines else "it gave no reason"
-        return EngineFailed(f"the process that timed {self._what} {how_it_ended(status)}: {said}")
+        last = lines[-1] if lines else "it gave no reason"
+        return EngineFailed(f"the process that timed {self._what} {how_it_ended(status)}: {last}")

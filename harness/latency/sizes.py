@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError, unknown_name
@@ -14,11 +15,35 @@ if TYPE_CHECKING:
 
 Sizes = Mapping[str, int]
 """Size of a dynamic dimension by its symbol; an empty one leaves a case as it is."""
+Sweep = tuple[str | None, Sequence[int]]
+"""A dynamic dimension, by its symbol or None for dimension 0 of the inputs, and the sizes it is to have."""
 
 
 def size_label(sizes: Sizes) -> str:
     """Return ``batch=4 tokens=16``; empty for a case as it is."""
     return " ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def case_label(case: str, sizes: Sizes) -> str:
+    """Return the case and the sizes: ``short batch=4``."""
+    return f"{case} {size_label(sizes)}".rstrip()
+
+
+def combinations(subject: Subject, sweeps: Sequence[Sweep]) -> list[dict[str, int]]:
+    """Return every combination of the sizes asked for; one empty one for a case as it is.
+
+    Raises UsageError for a dimension that the subject does not declare, or sizes its engines are not built for.
+    """
+    axes: dict[str, Sequence[int]] = {}
+    for name, sizes in sweeps:
+        symbol = batch_symbol(subject) if name is None else name
+        if symbol in axes:
+            raise UsageError(f"the sizes of {symbol} are given twice; use --batch or --sweep for it")
+        axes[symbol] = sizes
+    found = [dict(zip(axes, sizes, strict=True)) for sizes in itertools.product(*axes.values())]
+    for one in found:
+        check_sizes(subject, one)
+    return found
 
 
 def batch_symbol(subject: Subject) -> str:

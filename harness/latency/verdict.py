@@ -12,6 +12,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.latency.comparable import (
+    Figure,
+    difference_notes,
+    flag_notes,
+    graph_modes,
+    log_figures,
+    power_capped,
+    why_incomparable,
+    why_unusable,
+)
 from harness.latency.estimate import (
     CONFIDENCE,
     FEWEST_SESSIONS,
@@ -23,16 +33,6 @@ from harness.latency.estimate import (
     margin_of,
     ratio_words,
     rule_words,
-)
-from harness.latency.sessions import (
-    Figure,
-    differences,
-    flags,
-    flaw_of,
-    graph_modes,
-    log_figures,
-    mismatch,
-    power_capped,
 )
 from harness.records import Comparison, LatencyVerdict, Metric, Session
 
@@ -59,12 +59,12 @@ def compare_sessions(
     for other in (*baseline, *([previous] if previous else ())):
         if other.benchmark != new.benchmark:
             raise ValueError(f"session {other.id} is of {other.benchmark}, not of {new.benchmark}")
-    result = _against(new, baseline, limits)
+    result = _compare_with(new, baseline, limits)
     if result.verdict != "regressed" or previous is None:
         return result
     if previous.id == new.id:
         raise ValueError(f"session {new.id} cannot be the one before itself")
-    before = _against(previous, baseline, limits)
+    before = _compare_with(previous, baseline, limits)
     note = f"the session before ({previous.id}) was {before.verdict}"
     young = len(result.baseline) < FEWEST_SESSIONS or len(before.baseline) < FEWEST_SESSIONS
     repeated = before.verdict == "regressed" and not young
@@ -83,13 +83,13 @@ def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) ->
     chosen: Metric = a.metric if a.metric == b.metric else "end_to_end_ms"
     notes = [] if a.metric == b.metric else [f"GPU time is missing in {a.id} or {b.id}: compared end to end"]
     for session in (a, b):
-        flaw = flaw_of(session, chosen)
+        flaw = why_unusable(session, chosen)
         if flaw:
             verdict: LatencyVerdict = "invalid_environment" if session.invalid else "inconclusive"
             return _undecided(verdict, chosen, f"session {session.id}: {flaw}", notes)
     if graph_modes(a) != graph_modes(b):
         notes.append("a CUDA graph on one side only")
-    return _judge(a, [b], limits, chosen, notes)
+    return _compare(a, [b], limits, chosen, notes)
 
 
 def speed_up(comparison: Comparison) -> tuple[float, float, float] | None:
@@ -120,15 +120,15 @@ def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(adjusted)
 
 
-def _against(new: Session, baseline: Sequence[Session], limits: Limits) -> Comparison:
+def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> Comparison:
     chosen = new.metric
-    flaw = flaw_of(new, chosen)
+    flaw = why_unusable(new, chosen)
     if flaw:
-        return _undecided("invalid_environment" if new.invalid else "inconclusive", chosen, flaw, flags([new]))
+        return _undecided("invalid_environment" if new.invalid else "inconclusive", chosen, flaw, flag_notes([new]))
     usable: dict[str, Session] = {}
     notes = []
     for old in baseline:
-        why_not = mismatch(new, old) or flaw_of(old, chosen)
+        why_not = why_incomparable(new, old) or why_unusable(old, chosen)
         if why_not:
             notes.append(f"baseline session {old.id} left out: {why_not}")
         else:
@@ -136,25 +136,29 @@ def _against(new: Session, baseline: Sequence[Session], limits: Limits) -> Compa
     sessions = list(usable.values())
     if not sessions:
         reason = "none of the baseline's sessions can be compared" if baseline else "no session was accepted yet"
-        return _undecided("no_baseline", chosen, reason, [*notes, *_advice(new, baseline, chosen), *flags([new])])
+        return _undecided("no_baseline", chosen, reason, [*notes, *_advice(new, baseline, chosen), *flag_notes([new])])
     if len(sessions) < FEWEST_SESSIONS:
         notes.append(f"baseline young: {len(sessions)} of {FEWEST_SESSIONS} sessions, so no regression counts yet")
-    return _judge(new, sessions, limits, chosen, [*notes, *differences(new, sessions), *flags([new], sessions)])
+    return _compare(
+        new, sessions, limits, chosen, [*notes, *difference_notes(new, sessions), *flag_notes([new], sessions)]
+    )
 
 
-def _judge(new: Session, old: list[Session], limits: Limits, metric: Metric, notes: list[str]) -> Comparison:
+def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, notes: list[str]) -> Comparison:
     """Return the verdict on a session against sessions that can all be compared with it."""
     times = log_figures(new, metric, "median"), [log_figures(session, metric, "median") for session in old]
     estimate = estimate_of(*times)
     verdict = decide(estimate, limits)
     rule = rule_words(estimate, limits, verdict)
-    cycles = _other(new, old, metric, "cycles")
+    cycles = _estimate_of_figure(new, old, metric, "cycles")
     if cycles:
-        verdict, rule, notes = _confirm(verdict, rule, cycles, limits, notes, power_capped(new) != power_capped(*old))
-    twin = hodges_lehmann(times[0], [value for values in times[1] for value in values])
-    if abs(twin - estimate.delta) > math.log(margin_of(estimate, limits)) / 2:
-        notes = [*notes, f"the Hodges-Lehmann ratio, which outliers do not move, disagrees: {math.exp(twin):.5g}"]
-    tail = _other(new, old, metric, "p99")
+        verdict, rule, notes = _check_in_cycles(
+            verdict, rule, cycles, limits, notes, power_capped(new) != power_capped(*old)
+        )
+    robust = hodges_lehmann(times[0], [value for values in times[1] for value in values])
+    if abs(robust - estimate.delta) > math.log(margin_of(estimate, limits)) / 2:
+        notes = [*notes, f"the Hodges-Lehmann ratio, which outliers do not move, disagrees: {math.exp(robust):.5g}"]
+    tail = _estimate_of_figure(new, old, metric, "p99")
     if tail:
         p99 = decide(tail, Limits(regress=P99_MARGIN, equivalent=P99_EQUIVALENT))
         notes = [*notes, f"p99 {p99} {ratio_words(tail)}"] if p99 in ("regressed", "improved") else notes
@@ -172,7 +176,7 @@ def _judge(new: Session, old: list[Session], limits: Limits, metric: Metric, not
     )
 
 
-def _confirm(
+def _check_in_cycles(
     verdict: LatencyVerdict, rule: str, cycles: Estimate, limits: Limits, notes: list[str], capped: bool
 ) -> tuple[LatencyVerdict, str, list[str]]:
     """Return verdict, rule and notes once clock cycles (time x SM clock) have been judged by the same rule."""
@@ -190,7 +194,7 @@ def _confirm(
     return verdict, rule, notes
 
 
-def _other(new: Session, old: list[Session], metric: Metric, figure: Figure) -> Estimate | None:
+def _estimate_of_figure(new: Session, old: list[Session], metric: Metric, figure: Figure) -> Estimate | None:
     """Return the estimate for a figure that every process of every session must have; None where one has not."""
     mine, theirs = log_figures(new, metric, figure), [log_figures(session, metric, figure) for session in old]
     return estimate_of(mine, theirs) if mine and all(theirs) else None
@@ -199,7 +203,9 @@ def _other(new: Session, old: list[Session], metric: Metric, figure: Figure) -> 
 def _advice(new: Session, baseline: Sequence[Session], metric: Metric) -> list[str]:
     """Return a note on sessions of the same class of machine, which advise and never decide."""
     same = [s for s in baseline if s.machine.class_key == new.machine.class_key and s.machine.key != new.machine.key]
-    same = [session for session in same if graph_modes(session) == graph_modes(new) and not flaw_of(session, metric)]
+    same = [
+        session for session in same if graph_modes(session) == graph_modes(new) and not why_unusable(session, metric)
+    ]
     if not same or not new.machine.class_key:
         return []
     estimate = estimate_of(

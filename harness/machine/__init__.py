@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from harness.machine.environment import commit, describe
-from harness.machine.gpu import NOT_LOCKED, POWER_CAP, Gpu, Snapshot, growth, open_gpu
+from harness.machine.environment import CHANGED, commit, describe, installed_version
+from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
 from harness.machine.identity import Machine, machine, system_keys
 
 __all__ = [
-    "NOT_LOCKED",
+    "CHANGED",
     "POWER_CAP",
+    "ClockLock",
     "Gpu",
     "Machine",
     "Snapshot",
     "commit",
     "describe",
     "growth",
+    "installed_version",
     "machine",
     "open_gpu",
     "system_keys",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "trt-parity")
 """Distributions whose versions are part of every report; an ORT build for GPUs has another name, see below."""
+CHANGED = "+changes"
+"""What a commit ends with when the work tree is not clean."""
 _SAME_MODULE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 
 
@@ -33,7 +35,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "platform": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "commit": commit(Path.cwd()),
         "engines": str(settings.engines.resolve()),
         "references": str(settings.references.resolve()),
@@ -41,12 +43,12 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str:
-    """Return the commit of a git work tree, with ``+changes`` when it is not clean; empty outside git."""
+    """Return the commit of a git work tree, with ``CHANGED`` when it is not clean; empty outside git."""
     head = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     if not head:
         return ""
     changed = _output("git", "-C", str(folder), "status", "--porcelain")
-    return f"{head}+changes" if changed else head
+    return head + CHANGED if changed else head
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -93,7 +95,8 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, of which nothing is imported; None where there is none."""
     for distribution in _SAME_MODULE.get(name, (name,)):
         try:
             return importlib.metadata.version(distribution)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import torch
 
+POWER_CAP = "power cap"
+"""The one cause of a slow-down that is normal operation under load."""
 SLOWDOWN_BITS = {
     0x08: "hardware slow-down",
     0x20: "software thermal slow-down",
@@ -25,14 +27,11 @@ SLOWDOWN_BITS = {
 POWER_CAP_BIT = 0x04
 # Time spent slowed down since the driver was loaded; a difference shows what happened between two readings.
 COUNTERS = {
-    "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP": "power cap",
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP": POWER_CAP,
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN": SLOWDOWN_BITS[0x20],
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN": SLOWDOWN_BITS[0x40],
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN": SLOWDOWN_BITS[0x80],
 }
-POWER_CAP = "power cap"
-NOT_LOCKED = "the clocks could not be locked"
-"""How a process says so in its flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +49,22 @@ class Snapshot:
     """The power limit holds the clock down right now, which is normal operation under load."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClockLock:
+    """Whether the multiprocessors are held at one clock."""
+
+    mhz: int | None = None
+    """The clock they are held at; None where they are free."""
+    problem: str = ""
+    """Why they are free though a clock was asked for, as a sentence; otherwise empty."""
+
+
 class Gpu:
     """One GPU as NVML sees it. Without NVML every question is answered with None, and ``reason`` says why."""
 
     def __init__(self, nvml: Any = None, handle: Any = None, *, reason: str = "") -> None:
         self.nvml, self.handle, self.reason = nvml, handle, reason
-        self._strangers: frozenset[int] | None = None
+        self._first_listed: frozenset[int] | None = None
 
     def snapshot(self) -> Snapshot:
         """Return clocks (MHz), power (W), temperature (Celsius) and what slows the GPU down now."""
@@ -80,21 +89,21 @@ class Gpu:
         """Return the ids of processes that compute on this GPU and are neither this one nor ``known``.
 
         In a container the ids may be the host's, among which this process cannot find itself: then those that were
-        there at the first call count as known, and only newcomers are foreign (see ``processes_unclear``).
+        there at the first call count as known, and only later ones are foreign (see ``processes_unclear``).
         """
         listed = {process.pid: process for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ()}
         if own := listed.get(os.getpid()):
             # On a MIG slice the list is that of the whole GPU, and 0xFFFFFFFF stands for no slice.
             same_slice = {pid for pid, process in listed.items() if _slice(process) == _slice(own)}
             return tuple(sorted(same_slice - {os.getpid(), *known}))
-        if self._strangers is None:
-            self._strangers = frozenset(listed)
-        return tuple(sorted(listed.keys() - self._strangers))
+        if self._first_listed is None:
+            self._first_listed = frozenset(listed)
+        return tuple(sorted(listed.keys() - self._first_listed))
 
     @property
     def processes_unclear(self) -> bool:
         """Whether NVML gave a list in which this process is not to be found, and which is not it alone."""
-        return self.nvml is not None and self._strangers is not None and len(self._strangers) != 1
+        return self.nvml is not None and self._first_listed is not None and len(self._first_listed) != 1
 
     def confidential_compute(self) -> bool | None:
         """Return whether confidential computing is on, under which times between CUDA events are not reliable."""
@@ -118,23 +127,23 @@ class Gpu:
         }
 
     @contextlib.contextmanager
-    def lock_clocks(self, mhz: int | None) -> Iterator[str]:
-        """Hold the multiprocessors at one clock; yield why that was not possible, or an empty string.
+    def lock_clocks(self, mhz: int | None) -> Iterator[ClockLock]:
+        """Hold the multiprocessors at one clock, which needs root, and yield whether they are held.
 
-        Needs root. The clocks are free again afterwards.
+        The clocks are free again afterwards.
         """
         if mhz is None:
-            yield ""
-            return
-        problem = self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz)
-        try:
-            yield f"{NOT_LOCKED} at {mhz} MHz: {problem}" if problem else ""
-        finally:
-            if not problem:
+            yield ClockLock()
+        elif problem := self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz):
+            yield ClockLock(problem=f"the clocks could not be locked at {mhz} MHz: {problem}")
+        else:
+            try:
+                yield ClockLock(mhz=mhz)
+            finally:
                 self.free_clocks()
 
     def free_clocks(self) -> None:
-        """Let the clocks go, whoever locked them; does nothing where that is not allowed."""
+        """Unlock the clocks, whoever locked them; does nothing where that is not allowed."""
         self._ask("nvmlDeviceResetGpuLockedClocks")
 
     def __enter__(self) -> Self:

@@ -60,7 +60,7 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
     # A GPU is of one class whatever CPU it stands beside.
     kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}
     system = {name: value for name, value in hashed.items() if name not in BACKEND}
-    return Machine(key=digest(hashed), class_key=digest(kind), system_key=digest(system), facts=facts)
+    return Machine(key=key_of(hashed), class_key=key_of(kind), system_key=key_of(system), facts=facts)
 
 
 def system_keys() -> set[str]:
@@ -71,7 +71,7 @@ def system_keys() -> set[str]:
     return {machine("", "", on_gpu).system_key for on_gpu in places}
 
 
-def digest(facts: Mapping[str, Any]) -> str:
+def key_of(facts: Mapping[str, Any]) -> str:
     """Return the first digits of the SHA-256 of facts in a fixed order."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, first_line
+from harness.errors import NotJudged, first_line, install_hint
 from harness.metrics.remarks import remark
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def package(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision built for another torch raises RuntimeError
         reason = first_line(error)
-        raise NotJudged(f"{name} cannot be imported ({reason}); pip install 'trt-parity[{extra}]'") from error
+        raise NotJudged(f"{name} cannot be imported ({reason}); {install_hint(extra)}") from error
 
 
 def device_or_default(device: str | torch.device | None) -> str:

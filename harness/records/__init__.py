@@ -14,6 +14,7 @@ from harness.records.accuracy import (
     is_judged,
     is_nonfinite,
     overall,
+    status_of,
 )
 from harness.records.bisection import Advice, Answer, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
@@ -32,6 +33,7 @@ from harness.records.latency import (
     Session,
     Summary,
     acceptance_from_json,
+    contestant_name,
     run_from_json,
     session_from_json,
     utc,
@@ -86,6 +88,7 @@ __all__ = [
     "VariantResult",
     "Verdict",
     "acceptance_from_json",
+    "contestant_name",
     "document",
     "exit_status",
     "is_judged",
@@ -97,5 +100,6 @@ __all__ = [
     "run_from_json",
     "save_json",
     "session_from_json",
+    "status_of",
     "utc",
 ]

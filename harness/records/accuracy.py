@@ -168,11 +168,14 @@ def is_nonfinite(result: Result) -> bool:
 
 def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
     """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
-    if any(result.verdict == "fail" for result in results):
-        return 1
-    if any(not is_judged(results, backend) for backend in require):
-        return 3
-    return 0 if any(result.verdict == "pass" for result in results) else 3
+    status = status_of(result.verdict for result in results)
+    return 3 if status == 0 and any(not is_judged(results, backend) for backend in require) else status
+
+
+def status_of(verdicts: Iterable[Verdict]) -> int:
+    """Return 1 if one is ``fail``, 0 if one is ``pass``, 3 if nothing was judged."""
+    given = set(verdicts)
+    return 1 if "fail" in given else 0 if "pass" in given else 3
 
 
 def is_judged(results: Sequence[Result], backend: str) -> bool:

@@ -83,11 +83,18 @@ class ProcessRun:
     load_ms: float = 0.0
     device_bytes: int | None = None
     """GPU memory that loading and running took; None where it cannot be told."""
+    locked_mhz: int | None = None
+    """Clock that the GPU's multiprocessors were held at; None where they were free."""
     conditions: Conditions = field(default_factory=Conditions)
     flags: tuple[str, ...] = ()
     """What a reader must know: ``warm-up unstable``, ``unstable`` (CV above 2.5 %), ``clock jumped``."""
     invalid: tuple[str, ...] = ()
     """Sentences why these figures say nothing of the engine: a foreign process, throttling; empty when they count."""
+
+
+def contestant_name(runner: Runner, backend: str, precision: str) -> str:
+    """Return ``rtx-fp16`` for an engine, ``eager fp32`` or ``compile fp32`` for PyTorch."""
+    return f"{backend}-{precision}" if runner == "engine" else f"{runner} {precision}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +237,8 @@ class Measured:
     """The 95 % interval of each."""
     kernels: tuple[KernelTime, ...] = ()
     """Slowest first; empty where nobody profiled."""
+    baseline: bool = False
+    """Whether it is PyTorch that was only to be compared with: no verdict is about it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -239,6 +248,7 @@ class Measured:
             "speed_up": plain(self.speed_up),
             "speed_up_intervals": plain(self.speed_up_intervals),
             "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
+            "baseline": self.baseline,
         }
 
 

@@ -6,7 +6,7 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import CODE_SHA256, RunNotes, run_program, tf32_allowed
+from harness.reference.interpreter import CODE_SHA256, RunNotes, run_program
 from harness.reference.node_runner import NodeRunner
 from harness.reference.onnx_replay import OnnxEvaluator
 from harness.reference.onnx_run import run_emulated, run_fp32, run_fp64
@@ -31,6 +31,5 @@ __all__ = [
     "run_fp32",
     "run_fp64",
     "run_program",
-    "tf32_allowed",
     "update_command",
 ]

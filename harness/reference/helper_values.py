@@ -13,7 +13,7 @@ import torch
 
 from harness.errors import unknown_name
 from harness.graph import constant_of
-from harness.reference.interpreter import tf32_allowed
+from harness.pytorch import tf32_allowed
 from harness.reference.node_runner import (
     _CPU,
     _NAMES,

@@ -6,10 +6,9 @@ graph that the engine is built from, so a difference is the engine's and not the
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,13 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from harness.graph import Program
+from harness.pytorch import tf32_allowed
 from harness.tensors import Tensors
 
 # Outputs kept from another version of the interpreter are other outputs.
 CODE_SHA256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-
-
-@contextlib.contextmanager
-def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 in matrix products and convolutions, and restore what was set before."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 @dataclass

@@ -17,8 +17,9 @@ import torch
 from torch.fx import Node
 
 from harness.graph import Program
+from harness.pytorch import tf32_allowed
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import RunNotes, TypedInterpreter, cast, tf32_allowed
+from harness.reference.interpreter import RunNotes, TypedInterpreter, cast
 from harness.tensors import Tensors
 
 

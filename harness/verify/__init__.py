@@ -13,7 +13,7 @@ from harness.verify.subject_graph import value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
 from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
 from harness.verify.torch_graph import compute_device
-from harness.verify.verify import update_references, verify, verify_case
+from harness.verify.verify import build_engines, update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
@@ -23,6 +23,7 @@ __all__ = [
     "Outcome",
     "Prepared",
     "Run",
+    "build_engines",
     "case_inputs",
     "compare_outputs",
     "compute_device",

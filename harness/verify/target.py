@@ -179,7 +179,8 @@ class OpenTarget:
     def _load(self) -> None:
         engine = self.build()
         if reason := self.backend.cannot_run():
-            layers = "".join(f", {note}" for note in engine.report.notes if "network layers" in note)
+            count = engine.report.network_layers
+            layers = "" if count is None else f", {count} network layers before fusion"
             raise NotJudged(f"built, not run ({reason}): {engine.bytes / 1e6:.1f} MB{layers}")
         self.say("loading the engine")
         self.session = self._stack.enter_context(self.steps.run("loading", lambda: self.backend.load(engine.path)))

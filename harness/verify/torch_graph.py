@@ -11,7 +11,8 @@ import torch
 
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError, first_line
-from harness.graph import Plan, Program, check_arguments, is_fp32, named_outputs, program_sha256, to_onnx, trace
+from harness.graph import Plan, Program, check_arguments, is_fp32, program_sha256, to_onnx, trace
+from harness.pytorch import named_outputs, tf32_allowed
 from harness.reference import (
     Evaluators,
     HelperValues,
@@ -19,7 +20,6 @@ from harness.reference import (
     ProgramEvaluator,
     RunNotes,
     run_program,
-    tf32_allowed,
 )
 from harness.settings import Settings
 from harness.subject import Subject

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import EngineFailed, NotJudged
+from harness.backends import Engine
+from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.records import NOT_REPEATABLE, OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
@@ -108,3 +109,18 @@ def update_references(subject: Subject, cases: Sequence[str], settings: Settings
     """Compute and store the FP32 reference and the FP64 truth of these cases; return the files written."""
     references = prepare(subject, settings).references
     return [references.save(case) for case in cases]
+
+
+def build_engines(
+    subject: Subject, targets: Sequence[Target], settings: Settings
+) -> Iterator[tuple[Target, Engine | ParityError]]:
+    """Yield the engine of every target, built or found in the cache, or why there is none. Raises UsageError."""
+    run = Run(subject, settings)
+    for target in targets:
+        with run.target(target) as opened:
+            try:
+                yield target, opened.build()
+            except UsageError:
+                raise
+            except ParityError as error:
+                yield target, error

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harness import NotJudged, Subject, Target, UsageError, targets
-from harness.errors import first_line, unknown_name
+from harness.errors import first_line, install_hint, unknown_name
 from suites.canny2image.modules import (
     ControlledUNet,
     ControlNet,
@@ -157,7 +157,7 @@ def _classes() -> dict[str, Any]:
         from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
         from transformers import CLIPTextModel
     except ImportError as error:
-        raise NotJudged("diffusers or transformers is missing: pip install 'trt-parity[canny2image]'") from error
+        raise NotJudged(f"diffusers or transformers is missing: {install_hint('canny2image')}") from error
     return {
         "text_encoder": CLIPTextModel, "controlnet": ControlNetModel, "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,

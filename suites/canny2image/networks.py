@@ -10,7 +10,7 @@ from functools import cache
 import torch
 
 from harness import EngineFailed, NotJudged, Target, UsageError
-from harness.reference import tf32_allowed
+from harness.pytorch import tf32_allowed
 from harness.settings import Settings
 from harness.verify import Run, compute_device
 from suites.canny2image.models import BATCHED, Size, subject

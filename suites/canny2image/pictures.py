@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from harness import NotJudged, UsageError
+from harness.errors import install_hint
 from suites.canny2image.models import Size
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise NotJudged("canny2image needs OpenCV: pip install 'trt-parity[canny2image]'") from error
+        raise NotJudged(f"canny2image needs OpenCV: {install_hint('canny2image')}") from error
     return cv2
 
 
@@ -47,7 +48,7 @@ def _folder() -> Path:
     try:
         from skimage import data
     except ImportError as error:
-        raise NotJudged("the pictures are scikit-image's: pip install 'trt-parity[canny2image]'") from error
+        raise NotJudged(f"the pictures are scikit-image's: {install_hint('canny2image')}") from error
     return Path(data.__file__).parent
 
 

@@ -13,7 +13,7 @@ import torch
 from harness import NotJudged, UsageError
 from harness.errors import EngineRefused, ParityError, first_line
 from harness.hackathon import PARAMETERS
-from harness.reference import tf32_allowed
+from harness.pytorch import tf32_allowed
 from suites.canny2image import pictures, sampler
 from suites.canny2image.models import Size, control_shapes
 from suites.canny2image.modules import scaled

@@ -1,7 +1,8 @@
-"""``parity bench``, ``accept``, ``history`` and ``aa``: what they accept, print, write and return."""
+"""``parity bench``, ``accept``, ``history`` and ``noise``: what they accept, print, write and return."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -16,10 +17,10 @@ from latencies import CPU, GPU, KERNELS, comparison, eager, measured, process, s
 
 import harness.history
 import harness.latency
-import harness.machine
 from harness.cli import commands as cli
 from harness.errors import NotJudged
 from harness.records.latency import Measured, NotMeasured
+from harness.subject import Target
 
 SUITE = """
 from harness import Subject, targets
@@ -39,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PARITY_HISTORY", raising=False)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "test_clip.py").write_text(SUITE)
-    monkeypatch.setattr(harness.machine, "machine", lambda *name, **options: CPU)
+    monkeypatch.setattr("harness.latency.acceptance.machine", lambda *name, **options: CPU)
     return tmp_path
 
 
@@ -118,6 +119,8 @@ def test_baselines_by_default_and_none(give: Give, given: list[str], expected: A
         ([measured(), missing()], [], 0),
         ([measured(), missing()], ["--require", "rtx"], 3),
         ([measured()], ["--require", "ort-cpu"], 0),
+        ([measured(eager(), baseline=True)], [], 3),
+        ([measured(), measured(eager(), baseline=True)], [], 0),
         ([missing()], [], 3),
         ([], [], 3),
         ([measured(), missing(failed=True)], [], 1),
@@ -170,6 +173,7 @@ def test_an_error_in_the_middle_keeps_what_was_found(give: Give, capsys: pytest.
         (["history", "clip", "--machine", "cpu"], "--machine is for history export"),
         (["history", "import", "parity", "f", "--machine", "cpu"], "an import takes every record"),
         (["history", "export", "parity", "f", "--case", "short"], "moves all records; leave out --case"),
+        (["history", "export", "parity", "f", "--batch", "2"], "leave out --sweep (or --batch)"),
         (["accept", "clip", "--why", " "], "--why"),
     ],
 )
@@ -190,8 +194,8 @@ def test_usage_errors_are_one_sentence(
     [
         ["bench", "clip", "--batch", "1,x"], ["bench", "clip", "--batch", "0"], ["bench", "clip", "--sweep", "8"],
         ["bench", "clip", "--processes", "1"], ["bench", "clip", "--l2", "cold"], ["accept", "clip"],
-        ["aa", "clip", "--sessions", "1"], ["aa", "clip", "--history", "f"], ["accept", "clip", "--device", "cpu"],
-        ["history", "clip", "--no-engine-cache"],
+        ["noise", "clip", "--sessions", "1"], ["noise", "clip", "--history", "f"],
+        ["accept", "clip", "--device", "cpu"], ["history", "clip", "--no-engine-cache"],
     ],
 )  # fmt: skip
 def test_bad_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
@@ -352,75 +356,96 @@ def test_what_the_history_had_to_do_is_said(give: Give, capsys: pytest.CaptureFi
     assert "parity: history: " in capsys.readouterr().err
 
 
-def test_aa_prints_spreads_and_pairwise_verdicts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
-):
+def noise_of(
+    monkeypatch: pytest.MonkeyPatch, sessions: Callable[[Target, str, int], Iterator[Any]]
+) -> list[dict[str, Any]]:
+    """Let ``sessions(target, case, number)`` stand in for what is measured; return what is asked for."""
     asked: list[dict[str, Any]] = []
 
-    def repeat(subject: Any, target: Any, case: str, settings: Any, **options: Any) -> Iterator[Any]:
+    def measure_noise(subject: Any, *, targets: Any, cases: Any, **options: Any) -> Iterator[Any]:
         asked.append(options)
+        for target, case in itertools.product(targets, cases):
+            yield from sessions(target, case, options["sessions"])
+
+    monkeypatch.setattr(harness.latency, "measure_noise", measure_noise)
+    return asked
+
+
+@pytest.mark.parametrize("command", ["noise", "aa"])
+def test_noise_prints_spreads_and_pairwise_verdicts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path, command: str
+):
+    def sessions(target: Target, case: str, number: int) -> Iterator[Any]:
         if target.backend == "rtx":
             yield missing()
             return
-        for number in range(options["sessions"]):
-            yield measured(session((1.0, 1.001, 0.999), id=f"{case}{number}", case=case))
+        yield from (measured(session((1.0, 1.001, 0.999), id=f"{case}{n}", case=case)) for n in range(number))
 
-    monkeypatch.setattr(harness.latency, "repeat", repeat)
-    assert cli.main(["aa", "clip", "-p", "fp16", "--case", "short", "--sessions", "3", "--json", "aa.json"]) == 0
-    assert (asked[0]["sessions"], asked[0]["options"].baselines, asked[0]["options"].record) == (3, (), False)
+    asked = noise_of(monkeypatch, sessions)
+    assert cli.main([command, "clip", "-p", "fp16", "--case", "short", "--sessions", "3", "--json", "aa.json"]) == 0
+    assert asked[0]["sessions"] == 3
     (found,) = json.loads((place / "aa.json").read_text())["aa"]
     assert (found["sessions"], found["processes"], found["verdicts"]) == (3, 3, {"equivalent": 3})
+    assert (found["target"], found["device"], found["ms"]) == ("ort-cpu-fp16 short", "CPU", 1.0)
     shown = capsys.readouterr()
     assert "3 equivalent" in shown.out
     assert "rtx-fp16 short: not measured: no GPU" in shown.err
 
 
-def test_aa_keeps_the_engines_that_could_be_measured(
+def test_noise_keeps_the_engines_that_could_be_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
 ):
-    def repeat(subject: Any, target: Any, case: str, settings: Any, **options: Any) -> Iterator[Any]:
+    def sessions(target: Target, case: str, number: int) -> Iterator[Any]:
         runs = {"runs": invalid().session.runs} if case == "long" else {}
-        for number in range(2):
-            yield measured(session(id=f"{case}{number}", case=case, **runs))
+        yield from (measured(session(id=f"{case}{n}", case=case, **runs)) for n in range(2))
 
-    monkeypatch.setattr(harness.latency, "repeat", repeat)
-    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--json", "aa.json"]) == 0
+    noise_of(monkeypatch, sessions)
+    assert cli.main(["noise", "clip", "-b", "ort-cpu", "-p", "fp16", "--json", "aa.json"]) == 0
     data = json.loads((place / "aa.json").read_text())
     assert [(row["sessions"], row["verdicts"]) for row in data["aa"]] == [(2, {"equivalent": 1})]
     assert [item["case"] for item in data["not_measured"]] == ["long"]
     assert "long: not measured: no session can tell how far this machine scatters" in capsys.readouterr().err
 
 
-def test_aa_says_which_sessions_stand_alone(
+ONE = ["noise", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short"]
+
+
+def test_noise_says_which_sessions_stand_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
 ):
-    def repeat(*name: Any, **options: Any) -> Iterator[Any]:
+    def sessions(*name: Any) -> Iterator[Any]:
         yield measured(session(id="locked"))
         yield measured(session(id="free", machine=replace(CPU, key="another")))
 
-    monkeypatch.setattr(harness.latency, "repeat", repeat)
-    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short", "--json", "aa.json"]) == 3
+    noise_of(monkeypatch, sessions)
+    assert cli.main([*ONE, "--json", "aa.json"]) == 3
     data = json.loads((place / "aa.json").read_text())
     assert (data["aa"], len(data["not_measured"]), len(data["sessions"])) == ([], 2, 2)
     assert capsys.readouterr().err.count("not measured: only one session on the machine as it was then") == 2
 
 
-def test_aa_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def repeat(*name: Any, **options: Any) -> Iterator[Any]:
+def test_noise_says_that_it_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+):
+    def sessions(*name: Any) -> Iterator[Any]:
         yield measured()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(harness.latency, "repeat", repeat)
-    assert cli.main(["aa", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    noise_of(monkeypatch, sessions)
+    assert cli.main([*ONE, "--json", "aa.json"]) == 130
+    shown = capsys.readouterr().err
+    assert "interrupted" in shown
+    assert "not measured" not in shown, "that a session stands alone is no wonder here"
+    data = json.loads((place / "aa.json").read_text())
+    assert (data["complete"], data["error"], len(data["sessions"])) == (False, "interrupted", 1)
+
+
+def test_noise_of_nothing(monkeypatch: pytest.MonkeyPatch):
+    noise_of(monkeypatch, lambda *name: iter([missing()]))
+    assert cli.main(ONE) == 3
 
 
 def test_a_required_backend_that_is_missing_is_named(give: Give, capsys: pytest.CaptureFixture[str]):
     give(measured(), missing())
     assert cli.main(["bench", "clip", "--require", "rtx", "--require", "ort-cpu"]) == 3
     assert capsys.readouterr().err.strip() == "parity: required backend rtx was not timed, or not everywhere"
-
-
-def test_aa_of_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(harness.latency, "repeat", lambda *name, **options: iter([missing()]))
-    assert cli.main(["aa", "clip", "-b", "rtx", "-p", "fp16", "--case", "short"]) == 3

@@ -49,8 +49,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "test_live.py").write_text(LIVE)
     # What a plan costs on this machine is not what is tested here.
-    monkeypatch.setattr("harness.latency.measure.WARM_UP_S", 0.0)
-    monkeypatch.setattr("harness.latency.measure.MEASURE_S", 0.01)
+    monkeypatch.setattr("harness.timing.median.WARM_UP_S", 0.0)
+    monkeypatch.setattr("harness.timing.median.MEASURE_S", 0.01)
     return tmp_path
 
 

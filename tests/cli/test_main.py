@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -57,21 +58,32 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     return partial(fake.giving, monkeypatch, harness.verify, "verify")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, check=False)
-
-
-def test_help_names_the_commands():
-    done = run("--help")
+def test_help_names_every_command_once():
+    command = [sys.executable, "-m", "harness", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert "verify" in done.stdout
+    listed = re.findall(r"^    ([a-z]+)(?: \(aa\))?(?: |$)", done.stdout, re.MULTILINE)
+    assert listed == [
+        "doctor", "list", "verify", "bisect", "build", "reference", "bench", "accept", "history", "noise", "report",
+        "study", "score", "clean",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [[], ["verfy", "clip"], ["verify"], ["verify", "clip", "--shape", "x"]])
-def test_bad_arguments_exit_2(arguments: list[str]):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert "usage: parity" in done.stderr
+def test_bad_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: parity" in capsys.readouterr().err
+
+
+def test_version_is_that_of_parity_and_of_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    versions = {"trt-parity": "1.2.3", "torch": None}
+    monkeypatch.setattr("harness.machine.installed_version", versions.__getitem__)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert not stopped.value.code
+    assert capsys.readouterr().out == "parity 1.2.3, torch not installed\n"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +270,7 @@ class FakeRun:
 def test_build_prints_engines_and_goes_on_after_a_refusal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(harness.verify, "Run", FakeRun)
+    monkeypatch.setattr(sys.modules["harness.verify.verify"], "Run", FakeRun)
     assert cli.main(["build", "clip", "-b", "trt", "-b", "rtx", "-p", "fp16"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "trt-fp16: not built: op Foo at node /a/Foo is not supported",

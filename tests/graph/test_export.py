@@ -11,8 +11,9 @@ from exported import INPUTS, Net, export, subject
 from safetensors.torch import load, save
 
 from harness import NotJudged, UsageError
-from harness.graph.export import check_arguments, named_outputs, program_sha256, trace, value_table
+from harness.graph.export import check_arguments, program_sha256, trace, value_table
 from harness.graph.values import load_values, save_values
+from harness.pytorch import named_outputs
 from harness.tensors import on_cpu
 
 

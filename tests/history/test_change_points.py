@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.history import trends as drift
-from harness.history.trends import FEWEST, Trend, _best_split, change_points, trend_of
+from harness.history.trends import FEWEST_POINTS, Trend, _best_split, change_points, trend_of
 
 TRIALS = 100
 
@@ -88,11 +88,11 @@ def test_slow_ramp_is_a_trend():
     assert share(lambda values: trend_of(values).drifts, np.linspace(0, math.log1p(0.03), 60)) >= 0.9
 
 
-@pytest.mark.parametrize("after", range(1, FEWEST))
+@pytest.mark.parametrize("after", range(1, FEWEST_POINTS))
 def test_change_is_reported_only_with_enough_points_after(after: int):
     flat = step(60, 60 - after, 0.05)
     assert not change_points(series(flat, noise=0.001))
-    assert len(change_points(series(np.append(flat, [math.log1p(0.05)] * (FEWEST - after)), noise=0.001))) == 1
+    assert len(change_points(series(np.append(flat, [math.log1p(0.05)] * (FEWEST_POINTS - after)), noise=0.001))) == 1
 
 
 def test_few_bad_sessions_are_no_level_and_do_not_move_the_one_around_them():
@@ -140,7 +140,7 @@ def test_constant_series_and_exact_step():
     assert (point.index, point.p_value) == (20, 0.0)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2 * FEWEST - 1])
+@pytest.mark.parametrize("n", [0, 1, 2 * FEWEST_POINTS - 1])
 def test_short_series_has_no_change_and_no_trend(n: int):
     values = series(step(n, n // 2, 0.5))
     assert change_points(values) == ()

@@ -303,5 +303,5 @@ def test_other_tables_of_the_database_are_no_obstacle(
 
 def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UsageError, match=r"needs psycopg.*pip install 'trt-parity\[postgres\]'"):
+    with pytest.raises(UsageError, match=r"needs psycopg.*pip install '\.\[postgres\]'"):
         open_history("postgresql://127.0.0.1/db", folder=tmp_path)

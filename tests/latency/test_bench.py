@@ -18,16 +18,19 @@ from safetensors.torch import load_file
 from harness import Settings
 from harness.backends import BACKENDS
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
-from harness.latency import benchmark as bench
-from harness.latency import contestants as bench_group
-from harness.latency import kernels as bench_kernels
-from harness.latency import sizes as bench_sizes
-from harness.latency.contestants import Options
+from harness.latency import benchmark, group, turns
+from harness.latency.contestants import kernels_sha256
+from harness.latency.kernels import common_module, join_kernels
+from harness.latency.noise import measure_noise
+from harness.latency.options import Options
+from harness.latency.outcome import adjusted, exit_status, lacking
+from harness.latency.sizes import batch_symbol, resized
 from harness.latency.verdict import holm
-from harness.machine.gpu import NOT_LOCKED
+from harness.latency.workload import Workload
 from harness.machine.identity import Machine
 from harness.records.latency import Comparison, Measured, NotMeasured, ProcessRun, Session, Summary
 from harness.subject import Subject, Target
+from harness.verify import Run
 from harness.verify import target as verify_target
 
 FAKE = Target("fake", "fp16")
@@ -136,7 +139,7 @@ def prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def processes(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
     found = Processes()
-    monkeypatch.setattr(bench_group, "Worker", found)
+    monkeypatch.setattr(turns, "Worker", found)
     yield found
     assert found.alive == 0, "a process was left behind"
 
@@ -148,7 +151,7 @@ def dynamic(**changes: Any) -> Subject:
 def run(tmp_path: Path, one: Subject | None = None, **changes: Any) -> list[Measured | NotMeasured]:
     options = {"baselines": EAGER, "processes": 3, **changes.pop("how", {})}
     asked: dict[str, Any] = {"targets": [FAKE], "cases": ["one"], "settings": quiet(tmp_path), **changes}
-    return list(bench.bench(one or subject(), options=Options(**options), **asked))
+    return list(benchmark.bench(one or subject(), options=Options(**options), **asked))
 
 
 def test_contestants_take_turns_after_all_imports_are_done(processes: Processes, tmp_path: Path):
@@ -158,7 +161,7 @@ def test_contestants_take_turns_after_all_imports_are_done(processes: Processes,
 
 
 def test_not_more_processes_wait_than_fit(processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench_group, "AT_ONCE", 4)
+    monkeypatch.setattr(turns, "AT_ONCE", 4)
     run(tmp_path)
     assert processes.log[:4] == ["ready"] * 4
     assert [line.split()[0] for line in processes.log] == [*["ready"] * 4, *["go"] * 4, *["ready"] * 2, *["go"] * 2]
@@ -203,7 +206,7 @@ def test_requests_name_engine_inputs_and_subject(processes: Processes, tmp_path:
 def test_one_tensor_may_be_given_under_two_names(processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """safetensors refuses tensors that share memory."""
     given = torch.arange(6.0)
-    monkeypatch.setattr(bench_group.Group, "inputs", {"x": given, "same": given, "part": given[2:]})
+    monkeypatch.setattr(Workload, "inputs", {"x": given, "same": given, "part": given[2:]})
     run(tmp_path)
     sent = processes.inputs[0]
     assert torch.equal(sent["x"], given)
@@ -234,25 +237,25 @@ def test_sizes_that_no_engine_holds_are_usage_errors(one: Subject, sizes: dict[s
 
 
 def test_batch_symbol():
-    assert bench_sizes.batch_symbol(dynamic()) == "batch"
+    assert batch_symbol(dynamic()) == "batch"
     with pytest.raises(UsageError, match=r"no dynamic dimension 0; declare it with dynamic=\{'x': \{0: 'batch'\}\}"):
-        bench_sizes.batch_symbol(subject())
+        batch_symbol(subject())
     two = subject(dynamic={"x": {0: "n"}, "y": {0: "m"}}, ranges={"n": (1, 2), "m": (1, 2)})
     with pytest.raises(UsageError, match="is m or n; say which: --sweep m=1,2,4"):
-        bench_sizes.batch_symbol(two)
+        batch_symbol(two)
     file = replace(subject(), build=None, onnx=Path("model.onnx"))
     with pytest.raises(UsageError, match="built for the shapes of its inputs; give them as --shape"):
-        bench_sizes.batch_symbol(file)
+        batch_symbol(file)
 
 
 def test_resized_repeats_and_cuts_only_what_is_named():
     inputs = {"x": torch.arange(6).reshape(2, 3), "y": torch.arange(2)}
     dynamic = {"x": {0: "n", 1: "m"}, "y": {0: "n"}}
-    found = bench_sizes.resized(inputs, dynamic, {"n": 3})
+    found = resized(inputs, dynamic, {"n": 3})
     assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
     assert found["y"].tolist() == [0, 1, 0]
-    assert bench_sizes.resized(inputs, dynamic, {"m": 1})["x"].tolist() == [[0], [3]]
-    assert bench_sizes.resized(inputs, dynamic, {})["x"] is inputs["x"]
+    assert resized(inputs, dynamic, {"m": 1})["x"].tolist() == [[0], [3]]
+    assert resized(inputs, dynamic, {})["x"] is inputs["x"]
 
 
 @pytest.mark.parametrize(("error", "failed"), [(NotJudged("no memory"), False), (EngineFailed("it crashed"), True)])
@@ -265,8 +268,8 @@ def test_a_contestant_that_fails_does_not_stop_the_others(
     assert (problem.reason, problem.failed, problem.backend) == (str(error), failed, "fake")
     assert isinstance(eager, Measured)
     assert processes.log.count("go engine") == 1, "it is not asked again"
-    assert bench.exit_status([problem, eager]) == (1 if failed else 3), "the time of PyTorch is nobody's verdict"
-    assert bench.exit_status([problem]) == (1 if failed else 3)
+    assert exit_status([problem, eager]) == (1 if failed else 3), "the time of PyTorch is nobody's verdict"
+    assert exit_status([problem]) == (1 if failed else 3)
 
 
 def test_a_baseline_that_fails_is_never_the_engines_failure(processes: Processes, tmp_path: Path):
@@ -276,7 +279,7 @@ def test_a_baseline_that_fails_is_never_the_engines_failure(processes: Processes
     assert not problem.failed
     assert isinstance(engine, Measured)
     assert engine.speed_up == {}
-    assert bench.exit_status([problem, engine]) == 0
+    assert exit_status([problem, engine]) == 0
 
 
 def test_a_backend_that_cannot_run_is_not_measured(processes: Processes, backend: FakeBackend, tmp_path: Path):
@@ -287,7 +290,7 @@ def test_a_backend_that_cannot_run_is_not_measured(processes: Processes, backend
     ]  # fmt: skip
     assert not processes.requests
     assert backend.builds == 0
-    assert bench.exit_status(found) == 3
+    assert exit_status(found) == 3
 
 
 def test_pytorch_as_a_target_is_its_own_baseline(processes: Processes, tmp_path: Path):
@@ -317,18 +320,18 @@ def test_the_same_again_is_equivalent(processes: Processes, tmp_path: Path):
     assert engine.comparison.verdict == "equivalent"
     assert len(engine.comparison.baseline) == 4
     assert eager.comparison.verdict == "no_baseline", "PyTorch is there to compare with"
-    assert bench.exit_status([engine, eager]) == 0
+    assert exit_status([engine, eager]) == 0
 
 
 def test_only_a_repeated_regression_fails(processes: Processes, tmp_path: Path):
     history = Memory()
     accept(history, tmp_path, processes)
     processes.times["engine"] *= 1.2
-    once = bench.adjusted(run(tmp_path, history=history))
-    twice = bench.adjusted(run(tmp_path, history=history))
+    once = adjusted(run(tmp_path, history=history))
+    twice = adjusted(run(tmp_path, history=history))
     found = [(item.comparison.verdict, item.comparison.repeated) for item in (once[0], twice[0]) if _measured(item)]
     assert found == [("regressed", False), ("regressed", True)]
-    assert (bench.exit_status(once), bench.exit_status(twice)) == (0, 1)
+    assert (exit_status(once), exit_status(twice)) == (0, 1)
 
 
 def test_a_session_of_a_clock_that_ran_ahead_is_not_the_one_before(processes: Processes, tmp_path: Path):
@@ -380,18 +383,18 @@ def test_a_clock_that_could_not_be_locked_is_not_in_the_key(
     processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[int | None] = []
-    real = bench_group.machine
+    real = group.machine
 
     def machine(*args: Any, locked_mhz: int | None) -> Machine:
         asked.append(locked_mhz)
         return real(*args, locked_mhz=locked_mhz)
 
-    monkeypatch.setattr(bench_group, "machine", machine)
+    monkeypatch.setattr(group, "machine", machine)
+    processes.answer = lambda request, number: process(2.0, locked_mhz=1500)
     run(tmp_path, how={"lock_clocks": 1500})
     assert set(asked) == {1500}
     asked.clear()
-    flag = f"{NOT_LOCKED} at 1500 MHz: no permission"
-    processes.answer = lambda request, number: process(2.0, flags=(flag,) if number % 2 else ())
+    processes.answer = lambda request, number: process(2.0, locked_mhz=None if number % 2 else 1500)
     run(tmp_path, how={"lock_clocks": 1500})
     assert set(asked) == {None}
 
@@ -428,7 +431,7 @@ def test_a_process_that_dies_leaves_no_clock_locked(
         raise EngineFailed("died with signal 11")
 
     processes.answer = answer
-    monkeypatch.setattr(bench_group, "open_gpu", open_gpu)
+    monkeypatch.setattr(turns, "open_gpu", open_gpu)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(verify_target.OpenTarget, "device_name", device)
     (problem,) = run(tmp_path, how={"lock_clocks": lock, "baselines": ()})
@@ -479,7 +482,7 @@ def test_an_invalid_environment_is_neither_pass_nor_regression(processes: Proces
     assert isinstance(engine, Measured)
     assert engine.comparison.verdict == "invalid_environment"
     assert engine.speed_up == {}
-    assert bench.exit_status([engine, eager]) == 3
+    assert exit_status([engine, eager]) == 3
 
 
 def test_records_are_kept_unless_told_otherwise(processes: Processes, tmp_path: Path):
@@ -514,7 +517,7 @@ def test_interruption_keeps_what_was_measured_and_records_none_of_it(processes: 
     options = Options(processes=3, baselines=EAGER)
     found: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
-        found.extend(bench.bench(subject(), options=options, **asked))
+        found.extend(benchmark.bench(subject(), options=options, **asked))
     assert [item.session.notes for item in found if isinstance(item, Measured)] == [
         ("interrupted after 2 of 3 processes",)
     ] * 2
@@ -522,9 +525,9 @@ def test_interruption_keeps_what_was_measured_and_records_none_of_it(processes: 
 
 
 def test_real_processes_time_a_real_engine(tmp_path: Path):
-    short = {"warm_up_s": 0.01, "warm_up_cap_s": 0.02, "sample_s": 0.02, "sample_cap_s": 0.04, "aside_s": 0.01}
-    effort = {**short, "throughput_s": 0.02, "block_s": 0.005, "fewest": 5}
-    how = {"processes": 2, "baselines": (), "effort": effort, "kernels": True}
+    short = {"warm_up_s": 0.01, "warm_up_cap_s": 0.02, "sample_s": 0.02, "sample_cap_s": 0.04, "secondary_s": 0.01}
+    sampling = {**short, "throughput_s": 0.02, "block_s": 0.005, "fewest": 5}
+    how = {"processes": 2, "baselines": (), "sampling": sampling, "kernels": True}
     (found,) = run(tmp_path, dynamic(), targets=[Target("ort-cpu", "fp32")], sizes=[{"batch": 4}], how=how)
     assert isinstance(found, Measured)
     assert len(found.session.runs) == 2
@@ -536,17 +539,45 @@ def test_real_processes_time_a_real_engine(tmp_path: Path):
 
 
 def test_repeat_measures_one_engine_again_and_again(processes: Processes, backend: FakeBackend, tmp_path: Path):
-    options = Options(processes=2, baselines=())
-    found = list(bench.repeat(subject(), FAKE, "one", quiet(tmp_path), sizes={}, sessions=3, options=options))
+    options = Options(processes=2)
+    one = Run(subject(), quiet(tmp_path))
+    with one.target(FAKE) as opened:
+        workload = Workload(run=one, case="one", sizes={})
+        found = list(benchmark.repeat(opened, workload, options, sessions=3))
     assert [len(item.session.runs) for item in found if isinstance(item, Measured)] == [2, 2, 2]
     assert backend.builds == 1
 
 
+def test_noise_measures_every_engine_again_and_again(processes: Processes, backend: FakeBackend, tmp_path: Path):
+    asked: dict[str, Any] = {"targets": [FAKE, Target("fake", "fp32")], "cases": ["one", "two"], "sizes": [{}]}
+    options = Options(processes=2)
+    found = list(measure_noise(subject(), settings=quiet(tmp_path), sessions=2, options=options, **asked))
+    assert [(item.session.precision, item.session.case) for item in found if isinstance(item, Measured)] == [
+        (precision, case) for precision in ("fp16", "fp32") for case in ("one", "two") for _ in range(2)
+    ]
+    assert not any(request["throughput"] for request in processes.requests)
+    assert backend.builds == 2
+
+
+def test_a_failed_contestant_gets_no_process_in_the_next_batch(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(turns, "AT_ONCE", 2)
+    processes.refuse("engine", NotJudged("no memory"))
+    run(tmp_path)
+    assert [request["runner"] for request in processes.requests].count("engine") == 1
+
+
+def test_an_unknown_baseline_is_a_usage_error():
+    with pytest.raises(UsageError, match="unknown baseline 'eager-fp23'; did you mean eager-fp"):
+        Options(baselines=("eager-fp23",))
+
+
 def test_required_backends(processes: Processes, tmp_path: Path):
     found = run(tmp_path)
-    assert bench.exit_status(found, ["fake"]) == 0
-    assert bench.exit_status(found, ["rtx"]) == 3
-    assert bench.exit_status([], []) == 3
+    assert exit_status(found, ["fake"]) == 0
+    assert exit_status(found, ["rtx"]) == 3
+    assert exit_status([], []) == 3
 
 
 def test_a_required_backend_is_not_missing_because_a_baseline_is(processes: Processes, tmp_path: Path):
@@ -554,9 +585,9 @@ def test_a_required_backend_is_not_missing_because_a_baseline_is(processes: Proc
     found = run(tmp_path, targets=[Target("torch", "fp32")], how={"baselines": ("compile",)})
     (problem,) = [item for item in found if isinstance(item, NotMeasured)]
     assert (problem.backend, problem.runner, problem.baseline) == ("torch", "compile", True)
-    assert bench.lacking(found, ["torch"]) == []
-    assert bench.exit_status(found, ["torch"]) == 0
-    assert bench.lacking([*found, replace(problem, baseline=False)], ["torch"]) == ["torch"]
+    assert lacking(found, ["torch"]) == []
+    assert exit_status(found, ["torch"]) == 0
+    assert lacking([*found, replace(problem, baseline=False)], ["torch"]) == ["torch"]
 
 
 def test_holm_gives_every_verdict_back_to_its_own_item():
@@ -564,13 +595,13 @@ def test_holm_gives_every_verdict_back_to_its_own_item():
     sessions = [session(id=name) for name in "ab"]
     problem = NotMeasured(subject="x", case="c", backend="b", precision="fp16", runner="engine", sizes={}, reason="r")
     first, second = (Measured(session=s, comparison=c) for s, c in zip(sessions, twice, strict=True))
-    found = bench.adjusted([first, problem, second])
+    found = adjusted([first, problem, second])
     assert found[1] is problem
     measured = [item for item in found if isinstance(item, Measured)]
     assert [item.session for item in measured] == sessions
     assert [item.comparison for item in measured] == list(holm(twice))
     assert [item.comparison.verdict for item in measured] == ["inconclusive", "regressed"]
-    assert bench.adjusted([problem]) == [problem]
+    assert adjusted([problem]) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -585,13 +616,13 @@ def test_holm_gives_every_verdict_back_to_its_own_item():
     ],
 )
 def test_module_that_holds_them_all(modules: Sequence[str], common: str):
-    assert bench_kernels.common_module(modules) == common
+    assert common_module(modules) == common
 
 
 def test_kernels_are_joined_with_nodes_and_modules():
     times = [("k1", 1.0), ("k2", 3.0), ("unlisted", 0.5), ("node_c", 0.5)]
     nodes = {"k1": ("node_a",), "k2": ("node_a", "node_b")}
-    found = bench_kernels.join_kernels(times, nodes, {"node_a": "m.x", "node_b": "m.y", "node_c": "m.z"})
+    found = join_kernels(times, nodes, {"node_a": "m.x", "node_b": "m.y", "node_c": "m.z"})
     assert [(k.name, k.share, k.module, k.nodes) for k in found] == [
         ("k2", 0.6, "m", ("node_a", "node_b")),
         ("k1", 0.2, "m.x", ("node_a",)),
@@ -600,8 +631,8 @@ def test_kernels_are_joined_with_nodes_and_modules():
     ]
 
 
-def test_digest_of_kernels_changes_with_a_tactic():
+def test_the_hash_of_kernels_changes_with_a_tactic():
     layers = [{"Name": "gemm", "TacticName": "a", "TacticValue": "0x1"}]
-    assert bench_kernels.digest(layers) == bench_kernels.digest([dict(layers[0], Metadata="x")])
-    assert bench_kernels.digest(layers) != bench_kernels.digest([dict(layers[0], TacticName="b")])
-    assert bench_kernels.digest([]) == ""
+    assert kernels_sha256(layers) == kernels_sha256([dict(layers[0], Metadata="x")])
+    assert kernels_sha256(layers) != kernels_sha256([dict(layers[0], TacticName="b")])
+    assert kernels_sha256([]) == ""

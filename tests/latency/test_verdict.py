@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import TRIALS, base, quiet, rate, with_runs
 
 from benchmarks.latency_verdict import session, sessions, verdict_of_one
-from harness.errors import NotJudged, UsageError
+from harness.errors import UsageError
 from harness.latency.estimate import welch
-from harness.latency.spread import smallest_change, summarise
 from harness.latency.verdict import compare_in_turns, compare_sessions, holm, speed_up
 from harness.machine.identity import Machine
 from harness.records.latency import Session, session_from_json
-
-TRIALS = 400
-
-
-def quiet(level: float = 1.0, identity: str = "new", *, k: int = 5, clock: float | None = None, **fields) -> Session:
-    """Return a session whose processes scatter by about 0.2 % about a level, without chance."""
-    medians = level * (1 + 0.003 * np.linspace(-1, 1, k))
-    return session(medians, identity, clocks_mhz=None if clock is None else np.full(k, clock), **fields)
-
-
-def base(n: int = 5, *, level: float = 1.0, clock: float | None = None, **fields) -> list[Session]:
-    """Return baseline sessions that scatter by about 0.2 % about a level."""
-    return [quiet(level * (1 + 0.002 * (-1) ** i), f"b{i}", clock=clock, **fields) for i in range(n)]
-
-
-def with_runs(one: Session, number: int, **fields) -> Session:
-    """Return the session with other fields in one of its processes."""
-    runs = list(one.runs)
-    runs[number] = replace(runs[number], **fields)
-    return replace(one, runs=tuple(runs))
 
 
 def with_median(one: Session, number: int, value: float | None) -> Session:
@@ -51,12 +29,6 @@ def with_p99(one: Session, level: float) -> Session:
     """Return the session with a 99th percentile in every process."""
     runs = [replace(run, gpu_ms=replace(run.gpu_ms, p99=level * run.gpu_ms.median)) for run in one.runs]
     return replace(one, runs=tuple(runs))
-
-
-def rate(verdict: str, *, trials: int = TRIALS, **options) -> float:
-    """Return the share of seeded trials that end in this verdict."""
-    rng = np.random.default_rng(11)
-    return sum(verdict_of_one(rng, **options).verdict == verdict for _ in range(trials)) / trials
 
 
 # How often it is wrong
@@ -477,137 +449,3 @@ def test_holm_is_that_of_the_paper_and_keeps_the_order():
 def test_holm_leaves_other_verdicts_alone():
     run = [compare_sessions(quiet(level), base()) for level in (1.0, 1.0, 1.5)]
     assert holm(run) == tuple(run)
-
-
-# What a machine can tell apart
-
-
-def test_aa_recovers_the_spreads():
-    rng = np.random.default_rng(1)
-    series = sessions(rng, spread=0.006, process_spread=0.003, processes=10)
-    found = smallest_change([next(series) for _ in range(200)])
-    assert found.sd_session == pytest.approx(0.006, rel=0.15)
-    assert found.sd_process == pytest.approx(0.003, rel=0.15)
-    assert found.sd_within == pytest.approx(0.005)
-    assert (found.sessions, found.processes, found.notes) == (200, 10, ())
-
-
-def test_smallest_change_is_what_the_rule_finds_nine_times_in_ten():
-    rng = np.random.default_rng(2)
-    changes = []
-    for _ in range(100):
-        series = sessions(rng, spread=0.003)
-        changes.append(smallest_change([next(series) for _ in range(8)]).smallest_change)
-    assert 0.85 <= rate("regressed", baseline=8, spread=0.003, change=float(np.median(changes))) <= 0.97
-
-
-def test_aa_with_one_session_says_what_it_does_not_know():
-    found = smallest_change([quiet()])
-    assert found.sd_session is None
-    assert found.smallest_change > 0.01
-    assert "lower bound" in found.notes[0]
-
-
-def test_aa_leaves_out_what_does_not_count():
-    spoilt = with_runs(quiet(1.0, "spoilt"), 0, invalid=("throttled",))
-    found = smallest_change([*base(), spoilt])
-    assert found.sessions == 5
-    assert found.notes == ("session spoilt left out: invalid environment: throttled",)
-    with pytest.raises(NotJudged, match="throttled"):
-        smallest_change([spoilt])
-    with pytest.raises(NotJudged, match="none was measured"):
-        smallest_change([])
-    launched = replace(quiet(1.0, "launched"), runs=tuple(replace(one, graph=False) for one in quiet().runs))
-    (note,) = smallest_change([*base(), launched]).notes
-    assert note == "session launched left out: session b0 and this one do not both replay a CUDA graph"
-    with pytest.raises(ValueError, match="one benchmark on one machine"):
-        smallest_change([quiet(), quiet(1.0, "b", precision="fp32")])
-    changed = smallest_change([quiet(1.0, f"s{i}", engine_sha256=digest) for i, digest in enumerate("aaaab")])
-    assert "this is no A/A study" in changed.notes[0]
-
-
-# One sample
-
-
-def test_summary_of_a_known_sample():
-    found = summarise(list(range(1000, 0, -1)))
-    assert dataclasses.asdict(found) == {
-        "n": 1000, "median": 500.5, "low": 469.0, "high": 532.0, "mean": 500.5, "minimum": 1.0,
-        "cv": pytest.approx(np.std(np.arange(1, 1001), ddof=1) / 500.5), "p90": 900.0, "p95": 950.0, "p99": 990.0,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("n", "wanted"),
-    [(99, (None, None, None)), (100, (90, None, None)), (200, (180, 190, None)), (999, (900, 950, None))],
-)
-def test_percentiles_only_where_the_sample_carries_them(n: int, wanted: tuple[float | None, ...]):
-    found = summarise(range(1, n + 1))
-    assert (found.p90, found.p95, found.p99) == wanted
-
-
-times = st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=1500)
-
-
-@settings(max_examples=60, deadline=None)
-@given(times)
-def test_summary_is_in_order_and_of_the_sample(samples: list[float]):
-    found = summarise(samples)
-    assert found.minimum == min(samples)
-    assert found.minimum <= found.low <= found.median <= found.high <= max(samples)
-    assert found.median == pytest.approx(np.median(samples))
-    assert {found.low, found.high} <= set(samples)
-    for percent, value in ((90, found.p90), (95, found.p95), (99, found.p99)):
-        if value is not None:
-            assert value in samples
-            assert sum(sample <= value for sample in samples) >= len(samples) * percent / 100
-            assert sum(sample < value for sample in samples) < len(samples) * percent / 100
-
-
-@settings(max_examples=30, deadline=None)
-@given(times, st.randoms())
-def test_order_of_the_samples_does_not_matter(samples: list[float], shuffled):
-    again = list(samples)
-    shuffled.shuffle(again)
-    assert summarise(again) == summarise(samples)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(6, 5000))
-def test_ranks_cover_the_median_with_95_percent_and_no_more_than_needed(n: int):
-    from scipy.stats import binom
-
-    found = summarise(range(1, n + 1))
-    below = int(found.low) - 1
-    assert found.high == n - below
-    assert 2 * binom.cdf(below, n, 0.5) <= 0.05
-    assert 2 * binom.cdf(below + 1, n, 0.5) > 0.05
-
-
-@pytest.mark.parametrize("draw", ["normal", "exponential", "bimodal"])
-def test_interval_covers_the_true_median(draw: str):
-    rng = np.random.default_rng(6)
-    centre = {"normal": 10.0, "exponential": 1 + math.log(2), "bimodal": 10.0}[draw]
-
-    def sample() -> Sequence[float]:
-        if draw == "exponential":
-            return 1 + rng.exponential(size=60)
-        return rng.normal(10, 1, 60) + (np.where(rng.random(60) < 0.5, -3, 3) if draw == "bimodal" else 0)
-
-    covered = [found.low <= centre <= found.high for found in (summarise(sample()) for _ in range(1000))]
-    assert np.mean(covered) >= 0.94
-
-
-@pytest.mark.parametrize("n", range(1, 6))
-def test_below_six_samples_the_interval_is_the_range(n: int):
-    found = summarise(range(1, n + 1))
-    assert (found.low, found.high) == (1, n)
-    assert found.cv >= 0
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, 0.0, -0.1])
-def test_sample_that_is_no_time_is_not_summarised(wrong: float):
-    with pytest.raises(NotJudged, match="one of 3 samples is"):
-        summarise([1.0, wrong, 2.0])
-    with pytest.raises(ValueError, match="no sample"):
-        summarise([])

@@ -188,15 +188,15 @@ def test_the_only_process_is_this_one_whatever_its_id() -> None:
 # Clocks
 
 
-def test_clocks_are_locked_and_set_free() -> None:
+def test_clocks_are_locked_and_unlocked() -> None:
     nvml = FakeNvml()
-    with Gpu(nvml, "handle").lock_clocks(1500) as problem:
-        assert problem == ""
+    with Gpu(nvml, "handle").lock_clocks(1500) as lock:
+        assert (lock.mhz, lock.problem) == (1500, "")
         assert nvml.calls == [("lock", 1500, 1500)]
     assert nvml.calls[-1] == ("reset",)
 
 
-def test_clocks_are_set_free_after_an_error() -> None:
+def test_clocks_are_unlocked_after_an_error() -> None:
     nvml = FakeNvml()
     with pytest.raises(KeyboardInterrupt), Gpu(nvml, "handle").lock_clocks(1500):
         raise KeyboardInterrupt
@@ -206,12 +206,13 @@ def test_clocks_are_set_free_after_an_error() -> None:
 def test_clocks_that_may_not_be_locked() -> None:
     nvml = FakeNvml()
     nvml.refused = "Insufficient Permissions"
-    with Gpu(nvml, "handle").lock_clocks(1500) as problem:
-        assert problem == "the clocks could not be locked at 1500 MHz: Insufficient Permissions"
+    with Gpu(nvml, "handle").lock_clocks(1500) as lock:
+        assert lock.mhz is None
+        assert "1500 MHz: Insufficient Permissions" in lock.problem
     assert nvml.calls == []
 
 
-def test_clocks_that_another_process_locked_are_set_free() -> None:
+def test_clocks_that_another_process_locked_are_unlocked() -> None:
     nvml = FakeNvml()
     Gpu(nvml, "handle").free_clocks()
     assert nvml.calls == [("reset",)]
@@ -220,8 +221,8 @@ def test_clocks_that_another_process_locked_are_set_free() -> None:
 
 def test_clocks_that_nobody_wants_locked() -> None:
     nvml = FakeNvml()
-    with Gpu(nvml, "handle").lock_clocks(None) as problem:
-        assert problem == ""
+    with Gpu(nvml, "handle").lock_clocks(None) as lock:
+        assert (lock.mhz, lock.problem) == (None, "")
     assert nvml.calls == []
 
 
@@ -252,10 +253,10 @@ def test_or_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_package_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with open_gpu(torch.device("cuda")) as found, found.lock_clocks(1500) as problem:
+    with open_gpu(torch.device("cuda")) as found, found.lock_clocks(1500) as lock:
         assert "pip install nvidia-ml-py" in found.reason
         assert found.snapshot() == Snapshot()
-        assert "pip install nvidia-ml-py" in problem
+        assert "pip install nvidia-ml-py" in lock.problem
 
 
 def test_a_driver_that_nvml_cannot_reach(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from harness.machine import environment
 from harness.machine import identity as module
-from harness.machine.identity import digest, machine
+from harness.machine.identity import key_of, machine
 
 TOLD = {
     "driver": "580.65.06",
@@ -148,8 +148,8 @@ def test_the_host_is_recorded_and_not_hashed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_digest_does_not_depend_on_the_order() -> None:
-    assert digest({"a": 1, "b": None}) == digest({"b": None, "a": 1})
-    assert digest({"a": 1}) != digest({"a": 2})
+    assert key_of({"a": 1, "b": None}) == key_of({"b": None, "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from harness.metrics.remarks import collect_remarks
 from harness.metrics.speech import NORMALISER, cer, normalise, wer
 from harness.metrics.text import ROUGE_KINDS, one_sentence_per_line, rouge, tokenize
 
-REASON = "rouge-score and jiwer are not installed: pip install 'trt-parity[text]'"
+REASON = "rouge-score and jiwer are not installed: pip install '.[text]'"
 
 ENGLISH = [
     ("The quick brown fox jumps over the lazy dog.", "The quick brown dog jumps on the log."),
@@ -118,7 +118,7 @@ def test_missing_package_is_not_judged(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(networks.importlib, "import_module", missing)
     for function in (rouge, wer, cer):
-        with pytest.raises(NotJudged, match=r"pip install 'trt-parity\[text\]'"):
+        with pytest.raises(NotJudged, match=r"pip install '\.\[text\]'"):
             function(["a"], ["a"])
     metric = Metric("wer", lambda a, e: wer(a, e), at_most=1, why="a test")
     assert measure(metric, ["a"], ["a"]).verdict == "not_judged"

@@ -10,7 +10,8 @@ import torch
 from exported import INPUTS, Net, export, subject
 
 from harness.compare.norms import relative_l2
-from harness.reference.interpreter import RunNotes, run_program, tf32_allowed
+from harness.pytorch import tf32_allowed
+from harness.reference.interpreter import RunNotes, run_program
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference
 from harness.tensors import sha256_of
 

@@ -16,7 +16,7 @@ import torch
 
 # ruff: noqa: E402 - what the suite imports may be missing
 for package in ("diffusers", "transformers", "cv2", "skimage"):
-    pytest.importorskip(package, reason=f"canny2image needs {package}: pip install 'trt-parity[canny2image]'")
+    pytest.importorskip(package, reason=f"canny2image needs {package}: pip install '.[canny2image]'")
 
 from harness import EngineFailed, NotJudged, Settings, Target, UsageError, discovery
 from harness.backends import BACKENDS

@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fake import inputs, quiet, subject
+from fake import FakeBackend, inputs, quiet, subject
 from onnx import TensorProto, helper, numpy_helper
 
 from harness import Subject, Target, UsageError, targets
+from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.reference.store import StaleReference
 from harness.verify.result import next_step
@@ -68,6 +69,23 @@ def test_a_plan_keeps_a_module_in_fp32(tmp_path):
     half, mixed = ({o.name: o.stats.relative_l2 for o in result.outputs} for result in results[1:])
     assert mixed["left"] < half["left"]
     assert mixed["right"] == half["right"]
+
+
+@pytest.mark.parametrize(("layers", "shown"), [(12, "12 network layers"), (None, "MB")])
+def test_an_engine_that_cannot_run_here_is_built_and_not_judged(tmp_path, monkeypatch, layers, shown):
+    class Builder(FakeBackend):
+        def build(self, *asked):
+            return replace(super().build(*asked), network_layers=layers, notes=("7 network layers are odd",))
+
+        def cannot_run(self):
+            return "no GPU"
+
+    monkeypatch.setitem(BACKENDS, "fake", Builder())
+    (result,) = judge(subject(), tmp_path)
+    assert result.verdict == "not_judged"
+    assert "no GPU" in result.reason
+    assert shown in result.reason
+    assert "7 network layers" not in result.reason, "the figure is asked for, no note is searched"
 
 
 def test_a_plan_that_names_nothing_is_an_error_even_where_its_engine_is_cached(tmp_path):

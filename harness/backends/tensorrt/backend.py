@@ -50,7 +50,7 @@ class TensorRTBackend:
         try:
             self._module()
         except ModuleNotFoundError as error:
-            return f"{error.msg}; install it with: {self._install}"
+            return f"{error.msg}; {self._install}"
         except (ImportError, OSError, RuntimeError) as error:
             return f"{self._modules[0]} cannot be imported: {first_line(error)}"
         return None if self._builds_without_gpu else self.cannot_run()
@@ -91,8 +91,9 @@ class TensorRTBackend:
         warnings = [" ".join(warning.split()) for warning in report["warnings"]]
         if len(warnings) > SHOWN_WARNINGS:
             warnings[SHOWN_WARNINGS:] = [f"{len(warnings) - SHOWN_WARNINGS} more builder warnings"]
-        notes = (f"{report['network_layers']} network layers before fusion", *self._unnamed_gpu(), *warnings)
-        return BuildReport(layers=None, notes=notes, options=report["options"])
+        layers = report["network_layers"]
+        notes = (f"{layers} network layers before fusion", *self._unnamed_gpu(), *warnings)
+        return BuildReport(network_layers=layers, notes=notes, options=report["options"])
 
     def load(self, engine: Path) -> TensorRTSession:
         """Load an engine file onto the current GPU. Raises EngineRefused when it cannot be loaded here."""

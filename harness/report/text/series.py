@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from harness.history import FEWEST, ChangePoint, Trend, change_points, trend_of
+from harness.history import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
 from harness.records import Acceptance, Session, plain
 from harness.report.facts import Json, session_latency
 from harness.report.text.latency import LATENCY_VERDICTS, ms
@@ -87,9 +87,9 @@ def _remarks(
         found.append(f"baseline: {count}, accepted {acceptance.accepted_at[:19]}: {acceptance.why}")
     elif not any(point["accepted"] for point in points):
         found.append("nothing was accepted: there is no baseline")
-    if len(points) < 2 * FEWEST:
+    if len(points) < 2 * FEWEST_POINTS:
         count = f"{len(points)} session{'' if len(points) == 1 else 's'}"
-        found.append(f"{count}: change points are looked for from {2 * FEWEST} on")
+        found.append(f"{count}: change points are looked for from {2 * FEWEST_POINTS} on")
     return found
 
 

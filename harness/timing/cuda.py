@@ -1,4 +1,4 @@
-"""Launching on a GPU, timed: a run captured into a CUDA graph where that works, events around it, copies, load.
+"""Launching on a GPU, timed: a run captured into a CUDA graph where that works, events around it, copies.
 
 Every launch happens on the run's own stream, which is made the current one around a block of samples.
 """
@@ -9,10 +9,8 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +18,8 @@ import torch
 from harness.backends import BoundRun
 from harness.compare import finite_error
 from harness.errors import EngineFailed, first_line
-from harness.graph import named_outputs
-from harness.latency.sampling import Block
+from harness.pytorch import named_outputs
+from harness.timing.sampling import Block
 
 Tensors = Mapping[str, torch.Tensor]
 PLAIN_RUNS = 3
@@ -36,7 +34,7 @@ SAME_OUTPUTS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
+class TimedRun:
     """A run that has run, and how it is launched when it is timed."""
 
     run: BoundRun
@@ -47,7 +45,7 @@ class Ready:
     """Why a capture that was asked for did not succeed."""
 
 
-class CallRun:
+class ModuleRun:
     """A PyTorch function on fixed inputs, as a run that can be launched and captured."""
 
     def __init__(self, call: Callable[[Tensors], Any], inputs: Tensors, device: torch.device) -> None:
@@ -78,27 +76,27 @@ class CallRun:
         self.inputs, self._outputs = {}, {}
 
 
-def make_ready(bind: Callable[[], BoundRun], *, graph: bool) -> Ready:
+def make_timed_run(bind: Callable[[], BoundRun], *, graph: bool) -> TimedRun:
     """Bind a run, run it, and capture it where that is asked for; a capture that fails leaves a run without a graph."""
     run = bind()
     try:
         _run_plainly(run)
         if not graph:
-            return Ready(run=run, launch=run.launch, captured=False)
-        failure, replay = try_capture(run)
+            return TimedRun(run=run, launch=run.launch, captured=False)
+        failure, replay = capture(run)
     except BaseException:
         run.close()
         raise
     if replay is not None:
-        return Ready(run=run, launch=replay, captured=True)
+        return TimedRun(run=run, launch=replay, captured=True)
     # A capture that broke off may leave its stream and its part of PyTorch's allocator unusable.
     run.close()
     run = bind()
     _run_plainly(run)
-    return Ready(run=run, launch=run.launch, captured=False, failure=failure)
+    return TimedRun(run=run, launch=run.launch, captured=False, failure=failure)
 
 
-def try_capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
+def capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
     """Return why a run cannot be captured, or an empty string and the replay of its graph.
 
     A replay counts only when it gives what the launch gave: a graph into which nothing was captured is very fast.
@@ -110,6 +108,7 @@ def try_capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
     try:
         # The outer context restores the stream, which torch.cuda.graph does not when the capture ends in an error.
         with torch.cuda.stream(run.stream), warnings.catch_warnings():
+            # PyTorch gives this warning no class of its own.
             warnings.filterwarnings("error", message="The CUDA Graph is empty")
             with torch.cuda.graph(graph, stream=run.stream, capture_error_mode="thread_local"):
                 run.launch()
@@ -121,28 +120,26 @@ def try_capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
         return f"capturing the CUDA graph failed: {first_line(error)}", None
     for name, tensor in expected.items():
         if (error_of := finite_error(run.outputs[name].double(), tensor.double())) > SAME_OUTPUTS:
-            return (
-                f"the replayed CUDA graph gives another {name!r} than the launch (relative error {error_of:.3g})",
-                None,
-            )
+            difference = f"relative error {error_of:.3g}"
+            return f"the replayed CUDA graph gives another {name!r} than the launch ({difference})", None
     return "", graph.replay
 
 
-def gpu_block(ready: Ready, *, inner: int, flush: torch.Tensor | None) -> Block:
+def gpu_block(timed: TimedRun, *, inner: int, flush: torch.Tensor | None) -> Block:
     """Return what takes samples between CUDA events, each over ``inner`` runs; a flush comes before the first event."""
     events: list[tuple[Any, Any]] = []
-    stream = ready.run.stream
+    stream = timed.run.stream
 
     def block(count: int) -> list[float]:
         events.extend((_event(), _event()) for _ in range(count - len(events)))
         with torch.cuda.stream(stream):
-            ready.launch()  # else the first sample would start from an empty queue, and contain its own launch
+            timed.launch()  # else the first sample would start from an empty queue, and contain its own launch
             for index, (start, stop) in enumerate(events[:count]):
                 if flush is not None:
                     flush.zero_()
                 start.record(stream)
                 for _ in range(inner):
-                    ready.launch()
+                    timed.launch()
                 stop.record(stream)
                 if index >= DEPTH - 1:
                     events[index - DEPTH + 1][1].synchronize()
@@ -152,15 +149,15 @@ def gpu_block(ready: Ready, *, inner: int, flush: torch.Tensor | None) -> Block:
     return block
 
 
-def runs_per_sample(ready: Ready) -> int:
+def runs_per_sample(timed: TimedRun) -> int:
     """Return how many runs a sample must span so that it is long enough to be measured."""
-    each = statistics.median(gpu_block(ready, inner=1, flush=None)(10))
+    each = statistics.median(gpu_block(timed, inner=1, flush=None)(10))
     return math.ceil(SAMPLE_MS / max(each, 1e-4)) if each < SHORT_MS else 1
 
 
-def end_to_end_block(ready: Ready, inputs: Tensors) -> Block:
+def end_to_end_block(timed: TimedRun, inputs: Tensors) -> Block:
     """Return what times whole runs by the host's clock: pinned inputs to the device, run, outputs to pinned memory."""
-    run = ready.run
+    run = timed.run
     host = {name: pinned_like(tensor).copy_(tensor) for name, tensor in inputs.items()}
     back = {name: pinned_like(tensor) for name, tensor in run.outputs.items()}
 
@@ -168,7 +165,7 @@ def end_to_end_block(ready: Ready, inputs: Tensors) -> Block:
         started = time.perf_counter()
         for name, tensor in host.items():
             run.inputs[name].copy_(tensor, non_blocking=True)
-        ready.launch()
+        timed.launch()
         for name, tensor in run.outputs.items():
             back[name].copy_(tensor, non_blocking=True)
         run.stream.synchronize()
@@ -188,36 +185,6 @@ def enqueue_block(run: BoundRun) -> Block:
         return spent
 
     return _on_stream(run, once)
-
-
-def runs_per_second(readies: Sequence[Ready], seconds: float, *, inner: int, device: torch.device) -> float:
-    """Return how many runs all these finish in a second together, each launched by a thread of its own."""
-
-    def keep_busy(ready: Ready, end: float) -> int:
-        count = 0
-        stream, marks = ready.run.stream, [torch.cuda.Event() for _ in range(DEPTH)]  # type: ignore[no-untyped-call]
-        with torch.cuda.device(device), torch.inference_mode(), torch.cuda.stream(stream):
-            while time.perf_counter() < end:
-                mark = marks[count // inner % DEPTH]
-                if count >= DEPTH * inner:
-                    mark.synchronize()
-                for _ in range(inner):
-                    ready.launch()
-                mark.record(stream)
-                count += inner
-            stream.synchronize()
-        return count
-
-    return count_in_threads([partial(keep_busy, ready) for ready in readies], seconds)
-
-
-def count_in_threads(workers: Sequence[Callable[[float], int]], seconds: float) -> float:
-    """Run every worker in a thread until its argument, a time of ``perf_counter``; return their counts per second."""
-    with ThreadPoolExecutor(len(workers)) as pool:
-        started = time.perf_counter()
-        futures = [pool.submit(worker, started + seconds) for worker in workers]
-        total = sum(future.result() for future in futures)
-        return total / (time.perf_counter() - started)
 
 
 def flush_buffer(device: torch.device) -> torch.Tensor:

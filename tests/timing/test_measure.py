@@ -18,12 +18,13 @@ from harness import Settings
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.errors import EngineFailed, NotJudged, UsageError
-from harness.latency import cuda as latency_gpu
-from harness.latency import measure as latency
-from harness.latency.measure import FEWEST, Surroundings, kernel_times, measure_engine, measure_module, median_ms
-from harness.latency.sampling import LEAST, Effort
 from harness.machine.gpu import Gpu
 from harness.records.latency import ProcessRun
+from harness.timing import cuda, measure, median
+from harness.timing.kernels import kernel_times
+from harness.timing.measure import TimingOptions, measure_engine, measure_module
+from harness.timing.median import FEWEST, between_events_ms, median_ms
+from harness.timing.sampling import LEAST, Sampling
 
 
 class Clock:
@@ -65,15 +66,15 @@ INPUTS = {"x": torch.ones(2)}
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure for as short a time as the fewest runs take."""
-    monkeypatch.setattr(latency, "WARM_UP_S", 0.0)
-    monkeypatch.setattr(latency, "MEASURE_S", 0.0)
+    monkeypatch.setattr(median, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(median, "MEASURE_S", 0.0)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that ``harness.latency`` reads."""
+    """The clock that ``median_ms`` reads."""
     found = Clock()
-    monkeypatch.setattr(latency, "time", found)
+    monkeypatch.setattr(median, "time", found)
     return found
 
 
@@ -92,7 +93,7 @@ def test_a_few_slow_runs_do_not_count(clock: Clock) -> None:
 
 
 def test_it_measures_as_long_as_it_should(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MEASURE_S", 0.1)
+    monkeypatch.setattr(median, "MEASURE_S", 0.1)
     session = Sleeper(lambda run: 1 / 1024, clock)
     median_ms(session, INPUTS)
     assert clock.now - FEWEST / 1024 >= 0.1
@@ -125,7 +126,7 @@ def test_on_a_gpu_the_time_is_that_between_two_events(monkeypatch: pytest.Monkey
             return 7.0
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    assert latency._gpu_ms(Sleeper(lambda run: calls.append("run") or 0.0), INPUTS) == 7.0
+    assert between_events_ms(lambda: calls.append("run")) == 7.0
     assert calls == ["record", "run", "record", "synchronize"]
 
 
@@ -243,11 +244,10 @@ class FakeBenchSession(Sleeper):
         return RUNS[-1]
 
 
-QUICK = Effort(
-    warm_up_s=0.0, warm_up_cap_s=0.05, sample_s=0.0, sample_cap_s=0.05, aside_s=0.0, throughput_s=0.02,
+QUICK = Sampling(
+    warm_up_s=0.0, warm_up_cap_s=0.05, sample_s=0.0, sample_cap_s=0.05, secondary_s=0.0, throughput_s=0.02,
     block_s=0.0005, fewest=10,
 )  # fmt: skip
-HERE = Surroundings(effort=QUICK)
 
 
 @pytest.fixture
@@ -260,13 +260,16 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
-    monkeypatch.setattr(latency_gpu, "pinned_like", torch.empty_like)
-    monkeypatch.setattr(latency, "open_gpu", lambda device: Gpu(reason="a fake has none"))
+    monkeypatch.setattr(cuda, "pinned_like", torch.empty_like)
+    monkeypatch.setattr(measure, "open_gpu", lambda device: Gpu(reason="a fake has none"))
+
+
+def options(device: str, **changes: Any) -> TimingOptions:
+    return TimingOptions(**{"device": device, "graph": False, "sampling": QUICK, **changes})
 
 
 def on_gpu(session: Any, **changes: Any) -> ProcessRun:
-    asked: dict[str, Any] = {"graph": True, "l2": "warm", "load_ms": 12.0, "on_device": "cuda", "surroundings": HERE}
-    return measure_engine(session, INPUTS, **{**asked, **changes})
+    return measure_engine(session, INPUTS, options("cuda", **{"graph": True, **changes}), load_ms=12.0)
 
 
 @pytest.mark.usefixtures("fake_cuda")
@@ -323,7 +326,7 @@ class TestOnAGpu:
         def zero() -> None:
             RUNS[-1].stream.work(1.0, "flush")
 
-        monkeypatch.setattr(latency_gpu, "flush_buffer", lambda device: SimpleNamespace(zero_=zero))
+        monkeypatch.setattr(cuda, "flush_buffer", lambda device: SimpleNamespace(zero_=zero))
         run = on_gpu(FakeBenchSession(0.05), graph=False, l2="flush", throughput=False)
         assert run.inner == 1
         assert run.gpu_ms is not None
@@ -334,8 +337,8 @@ class TestOnAGpu:
 
     def test_two_launches_are_in_the_queue(self) -> None:
         bound = FakeRun(INPUTS, 4.0)
-        ready = latency_gpu.Ready(run=bound, launch=bound.launch, captured=False)
-        assert latency_gpu.gpu_block(ready, inner=1, flush=None)(3) == [4.0, 4.0, 4.0]
+        ready = cuda.TimedRun(run=bound, launch=bound.launch, captured=False)
+        assert cuda.gpu_block(ready, inner=1, flush=None)(3) == [4.0, 4.0, 4.0]
         timed = ["record", "launch", "record"]
         # a sample is waited for only once the next one is queued; the launch before the first is not timed
         assert bound.stream.calls == ["launch", *timed, *timed, "wait", *timed, "wait", "synchronize"]
@@ -352,7 +355,7 @@ class TestOnAGpu:
         assert run.gpu_ms is not None
 
     def test_memory_is_what_is_no_longer_free(self) -> None:
-        run = on_gpu(FakeBenchSession(4.0), surroundings=Surroundings(effort=QUICK, free_bytes=900))
+        run = on_gpu(FakeBenchSession(4.0), free_bytes=900)
         assert run.device_bytes == 300
 
     def test_every_context_is_closed(self) -> None:
@@ -406,12 +409,13 @@ def relu_engine(folder: Path) -> Path:
     return folder / "engine"
 
 
-ON_CPU: dict[str, Any] = {"graph": False, "l2": "warm", "load_ms": 0.0, "on_device": "cpu", "surroundings": HERE}
+def on_cpu(call: Callable[..., Any], **changes: Any) -> ProcessRun:
+    return measure_module(call, INPUTS, options("cpu", **changes), load_ms=0.0)
 
 
 def test_an_engine_on_the_cpu_has_one_figure_and_a_throughput(tmp_path: Path) -> None:
     with BACKENDS["ort-cpu"].load(relu_engine(tmp_path)) as session:
-        run = measure_engine(session, {"x": torch.ones(2, 4)}, **ON_CPU)
+        run = measure_engine(session, {"x": torch.ones(2, 4)}, options("cpu"), load_ms=0.0)
     assert (run.gpu_ms, run.enqueue_ms, run.graph_failure) == (None, None, "")
     assert run.end_to_end_ms.median > 0
     assert run.throughput_per_s is not None
@@ -428,14 +432,14 @@ def test_a_module_is_called_without_gradients() -> None:
         seen.append(torch.is_inference_mode_enabled())
         return inputs["x"] + 1
 
-    run = measure_module(call, INPUTS, **{**ON_CPU, "throughput": False})
+    run = on_cpu(call, throughput=False)
     assert run.end_to_end_ms.n >= LEAST
     assert (run.throughput_per_s, run.streams) == (None, 1)
     assert set(seen) == {True}
 
 
 def test_a_graph_that_is_asked_for_on_the_cpu_is_a_failure_in_the_record() -> None:
-    run = measure_module(lambda inputs: inputs["x"], INPUTS, **{**ON_CPU, "graph": True})
+    run = on_cpu(lambda inputs: inputs["x"], graph=True)
     assert not run.graph
     assert run.graph_failure == "there is no GPU to capture a CUDA graph on"
 
@@ -445,13 +449,13 @@ def test_what_a_module_raises_comes_out() -> None:
         raise ValueError("odd")
 
     with pytest.raises(ValueError, match="odd"):
-        measure_module(call, INPUTS, **ON_CPU)
+        on_cpu(call)
 
 
 @pytest.mark.parametrize(("l2", "message"), [("flush", "only a GPU's L2 cache"), ("cold", "either warm or flush")])
 def test_a_cache_that_cannot_be_flushed(l2: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        measure_module(lambda inputs: inputs["x"], INPUTS, **{**ON_CPU, "l2": l2})
+        on_cpu(lambda inputs: inputs["x"], l2=l2)
 
 
 # Kernels
@@ -460,10 +464,7 @@ def test_a_cache_that_cannot_be_flushed(l2: str, message: str) -> None:
 @pytest.mark.parametrize(("value", "flagged"), [(float("nan"), True), (float("inf"), True), (1.0, False)])
 def test_the_time_of_nothing_useful_is_flagged(value: float, flagged: bool) -> None:
     outputs = {"y": torch.full((2,), value), "mask": torch.tensor([1.0, float("-inf")]), "none": torch.empty(0)}
-    run = measure_module(
-        lambda inputs: outputs, INPUTS, graph=False, l2="warm", load_ms=0.0, throughput=False, on_device="cpu",
-        surroundings=Surroundings(effort=QUICK),
-    )  # fmt: skip
+    run = on_cpu(lambda inputs: outputs, throughput=False)
     assert ("no finite number in the output y" in run.flags) == flagged
 
 
@@ -516,10 +517,8 @@ def test_onnx_runtime_says_how_long_its_nodes_take(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_a_module_is_captured_and_gives_all_three_figures() -> None:
     layer = torch.nn.Linear(512, 512).cuda().eval()
-    run = measure_module(
-        lambda inputs: layer(inputs["x"]), {"x": torch.randn(64, 512)}, graph=True, l2="warm", load_ms=0.0,
-        on_device="cuda", surroundings=HERE,
-    )  # fmt: skip
+    asked = options("cuda", graph=True)
+    run = measure_module(lambda inputs: layer(inputs["x"]), {"x": torch.randn(64, 512)}, asked, load_ms=0.0)
     assert (run.graph, run.graph_failure) == (True, "")
     assert run.gpu_ms is not None
     assert run.enqueue_ms is not None
@@ -532,20 +531,18 @@ def test_a_module_that_waits_for_the_gpu_cannot_be_captured_and_the_process_goes
     def call(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return inputs["x"] * inputs["x"].sum().item()
 
-    asked: dict[str, Any] = {"l2": "warm", "load_ms": 0.0, "on_device": "cuda", "surroundings": HERE}
-    run = measure_module(call, {"x": torch.randn(64, 64)}, graph=True, **asked)
+    asked = options("cuda", graph=True)
+    run = measure_module(call, {"x": torch.randn(64, 64)}, asked, load_ms=0.0)
     assert not run.graph
     assert run.graph_failure.startswith("capturing the CUDA graph failed")
-    again = measure_module(lambda inputs: inputs["x"] + 1, {"x": torch.randn(64, 64)}, graph=True, **asked)
+    again = measure_module(lambda inputs: inputs["x"] + 1, {"x": torch.randn(64, 64)}, asked, load_ms=0.0)
     assert again.graph
 
 
 @pytest.mark.gpu
 def test_a_flushed_cache_is_timed_one_run_at_a_time() -> None:
-    run = measure_module(
-        lambda inputs: inputs["x"] + 1, {"x": torch.randn(64, 64)}, graph=True, l2="flush", load_ms=0.0,
-        on_device="cuda", throughput=False, surroundings=HERE,
-    )  # fmt: skip
+    asked = options("cuda", graph=True, l2="flush", throughput=False)
+    run = measure_module(lambda inputs: inputs["x"] + 1, {"x": torch.randn(64, 64)}, asked, load_ms=0.0)
     assert run.inner == 1
     assert run.gpu_ms is not None
     assert run.gpu_ms.median > 0

@@ -14,7 +14,7 @@ FEWEST_PROCESSES = 2
 Figure = Literal["median", "cycles", "p99"]
 
 
-def flaw_of(session: Session, metric: Metric) -> str:
+def why_unusable(session: Session, metric: Metric) -> str:
     """Return why a session can be compared with nothing, or an empty string."""
     if session.invalid:
         return f"invalid environment: {'; '.join(session.invalid)}"
@@ -29,7 +29,7 @@ def flaw_of(session: Session, metric: Metric) -> str:
     return ""
 
 
-def mismatch(new: Session, old: Session) -> str:
+def why_incomparable(new: Session, old: Session) -> str:
     """Return what keeps two sessions of one benchmark from being compared, or an empty string."""
     if old.id == new.id:
         return "it is this session itself"
@@ -49,7 +49,7 @@ def mismatch(new: Session, old: Session) -> str:
     return ""
 
 
-def differences(new: Session, old: list[Session]) -> list[str]:
+def difference_notes(new: Session, old: list[Session]) -> list[str]:
     """Return notes on what else differs from every session of the baseline."""
     notes = []
     for field, words in (
@@ -64,7 +64,7 @@ def differences(new: Session, old: list[Session]) -> list[str]:
     return notes
 
 
-def flags(new: Sequence[Session], old: Sequence[Session] = ()) -> list[str]:
+def flag_notes(new: Sequence[Session], old: Sequence[Session] = ()) -> list[str]:
     """Return the flags of the processes as notes, with how many carry each."""
     notes = []
     for sessions, where in ((new, ""), (old, " of the baseline")):

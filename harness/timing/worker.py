@@ -1,4 +1,4 @@
-"""One fresh process that times one engine or PyTorch module: ``python -m harness.latency.worker REQUEST``.
+"""One fresh process that times one engine or PyTorch module: ``python -m harness.timing.worker REQUEST``.
 
 It imports what it needs, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
 :class:`harness.records.ProcessRun` as JSON to the path in the request. An error with a sentence for the user is
@@ -6,8 +6,8 @@ written as ``{"error": ..., "kind": ...}``, with exit status 3.
 
 The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``compile``), ``backend``, ``engine``
 (path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``), ``inputs`` (safetensors file),
-``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and where the times
-of :class:`harness.latency.sampling.Effort` are to be others ``effort``.
+``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and where the figures
+of :class:`harness.timing.sampling.Sampling` are to be others ``sampling``.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from harness.errors import NotJudged, ParityError, first_line
-from harness.records import plain
+import torch
+from safetensors.torch import load_file
 
-if TYPE_CHECKING:
-    import torch
+from harness.backends import BACKENDS
+from harness.discovery import find_subject
+from harness.errors import NotJudged, ParityError, first_line, unknown_name
+from harness.pytorch import tf32_allowed
+from harness.records import ProcessRun, plain
+from harness.subject import Subject
+from harness.timing import TimingOptions, measure_engine, measure_module
+from harness.timing.sampling import Sampling
+from harness.timing.summary import summarise
 
-    from harness.latency.measure import Surroundings
-    from harness.records import ProcessRun
-    from harness.subject import Subject
-
-    Tensors = Mapping[str, torch.Tensor]
-
+Request = Mapping[str, Any]
+Tensors = Mapping[str, torch.Tensor]
 READY = "ready"
 GO = "go"
+STATUS_ERROR = 3
+"""The exit status when the result is an error with a sentence."""
 
 
 def main(request_file: str) -> int:
@@ -42,58 +47,69 @@ def main(request_file: str) -> int:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     out = _own_stdout()
     try:
-        subject = _prepare(request)
+        subject = prepare(request)
         print(READY, file=out, flush=True)
         if sys.stdin.readline().strip() != GO:  # the parent is gone
             return 1
-        run = measure(request, subject)
-        answer, status = plain(dataclasses.asdict(run)), 0
+        answer, status = plain(dataclasses.asdict(measure(request, subject))), 0
     except ParityError as error:
-        answer, status = {"error": str(error), "kind": type(error).__name__}, 3
+        answer, status = {"error": str(error), "kind": type(error).__name__}, STATUS_ERROR
     Path(request["result"]).write_text(json.dumps(answer), encoding="utf-8")
     return status
 
 
-def measure(request: Mapping[str, Any], subject: Subject | None) -> ProcessRun:
+def prepare(request: Request) -> Subject | None:
+    """Import whatever takes time, so that it is not done while this process has its turn; find a module's subject.
+
+    Nothing here touches the GPU: a context of a process that waits is one more on the GPU that is measured.
+    """
+    summarise([1.0] * 10)  # imports NumPy and SciPy
+    if request["runner"] == "engine":
+        if request["backend"] not in BACKENDS:
+            raise unknown_name("backend", request["backend"], BACKENDS)
+        if reason := BACKENDS[request["backend"]].unavailable():
+            raise NotJudged(reason)
+        return None
+    where = request["subject"]
+    subject = find_subject(where["locator"], suites=Path(where["suites"]))
+    if subject.build is None:
+        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx} is an ONNX file, not a module")
+    return subject
+
+
+def measure(request: Request, subject: Subject | None) -> ProcessRun:
     """Load what the request names and time it. Raises NotJudged, UsageError or EngineFailed with a sentence."""
-    import torch
-    from safetensors.torch import load_file
-
-    from harness.latency.measure import Surroundings
-    from harness.latency.sampling import Effort
-
     device = torch.device(request["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    effort = Effort(**request["effort"]) if request.get("effort") else None
-    around = Surroundings(known=(os.getppid(),), free_bytes=free, lock_mhz=request.get("lock_clocks"), effort=effort)
+    options = TimingOptions(
+        device=request["device"],
+        graph=request["graph"],
+        l2=request["l2"],
+        throughput=request["throughput"],
+        known_processes=(os.getppid(),),
+        free_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
+        lock_mhz=request.get("lock_clocks"),
+        sampling=Sampling(**request["sampling"]) if request.get("sampling") else None,
+    )
     inputs = load_file(request["inputs"])
     try:
         if request["runner"] == "engine":
-            return _measure_engine(request, inputs, around)
+            return _measure_engine(request, inputs, options)
         assert subject is not None
-        return _measure_module(request, subject, inputs, around)
+        return _measure_module(request, subject, inputs, options)
     except torch.cuda.OutOfMemoryError as error:
         raise NotJudged(f"out of GPU memory: {first_line(error)}") from error
 
 
-def _measure_engine(request: Mapping[str, Any], inputs: Tensors, around: Surroundings) -> ProcessRun:
-    from harness.backends import BACKENDS
-    from harness.latency.measure import measure_engine
-
+def _measure_engine(request: Request, inputs: Tensors, options: TimingOptions) -> ProcessRun:
     started = time.perf_counter()
     with BACKENDS[request["backend"]].load(Path(request["engine"])) as session:
         load_ms = (time.perf_counter() - started) * 1e3
-        return measure_engine(session, inputs, load_ms=load_ms, surroundings=around, **_options(request))
+        return measure_engine(session, inputs, options, load_ms=load_ms)
 
 
-def _measure_module(request: Mapping[str, Any], subject: Subject, inputs: Tensors, around: Surroundings) -> ProcessRun:
-    import torch
-
-    from harness.latency.measure import measure_module
-    from harness.reference import tf32_allowed
-
+def _measure_module(request: Request, subject: Subject, inputs: Tensors, options: TimingOptions) -> ProcessRun:
     device, precision = torch.device(request["device"]), request["precision"]
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     inputs = {
@@ -106,49 +122,11 @@ def _measure_module(request: Mapping[str, Any], subject: Subject, inputs: Tensor
         call = _compiled(module, subject.name) if request["runner"] == "compile" else _eager(module)
         _first_run(call, inputs, f"{subject.name}: PyTorch ({request['runner']}, {precision})")
         load_ms = (time.perf_counter() - started) * 1e3
-        return measure_module(call, inputs, load_ms=load_ms, surroundings=around, **_options(request))
-
-
-def _options(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "graph": request["graph"],
-        "l2": request["l2"],
-        "throughput": request["throughput"],
-        "on_device": request["device"],
-    }
-
-
-def _prepare(request: Mapping[str, Any]) -> Subject | None:
-    """Import whatever takes time, so that processes that wait for their turn need not do so in it; find the subject.
-
-    Nothing here touches the GPU: a context of a process that waits is one more on the GPU that is measured.
-    """
-    import safetensors.torch  # noqa: F401
-
-    from harness.backends import BACKENDS
-    from harness.errors import unknown_name
-    from harness.latency.spread import summarise
-
-    summarise([1.0] * 10)  # NumPy and SciPy
-    if request["runner"] == "engine":
-        if request["backend"] not in BACKENDS:
-            raise unknown_name("backend", request["backend"], BACKENDS)
-        if reason := BACKENDS[request["backend"]].unavailable():
-            raise NotJudged(reason)
-        return None
-    from harness.discovery import find_subject
-
-    where = request["subject"]
-    subject = find_subject(where["locator"], suites=Path(where["suites"]))
-    if subject.build is None:
-        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx} is an ONNX file, not a module")
-    return subject
+        return measure_module(call, inputs, options, load_ms=load_ms)
 
 
 def _build(subject: Subject) -> torch.nn.Module:
     """Return the subject's module, with the same random weights in every process."""
-    import torch
-
     assert subject.build is not None
     torch.manual_seed(0)
     try:
@@ -165,8 +143,6 @@ def _eager(module: Callable[..., Any]) -> Callable[[Tensors], Any]:
 
 
 def _compiled(module: torch.nn.Module, name: str) -> Callable[[Tensors], Any]:
-    import torch
-
     try:
         return _eager(torch.compile(module))
     except RuntimeError as error:
@@ -174,9 +150,7 @@ def _compiled(module: torch.nn.Module, name: str) -> Callable[[Tensors], Any]:
 
 
 def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> None:
-    """Run once, which is when torch.compile compiles; what it raises becomes a sentence."""
-    import torch
-
+    """Run once, which is when torch.compile compiles. Raises NotJudged with a sentence for what the run raises."""
     try:
         with torch.inference_mode():
             call(inputs)

@@ -20,14 +20,14 @@ from harness import Settings
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.errors import EngineFailed, NotJudged, UsageError
-from harness.latency import worker as latency_worker
 from harness.latency.processes import Worker
-from harness.latency.sampling import ON_CPU
 from harness.records.latency import run_from_json
+from harness.timing import worker
+from harness.timing.sampling import ON_CPU
 
 QUICK = asdict(
     replace(
-        ON_CPU, warm_up_s=0.0, warm_up_cap_s=0.05, sample_s=0.02, sample_cap_s=0.05, aside_s=0.0, throughput_s=0.02,
+        ON_CPU, warm_up_s=0.0, warm_up_cap_s=0.05, sample_s=0.02, sample_cap_s=0.05, secondary_s=0.0, throughput_s=0.02,
         block_s=0.005,
     )
 )  # fmt: skip
@@ -68,7 +68,7 @@ def request_for(tmp_path: Path, engine: Path) -> Callable[..., dict[str, Any]]:
         return {
             "runner": "engine", "backend": "ort-cpu", "precision": "fp32", "engine": str(engine), "subject": None,
             "inputs": str(tmp_path / "inputs.safetensors"), "device": "cpu", "graph": False, "l2": "warm",
-            "throughput": True, "lock_clocks": None, "result": str(tmp_path / "result.json"), "effort": QUICK,
+            "throughput": True, "lock_clocks": None, "result": str(tmp_path / "result.json"), "sampling": QUICK,
             **changes,
         }  # fmt: skip
 
@@ -86,7 +86,7 @@ def module_request(tmp_path: Path, body: str = "return Twice().eval()") -> dict[
 
 
 def measured(request: dict[str, Any]) -> Any:
-    return latency_worker.measure(request, latency_worker._prepare(request))
+    return worker.measure(request, worker.prepare(request))
 
 
 def test_an_engine_is_loaded_and_timed(request_for: Callable[..., dict[str, Any]]) -> None:
@@ -109,11 +109,11 @@ def test_the_module_and_its_inputs_have_the_precision_asked_for(
 ) -> None:
     seen = []
 
-    def look(call: Callable[..., Any], inputs: dict[str, torch.Tensor], **options: Any) -> str:
+    def look(call: Callable[..., Any], inputs: dict[str, torch.Tensor], *options: Any, **times: Any) -> str:
         seen.append((inputs["x"].dtype, call(inputs)["y"].dtype, torch.backends.cuda.matmul.allow_tf32))
         return "measured"
 
-    monkeypatch.setattr("harness.latency.measure.measure_module", look)
+    monkeypatch.setattr("harness.timing.worker.measure_module", look)
     assert measured(request_for(**module_request(tmp_path), precision=precision)) == "measured"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     assert seen == [(dtype, dtype, precision == "tf32")]
@@ -125,7 +125,7 @@ def test_integers_keep_their_dtype(
     save_file({"x": torch.ones(2, 4, dtype=torch.int64)}, tmp_path / "inputs.safetensors")
     seen = []
     monkeypatch.setattr(
-        "harness.latency.measure.measure_module", lambda call, inputs, **options: seen.append(inputs["x"].dtype)
+        "harness.timing.worker.measure_module", lambda call, inputs, *options, **times: seen.append(inputs["x"].dtype)
     )
     measured(request_for(**module_request(tmp_path), precision="fp16"))
     assert seen == [torch.int64]
@@ -233,7 +233,7 @@ def test_a_process_that_dies_says_how(request_for: Callable[..., dict[str, Any]]
 
 def test_a_worker_ends_with_its_parent(request_for: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text(json.dumps(request_for()))
-    command = [sys.executable, "-m", "harness.latency.worker", str(tmp_path / "request.json")]
+    command = [sys.executable, "-m", "harness.timing.worker", str(tmp_path / "request.json")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "ready\n")
     assert not (tmp_path / "result.json").exists()

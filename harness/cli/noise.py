@@ -1,0 +1,55 @@
+"""``parity noise``: what change this machine can show, from one engine timed against itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.latency_options import add_measuring, measuring
+from harness.cli.options import INTERRUPTED, Document, add_command, at_least, request_of, settings_of
+
+if TYPE_CHECKING:
+    from harness.records import Measured, NotMeasured
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    noise = add_command(
+        commands, "noise", run, "show what change this machine can show: one engine against itself", aliases=["aa"]
+    )
+    add_measuring(noise)
+    noise.add_argument("--sessions", type=at_least(2), default=4, metavar="N", help="default: 4")
+    noise.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from harness import latency
+    from harness.report.text import noise_text
+
+    subject, targets, cases = request_of(options)
+    sizes, settings = latency.combinations(subject, options.sweep), settings_of(options)
+    document = Document(options, settings)
+
+    def rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
+        return latency.noise_report(found, complete=False).to_json()
+
+    measured = latency.measure_noise(
+        subject, targets=targets, cases=cases, settings=settings, sizes=sizes, sessions=options.sessions,
+        options=measuring(options),
+    )  # fmt: skip
+    found, interrupted = document.collect(measured, rows, lambda found: None)
+    report = latency.noise_report(found, complete=not interrupted).to_json()
+    document.write(complete=not interrupted, error="interrupted" if interrupted else "", **report)
+    if report["aa"]:
+        print(noise_text(report["aa"]))
+    for item in report["not_measured"]:
+        what = f"{item['backend']}-{item['precision']} {item['case']}"
+        print(f"parity: {what}: not measured: {item['reason']}", file=sys.stderr)
+    if interrupted:
+        print("parity: interrupted; at least two whole sessions of an engine make a row", file=sys.stderr)
+        return INTERRUPTED
+    return 0 if report["aa"] else 3

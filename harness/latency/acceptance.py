@@ -1,0 +1,143 @@
+"""What of the recorded sessions becomes the baseline of this machine."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from harness.backends import BACKENDS
+from harness.errors import NotJudged, UsageError
+from harness.history import History
+from harness.latency.sizes import Sizes
+from harness.machine import commit, machine
+from harness.records import Session, utc
+from harness.subject import Subject, Target
+
+MOST_ACCEPTED = 8
+"""Sessions that become a baseline when nobody says how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which of a subject's series are meant."""
+
+    subject: Subject
+    cases: Sequence[str] = ()
+    """Empty for all."""
+    backends: Sequence[str] = ()
+    """Empty for those of engines: PyTorch's own series are there to compare with, unless somebody asks for them."""
+    precisions: Sequence[str] = ()
+    """Empty for all."""
+    sizes: Sequence[Sizes] | None = None
+    """None for all."""
+
+    def holds(self, session: Session) -> bool:
+        """Return whether the series of a session is one of these."""
+        precisions = [Target("", precision).precision_name for precision in self.precisions]
+        return (
+            session.subject == self.subject.name
+            and (not self.cases or session.case in self.cases)
+            and (self.sizes is None or session.sizes in self.sizes)
+            and (not precisions or session.precision in precisions)
+            and (session.backend in self.backends if self.backends else session.runner == "engine")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What of one series was accepted."""
+
+    benchmark: str
+    sessions: tuple[Session, ...] = ()
+    """The new baseline; empty where nothing was accepted."""
+    problem: str = ""
+    """Why nothing was accepted, as a sentence."""
+
+
+def recorded_series(history: History, selection: Selection) -> list[list[Session]]:
+    """Return the recorded series that are selected, each oldest first, none empty."""
+    found = []
+    for one in history.benchmarks():
+        latest = history.sessions(one.benchmark, one.machine_key, limit=1)
+        if latest and selection.holds(latest[-1]):
+            found.append(history.sessions(one.benchmark, one.machine_key))
+    return found
+
+
+def accept(history: History, selection: Selection, *, why: str, last: int | None = None) -> Iterator[Accepted]:
+    """Make the latest sessions of every selected series of this machine its baseline, and yield what was accepted.
+
+    ``last`` says how many; by default all since the last acceptance, at most ``MOST_ACCEPTED``. Raises UsageError
+    without a reason, and NotJudged where no session of this machine is recorded or the history cannot be read.
+    """
+    if not why.strip():
+        raise UsageError("accepting needs a reason: --why 'TEXT'")
+    history.check_readable("nothing was accepted")
+    name, series = selection.subject.name, recorded_series(history, selection)
+    here = [sessions for sessions in series if _is_here(sessions[-1])]
+    if not here:
+        where = " on this machine; a baseline is made of sessions of the same machine" if series else ""
+        raise NotJudged(f"no such session of {name} is recorded{where}: run parity bench {selection.subject.as_typed}")
+    for sessions in here:
+        benchmark, key = sessions[-1].benchmark, sessions[-1].machine.key
+        wanted = _to_accept(sessions, history.baseline(benchmark, key), last)
+        if not wanted:
+            yield Accepted(benchmark=benchmark, problem=_why_none(sessions))
+            continue
+        ids = [session.id for session in wanted]
+        history.accept(benchmark, key, ids, why, _user(), commit(Path.cwd()))
+        yield Accepted(benchmark=benchmark, sessions=tuple(wanted))
+
+
+def _to_accept(sessions: Sequence[Session], baseline: Sequence[Session], last: int | None) -> list[Session]:
+    """Return the sessions that become the baseline: valid ones since the last acceptance, or the last so many."""
+    valid = _valid(sessions)
+    if last is not None:
+        return valid[-last:]
+    known = {session.id for session in baseline}
+    newest = max((i for i, session in enumerate(valid) if session.id in known), default=-1)
+    return valid[newest + 1 :][-MOST_ACCEPTED:]
+
+
+def _valid(sessions: Sequence[Session]) -> list[Session]:
+    """Return the sessions that can be accepted.
+
+    One that is dated in the future, by a clock that ran ahead, would be the latest for ever, and is left out.
+    """
+    now = utc(datetime.now(UTC).isoformat())
+    return [one for one in sessions if not one.invalid and utc(one.recorded_at) <= now]
+
+
+def _why_none(sessions: Sequence[Session]) -> str:
+    """Return why nothing of a series can be accepted, and what to do."""
+    if _valid(sessions):
+        return "nothing new since the last acceptance; --last N accepts again"
+    return (
+        f"none of its {len(sessions)} sessions counts (measured in an invalid environment, or dated in the future); "
+        "measure again"
+    )
+
+
+def _is_here(session: Session) -> bool:
+    """Return whether a session was measured on this machine as it is now: driver, backend version and all."""
+    on_gpu = session.device != "CPU"
+    if on_gpu and not torch.cuda.is_available():
+        return False
+    backend = BACKENDS.get(session.backend)
+    if backend is None or backend.unavailable() is not None:
+        return False
+    locked = session.machine.facts.get("locked_mhz")
+    return machine(session.backend, backend.version(), on_gpu, locked_mhz=locked).key == session.machine.key
+
+
+def _user() -> str:
+    """Return who accepts; empty where the system does not know."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -1,0 +1,198 @@
+"""Contestants of one device on one workload: timed in turns, compared, recorded, in named steps."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from harness.backends import BACKENDS
+from harness.errors import ParityError
+from harness.history import History
+from harness.latency.baseline import compare_with_baseline, without_baseline
+from harness.latency.contestants import Contestant, baselines
+from harness.latency.kernels import time_kernels
+from harness.latency.options import MOST_PROCESSES, PROCESSES, Options
+from harness.latency.turns import replays_graph, take_turns
+from harness.latency.verdict import compare_in_turns, speed_up
+from harness.latency.workload import Workload
+from harness.machine import machine
+from harness.records import Measured, NotMeasured, ProcessRun, Session
+
+FEWEST_PROCESSES = 2
+"""Below it a contestant has no figures: nothing is known of how its processes scatter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Contestants of one device on one workload, and what the steps so far found out."""
+
+    workload: Workload
+    contestants: tuple[Contestant, ...]
+    options: Options
+    history: History | None
+    runs: Mapping[Contestant, tuple[ProcessRun, ...]] = field(default_factory=dict)
+    """What the processes of each found."""
+    problems: Mapping[Contestant, NotMeasured] = field(default_factory=dict)
+    """Why some have no figures."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended a step: what was measured until then is compared, and not recorded."""
+    measured: Mapping[Contestant, Measured] = field(default_factory=dict)
+    """The session of each that has figures, with its verdict."""
+
+
+def add_baselines(group: Group) -> Group:
+    """Add PyTorch, which the engines are compared with."""
+    added = baselines(group.workload.subject, group.contestants, group.options)
+    return replace(group, contestants=(*group.contestants, *added))
+
+
+def time_in_turns(group: Group) -> Group:
+    """Time every contestant in as many fresh processes as were asked for."""
+    return _timed(group, group.contestants, group.options.processes)
+
+
+def compare(group: Group) -> Group:
+    """Make a session of every contestant that has figures, and compare it with its accepted baseline."""
+    measured = {}
+    for contestant, runs in group.runs.items():
+        if contestant in group.problems or len(runs) < FEWEST_PROCESSES:
+            continue
+        session = _session(group, contestant)
+        compared = without_baseline() if contestant.is_baseline else compare_with_baseline(session, group.history)
+        measured[contestant] = Measured(session=session, comparison=compared, baseline=contestant.is_baseline)
+    return replace(group, measured=measured)
+
+
+def time_inconclusive_again(group: Group) -> Group:
+    """Give more processes to whoever is inconclusive, as long as they can tell and there may be more."""
+    while not group.interrupted and (short := {c: left for c in group.measured if (left := _left(group, c)) > 0}):
+        group = compare(_timed(group, short, min(PROCESSES, *short.values())))
+    return group
+
+
+def add_speed_ups(group: Group) -> Group:
+    """Add to every session how many times faster it is than each PyTorch session that was timed in turns with it."""
+    others = {contestant.name: one.session for contestant, one in group.measured.items()}
+    return replace(group, measured={c: _with_speed_ups(one, others) for c, one in group.measured.items()})
+
+
+def record(group: Group) -> Group:
+    """Add the sessions to the history, where they are to be recorded and are whole."""
+    if group.history is not None and group.options.record and not group.interrupted:
+        for one in group.measured.values():
+            group.history.add(one.session)
+    return group
+
+
+def add_kernels(group: Group) -> Group:
+    """Add the time of every kernel, where that was asked for."""
+    if not group.options.kernels or group.interrupted:
+        return group
+    measured = dict(group.measured)
+    try:
+        for contestant, one in group.measured.items():
+            measured[contestant] = replace(one, kernels=time_kernels(contestant, group.workload))
+    except KeyboardInterrupt:
+        return replace(group, measured=measured, interrupted=True)
+    return replace(group, measured=measured)
+
+
+STEPS: tuple[Callable[[Group], Group], ...] = (
+    add_baselines,
+    time_in_turns,
+    compare,
+    time_inconclusive_again,
+    add_speed_ups,
+    record,
+    add_kernels,
+)
+"""What is done with a group; each step gets what the one before returned."""
+
+
+def measure(group: Group) -> Iterator[Measured | NotMeasured]:
+    """Yield every contestant of a group, timed and compared; raise KeyboardInterrupt at the end where Ctrl-C came."""
+    for step in STEPS:
+        group = step(group)
+    yield from group.problems.values()
+    yield from group.measured.values()
+    if group.interrupted:
+        raise KeyboardInterrupt
+
+
+def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Group:
+    """Return the group with what further processes of these contestants found."""
+    workload = group.workload
+    runs, problems, interrupted = dict(group.runs), dict(group.problems), False
+    try:
+        turns = take_turns(workload, list(contestants), group.options, rounds=rounds, timed_before=group.runs)
+        with contextlib.closing(turns):
+            for contestant, found in turns:
+                if isinstance(found, ParityError):
+                    problems[contestant] = workload.not_measured(
+                        found, backend=contestant.backend, precision=contestant.precision, runner=contestant.runner,
+                        baseline=contestant.is_baseline,
+                    )  # fmt: skip
+                    continue
+                runs[contestant] = (*runs.get(contestant, ()), found)
+                summary = found.gpu_ms or found.end_to_end_ms
+                workload.say(f"{contestant.name}: process {len(runs[contestant])}, {summary.median:.4g} ms")
+    except KeyboardInterrupt:
+        interrupted = True
+    return replace(group, runs=runs, problems=problems, interrupted=interrupted)
+
+
+def _left(group: Group, contestant: Contestant) -> int:
+    """Return how many more processes could tell whether an inconclusive contestant changed."""
+    compared = group.measured[contestant].comparison
+    if compared.verdict != "inconclusive" or compared.ratio is None:  # without a ratio no number of them can
+        return 0
+    return MOST_PROCESSES - len(group.runs[contestant])
+
+
+def _session(group: Group, contestant: Contestant) -> Session:
+    """Return what the processes of one contestant found, as a record."""
+    workload, options, runs, engine = group.workload, group.options, group.runs[contestant], contestant.engine
+    subject = workload.subject
+    short = f"interrupted after {len(runs)} of {options.processes} processes"
+    # A clock that was asked for and not held everywhere would make another machine of this one.
+    locked = runs[0].locked_mhz if len({run.locked_mhz for run in runs}) == 1 else None
+    return Session(
+        id=uuid.uuid4().hex,
+        recorded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        subject=subject.name,
+        case=workload.case,
+        backend=contestant.backend,
+        precision=contestant.precision,
+        runner=contestant.runner,
+        sizes=dict(workload.sizes),
+        graph=replays_graph(contestant, options),
+        l2=options.l2,
+        runs=runs,
+        machine=machine(contestant.backend, contestant.version, contestant.device == "cuda", locked_mhz=locked),
+        engine_sha256=engine.sha256 if engine else "",
+        engine_bytes=engine.bytes if engine else None,
+        kernels_sha256=contestant.kernels_sha256,
+        weights=subject.weights,
+        inputs=subject.inputs,
+        device=contestant.device_name,
+        commit=workload.run.commit,
+        versions={"torch": BACKENDS["torch"].version(), contestant.backend: contestant.version},
+        notes=(short,) if len(runs) < options.processes else (),
+    )
+
+
+def _with_speed_ups(measured: Measured, sessions: Mapping[str, Session]) -> Measured:
+    session = measured.session
+    speed_ups: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name, other in sessions.items():
+        if other.runner == "engine" or other.id == session.id or other.invalid or session.invalid:
+            continue
+        other = replace(other, machine=session.machine)  # whose key holds the backend too, and here that may differ
+        found = speed_up(compare_in_turns(session, other))
+        if found is not None:
+            speed_ups[name], intervals[name] = found[0], (found[1], found[2])
+    return replace(measured, speed_up=speed_ups, speed_up_intervals=intervals)

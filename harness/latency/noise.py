@@ -1,0 +1,215 @@
+"""What change a machine can show: sessions of one engine that did not change, compared with each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median, variance
+from typing import Any
+
+from harness.errors import NotJudged
+from harness.latency.benchmark import repeat
+from harness.latency.comparable import flag_notes, graph_modes, log_figures, why_unusable
+from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile
+from harness.latency.options import Options
+from harness.latency.sizes import Sizes, case_label, check_sizes
+from harness.latency.verdict import compare_sessions
+from harness.latency.workload import Workload
+from harness.records import Measured, Metric, NotMeasured, Session, contestant_name, plain
+from harness.settings import Settings
+from harness.subject import Subject, Target
+from harness.verify import Run
+
+POWER = 0.9
+"""With which the smallest change is found."""
+_ALONE = (
+    "only one session on the machine as it was then: its facts (power limit, locked clock, driver) changed between the "
+    "sessions, or the others were not measured; measure again"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What a machine can tell apart, from sessions of one engine that did not change. Spreads are relative."""
+
+    benchmark: str
+    target: str
+    """Engine, case and sizes in words."""
+    device: str
+    """A GPU's name, or ``CPU``."""
+    ms: float
+    """Mean over the sessions of their times."""
+    sd_within: float
+    """Of single runs in one process: root mean square of the coefficients of variation."""
+    sd_process: float
+    """Of process medians in one session, pooled; the sampling error of the medians is in it."""
+    sd_session: float | None
+    """Between sessions, beyond what their processes explain (one-way random effects); None with one session."""
+    smallest_change: float
+    """Slow-down that is called ``regressed`` nine times in ten, with these sessions as the baseline."""
+    sessions: int
+    processes: int
+    """Per session; the fewest, where they differ."""
+    verdicts: dict[str, int] = field(default_factory=dict)
+    """How often each came out, over all pairs of sessions; ``noise_report`` counts them."""
+    notes: tuple[str, ...] = ()
+    """Which sessions were left out and why; what else a reader must know."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data: dict[str, Any] = plain(dataclasses.asdict(self))
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseReport:
+    """What ``parity noise`` found."""
+
+    rows: tuple[Noise, ...] = ()
+    """One for every engine with at least two sessions that count."""
+    not_measured: tuple[NotMeasured, ...] = ()
+    sessions: tuple[Session, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        return {
+            "aa": [row.to_json() for row in self.rows],
+            "not_measured": [item.to_json() for item in self.not_measured],
+            "sessions": [session.to_json() for session in self.sessions],
+        }
+
+
+def measure_noise(
+    subject: Subject,
+    *,
+    targets: Sequence[Target],
+    cases: Sequence[str],
+    settings: Settings,
+    sizes: Sequence[Sizes],
+    sessions: int,
+    options: Options,
+) -> Iterator[Measured | NotMeasured]:
+    """Yield sessions of every engine, one after the other, none of them recorded."""
+    for size in sizes:
+        check_sizes(subject, size)
+    run = Run(subject, settings)
+    options = dataclasses.replace(options, throughput=False, record=False)
+    for target in targets:
+        with run.target(target) as opened:
+            for case, size in itertools.product(cases, sizes):
+                workload = Workload(run=run, case=case, sizes=size)
+                yield from repeat(opened, workload, options, sessions=sessions)
+
+
+def noise_report(found: Sequence[Measured | NotMeasured], *, complete: bool) -> NoiseReport:
+    """Return the noise of every engine; only in a complete run it is wrong that a session stands alone."""
+    series: dict[tuple[str, str], list[Session]] = {}
+    for item in found:
+        if isinstance(item, Measured):
+            series.setdefault((item.session.benchmark, item.session.machine.key), []).append(item.session)
+    rows = []
+    useless = [item for item in found if isinstance(item, NotMeasured)]
+    for same in series.values():
+        if len(same) > 1:
+            try:
+                rows.append(dataclasses.replace(noise_of(same), verdicts=_pair_verdicts(same)))
+            except NotJudged as error:  # all in an invalid environment; those of other engines may not be
+                useless.append(_not_measured(same[0], str(error)))
+        elif complete:
+            useless.append(_not_measured(same[0], _ALONE))
+    sessions = tuple(session for same in series.values() for session in same)
+    return NoiseReport(rows=tuple(rows), not_measured=tuple(useless), sessions=sessions)
+
+
+def noise_of(sessions: Sequence[Session]) -> Noise:
+    """Return the spreads of one unchanged engine, and the smallest slow-down that ``compare_sessions`` would find.
+
+    With four sessions or more, the ratio of distance to standard error follows Student's noncentral t; the change is
+    where its probability to lie beyond the limit is ``POWER``. Below, the interval over processes is widened by the
+    normal quantile of ``POWER`` times the spread of both levels, as far as it is known. It is an estimate: from four
+    sessions the spread between sessions is itself known to about 40 %. Raises ValueError for sessions of several
+    benchmarks or machines and NotJudged when none can be used.
+    """
+    if len({(session.benchmark, session.machine.key) for session in sessions}) > 1:
+        raise ValueError("noise is that of one benchmark on one machine")
+    chosen: Metric = "gpu_ms" if all(s.metric == "gpu_ms" for s in sessions) else "end_to_end_ms"
+    usable, notes = _usable(sessions, chosen)
+    for name in ("engine_sha256", "kernels_sha256"):
+        if len({getattr(session, name) for session in usable}) > 1:
+            notes.append(f"engine changed between the sessions ({name}): they are not of one engine")
+    if len(usable) < FEWEST_SESSIONS:
+        notes.append(
+            f"only {len(usable)} of {FEWEST_SESSIONS} sessions: the spread between sessions is hardly known, and the "
+            "smallest change is a lower bound"
+        )
+    logs = [log_figures(session, chosen, "median") for session in usable]
+    k = min(len(values) for values in logs)
+    within = fmean(variance(values) for values in logs)
+    means = variance([fmean(values) for values in logs]) if len(logs) > 1 else None
+    first = sessions[0]
+    return Noise(
+        benchmark=first.benchmark,
+        target=f"{contestant_name(first.runner, first.backend, first.precision)} {case_label(first.case, first.sizes)}",
+        device=first.device,
+        ms=fmean(median(session.medians(chosen)) for session in usable),
+        sd_within=math.sqrt(fmean(getattr(run, chosen).cv ** 2 for session in usable for run in session.runs)),
+        sd_process=math.sqrt(within),
+        sd_session=None if means is None else math.sqrt(max(means - within / k, 0.0)),
+        smallest_change=_detectable(logs),
+        sessions=len(usable),
+        processes=k,
+        notes=(*notes, *flag_notes(usable)),
+    )
+
+
+def _pair_verdicts(sessions: Sequence[Session]) -> dict[str, int]:
+    """Return how often each verdict comes out when every session is compared with every earlier one."""
+    pairs = itertools.combinations(sessions, 2)
+    return dict(Counter(compare_sessions(new, [old]).verdict for old, new in pairs))
+
+
+def _usable(sessions: Sequence[Session], metric: Metric) -> tuple[list[Session], list[str]]:
+    """Return the sessions that count, and notes on the others. Raises NotJudged where none counts."""
+    sound = [session for session in sessions if not why_unusable(session, metric)]
+    flaws = {
+        session.id: why_unusable(session, metric) or _other_graph(session, sound[0], metric) for session in sessions
+    }
+    notes = [f"session {name} left out: {flaw}" for name, flaw in flaws.items() if flaw]
+    if not sound:
+        raise NotJudged(f"no session can tell how far this machine scatters: {'; '.join(notes) or 'none was measured'}")
+    return [session for session in sessions if not flaws[session.id]], notes
+
+
+def _not_measured(session: Session, reason: str) -> NotMeasured:
+    return NotMeasured(
+        subject=session.subject, case=session.case, backend=session.backend, precision=session.precision,
+        runner=session.runner, sizes=session.sizes, reason=reason,
+    )  # fmt: skip
+
+
+def _other_graph(session: Session, first: Session, metric: Metric) -> str:
+    """Return that only one of them replayed a CUDA graph, which is another measurement; or an empty string."""
+    if metric != "gpu_ms" or graph_modes(session) == graph_modes(first):
+        return ""
+    return f"session {first.id} and this one do not both replay a CUDA graph"
+
+
+def _detectable(logs: list[list[float]]) -> float:
+    from scipy.special import nctdtrinc, ndtri
+
+    sessions, k = len(logs), min(len(values) for values in logs)
+    within = fmean(variance(values) for values in logs)
+    between = variance([median(values) for values in logs]) if sessions > 1 else 0.0
+    level, margin = (1 + CONFIDENCE) / 2, Limits().regress
+    if sessions >= FEWEST_SESSIONS:
+        error = math.sqrt(between / sessions + max(between, within / k))
+        distance = float(nctdtrinc(sessions - 1, 1 - POWER, t_quantile(sessions - 1, level))) * error
+        return math.expm1(math.log1p(max(margin, math.sqrt(between))) + distance)
+    error = math.sqrt(within / k * (1 + 1 / sessions))
+    scatter = math.sqrt(max(between, within / k) * (1 + 1 / sessions))
+    distance = t_quantile(k * (sessions + 1) - 2, level) * error + float(ndtri(POWER)) * scatter
+    return math.expm1(math.log1p(margin) + distance)

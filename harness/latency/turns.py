@@ -1,0 +1,127 @@
+"""Contestants take turns, each turn in a fresh process: A B B A, so that what drifts drifts for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from harness.errors import ParityError
+from harness.latency.contestants import Contestant
+from harness.latency.options import Options
+from harness.latency.processes import Worker
+from harness.latency.workload import Workload
+from harness.machine import open_gpu
+from harness.records import ProcessRun
+from harness.tensors import Tensors
+
+AT_ONCE = 16
+"""Processes that wait at a time, imports done, for their turn: each holds some hundred MB."""
+Requests = Sequence[tuple[Contestant, dict[str, Any]]]
+
+
+def take_turns(
+    workload: Workload,
+    contestants: Sequence[Contestant],
+    options: Options,
+    *,
+    rounds: int,
+    timed_before: Collection[Contestant] = (),
+) -> Generator[tuple[Contestant, ProcessRun | ParityError], None, None]:
+    """Yield what each fresh process found, as soon as it is through.
+
+    Contestants go forwards in one round and backwards in the next. One that fails yields its error and gets no further
+    turn. ``timed_before`` have a process that measured the throughput, of which one is enough: no verdict is about it.
+    """
+    order = list(in_turns(contestants, rounds))
+    failed: set[Contestant] = set()
+    with tempfile.TemporaryDirectory(prefix="parity-bench-") as name:
+        folder = Path(name)
+        inputs = _save_inputs(workload.inputs, folder)
+        for start in range(0, len(order), AT_ONCE):
+            requests = []
+            for number, contestant in enumerate(order[start : start + AT_ONCE], start):
+                if contestant not in failed:
+                    throughput = contestant not in timed_before and contestant not in order[:number]
+                    files = {"inputs": str(inputs), "result": str(folder / f"{number}.json")}
+                    requests.append((contestant, _request(workload, contestant, options, throughput) | files))
+            for contestant, found in _measure(requests, options):
+                yield contestant, found
+                if isinstance(found, ParityError):
+                    failed.add(contestant)
+
+
+def in_turns(contestants: Sequence[Contestant], rounds: int) -> Iterator[Contestant]:
+    """Yield A B B A A B ...: every round once through the contestants, every second one backwards."""
+    for number in range(rounds):
+        yield from contestants if number % 2 == 0 else reversed(contestants)
+
+
+def replays_graph(contestant: Contestant, options: Options) -> bool:
+    """Return whether a contestant is asked to replay a CUDA graph; PyTorch runs as it is."""
+    return options.graph and contestant.device == "cuda" and contestant.runner == "engine"
+
+
+def _measure(requests: Requests, options: Options) -> Iterator[tuple[Contestant, ProcessRun | ParityError]]:
+    """Start all processes, wait until their imports are done, and let them measure one at a time."""
+    failed: set[Contestant] = set()
+    with contextlib.ExitStack() as stack:
+        if options.lock_clocks is not None and any(contestant.device == "cuda" for contestant, _ in requests):
+            stack.callback(_free_clocks)  # a process that dies, or is ended, leaves its GPU locked
+        workers = []
+        for contestant, request in requests:
+            worker = Worker(request)
+            stack.callback(worker.close)
+            workers.append((contestant, worker))
+        for contestant, worker in workers:
+            try:
+                worker.ready()
+            except ParityError as error:
+                if contestant not in failed:
+                    failed.add(contestant)
+                    yield contestant, error
+        for contestant, worker in workers:
+            if contestant not in failed:
+                try:
+                    worker.go()
+                    yield contestant, worker.result()
+                except ParityError as error:
+                    failed.add(contestant)
+                    yield contestant, error
+
+
+def _save_inputs(inputs: Tensors, folder: Path) -> Path:
+    path = folder / "inputs.safetensors"
+    # safetensors takes no tensors that share memory, and one input may be given under two names.
+    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in inputs.items()}, path)
+    return path
+
+
+def _request(workload: Workload, contestant: Contestant, options: Options, throughput: bool) -> dict[str, Any]:
+    """Return what ``harness.timing.worker`` reads, without the paths of inputs and result."""
+    locator = options.locator or workload.subject.locator or workload.subject.name
+    where: Mapping[str, str] = {"locator": locator, "suites": str(options.suites.resolve())}
+    return {
+        "runner": contestant.runner,
+        "backend": contestant.backend,
+        "precision": contestant.precision,
+        "engine": str(contestant.engine.path.resolve()) if contestant.engine else "",
+        "subject": where if contestant.runner != "engine" else None,
+        "device": contestant.device,
+        "graph": replays_graph(contestant, options),
+        "l2": options.l2,
+        "throughput": options.throughput and throughput,
+        "lock_clocks": options.lock_clocks,
+        "sampling": dict(options.sampling) if options.sampling else None,
+    }
+
+
+def _free_clocks() -> None:
+    """Unlock the GPU's clocks, whoever locked them."""
+    with open_gpu(torch.device("cuda", torch.cuda.current_device())) as gpu:
+        gpu.free_clocks()

@@ -1,0 +1,106 @@
+"""What the GPU does while one process measures: which blocks of samples count, and what a reader must know."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Sequence
+
+from harness.machine import POWER_CAP, Gpu, Snapshot, growth
+from harness.records import Conditions
+
+CLOCK_JUMP = 0.02
+"""A clock that moves more than this during the sample, relative, is flagged."""
+MOST_DISCARDED = 5
+"""Discarded blocks beyond which the sample says nothing."""
+
+
+class GpuMonitor:
+    """Asks the GPU between blocks of samples, never during one, and sums up what it answered."""
+
+    def __init__(self, gpu: Gpu, *, known: Collection[int] = ()) -> None:
+        """``known`` are the ids of processes that may use the GPU too."""
+        self.gpu = gpu
+        self.discarded = 0
+        """Blocks during which the hardware slowed itself down."""
+        self._known = tuple(known)
+        self._foreign: set[int] = set()
+        self._kept: list[Snapshot] = []
+        self._capped = False
+        self._slowdowns: set[str] = set()
+        self._counters: dict[str, int] = {}
+        self.start_block()
+
+    def start_block(self) -> None:
+        """Begin a block: slow-downs before it do not count."""
+        self._counters = self.gpu.throttle_counters()
+
+    def observe(self) -> Snapshot:
+        """Return what the GPU does now, and note which other processes compute on it."""
+        self._foreign |= set(self.gpu.foreign_processes(self._known))
+        return self.gpu.snapshot()
+
+    def end_block(self) -> bool:
+        """End a block, begin the next, and return whether its samples count."""
+        seen, before = self.observe(), self._counters
+        self.start_block()
+        grown = growth(before, self._counters)
+        slow = {*seen.slowdowns, *grown} - {POWER_CAP}
+        if slow:
+            self.discarded += 1
+            self._slowdowns |= slow
+            return False
+        self._capped |= seen.power_capped or POWER_CAP in grown
+        self._kept.append(seen)
+        return True
+
+    @property
+    def too_many_discarded(self) -> bool:
+        """Whether so many blocks were discarded that the sample says nothing."""
+        return self.discarded > MOST_DISCARDED
+
+    def conditions(self) -> Conditions:
+        """Return the means over the blocks that count."""
+        return Conditions(
+            sm_mhz=_mean([seen.sm_mhz for seen in self._kept]),
+            memory_mhz=_mean([seen.memory_mhz for seen in self._kept]),
+            power_w=_mean([seen.power_w for seen in self._kept]),
+            temperature_c=_mean([seen.temperature_c for seen in self._kept]),
+            power_capped=self._capped,
+            discarded_blocks=self.discarded,
+        )
+
+    def flags(self) -> list[str]:
+        """Return what a reader must know of the device."""
+        flags = []
+        if relative_range([seen.sm_mhz for seen in self._kept]) > CLOCK_JUMP:
+            flags.append("clock jumped")
+        if self.gpu.confidential_compute():
+            flags.append("confidential computing is on: times between CUDA events are not reliable")
+        if self.gpu.processes_unclear:
+            flags.append("NVML does not list this process: other processes on the GPU would go unseen")
+        return flags
+
+    def invalid(self) -> list[str]:
+        """Return why the figures say nothing of what was measured; empty when they count."""
+        sentences = []
+        if self.too_many_discarded:
+            sentences.append(
+                f"the GPU slowed itself down ({', '.join(sorted(self._slowdowns))}): {self.discarded} blocks of "
+                "samples were thrown away; cool it or lower its load, and measure again"
+            )
+        if self._foreign:
+            pids = ", ".join(str(pid) for pid in sorted(self._foreign))
+            sentences.append(f"another process computed on the GPU (pid {pids}); end it, and measure again")
+        return sentences
+
+
+def relative_range(values: Sequence[float | None]) -> float:
+    """Return the distance between smallest and largest over the median; 0 where nothing is known."""
+    known = [value for value in values if value is not None]
+    middle = statistics.median(known) if known else 0.0
+    return (max(known) - min(known)) / middle if middle else 0.0
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,58 @@
+"""The times of one process as one summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from harness.errors import NotJudged
+from harness.records import Summary
+
+PERCENTILES = {90: 100, 95: 200, 99: 1000}
+"""The samples that a percentile needs, so that ten lie beyond it."""
+TAIL = 0.025
+"""Probability to each side of the interval of the median."""
+
+
+def summarise(samples_ms: Sequence[float]) -> Summary:
+    """Return the summary of the times of one process, in milliseconds.
+
+    The median of an even number of samples is the mean of the middle two. A percentile is an element of the sorted
+    sample, the smallest that at least p % of it do not exceed, as in trtexec; none is interpolated, and none is given
+    below ``PERCENTILES`` samples. ``low`` and ``high`` are order statistics that cover the median with at least 95 %
+    for independent samples of any distribution; below six samples there are none such, and they are the extremes.
+    ``cv`` has the standard deviation with n - 1. Raises NotJudged when a time is not positive and finite.
+    """
+    import numpy as np
+
+    times = np.sort(np.asarray(samples_ms, dtype=np.float64))
+    n = len(times)
+    if not n:
+        raise ValueError("no sample to summarise")
+    if not (np.isfinite(times).all() and times[0] > 0):
+        wrong = next(value for value in samples_ms if not (math.isfinite(value) and value > 0))
+        raise NotJudged(f"one of {n} samples is {wrong} ms, which is no time: the timer of this device cannot be used")
+    low = _low_rank(n)
+    mean = float(times.mean())
+    tails: Mapping[int, float | None] = {
+        p: float(times[n - 1 - n * (100 - p) // 100]) if n >= fewest else None for p, fewest in PERCENTILES.items()
+    }
+    return Summary(
+        n=n,
+        median=float(np.median(times)),
+        low=float(times[low]),
+        high=float(times[n - 1 - low]),
+        mean=mean,
+        minimum=float(times[0]),
+        cv=float(times.std(ddof=1)) / mean if n > 1 else 0.0,
+        p90=tails[90],
+        p95=tails[95],
+        p99=tails[99],
+    )
+
+
+def _low_rank(n: int) -> int:
+    """Return the index of the order statistic below which the median lies with at most ``TAIL``: binomial, p = 1/2."""
+    from scipy.special import bdtrik
+
+    return max(math.ceil(float(bdtrik(TAIL, n, 0.5))) - 1, 0)
