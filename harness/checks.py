@@ -1,4 +1,6 @@
-"""The standard tests that a suite imports, and what their ``parity`` fixture can do. Only here are verdicts raised.
+"""The standard tests that a suite imports, and what their ``parity`` fixture can do.
+
+Only here does a verdict become a failed or a skipped test.
 
     from harness.checks import test_latency, test_layers, test_outputs
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, "torch.Tensor"]
 Json = dict[str, Any]
 PROPERTY = "parity"
-"""The name under which a result rides in ``user_properties``."""
+"""The name under which a result is kept in ``user_properties``."""
 LATENCY_PROPERTY = "parity-latency"
 """The same for a latency."""
 SHOWN_ROWS = 8
@@ -40,9 +42,9 @@ def test_outputs(parity: Parity) -> None:
 
 
 def test_layers(parity: Parity) -> None:
-    """No value of the engine is made so wrong that it fails the outputs; every value is recorded.
+    """The outputs are right, and every value inside the engine is compared and recorded.
 
-    The outputs decide and the layers explain: what is wrong inside and dies out is no failure.
+    The outputs decide and the layers explain: an error inside that does not reach the outputs is no failure.
     """
     parity.check_layers()
 
@@ -53,7 +55,7 @@ def test_latency(parity: Parity) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class LatencyTiming:
     """How the tests of this run measure latency."""
 
     processes: int = 5
@@ -66,10 +68,10 @@ class Parity:
     """What a test sees of one case on one target; the engine runs when it is first asked."""
 
     def __init__(
-        self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: Timing | None = None
+        self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: LatencyTiming | None = None
     ) -> None:
         self._opened, self._case, self._item, self._required = opened, case, item, required
-        self._timing = timing or Timing()
+        self._timing = timing or LatencyTiming()
         self._data: Json | None = None
 
     @property
@@ -105,8 +107,8 @@ class Parity:
     def check_layers(self) -> LayerReport:
         """Look at every value and record it with the result; raise AssertionError when the outputs failed.
 
-        Skips the test, or fails it where the backend is required, when nobody could look, looking changed the engine,
-        or there was nothing to compare.
+        Skips the test, or fails it where the backend is required, when the values could not be looked at, looking
+        changed the engine, or there was nothing to compare.
         """
         __tracebackhide__ = True
         from harness.layers import judge_and_look
@@ -115,7 +117,7 @@ class Parity:
         result = self.result
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
-        with said_plainly():
+        with failing_in_one_sentence():
             looked = judge_and_look(self._opened, self._case)
         report = looked.layers
         assert self._data is not None
@@ -143,10 +145,8 @@ class Parity:
 
         if self._timing.beside_others:
             self._not_judged("latency is not measured while other tests run; run these tests without -n")
-        options = Options(
-            processes=self._timing.processes, record=self._timing.record, baselines=(), locator=str(self._item.path)
-        )
-        with said_plainly(), open_history() as history:
+        options = Options(processes=self._timing.processes, record=self._timing.record, locator=str(self._item.path))
+        with failing_in_one_sentence(), open_history() as history:
             found = bench_opened(self._opened, self._case, options, history)
             for note in history.notes:
                 self._opened.run.settings.progress(f"history: {note}")
@@ -156,9 +156,8 @@ class Parity:
             self._not_judged(found.reason)
         data = found.to_json()
         self._item.user_properties.append((LATENCY_PROPERTY, data))
-        sentence = "\n".join([latency_line(data), f"{found.comparison.rule}", *found.comparison.notes])
         if found.comparison.verdict == "regressed" and found.comparison.repeated:
-            raise AssertionError(sentence)
+            raise AssertionError("\n".join([latency_line(data), found.comparison.rule, *found.comparison.notes]))
         if found.session.invalid:
             self._not_judged("; ".join(found.session.invalid))
         if found.comparison.verdict not in ("equivalent", "improved"):
@@ -214,7 +213,7 @@ class Parity:
     def _outcome(self) -> Outcome:
         from harness.verify import verify_case
 
-        with said_plainly():
+        with failing_in_one_sentence():
             return verify_case(self._opened, self._case)
 
     def _not_judged(self, reason: str) -> NoReturn:
@@ -226,8 +225,8 @@ class Parity:
 
 
 @contextmanager
-def said_plainly() -> Iterator[None]:
-    """Fail the test with the sentence of a ParityError alone: where in the harness it was written is no news."""
+def failing_in_one_sentence() -> Iterator[None]:
+    """Fail the test with the sentence of a ParityError alone: a traceback into the harness would add nothing."""
     try:
         yield
     except ParityError as error:

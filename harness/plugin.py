@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks import Parity, said_plainly
+from harness.checks import Parity, failing_in_one_sentence
 from harness.errors import UsageError
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
@@ -54,7 +54,7 @@ def parity_run(request: pytest.FixtureRequest) -> Run:
 def parity_engine(parity_run: Run, parity_target: Target) -> Iterator[OpenTarget]:
     """The target's engine: built or loaded once, freed before the next one."""
     with ExitStack() as stack:
-        with said_plainly():
+        with failing_in_one_sentence():
             opened = stack.enter_context(parity_run.target(parity_target))
         yield opened
 

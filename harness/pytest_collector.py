@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.checks import LATENCY_PROPERTY, PROPERTY, Timing
+from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
 from harness.records import overall
 from harness.settings import Settings, print_progress
@@ -44,7 +44,7 @@ class State:
         self.precisions: list[str] = option("parity_precision")
         self.require: list[str] = option("parity_require")
         self.json: Path | None = option("parity_json")
-        self.timing = Timing(
+        self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
             beside_others=is_worker(config),
@@ -70,11 +70,11 @@ class State:
         self.results[key] = _merged(self.results[key], data) if key in self.results else data
         self.order[key] = min(place, self.order.get(key, place))
 
-    def ordered(self) -> list[Json]:
+    def ordered_results(self) -> list[Json]:
         """Return the results as collected; under xdist they arrive in any order."""
         return [self.results[key] for key in sorted(self.results, key=lambda key: self.order[key])]
 
-    def timed(self) -> list[Json]:
+    def ordered_latencies(self) -> list[Json]:
         """Return the latencies as collected."""
         return [self.latencies[place] for place in sorted(self.latencies)]
 
@@ -84,11 +84,11 @@ class State:
 
         if self.json:
             data = records.document(
-                self.ordered(), environment=self.machine(), command=self.command, complete=complete,
+                self.ordered_results(), environment=self.machine(), command=self.command, complete=complete,
                 error="; ".join(self.problems),
             )  # fmt: skip
             if self.latencies:
-                data["bench"] = self.timed()
+                data["bench"] = self.ordered_latencies()
             records.save_json(data, self.json)
             self.saved = time.monotonic()
 
@@ -123,7 +123,7 @@ class Collector:
         from harness.report.text import latency_line, result_line
 
         if report.failed:
-            self.failed.setdefault(report.nodeid, _why(report))
+            self.failed.setdefault(report.nodeid, _first_line(report))
         if report.when != "teardown":
             return
         place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
@@ -149,8 +149,8 @@ class Collector:
         """Name a test that failed without a result that says so: the results alone would look right."""
         why = self.failed.pop(report.nodeid, None)
         found: dict[str, Any] = dict(report.user_properties)
-        told = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
-        if why is not None and TARGET_PROPERTY in found and not told:
+        recorded = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
+        if why is not None and TARGET_PROPERTY in found and not recorded:
             self.state.problems.append(f"{report.nodeid} failed: {why}")
 
     @pytest.hookimpl(tryfirst=True)
@@ -162,7 +162,7 @@ class Collector:
         # What has no teardown report lost its process: a worker of xdist that crashed.
         state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
-        judged |= {one["session"]["backend"] for one in state.timed() if not _invalid(one)}
+        judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
         interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         stopped = session.shouldstop or session.shouldfail  # -x and --maxfail leave the rest unseen
@@ -185,9 +185,9 @@ class Collector:
             return
         terminalreporter.section("parity")
         if state.results:
-            terminalreporter.write_line(results_table(state.ordered()))
+            terminalreporter.write_line(results_table(state.ordered_results()))
         if state.latencies:
-            terminalreporter.write_line(latency_table(state.timed()))
+            terminalreporter.write_line(latency_table(state.ordered_latencies()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
 
@@ -211,7 +211,7 @@ def _invalid(measured: Json) -> bool:
 
 
 def _progress(config: pytest.Config) -> Callable[[str], None]:
-    """Return a function that says what a long step is doing while it runs: a build takes longer than patience."""
+    """Return a function that says what a long step is doing while it runs: pytest would show it only at the end."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if is_worker(config) or capture is None:
         return print_progress
@@ -228,7 +228,7 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _why(report: pytest.TestReport) -> str:
+def _first_line(report: pytest.TestReport) -> str:
     """Return the first line of what a test failed with."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)  # longreprtext begins with xdist's heading

@@ -60,12 +60,24 @@ def outcome(opened, case):
         subject=opened.run.subject.name, case=case, backend=opened.target.backend, verdict=verdict, reason=reason,
         precision=opened.target.precision_name, outputs=outputs,
     )
-    if verdict == "not_judged":
-        return types.SimpleNamespace(result=result, repeats=None, expected=None)
-    import torch
+    return FakeOutcome(result)
 
-    repeats = types.SimpleNamespace(worst={"y": torch.tensor([1.0, 2.5])})
-    return types.SimpleNamespace(result=result, repeats=repeats, expected={"y": torch.tensor([1.0, 2.0])})
+
+class FakeOutcome:  # its tensors are made when a test asks for them: importing torch takes a subprocess seconds
+    def __init__(self, result):
+        self.result = result
+
+    @property
+    def repeats(self):
+        import torch
+
+        return None if self.expected is None else types.SimpleNamespace(worst={"y": torch.tensor([1.0, 2.5])})
+
+    @property
+    def expected(self):
+        import torch
+
+        return None if self.result.verdict == "not_judged" else {"y": torch.tensor([1.0, 2.0])}
 
 
 class FakeRun:
@@ -94,6 +106,14 @@ def fake_verify():
 An option ``target-case`` of a subject is the verdict that its engine gets, with the reason. What is asked for is
 written to log.txt.
 """
+NO_MACHINE = """
+
+import harness.backends
+
+status = {"version": None, "unavailable": "not asked", "cannot_run": None}
+harness.backends.environment = lambda settings: {"gpus": [], "backends": {"ort-cpu": status}}
+"""
+"""What is added to it for a subprocess that need not ask every backend, which imports torch."""
 
 
 class TwoHeads(torch.nn.Module):

@@ -19,7 +19,7 @@ from fake import FakeBackend, build, inputs, quiet, subject
 
 from harness import NotJudged, Target, Tolerance, UsageError
 from harness.backends import BACKENDS
-from harness.checks import PROPERTY, Parity, Timing
+from harness.checks import PROPERTY, LatencyTiming, Parity
 from harness.cli import commands as cli
 from harness.history.history import open_history
 from harness.latency import benchmark, outcome, turns
@@ -347,7 +347,7 @@ def asked(monkeypatch, prepared):
     def ask(*, required: bool = False) -> Iterator[Parity]:
         item: Any = SimpleNamespace(user_properties=[], path=Path(__file__))
         with prepared.target(Target("fake", "fp16")) as target:
-            yield Parity(target, "one", item, required=required, timing=Timing(processes=3, record=False))
+            yield Parity(target, "one", item, required=required, timing=LatencyTiming(processes=3, record=False))
 
     return ask
 

@@ -165,6 +165,7 @@ def test_json_has_results_environment_and_command(project: pytest.Pytester):
 
 def test_interrupted_run_keeps_what_it_found(project: pytest.Pytester):
     project.makepyfile(test_a=suite(), test_b="def test_stop(): raise KeyboardInterrupt")
+    project.makeconftest(fake.CONFTEST + fake.NO_MACHINE)
     result = project.runpytest_subprocess("--parity-json", "out.json")
     assert result.ret == 2
     data = json.loads((project.path / "out.json").read_text())
@@ -227,6 +228,7 @@ def test_of_two_metrics_of_one_name_the_worse_one_is_kept(project: pytest.Pytest
 def test_a_test_whose_worker_crashed_is_named(project: pytest.Pytester):
     crash = "def test_task(parity):\n    import os\n    os._exit(1)\n"
     project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", task=crash))
+    project.makeconftest(fake.CONFTEST + fake.NO_MACHINE)
     result = project.runpytest_subprocess("-n", "1", "-k", "short", "--parity-json", "out.json")
     assert result.ret == 1
     data = json.loads((project.path / "out.json").read_text())
@@ -253,6 +255,7 @@ def test_xdist_carries_results(project: pytest.Pytester, dist: str, task: str):
         test_c=suite("c", targets="targets('trt', precisions=('fp16',))"),
     )
     arguments = ("-n", "2", "--dist", dist, "--parity-json", "out.json", "--backend", "rtx", "--junitxml", "j.xml")
+    project.makeconftest(fake.CONFTEST + fake.NO_MACHINE)
     result = project.runpytest_subprocess(*arguments)
     result.assert_outcomes(passed=2, failed=3 if task else 1, skipped=1)
     data = json.loads((project.path / "out.json").read_text())
@@ -353,7 +356,6 @@ from harness.records import NotMeasured
 class Options:
     processes: int = 5
     record: bool = True
-    baselines: tuple = ()
     locator: str = ""
 
 
@@ -467,6 +469,7 @@ def test_latency_options(timed: pytest.Pytester):
 
 
 def test_latency_is_not_measured_beside_other_tests(timed: pytest.Pytester):
+    timed.makeconftest(fake.CONFTEST + LATENCY + fake.NO_MACHINE)
     timed.makepyfile(test_clip=latency_suite("equivalent"))
     result = timed.runpytest_subprocess("-n", "2", "-ra")
     result.assert_outcomes(skipped=1)

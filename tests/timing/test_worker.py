@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from harness import Settings
+from harness import Settings, errors
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
-from harness.errors import EngineFailed, NotJudged, UsageError
+from harness.errors import EngineFailed, NotJudged
 from harness.latency.processes import Worker
 from harness.records.latency import run_from_json
 from harness.timing import worker
@@ -170,6 +169,50 @@ def test_without_a_gpu_nothing_is_measured_on_one(
         measured(request_for(device="cuda"))
 
 
+# The protocol, in this process
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, Any]]:
+    """Return a function that serves a request and returns the exit status, what was printed, and the answer."""
+
+    def serve(request: dict[str, Any], *, told: str) -> tuple[int, str, Any]:
+        printed = io.StringIO()
+        monkeypatch.setattr(worker, "_own_stdout", lambda: printed)
+        monkeypatch.setattr("sys.stdin", io.StringIO(told))
+        (tmp_path / "request.json").write_text(json.dumps(request))
+        status = worker.main(str(tmp_path / "request.json"))
+        result = Path(request["result"])
+        return status, printed.getvalue(), json.loads(result.read_text()) if result.exists() else None
+
+    return serve
+
+
+def test_what_is_wrong_with_the_request_is_known_before_anybody_says_go(
+    request_for: Callable[..., dict[str, Any]], tmp_path: Path, serve: Callable[..., tuple[int, str, Any]]
+) -> None:
+    where = {"locator": "trice", "suites": str(tmp_path)}
+    status, printed, answer = serve(request_for(**{**module_request(tmp_path), "subject": where}), told="")
+    assert (status, printed, answer["kind"]) == (3, "", "UsageError")
+    assert "'trice'; did you mean twice?" in answer["error"]
+
+
+def test_what_goes_wrong_while_measuring_is_the_answer(
+    request_for: Callable[..., dict[str, Any]], tmp_path: Path, serve: Callable[..., tuple[int, str, Any]]
+) -> None:
+    (tmp_path / "engine").write_bytes(b"no engine")
+    status, printed, answer = serve(request_for(engine=str(tmp_path / "engine")), told="go\n")
+    assert (status, printed) == (3, "ready\n")
+    assert issubclass(vars(errors)[answer["kind"]], NotJudged)
+    assert "not an engine of this backend" in answer["error"]
+
+
+def test_a_worker_whose_parent_is_gone_measures_nothing(
+    request_for: Callable[..., dict[str, Any]], serve: Callable[..., tuple[int, str, Any]]
+) -> None:
+    assert serve(request_for(), told="") == (1, "ready\n", None)
+
+
 # As a process
 
 
@@ -185,29 +228,6 @@ def test_two_processes_wait_and_measure_in_turn(request_for: Callable[..., dict[
         first.go()
         run = first.result()
     assert run == run_from_json(json.loads((tmp_path / "0.json").read_text()))
-
-
-def test_what_is_wrong_with_the_request_is_known_before_anybody_says_go(
-    request_for: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    with (
-        Worker(
-            request_for(**{**module_request(tmp_path), "subject": {"locator": "trice", "suites": str(tmp_path)}})
-        ) as worker,
-        pytest.raises(UsageError, match=r"unknown subject 'trice'; did you mean twice\?"),
-    ):
-        worker.ready()
-
-
-def test_what_goes_wrong_while_measuring_comes_out_as_it_was(
-    request_for: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    (tmp_path / "engine").write_bytes(b"no engine")
-    with Worker(request_for(engine=str(tmp_path / "engine"))) as worker:
-        worker.ready()
-        worker.go()
-        with pytest.raises(NotJudged, match="not an engine of this backend"):
-            worker.result()
 
 
 def test_what_a_suite_prints_does_not_count_as_ready(
@@ -229,11 +249,3 @@ def test_a_process_that_dies_says_how(request_for: Callable[..., dict[str, Any]]
             EngineFailed, match=r"timed torch-fp32 \(eager\) died with signal 6 \(SIGABRT\): last words"
         ):
             worker.result()
-
-
-def test_a_worker_ends_with_its_parent(request_for: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    (tmp_path / "request.json").write_text(json.dumps(request_for()))
-    command = [sys.executable, "-m", "harness.timing.worker", str(tmp_path / "request.json")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "ready\n")
-    assert not (tmp_path / "result.json").exists()
