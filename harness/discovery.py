@@ -275,7 +275,7 @@ def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[s
 
 
 def _onnx_targets() -> tuple[Target, ...]:
-    """Return what an ONNX file is verified on when nobody says: all that is installed, in FP32 and FP16."""
+    """Return what an ONNX file is verified on by default: all that is installed, in FP32 and FP16."""
     from harness.backends import BACKENDS
 
     usable = [name for name, backend in BACKENDS.items() if name != "torch" and backend.unavailable() is None]

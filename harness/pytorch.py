@@ -1,4 +1,4 @@
-"""How a PyTorch module is called: with TF32 or without, and its outputs by name."""
+"""A subject's PyTorch module: built, called with TF32 or without, and its outputs by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,28 @@ from typing import Any
 
 import torch
 
-from harness.errors import UsageError
+from harness.errors import NotJudged, ParityError, UsageError
+from harness.subject import Subject
 from harness.tensors import Tensors
+
+
+def build_module(subject: Subject) -> torch.nn.Module:
+    """Return the subject's module. Raises NotJudged or UsageError where ``build`` gives none in eval mode."""
+    assert subject.build is not None
+    torch.manual_seed(0)  # a subject with random weights gets the same ones every time
+    try:
+        module = subject.build()
+    except ParityError:
+        raise
+    except Exception as error:
+        raise NotJudged(f"{subject.name}: build() raised {type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"{subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")
+    if training := next((name for name, child in module.named_modules() if child.training), None):
+        raise NotJudged(f"{subject.name}: module {training!r} is in training mode; call .eval() in build()")
+    if module.training:
+        raise NotJudged(f"{subject.name}: the module is in training mode; call .eval() in build()")
+    return module
 
 
 def named_outputs(outputs: Any) -> Tensors:

@@ -44,9 +44,7 @@ def _words(accepted: Accepted) -> str:
 
     sessions = accepted.sessions
     times = [found[0] for session in sessions if (found := session_latency(session.to_json())) is not None]
-    young = len(sessions) < FEWEST_SESSIONS
     count = f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}"
     span = " to ".join(dict.fromkeys((ms(min(times)), ms(max(times)))))
-    return f"accepted {count}, {span} ms" + (
-        f"; young: a regression counts from {FEWEST_SESSIONS} sessions on" if young else ""
-    )
+    few = f"; a regression counts from {FEWEST_SESSIONS} sessions on" if len(sessions) < FEWEST_SESSIONS else ""
+    return f"accepted {count}, {span} ms{few}"

@@ -100,7 +100,7 @@ def selection(options: argparse.Namespace) -> Selection:
 
 @contextlib.contextmanager
 def open_history(options: argparse.Namespace) -> Iterator[History]:
-    """Open the history, and say at the end what it had to do: a damaged file put aside, a database that was down."""
+    """Open the history, and print its notes at the end: a damaged file renamed, a database that was down."""
     from harness.history import open_history
 
     with open_history(options.history) as history:

@@ -70,7 +70,7 @@ class History:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was put aside, kept locally or left out, in sentences."""
+        """What was renamed as damaged, kept locally or left out, in sentences."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
@@ -255,7 +255,7 @@ class History:
                     " sent when it is next opened; what it holds cannot be read until then"
                 )
             except Damaged:
-                pass  # opening the file again puts it aside, and says so
+                pass  # opening the file again renames it, and says so
             self._store.close()
             self._store, note = open_embedded(self._embedded)
             self.note(note)

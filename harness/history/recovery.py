@@ -23,26 +23,26 @@ _SMALLEST_ROW = 400
 """Bytes. No stored record is smaller, so a file of n bytes has at most n / 400 of them."""
 
 
-def put_aside(path: Path) -> Path:
+def rename_damaged(path: Path) -> Path:
     """Rename a history file, and what SQLite keeps beside it, to a name with a time stamp; return the new path.
 
     Raises UsageError when the file cannot be renamed.
     """
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z"
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    damaged = path.with_name(f"{path.name}.damaged-{stamp}")
     try:
-        path.rename(aside)
+        path.rename(damaged)
         for end in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+                path.with_name(path.name + end).rename(damaged.with_name(damaged.name + end))
     except OSError as error:
         raise UsageError(
             f"the history {path} is damaged and cannot be renamed: {error.strerror or error}; move it away"
         ) from error
-    return aside
+    return damaged
 
 
-def recover(aside: Path, *, table: str, empty: Path) -> list[Row]:
+def recover(damaged: Path, *, table: str, empty: Path) -> list[Row]:
     """Return every whole record that a damaged file still holds; ``empty`` is a sound history without records.
 
     The first page of a SQLite file holds its header and its schema, the same in every history: where it is what was
@@ -50,10 +50,10 @@ def recover(aside: Path, *, table: str, empty: Path) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.sqlite"
-        for first_page in (_first_page(aside), _first_page(empty)):
+        for first_page in (_first_page(damaged), _first_page(empty)):
             for end in ("", "-wal"):
                 with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(f"{aside}{end}", f"{copy}{end}")
+                    shutil.copyfile(f"{damaged}{end}", f"{copy}{end}")
             with copy.open("r+b") as file:
                 file.write(first_page)
             rows = list(_whole_rows(copy, table))

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from harness.errors import NotJudged, UsageError, install_hint
-from harness.history.recovery import PAGE_BYTES, put_aside, recover
+from harness.history.recovery import PAGE_BYTES, recover, rename_damaged
 from harness.history.rows import SCHEMA, Row
 
 TABLE = "parity_history"
@@ -196,7 +196,7 @@ class Store:
 
 
 def open_embedded(path: Path) -> tuple[Store, str]:
-    """Open a SQLite file, new where there is none, and say in words what was put aside; mostly nothing.
+    """Open a SQLite file, new where there is none; return it and a sentence on a damaged file, mostly empty.
 
     A file that is damaged is renamed; a new one starts with what can still be read from it. Raises UsageError for a
     file that cannot be written, is another program's, or was written by a newer version.
@@ -220,14 +220,14 @@ def _open_embedded(path: Path) -> tuple[Store, str]:
         return store, ""
     except Damaged as error:
         store.close()
-        aside, why = put_aside(path), str(error)
+        damaged, why = rename_damaged(path), str(error)
     store = Store(_embedded_engine(path), str(path))
     store.prepare()
     store.close()  # so that the new file is whole, without a write-ahead log beside it
-    rows = recover(aside, table=TABLE, empty=path)
+    rows = recover(damaged, table=TABLE, empty=path)
     store.insert(rows)
     return store, (
-        f"the history {path} was damaged ({why}): it is kept as {aside}, and a new one was started; records read from"
+        f"the history {path} was damaged ({why}): it is kept as {damaged}, and a new one was started; records read from"
         f" the damaged one: {len(rows)}"
     )
 

@@ -19,7 +19,7 @@ from harness.records import Session, utc
 from harness.subject import Subject, Target
 
 MOST_ACCEPTED = 8
-"""Sessions that become a baseline when nobody says how many."""
+"""Sessions that become a baseline by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Selection:
     cases: Sequence[str] = ()
     """Empty for all."""
     backends: Sequence[str] = ()
-    """Empty for those of engines: PyTorch's own series are there to compare with, unless somebody asks for them."""
+    """Empty for all engines; the series of PyTorch itself are chosen by ``torch`` alone."""
     precisions: Sequence[str] = ()
     """Empty for all."""
     sizes: Sequence[Sizes] | None = None
@@ -107,7 +107,7 @@ def _to_accept(sessions: Sequence[Session], baseline: Sequence[Session], last: i
 def _valid(sessions: Sequence[Session]) -> list[Session]:
     """Return the sessions that can be accepted.
 
-    One that is dated in the future, by a clock that ran ahead, would be the latest for ever, and is left out.
+    One that a clock which ran ahead has dated in the future would stay the latest, and is left out.
     """
     now = utc(datetime.now(UTC).isoformat())
     return [one for one in sessions if not one.invalid and utc(one.recorded_at) <= now]

@@ -33,9 +33,10 @@ def without_baseline() -> Comparison:
 
 
 def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | None, str]:
-    """Return the last session before this one that was measured in the same way, and what is odd about the others.
+    """Return the last session before this one that was measured in the same way, and a note on later ones.
 
-    One of a clock that ran ahead would be the last for ever, and no regression or every one would be repeated.
+    A session that a clock which ran ahead has dated later than this one is never the one before: it would stay the last
+    one, and no regression or every one would be repeated.
     """
     mode = _mode(session)
     others = [old for old in recorded if old.id != session.id and not old.invalid and _mode(old) == mode]

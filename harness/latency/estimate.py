@@ -17,7 +17,7 @@ from harness.records import LatencyVerdict
 CONFIDENCE = 0.95
 """Of every interval; a one-sided error of 2.5 % in the direction that matters."""
 FEWEST_SESSIONS = 4
-"""Below it the spread between sessions is not known and the baseline is young."""
+"""Of a baseline; below it the spread between sessions is not known, and no regression counts."""
 WIDEST_LOG = 700.0
 """exp() of more overflows; an interval that wide says nothing anyway."""
 

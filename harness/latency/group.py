@@ -67,7 +67,7 @@ def compare(group: Group) -> Group:
 
 
 def time_inconclusive_again(group: Group) -> Group:
-    """Give more processes to whoever is inconclusive, as long as they can tell and there may be more."""
+    """Give more processes to inconclusive contestants, as long as more could tell and are allowed."""
     while not group.interrupted and (short := {c: left for c in group.measured if (left := _left(group, c)) > 0}):
         group = compare(_timed(group, short, min(PROCESSES, *short.values())))
     return group

@@ -18,7 +18,7 @@ def adjusted(found: Sequence[Measured | NotMeasured]) -> list[Measured | NotMeas
 def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] = ()) -> int:
     """Return 1 for a repeated regression or an engine that failed, 3 where figures are missing or worthless, else 0.
 
-    Figures of PyTorch that nobody asked for are none: where its engines could not be timed, nothing was.
+    Figures of baselines do not count: where no engine could be timed, nothing was.
     """
     measured = [item for item in found if isinstance(item, Measured)]
     if any(one.comparison.verdict == "regressed" and one.comparison.repeated for one in measured):

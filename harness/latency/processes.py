@@ -1,4 +1,4 @@
-"""The processes that time: started, told to measure, and read, from the process that starts them."""
+"""The processes that time, seen from the one that starts them, tells them to measure, and reads their results."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _measure(requests: Requests, options: Options) -> Iterator[tuple[Contestant,
     failed: set[Contestant] = set()
     with contextlib.ExitStack() as stack:
         if options.lock_clocks is not None and any(contestant.device == "cuda" for contestant, _ in requests):
-            stack.callback(_free_clocks)  # a process that dies, or is ended, leaves its GPU locked
+            stack.callback(_free_clocks)  # a process that is killed leaves its GPU locked
         workers = []
         for contestant, request in requests:
             worker = Worker(request)
@@ -122,6 +122,6 @@ def _request(workload: Workload, contestant: Contestant, options: Options, throu
 
 
 def _free_clocks() -> None:
-    """Unlock the GPU's clocks, whoever locked them."""
+    """Unlock the GPU's clocks, whichever process locked them."""
     with open_gpu(torch.device("cuda", torch.cuda.current_device())) as gpu:
         gpu.free_clocks()

@@ -2,7 +2,8 @@
 
 A process is represented by the logarithm of its median, a session by the median over its processes. With four sessions
 or more in the baseline, the spread between sessions is known and the new session is held against the prediction
-interval for one more of them; with fewer, Welch's interval over processes stands in, and fails nobody.
+interval for one more of them; with fewer, Welch's interval over processes is used, and no
+regression counts.
 ``python benchmarks/latency_verdict.py`` prints how often each rule is wrong.
 """
 
@@ -66,8 +67,8 @@ def compare_sessions(
         raise ValueError(f"session {new.id} cannot be the one before itself")
     before = _compare_with(previous, baseline, limits)
     note = f"the session before ({previous.id}) was {before.verdict}"
-    young = len(result.baseline) < FEWEST_SESSIONS or len(before.baseline) < FEWEST_SESSIONS
-    repeated = before.verdict == "regressed" and not young
+    enough = min(len(result.baseline), len(before.baseline)) >= FEWEST_SESSIONS
+    repeated = before.verdict == "regressed" and enough
     return replace(result, repeated=repeated, notes=(*result.notes, note))
 
 
@@ -138,7 +139,7 @@ def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> 
         reason = "none of the baseline's sessions can be compared" if baseline else "no session was accepted yet"
         return _undecided("no_baseline", chosen, reason, [*notes, *_advice(new, baseline, chosen), *flag_notes([new])])
     if len(sessions) < FEWEST_SESSIONS:
-        notes.append(f"baseline young: {len(sessions)} of {FEWEST_SESSIONS} sessions, so no regression counts yet")
+        notes.append(f"the baseline has {len(sessions)} of {FEWEST_SESSIONS} sessions: no regression counts yet")
     return _compare(
         new, sessions, limits, chosen, [*notes, *difference_notes(new, sessions), *flag_notes([new], sessions)]
     )

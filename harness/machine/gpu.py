@@ -143,7 +143,7 @@ class Gpu:
                 self.free_clocks()
 
     def free_clocks(self) -> None:
-        """Unlock the clocks, whoever locked them; does nothing where that is not allowed."""
+        """Unlock the clocks, whichever process locked them; does nothing where that is not allowed."""
         self._ask("nvmlDeviceResetGpuLockedClocks")
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ def _gpu_facts() -> dict[str, Any]:
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
     with open_gpu(device) as gpu:
-        told = gpu.facts()
+        facts = gpu.facts()
     return {
         "gpu": properties.name,
         "compute_capability": f"{properties.major}.{properties.minor}",
@@ -91,5 +91,5 @@ def _gpu_facts() -> dict[str, Any]:
         # A driver keeps some of the memory for itself, and not always the same amount.
         "memory_gib": round(properties.total_memory / 2**30),
         "cuda": torch.version.cuda,
-        **told,
+        **facts,
     }

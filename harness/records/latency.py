@@ -200,7 +200,7 @@ class Comparison:
     repeated: bool = False
     """Whether the session before this one had regressed too: only then a regression is a failure."""
     notes: tuple[str, ...] = ()
-    """``engine changed``, ``baseline young``: what a reader must know."""
+    """``engine changed``, too few baseline sessions: what a reader must know."""
     p_value: float | None = None
     """One-sided, of a change beyond the margin in the direction seen; None where nothing was tested."""
 

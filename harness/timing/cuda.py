@@ -71,7 +71,7 @@ class ModuleRun:
         return ""
 
     def close(self) -> None:
-        """Wait for the function and let go of its tensors."""
+        """Wait for the function and free its tensors."""
         self.stream.synchronize()
         self.inputs, self._outputs = {}, {}
 

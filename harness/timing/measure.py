@@ -32,7 +32,7 @@ LAUNCH_BOUND = 0.8
 """Enqueue time over GPU time above which the GPU waits for the host (trtexec warns there too)."""
 MOST_VARIATION = 0.025
 """Coefficient of variation above which a sample is called unstable; trtexec's own limit."""
-_OWN_STREAM = "this backend launches on a stream of its own, which nobody can capture"
+_OWN_STREAM = "this backend launches on a stream of its own, which cannot be captured"
 _NO_GPU = "there is no GPU to capture a CUDA graph on"
 
 
@@ -51,7 +51,7 @@ class TimingOptions:
     known_processes: Sequence[int] = ()
     """Ids of processes that may hold the GPU too: the one that started this one."""
     free_bytes: int | None = None
-    """GPU memory that was free before anything was loaded; None where nobody looked."""
+    """GPU memory that was free before anything was loaded; None where that was not asked."""
     lock_mhz: int | None = None
     """Clock to lock the GPU's multiprocessors at; None leaves them alone."""
     sampling: Sampling | None = None

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from harness.backends import BACKENDS
 from harness.discovery import find_subject
 from harness.errors import NotJudged, ParityError, first_line, unknown_name
-from harness.pytorch import tf32_allowed
+from harness.pytorch import build_module, tf32_allowed
 from harness.records import ProcessRun, plain
 from harness.subject import Subject
 from harness.timing import TimingOptions, measure_engine, measure_module
@@ -118,24 +118,11 @@ def _measure_module(request: Request, subject: Subject, inputs: Tensors, options
     }
     with tf32_allowed(precision == "tf32"):
         started = time.perf_counter()
-        module = _build(subject).to(device, dtype)
+        module = build_module(subject).to(device, dtype)
         call = _compiled(module, subject.name) if request["runner"] == "compile" else _eager(module)
         _first_run(call, inputs, f"{subject.name}: PyTorch ({request['runner']}, {precision})")
         load_ms = (time.perf_counter() - started) * 1e3
         return measure_module(call, inputs, options, load_ms=load_ms)
-
-
-def _build(subject: Subject) -> torch.nn.Module:
-    """Return the subject's module, with the same random weights in every process."""
-    assert subject.build is not None
-    torch.manual_seed(0)
-    try:
-        module = subject.build()
-    except ParityError:
-        raise
-    except Exception as error:
-        raise NotJudged(f"{subject.name}: build() raised {type(error).__name__}: {error}") from error
-    return module.eval()
 
 
 def _eager(module: Callable[..., Any]) -> Callable[[Tensors], Any]:

@@ -12,7 +12,7 @@ import torch
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError, first_line
 from harness.graph import Plan, Program, check_arguments, is_fp32, program_sha256, to_onnx, trace
-from harness.pytorch import named_outputs, tf32_allowed
+from harness.pytorch import build_module, named_outputs, tf32_allowed
 from harness.reference import (
     Evaluators,
     HelperValues,
@@ -53,25 +53,6 @@ def compute_device(settings: Settings) -> torch.device:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise NotJudged("no GPU that PyTorch can use; leave out --device cuda to compute on the CPU")
     return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def build_module(subject: Subject) -> torch.nn.Module:
-    """Return the subject's module. Raises NotJudged or UsageError where ``build`` gives none in eval mode."""
-    assert subject.build is not None
-    torch.manual_seed(0)  # a subject with random weights gets the same ones every time
-    try:
-        module = subject.build()
-    except ParityError:
-        raise
-    except Exception as error:
-        raise NotJudged(f"{subject.name}: build() raised {type(error).__name__}: {error}") from error
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"{subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")
-    if training := next((name for name, child in module.named_modules() if child.training), None):
-        raise NotJudged(f"{subject.name}: module {training!r} is in training mode; call .eval() in build()")
-    if module.training:
-        raise NotJudged(f"{subject.name}: the module is in training mode; call .eval() in build()")
-    return module
 
 
 class TorchGraph:
