@@ -68,8 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NotJudged as error:
         print(f"parity: not judged: {error}", file=sys.stderr)
         return 3
-    except (ParityError, OSError) as error:
+    except ParityError as error:
         print(f"parity: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a file or folder that was named, and cannot be used
+        named = f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
+        print(f"parity: {named}", file=sys.stderr)
         return 2
 
 

@@ -292,6 +292,17 @@ def test_reference_prints_what_it_wrote(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == "wrote r/clip/short.safetensors\n"
 
 
+def test_a_folder_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def update_references(*asked: Any) -> list[Path]:
+        return [Path("suites/test_clip.py/x").write_text("")]  # type: ignore[list-item]
+
+    monkeypatch.setattr(harness.verify, "update_references", update_references)
+    assert cli.main(["reference", "clip"]) == 2
+    shown = capsys.readouterr().err
+    assert "suites/test_clip.py/x cannot be used: Not a directory" in shown
+    assert "Errno" not in shown
+
+
 def test_clean_empties_the_cache(capsys: pytest.CaptureFixture[str]):
     from harness.backends.cache import EngineCache
 

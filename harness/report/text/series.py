@@ -119,7 +119,7 @@ def _series(series: Json, rows: int) -> list[str]:
 
 def noise_text(rows: Sequence[Json]) -> str:
     """Return what this machine can tell apart: spreads at three levels, the smallest change, and pairwise verdicts."""
-    shown = [(_aa_cells(row), [", ".join(_counted(row["verdicts"]))]) for row in rows]
+    shown = [(_noise_cells(row), [", ".join(_counted(row["verdicts"]))]) for row in rows]
     headings = ("target", "ms", "within", "processes", "sessions", "smallest change", "measured", "pairs, same engine")
     legend = (
         "Relative standard deviations of the same engine against itself: of runs within a process, of processes within "
@@ -130,7 +130,7 @@ def noise_text(rows: Sequence[Json]) -> str:
     return ascii_safe("\n".join([*columns(headings, shown), "", *wrapped("", legend), *notes]))
 
 
-def _aa_cells(row: Json) -> list[str]:
+def _noise_cells(row: Json) -> list[str]:
     spreads = [_percent(row[key]) for key in ("sd_within", "sd_process", "sd_session", "smallest_change")]
     return [row["target"], ms(row["ms"]), *spreads, f"{row['sessions']} x {row['processes']}"]
 
