@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -12,8 +13,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 NOT_RUN = "needs an NVIDIA GPU: not run"
 
 
+@pytest.fixture(scope="session")
+def kept_modules() -> None:
+    """Import what a run of ``pytester`` in this process may import, before it does.
+
+    At its end it forgets every module that it was the first to import. The package above would keep the old one, and
+    what a later test patches there would not be what is imported.
+    """
+    for name in ("history.store", "latency", "layers", "metrics", "report.text", "verify"):
+        importlib.import_module(f"harness.{name}")
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(kept_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Return a folder for suites whose targets are pretended, as ``fake.CONFTEST`` does."""
     import fake
 

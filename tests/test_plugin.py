@@ -12,8 +12,6 @@ import fake
 import pytest
 
 import harness
-import harness.history.store  # imported here, SQLAlchemy and torch stay loaded between the runs in this process
-import harness.verify
 
 pytest_plugins = ["pytester"]
 

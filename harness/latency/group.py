@@ -12,6 +12,7 @@ from harness.backends import BACKENDS
 from harness.errors import ParityError
 from harness.history import History
 from harness.latency.baseline import compare_with_baseline, without_baseline
+from harness.latency.comparable import FEWEST_PROCESSES
 from harness.latency.contestants import Contestant, baselines
 from harness.latency.kernels import time_kernels
 from harness.latency.options import MOST_PROCESSES, PROCESSES, Options
@@ -20,9 +21,6 @@ from harness.latency.verdict import compare_in_turns, speed_up
 from harness.latency.workload import Workload
 from harness.machine import machine
 from harness.records import Measured, NotMeasured, ProcessRun, Session
-
-FEWEST_PROCESSES = 2
-"""Below it a contestant has no figures: nothing is known of how its processes scatter."""
 
 
 @dataclass(frozen=True, kw_only=True)

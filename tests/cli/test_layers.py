@@ -366,7 +366,7 @@ def test_no_matplotlib_costs_only_the_picture(
 
 
 @pytest.fixture(scope="module")
-def all_loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+def all_loaded(kept_modules: None, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Load what an export loads late: a run in this process forgets its imports, and PyTorch's bear no repetition."""
     assert prepare(PLANTED["masked_nan"].subject, quiet(tmp_path_factory.mktemp("loaded"))).program.values
 
