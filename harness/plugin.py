@@ -197,7 +197,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """Show the backends under xdist, where collection happens in the workers."""
+    """Show the backends under xdist, where collection happens in the workers; of it only the ids of tests come here."""
     from harness.backends import BACKENDS
 
     state: State = node.config.stash[STATE]
