@@ -11,8 +11,9 @@ from harness.errors import UsageError
 
 
 def add(commands: Any) -> None:
+    """Add the command."""
     bisect = add_command(
-        commands, "bisect", _bisect, "find whose fault a wrong engine is, and a precision plan that passes"
+        commands, "bisect", run, "find whose fault a wrong engine is, and a precision plan that passes"
     )
     add_subject(bisect)
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
@@ -31,7 +32,8 @@ def add(commands: Any) -> None:
     )
 
 
-def _bisect(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run ``parity bisect``."""
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bisect

@@ -18,8 +18,8 @@ from harness.records.bisection import Bisection
 @pytest.fixture(autouse=True)
 def short_timings(monkeypatch: pytest.MonkeyPatch):
     """Time engines for moments: what a plan costs on this machine is not what is tested here."""
-    monkeypatch.setattr("harness.latency.measure.WARM_UP_S", 0.0)
-    monkeypatch.setattr("harness.latency.measure.MEASURE_S", 0.01)
+    monkeypatch.setattr("harness.timing.median.WARM_UP_S", 0.0)
+    monkeypatch.setattr("harness.timing.median.MEASURE_S", 0.01)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def overflow(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Bisec
     folder = tmp_path_factory.mktemp("overflow")
     settings = quiet(folder, progress=said.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.latency.measure.WARM_UP_S", 0.0)
-        patch.setattr("harness.latency.measure.MEASURE_S", 0.01)
+        patch.setattr("harness.timing.median.WARM_UP_S", 0.0)
+        patch.setattr("harness.timing.median.MEASURE_S", 0.01)
         install(patch, PLANTED["overflow"])
         target = Target("planted", "fp16")
         return bisect(PLANTED["overflow"].subject, target, "one", settings, plan_file=folder / "plan.toml")
