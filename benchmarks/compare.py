@@ -12,8 +12,8 @@ import io
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.compare import compare
 from harness.records import ErrorStats
+from harness.timing import between_events_ms, host_ms
 
 CPU_ELEMENTS = 2**24
 GPU_BYTES = 2**30
@@ -52,9 +53,9 @@ def pair(elements: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
 def cpu() -> None:
     """Compare 16M FP32 elements with both."""
     actual, expected = pair(CPU_ELEMENTS, "cpu")
-    ours = median_seconds(lambda: compare(actual, expected), repeats=7)
+    ours = median_of(host_ms, lambda: compare(actual, expected), repeats=7)
     print(f"CPU, {torch.get_num_threads()} threads, a pair of {CPU_ELEMENTS / 2**20:.0f}M FP32 elements")
-    print(f"  compare      {ours:8.3f} s")
+    print(f"  compare      {ours / 1e3:8.3f} s")
     try:
         from polygraphy import __version__
         from polygraphy.comparator import IterationResult, SimpleCompareFunc
@@ -65,8 +66,8 @@ def cpu() -> None:
     check = SimpleCompareFunc()
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = median_seconds(lambda: check(*results), repeats=3)
-    print(f"  Polygraphy   {theirs:8.3f} s   ({__version__}, SimpleCompareFunc)")
+        theirs = median_of(host_ms, lambda: check(*results), repeats=3)
+    print(f"  Polygraphy   {theirs / 1e3:8.3f} s   ({__version__}, SimpleCompareFunc)")
     print(f"  ratio        {theirs / ours:8.1f} x   (target: at least 20) {verdict(theirs / ours >= 20)}")
 
 
@@ -75,9 +76,9 @@ def gpu() -> None:
     if not torch.cuda.is_available():
         raise NotHere("there is no NVIDIA GPU")
     actual, expected = pair(GPU_BYTES // 4, "cuda")
-    copy = copy_milliseconds(actual)
+    copy = median_of(between_events_ms, partial(torch.empty_like(actual).copy_, actual), repeats=15)
     stats = compare(actual, expected)
-    ours = median_milliseconds(lambda: compare(actual, expected))
+    ours = median_of(between_events_ms, lambda: compare(actual, expected), repeats=15)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -118,12 +119,6 @@ def agrees(stats: ErrorStats, actual: torch.Tensor, expected: torch.Tensor) -> b
     )
 
 
-def copy_milliseconds(tensor: torch.Tensor) -> float:
-    """Return the time to copy a tensor into another that is there already."""
-    target = torch.empty_like(tensor)
-    return median_milliseconds(lambda: target.copy_(tensor))
-
-
 def profile(actual: torch.Tensor, expected: torch.Tensor) -> None:
     """Print where the GPU's time goes."""
     from torch.profiler import ProfilerActivity
@@ -136,29 +131,11 @@ def profile(actual: torch.Tensor, expected: torch.Tensor) -> None:
         print(f"    {row.self_device_time_total / 1e3:7.3f} ms  {row.count:4d} x  {row.key[:80]}")
 
 
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Return the median wall-clock time of a call, after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+def median_of(clock: Callable[[Callable[[], Any]], float], work: Callable[[], Any], repeats: int) -> float:
+    """Return the median of what a clock measures of a call, in milliseconds, after three calls to warm up."""
+    for _ in range(3):
         work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def median_milliseconds(work: Callable[[], Any], repeats: int = 15) -> float:
-    """Return the median time of a call between CUDA events, after three to warm up."""
-    times = []
-    for turn in range(3 + repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        if turn >= 3:
-            times.append(start.elapsed_time(end))
-    return statistics.median(times)
+    return statistics.median(clock(work) for _ in range(repeats))
 
 
 def verdict(passed: bool) -> str:

@@ -13,6 +13,7 @@ Exit status: 0 when all ran, whether or not the targets are met; 1 when a run fa
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -33,35 +34,10 @@ REPOSITORY = Path(__file__).parents[1]
 IMPORTS = ("torch", "onnxscript", "onnxruntime", "transformers", "matplotlib.pyplot", "polygraphy", "harness.verify")
 
 SUBJECT = """
-import torch
-from harness import Subject, targets
+from functools import partial
+from benchmarks.subjects import clip, random_subject, tokens
 
-def build():
-    from transformers import CLIPTextConfig, CLIPTextModel
-    return CLIPTextModel(CLIPTextConfig(
-        hidden_size={hidden}, intermediate_size=4 * {hidden}, num_hidden_layers={layers},
-        num_attention_heads={hidden} // 64, max_position_embeddings=77,
-    )).eval()
-
-def inputs():
-    return {{"input_ids": torch.randint(0, 49408, (2, 77), generator=torch.Generator().manual_seed(1))}}
-
-SUBJECT = Subject(
-    name="clip", build=build, cases={{"tokens": inputs}}, weights="random", weights_source="seed 0",
-    targets=targets("torch", precisions=("fp32",)),
-)
-"""
-
-EXPORT = """
-from pathlib import Path
-from clip_subject import SUBJECT
-from harness.onnx_file import save_model
-from harness.prepare import prepare
-from harness.report.polygraphy import save_inputs
-from harness.settings import Settings
-
-save_model(prepare(SUBJECT, Settings(device="cpu")).program.model, Path("clip.onnx"))
-save_inputs(SUBJECT.cases["tokens"](), Path("inputs.json"))
+SUBJECT = random_subject("clip", build=partial(clip, {layers}, {hidden}), cases={{"tokens": tokens}})
 """
 
 SHIM = """from tensorrt_rtx_bindings import *
@@ -153,10 +129,26 @@ def prepare_files(folder: Path, layers: int, hidden: int) -> None:
     imports = "import contextlib, importlib\n" + "".join(
         f"with contextlib.suppress(ImportError): importlib.import_module({name!r})\n" for name in IMPORTS
     )
-    for what, code in (("import the packages", imports), ("export the model", EXPORT)):
+    for what, code in (
+        ("import the packages", imports),
+        ("export the model", "from benchmarks.layers import export; export()"),
+    ):
         done = execute([sys.executable, "-c", code], folder, folder / "prepare.log")
         if done.status:
             raise SystemExit(f"could not {what}:\n{tail(folder / 'prepare.log')}")
+
+
+def export() -> None:
+    """Write the subject of ``clip_subject`` as an ONNX file, and its inputs, into the working folder."""
+    from clip_subject import SUBJECT
+
+    from harness import Settings
+    from harness.graph import save_model
+    from harness.report import save_inputs
+    from harness.verify import Run
+
+    save_model(Run(SUBJECT, Settings(device="cpu")).prepared.program.model, Path("clip.onnx"))
+    save_inputs(SUBJECT.cases["tokens"](), Path("inputs.json"))
 
 
 def execute(command: Sequence[str], folder: Path, log: Path, **variables: str) -> Measured:
@@ -180,16 +172,13 @@ def tail(log: Path) -> str:
 
 def median(runs: Sequence[Measured]) -> Measured:
     """Return several runs as one; one that failed makes all fail."""
-    failed = next((run for run in runs if run.problem), None)
-    if failed:
+    if failed := next((run for run in runs if run.problem), None):
         return failed
-    last = runs[-1]
-    return Measured(
+    return dataclasses.replace(
+        runs[-1],
         wall_s=statistics.median(run.wall_s for run in runs),
         peak_mib=max(run.peak_mib for run in runs),
-        status=last.status,
         values=min(run.values for run in runs),
-        verdict=last.verdict,
     )
 
 
@@ -227,14 +216,7 @@ def judge_polygraphy(run: Measured, log: Path) -> Measured:
     failed = len(re.findall(r"^.*FAILED \| Output: ['`]", words, flags=re.MULTILINE))
     problem = "" if finished and values and run.status in (0, 1) else f"it compared nothing:\n{tail(log)}"
     verdict = f"{failed} values beyond its tolerance of 1e-5" if failed else "all within its tolerance of 1e-5"
-    return replaced(run, values=values, verdict=verdict, problem=problem)
-
-
-def replaced(run: Measured, *, values: int = 0, verdict: str = "", problem: str = "") -> Measured:
-    """Return a run with what it found."""
-    return Measured(
-        wall_s=run.wall_s, peak_mib=run.peak_mib, status=run.status, values=values, verdict=verdict, problem=problem
-    )
+    return dataclasses.replace(run, values=values, verdict=verdict, problem=problem)
 
 
 def ours(folder: Path, kind: str, options: argparse.Namespace) -> dict[str, Measured]:
@@ -265,7 +247,7 @@ def judge_verify(run: Measured, report: Path, log: Path, *, layers: bool, cold: 
     document = json.loads(report.read_text()) if report.exists() else {}
     results = document.get("results", [])
     if not document.get("complete") or len(results) != 1 or run.status not in (0, 1, 3):
-        return replaced(run, problem=f"it did not get to the end:\n{tail(log)}")
+        return dataclasses.replace(run, problem=f"it did not get to the end:\n{tail(log)}")
     result = results[0]
     looked = result.get("layers") or {"values": []}
     values = sum(value["status"] == "compared" for value in looked["values"])
@@ -278,29 +260,28 @@ def judge_verify(run: Measured, report: Path, log: Path, *, layers: bool, cold: 
     elif cold != bool(built):
         problem = f"it built {built} engines"
     untrusted = "" if looked.get("trusted", True) else ", but looking changed the engine: not to be trusted"
-    return replaced(run, values=values, verdict=result["verdict"] + untrusted, problem=problem)
+    return dataclasses.replace(run, values=values, verdict=result["verdict"] + untrusted, problem=problem)
 
 
 def ratios(kind: str, row: dict[str, Measured], theirs: Measured) -> None:
     """Print what our time is as a part of Polygraphy's, with the targets."""
     for name, target in TARGETS.items():
-        line = f"{kind + ', ' + name + ', ours / Polygraphy':46}"
-        if row[name].problem or theirs.problem:
-            print(f"{line}{'-':>8}   (target: at most {target:.3g}) not met: a run failed")
-            continue
-        ratio = row[name].wall_s / theirs.wall_s
-        print(f"{line}{ratio:8.3g}   (target: at most {target:.3g}) {'met' if ratio <= target else 'not met'}")
+        ran = not (row[name].problem or theirs.problem)
+        ratio = f"{row[name].wall_s / theirs.wall_s:.3g}" if ran else ""
+        against(f"{kind}, {name}, ours / Polygraphy", ratio, f"{target:.3g}")
 
 
 def memory(kind: str, row: dict[str, Measured]) -> None:
     """Print what looking at every value adds to the peak host memory of a run with cached engines."""
-    line = f"{kind + ', memory that layers add, MiB':46}"
-    if row["cached"].problem or row["plain"].problem:
-        print(f"{line}{'-':>8}   (target: at most {MEMORY_MIB}) not met: a run failed")
-        return
-    added = row["cached"].peak_mib - row["plain"].peak_mib
-    met = "met" if added <= MEMORY_MIB else "not met"
-    print(f"{line}{added:8.0f}   (target: at most {MEMORY_MIB}) {met}")
+    ran = not (row["cached"].problem or row["plain"].problem)
+    added = f"{row['cached'].peak_mib - row['plain'].peak_mib:.0f}" if ran else ""
+    against(f"{kind}, memory that layers add, MiB", added, f"{MEMORY_MIB}")
+
+
+def against(name: str, figure: str, target: str) -> None:
+    """Print a figure beside the most that it may be; an empty one comes of a run that failed."""
+    met = "not met: a run failed" if not figure else "met" if float(figure) <= float(target) else "not met"
+    print(f"{name:46}{figure or '-':>8}   (target: at most {target}) {met}")
 
 
 def compared(options: argparse.Namespace) -> str:

@@ -1,44 +1,56 @@
 """What a verification costs: a second run with a cached engine, and peak memory over the number of values.
 
-python benchmarks/verify.py
+python benchmarks/verify.py            # ``verify.py DEPTH`` is the process whose memory is measured
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-TENSOR_MIB = 64
-DEPTHS = (10, 40, 160)
-
-CHAIN = """
-import resource, sys, tempfile
-from pathlib import Path
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from harness import Settings, Subject, Target
 from harness.verify import verify
 
+TENSOR_MIB = 64
+DEPTHS = (10, 40, 160)
+
+
 class Chain(torch.nn.Module):
-    def forward(self, x):
-        for _ in range({depth}):
+    """``depth`` times a sine and an addition: two values each."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.depth):
             x = torch.sin(x) + 0.5
         return x
 
-def inputs():
-    return {{"x": torch.linspace(-3, 3, {elements})}}
 
-folder = Path(tempfile.mkdtemp())
-settings = Settings(engines=folder, references=folder, device="cpu", progress=lambda message: None)
-targets = (Target("torch", "bf16"),)
-chain = Subject(name="chain", build=lambda: Chain().eval(), cases={{"one": inputs}}, targets=targets, weights="random")
-results = list(verify(chain, targets=targets, cases=["one"], settings=settings))
-assert results[0].verdict == "pass", results[0].reason
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
+def chain(depth: int) -> None:
+    """Verify a chain and print the peak memory of this process in MiB."""
+    inputs = {"x": torch.linspace(-3, 3, TENSOR_MIB * 2**18)}
+    targets = (Target("torch", "bf16"),)
+    subject = Subject(
+        name="chain", build=lambda: Chain(depth).eval(), cases={"one": lambda: inputs}, targets=targets,
+        weights="random",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = Settings(engines=folder, references=folder, device="cpu", progress=lambda message: None)
+        (result,) = verify(subject, targets=targets, cases=["one"], settings=settings)
+    assert result.verdict == "pass", result.reason
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def timed(*command: str) -> float:
@@ -67,11 +79,14 @@ def memory() -> None:
     """Print peak memory of a whole process over the number of values, each of the same size."""
     print(f"\npeak memory of a process that verifies a chain of values of {TENSOR_MIB} MiB (torch bf16, CPU)")
     for depth in DEPTHS:
-        code = CHAIN.format(depth=depth, elements=TENSOR_MIB * 2**18)
-        peak = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        command = [sys.executable, __file__, str(depth)]
+        peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         print(f"{2 * depth:6} values: {int(peak):6} MiB")
 
 
 if __name__ == "__main__":
-    second_run()
-    memory()
+    if sys.argv[1:]:
+        chain(int(sys.argv[1]))
+    else:
+        second_run()
+        memory()

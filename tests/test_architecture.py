@@ -13,6 +13,7 @@ import harness
 
 PACKAGE = Path(harness.__file__).parent
 ORDER = (
+    "suites benchmarks examples",
     "__init__ __main__",
     "cli",
     "plugin",
@@ -42,10 +43,13 @@ RANK = {name: number for number, line in enumerate(reversed(ORDER)) for name in 
 PUBLIC_MODULES = ("harness.metrics.",)
 """Packages whose modules are public one by one: a suite imports only the metrics whose libraries it has."""
 MOST_LINES = 400
-DATA_TABLES = {"report/html/words.py", "hackathon/words.py"}
+DATA_TABLES = {"harness/report/html/words.py", "harness/hackathon/words.py"}
+OUTSIDE = ("suites", "benchmarks", "examples")
+"""Folders beside harness: they import what anybody may."""
 MODULES = {
-    ".".join(("harness", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("harness", *OUTSIDE)
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py"))
 }
 
 
@@ -55,12 +59,13 @@ def is_face(module: str) -> bool:
 
 
 def package_of(module: str) -> str:
-    """Return the package, or the module directly under ``harness``, that a module belongs to."""
-    return module.split(".")[1] if "." in module else "__init__"
+    """Return the package, or the module directly under ``harness``, that a module belongs to; or the folder outside."""
+    folder, *names = module.split(".")
+    return folder if folder in OUTSIDE else names[0] if names else "__init__"
 
 
 def imported(tree: ast.AST, module: str) -> Iterator[tuple[str, int]]:
-    """Yield what a module imports of harness, for types alone too, with the line."""
+    """Yield what a module imports of the modules here, for types alone too, with the line."""
     base = module.split(".") if module in MODULES and is_face(module) else module.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -122,7 +127,7 @@ def test_no_circle():
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_is_read_in_one_sitting(module: str):
     path = MODULES[module]
-    if path.relative_to(PACKAGE).as_posix() in DATA_TABLES:
+    if path.relative_to(PACKAGE.parent).as_posix() in DATA_TABLES:
         pytest.skip("a table of words")
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES, f"{module} has {lines} lines"
@@ -162,3 +167,8 @@ def test_the_check_names_the_arrow():
         "harness.verify.run:7 -> harness.graph.plan: reaches past the face of graph"
     ]
     assert wrong_arrows("harness.verify.run", [("harness.graph", 7), ("harness.metrics.image", 8)]) == []
+    assert wrong_arrows("suites.net.study", [("harness.errors", 2), ("suites.net.sizes", 3)]) == []
+    assert wrong_arrows("suites.net.study", [("harness.graph.plan", 1), ("benchmarks.subjects", 2)]) == [
+        "suites.net.study:1 -> harness.graph.plan: reaches past the face of graph",
+        "suites.net.study:2 -> benchmarks.subjects: runs upwards, from suites to benchmarks",
+    ]

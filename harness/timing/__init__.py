@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from harness.timing.kernels import kernel_times
 from harness.timing.measure import TimingOptions, measure_engine, measure_module
-from harness.timing.median import median_ms
+from harness.timing.median import between_events_ms, host_ms, median_ms
 
-__all__ = ["TimingOptions", "kernel_times", "measure_engine", "measure_module", "median_ms"]
+__all__ = [
+    "TimingOptions",
+    "between_events_ms",
+    "host_ms",
+    "kernel_times",
+    "measure_engine",
+    "measure_module",
+    "median_ms",
+]

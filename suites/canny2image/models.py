@@ -1,14 +1,12 @@
-"""The networks of Stable Diffusion 1.5 with ControlNet (canny) as subjects: sizes, weights, inputs.
+"""The networks of Stable Diffusion 1.5 with ControlNet (canny) as subjects: their weights and inputs.
 
-Weights: a checkpoint folder in diffusers layout when ``PARITY_CANNY2IMAGE`` names one, else random with a fixed seed.
-``PARITY_CANNY2IMAGE_SIZE`` is ``full`` or ``small``; full without being asked for wants a GPU.
+Weights come from the checkpoint that ``PARITY_CANNY2IMAGE`` names, or are random with a fixed seed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 
 from harness import NotJudged, Subject, Target, UsageError, targets
 from harness.errors import first_line, install_hint, unknown_name
+from suites.canny2image import pictures
 from suites.canny2image.modules import (
     ControlledUNet,
     ControlNet,
@@ -27,82 +26,14 @@ from suites.canny2image.modules import (
     VaeEncoder,
     control_name,
 )
+from suites.canny2image.sizes import CHECKPOINT, FULL, SIZE, TOKENS, Size, asked_size, checkpoint
+from suites.canny2image.tokens import tokenize
 
-CHECKPOINT, SIZE = "PARITY_CANNY2IMAGE", "PARITY_CANNY2IMAGE_SIZE"
 SEED = 0
-TOKENS = 77
 TARGETS: tuple[Target, ...] = (
     *targets("trt", "rtx", precisions=("fp32", "tf32", "fp16", "bf16")),
     *targets("torch", precisions=("fp16",)),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """The sizes of all networks."""
-
-    name: str
-    height: int = 256
-    """Of the picture, in pixels; the latents are an eighth of it."""
-    width: int = 384
-    vocabulary: int = 49408
-    context: int = 768
-    """Width of the text encoder, and so of the cross-attention."""
-    text_layers: int = 12
-    heads: int = 12
-    """Attention heads of the text encoder."""
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Of the UNet and the ControlNet, by level."""
-    layers: int = 2
-    """Residual blocks per level."""
-    unet_heads: int = 8
-    groups: int = 32
-    hint_channels: tuple[int, ...] = (16, 32, 96, 256)
-    """Of the network that embeds the edges."""
-    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
-    vae_layers: int = 2
-
-    @property
-    def latents(self) -> tuple[int, int, int]:
-        """Shape of one picture's latents."""
-        return 4, self.height // 8, self.width // 8
-
-    @property
-    def levels(self) -> dict[str, Any]:
-        """What the UNet and the ControlNet have in common, as diffusers names it."""
-        down = ["CrossAttnDownBlock2D"] * (len(self.channels) - 1) + ["DownBlock2D"]
-        return {
-            "block_out_channels": self.channels,
-            "down_block_types": tuple(down),
-            "layers_per_block": self.layers,
-            "cross_attention_dim": self.context,
-            "attention_head_dim": self.unet_heads,
-            "norm_num_groups": self.groups,
-        }
-
-
-FULL = Size(name="full")
-"""Stable Diffusion 1.5."""
-SMALL = Size(
-    name="small", height=64, width=64, vocabulary=1000, context=32, text_layers=2, heads=2, channels=(16, 32), layers=1,
-    unet_heads=2, groups=8, hint_channels=(4, 4, 8, 8), vae_channels=(8, 8, 16, 16), vae_layers=1,
-)  # fmt: skip
-"""The same architecture, small enough for a CPU."""
-SIZES = {size.name: size for size in (FULL, SMALL)}
-
-
-def asked_size() -> Size:
-    """Return the size that ``PARITY_CANNY2IMAGE_SIZE`` names, by default full. Raises UsageError for another name."""
-    name = os.environ.get(SIZE) or FULL.name
-    if name not in SIZES:
-        raise unknown_name(SIZE, name, SIZES)
-    return SIZES[name]
-
-
-def checkpoint() -> Path | None:
-    """Return the folder that ``PARITY_CANNY2IMAGE`` names, or None."""
-    folder = os.environ.get(CHECKPOINT)
-    return Path(folder) if folder else None
 
 
 def weights_words() -> dict[str, Any]:
@@ -181,64 +112,44 @@ def _load(name: str, *, folder: Path, size: Size) -> torch.nn.Module:
 def _random(name: str, *, size: Size) -> torch.nn.Module:
     """Return one network with random weights. What the architecture sets to zero is drawn too: zeros hide errors."""
     torch.manual_seed(SEED)  # per network, so that each has the same weights alone and combined
-    module: torch.nn.Module = getattr(_Random(size), name)()
+    module = _of_size(name, size)
     for child in module.modules():
         if isinstance(child, torch.nn.Conv2d) and not bool(child.weight.any()):
             child.reset_parameters()
     return module
 
 
-class _Random:
-    """The networks from their sizes."""
-
-    def __init__(self, size: Size) -> None:
-        self.size, self.classes = size, _classes()
-
-    def text_encoder(self) -> torch.nn.Module:
+def _of_size(name: str, size: Size) -> torch.nn.Module:
+    """Return one network with the weights that its class draws."""
+    module: torch.nn.Module
+    if name == "text_encoder":
         from transformers import CLIPTextConfig
 
-        size = self.size
         config = CLIPTextConfig(
             hidden_size=size.context, intermediate_size=4 * size.context, num_hidden_layers=size.text_layers,
             num_attention_heads=size.heads, vocab_size=size.vocabulary, max_position_embeddings=TOKENS,
             bos_token_id=size.vocabulary - 2, eos_token_id=size.vocabulary - 1,
         )  # fmt: skip
-        module: torch.nn.Module = self.classes["text_encoder"](config)
-        return module
-
-    def controlnet(self) -> torch.nn.Module:
-        hint = self.size.hint_channels
-        module: torch.nn.Module = self.classes["controlnet"](
-            **self.size.levels, conditioning_embedding_out_channels=hint
-        )
-        return module
-
-    def unet(self) -> torch.nn.Module:
-        up = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (len(self.size.channels) - 1)
-        module: torch.nn.Module = self.classes["unet"](
-            **self.size.levels, up_block_types=tuple(up), sample_size=self.size.height // 8
-        )
-        return module
-
-    def vae(self) -> torch.nn.Module:
-        levels = len(self.size.vae_channels)
-        module: torch.nn.Module = self.classes["vae"](
-            block_out_channels=self.size.vae_channels,
-            layers_per_block=self.size.vae_layers,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            norm_num_groups=self.size.groups,
+        module = _classes()[name](config)
+    elif name == "controlnet":
+        module = _classes()[name](**size.levels, conditioning_embedding_out_channels=size.hint_channels)
+    elif name == "unet":
+        up = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(size.channels) - 1)
+        module = _classes()[name](**size.levels, up_block_types=up, sample_size=size.height // 8)
+    else:
+        levels = len(size.vae_channels)
+        module = _classes()[name](
+            block_out_channels=size.vae_channels, layers_per_block=size.vae_layers, norm_num_groups=size.groups,
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
             latent_channels=4,
-        )
-        return module
+        )  # fmt: skip
+    return module
 
 
 def example(kind: str, size: Size, batch: int) -> dict[str, torch.Tensor]:
     """Return one network's inputs: seeded latents and contexts, token ids of a prompt, a real picture and its edges."""
     generator = torch.Generator().manual_seed(SEED + 1)
     if kind == "text-encoder":
-        from suites.canny2image.tokens import tokenize
-
         return {"input_ids": tokenize(["a bird, best quality", "lowres, bad anatomy"][:batch], size)}
     if kind in ("hint", "vae-encoder"):
         return _example_picture(kind, size)
@@ -258,8 +169,6 @@ def example(kind: str, size: Size, batch: int) -> dict[str, torch.Tensor]:
 
 
 def _example_picture(kind: str, size: Size) -> dict[str, torch.Tensor]:
-    from suites.canny2image import pictures
-
     picture = next(iter(pictures.load(1, size).values()))
     if kind == "hint":
         return {"edges": pictures.edges_tensor(pictures.canny(picture, 100, 200), torch.device("cpu"))}

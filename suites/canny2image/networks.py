@@ -9,11 +9,11 @@ from functools import cache
 
 import torch
 
-from harness import EngineFailed, NotJudged, Target, UsageError
+from harness import EngineFailed, NotJudged, Settings, Target, UsageError
 from harness.pytorch import tf32_allowed
-from harness.settings import Settings
 from harness.verify import Run, compute_device
-from suites.canny2image.models import BATCHED, Size, subject
+from suites.canny2image.models import BATCHED, subject
+from suites.canny2image.sizes import Size
 from suites.canny2image.variants import Variant
 
 Tensors = Mapping[str, torch.Tensor]

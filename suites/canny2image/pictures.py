@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harness import NotJudged, UsageError
 from harness.errors import install_hint
-from suites.canny2image.models import Size
+from suites.canny2image.sizes import Size
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 FILES = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png")
 CROPS = {"middle": (1.0, 0.5), "closer": (2 / 3, 0.5), "first": (0.8, 0.0), "last": (0.8, 1.0)}

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,14 +15,13 @@ from harness.errors import EngineRefused, ParityError, first_line
 from harness.hackathon import PARAMETERS
 from harness.pytorch import tf32_allowed
 from suites.canny2image import pictures, sampler
-from suites.canny2image.models import Size, control_shapes
+from suites.canny2image.models import control_shapes
 from suites.canny2image.modules import scaled
 from suites.canny2image.networks import Network, check_finite
+from suites.canny2image.pictures import Pixels
+from suites.canny2image.sizes import Size
 from suites.canny2image.tokens import tokenize
 from suites.canny2image.variants import Variant
-
-if TYPE_CHECKING:
-    from suites.canny2image.pictures import Pixels
 
 GUESS_DECAY = 0.825
 """In guess mode each output of the ControlNet counts for so much of the next, from the middle outwards."""
@@ -80,6 +79,8 @@ class Pipeline:
         self.networks, self.variant, self.size, self.device = networks, variant, size, device
         self.stages_ms: dict[str, float] | None = None
         """Where to add each stage's time; None (the default) leaves the GPU's queue alone."""
+        self._batches = [slice(0, 2)] if variant.batch == "2 once" else [slice(0, 1), slice(1, 2)]
+        """Which of the two prompts go through a network together."""
         self._graphs: dict[Hashable, _Graph] = {}
         self._where = ""
         self._checked = False
@@ -159,17 +160,13 @@ class Pipeline:
     def _condition(self, wanted: Conditions) -> tuple[torch.Tensor, torch.Tensor]:
         """Return context and hint: what no step changes."""
         tensors = {"tokens": wanted.tokens, "edges": wanted.edges}
-        context, hint = self._replay("condition", lambda tokens, edges: self._encode(tokens, edges), tensors)
+        context, hint = self._replay("condition", self._encode, tensors)
         return context, hint
 
     def _encode(self, tokens: torch.Tensor, edges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.variant.batch == "2 once":
-            context = self._call("text-encoder", {"input_ids": tokens})["context"]
-        else:
-            rows = [self._call("text-encoder", {"input_ids": tokens[row : row + 1]})["context"] for row in (0, 1)]
-            context = torch.cat(rows)
+        contexts = [self._call("text-encoder", {"input_ids": tokens[part]})["context"] for part in self._batches]
         hint = self._call("hint", {"edges": edges})["hint"]
-        return context, hint.repeat(len(tokens), 1, 1, 1)
+        return torch.cat(contexts), hint.repeat(len(tokens), 1, 1, 1)
 
     def _denoise(self, wanted: Conditions, context: torch.Tensor, hint: torch.Tensor, number: int) -> torch.Tensor:
         if wanted.fresh is not None:  # a graph would have to take the fresh noise in too; eta is 0 wherever time counts
@@ -207,11 +204,8 @@ class Pipeline:
             return self._predict(inputs, hint[part], scales[:, part], is_scaled=wanted.is_scaled)
 
         def noise_of(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            if self.variant.batch == "2 once":
-                both = rows(slice(0, 2), latents, timestep)
-                return sampler.guide(both[:1], both[1:], wanted.scale)
-            first, second = (rows(part, latents, timestep) for part in (slice(0, 1), slice(1, 2)))
-            return sampler.guide(first, second, wanted.scale)
+            both = torch.cat([rows(part, latents, timestep) for part in self._batches])
+            return sampler.guide(both[:1], both[1:], wanted.scale)
 
         return noise_of
 

@@ -1,4 +1,4 @@
-"""The study of the pipeline's variants. ``parity study suites/canny2image`` calls ``run`` (see docs/canny2image.md)."""
+"""The study of the pipeline's variants: ``parity study suites/canny2image`` calls ``run`` (docs/canny2image.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from harness import EngineFailed, MetricResult, NotJudged, Settings
+from harness.compare import relative_l2
 from harness.errors import first_line
 from harness.hackathon import RULES, Rules, mean_latency
 from harness.metrics import collect_remarks
@@ -24,15 +25,13 @@ from harness.metrics.perceptual_distance import perceptual_distance
 from harness.records import Picture, StepError, StudyResult, VariantResult, Verdict
 from harness.report.plots import amplified, save_picture, save_sheet
 from suites.canny2image import sampler
-from suites.canny2image.models import Size, asked_size, checkpoint, weights_words
+from suites.canny2image.models import weights_words
 from suites.canny2image.networks import Networks
-from suites.canny2image.pictures import canny, fit, load
+from suites.canny2image.pictures import Pixels, canny, fit, load
 from suites.canny2image.pipeline import CONTEST, Pipeline, Request
+from suites.canny2image.sizes import Size, asked_size, checkpoint
 from suites.canny2image.tokens import STAND_IN
 from suites.canny2image.variants import REFERENCE, VARIANTS, Variant, choose
-
-if TYPE_CHECKING:
-    from suites.canny2image.pictures import Pixels
 
 METRICS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "pd": perceptual_distance,
@@ -43,7 +42,7 @@ METRICS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 STAGE_RUNS = 3
 PSNR_MOST = 103.0
 """dB: identical pictures count as this, more than one grey level in one of 256 x 384 x 3 values gives."""
-RANDOM = "random weights: the pictures show no scene; their distances are the engines' errors, and nobody's taste"
+RANDOM = "random weights: the pictures show no scene; their distances are the engines' errors"
 
 
 @dataclass(kw_only=True)
@@ -155,20 +154,21 @@ def _reference(shared: _Shared, variant: Variant) -> VariantResult:
     shared.expected, latencies = _generate(shared, shared.reference, shared.request)
     apart = max(int(amplified(first[name], shared.expected[name])[0].max()) for name in first)
     shared.reference_ms = mean_latency(list(latencies.values()))
-    words = "gave the same pictures" if not apart else "gave different pictures"
+    words = "different pictures" if apart else "the same pictures"
     _keep_panels(shared)
     found = [_picture(shared, variant, name, latencies[name], shared.expected[name], {}) for name in shared.inputs]
     return VariantResult(
         name=variant.name, settings=variant.to_json(), verdict="not_judged",
         reason="the reference: every variant is held against it", latency_ms=shared.reference_ms, speed_up=1.0,
         pictures=tuple(found), stages_ms=_stages(shared, shared.reference, shared.request),
-        notes=(f"two runs of the reference {words}",),
+        notes=(f"two runs of the reference gave {words}",),
     )  # fmt: skip
 
 
 def _variant(shared: _Shared, variant: Variant) -> VariantResult:
-    """Return what one variant gave; its trouble is its verdict, and the study goes on."""
-    bare = VariantResult(name=variant.name, settings=_settings(shared, variant), verdict="not_judged", reason="")
+    """Return the result of one variant; an error of its own is its verdict, and the study goes on."""
+    settings = {**variant.to_json(), "backend": variant.backend or shared.backend}
+    bare = VariantResult(name=variant.name, settings=settings, verdict="not_judged", reason="")
     try:
         with shared.networks.open(variant, shared.backend) as opened:
             pipeline = Pipeline(opened, variant, shared.size, shared.networks.device)
@@ -182,10 +182,6 @@ def _variant(shared: _Shared, variant: Variant) -> VariantResult:
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _settings(shared: _Shared, variant: Variant) -> dict[str, Any]:
-    return {**variant.to_json(), "backend": variant.backend or shared.backend}
 
 
 def _measure(shared: _Shared, variant: Variant, pipeline: Pipeline, bare: VariantResult) -> VariantResult:
@@ -260,15 +256,10 @@ def _summary(
     results = []
     for name in METRICS:
         found = [value for row in judged.values() if (value := row[name]) is not None]
-        mean = statistics.fmean(found) if found else None
-        if name == "pd":
-            worst = max(found) if found else None
-            results += [
-                _metric(what, value, rules.pd_limit, unjudged.get(name, ""))
-                for what, value in (("pd mean", mean), ("pd max", worst))
-            ]
-        else:
-            results.append(_metric(name, mean, math.inf, unjudged.get(name, "")))
+        allowed = rules.pd_limit if name == "pd" else math.inf
+        figures = {"pd mean": statistics.fmean, "pd max": max} if name == "pd" else {name: statistics.fmean}
+        for what, figure in figures.items():
+            results.append(_metric(what, figure(found) if found else None, allowed, unjudged.get(name, "")))
     return tuple(results)
 
 
@@ -278,15 +269,16 @@ def _metric(name: str, value: float | None, allowed: float, why: str) -> MetricR
     A figure without a limit is shown and not judged; NaN fails, with a limit or without.
     """
     best = {"psnr": math.inf, "ssim": 1.0}.get(name, 0.0)
-    verdict: Verdict = "not_judged"
-    reason = why
-    if value is not None:
-        within: Verdict = "not_judged" if math.isinf(allowed) else "pass"
-        verdict = within if abs(value) <= allowed else "fail"
-        limit = "no limit is set" if math.isinf(allowed) else f"allowed {allowed:g}"
-        reason = f"{value:.4g} over the pictures, {limit}"
-    actual = math.nan if value is None else value
-    return MetricResult(name=name, verdict=verdict, reason=reason, actual=actual, expected=best, allowed=allowed)
+    if value is None:
+        return MetricResult(
+            name=name, verdict="not_judged", reason=why, actual=math.nan, expected=best, allowed=allowed
+        )
+    limit = "no limit is set" if math.isinf(allowed) else f"allowed {allowed:g}"
+    within: Verdict = "not_judged" if math.isinf(allowed) else "pass"
+    return MetricResult(
+        name=name, verdict=within if abs(value) <= allowed else "fail",
+        reason=f"{value:.4g} over the pictures, {limit}", actual=value, expected=best, allowed=allowed,
+    )  # fmt: skip
 
 
 def _step_errors(
@@ -297,22 +289,17 @@ def _step_errors(
     expected = shared.trajectory(request.ddim_steps)
     free = pipeline.trajectory(image, request)
     forced = pipeline.trajectory(image, request, forced=expected)
-    steps = sampler.schedule(request.ddim_steps)
     errors = tuple(
         StepError(
             step=number, timestep=step.timestep,
-            free=_relative(free[number + 1], expected[number + 1]),
-            forced=_relative(forced[number + 1], expected[number + 1]),
+            free=relative_l2(free[number + 1], expected[number + 1]),
+            forced=relative_l2(forced[number + 1], expected[number + 1]),
         )
-        for number, step in enumerate(steps)
+        for number, step in enumerate(sampler.schedule(request.ddim_steps))
     )  # fmt: skip
     if request.ddim_steps == shared.request.ddim_steps:
         return errors, ()
     return errors, (f"error over steps: against the reference with {request.ddim_steps} steps",)
-
-
-def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 def _stages(shared: _Shared, pipeline: Pipeline, request: Request) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 
 from harness import NotJudged
 from harness.errors import first_line
-from suites.canny2image.models import CHECKPOINT, TOKENS, Size, checkpoint
+from suites.canny2image.sizes import CHECKPOINT, TOKENS, Size, checkpoint
 
 STAND_IN = "prompts: a stand-in hashes words to token ids, for there is no checkpoint to take the tokenizer from"
 

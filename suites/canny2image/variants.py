@@ -47,11 +47,10 @@ class Variant:
         return self.precisions.get(network, self.precision)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data: the precision, and in ``precisions`` the engines that have another, if any."""
-        data = {key: value for key, value in dataclasses.asdict(self).items() if value is not None and key != "name"}
-        others = {network: precision for network in self.networks() if (precision := self.precision_of(network))}
-        data["precisions"] = {name: value for name, value in others.items() if value != self.precision}
-        return data if data["precisions"] else {key: value for key, value in data.items() if key != "precisions"}
+        """Return plain data without the name; ``precisions`` holds the engines whose precision is another, if any."""
+        others = {name: own for name in self.networks() if (own := self.precision_of(name)) != self.precision}
+        data = {**dataclasses.asdict(self), "name": None, "precisions": others or None}
+        return {key: value for key, value in data.items() if value is not None}
 
 
 REFERENCE = Variant(name="pytorch-fp32", backend="torch", precision="fp32")

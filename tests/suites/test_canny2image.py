@@ -22,10 +22,11 @@ from harness import EngineFailed, NotJudged, Settings, Target, UsageError, disco
 from harness.backends import BACKENDS
 from harness.hackathon.score import Rules
 from harness.verify.verify import verify
-from suites.canny2image import models, pictures, sampler, study
-from suites.canny2image.models import FULL, SMALL, subject
+from suites.canny2image import models, pictures, sampler, sizes, study
+from suites.canny2image.models import subject
 from suites.canny2image.networks import Networks, check_finite
 from suites.canny2image.pipeline import CONTEST, Pipeline, control_scales
+from suites.canny2image.sizes import FULL, SMALL
 from suites.canny2image.tokens import tokenize
 from suites.canny2image.variants import CONTEST_STEPS, REFERENCE, VARIANTS, Variant, choose
 
@@ -37,8 +38,8 @@ UNTIMED = Rules(latency_limit_ms=math.inf, score=lambda pd, latency_ms: 100 - pd
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the small size, and no checkpoint."""
-    monkeypatch.setenv(models.SIZE, "small")
-    monkeypatch.delenv(models.CHECKPOINT, raising=False)
+    monkeypatch.setenv(sizes.SIZE, "small")
+    monkeypatch.delenv(sizes.CHECKPOINT, raising=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,14 +188,14 @@ def test_every_network_is_a_suite_of_its_own():
 
 
 def test_full_size_is_not_made_on_a_cpu_unasked(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(models.SIZE)
+    monkeypatch.delenv(sizes.SIZE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NotJudged, match="full size wants a GPU"):
         subject("text-encoder").build()
 
 
 def test_an_unknown_size_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(models.SIZE, "smal")
+    monkeypatch.setenv(sizes.SIZE, "smal")
     with pytest.raises(UsageError, match="did you mean small"):
         subject("unet")
 
@@ -210,7 +211,7 @@ def test_full_size_is_that_of_stable_diffusion():
 
 def test_at_full_size_the_controlnet_gives_what_the_unet_takes():
     with torch.device("meta"):  # shapes only: nothing is computed
-        combined = models._assemble("combined", lambda name: getattr(models._Random(FULL), name)())
+        combined = models._assemble("combined", lambda name: models._of_size(name, FULL))
         outputs = combined(**{name: tensor.to("meta") for name, tensor in models.example("combined", FULL, 2).items()})
         controls = combined.controlnet(
             **{name: tensor.to("meta") for name, tensor in models.example("controlnet", FULL, 2).items()}
@@ -258,8 +259,8 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a checkpoint of the small size in diffusers layout, without a tokenizer."""
     for name in ("text_encoder", "controlnet", "unet", "vae"):
         torch.manual_seed(7)
-        getattr(models._Random(SMALL), name)().save_pretrained(tmp_path / "tiny" / name)
-    monkeypatch.setenv(models.CHECKPOINT, str(tmp_path / "tiny"))
+        models._of_size(name, SMALL).save_pretrained(tmp_path / "tiny" / name)
+    monkeypatch.setenv(sizes.CHECKPOINT, str(tmp_path / "tiny"))
     return tmp_path / "tiny"
 
 
@@ -267,7 +268,7 @@ def test_a_checkpoint_s_weights_are_trained_and_loaded(checkpoint: Path):
     assert subject("vae-decoder").weights == "trained"
     assert "tiny" in subject("vae-decoder").weights_source
     torch.manual_seed(7)
-    expected = models._Random(SMALL).vae().state_dict()
+    expected = models._of_size("vae", SMALL).state_dict()
     loaded = models.build("vae-decoder", SMALL).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
