@@ -2,6 +2,7 @@
 
     ParityError            the base: its text is one sentence that names what, where and what to do
      +- UsageError         the request itself is wrong (exit status 2)
+     |   +- CannotWrite    a file cannot be written
      +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
      |   +- NotRepeatable  two runs of the subject in PyTorch differ
      |   +- EngineRefused  a backend would not build or load this graph
@@ -15,6 +16,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ParityError(Exception):
@@ -23,6 +25,15 @@ class ParityError(Exception):
 
 class UsageError(ParityError):
     """The request is wrong: an unknown name, a file that is not there, a plan that matches nothing."""
+
+
+class CannotWrite(UsageError):
+    """A file cannot be written: a full disk, no permission, a folder in its place."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror or error}; give another path or make room")
+        self.error = error
+        """What the system said."""
 
 
 class NotJudged(ParityError):
@@ -54,9 +65,12 @@ def install_hint(extra: str) -> str:
     return f"in a checkout of trt-parity: pip install '.[{extra}]'"
 
 
-def is_disk_full(error: OSError) -> bool:
-    """Return whether a disk or a quota is full; NumPy's own message has no errno."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "Not enough free space to write" in str(error)
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an OSError, or that of a CannotWrite, says that a disk or a quota is full."""
+    cause = error.error if isinstance(error, CannotWrite) else error
+    # ndarray.tofile raises an OSError without errno, which only its text tells from others (numpy 2).
+    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or (isinstance(cause, OSError) and "Not enough free space to write" in str(cause))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,52 +1,81 @@
-"""Text files written in one step: the only place where reports, records and plans become files."""
+"""The one writer of files: a file is the old one or the whole new one, whatever happens while it is written."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from harness.errors import UsageError, is_disk_full
-
-
-class CannotWrite(UsageError):
-    """A file cannot be written."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"cannot write {path}: {error.strerror or error}; give another path or make room")
-        self.disk_full = is_disk_full(error)
-        """Whether there is no room for it."""
+from harness.errors import CannotWrite, UsageError
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write UTF-8 in one step: a reader sees the old file or the whole new one, whatever happens.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its place when the block ends.
 
-    A file that exists keeps its permissions. Raises CannotWrite, a UsageError.
+    The bytes are on the disk before the name is. When the block raises, ``path`` is as it was and nothing is left. A
+    file that exists keeps its permissions, a link stays a link, and a pipe or device is written to directly. Folders
+    above are made. Raises CannotWrite, a UsageError, for every OSError, those of the block included.
     """
-    temporary = None
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp makes files that only their owner can read
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
+        if _is_device(path):
+            with path.open("wb") as device:
+                yield device
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            if target.exists():
+                temporary.chmod(target.stat().st_mode & 0o777)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
     except OSError as error:
         raise CannotWrite(path, error) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file as :func:`replacing` does. Raises CannotWrite, a UsageError."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file in UTF-8 as :func:`replacing` does. Raises CannotWrite, a UsageError."""
+    write_bytes(text.encode(), path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing. Raises CannotWrite, a UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(folder, error) from error
 
 
 def check_writable(path: Path) -> None:
     """Raise UsageError when ``path`` cannot become a file, before the long work whose results it should hold."""
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; give the name of a file")
+    if _is_device(path):
+        return
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise CannotWrite(path, error) from error
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is there and neither a file nor a folder: ``/dev/stdout``, a pipe."""
+    return path.exists() and not (path.is_file() or path.is_dir())

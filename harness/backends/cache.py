@@ -25,7 +25,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from harness.backends.base import BuildReport
-from harness.errors import EngineRefused, NotJudged, UsageError, is_disk_full
+from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError, is_disk_full
+from harness.files import make_folder, write_text
 from harness.records import EngineInfo
 
 SCHEMA = "parity-engine/1"
@@ -45,7 +46,7 @@ Engines built by the harness. Delete this folder whenever you like: what is need
 An engine without a matching `.json` is built again. The least recently used engines are removed when the folder
 grows over its limit. An engine file is code: use only engines from this machine, or from somebody you trust.
 """
-_FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+_FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 _FILES = {
     "README.md": README,
     ".gitignore": "*\n!.gitignore\n!README.md\n",
@@ -172,10 +173,10 @@ class EngineCache:
 
     def _prepare(self) -> None:
         """Make the folder and the files that explain it, unless it already holds something of someone else's."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         present = {path.name for path in self.folder.iterdir()}
         for name in _FILES.keys() - present if present <= _FILES.keys() else ():
-            _replace(self.folder / name, _FILES[name])
+            write_text(_FILES[name], self.folder / name)
 
     def _files(self, pattern: re.Pattern[str]) -> list[Path]:
         """Return the files whose names are of the cache's making; nothing else is ever deleted."""
@@ -223,7 +224,7 @@ def _build_in_place(
     engine = _build(path.with_suffix(f".build-{_unique()}.tmp"), key, build, progress)
     path.with_suffix(".json").unlink(missing_ok=True)
     engine.path.replace(path)
-    _replace(path.with_suffix(".json"), json.dumps(_sidecar(engine), indent=1))
+    write_text(json.dumps(_sidecar(engine), indent=1), path.with_suffix(".json"))
     notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
     return dataclasses.replace(engine, path=path, kept=True, report=dataclasses.replace(engine.report, notes=notes))
 
@@ -288,16 +289,6 @@ def _sidecar(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a text file in one step: readers see the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{_unique()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -337,12 +328,14 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a sentence."""
     try:
         yield
-    except OSError as error:
+    except (OSError, CannotWrite) as error:
         if is_disk_full(error):
             raise NotJudged(
                 f"no space left for engines in {folder}; free some, or set PARITY_ENGINES to another folder"
             ) from error
-        if error.errno in _FOLDER_ERRORS and Path(str(error.filename)).is_relative_to(folder):
+        if isinstance(error, CannotWrite) or (
+            error.errno in _FOLDER_ERRORS and Path(str(error.filename)).is_relative_to(folder)
+        ):
             raise UsageError(
                 f"the engine folder {folder} cannot be written; set PARITY_ENGINES to another folder"
             ) from error

@@ -1,17 +1,12 @@
 """The value table: every tensor of a graph, by the one name it has from PyTorch to the kernel.
 
-ONNX tools wipe the exporter's metadata, so the table is taken once, at export, and kept beside the graph.
+ONNX tools wipe the exporter's metadata, so the table is taken once, at export.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-SCHEMA = "parity-values/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +30,3 @@ class Value:
 
 
 Values = Mapping[str, Value]
-
-
-def save_values(values: Values, path: Path) -> None:
-    """Write the table as JSON."""
-    rows = [dataclasses.asdict(value) for value in values.values()]
-    path.write_text(json.dumps({"schema": SCHEMA, "values": rows}, indent=1), encoding="utf-8")
-
-
-def load_values(path: Path) -> dict[str, Value]:
-    """Read a table written by :func:`save_values`."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["values"]
-    values = [Value(**{**row, "shape": None if row["shape"] is None else tuple(row["shape"])}) for row in rows]
-    return {value.name: value for value in values}

@@ -5,13 +5,13 @@ Labels in charts are English in every language: matplotlib's own fonts have no C
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import NotJudged, ParityError
+from harness.files import replacing
 from harness.records import Entry, Json, Records
 from harness.report import slug, target_name
 from harness.report.plots import save_bench, save_layers
@@ -128,9 +128,6 @@ def _copied(title: str, entry: Entry, file: str, folder: Path, write: bool) -> F
 
 
 def _copy(source: Path, copy: Path) -> None:
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if not (copy.exists() and copy.samefile(source)):
-            shutil.copyfile(source, copy)
-    except OSError as error:
-        raise UsageError(f"cannot write {copy}: {error.strerror or error}; give another folder with -o") from error
+    if not (copy.exists() and copy.samefile(source)):
+        with replacing(copy) as file:
+            file.write(source.read_bytes())

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotJudged, UsageError
+from harness.files import write_text
 from harness.records import ContestPicture, ContestResult, Verdict
 
 PD_LIMIT, LATENCY_LIMIT_MS = 12.0, 2600.0
@@ -230,7 +231,7 @@ def _process(
     ]
     arguments = [parameters[name] for name in PARAMETERS]
     request = {"jobs": jobs, "arguments": arguments, "output": str(output), "record": str(record)}
-    (output / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    write_text(json.dumps(request), output / "request.json")
     command = [python, "-m", "harness.hackathon.score", str(output / "request.json")]
     problem = ""
     try:

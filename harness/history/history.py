@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import CannotWrite, NotJudged, UsageError
+from harness.files import write_text
 from harness.history.formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
 from harness.history.rows import Record, Row, read_lines, record_of, row_of, write_lines
 from harness.records import Acceptance, Session, utc
@@ -326,12 +327,12 @@ def _keep_out_of_git(folder: Path) -> None:
     """Make the folder one that git ignores, whose files do not make a work tree unclean."""
     ignore = folder / ".gitignore"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-    except OSError as error:
+            write_text("*\n", ignore)
+    except (OSError, CannotWrite) as error:
+        cause = error.error if isinstance(error, CannotWrite) else error
         raise UsageError(
-            f"the folder {folder} cannot be written: {error.strerror or error}; set {VARIABLE} to another place"
+            f"the folder {folder} cannot be written: {cause.strerror or cause}; set {VARIABLE} to another place"
         ) from error
 
 

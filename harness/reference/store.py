@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
-from harness.errors import UsageError
+from harness.errors import CannotWrite, UsageError
+from harness.files import write_bytes, write_text
 from harness.tensors import Tensors, on_cpu
 
 SCHEMA = "parity-reference/1"
@@ -50,23 +50,15 @@ class OutputCache:
                 return outputs, tuple(json.loads(notes))
         outputs, lines = compute()
         data = tensors_to_bytes(on_cpu(outputs))
-        with contextlib.suppress(OSError):  # a full disk costs time in the next run, nothing else
-            self._write(path, json.dumps(lines).encode() + b"\n" + data)
+        content = json.dumps(lines).encode() + b"\n" + data
+        with contextlib.suppress(OSError, CannotWrite):  # a full disk costs time in the next run, nothing else
+            write_bytes(hashlib.sha256(content).digest() + content, path)
+            self._shrink(self.LIMIT_BYTES)
         return outputs, lines
 
     def clear(self) -> int:
         """Remove everything and return the bytes freed."""
         return self._shrink(0)
-
-    def _write(self, path: Path, content: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            scratch.write_bytes(hashlib.sha256(content).digest() + content)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-        self._shrink(self.LIMIT_BYTES)
 
     def _shrink(self, limit: int) -> int:
         """Remove the oldest files until the rest fits the limit."""
@@ -123,9 +115,11 @@ class ReferenceStore:
     def save(
         self, subject: str, case: str, identity: Identity, *, fp32: Tensors, fp64: Tensors, provenance: dict[str, Any]
     ) -> Path:
-        """Write a reference; the JSON goes last and holds the tensors' checksum, so a torn write is seen."""
+        """Write a reference; the JSON goes last and holds the tensors' checksum, so a torn write is seen.
+
+        Raises CannotWrite.
+        """
         path = self.path(subject, case)
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"fp32/{name}": value for name, value in fp32.items()}
         tensors |= {f"fp64/{name}": value for name, value in fp64.items()}
         data = tensors_to_bytes(on_cpu(tensors))
@@ -135,8 +129,8 @@ class ReferenceStore:
             "tensors_sha256": hashlib.sha256(data).hexdigest(),
             **provenance,
         }
-        path.write_bytes(data)
-        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_bytes(data, path)
+        write_text(json.dumps(record, indent=2) + "\n", path.with_suffix(".json"))
         return path
 
     def load(self, subject: str, case: str, identity: Identity, *, typed: str = "") -> Stored | None:

@@ -16,7 +16,7 @@ import pytest
 from harness.backends import cache as engines
 from harness.backends.base import BuildReport
 from harness.backends.cache import EngineCache, key_hash
-from harness.errors import EngineRefused, NotJudged, UsageError
+from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError
 
 ROOT = Path(engines.__file__).parents[2]
 KEY = {"graph": "aa", "plan": {"dtype": "fp16"}, "backend": "rtx", "backend_key": {"version": "1"}, "shapes": [[1, 4]]}
@@ -301,11 +301,11 @@ def test_a_full_disk_is_not_judged(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_after_the_build_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get(tmp_path, Builder(), numbered(0))
 
-    def full(path: Path, text: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(text: str, path: Path) -> None:
+        raise CannotWrite(path, OSError(errno.ENOSPC, "No space left on device"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "_replace", full)
+        patch.setattr(engines, "write_text", full)
         with pytest.raises(NotJudged, match="no space left"):
             get(tmp_path, Builder())
     assert not get(tmp_path, Builder()).cached
@@ -327,10 +327,11 @@ def test_the_folder_explains_itself_and_stays_out_of_git_and_backups(tmp_path: P
         assert (tmp_path / name).read_text() == (ROOT / "engines" / name).read_text()
 
 
-def test_a_file_where_the_folder_should_be_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "engines").write_text("not a folder")
-    with pytest.raises(UsageError, match="cannot be written"):
-        get(tmp_path / "engines", Builder())
+@pytest.mark.parametrize("folder", ["file", "file/engines", "file/new/engines", "/proc/engines", "/proc/new/engines"])
+def test_a_folder_that_cannot_be_made_is_a_usage_error(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UsageError, match="cannot be written; set PARITY_ENGINES"):
+        get(tmp_path / folder, Builder())
 
 
 def test_a_permission_error_of_the_build_itself_is_not_blamed_on_the_folder(tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from harness.bisect.reproducer import folder as reproducer
 from harness.bisect.reproducer.folder import NotReproduced, write
 from harness.bisect.reproducer.scripts import common
 from harness.bisect.reproducer.text import Spec, script
-from harness.errors import NotJudged, UsageError
-from harness.files import CannotWrite
+from harness.errors import CannotWrite, NotJudged, UsageError
 
 PARTS = Path(common.__file__).parent
 RTX = "tensorrt_rtx_bindings"

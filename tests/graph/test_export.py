@@ -12,7 +12,6 @@ from safetensors.torch import load, save
 
 from harness import NotJudged, UsageError
 from harness.graph.export import check_arguments, program_sha256, trace, value_table
-from harness.graph.values import load_values, save_values
 from harness.pytorch import named_outputs
 from harness.tensors import on_cpu
 
@@ -66,11 +65,6 @@ def test_a_node_that_says_nothing_of_its_origin_belongs_to_what_it_reads(program
     known = {node.name for node in program.exported.graph.nodes}
     computed = {value.name for node in model.graph if node.op_type != "Constant" for value in node.outputs}
     assert {table[name].origin for name in computed} <= known
-
-
-def test_value_table_survives_the_disk(program, tmp_path):
-    save_values(program.values, tmp_path / "values.json")
-    assert load_values(tmp_path / "values.json") == dict(program.values)
 
 
 def test_output_names():

@@ -22,8 +22,8 @@ import onnx_ir
 import torch
 
 from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
-from harness.errors import NotJudged, UsageError, is_disk_full, unknown_name
-from harness.files import CannotWrite, write_text
+from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, unknown_name
+from harness.files import write_text
 from harness.graph import save_model
 
 TIMEOUT_S = 1800.0
@@ -109,8 +109,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, CannotWrite) as error:
-        full = error.disk_full if isinstance(error, CannotWrite) else is_disk_full(error)
-        if full:
+        if is_disk_full(error):
             raise NotJudged(f"the disk is full while writing the reproducer {folder}; free some space") from error
         raise UsageError(f"the reproducer {folder} cannot be written: {error}; give another folder") from error
 

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged
+from harness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +43,5 @@ def save_figure(
         draw(figure)
         for path in paths:
             metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, metadata=metadata)
-            except OSError as failure:
-                reason = failure.strerror or failure
-                raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from failure
+            with replacing(path) as file:
+                figure.savefig(file, format=path.suffix[1:], metadata=metadata)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged, UsageError
+from harness.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,8 @@ def amplified(actual: Pixels, expected: Pixels) -> tuple[Pixels, int]:
 
 def save_picture(pixels: Pixels, path: Path) -> None:
     """Write one picture as PNG. Raises UsageError when it cannot be written."""
-    _save(_pillow()["Image"].fromarray(pixels), path)
+    with replacing(path) as file:
+        _pillow()["Image"].fromarray(pixels).save(file, format="PNG")
 
 
 def save_sheet(panels: Mapping[str, Pixels], path: Path, *, title: str) -> None:
@@ -65,7 +67,8 @@ def save_sheet(panels: Mapping[str, Pixels], path: Path, *, title: str) -> None:
         draw.text((left, BAND + GAP // 2), name, fill=_INK, font=font)
         sheet.paste(picture, (left, 2 * BAND + GAP))
         left += picture.width + GAP
-    _save(sheet, path)
+    with replacing(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def _enlarged(picture: Any) -> Any:
@@ -79,12 +82,3 @@ def _pillow() -> dict[str, Any]:
     except ImportError as missing:
         raise NotJudged("no picture: Pillow is not installed; pip install pillow") from missing
     return {"Image": Image, "ImageDraw": ImageDraw, "ImageFont": ImageFont}
-
-
-def _save(image: Any, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, format="PNG")
-    except OSError as failure:
-        reason = failure.strerror or failure
-        raise UsageError(f"cannot write {path}: {reason}; give another path or make room") from failure

@@ -1,0 +1,110 @@
+"""Files are the old ones or the whole new ones, and what cannot be written is one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.errors import CannotWrite, UsageError, is_disk_full
+from harness.files import check_writable, make_folder, replacing, write_bytes, write_text
+
+
+def test_a_file_is_written_in_folders_that_are_made(tmp_path: Path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_text("één\n", path)
+    assert path.read_bytes() == "één\n".encode()
+    write_bytes(b"new", path)
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), CannotWrite),
+        (ValueError("x"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: BaseException, raised: type[BaseException]
+):
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    with pytest.raises(raised), replacing(path) as file:  # noqa: PT012 - the error is one of the block
+        file.write(b"half of the new")
+        raise error
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path):
+    path = tmp_path / "x.json"
+    with replacing(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+    assert path.read_bytes() == b"half"
+
+
+def test_permissions_and_links_stay(tmp_path: Path):
+    path, link = tmp_path / "x.json", tmp_path / "latest.json"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_text("new", link)
+    assert link.is_symlink()
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
+
+
+def test_a_new_file_has_the_permissions_of_the_process(tmp_path: Path):
+    (tmp_path / "plain").touch()
+    write_text("", tmp_path / "x")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    write_text("said", pipe)
+    assert os.read(reader, 9) == b"said"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["folder", "file/x", "file/new/x", "/proc/x", "/proc/new/x", "a" * 300])
+def test_a_path_that_cannot_be_a_file_is_a_sentence(tmp_path: Path, name: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match=f"cannot write .*{name}"):
+        write_text("x", tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["folder", "file/x", "/proc/new/x"])
+def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path, name: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"cannot write .*{Path(name).parts[-2] if '/' in name else name}"):
+        check_writable(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match="file/a"):
+        make_folder(tmp_path / "file" / "a")
+
+
+def test_a_full_disk_is_told_from_other_errors():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert is_disk_full(full)
+    assert is_disk_full(CannotWrite(Path("x"), full))
+    assert is_disk_full(OSError("Not enough free space to write 80 bytes"))
+    assert not is_disk_full(CannotWrite(Path("x"), PermissionError(errno.EACCES, "Permission denied")))
+    assert not is_disk_full(ValueError("Not enough free space to write"))
