@@ -83,7 +83,7 @@ def environment(context: Context) -> list[str]:
     if not records.commits:
         return lines + context.missing("commit")
     lines += [words.say("commit", commits=", ".join(map(code, records.commits))), ""]
-    if any(commit.endswith("+changes") for commit in records.commits):
+    if records.uncommitted:
         lines += [words.say("dirty"), ""]
     return lines
 

@@ -319,7 +319,7 @@ class _Looker:
             if name not in self.depths or {name, self.observer.evaluators.canonical(name)} & seen:
                 continue
             where = self.fused.get(name, "")
-            reason = f"inside kernel {where}" if where else "no tap shows it"
+            reason = "inside a kernel" if where else "no tap shows it"
             if value.dtype and "float" not in value.dtype:
                 reason = f"{value.dtype}; {reason}"
             rest.append(

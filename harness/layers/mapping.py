@@ -137,7 +137,7 @@ def decide(
             left = _without(left, found)
     for name, tensor in undecided.items():
         if name not in decisions:
-            decisions[name] = _no_value(kernel, tensor, left, candidates)
+            decisions[name] = _no_value(tensor, left, candidates)
     return decisions
 
 
@@ -206,14 +206,14 @@ def _by_name(tensor: torch.Tensor, left: Mapping[str, Expected]) -> Decision | N
     return Decision(fits=tuple(fits), mapped_by="name") if fits else None
 
 
-def _no_value(kernel: Kernel, tensor: torch.Tensor, left: Mapping[str, Expected], candidates: Candidates) -> Decision:
+def _no_value(tensor: torch.Tensor, left: Mapping[str, Expected], candidates: Candidates) -> Decision:
     if left:
         shapes = ", ".join(f"{name} {list(value.replay.shape)}" for name, value in left.items())
         kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
         return Decision(reason=f"{kind} cannot hold what the kernel makes: {shapes}")
     if candidates.unfinished:
         return Decision(inner=True, reason=f"on the way to {', '.join(sorted(candidates.unfinished))}")
-    return Decision(inner=True, reason=f"kernel {kernel.name}'s own; the graph has no value for it")
+    return Decision(inner=True, reason="a kernel's own; the graph has no value for it")
 
 
 def best_fit(tensor: torch.Tensor, name: str, value: Expected) -> Fit | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.records.accuracy import (
-    NOT_REPEATABLE,
     EngineInfo,
     MetricResult,
     OutputResult,
@@ -47,7 +46,6 @@ from harness.records.writer import document, save_json
 
 __all__ = [
     "MARKS",
-    "NOT_REPEATABLE",
     "Acceptance",
     "Advice",
     "Answer",

@@ -149,10 +149,6 @@ class Result:
         return result
 
 
-NOT_REPEATABLE = "not repeatable"
-"""What the note on an engine begins with whose runs differ."""
-
-
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """Return fail if anything failed, else not_judged if anything was not judged or nothing was there, else pass."""
     seen = set(verdicts)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import UsageError
+from harness.machine import CHANGED
 from harness.records.accuracy import OutputResult, Result
 from harness.records.bisection import Bisection
 from harness.records.contest import ContestResult
@@ -186,6 +187,11 @@ class Records:
         found += [(entry.data["provenance"] or {}).get("commit", "") for entry in self.results]
         found += [entry.data["session"]["commit"] for entry in self.bench]
         return tuple(dict.fromkeys(commit for commit in found if commit))
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether a commit is not all that was run: its work tree was not clean."""
+        return any(commit.endswith(CHANGED) for commit in self.commits)
 
     @property
     def weights(self) -> tuple[str, ...]:

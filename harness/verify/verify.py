@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.backends import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
-from harness.records import NOT_REPEATABLE, OutputResult, Result, Verdict, overall
+from harness.records import OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -82,7 +82,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         verdict, reason = "fail", str(error)
     except NotJudged as error:
         verdict, reason = "not_judged", str(error)
-    differ = f"{NOT_REPEATABLE}: {repeats.words()}" if repeats is not None and repeats.differing else ""
+    differ = f"not repeatable: {repeats.words()}" if repeats is not None and repeats.differing else ""
     if differ:
         notes = (*notes, differ)
         reason += f"; {differ}" if verdict == "fail" else ""

@@ -347,7 +347,7 @@ def test_a_statistic_of_the_kernel_is_an_inner_tensor():
     decisions = decide(kernel("n"), tensors, Candidates(leaving=("a",)), known.get)
     assert fit(decisions["t"])[0] == "a"
     assert decisions["mean"].inner
-    assert decisions["mean"].reason == "kernel kernel_0's own; the graph has no value for it"
+    assert decisions["mean"].reason == "a kernel's own; the graph has no value for it"
 
 
 def test_a_part_of_an_unfinished_value_is_on_the_way_to_it():

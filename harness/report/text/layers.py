@@ -47,7 +47,6 @@ _STATUSES = {
     "not_compared": "not compared",
     "not_delivered": "fused away or not shown by a tap",
 }
-_ENDS = {"float16": "FP16 ends at 65504", "bfloat16": "BF16 ends at 3.39e+38", "float32": "FP32 ends at 3.4e+38"}
 _INDENT = " " * 12
 _REASONS = 5
 """Groups of reasons that are printed for a status; the JSON has the reason of each value."""
@@ -148,17 +147,12 @@ def _counts(report: Json) -> list[str]:
 
 
 def _reasons(label: str, values: Sequence[Json]) -> list[str]:
-    """Return the reasons of values, equal ones together; two that differ in the kernel's name only are equal."""
-    groups = Counter(_reason(value) for value in values).most_common()
+    """Return the reasons of values, equal ones together."""
+    groups = Counter(value["reason"] or "no reason given" for value in values).most_common()
     parts = [f"{count} {reason}" for reason, count in groups[:_REASONS]]
     if rest := sum(count for _, count in groups[_REASONS:]):
         parts.append(f"{rest} for other reasons, which the JSON has")
     return wrapped(f"  {label}: ", "; ".join(parts)) if parts else []
-
-
-def _reason(value: Json) -> str:
-    reason = str(value["reason"] or "no reason given")
-    return reason.replace(f"kernel {value['kernel']}", "a kernel") if value["kernel"] else reason
 
 
 def _observer(report: Json) -> list[str]:
@@ -214,8 +208,7 @@ def _overflow(value: Json, report: Json) -> str:
     if before:
         peak = max(before, key=lambda v: v["largest"])
         words += f", in the values before it {number(peak['largest'], '.6g')} ({peak['name']})"
-    end = _ENDS.get(stats.get("dtype", ""), "")
-    return words if not end or "ends at" in value["reason"] else f"{words}; {end}"
+    return words
 
 
 def _flips(report: Json) -> list[str]:

@@ -229,7 +229,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _remarks(results: Sequence[Json]) -> list[str]:
-    """Return, wrapped and in full, why results did not pass, notes and what to type next; the same sentence once."""
+    """Return, wrapped and in full, why results did not pass and notes, then what to type next; each of them once."""
     where: dict[str, list[Json]] = {}
     for result in results:
         sentences = [f"{item['name']}: {item['reason']}" for item in _judged_badly(result)]
@@ -237,16 +237,11 @@ def _remarks(results: Sequence[Json]) -> list[str]:
             sentences = [result["reason"]]
         sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
         sentences += [f"note: {note}" for note in result.get("notes", ())]
-        sentences += [f"next: {result['next_step']}"] if result.get("next_step") else []
         for sentence in dict.fromkeys(sentences):
             where.setdefault(sentence, []).append(result)
-    lines = []
-    for sentence, found in where.items():
-        if sentence.startswith("next: "):
-            lines += [f"    {line}" for line in sentence.splitlines()]  # never wrapped: they are there to be copied
-        else:
-            lines += wrapped(f"{_whose(found, results)}: ", sentence)
-    return lines
+    lines = [line for text, found in where.items() for line in wrapped(f"{_whose(found, results)}: ", text)]
+    steps = dict.fromkeys(result["next_step"] for result in results if result.get("next_step"))
+    return lines + [f"    {line}" for step in steps for line in f"next: {step}".splitlines()]  # whole: to be copied
 
 
 def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
