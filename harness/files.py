@@ -68,8 +68,8 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: it is a folder; give the name of a file")
     if _is_device(path):
         return
-    make_folder(path.parent)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
