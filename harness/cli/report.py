@@ -11,8 +11,8 @@ from harness.cli.options import add_command
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.hackathon import Language
     from harness.records import Records
+    from harness.report.words import Language
 
 
 DEFAULT = Path("reports")

@@ -9,12 +9,10 @@ from harness.hackathon.check import check_readme
 from harness.hackathon.readme import read_readme, save_readme
 from harness.hackathon.score import PARAMETERS, RULES, Rules, find_images, judge_folder, mean_latency
 from harness.hackathon.wenet import wenet_roles
-from harness.hackathon.words import Language
 
 __all__ = [
     "PARAMETERS",
     "RULES",
-    "Language",
     "Rules",
     "check_readme",
     "find_images",

@@ -43,9 +43,9 @@ def numbers(context: Context) -> list[str]:
         rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
     if not rows:
         return []
-    headings = ["subject", "target", "origin", "verdict", "error", "cosine", "latency"]
-    named = [*map(words.heading, headings), words.heading("over", name="PyTorch FP32")]
-    return [words.say("numbers"), "", *table(named, rows, words=4), ""]
+    headings = context.heads("subject", "engine", "origin", "verdict", "error", "cosine", "latency")
+    named = [*headings, words("head_over", name="PyTorch FP32")]
+    return [words("readme_numbers"), "", *table(named, rows, words=4), ""]
 
 
 _RowKey = tuple[str, str, str]
@@ -93,9 +93,7 @@ def _origin(context: Context, sources: Sequence[Json]) -> str:
 def _verdicts(context: Context, results: Sequence[Json]) -> str:
     """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
     found = [r["verdict"] for r in results]
-    counts = [
-        f"{context.words.heading(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found
-    ]
+    counts = [f"{context.verdict(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found]
     return ", ".join(counts) or "-"
 
 
@@ -112,17 +110,21 @@ def labels(context: Context) -> list[str]:
     words, records = context.words, context.records
     found = _sources(context)
     lines = []
-    for key, position, value in (("random_weights", 0, "random"), ("random_inputs", 1, "random"), ("on_cpu", 2, "CPU")):
+    for key, position, value in (
+        ("readme_random_weights", 0, "random"),
+        ("readme_random_inputs", 1, "random"),
+        ("readme_on_cpu", 2, "CPU"),
+    ):
         if names := _named(subject for subject, sources in found if sources[position] == value):
-            lines.append(words.say(key, subjects=names))
+            lines.append(words(key, subjects=names))
     if names := _named(subject for subject, sources in found if not all(sources[:2])):
-        lines.append(words.say("unknown_labels", subjects=names))
+        lines.append(words("readme_unknown_labels", subjects=names))
     if found and all(sources[0] in ("trained", "file") and sources[1] == "real" for _, sources in found):
-        lines.append(words.say("real_labels"))
+        lines.append(words("readme_real_labels"))
     if cut := [doc for doc in records.documents if not doc.complete]:
         names = ", ".join(f"{code(doc.name)}{f' ({escape(doc.error)})' if doc.error else ''}" for doc in cut)
-        lines.append(words.say("incomplete", names=names))
-    lines += [f"{words.say('twice')}{escape(sentence)}" for sentence in records.twice]
+        lines.append(words("readme_incomplete", names=names))
+    lines += [f"{words('readme_twice')}{escape(sentence)}" for sentence in records.twice]
     broken = [line for why in records.broken for line in context.missing("broken", why=escape(why))]
     return [*(f"- {line}" for line in lines), *([""] if lines else []), *broken]
 
@@ -153,27 +155,29 @@ def accuracy(context: Context) -> list[str]:
     elif not any("absolute" in output for r in shown for output in r["outputs"]):
         lines += context.missing("figures")
     else:
-        lines += [context.words.say("accuracy_note"), ""]
+        lines += [context.words("readme_accuracy_note"), ""]
     return lines + _not_judged(context, [r for r in results if not r["outputs"]])
 
 
 def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
     words = context.words
     known = [r["provenance"] for r in results if r["provenance"]]
-    reference = escape(distinct(p["reference"] for p in known)) or words.heading("unknown")
-    title = words.say(
-        "accuracy", subject=code(results[0]["subject"]), target=code(target_name(results[0])), reference=reference,
-        **origin(words, known),
+    reference = escape(distinct(p["reference"] for p in known)) or words("not_recorded")
+    title = words(
+        "readme_accuracy", subject=code(results[0]["subject"]), target=code(target_name(results[0])),
+        reference=reference, **origin(words, known),
     )  # fmt: skip
     figures = [
-        f"{words.heading(kind)} {words.heading(key)}" for kind in ("absolute", "relative") for key in _STATISTICS
+        f"{words(kind)} {words(key)}"
+        for kind in ("head_absolute", "head_relative")
+        for key in ("head_max", "head_mean", "head_median")
     ]
-    headings = [words.heading(key) for key in ("case", "output", "verdict")]
-    last = [words.heading(key) for key in ("overall", "floor", "cosine")]
+    headings = context.heads("case", "output", "verdict")
+    last = context.heads("overall", "floor", "cosine")
     rows = [_accuracy_row(context, r, output) for r in results for output in r["outputs"]]
     outputs = [(code(f"{r['case']}/{o['name']}"), o) for r in results for o in r["outputs"]]
     undefined = [
-        words.say("undefined", name=name, count=f"{o['relative']['undefined']:.0f}")
+        words("readme_undefined", name=name, count=f"{o['relative']['undefined']:.0f}")
         for name, o in outputs
         if o.get("relative", {}).get("undefined")
     ]
@@ -188,7 +192,7 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
 
 def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
     """Return one output's cells; figures of one that could not be compared are dashes and its reason stands below."""
-    cells = [code(result["case"]), code(output["name"]), context.words.heading(output["verdict"])]
+    cells = [code(result["case"]), code(output["name"]), context.verdict(output["verdict"])]
     if "absolute" not in output:
         return [*cells, *["-"] * 10]
     errors = [number(output[kind].get(key)) for kind in ("absolute", "relative") for key in _STATISTICS]
@@ -203,12 +207,11 @@ def _not_judged(context: Context, results: Sequence[Json]) -> list[str]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for r in results:
         groups.setdefault((r["subject"], r["reason"], r["verdict"]), []).append(f"{r['case']} [{target_name(r)}]")
-    say = context.words.heading
     lines = [
-        f"- {code(subject)} {', '.join(map(code, names))}: {say(verdict)}: {escape(reason)}"
+        f"- {code(subject)} {', '.join(map(code, names))}: {context.verdict(verdict)}: {escape(reason)}"
         for (subject, reason, verdict), names in groups.items()
     ]
-    return [context.words.say("unjudged"), "", *lines, ""] if lines else []
+    return [context.words("readme_unjudged"), "", *lines, ""] if lines else []
 
 
 def metrics(context: Context) -> list[str]:
@@ -217,7 +220,7 @@ def metrics(context: Context) -> list[str]:
     rows = [
         [
             code(e.data["subject"]), code(e.data["case"]), code(target_name(e.data)), code(metric["name"]),
-            words.heading(metric["verdict"]), escape(metric["note"]) or "-", number(metric["actual"]),
+            context.verdict(metric["verdict"]), escape(metric["note"]) or "-", number(metric["actual"]),
             number(metric["expected"]), f"{_BOUNDS[metric['bound']]} {number(metric['allowed'])}",
         ]
         for e in context.records.results
@@ -225,8 +228,10 @@ def metrics(context: Context) -> list[str]:
     ]  # fmt: skip
     if not rows:
         return []
-    headings = ("subject", "case", "target", "metric", "verdict", "reason", "actual", "expected", "allowed")
-    return [words.say("metrics"), "", *table([words.heading(key) for key in headings], rows, words=6), ""]
+    headings = context.heads(
+        "subject", "case", "engine", "metric", "verdict", "reason", "engine", "expected", "allowed"
+    )
+    return [words("readme_metrics"), "", *table(headings, rows, words=6), ""]
 
 
 def scores(context: Context) -> list[str]:
@@ -234,16 +239,16 @@ def scores(context: Context) -> list[str]:
     words = context.words
     rows = [
         [
-            code(s["folder"]), words.heading(s["verdict"]), escape(s["reason"]), ms(s["latency_ms"]),
+            code(s["folder"]), context.verdict(s["verdict"]), escape(s["reason"]), ms(s["latency_ms"]),
             number(s["pd_mean"]), number(s["pd_max"]), number(s["score"]), str(len(s["pictures"])),
         ]
         for s in (entry.data for entry in context.records.scores)
     ]  # fmt: skip
     if not rows:
         return []
-    headings = [words.heading(key) for key in ("folder", "verdict", "reason", "latency")]
-    headings += [f"PD {words.heading('mean')}", f"PD {words.heading('max')}"]
-    headings += [words.heading("score"), words.heading("pictures")]
+    headings = context.heads("folder", "verdict", "reason", "latency")
+    headings += [f"PD {words('head_mean')}", f"PD {words('head_max')}"]
+    headings += [words("head_score"), words("head_pictures")]
     rules = [escape(rule) for rule in dict.fromkeys(entry.data["score_rule"] for entry in context.records.scores)]
     pictures = [
         f"- {code(entry.data['folder'])} {code(picture['name'])}: {escape(picture['reason'])}"
@@ -252,7 +257,7 @@ def scores(context: Context) -> list[str]:
         if picture["reason"]
     ]
     remarks = [*(f"- {rule}" for rule in rules), *pictures]
-    return [words.say("scores"), "", *table(headings, rows, words=3), "", *remarks, ""]
+    return [words("readme_scores"), "", *table(headings, rows, words=3), "", *remarks, ""]
 
 
 def layers(context: Context) -> list[str]:
@@ -262,19 +267,19 @@ def layers(context: Context) -> list[str]:
     for entry in context.records.layers:
         report = entry.data
         names = (report["subject"], report["case"], target_name(report))
-        lines += [words.say("layers", subject=code(names[0]), case=code(names[1]), target=code(names[2]),
-                            origin=words.say("origin_device", **origin(words, [report]))), ""]  # fmt: skip
+        lines += [words("readme_layers", subject=code(names[0]), case=code(names[1]), target=code(names[2]),
+                            origin=words("readme_origin_device", **origin(words, [report]))), ""]  # fmt: skip
         if not report["trusted"]:
-            lines += [words.say("not_trusted"), ""]
+            lines += [words("readme_not_trusted"), ""]
         bad = nonfinite_names(report)
         rows = [
             [
-                code(m["module"] or "-"), code(m["op"]), words.mark(shown_mark(m, bad)), number(m["local"]),
+                code(m["module"] or "-"), code(m["op"]), words(f"mark_{shown_mark(m, bad)}"), number(m["local"]),
                 number(m["local_floor"]), number(m["propagated"]), "-" if m["share"] is None else f"{m['share']:.1%}",
             ]
             for m in report["modules"][:MODULES]
         ]  # fmt: skip
-        headings = ("module", "op", "mark", "local", "floor", "propagated", "share")
-        lines += [*table([words.heading(key) for key in headings], rows, words=3), ""]
+        headings = context.heads("module", "op", "mark", "local", "floor", "propagated", "share")
+        lines += [*table(headings, rows, words=3), ""]
         lines += context.images("layers", entry.document.name, *names)
     return lines

@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 from harness.errors import UsageError
 from harness.hackathon import blocks, readme
-from harness.hackathon.words import CONTEST, LANGUAGES, OPTIONAL_HINTS, TEMPLATES, Language, Section, needs
+from harness.hackathon.template import CONTEST, OPTIONAL_HINTS, TEMPLATES, Section, needs
 from harness.records import Records
+from harness.report.words import LANGUAGES, Words
 
 _MISSING = re.compile(r"<!-- parity:missing [a-z_]+ -->(.*)")
 _LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(\s*<?([^)>\s]+)|<(?:img|a)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)")
@@ -34,7 +35,7 @@ def check_readme(folder: Path, *, records: Records | None = None, wenet: Mapping
     if old is None:
         return [f"there is no {path}; run `parity report -o {folder}`"]
     lang, template = old.options.get("lang", ""), old.options.get("template", "")
-    known = next((one for one in LANGUAGES if one == lang), None)
+    known = next((Words(one) for one in LANGUAGES if one == lang), None)
     if known is None or template not in TEMPLATES:
         return [f"the first line of {path} names no known language and template; {_AGAIN} with --lang and --template"]
     lines = _without_code(path.read_text(encoding="utf-8-sig").split("\n"))
@@ -72,13 +73,13 @@ def _without_code(lines: Sequence[str]) -> list[str]:
     return shown
 
 
-def _title(section: Section, lang: Language) -> str:
-    return f"{'#' * section.level} {section.title.get(lang)}"
+def _title(section: Section, words: Words) -> str:
+    return f"{'#' * section.level} {words(section.title)}"
 
 
-def _sections(lines: Sequence[str], sections: Sequence[Section], lang: Language) -> dict[str, list[str]]:
+def _sections(lines: Sequence[str], sections: Sequence[Section], words: Words) -> dict[str, list[str]]:
     """Return the lines of every section that is there, up to the next heading of the template."""
-    titles = {_title(section, lang): section.name for section in sections}
+    titles = {_title(section, words): section.name for section in sections}
     found: dict[str, list[str]] = {}
     name = ""
     for line in lines:
@@ -90,9 +91,9 @@ def _sections(lines: Sequence[str], sections: Sequence[Section], lang: Language)
     return found
 
 
-def _headings(found: Mapping[str, object], sections: Sequence[Section], lang: Language) -> list[str]:
+def _headings(found: Mapping[str, object], sections: Sequence[Section], words: Words) -> list[str]:
     missing = [section for section in sections if section.required and section.name not in found]
-    return [f"the section {_title(section, lang)!r} is missing; {_AGAIN}" for section in missing]
+    return [f"the section {_title(section, words)!r} is missing; {_AGAIN}" for section in missing]
 
 
 def _blocks(old: blocks.Old, sections: Sequence[Section]) -> list[str]:
@@ -132,10 +133,10 @@ def _missing(lines: Sequence[str]) -> list[str]:
     return [found[1].replace("**", "").strip() for line in lines if (found := _MISSING.match(line))]
 
 
-def _needed(sections: Mapping[str, Sequence[str]], lang: Language) -> list[str]:
+def _needed(sections: Mapping[str, Sequence[str]], words: Words) -> list[str]:
     """Return the statistics and facts that a section should hold and does not."""
     found = []
-    for name, wanted in needs(lang).items():
+    for name, wanted in needs(words).items():
         body = "\n".join(sections.get(name, ()))
         gone = [word for word in wanted if word not in body]
         if gone and name in sections and "parity:missing" not in body:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.hackathon.figures import Figure, Key
-from harness.hackathon.words import Words
 from harness.records import Json, Records
 from harness.report import escape, image
+from harness.report.words import Words
 
 MISSING = "<!-- parity:missing {name} -->"
 """Before a sentence that says what the report lacks; ``parity report --check`` finds it."""
@@ -27,9 +27,18 @@ class Context:
     wenet: Mapping[str, str] = field(default_factory=dict)
     """Subjects by their role in the WeNet table."""
 
+    def heads(self, *names: str) -> list[str]:
+        """Return the heads of columns."""
+        return [self.words(f"head_{name}") for name in names]
+
+    def verdict(self, verdict: str) -> str:
+        """Return the word of a verdict, a failure in bold; ``reference`` counts as one."""
+        word = self.words(f"verdict_{verdict}")
+        return f"**{word}**" if verdict == "fail" else word
+
     def missing(self, key: str, **values: str) -> list[str]:
         """Return a paragraph that says what is missing and what to do."""
-        lead, words = self.words.say("missing"), self.words.say(f"missing_{key}", **values)
+        lead, words = self.words("readme_missing"), self.words(f"missing_{key}", **values)
         return [f"{MISSING.format(name=key)}{lead}{words}", ""]
 
     def images(self, *key: str) -> list[str]:
@@ -61,8 +70,8 @@ def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
     """Return ``weights``, ``inputs`` and ``device`` of what gave figures, in words."""
     found = list(sources)
     return {
-        key: words.heading("comma").join(dict.fromkeys(source_word(words, one.get(key, "")) for one in found))
-        or words.heading("unknown")
+        key: words("list_comma").join(dict.fromkeys(source_word(words, one.get(key, "")) for one in found))
+        or words("not_recorded")
         for key in ("weights", "inputs", "device")
     }
 
@@ -70,5 +79,5 @@ def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
 def source_word(words: Words, label: str) -> str:
     """Return ``trained``, ``random``, ``real``, ``file`` in the report's language, and a device's name as it is."""
     if not label:
-        return words.heading("unknown")
-    return words.heading(label) if label in ("trained", "random", "real", "file") else escape(label)
+        return words("not_recorded")
+    return words(f"source_{label}") if label in ("trained", "random", "real", "file") else escape(label)

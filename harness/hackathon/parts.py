@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.hackathon import accuracy, speed, wenet
 from harness.hackathon.context import Context, distinct
-from harness.hackathon.words import CONTEST
+from harness.hackathon.template import CONTEST
 from harness.records import Entry, Json
 from harness.report import (
     all_verdicts,
@@ -26,7 +26,7 @@ _FAULTS = ("engine", "export")
 def entry(context: Context) -> list[str]:
     """Return the sentence that this is an entry, with the link that the contest asks for."""
     year = context.template
-    return [context.words.say("entry", year=year, link=CONTEST.format(year=year)), ""]
+    return [context.words("readme_entry", year=year, link=CONTEST.format(year=year)), ""]
 
 
 def findings(context: Context) -> list[str]:
@@ -40,16 +40,16 @@ def findings(context: Context) -> list[str]:
         data = found.data
         plan = ""
         if data["plan"] is not None:
-            plan = f"; {words.heading('kept_fp32')}: {', '.join(map(code, data['plan'])) or words.heading('none')}"
+            plan = f"; {words('head_kept_fp32')}: {', '.join(map(code, data['plan'])) or words('none')}"
         label = f"{code(data['subject'])} [{code(target_name(data))}]"
-        lines.append(f"- {label}: {escape(words.kind(data['kind']))}: {escape(data['finding'])}{plan}")
+        lines.append(f"- {label}: {escape(words('kind_' + data['kind']))}: {escape(data['finding'])}{plan}")
     lines += _not_passed(context)
     if lines:
-        return [words.say("findings"), "", *dict.fromkeys(lines), ""]
+        return [words("readme_findings"), "", *dict.fromkeys(lines), ""]
     judged = [one.verdict for one in all_verdicts(records) if one.kind != "latency"]
     if not judged:
-        return [words.say("nothing_judged"), ""]
-    return [words.say("no_findings"), ""] if set(judged) == {"pass"} else []
+        return [words("readme_nothing_judged"), ""]
+    return [words("readme_no_findings"), ""] if set(judged) == {"pass"} else []
 
 
 def _not_passed(context: Context) -> list[str]:
@@ -65,7 +65,7 @@ def _not_passed(context: Context) -> list[str]:
             names.setdefault((data["subject"], engine, verdict, data["reason"]), []).append(case)
     return [
         f"- {code(subject)}/{', '.join(map(code, dict.fromkeys(cases)))} [{code(engine)}]: "
-        f"{context.words.heading(verdict)}: {escape(reason)}"
+        f"{context.verdict(verdict)}: {escape(reason)}"
         for (subject, engine, verdict, reason), cases in names.items()
     ]
 
@@ -75,21 +75,21 @@ def environment(context: Context) -> list[str]:
     words, records = context.words, context.records
     lines = []
     for machine, names in records.environments:
-        lines += [words.say("environment", names=", ".join(map(code, names))), ""]
-        headings = [words.heading("item"), words.heading("value")]
+        lines += [words("readme_environment", names=", ".join(map(code, names))), ""]
+        headings = [words("head_item"), words("head_value")]
         lines += [*table(headings, _machine(context, machine), words=2), ""]
     if not records.environments:
         lines += context.missing("environment")
     if not records.commits:
         return lines + context.missing("commit")
-    lines += [words.say("commit", commits=", ".join(map(code, records.commits))), ""]
+    lines += [words("readme_commit", commits=", ".join(map(code, records.commits))), ""]
     if records.uncommitted:
-        lines += [words.say("dirty"), ""]
+        lines += [words("readme_dirty"), ""]
     return lines
 
 
 def _machine(context: Context, machine: Json) -> list[list[str]]:
-    unknown, none = (context.words.heading(key) for key in ("unknown", "none"))
+    unknown, none = map(context.words, ("not_recorded", "none"))
     rows = {
         "GPU": distinct(map(_gpu, machine["gpus"])) or machine["no_gpu"],
         "NVIDIA driver": machine["driver"] or none,
@@ -114,7 +114,7 @@ def commands(context: Context) -> list[str]:
     """Return the recorded commands as a block to be copied."""
     if not context.records.commands:
         return context.missing("commands")
-    return [context.words.say("commands"), "", *fence(context.records.commands, "bash"), ""]
+    return [context.words("readme_commands"), "", *fence(context.records.commands, "bash"), ""]
 
 
 def bugs(context: Context) -> list[str]:
@@ -124,14 +124,16 @@ def bugs(context: Context) -> list[str]:
     unjudged = [e for e in bisections if e.data["kind"] == "not_judged"]
     lines = [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
     if unjudged:
-        lines += [words.say("bisections_not_judged", count=len(unjudged), all=len(bisections)), ""]
-    return lines or [words.say("no_bugs" if bisections else "not_bisected"), ""]
+        lines += [words("readme_bisections_not_judged", count=len(unjudged), all=len(bisections)), ""]
+    return lines or [words("readme_no_bugs" if bisections else "readme_not_bisected"), ""]
 
 
 def _bug(context: Context, number: int, found: Entry) -> list[str]:
     """Return one report; its headings are English in every language, because that is where it is sent."""
     data = found.data
-    title = context.words.say("bug", number=number, subject=escape(data["subject"]), target=escape(target_name(data)))
+    title = context.words(
+        "readme_bug", number=number, subject=escape(data["subject"]), target=escape(target_name(data))
+    )
     lower = f"PyTorch {data['precision']}"
     steps = data["commands"] or [found.document.command]
     notes = [f"{asked['question']} {asked['answer']}: {asked['detail']}" for asked in data["gates"]]
@@ -184,4 +186,4 @@ PARTS: dict[str, Callable[[Context], list[str]]] = {
     "commands": commands,
     "bugs": bugs,
 }
-"""Every generated part by the name that the templates in hackathon_words give it."""
+"""Every generated part by the name that ``TEMPLATES`` gives it."""

@@ -1,7 +1,7 @@
 """The hackathon report: a README.md in the contest's sections, from records alone, around what people wrote in it.
 
 ``render`` makes the text, ``save`` draws the figures and writes it, ``is_current`` says whether the README is what the
-records would give now. The wording is in hackathon_words, the generated parts in hackathon_parts; how a person's text
+records would give now. The sections are in template, the generated parts in parts; how a person's text
 survives is in blocks.
 """
 
@@ -16,8 +16,9 @@ from harness.hackathon import blocks
 from harness.hackathon.context import Context
 from harness.hackathon.figures import Figure, Key, draw
 from harness.hackathon.parts import PARTS
-from harness.hackathon.words import HINTS, LANGUAGES, SENTENCES, TEMPLATES, Language, Words
+from harness.hackathon.template import TEMPLATES
 from harness.records import Records
+from harness.report.words import LANGUAGES, Language, Words
 
 README = "README.md"
 _HUMAN = "human:"
@@ -78,9 +79,9 @@ def render(
     year = template or known.get("template", "2023")
     if year not in TEMPLATES:
         raise UsageError(f"there is no template {year!r}; known: {', '.join(TEMPLATES)}")
-    words = Words(lang=language)
+    words = Words(language)
     context = Context(records=records, words=words, template=year, figures=figures, wenet=wenet or {})
-    heading = [f"## {words.say('kept')}", "", words.say("kept_note")]
+    heading = [f"## {words('readme_kept')}", "", words("readme_kept_note")]
     return blocks.compose(
         _parts(context), options={"lang": language, "template": year}, kept_heading=heading, old=old
     )  # fmt: skip
@@ -95,13 +96,13 @@ def _language(lang: str) -> Language:
 
 def _parts(context: Context) -> list[str | blocks.Human]:
     """Return the whole template: headings, blocks for people, and generated lines."""
-    lang = context.words.lang
-    parts: list[str | blocks.Human] = ["", _human("title", lang), "", f"> {SENTENCES['generated'].get(lang)}", ""]
+    words = context.words
+    parts: list[str | blocks.Human] = ["", _human("title", words), "", f"> {words('readme_generated')}", ""]
     for section in TEMPLATES[context.template]:
-        parts += [f"{'#' * section.level} {section.title.get(lang)}", ""]
+        parts += [f"{'#' * section.level} {words(section.title)}", ""]
         for name in section.parts:
             if name.startswith(_HUMAN):
-                parts += [_human(name.removeprefix(_HUMAN), lang), ""]
+                parts += [_human(name.removeprefix(_HUMAN), words), ""]
             else:
                 parts += PARTS[name](context)
     while parts and parts[-1] == "":
@@ -109,5 +110,5 @@ def _parts(context: Context) -> list[str | blocks.Human]:
     return parts
 
 
-def _human(name: str, lang: Language) -> blocks.Human:
-    return blocks.Human(name=name, hint=HINTS[name].get(lang))
+def _human(name: str, words: Words) -> blocks.Human:
+    return blocks.Human(name=name, hint=words(f"hint_{name}"))

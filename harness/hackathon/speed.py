@@ -43,22 +43,26 @@ def performance(context: Context) -> list[str]:
     elif not any(BASELINE in entry.data["speed_up"] for entries in groups.values() for entry in entries):
         lines += context.missing("baseline")
     if groups:
-        lines += [context.words.say("performance_note"), ""]
+        lines += [context.words("readme_performance_note"), ""]
     if groups and not any(context.figures.get(("bench", *key)) for key in groups):
-        lines += [context.words.say("no_sizes"), ""]
+        lines += [context.words("readme_no_sizes"), ""]
     return lines + _not_measured(context)
 
 
 def _group(context: Context, key: Key, entries: Sequence[Entry], groups: dict[Key, list[Entry]]) -> list[str]:
     words, measured = context.words, [entry.data for entry in entries]
     sources = origin(words, (item["session"] for item in measured))
-    how = [words.say(key[4]), f"L2 {key[5]}", words.say("origin", **sources)]
-    title = words.say(
-        "performance", subject=code(key[0]), case=code(key[1]), device=escape(key[2]), how=words.say("comma").join(how)
+    how = [words(f"clock_{key[4]}"), f"L2 {key[5]}", words("readme_origin", **sources)]
+    title = words(
+        "readme_performance",
+        subject=code(key[0]),
+        case=code(key[1]),
+        device=escape(key[2]),
+        how=words("readme_comma").join(how),
     )
     baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
-    headings = [words.heading(name) for name in ("size", "target", "latency")]
-    headings += ["p99", *(words.heading("over", name=escape(name)) for name in baselines), words.heading("throughput")]
+    headings = context.heads("size", "engine", "latency")
+    headings += ["p99", *(words("head_over", name=escape(name)) for name in baselines), words("head_throughput")]
     measured.sort(key=lambda item: sorted(item["session"]["sizes"].items()))
     rows = [_row(item, baselines) for item in measured]
     remarks = [f"- {line}" for item in measured for line in _remarks(context, item)]
@@ -89,7 +93,7 @@ def _remarks(context: Context, item: Json) -> list[str]:
     """Return what makes this row's figures doubtful: an invalid environment, flags, a failed capture, notes."""
     session = item["session"]
     label = " ".join([code(session_target(session)), *(escape(f"{k}={v}") for k, v in session["sizes"].items())])
-    invalid = [context.words.say("invalid", why=escape(why)) for run in session["runs"] for why in run["invalid"]]
+    invalid = [context.words("readme_invalid", why=escape(why)) for run in session["runs"] for why in run["invalid"]]
     others = [flag for run in session["runs"] for flag in run["flags"]]
     others += [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
     found = dict.fromkeys([*invalid, *map(escape, [*others, *session["notes"]])])
@@ -100,7 +104,7 @@ def _times(context: Context, entries: Sequence[Entry]) -> list[str]:
     """Return what was recorded more than once on one machine."""
     every = Counter(_identity(entry) for entry in context.records.bench)
     return [
-        f"- {context.words.say('times', benchmark=code(key[0]), count=every[key])}"
+        f"- {context.words('readme_times', benchmark=code(key[0]), count=every[key])}"
         for key in dict.fromkeys(map(_identity, entries))
         if every[key] > 1
     ]
@@ -116,9 +120,9 @@ def _kernels(context: Context, item: Json) -> list[str]:
     rows = [
         [code(k["name"]), code(k["module"] or "-"), ms(k["ms"]), f"{k['share']:.1%}"] for k in item["kernels"][:KERNELS]
     ]
-    headings = [*(words.heading(key) for key in ("kernel", "module")), "ms", words.heading("share")]
+    headings = [words("head_kernel"), words("head_module"), "ms", words("head_share")]
     return [
-        words.say("kernels", **names, target=code(session_target(session))),
+        words("readme_kernels", **names, target=code(session_target(session))),
         "",
         *table(headings, rows, words=2),
         "",
@@ -131,7 +135,7 @@ def _not_measured(context: Context) -> list[str]:
         f"{escape(e.data['reason'])}"
         for e in context.records.not_measured
     ]
-    return [context.words.say("unjudged"), "", *lines, ""] if lines else []
+    return [context.words("readme_unjudged"), "", *lines, ""] if lines else []
 
 
 def variants(context: Context) -> list[str]:
@@ -147,17 +151,17 @@ def variants(context: Context) -> list[str]:
 def _study(context: Context, study: Json) -> list[str]:
     words = context.words
     sources = origin(words, [study])
-    labels = words.say("origin", weights=sources["weights"], inputs=sources["inputs"])
-    title = words.say("variants", name=code(study["name"]), device=escape(study["device"]), origin=labels)
+    labels = words("readme_origin", weights=sources["weights"], inputs=sources["inputs"])
+    title = words("readme_variants", name=code(study["name"]), device=escape(study["device"]), origin=labels)
     metrics = {m["name"]: m for v in study["variants"] for m in v["metrics"]}
     names = list(metrics)[:_MOST_METRICS]
-    headings = [words.heading(key) for key in ("variant", "settings", "verdict", "latency", "gain", "speed_up")]
-    headings += [*(escape(_metric(metrics[name])) for name in names), words.heading("score")]
+    headings = context.heads("variant", "settings", "verdict", "latency", "gain", "speed_up")
+    headings += [*(escape(_metric(metrics[name])) for name in names), words("head_score")]
     rows = [_variant(context, study, variant, names) for variant in study["variants"]]
     notes = [f"- {escape(note)}" for note in study["notes"]]
     return [
         title, "", *table(headings, rows, words=3), "",
-        words.say("variants_note", rule=escape(study["score_rule"])), "", *notes, *([""] if notes else []),
+        words("readme_variants_note", rule=escape(study["score_rule"])), "", *notes, *([""] if notes else []),
         *_no_help(context, study["variants"]),
     ]  # fmt: skip
 
@@ -177,8 +181,8 @@ def _variant(context: Context, study: Json, variant: Json, names: Sequence[str])
     by_name = {metric["name"]: metric["actual"] for metric in variant["metrics"]}
     factor = _gain(variant, first)
     return [
-        code(variant["name"]), context.words.heading("first") if variant is first else differences or "-",
-        context.words.heading("reference" if is_reference(study, variant) else variant["verdict"]),
+        code(variant["name"]), context.words("readme_first") if variant is first else differences or "-",
+        context.verdict("reference" if is_reference(study, variant) else variant["verdict"]),
         ms(variant["latency_ms"]), number(factor),
         number(variant["speed_up"]), *(number(by_name.get(name)) for name in names), number(variant["score"]),
     ]  # fmt: skip
@@ -198,17 +202,17 @@ def _no_help(context: Context, found: Sequence[Json]) -> list[str]:
     for variant in found[1:]:
         gain = _gain(variant, found[0])
         if variant["verdict"] == "fail":
-            why = words.say("no_help_fail", reason=escape(variant["reason"]))
+            why = words("readme_no_help_fail", reason=escape(variant["reason"]))
         elif variant["verdict"] == "not_judged" or gain is None:
-            why = words.say("no_help_unjudged", reason=escape(variant["reason"]) or words.heading("unknown"))
+            why = words("readme_no_help_unjudged", reason=escape(variant["reason"]) or words("not_recorded"))
         elif gain < HELPED:
-            why = words.say("no_help_slow", gain=number(gain))
+            why = words("readme_no_help_slow", gain=number(gain))
         else:
             continue
         lines.append(f"- {code(variant['name'])}: {why}")
     if not lines:
-        return [words.say("all_helped"), ""] if len(found) > 1 else []
-    return [words.say("no_help"), "", *lines, ""]
+        return [words("readme_all_helped"), ""] if len(found) > 1 else []
+    return [words("readme_no_help"), "", *lines, ""]
 
 
 def _plans(context: Context, bisection: Json) -> list[str]:
@@ -217,17 +221,17 @@ def _plans(context: Context, bisection: Json) -> list[str]:
     results = {True: "pass", False: "fail", None: "not_judged"}
     rows = [
         [
-            ", ".join(map(code, trial["keep_fp32"])) or words.heading("none"), escape(trial["where"]),
-            words.heading(results[trial["passed"]]), escape(trial["reason"]), number(trial["error"]),
+            ", ".join(map(code, trial["keep_fp32"])) or words("none"), escape(trial["where"]),
+            context.verdict(results[trial["passed"]]), escape(trial["reason"]), number(trial["error"]),
         ]
         for trial in bisection["trials"]
     ]  # fmt: skip
     if not rows:
         return []
-    headings = [words.heading(key) for key in ("kept_fp32", "where", "result", "reason", "relative_l2")]
-    title = words.say("plans", subject=code(bisection["subject"]), target=code(target_name(bisection)))
+    headings = context.heads("kept_fp32", "where", "result", "reason", "relative")
+    title = words("readme_plans", subject=code(bisection["subject"]), target=code(target_name(bisection)))
     lines = [title, "", *table(headings, rows, words=4), ""]
     if price := bisection["price"]:
         times = {key: number(price[f"{key}_ms"]) for key in ("plan", "low", "fp32")}
-        lines += [words.say("price", device=escape(price["device"]), **times), ""]
+        lines += [words("readme_price", device=escape(price["device"]), **times), ""]
     return lines

@@ -173,11 +173,11 @@ def part(context: Context) -> list[str]:
     found, lacking = tables(context.records, context.wenet)
     lines = []
     for one in found:
-        title = words.say(
-            "wenet", role=one.role, subject=code(one.subject), target=code(one.target), device=escape(one.device)
+        title = words(
+            "readme_wenet", role=one.role, subject=code(one.subject), target=code(one.target), device=escape(one.device)
         )
         lines += [title, "", *fence([*_HEAD, *one.rows]), ""]
     if lacking:
-        title = f"{MISSING.format(name='wenet')}{words.say('wenet_missing')}"
+        title = f"{MISSING.format(name='wenet')}{words('readme_wenet_missing')}"
         lines += [title, "", *(f"- {escape(sentence)}" for sentence in lacking), ""]
     return lines

@@ -21,13 +21,15 @@ from harness.errors import UsageError
 from harness.hackathon import blocks
 from harness.hackathon import check as hackathon_check
 from harness.hackathon import readme as hackathon
-from harness.hackathon import words as hackathon_words
+from harness.hackathon import template as hackathon_template
+from harness.hackathon.parts import PARTS
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.reader import Json, Records
 from harness.report import markdown
 from harness.report.plots import latency as latency_plot
+from harness.report.words import LANGUAGES
 
 Save = Callable[..., str]
 FILLED = {
@@ -77,7 +79,7 @@ def edit(path: Path, **texts: str) -> None:
 def finish(path: Path) -> None:
     """Fill in every block that is there, and empty those that may be."""
     text = path.read_text(encoding="utf-8")
-    texts = {**dict.fromkeys(hackathon_words.OPTIONAL_HINTS, ""), **FILLED}
+    texts = {**dict.fromkeys(hackathon_template.OPTIONAL_HINTS, ""), **FILLED}
     edit(path, **{name.replace("-", "_"): new for name, new in texts.items() if f"parity:human {name} -->" in text})
 
 
@@ -483,7 +485,7 @@ def test_a_finished_report_has_no_finding(found: Records, tmp_path: Path, save: 
 def test_a_new_report_has_a_finding_per_placeholder(tmp_path: Path, save: Save):
     save()
     findings = hackathon_check.check_readme(tmp_path)
-    assert len(findings) == len(hackathon_words.HINTS)
+    assert len(findings) == len(hints())
     assert all("still holds its placeholder" in finding for finding in findings)
 
 
@@ -600,16 +602,13 @@ def test_the_check_of_nothing_says_how_to_make_one(tmp_path: Path):
     ]
 
 
-def test_every_word_is_there_in_both_languages():
-    texts = {**hackathon_words.SENTENCES, **hackathon_words.HEADINGS, **hackathon_words.HINTS}
-    assert all(text.zh and text.en for text in texts.values())
-    parts = {part for sections in hackathon_words.TEMPLATES.values() for section in sections for part in section.parts}
+def hints() -> set[str]:
+    return {key.removeprefix("hint_") for key in LANGUAGES["en"] if key.startswith("hint_")}
+
+
+def test_every_part_of_a_template_is_a_hint_or_generated():
+    sections = [section for sections in hackathon_template.TEMPLATES.values() for section in sections]
+    parts = {part for section in sections for part in section.parts}
     humans = {part.removeprefix("human:") for part in parts if part.startswith("human:")}
-    assert humans | {"title"} == set(hackathon_words.HINTS)
-    assert {part for part in parts if not part.startswith("human:")} == set(hackathon_parts_names())
-
-
-def hackathon_parts_names() -> list[str]:
-    from harness.hackathon.parts import PARTS
-
-    return list(PARTS)
+    assert humans | {"title"} == hints()
+    assert {part for part in parts if not part.startswith("human:")} == set(PARTS)

@@ -29,8 +29,8 @@ from harness.report.facts import Point, pareto_front
 from harness.report.html import charts as html_charts
 from harness.report.html import page as html
 from harness.report.html import svg as html_svg
-from harness.report.html.words import WORDS
 from harness.report.verdicts import latency_verdict as judged
+from harness.report.words import Words
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -384,26 +384,6 @@ def test_a_picture_of_an_entrant_says_why_it_fails(tmp_path: Path):
     assert '<td class="word bad">room is no picture of 512 x 512</td>' in text
 
 
-def test_chinese_and_english_have_the_same_words():
-    assert WORDS["en"].keys() == WORDS["zh"].keys()
-    for key, english in WORDS["en"].items():
-        fields = set(re.findall(r"\{\w+[^}]*\}", english))
-        assert fields == set(re.findall(r"\{\w+[^}]*\}", WORDS["zh"][key])), key
-
-
-def test_every_word_is_used():
-    source = "".join(path.read_text(encoding="utf-8") for path in Path(html.__file__).parent.glob("*.py"))
-    source += "".join(path.read_text(encoding="utf-8") for path in Path(html.__file__).parent.glob("page.*"))
-    prefixes = re.findall(r'["\'](\w+_)["\']\s*[+~]|f"(\w+_)\{|`(\w+_)\$', source)
-    stems = tuple({next(filter(None, found)) for found in prefixes})
-    unused = [
-        key
-        for key in WORDS["en"]
-        if not re.search(rf'["\']{key}["\'](?!: \()|words\.{key}\b', source) and not key.startswith(stems)
-    ]
-    assert unused == []
-
-
 def test_figures_that_are_not_finite_are_shown_as_absent(run: Records, tmp_path: Path):
     """Every figure of every record may be null: JSON has no NaN."""
 
@@ -561,7 +541,7 @@ def test_lines_break_where_there_is_no_value():
 
 def test_labels_of_points_do_not_lie_on_each_other():
     near = points(*((1 + i / 1000, 2) for i in range(4)))
-    drawn = html_charts.pareto(near, WORDS["en"].__getitem__, "title")
+    drawn = html_charts.pareto(near, Words("en"), "title")
     heights = re.findall(r'<text class="label start" x="[\d.]+" y="([\d.-]+)"', drawn)
     assert len({round(float(y) / 10) for y in heights}) == 4
 

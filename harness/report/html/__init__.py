@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from harness.report.html.page import save_page
-from harness.report.html.words import WORDS
 
-__all__ = ["WORDS", "save_page"]
+__all__ = ["save_page"]

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from harness.report.facts import Json, Point, is_nonfinite_value, pareto_front, value_error
 from harness.report.html import svg
-from harness.report.html.parts import Words
 from harness.report.html.svg import BOTTOM, CHARACTER, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 from harness.report.plots import boundaries
+from harness.report.words import Words
 
 COLOURS = 6
 """Series that have a colour of their own (c0, c1, ...); more of them start again, with other dashes."""
@@ -171,7 +171,7 @@ def pareto(points: Sequence[Point], t: Words, title: str, *, lower: bool = True,
     parts = svg.axes(x, y, t("axis_latency"), t("axis_pd" if lower else "axis_psnr"))
     if near is not None:
         parts.append(svg.segment(LEFT, y(near), WIDTH - RIGHT, y(near), "limit"))
-        parts.append(svg.text(WIDTH - RIGHT, y(near) - 5, t("axis_limit").format(limit=f"{near:g}"), "tick end"))
+        parts.append(svg.text(WIDTH - RIGHT, y(near) - 5, t("axis_limit", limit=f"{near:g}"), "tick end"))
     front = pareto_front(points, lower=lower)
     steps: list[svg.XY] = [(point.latency_ms, point.quality) for point in front[:1]]
     for before, after in itertools.pairwise(front):

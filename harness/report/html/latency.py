@@ -33,7 +33,6 @@ from harness.report.html.parts import (
     Row,
     Table,
     Tone,
-    Words,
     columns,
     distinct,
     grouped,
@@ -44,6 +43,7 @@ from harness.report.html.parts import (
 from harness.report.plots import swept
 from harness.report.text import series_of
 from harness.report.verdicts import latency_verdict as judged
+from harness.report.words import Words
 
 
 def module_times(kernels: Sequence[Json]) -> dict[str, float]:
@@ -73,13 +73,13 @@ def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t:
 def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     baselines = distinct(name for item in measured for name in item["speed_up"])
     first = [t(key) for key in ("verdict", "target", "case_sizes", "metric", "median_ms", "range_ms")]
-    speed_ups = [t("speed_up_against").format(name=name) for name in baselines]
+    speed_ups = [t("speed_up_against", name=name) for name in baselines]
     rest = [t(key) for key in ("against_baseline", "end_to_end", "enqueue", "p90", "p99", "per_second", "memory")]
     words = (t("metric"), t("range_ms"), t("device"))
     codes = (t("target"), t("case_sizes"))
     shape = columns(*first, *speed_ups, *rest, t("device"), words=words, codes=codes, marks=first[:1])
     rows = tuple(_row(item, baselines, t) for item in measured)
-    caption = t("latency_caption").format(count=len(rows))
+    caption = t("latency_caption", count=len(rows))
     return Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=labels)
 
 
@@ -191,11 +191,11 @@ def _pair(measured: Sequence[Json], symbol: str, place: str, labels: tuple[str, 
             low, high = item["speed_up_intervals"].get(baseline) or (None, None)
             if value is not None:
                 gain = Measurement(x=x, y=value, low=low, high=high)
-                gains.setdefault(t("speed_up_of").format(name=name, baseline=baseline), []).append(gain)
+                gains.setdefault(t("speed_up_of", name=name, baseline=baseline), []).append(gain)
     found: list[Part] = []
     for series_, caption, label, one in (
-        (times, t("latency_over").format(size=symbol, place=place), t("axis_ms"), False),
-        (gains, t("speed_up_over").format(size=symbol, place=place), t("axis_speed_up"), True),
+        (times, t("latency_over", size=symbol, place=place), t("axis_ms"), False),
+        (gains, t("speed_up_over", size=symbol, place=place), t("head_speed_up"), True),
     ):
         if series_:
             drawn = charts.over_sizes(series_, t, caption, symbol, label, one=one)
@@ -217,7 +217,7 @@ def _kernels(measured: Json, id: str, t: Words) -> Fold:
     )  # fmt: skip
     headings = (t("kernel"), t("time_ms"), t("time_share"), t("module"), t("nodes"))
     shape = columns(*headings, codes=(t("kernel"), t("module"), t("nodes")))
-    caption = t("kernels_caption").format(count=len(rows), name=f"{session_target(session)} {case_label(session)}")
+    caption = t("kernels_caption", count=len(rows), name=f"{session_target(session)} {case_label(session)}")
     table = Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=warnings(session, t))
     return Fold(summary=caption, parts=(table,), long=len(rows) > 60)
 
@@ -239,7 +239,7 @@ def _history(found: Json, id: str, t: Words) -> list[Part]:
     """Return one series: its chart with the accepted baseline and the change points, and what was remarked."""
     points = found["points"]
     labels = warnings(found, t)
-    title = t("history_caption").format(name=found["benchmark"], machine=found["machine"])
+    title = t("history_caption", name=found["benchmark"], machine=found["machine"])
     parts: list[Part] = []
     if sum(point["ms"] is not None and not point["invalid"] for point in points) > 1:
         drawn = charts.history(points, found["change_points"], t, title)
@@ -252,7 +252,7 @@ def _history(found: Json, id: str, t: Words) -> list[Part]:
     rows = tuple(_point(point, t) for point in points)
     shape = columns(*headings, words=words, codes=(t("engine"), t("commit")))
     table = Table(id=id, caption=title, columns=shape, rows=rows, labels=labels)
-    return [*parts, Fold(summary=t("sessions_caption").format(count=len(rows)), parts=(table,))]
+    return [*parts, Fold(summary=t("sessions_caption", count=len(rows)), parts=(table,))]
 
 
 def _point(point: Json, t: Words) -> Row:

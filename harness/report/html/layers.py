@@ -32,7 +32,6 @@ from harness.report.html.parts import (
     Row,
     Table,
     Tone,
-    Words,
     columns,
     number,
     warnings,
@@ -40,6 +39,7 @@ from harness.report.html.parts import (
 )
 from harness.report.text import MARKS, plan_snippet, shown_mark
 from harness.report.text import number as figure
+from harness.report.words import Words
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
@@ -76,7 +76,7 @@ def _trust(report: Json, t: Words) -> Lines:
     """Return how much was seen and whether it can be trusted, before any figure."""
     counts = Counter(value["status"] for value in report["values"])
     seen = ", ".join(f"{count} {t('status_' + status)}" for status, count in counts.items())
-    lines = [Line(text=t("layer_counts").format(count=len(report["values"]), seen=seen or "-", mode=report["mode"]))]
+    lines = [Line(text=t("layer_counts", count=len(report["values"]), seen=seen or "-", mode=report["mode"]))]
     if not compared(report):
         lines.append(Line(text=t("nothing_compared"), tone="warn", lead=t("verdict_not_judged")))
     if not report["trusted"]:
@@ -129,7 +129,7 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
                   rows=tuple(rows), labels=labels)  # fmt: skip
     note = t("time_by_module_note") if report else t("time_without_errors")
     chart = Chart(svg=charts.module_bars(bars, t, title), caption=f"{title}. {note}", labels=labels)
-    fold = Fold(summary=t("times_caption").format(count=len(rows)), parts=(table,))
+    fold = Fold(summary=t("times_caption", count=len(rows)), parts=(table,))
     return Group(id=id, heading=title, parts=(chart, fold), labels=labels)
 
 
@@ -153,7 +153,7 @@ def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tup
     marks = (t("mark"),)
     return Table(
         id=f"{id}-modules",
-        caption=t("modules_caption").format(count=len(rows)),
+        caption=t("modules_caption", count=len(rows)),
         columns=columns(*headings, codes=codes, marks=marks),
         rows=tuple(rows),
         filters=len(rows) > 8,
@@ -175,7 +175,7 @@ def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[st
     codes = [t(key) for key in ("value", "op", "module", "kernel", "source")]
     return Table(
         id=id,
-        caption=t("values_caption").format(count=len(rows), compared=len(values)),
+        caption=t("values_caption", count=len(rows), compared=len(values)),
         columns=columns(*headings, words=words, codes=codes, marks=headings[:1]),
         rows=tuple(rows),
         filters=True,
@@ -233,14 +233,14 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
 
 
 def _bisect_facts(found: Json, t: Words) -> Facts:
-    builds = t("builds").format(gates=found["gate_builds"], search=found["builds"] - found["gate_builds"],
+    builds = t("builds", gates=found["gate_builds"], search=found["builds"] - found["gate_builds"],
                                 most=found["max_builds"])  # fmt: skip
     rows = [(t("region"), ", ".join(found["region"]) or "-")]
     rows += [(t("plan"), t("no_plan"))] if found["plan"] is None and _needs_plan(found) else []
     rows += [(t("reproducer"), found["reproducer"] or t("no_reproducer")), (t("engines_built"), builds)]
     if price := found["price"]:
-        times = [t(key).format(ms=figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
-        rows.append((t("price").format(device=price["device"]), ", ".join(times)))
+        times = [t(key, ms=figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
+        rows.append((t("price", device=price["device"]), ", ".join(times)))
     return Facts(rows=tuple(rows))
 
 
@@ -295,7 +295,7 @@ def _trials(found: Json, id: str, t: Words) -> Fold:
     headings = (t("tried_on"), t("verdict"), t("rel_err"), t("kept_fp32"), t("reason"))
     words = (t("tried_on"), t("reason"))
     shape = columns(*headings, words=words, codes=(t("kept_fp32"),), marks=(t("verdict"),))
-    caption = t("trials_caption").format(count=len(rows))
+    caption = t("trials_caption", count=len(rows))
     return Fold(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
 
 

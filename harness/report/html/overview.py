@@ -20,13 +20,13 @@ from harness.report.html.parts import (
     Row,
     Section,
     Table,
-    Words,
     columns,
     number,
     verdict,
     word,
 )
 from harness.report.text import worst_error
+from harness.report.words import Words
 
 NAMED = 4
 """Verdicts that one line names; the table has all."""
@@ -139,7 +139,7 @@ def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Word
         return t("headline_nothing")
     key = "fail" if counts["fail"] else "not_judged" if counts["not_judged"] else "problems" if problems else "pass"
     numbers = {"fail": counts["fail"], "not_judged": counts["not_judged"], "passed": counts["pass"]}
-    return t(f"headline_{key}").format(count=count, problems=len(problems), **numbers)
+    return t(f"headline_{key}", count=count, problems=len(problems), **numbers)
 
 
 def _counts(items: Sequence[Item], t: Words) -> Table:
@@ -165,7 +165,7 @@ def _attention(items: Sequence[Item], t: Words) -> list[Line]:
             tone=TONES[value],
             lead=t("verdict_" + value),
             links=tuple((item.href, item.name) for item in same[:NAMED]),
-            more=t("and_more").format(count=len(same) - NAMED) if len(same) > NAMED else "",
+            more=t("and_more", count=len(same) - NAMED) if len(same) > NAMED else "",
         )
         for (_, value, why), same in found.items()
     ]
@@ -180,7 +180,7 @@ def _all(items: Sequence[Item], labels: tuple[str, ...], t: Words) -> Table:
     headings = (t("verdict"), t("judged"), t("what"), t("figure"), t("reason"))
     return Table(
         id="glance-all",
-        caption=t("all_verdicts").format(count=len(rows)),
+        caption=t("all_verdicts", count=len(rows)),
         columns=columns(*headings, words=headings[1:], marks=headings[:1]),
         rows=tuple(rows),
         filters=len(rows) > 8,

@@ -169,7 +169,7 @@
     const fold = make("details", "compare", block);
     make("summary", "", fold).textContent = words.compare;
     const label = make("label", "", fold);
-    label.append(`${words.compare_with} `);
+    label.append(`${words.engine} `);
     const choice = make("select", "", label);
     engines.forEach((figure, i) => choice.add(new Option(figure.closest(".set").dataset.name || figure.querySelector("figcaption").textContent, i)));
     const stack = make("div", "stack", fold);

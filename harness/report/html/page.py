@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from markupsafe import Markup
 
@@ -32,25 +32,23 @@ from harness.report.html.parts import (
     Row,
     Section,
     Table,
-    Words,
     columns,
     distinct,
     word,
 )
 from harness.report.html.study import score_section, study_section
 from harness.report.html.subjects import Known, subject_section
-from harness.report.html.words import WORDS
 from harness.report.markdown import visible
+from harness.report.words import Language, Words
 
-Lang = Literal["en", "zh"]
-SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "compare_with",
+SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "engine",
                 "compare_slider", "sort_by", "readout")  # fmt: skip
 """Words that the script needs."""
 
 
-def page(records: Records, *, lang: Lang = "en") -> str:
+def page(records: Records, *, lang: Language = "en") -> str:
     """Return the page. Sessions that belong to one series are shown as such."""
-    t = WORDS[lang].__getitem__
+    t = Words(lang)
     known = _by_subject(records)
     sections = [subject_section(one, f"s{n}", t) for n, one in enumerate(known, start=1)]
     studies = [
@@ -66,7 +64,7 @@ def page(records: Records, *, lang: Lang = "en") -> str:
     return _render(summary, chapters, names, lang, t)
 
 
-def save_page(records: Records, path: Path, *, lang: Lang = "en") -> Path:
+def save_page(records: Records, path: Path, *, lang: Language = "en") -> Path:
     """Write the page in one step and return its path. Raises UsageError when the file cannot be written."""
     write_text(page(records, lang=lang), path)
     return path
@@ -153,7 +151,7 @@ def _reproduce(records: Records, t: Words) -> Section:
     )
     headings = (t("file"), t("command"), t("complete"), t("error"))
     shape = columns(*headings, words=(t("complete"), t("error")), codes=(t("file"), t("command")))
-    table = Table(id="documents", caption=t("documents_caption").format(count=len(rows)), columns=shape, rows=rows)
+    table = Table(id="documents", caption=t("documents_caption", count=len(rows)), columns=shape, rows=rows)
     parts.append(Fold(summary=table.caption, parts=(table,)))
     remarks = tuple(Line(text=sentence, tone="muted") for sentence in (*records.twice, *records.foreign))
     parts += [Lines(items=remarks)] if remarks else []
@@ -170,7 +168,9 @@ def _terms(t: Words) -> Section:
     )
 
 
-def _render(summary: overview.Glance, chapters: Sequence[Section], names: Sequence[str], lang: Lang, t: Words) -> str:
+def _render(
+    summary: overview.Glance, chapters: Sequence[Section], names: Sequence[str], lang: Language, t: Words
+) -> str:
     from jinja2 import Environment, StrictUndefined
 
     package = files("harness.report.html")

@@ -5,16 +5,15 @@ All text is plain: the template escapes it. Only ``Chart.svg`` is markup, made b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from markupsafe import Markup
 
 from harness.report.facts import Json
+from harness.report.words import Words
 
-Words = Callable[[str], str]
-"""From a key of ``html_words`` to the wording in the page's language."""
 Tone = Literal["", "good", "bad", "warn", "muted"]
 Kind = Literal["word", "code", "figure", "mark"]
 TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"}

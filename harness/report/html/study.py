@@ -25,7 +25,6 @@ from harness.report.html.parts import (
     Section,
     Table,
     Tone,
-    Words,
     columns,
     distinct,
     grouped,
@@ -37,6 +36,7 @@ from harness.report.html.parts import (
 )
 from harness.report.text import source_words
 from harness.report.verdicts import variants as carrying_verdicts
+from harness.report.words import Words
 
 CASES = 6
 """Cases with pictures, those with the largest distance first: a page with all of them would be too large to open."""
@@ -85,7 +85,7 @@ def score_section(score: Json, id: str, t: Words) -> Section:
     )  # fmt: skip
     lines = [Line(text=score["reason"], tone=TONES[score["verdict"]], lead=t("verdict_" + score["verdict"]))]
     lines += [Line(text=note, tone="warn") for note in score["notes"]]
-    table = Table(id=f"{id}-pictures", caption=t("score_caption").format(count=len(rows)), columns=shape, rows=rows)
+    table = Table(id=f"{id}-pictures", caption=t("score_caption", count=len(rows)), columns=shape, rows=rows)
     figures = {"latency_ms": score["latency_ms"], "pd_mean": score["pd_mean"], "pd_max": score["pd_max"]}
     facts = [(t(key), "-" if value is None else f"{value:.4g}") for key, value in figures.items()]
     worth = t("none") if score["score"] is None else f"{score['score']:.4g}"
@@ -110,7 +110,7 @@ def _table(study: Json, id: str, labels: tuple[str, ...], t: Words) -> Table:
             *(_metric(by_name.get(name), t) for name in metrics), word(settings),
         ]  # fmt: skip
         rows.append(Row(cells=tuple(cells)))
-    caption = t("variants_caption").format(count=len(rows))
+    caption = t("variants_caption", count=len(rows))
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), labels=labels)
 
 
@@ -171,7 +171,7 @@ def _pareto(study: Json, labels: tuple[str, ...], t: Words) -> list[Part]:
     note: list[Part] = [Lines(items=(absent,))] if without else []
     if not points:
         return note
-    title = t("pareto_caption" if lower else "psnr_caption").format(name=study["name"])
+    title = t("pareto_caption" if lower else "psnr_caption", name=study["name"])
     legend = [
         ("front", "line", t("legend_front")),
         ("c2", "dot", t("legend_on_front")),
@@ -197,7 +197,7 @@ def _steps(variants: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[
     count = max(step["step"] for variant in shown for step in variant["steps"]) + 1
     title = t("steps_caption")
     broken = [
-        Line(text=t("steps_nonfinite").format(step=bad), tone="bad", lead=f"{variant['name']}:")
+        Line(text=t("steps_nonfinite", step=bad), tone="bad", lead=f"{variant['name']}:")
         for variant in shown
         if (bad := next((s["step"] for s in variant["steps"] if s["free"] is None or s["forced"] is None), None))
         is not None
@@ -231,10 +231,10 @@ def _pictures(variants: Sequence[Json], file: File, labels: tuple[str, ...], t: 
     ordered = sorted(cases.items(), key=lambda item: -max(_badness(picture) for _, picture in item[1]))
     parts: list[Part] = []
     for (case, prompt, seed), shown in ordered[:CASES]:
-        heading = t("picture_heading").format(case=case, prompt=prompt, seed=seed)
+        heading = t("picture_heading", case=case, prompt=prompt, seed=seed)
         parts.append(Pictures(heading=heading, sets=tuple(_case(shown, file, t)), labels=labels))
     if len(ordered) > CASES:
-        parts.append(Lines(items=(Line(text=t("more_pictures").format(count=len(ordered) - CASES), tone="muted"),)))
+        parts.append(Lines(items=(Line(text=t("more_pictures", count=len(ordered) - CASES), tone="muted"),)))
     return parts
 
 
@@ -272,11 +272,11 @@ def _picture(name: str, role: str, file: File, t: Words) -> Picture:
     except UsageError as error:
         return Picture(words=words, problem=str(error))
     except OSError as error:
-        return Picture(words=words, problem=t("picture_unreadable").format(name=name, why=error.strerror or error))
+        return Picture(words=words, problem=t("picture_unreadable", name=name, why=error.strerror or error))
     if size > LARGEST_IMAGE:
-        return Picture(words=words, problem=t("picture_large").format(name=name, mib=size / 2**20))
+        return Picture(words=words, problem=t("picture_large", name=name, mib=size / 2**20))
     if not data.startswith(PNG):
-        return Picture(words=words, problem=t("picture_no_png").format(name=name))
+        return Picture(words=words, problem=t("picture_no_png", name=name))
     uri = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
     return Picture(words=words, data=uri, role=role if role in ("reference", "engine") else "")
 

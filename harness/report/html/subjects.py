@@ -23,7 +23,6 @@ from harness.report.html.parts import (
     Section,
     Table,
     Tone,
-    Words,
     columns,
     distinct,
     grouped,
@@ -35,6 +34,7 @@ from harness.report.html.parts import (
 )
 from harness.report.text import number as figure
 from harness.report.text import source_words
+from harness.report.words import Words
 
 OUTPUT_COLUMNS = (
     "output", "rel_err", "floor", "ratio", "allowed", "abs_max", "abs_mean", "abs_median", "rel_max", "rel_mean",
@@ -146,7 +146,7 @@ def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
             rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(result["reason"]))))
-    caption = t("outputs_caption").format(count=len(rows))
+    caption = t("outputs_caption", count=len(rows))
     rows.sort(key=lambda row: row.cells[0].order or 0)
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), filters=len(rows) > 8, labels=labels)
 
@@ -200,7 +200,7 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
                 word("; ".join(filter(None, (metric["reason"], metric.get("note", ""))))),
             )  # fmt: skip
             rows.append(Row(cells=cells))
-    headings = [t(key) for key in ("verdict", "target", "case", "metric", "actual", "expected", "allowed", "reason")]
+    headings = [t(key) for key in ("verdict", "target", "case", "metric", "engine", "reference", "allowed", "reason")]
     words, codes = (t("allowed"), t("reason")), (t("target"), t("case"), t("metric"))
     shape = columns(*headings, words=words, codes=codes, marks=headings[:1])
     rows.sort(key=lambda row: row.cells[0].order or 0)
@@ -230,7 +230,7 @@ def _provenance(result: Json, t: Words) -> Fold:
     """Return the engine, the hashes and the times of one result."""
     rows = []
     if engine := result["engine"]:
-        built = t("engine_cached" if engine["cached"] else "engine_built").format(seconds=figure(engine["build_s"]))
+        built = t("engine_cached" if engine["cached"] else "engine_built", seconds=figure(engine["build_s"]))
         size = f"{engine['bytes'] / 2**20:.1f} MiB, {engine['layers'] if engine['layers'] is not None else '-'}"
         rows += [(t("engine"), engine["path"]), ("sha256", engine["sha256"]), (t("engine_size"), size)]
         rows += [(t("build"), built), *((t("note"), note) for note in engine["notes"])]

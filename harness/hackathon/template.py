@@ -1,0 +1,78 @@
+"""The sections that the contest asks for in 2022 and 2023, and what a finished report holds.
+
+They are those of the templates at the end of the contest's HackathonGuide.md (2022) and final_round.md (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.report.words import Words
+
+CONTEST = "https://github.com/NVIDIA/trt-samples-for-hackathon-cn/tree/master/Hackathon{year}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section of a template."""
+
+    name: str
+    level: int
+    """Number of ``#``."""
+    title: str
+    """Key of its heading."""
+    parts: tuple[str, ...]
+    """``human:NAME`` for a block with the hint ``hint_NAME``, else the name of a generated part, in their order."""
+    required: bool = True
+    """Whether the contest demands it; an optional section may be left with an empty block."""
+
+
+def _section(name: str, level: int, title: str, *parts: str, required: bool = True) -> Section:
+    return Section(name=name, level=level, title=title, parts=parts, required=required)
+
+
+_ACCURACY = _section(
+    "accuracy", 3, "title_accuracy", "labels", "accuracy", "metrics", "scores", "wenet", "human:accuracy-notes"
+)
+_PERFORMANCE = _section("performance", 3, "title_performance", "performance", "human:performance-notes")
+_ENVIRONMENT = _section("environment", 3, "title_environment", "environment", "human:container", "commands")
+_BUGS = _section("bugs", 2, "title_bugs", "bugs", "human:bugs", required=False)
+_EXPERIENCE = _section("experience", 2, "title_experience", "human:experience", required=False)
+TEMPLATES: dict[str, tuple[Section, ...]] = {
+    "2022": (
+        _section("overview", 2, "title_overview", "entry", "human:model", "numbers", "human:docker"),
+        _section("model", 2, "title_model"),
+        _section("introduction", 3, "title_introduction_2022", "human:introduction"),
+        _section("difficulties", 3, "title_difficulties_2022", "human:difficulties", "findings"),
+        _section("process", 2, "title_process_2022", "human:process", "variants", "layers"),
+        _section("results", 2, "title_results_2022"),
+        _ACCURACY,
+        _PERFORMANCE,
+        _ENVIRONMENT,
+        _BUGS,
+        _EXPERIENCE,
+    ),
+    "2023": (
+        _section("overview", 2, "title_overview", "entry", "human:topic", "human:model", "numbers", "human:docker"),
+        _section("introduction", 3, "title_introduction_2023", "human:introduction", required=False),
+        _section("work", 2, "title_work"),
+        _section("difficulties", 3, "title_difficulties_2023", "human:difficulties", "findings"),
+        _section("process", 2, "title_process_2023", "human:process", "variants", "layers"),
+        _section("results", 2, "title_results_2023"),
+        _ACCURACY,
+        _PERFORMANCE,
+        _ENVIRONMENT,
+        _BUGS,
+        _section("answers", 2, "title_answers", "human:answers", required=False),
+        _EXPERIENCE,
+    ),
+}
+OPTIONAL_HINTS = ("accuracy-notes", "performance-notes", "container", "introduction", "bugs", "answers", "experience")
+"""Blocks that may be emptied: whoever has nothing to say there deletes the hint."""
+
+
+def needs(words: Words) -> Mapping[str, tuple[str, ...]]:
+    """Return the words that a section of a finished report holds, by the section's name."""
+    statistics = tuple(map(words, ("head_absolute", "head_relative", "head_max", "head_mean", "head_median")))
+    return {"accuracy": statistics, "performance": (words("head_latency"),), "environment": ("GPU", "CPU", "CUDA")}

@@ -1,0 +1,7 @@
+"""Every word of the page and the README, per language: ``Words("zh")("verdict")`` is the word for a key."""
+
+from __future__ import annotations
+
+from harness.report.words.lookup import LANGUAGES, Language, Words
+
+__all__ = ["LANGUAGES", "Language", "Words"]
