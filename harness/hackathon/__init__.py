@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from harness.hackathon.check import check_readme
 from harness.hackathon.readme import read_readme, save_readme
-from harness.hackathon.score import PARAMETERS, RULES, Rules, find_images, judge_folder, mean_latency
+from harness.hackathon.rules import PARAMETERS, RULES, Rules, mean_latency
+from harness.hackathon.score import find_images, judge_folder
 from harness.hackathon.wenet import wenet_roles
 
 __all__ = [

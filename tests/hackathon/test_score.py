@@ -15,7 +15,8 @@ cv2 = pytest.importorskip("cv2", reason="the contest's pictures are read by Open
 
 from harness.errors import NotJudged, UsageError  # noqa: E402
 from harness.hackathon import score as contest  # noqa: E402
-from harness.hackathon.score import PARAMETERS, RULES, Rules, judge_folder, mean_latency  # noqa: E402
+from harness.hackathon.rules import PARAMETERS, RULES, Rules, mean_latency  # noqa: E402
+from harness.hackathon.score import judge_folder  # noqa: E402
 
 SCRIPT = """
 import pathlib
@@ -259,7 +260,7 @@ def test_the_score_falls_with_both_and_is_0_at_the_limits():
         ([1.0], math.nan, "not_judged"),
     ],
 )
-def test_the_gates(distances: list[float], latency_ms: float | None, verdict: str):
+def test_the_limits(distances: list[float], latency_ms: float | None, verdict: str):
     assert RULES.judge(distances, latency_ms)[0] == verdict
 
 

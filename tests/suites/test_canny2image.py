@@ -20,7 +20,7 @@ for package in ("diffusers", "transformers", "cv2", "skimage"):
 
 from harness import EngineFailed, NotJudged, Settings, Target, UsageError, discovery
 from harness.backends import BACKENDS
-from harness.hackathon.score import Rules
+from harness.hackathon.rules import Rules
 from harness.verify.verify import verify
 from suites.canny2image import models, pictures, sampler, sizes, study
 from suites.canny2image.models import subject
