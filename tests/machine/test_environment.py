@@ -12,7 +12,7 @@ import pytest
 from harness.backends import BACKENDS, environment
 from harness.backends.status import backend_status
 from harness.machine import commit
-from harness.report.text import results as text
+from harness.report.text import machine as text
 from harness.settings import Settings
 
 

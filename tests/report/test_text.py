@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.report.text import machine, tables
 from harness.report.text import results as text
 
 STATS: dict[str, Any] = {
@@ -86,7 +87,7 @@ def test_fits_width_and_is_ascii(result: dict[str, Any]):
     result["notes"] = ["saturated \u00b165504, \u2013 and more " * 8]
     shown = text.results_table([result, result])
     assert shown.isascii()
-    assert max(map(len, shown.splitlines())) <= text.WIDTH
+    assert max(map(len, shown.splitlines())) <= tables.WIDTH
 
 
 def test_same_reason_is_said_once_for_all_targets():
@@ -140,6 +141,8 @@ def test_nothing_run_is_said():
 def test_subject_list_shows_what_cannot_be_loaded():
     good = {"name": "a", "path": "suites/test_a.py", "problem": "", "cases": ["x"], "targets": ["rtx-fp16"],
             "weights": "random", "weights_source": "seed 0", "inputs": "random"}  # fmt: skip
-    shown = text.subjects_table([good, {"name": "b", "path": "suites/test_b.py", "problem": "it defines no SUBJECT"}])
+    shown = machine.subjects_table(
+        [good, {"name": "b", "path": "suites/test_b.py", "problem": "it defines no SUBJECT"}]
+    )
     assert "weights: random (seed 0)" in shown
     assert "cannot be loaded: it defines no SUBJECT" in shown

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
-from harness.report.text.latency import LATENCY_VERDICTS, kernels_table, latency_advice, latency_line, latency_table, ms
+from harness.report.text.kernels import kernels_table
+from harness.report.text.latency import LATENCY_VERDICTS, latency_advice, latency_line, latency_table
 from harness.report.text.layers import MARKS, layers_table, shown_mark
+from harness.report.text.machine import backend_lines, machine_text, subjects_table
 from harness.report.text.results import (
     VERDICTS,
-    ascii_safe,
-    backend_lines,
     failure_text,
-    machine_text,
-    number,
     result_line,
     results_table,
     source_words,
-    subjects_table,
     verdict_counts,
     worst_error,
 )
 from harness.report.text.series import history_text, noise_text, series_of
-from harness.report.text.study import aligned, study_text
+from harness.report.text.study import study_text
+from harness.report.text.tables import aligned, ascii_safe, ms, number
 
 __all__ = [
     "LATENCY_VERDICTS",

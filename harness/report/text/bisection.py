@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from harness.records import plan_lines
 from harness.report.facts import Json
-from harness.report.text.layers import columns, layers_title
-from harness.report.text.results import ascii_safe, number, wrapped
+from harness.report.text.layers import layers_title
+from harness.report.text.tables import ascii_safe, columns, number, plural, wrapped
 
 KINDS = {
     "none": "none: the engine passes as it is",
@@ -87,8 +87,7 @@ def _plan(bisection: Json) -> list[str]:
     if plan is not None:
         where = f" ({bisection['plan_file']})" if bisection["plan_file"] else ""
         words = "smallest plan found that" if bisection["complete"] else "a plan that"
-        patterns = f"{len(plan)} pattern{'' if len(plan) == 1 else 's'}"
-        lines = [f"{words} passes on the engine, {patterns} kept in FP32{where}:"]
+        lines = [f"{words} passes on the engine, {plural(len(plan), 'pattern')} kept in FP32{where}:"]
         lines += [f"  {line}" for line in plan_snippet(plan, bisection["precision"])]
         if bisection["precision"] not in FORMATS:
             lines += wrapped("  ", f"beside what {bisection['precision']} keeps in FP32 already; the file has both")

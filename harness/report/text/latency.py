@@ -1,19 +1,16 @@
-"""Latency as plain text: the table of a run, and where an engine's time goes.
+"""Latency as plain text: the table of a run.
 
-Everything here takes the dicts of ``Measured.to_json()`` and ``NotMeasured.to_json()``. Series are in latency_series,
-charts in latency_plot.
+Everything here takes the dicts of ``Measured.to_json()`` and ``NotMeasured.to_json()``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Any
 
 from harness.report.facts import (
     BASELINE,
     Json,
-    by_module,
     case_label,
     device_mib,
     figures,
@@ -22,8 +19,8 @@ from harness.report.facts import (
     session_target,
     throughput,
 )
-from harness.report.text.layers import columns, weights_words
-from harness.report.text.results import ascii_safe, number, wrapped
+from harness.report.text.layers import weights_words
+from harness.report.text.tables import ascii_safe, columns, ms, number, wrapped
 
 LATENCY_VERDICTS = {
     "regressed": "REGRESSED",
@@ -34,7 +31,6 @@ LATENCY_VERDICTS = {
     "invalid_environment": "INVALID",
     "no_baseline": "no baseline",
 }
-KERNELS, MODULES = 12, 12
 _ALWAYS = 3
 """Columns that are shown even where all their cells are empty."""
 
@@ -133,11 +129,6 @@ def _row(measured: Json, base: str) -> list[str]:
     ]
 
 
-def ms(value: float | None) -> str:
-    """Return milliseconds as the tables print them."""
-    return number(value, ".4g")
-
-
 def _middle(values: Sequence[float]) -> str:
     return ms(median(values)) if values else "-"
 
@@ -210,43 +201,3 @@ def _count(runs: Sequence[Json], flag: str) -> str:
 def _missing(item: Json) -> list[str]:
     words = "FAILED" if item["failed"] else "not measured"
     return wrapped(f"{session_target(item)} {case_label(item)}: {words}: ", item["reason"])
-
-
-def kernels_table(measured: Json, *, rows: int = KERNELS) -> str:
-    """Return the kernels that take longest and, where kernels are known to belong to modules, the time by module."""
-    found = measured["kernels"]
-    session = measured["session"]
-    where = f"{session['subject']} {case_label(session)} [{session_target(session)}]"
-    title = f"{where}: {len(found)} kernels, each timed apart"
-    blocks = [wrapped("", title), _kernel_rows(found, rows)]
-    if any(kernel["module"] for kernel in found):
-        blocks.append(_module_rows(found, MODULES))
-    return ascii_safe("\n\n".join("\n".join(block) for block in blocks))
-
-
-def _kernel_rows(found: Sequence[Json], rows: int) -> list[str]:
-    shown = [([ms(k["ms"]), f"{k['share']:.1%}", k["module"] or "-"], [k["name"]]) for k in found[:rows]]
-    return columns(("ms", "share", "module", "kernel"), shown) + _rest(found, rows, "kernels")
-
-
-def levels(kernels: Sequence[Json], rows: int) -> Sequence[Json]:
-    """Return the kernels with their modules cut to the most levels for which there are at most ``rows`` of them."""
-    deepest = max((kernel["module"].count(".") + 1 for kernel in kernels), default=1)
-    for depth in range(deepest, 0, -1):
-        cut = [{**kernel, "module": ".".join(kernel["module"].split(".")[:depth])} for kernel in kernels]
-        if len({kernel["module"] for kernel in cut}) <= rows:
-            break
-    return cut
-
-
-def _module_rows(found: Sequence[Json], rows: int) -> list[str]:
-    modules = by_module(levels(found, rows))
-    shown = [
-        ([ms(time), f"{share:.1%}", str(count)], [module or "(of no one module)"])
-        for module, (time, share, count) in list(modules.items())[:rows]
-    ]
-    return columns(("ms", "share", "kernels", "module"), shown) + _rest(list(modules), rows, "modules")
-
-
-def _rest(found: Sequence[Any], rows: int, what: str) -> list[str]:
-    return [f"... and {len(found) - rows} more {what}; the JSON has them all"] if len(found) > rows else []

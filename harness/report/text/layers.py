@@ -5,7 +5,6 @@ Everything here takes the dict of ``LayerReport.to_json()``, in which a figure t
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -20,7 +19,7 @@ from harness.report.facts import (
     value_error,
     worst_first,
 )
-from harness.report.text.results import WIDTH, ascii_safe, number, wrapped
+from harness.report.text.tables import ascii_safe, columns, number, plural, wrapped
 
 LEGEND = (
     "local: error made here, the engine against a replay of this region on the engine's own inputs; accum.: error",
@@ -47,7 +46,6 @@ _STATUSES = {
     "not_compared": "not compared",
     "not_delivered": "fused away or not shown by a tap",
 }
-_INDENT = " " * 12
 _REASONS = 5
 """Groups of reasons that are printed for a status; the JSON has the reason of each value."""
 
@@ -87,30 +85,6 @@ def shown_mark(finding: Json, bad: Collection[str]) -> str:
     return "nonfinite" if finding["mark"] == "ok" and name in bad else str(finding["mark"])
 
 
-def columns(headings: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[str]:
-    """Return aligned lines: cells set to the right, except the first, then names.
-
-    Each row is its cells and its names; the last heading stands over the names. Names that do not fit go below.
-    """
-    cells = [list(headings[:-1]), *([ascii_safe(cell) for cell in cells] for cells, _ in rows)]
-    names = [[headings[-1]], *([ascii_safe(name) for name in names if name] for _, names in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    room = WIDTH - sum(widths) - 2 * len(widths)
-    lines = []
-    for row, words in zip(cells, names, strict=True):
-        fitting = [n for n in range(len(words) + 1) if len("  ".join(words[:n])) <= room][-1]
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join((first.strip().ljust(widths[0]), *rest, *words[:fitting])).rstrip())
-        lines += _below("  ".join(words[fitting:])) if words[fitting:] else []
-    return lines
-
-
-def _below(text: str) -> list[str]:
-    return textwrap.wrap(
-        _INDENT + text, WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
-    )
-
-
 def _heading(report: Json) -> list[str]:
     parts = [
         layers_title(report),
@@ -130,8 +104,8 @@ def _counts(report: Json) -> list[str]:
         if status != "not_delivered" and counts[status]
     ]
     total = len(report["values"]) - counts["not_delivered"]
-    first = f"{_plural(total, 'tensor')}: {', '.join(seen) or 'none delivered'}"
-    lines = wrapped("", f"{first}; {_plural(counts['not_delivered'], 'value')} {_STATUSES['not_delivered']}")
+    first = f"{plural(total, 'tensor')}: {', '.join(seen) or 'none delivered'}"
+    lines = wrapped("", f"{first}; {plural(counts['not_delivered'], 'value')} {_STATUSES['not_delivered']}")
     for status in ("not_compared", "not_delivered", "inner"):
         lines += _reasons(_STATUSES[status], [v for v in report["values"] if v["status"] == status])
     mapped = Counter(value["mapped_by"] for value in report["values"] if value["mapped_by"])
@@ -139,7 +113,7 @@ def _counts(report: Json) -> list[str]:
         lines += wrapped("  mapped by: ", ", ".join(f"{how} {count}" for how, count in mapped.most_common()))
     unmapped = [v for v in report["values"] if v["status"] == "unmapped"]
     if unmapped:
-        lines += [f"  UNMAPPED, {len(unmapped)} of {_plural(total, 'tensor')}: which value they are is not known"]
+        lines += [f"  UNMAPPED, {len(unmapped)} of {plural(total, 'tensor')}: which value they are is not known"]
         lines += [
             line for v in unmapped for line in wrapped("    ", f"{v['name']}: {v['reason'] or 'no reason given'}")
         ]
@@ -287,10 +261,6 @@ def _accumulated(value: Json) -> str:
 def _ratio(finding: Json) -> str:
     found = error_ratio(finding)
     return "-" if found < 0 else number(found)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _short(kernel: str) -> str:

@@ -1,16 +1,15 @@
-"""Results as plain text: the table, what failed, and what this machine can do.
+"""Verdicts as plain text: the table, why something failed, and what to type next.
 
 Everything here takes the dicts of ``Result.to_json()``, because that is what arrives from another process.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 from harness.report.facts import Json, target_name
+from harness.report.text.tables import WIDTH, aligned, ascii_safe, number, plural, wrapped
 
-WIDTH = 120
 LEGEND = (
     "rel err: |engine - reference| / |reference| over the whole output (2-norms); floor: the same figure for PyTorch",
     "in that precision; ratio: rel err / floor; bits: -log2(rel err); max abs: the largest absolute error.",
@@ -39,7 +38,7 @@ def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
         f"{verdicts.count(key)} {words}"
         for key, words in (("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged"))
     )
-    return f"{len(verdicts)} {noun}{'' if len(verdicts) == 1 else 's'}: {numbers}"
+    return f"{plural(len(verdicts), noun)}: {numbers}"
 
 
 def failure_text(result: Json) -> str:
@@ -65,11 +64,6 @@ def result_line(result: Json) -> str:
     return ascii_safe(f"{VERDICTS[result['verdict']]}: {detail}")
 
 
-def number(value: float | None, spec: str = ".3g") -> str:
-    """Return a figure as the tables print it; a dash where there is none."""
-    return "-" if value is None else format(value, spec)
-
-
 def worst_error(outputs: Iterable[Json]) -> str:
     """Return the largest relative error of outputs as the tables print it: NaN beats infinity, which beats a figure.
 
@@ -88,76 +82,16 @@ def source_words(label: str, source: str) -> str:
     return f"{label} ({source})" if source else label
 
 
-def wrapped(label: str, text: str) -> list[str]:
-    """Return label and text on lines of at most WIDTH; a word that is longer than a line (a path) stays whole."""
-    return textwrap.wrap(
-        ascii_safe(label + text), WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    ) or [label.rstrip()]
-
-
-def ascii_safe(text: str) -> str:
-    """Return the text with every character that a plain terminal may not have as a backslash escape."""
-    return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def subjects_table(rows: Sequence[Json]) -> str:
-    """Return the list of subjects: each with its cases, targets and weights, or why it cannot be loaded."""
-    lines = []
-    for row in rows:
-        lines.append(f"{row['name']}  ({row['path']})")
-        if row.get("problem"):
-            lines += wrapped("  cannot be loaded: ", row["problem"])
-            continue
-        lines += wrapped("  cases:   ", ", ".join(row["cases"]))
-        lines += wrapped("  targets: ", ", ".join(row["targets"]))
-        lines += wrapped("  weights: ", source_words(row["weights"], row["weights_source"]))
-        lines += wrapped("  inputs:  ", row["inputs"])
-    return ascii_safe("\n".join(lines))
-
-
-def backend_lines(environment: Json) -> list[str]:
-    """Return one line per backend: its version, or why it cannot be used here."""
-    backends = environment["backends"]
-    width = max(map(len, backends), default=0)
-    return [ascii_safe(f"{name:<{width}}  {_backend(backend)}") for name, backend in backends.items()]
-
-
-def machine_text(environment: Json) -> str:
-    """Return what ``parity doctor`` prints."""
-    gpus = [
-        f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB, compute capability {gpu['compute_capability']}"
-        for gpu in environment["gpus"]
-    ]
-    rows = {
-        "GPU": "; ".join(gpus) or environment["no_gpu"],
-        "driver": environment["driver"] or "none",
-        "CUDA": environment["cuda"] or "none (this torch has no CUDA)",
-        "CPU": f"{environment['cpu']}, {environment['cpu_count']} cores",
-        "system": environment["platform"],
-        "python": environment["python"],
-        **{name: version or "not installed" for name, version in environment["packages"].items()},
-        "commit": environment["commit"] or "none",
-        "engines": environment["engines"],
-        "references": environment["references"],
-    }
-    lines = ["machine"]
-    for key, text in rows.items():
-        lines += wrapped(f"  {key:<12}", text)
-    lines.append("backends")
-    lines += [f"  {line}" for line in backend_lines(environment)]
-    return ascii_safe("\n".join(lines))
-
-
 def _subject_block(results: Sequence[Json]) -> str:
     """Return one subject: where its figures come from, its rows, and the reasons below them."""
     rows = [row for result in results for row in _rows(result)]
-    lines = [_labels(results), *_aligned(rows)]
+    lines = [*_labels(results), *_aligned(rows)]
     if remarks := _remarks(results):
         lines += ["", *remarks]
     return ascii_safe("\n".join(lines))
 
 
-def _labels(results: Sequence[Json]) -> str:
+def _labels(results: Sequence[Json]) -> list[str]:
     """Return the heading: the subject, and whether weights and inputs are real, and where it ran."""
     known = [result["provenance"] for result in results if result["provenance"]]
     parts = [results[0]["subject"]]
@@ -166,7 +100,7 @@ def _labels(results: Sequence[Json]) -> str:
         parts.append(f"inputs: {_distinct(p['inputs'] for p in known)}")
         parts.append(f"reference: {_distinct(p['reference'] for p in known)}")
         parts.append(f"device: {_distinct(p['device'] for p in known)}")
-    return "\n".join(textwrap.wrap(" | ".join(parts), WIDTH, subsequent_indent="  ", break_long_words=False))
+    return wrapped("", " | ".join(parts), indent="  ")
 
 
 def _rows(result: Json) -> list[tuple[list[str], str]]:
@@ -212,20 +146,13 @@ def _figures(output: Json) -> list[str]:
 def _aligned(rows: Sequence[tuple[list[str], str]]) -> list[str]:
     """Return heading and rows as aligned lines; a text that does not fit beside its words goes below the table."""
     rows = [([ascii_safe(cell) for cell in cells], ascii_safe(text)) for cells, text in rows]
-    full = [list(_HEADINGS), *(cells for cells, _ in rows)]
-    widths = [max(len(cells[i]) for cells in full if len(cells) > i) for i in range(len(_HEADINGS))]
-    room = WIDTH - sum(widths[:_WORDS]) - 2 * _WORDS
-    lines = [_line(list(_HEADINGS), widths)]
-    for cells, text in rows:
-        shown = text if len(text) <= room else "(reason below)"
-        lines.append(f"{_line(cells, widths)}  {shown}" if text else _line(cells, widths))
-    return [line.rstrip() for line in lines]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    left = [f"{cell:<{width}}" for cell, width in zip(cells[:_WORDS], widths, strict=False)]
-    right = [f"{cell:>{width}}" for cell, width in zip(cells[_WORDS:], widths[_WORDS:], strict=False)]
-    return "  ".join(left + right)
+    cells = [list(_HEADINGS), *(cells for cells, _ in rows)]
+    width = sum(max(len(row[i]) + 2 for row in cells) for i in range(_WORDS))
+    lines = aligned(cells, words=_WORDS)
+    for i, (_, text) in enumerate(rows, start=1):
+        if text:
+            lines[i] = f"{lines[i]:<{width}}{text if len(text) <= WIDTH - width else '(reason below)'}"
+    return lines
 
 
 def _remarks(results: Sequence[Json]) -> list[str]:
@@ -261,14 +188,6 @@ def _judged_badly(result: Json) -> list[Json]:
 def _floor(output: Json) -> float | None:
     value: float | None = (output.get("floor") or {}).get("relative_l2")
     return value
-
-
-def _backend(backend: Json) -> str:
-    if backend["unavailable"]:
-        return f"unavailable: {backend['unavailable']}"
-    if backend["cannot_run"]:
-        return f"{backend['version']}, builds but cannot run: {backend['cannot_run']}"
-    return str(backend["version"])
 
 
 def _distinct(texts: Iterable[str]) -> str:

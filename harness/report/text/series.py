@@ -1,6 +1,6 @@
 """Latency over time: what was recorded of one benchmark on one machine, where it changed, and what a machine can tell.
 
-``series()`` makes the plain data that the text here and the chart in latency_plot are rendered from.
+``series_of()`` makes the plain data that the text here and the charts are rendered from.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 from harness.history import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
 from harness.records import Acceptance, Session, plain
 from harness.report.facts import Json, session_latency
-from harness.report.text.latency import LATENCY_VERDICTS, ms
-from harness.report.text.layers import columns
-from harness.report.text.results import ascii_safe, wrapped
+from harness.report.text.latency import LATENCY_VERDICTS
+from harness.report.text.tables import ascii_safe, columns, ms, plural, wrapped
 
 ROWS = 20
 
@@ -83,13 +82,12 @@ def _remarks(
             f"(Mann-Kendall p = {trend.p_value:.2g}, Theil-Sen)"
         )
     if acceptance:
-        count = f"{len(acceptance.sessions)} session{'' if len(acceptance.sessions) == 1 else 's'}"
+        count = plural(len(acceptance.sessions), "session")
         found.append(f"baseline: {count}, accepted {acceptance.accepted_at[:19]}: {acceptance.why}")
     elif not any(point["accepted"] for point in points):
         found.append("nothing was accepted: there is no baseline")
     if len(points) < 2 * FEWEST_POINTS:
-        count = f"{len(points)} session{'' if len(points) == 1 else 's'}"
-        found.append(f"{count}: change points are looked for from {2 * FEWEST_POINTS} on")
+        found.append(f"{plural(len(points), 'session')}: change points are looked for from {2 * FEWEST_POINTS} on")
     return found
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report.facts import Json, is_reference, study_metric
-from harness.report.text.results import VERDICTS, ascii_safe, number
-from harness.report.text.results import verdict_counts as count
+from harness.report.text.results import VERDICTS, verdict_counts
+from harness.report.text.tables import aligned, ascii_safe, number
 from harness.report.verdicts import variants as carrying_verdicts
 
 LEGEND = (
@@ -18,8 +18,6 @@ LEGEND = (
 )
 _METRICS = {"PD mean": "pd mean", "PD max": "pd max", "LPIPS": "lpips", "PSNR": "psnr", "SSIM": "ssim"}
 _HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
-_WORDS = 2
-"""The first columns are words, set to the left; the rest are figures, set to the right."""
 
 
 def study_text(study: Json) -> str:
@@ -36,7 +34,7 @@ def study_text(study: Json) -> str:
 
 def study_counts(study: Json) -> str:
     """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
-    return count(carrying_verdicts(study), noun="variant")
+    return verdict_counts(carrying_verdicts(study), noun="variant")
 
 
 def _reasons(variants: Sequence[Json]) -> list[str]:
@@ -54,19 +52,6 @@ def stage_lines(study: Json) -> list[str]:
     names = list(dict.fromkeys(name for variant in timed for name in variant["stages_ms"]))
     rows = [(v["name"], *(number(v["stages_ms"].get(name)) for name in names)) for v in timed]
     return [*aligned([("ms per stage", *names), *rows], words=1), ""] if rows else []
-
-
-def aligned(rows: Sequence[Sequence[str]], *, words: int = _WORDS) -> list[str]:
-    """Return rows as lines of a table, the first ``words`` columns to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_cells(row, widths, words)).rstrip() for row in rows]
-
-
-def _cells(row: Sequence[str], widths: Sequence[int], words: int) -> list[str]:
-    return [
-        cell.ljust(width) if column < words else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
 
 
 def _head(study: Json) -> str:
