@@ -111,14 +111,14 @@ class Parity:
         changed the engine, or there was nothing to compare.
         """
         __tracebackhide__ = True
-        from harness.layers import judge_and_look
+        from harness.layers import judge_with_layers
         from harness.report.text import failure_text, layers_table
 
         result = self.result
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         with failing_in_one_sentence():
-            looked = judge_and_look(self._opened, self._case)
+            looked = judge_with_layers(self._opened, self._case)
         report = looked.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None

@@ -405,7 +405,7 @@ def test_layers_of_which_none_was_seen_are_not_judged(asked, monkeypatch):
 
     with asked() as parity, pytest.raises(SKIPPED, match="cannot be looked into"):
         parity.check_layers()
-    monkeypatch.setattr("harness.layers.judge_and_look", nothing_seen)
+    monkeypatch.setattr("harness.layers.judge_with_layers", nothing_seen)
     with asked() as parity, pytest.raises(SKIPPED, match="no value inside the engine"):
         parity.check_layers()
     with asked(required=True) as parity, pytest.raises(FAILED, match="no value inside the engine"):

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness import layers
 from harness.bisect import advice, questions
 from harness.bisect.candidates import Candidates, candidates_in_engine, suspects_in
 from harness.bisect.context import Context
@@ -29,6 +28,7 @@ from harness.bisect.screening import Screen
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import is_fp32
+from harness.layers import compare_layers
 from harness.records import Bisection
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -180,7 +180,7 @@ def look_into_engine(context: Context, found: Findings) -> Findings:
         return found
     try:
         with context.run.target(found.target) as opened:
-            report = layers.look(opened, context.request.case)
+            report = compare_layers(opened, context.request.case)
     except NotJudged as error:
         return found.noted(f"the engine could not be looked into: {error}")
     return replace(found, report=report).noted(*report.notes)

@@ -82,10 +82,10 @@ def _results(
     subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
 ) -> Iterator[Result]:
     """Yield results and say on standard error how each came out; a failed ONNX file gets its Polygraphy line."""
-    from harness.layers import judge_and_look
+    from harness.layers import judge_with_layers
     from harness.verify import verify
 
-    judge = None if options.layers is None else partial(judge_and_look, mode=options.layers)
+    judge = None if options.layers is None else partial(judge_with_layers, mode=options.layers)
     for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
         line = _polygraphy(subject, result, options.json) if result.verdict == "fail" else ""

@@ -1,4 +1,4 @@
-"""The tensors that a tap delivers, gathered kernel by kernel and told apart."""
+"""The tensors that a tap delivers: gathered kernel by kernel, mapped to values, and given to the observer."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from functools import partial
 import torch
 
 from harness.backends import Kernel
-from harness.layers.makers import Makers
-from harness.layers.mapping import Decision, Expect, Expected, Fit, decide
-from harness.layers.observer import CLOSE, LARGEST, Observer, _measure, _saturated
+from harness.layers.engine_kernels import EngineKernels
+from harness.layers.layouts import Expected
+from harness.layers.local_error import LARGEST, local_error, saturated
+from harness.layers.mapping import Decision, Expect, decide
+from harness.layers.observer import Observer
 from harness.reference import Evaluators
 from harness.verify import UNIT_ROUNDOFF
+
+CLOSE = 10.0
+"""A tensor this many local floors away from a replay is still that value: kernels that were right stayed below 3."""
 
 
 class KernelTaps:
     """Turns the tensors that a tap delivers into values, one kernel at a time."""
 
-    def __init__(self, makers: Makers, observer: Observer) -> None:
-        self.makers, self.observer = makers, observer
+    def __init__(self, kernels: EngineKernels, observer: Observer) -> None:
+        self.kernels, self.observer = kernels, observer
         self._writers: dict[str, list[Kernel]] = {}
-        for kernel in makers.kernels:
+        for kernel in kernels.kernels:
             for name in kernel.writes:
                 self._writers.setdefault(name, []).append(kernel)
-        self._uses = Counter(value for candidates in makers.candidates for value in candidates.names)
+        self._uses = Counter(value for candidates in kernels.candidates for value in candidates.names)
         self._kernel: Kernel | None = None
         self._tensors: dict[str, torch.Tensor] = {}
         self._finished: set[int] = set()
@@ -46,42 +51,50 @@ class KernelTaps:
         self._tensors[name] = tensor.to(self.observer.device)
 
     def flush(self) -> None:
-        """Decide on the tensors of the kernel that has come to its end."""
+        """Decide on the tensors of the kernel that has come to its end, and give them to the observer."""
         if self._kernel is None:
             return
         kernel, tensors = self._kernel, self._tensors
         self._kernel, self._tensors = None, {}
-        candidates = self.makers.candidates[kernel.index]
-        # What is computed to find out must not stay: it is computed from replays, and what follows from the engine's.
+        self._add(kernel, tensors, self._decide(kernel, tensors))
+        if kernel.index not in self._finished:
+            self._finished.add(kernel.index)
+            names = self.kernels.candidates[kernel.index].names
+            self._uses.subtract(names)
+            self.observer.evaluators.done(value for value in names if self._uses[value] <= 0)
+
+    def _decide(self, kernel: Kernel, tensors: dict[str, torch.Tensor]) -> dict[str, Decision]:
+        # The candidates are computed in a fork: they come from replays, and what follows must read the engine's values.
         evaluators, asked = self.observer.evaluators.fork(), set[str]()
 
         def expect(name: str) -> Expected | None:
             asked.add(name)
             return self._expect(evaluators, name)
 
-        decisions = decide(kernel, tensors, candidates, expect, self._assume)
+        decisions = decide(tensors, self.kernels.candidates[kernel.index], expect, self._assume)
         if len(asked) == 1:  # nothing but what the comparison would compute again
             self.observer.evaluators.adopt(evaluators)
-        found: list[tuple[Fit, dict[str, str]]] = []
+        return decisions
+
+    def _add(self, kernel: Kernel, tensors: dict[str, torch.Tensor], decisions: dict[str, Decision]) -> None:
+        """Give the observer what is no value, then the values in dataflow order."""
+        found = []
         for name, decision in decisions.items():
             if not decision.fits:
-                self.observer.stray(name, kernel, tensors[name], decision)
+                self.observer.add_extra_tensor(name, kernel, tensors[name], decision)
             for fit in decision.fits:
-                if fit.value in self.makers.inputs:
+                if fit.value in self.kernels.inputs:
                     copy = Decision(inner=True, reason=f"a copy of the network input {fit.value}")
-                    self.observer.stray(name, kernel, tensors[name], copy)
-                    continue
-                record = {"kernel": kernel.name, "tap": name, "mapped_by": decision.mapped_by, "layout": fit.layout}
-                found.append((fit, record))
-        for fit, record in sorted(found, key=lambda pair: self.observer.depths[pair[0].value]):
-            self.observer.see(fit.value, fit.tensor, **record)
-        if kernel.index not in self._finished:
-            self._finished.add(kernel.index)
-            self._uses.subtract(candidates.names)
-            self.observer.evaluators.done(value for value in candidates.names if self._uses[value] <= 0)
+                    self.observer.add_extra_tensor(name, kernel, tensors[name], copy)
+                else:
+                    found.append((self.observer.depths[fit.value], name, decision.mapped_by, fit))
+        for _, name, mapped_by, fit in sorted(found, key=lambda entry: entry[0]):
+            self.observer.add_value(
+                fit.value, fit.tensor, kernel=kernel.name, tap=name, mapped_by=mapped_by, layout=fit.layout
+            )
 
     def _assume(self, name: str, tensor: torch.Tensor) -> Expect:
-        """Return what tells what tensors must resemble if this value were this tensor."""
+        """Return what computes the candidates when this value is this tensor."""
         evaluators = self.observer.evaluators.fork()
         evaluators.observe(name, tensor)
         return partial(self._expect, evaluators)
@@ -94,10 +107,10 @@ class KernelTaps:
             return None
         low = evaluators.value(evaluators.replay_low, name)
         if low is not None and replay.is_floating_point():
-            replay = _saturated(replay, low, LARGEST[precision])
-        floor = _measure(low, replay).relative if low is not None and replay.is_floating_point() else 0.0
+            replay = saturated(replay, low, LARGEST[precision])
+        floor = local_error(low, replay).relative if low is not None and replay.is_floating_point() else 0.0
         # TensorRT may compute FP32 in TF32; that must not make its tensors strangers.
         roundoff = max(UNIT_ROUNDOFF[precision], UNIT_ROUNDOFF["tf32"])
         close = CLOSE * max(roundoff, floor if math.isfinite(floor) else 0.0)
-        dtypes = frozenset(self.makers.dtypes.get(name, ())) or frozenset({replay.dtype})
+        dtypes = frozenset(self.kernels.dtypes.get(name, ())) or frozenset({replay.dtype})
         return Expected(replay=replay, close=min(close, 0.5), dtypes=dtypes)

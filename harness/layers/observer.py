@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from harness import compare, records
 from harness.backends import Kernel
 from harness.graph import Value
+from harness.layers.local_error import LARGEST, SMALLEST_STEP, LocalError, local_error, saturated
 from harness.layers.mapping import Decision
 from harness.records import ValueFinding
 from harness.reference import Evaluators
 from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor
 
-# A tensor this many local floors away from a replay is still that value. Kernels that were right stayed below 3.
-CLOSE = 10.0
-SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
-"""Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
-LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
 PROPAGATED, SUSPECTS = 16, 64
 """Values whose effect on the outputs is computed: as many at least, and every suspect up to so many. Their error
 tensors are kept while the engine runs."""
 KEPT_BYTES = 2**29
 """What these may hold together; of larger values fewer are propagated."""
+
+
+class KeptError(NamedTuple):
+    """The local error of one value, kept to be propagated to the outputs."""
+
+    ratio: float
+    """Its relative L2 norm over what is allowed."""
+    number: int
+    """Of the value, as they arrived: no two entries compare by name."""
+    name: str
+    error: torch.Tensor
+    """The engine's value less the replay."""
 
 
 class Observer:
@@ -46,40 +53,40 @@ class Observer:
         self.device = device or torch.device("cpu")
         """Where the evaluators compute: an engine's tensors are held against theirs there."""
         self.findings: dict[str, ValueFinding] = {}
-        self.strays: list[ValueFinding] = []
+        self.extra_tensors: list[ValueFinding] = []
         """Tensors that are no value of the graph, or none that could be told."""
-        self.errors: list[tuple[float, int, str, torch.Tensor]] = []
-        """The largest local errors against what is allowed, a heap: that ratio, a counter, the value, the error."""
+        self.errors: list[KeptError] = []
+        """The largest local errors against what is allowed; a heap."""
         self.decisions: dict[str, torch.Tensor] = {}
         """The engine's discrete values that differ from the replay's."""
         self._seen = 0
 
-    def see(self, name: str, tensor: torch.Tensor, **record: str) -> None:
+    def add_value(self, name: str, tensor: torch.Tensor, **record: str) -> None:
         """Measure one value of the engine; ``record`` says where it comes from (kernel, tap, mapped_by, layout)."""
         self._seen += 1
         tensor = tensor.to(self.device)
         replay = self.evaluators.value(self.evaluators.replay, name)
         reference = self.evaluators.value(self.evaluators.reference, name)
         if replay is None or reference is None:
-            self._add(name, status="not_compared", reason="nothing but the engine computes it", **record)
+            self._record(name, status="not_compared", reason="nothing but the engine computes it", **record)
         elif not tensor.numel():
-            self._add(name, status="not_compared", reason="it has no elements", **record)
+            self._record(name, status="not_compared", reason="it has no elements", **record)
         elif tuple(tensor.shape) != tuple(reference.shape):
             shapes = f"{list(tensor.shape)}, the reference's {list(reference.shape)}"
-            self._add(name, status="compared", mark="suspect", reason=f"its shape is {shapes}", **record)
+            self._record(name, status="compared", mark="suspect", reason=f"its shape is {shapes}", **record)
         elif not reference.is_floating_point():
-            self._see_discrete(name, tensor, reference, replay, record)
+            self._add_discrete(name, tensor, reference, replay, record)
         else:
-            self._see_float(name, tensor, reference, replay, record)
+            self._add_float(name, tensor, reference, replay, record)
 
-    def stray(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
-        """Keep account of a tensor that is no value."""
+    def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
+        """Record a tensor that is no value of the graph, or none that could be told."""
         bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
         reason = f"{decision.reason}; {bad} of {tensor.numel()} elements are not finite" if bad else decision.reason
         status: Any = "inner" if decision.inner else "unmapped"
         if not tensor.is_floating_point():
             status, reason = "not_compared", f"{str(tensor.dtype).removeprefix('torch.')}: {reason}"
-        self.strays.append(
+        self.extra_tensors.append(
             ValueFinding(
                 name=name, op=kernel.name, module="", source="", depth=-1, status=status, reason=reason,
                 kernel=kernel.name, tap=name, mark="nonfinite" if bad else "not_judged",
@@ -91,20 +98,20 @@ class Observer:
         step = SMALLEST_STEP[self.precision] / 2 / rms if rms else 0.0  # nothing may come of zeros
         return FACTOR * max(local_floor * confidence_factor(elements), UNIT_ROUNDOFF[self.precision], step)
 
-    def _see_float(
+    def _add_float(
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
     ) -> None:
         end = LARGEST[self.precision]
         floor = self.evaluators.value(self.evaluators.floor, name)
         low = self.evaluators.value(self.evaluators.replay_low, name)
         # PyTorch saturates by itself: where only the engine does not, the floor would excuse any error of the engine.
-        local_floor = math.nan if low is None else _measure(low, _saturated(replay, low, end)).relative
-        floor_error = None if floor is None else _measure(floor, _saturated(reference, floor, end)).relative
-        reference, replay = (_saturated(value, tensor, end) for value in (reference, replay))
+        local_floor = math.nan if low is None else local_error(low, saturated(replay, low, end)).relative
+        floor_error = None if floor is None else local_error(floor, saturated(reference, floor, end)).relative
+        reference, replay = (saturated(value, tensor, end) for value in (reference, replay))
         stats = compare.compare(tensor, reference, name=name)
-        local = _measure(tensor, replay)
+        local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
-        self._add(
+        self._record(
             name, status="compared", stats=stats, floor=floor_error, local=local.relative,
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
             mark=self._mark(stats, local, limit, floor_error), reason=self._reason(stats, local), **record,
@@ -113,7 +120,7 @@ class Observer:
             self._keep_error(local.relative / limit, name, tensor, replay)
         self.evaluators.observe(name, tensor)
 
-    def _mark(self, stats: records.ErrorStats, local: _Local, limit: float, floor: float | None) -> Any:
+    def _mark(self, stats: records.ErrorStats, local: LocalError, limit: float, floor: float | None) -> Any:
         if local.nonfinite:
             return "nonfinite"
         if local.relative > limit:
@@ -121,7 +128,7 @@ class Observer:
         allowed = self.local_limit(floor or 0.0, stats.compared, stats.rms_expected)
         return "passed_on" if stats.mismatched_nonfinite or not stats.relative_l2 <= allowed else "ok"
 
-    def _reason(self, stats: records.ErrorStats, local: _Local) -> str:
+    def _reason(self, stats: records.ErrorStats, local: LocalError) -> str:
         if local.nonfinite:
             largest = f"the largest in the reference's precision is {local.largest_replay:.4g}"
             ends = f", and {self.precision} ends at {LARGEST[self.precision]:.5g}"
@@ -140,26 +147,26 @@ class Observer:
     def _keep_error(self, ratio: float, name: str, tensor: torch.Tensor, replay: torch.Tensor) -> None:
         if not ratio > 0:
             return
-        heapq.heappush(self.errors, (ratio, self._seen, name, tensor.to(replay.dtype) - replay))
+        heapq.heappush(self.errors, KeptError(ratio, self._seen, name, tensor.to(replay.dtype) - replay))
         while len(self.errors) > 1 and (
-            len(self.errors) > (SUSPECTS if self.errors[0][0] > 1 else PROPAGATED)
-            or sum(error.nbytes for *_, error in self.errors) > KEPT_BYTES
+            len(self.errors) > (SUSPECTS if self.errors[0].ratio > 1 else PROPAGATED)
+            or sum(kept.error.nbytes for kept in self.errors) > KEPT_BYTES
         ):
             heapq.heappop(self.errors)
 
-    def _see_discrete(
+    def _add_discrete(
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
     ) -> None:
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
         reason = f"{in_all} of {tensor.numel()} decisions differ from the reference's, {here} of them decided here"
         mark: Any = "flip" if here else "passed_on" if in_all else "ok"
-        self._add(name, status="compared", mark=mark, reason=reason if in_all else "", **record)
+        self._record(name, status="compared", mark=mark, reason=reason if in_all else "", **record)
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
         self.evaluators.observe(name, tensor.to(replay.dtype))
 
-    def _add(self, name: str, **fields: Any) -> None:
+    def _record(self, name: str, **fields: Any) -> None:
         value = self.values[name]
         finding = ValueFinding(
             name=name, op=value.op, module=value.module, source=value.source, depth=self.depths[name], **fields
@@ -168,60 +175,6 @@ class Observer:
         if before is not None:  # the engine makes it twice, or copies it: the worse one is shown
             finding = max(before, finding, key=_badness)
         self.findings[name] = finding
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Local:
-    """An error measured in one pass on the device."""
-
-    relative: float
-    bias: float
-    rms: float
-    largest: float
-    largest_replay: float
-    nonfinite: int
-
-
-def _measure(actual: torch.Tensor, expected: torch.Tensor) -> _Local:
-    """Return the error over the pairs finite on both sides, and how many are not finite in ``actual`` only."""
-    a, e = actual.double(), expected.double().to(actual.device)
-    figures, count, nonfinite = _sums(a - e, e, a, e), a.numel(), 0
-    if not all(map(math.isfinite, figures)):  # rarely: what is not finite makes sums that are not
-        finite_a, finite_e = a.isfinite(), e.isfinite()
-        both = finite_a & finite_e
-        count, nonfinite = torch.stack([both.sum(), (finite_e & ~finite_a).sum()]).tolist()
-        parts = (both, a - e), (both, e), (finite_a, a), (finite_e, e)
-        figures = _sums(*(torch.where(finite, part, 0.0) for finite, part in parts))
-    error, norm, total, largest, largest_replay = figures
-    return _Local(
-        relative=math.sqrt(error / norm) if norm else (math.inf if error else 0.0),
-        bias=total / math.sqrt(error * count) if error and count else 0.0,
-        rms=math.sqrt(norm / count) if count else 0.0,
-        largest=largest,
-        largest_replay=largest_replay,
-        nonfinite=nonfinite,
-    )
-
-
-def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torch.Tensor) -> list[float]:
-    figures: list[float] = torch.stack([
-        difference.square().sum(), kept.square().sum(), difference.sum(), a.abs().amax(), e.abs().amax(),
-    ]).tolist()  # fmt: skip
-    return figures
-
-
-def _saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> torch.Tensor:
-    """Return the expected values with those beyond the format at its end where the actual ones are.
-
-    A mask of -3.4e38 becomes -65504 in FP16, in PyTorch as in an engine.
-    """
-    if largest > 1e38:
-        return expected  # what lies beyond is beyond FP32 too
-    beyond = expected.abs() > largest
-    if not bool(beyond.any()):
-        return expected
-    at_the_end = beyond & (actual.abs() >= largest) & actual.isfinite() & ((actual < 0) == (expected < 0))
-    return torch.where(at_the_end, actual.to(expected.dtype), expected)
 
 
 def _badness(finding: ValueFinding) -> tuple[bool, float]:

@@ -37,7 +37,7 @@ from harness.records.latency import (
     session_from_json,
     utc,
 )
-from harness.records.layers import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.layers import HARMLESS, MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.plan_lines import plan_lines
 from harness.records.reader import Entry, Json, Records, load
 from harness.records.stats import ErrorStats
@@ -45,6 +45,7 @@ from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 
 __all__ = [
+    "HARMLESS",
     "MARKS",
     "Acceptance",
     "Advice",

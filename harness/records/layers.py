@@ -15,6 +15,8 @@ Status = Literal["compared", "inner", "unmapped", "not_delivered", "not_compared
 Mark = Literal["nonfinite", "flip", "suspect", "not_judged", "passed_on", "healed", "ok"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 """From the worst to the best."""
+HARMLESS: Mark = "healed"
+"""Made here, and dies out before the outputs; recorded documents keep the older word."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,9 @@ from harness.graph import onnx_file
 from harness.graph.plan import assign, load_plan
 from harness.graph.typed import apply
 from harness.graph.values import Value, Values
-from harness.layers.makers import Candidates, Makers
-from harness.layers.mapping import Decision, Expected, best_fit, decide, distances
+from harness.layers.engine_kernels import Candidates, EngineKernels
+from harness.layers.layouts import Expected, best_fit, distances
+from harness.layers.mapping import Decision, decide
 
 FLOAT32 = frozenset({torch.float32})
 CLIP = Path(__file__).parents[1] / "data" / "clip2_fp16_kernels.json"
@@ -45,7 +46,7 @@ def decided(
 ) -> Decision:
     """Return what the one tensor of a kernel is found to be; a value of None cannot be computed."""
     known = {name: expected(value) for name, value in values.items() if value is not None}
-    return decide(kernel("n"), {"t": tensor}, candidates or Candidates(leaving=tuple(values)), known.get)["t"]
+    return decide({"t": tensor}, candidates or Candidates(leaving=tuple(values)), known.get)["t"]
 
 
 def fit(decision: Decision) -> tuple[str, torch.Tensor, str]:
@@ -103,12 +104,12 @@ def named_graph(body: str) -> ir.Model:
     return model
 
 
-def makers(model: ir.Model, *kernels: Kernel, values: Values | None = None) -> Makers:
-    return Makers(model, onnx_file.onnx_values(model) if values is None else values, kernels)
+def engine(model: ir.Model, *kernels: Kernel, values: Values | None = None) -> EngineKernels:
+    return EngineKernels.of(model, onnx_file.onnx_values(model) if values is None else values, kernels)
 
 
 def test_candidates_of_a_kernel():
-    made = makers(
+    made = engine(
         named_graph(CHAIN), kernel("node_a"), kernel("node_d", "node_b", "node_c", "node_e", "node_y", index=1)
     )
     product, rest = made.candidates
@@ -121,33 +122,33 @@ def test_candidates_of_a_kernel():
 
 def test_the_product_of_two_variable_values_is_no_constant_factor():
     body = "g (float[2] x) => (float[2] y) { a = Exp(x)  y = Mul(a, x) }"
-    assert makers(named_graph(body), kernel("node_a")).candidates[0].after == ()
+    assert engine(named_graph(body), kernel("node_a")).candidates[0].after == ()
 
 
 def test_what_a_later_kernel_works_on_too_is_unfinished():
-    made = makers(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", "node_y", index=1))
+    made = engine(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", "node_y", index=1))
     assert made.candidates[0].unfinished == {"d"}
     assert made.candidates[1].unfinished == frozenset()
 
 
 def test_a_kernel_without_nodes_may_copy_what_the_kernels_before_it_wrote():
     copy = Kernel(index=1, name="copy", nodes=(), reads=("t", "weights"), writes=("u",))
-    made = makers(named_graph(CHAIN), kernel("node_a", "node_b"), copy)
+    made = engine(named_graph(CHAIN), kernel("node_a", "node_b"), copy)
     assert made.candidates[1] == Candidates(read=("a", "b"))
 
 
 def test_every_value_is_fused_into_the_last_kernel_that_works_on_it():
-    made = makers(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", index=1))
-    assert made.fused() == {"a": "kernel_0", "d": "kernel_1"}
+    made = engine(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", index=1))
+    assert made.computed_in == {"a": "kernel_0", "d": "kernel_1"}
 
 
 def test_nodes_that_the_graph_has_not_are_no_candidates():
-    assert makers(named_graph(CHAIN), kernel("node_of_the_builder")).candidates == [Candidates()]
+    assert engine(named_graph(CHAIN), kernel("node_of_the_builder")).candidates == [Candidates()]
 
 
 def test_what_is_computed_from_constants_is_no_candidate():
     body = "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { c = Exp(w)  d = Neg(c)  y = Add(x, d) }"
-    made = makers(named_graph(body), kernel("node_c"), kernel("node_d", "node_y", index=1))
+    made = engine(named_graph(body), kernel("node_c"), kernel("node_d", "node_y", index=1))
     assert made.candidates == [Candidates(), Candidates(leaving=("y",), read=("x",))]
 
 
@@ -158,17 +159,17 @@ def test_what_a_body_reads_is_read_by_its_node():
         y = If (flag) <then_branch = t () => (float[2] p) { p = Exp(a) },
                        else_branch = e () => (float[2] q) { q = Exp(b) }>
     }"""
-    made = makers(named_graph(body), kernel("node_a", "node_b"), kernel("node_y", index=1))
+    made = engine(named_graph(body), kernel("node_a", "node_b"), kernel("node_y", index=1))
     assert made.candidates[0].leaving == ("a", "b")
     assert set(made.candidates[1].read) == {"flag", "a", "b"}
 
 
-def typed(body: str, **dtypes: str) -> Makers:
-    """Return the makers of a graph in FP16 but for these values, each node in a kernel of its own."""
+def typed(body: str, **dtypes: str) -> EngineKernels:
+    """Return the kernels of a graph in FP16 but for these values, each node in a kernel of its own."""
     model = named_graph(body)
     values = onnx_file.onnx_values(model)
     graph = apply(model, dtypes, default="float16").model
-    return Makers(graph, values, [kernel(str(node.name), index=i) for i, node in enumerate(graph.graph)])
+    return EngineKernels.of(graph, values, [kernel(str(node.name), index=i) for i, node in enumerate(graph.graph)])
 
 
 def test_a_value_and_its_casts_are_one_value():
@@ -281,7 +282,7 @@ def test_norms_rule_out_no_tensor_that_is_close(seed, error, close, spread):
 def test_a_work_space_is_not_laid_out_in_every_order(monkeypatch):
     """Where nothing fits, five dimensions have 120 orders for every value that may be a part."""
     calls: list[int] = []
-    monkeypatch.setattr("harness.layers.mapping.distances", lambda *them: calls.append(1) or distances(*them))
+    monkeypatch.setattr("harness.layers.layouts.distances", lambda *them: calls.append(1) or distances(*them))
     values = {f"v{seed}": normal(2, 3, 4, 5, 2, seed=seed) for seed in range(4)}
     assert decided(100 * normal(240, 20, seed=9), dict(values)).fits == ()
     assert not calls
@@ -318,7 +319,7 @@ def test_two_tensors_of_the_same_numbers_are_two_values():
     value = normal(2, 7, 8)
     known = {"a": expected(value), "turned": expected(value.transpose(1, 2))}
     tensors = {"t": value, "u": value.transpose(1, 2).contiguous()}
-    decisions = decide(kernel("n"), tensors, Candidates(leaving=("a", "turned")), known.get)
+    decisions = decide(tensors, Candidates(leaving=("a", "turned")), known.get)
     assert {decision.fits[0].value for decision in decisions.values()} == {"a", "turned"}
 
 
@@ -344,7 +345,7 @@ def test_a_statistic_of_the_kernel_is_an_inner_tensor():
     value = normal(6, 8)
     known = {"a": expected(value)}
     tensors = {"t": value, "mean": value.mean(-1, keepdim=True)}
-    decisions = decide(kernel("n"), tensors, Candidates(leaving=("a",)), known.get)
+    decisions = decide(tensors, Candidates(leaving=("a",)), known.get)
     assert fit(decisions["t"])[0] == "a"
     assert decisions["mean"].inner
     assert decisions["mean"].reason == "a kernel's own; the graph has no value for it"
@@ -366,7 +367,7 @@ def test_another_dtype_than_the_graphs_is_not_the_value():
 def test_integers_may_be_of_another_width():
     index = torch.arange(6).reshape(2, 3)
     known = {"a": expected(index, dtypes=frozenset({torch.int64}))}
-    decisions = decide(kernel("n"), {"t": index.int()}, Candidates(leaving=("a",)), known.get)
+    decisions = decide({"t": index.int()}, Candidates(leaving=("a",)), known.get)
     assert decisions["t"].mapped_by == "contents"
     assert best_fit(normal(2, 3), "a", known["a"]) is None
 
@@ -425,7 +426,7 @@ def consequence(wrong: dict[str, torch.Tensor], values: dict[str, torch.Tensor],
     def assume(name, tensor):
         return {**known, **{other: expected(value) for other, value in follow(name, tensor).items()}}.get
 
-    return decide(kernel("n"), wrong, Candidates(leaving=tuple(values)), known.get, assume)
+    return decide(wrong, Candidates(leaving=tuple(values)), known.get, assume)
 
 
 def test_a_wrong_tensor_is_known_by_what_follows_from_it():
@@ -463,12 +464,12 @@ def test_two_explanations_explain_nothing():
 def test_a_second_wrong_tensor_is_not_given_the_same_name():
     value = normal(6, 8)
     tensors = {"t": value * 2, "u": value * 3}
-    decisions = decide(kernel("n"), tensors, Candidates(leaving=("a",)), {"a": expected(value)}.get)
+    decisions = decide(tensors, Candidates(leaving=("a",)), {"a": expected(value)}.get)
     assert [len(decision.fits) for decision in decisions.values()] == [1, 0]
 
 
 def test_every_tensor_gets_a_decision_even_where_nothing_is_known():
-    decisions = decide(kernel(), {"t": normal(2), "u": normal(3)}, Candidates(), lambda name: None)
+    decisions = decide({"t": normal(2), "u": normal(3)}, Candidates(), lambda name: None)
     assert {name: decision.inner for name, decision in decisions.items()} == {"t": True, "u": True}
 
 
@@ -526,7 +527,7 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
     session = backend.load(tmp_path / "engine")
     true_names = {engine: _base(value).removesuffix("_as") for value, engine in session._names.items()}
     kernels = read_kernels(session.kernels())
-    made = Makers(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
+    made = EngineKernels.of(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
     lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs["one"]
     tensors: dict[str, torch.Tensor] = {}
     session.tap(prepared.inputs["one"], tensors.__setitem__)
@@ -538,7 +539,7 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
     mapped = 0
     for found, candidates in zip(kernels, made.candidates, strict=True):
         wrote = {engine: tensors[engine] for engine in found.writes}
-        for engine, decision in decide(found, wrote, candidates, expect).items():
+        for engine, decision in decide(wrote, candidates, expect).items():
             for one in decision.fits:
                 mapped += 1
                 same = one.value == true_names[engine] or (
@@ -589,7 +590,7 @@ def test_nodes_of_a_recorded_engine_are_nodes_of_its_graph(clip):
 
 def test_every_float_tensor_of_a_recorded_engine_has_candidates(clip):
     graph, values = clip_graph(clip)
-    made = Makers(graph, values, read_kernels(clip["layers"]))
+    made = EngineKernels.of(graph, values, read_kernels(clip["layers"]))
     writer = {name: found for found in made.kernels for name in found.writes}
     floats = [name for name, dtype in clip["taps"].items() if dtype in ("HALF", "FLOAT") and name in writer]
     assert len(floats) > 20
@@ -601,10 +602,10 @@ def test_every_float_tensor_of_a_recorded_engine_has_candidates(clip):
 
 def test_fused_kernels_of_a_recorded_engine_hold_every_variable_value(clip):
     graph, values = clip_graph(clip)
-    made = Makers(graph, values, read_kernels(clip["layers"]))
+    made = EngineKernels.of(graph, values, read_kernels(clip["layers"]))
     products = {str(node.outputs[0].name) for node in graph.graph if node.op_type == "MatMul"}
     assert products
-    assert products <= set(made.fused())
+    assert products <= set(made.computed_in)
 
 
 # The tap of a TensorRT session, with a TensorRT that calls its listener as the engine would

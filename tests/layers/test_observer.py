@@ -12,8 +12,8 @@ from harness.backends.inspector import Kernel
 from harness.compare.norms import relative_l2
 from harness.graph.plan import load_plan
 from harness.layers import observer as observation
+from harness.layers.engine_kernels import EngineKernels
 from harness.layers.kernel_taps import KernelTaps
-from harness.layers.makers import Makers
 from harness.layers.mapping import Decision
 from harness.layers.observer import SUSPECTS, Observer, local_ratio, worst_first
 from harness.records.layers import ValueFinding
@@ -42,7 +42,7 @@ def observe(name: str, engine: dict[str, torch.Tensor], **options: str) -> dict[
     """Return the findings on an engine that made these values."""
     seen = observer(name, **options)
     for value in order(name):
-        seen.see(value, engine[value], mapped_by="exact")
+        seen.add_value(value, engine[value], mapped_by="exact")
     return seen.findings
 
 
@@ -198,7 +198,7 @@ def single(tensor: torch.Tensor, reference: torch.Tensor | None, floor: torch.Te
     """Return the finding on one value, by the name ``gelu``."""
     prepared = ready("wrong_kernel")
     seen = Observer(Fixed(reference, floor), prepared.program.values, prepared.program.depths(), precision="fp16")
-    seen.see("gelu", tensor)
+    seen.add_value("gelu", tensor)
     return seen.findings["gelu"]
 
 
@@ -275,10 +275,10 @@ def test_the_worse_of_two_sightings_is_kept():
             Fixed(reference, reference), prepared.program.values, prepared.program.depths(), precision="fp16"
         )
         for tensor in tensors:
-            seen.see("gelu", tensor)
+            seen.add_value("gelu", tensor)
         assert seen.findings["gelu"].mark == "suspect"
-    seen.see("gelu", reference * math.nan)
-    seen.see("gelu", reference * 9)
+    seen.add_value("gelu", reference * math.nan)
+    seen.add_value("gelu", reference * 9)
     assert seen.findings["gelu"].mark == "nonfinite"
 
 
@@ -291,7 +291,7 @@ def errors_kept(wrong: list[float]) -> list[float]:
     reference = torch.linspace(1, 2, 64)
     seen = Observer(Fixed(reference, reference), prepared.program.values, prepared.program.depths(), precision="fp16")
     for error in wrong:
-        seen.see("gelu", reference * (1 + error))
+        seen.add_value("gelu", reference * (1 + error))
     return sorted(relative_l2(reference + error, reference) for _, _, _, error in seen.errors)
 
 
@@ -321,20 +321,20 @@ def test_no_more_errors_are_kept_than_are_propagated():
     seen = observer("overflow")
     engine = run("overflow", torch.float16)
     for name in order("overflow"):
-        seen.see(name, engine[name])
+        seen.add_value(name, engine[name])
     assert 0 < len(seen.errors) <= SUSPECTS
 
 
 # Strays
 
 
-def test_strays_are_counted_with_what_is_not_finite_in_them():
+def test_extra_tensors_are_counted_with_what_is_not_finite_in_them():
     seen = observer("wrong_kernel")
     kernel = Kernel(index=0, name="fused", nodes=(), reads=(), writes=())
-    seen.stray("t", kernel, torch.tensor([1.0, math.inf]), Decision(inner=True, reason="a statistic"))
-    seen.stray("u", kernel, torch.ones(2), Decision(reason="it can be any"))
-    seen.stray("i", kernel, torch.ones(2, dtype=torch.int32), Decision(reason="no value"))
-    first, second, third = seen.strays
+    seen.add_extra_tensor("t", kernel, torch.tensor([1.0, math.inf]), Decision(inner=True, reason="a statistic"))
+    seen.add_extra_tensor("u", kernel, torch.ones(2), Decision(reason="it can be any"))
+    seen.add_extra_tensor("i", kernel, torch.ones(2, dtype=torch.int32), Decision(reason="no value"))
+    first, second, third = seen.extra_tensors
     assert (first.status, first.mark, first.tap, first.kernel) == ("inner", "nonfinite", "t", "fused")
     assert first.reason == "a statistic; 1 of 2 elements are not finite"
     assert (second.status, second.mark) == ("unmapped", "not_judged")
@@ -351,14 +351,14 @@ class Recorder:
         self.evaluators, self.precision, self.device = evaluators, "fp16", torch.device("cpu")
         self.depths = ready("wrong_kernel").program.depths()
         self.seen: list[tuple[str, dict[str, str]]] = []
-        self.strays: list[tuple[str, Decision]] = []
+        self.extra_tensors: list[tuple[str, Decision]] = []
 
-    def see(self, name: str, tensor: torch.Tensor, **record: str) -> None:
+    def add_value(self, name: str, tensor: torch.Tensor, **record: str) -> None:
         self.seen.append((name, record))
         self.evaluators.observe(name, tensor)
 
-    def stray(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
-        self.strays.append((name, decision))
+    def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
+        self.extra_tensors.append((name, decision))
 
 
 def kernels(*parts: tuple[str, str]) -> list[Kernel]:
@@ -371,7 +371,7 @@ def kernels(*parts: tuple[str, str]) -> list[Kernel]:
 
 def kernel_taps(*parts: tuple[str, str]) -> tuple[KernelTaps, Recorder, dict[str, torch.Tensor]]:
     prepared = ready("wrong_kernel")
-    made = Makers(prepared.program.model, prepared.program.values, kernels(*parts))
+    made = EngineKernels.of(prepared.program.model, prepared.program.values, kernels(*parts))
     asked = {name for candidates in made.candidates for name in candidates.names}
     recorder = Recorder(prepared.graph.evaluators(prepared.inputs["one"], load_plan("fp32"), asked))
     return KernelTaps(made, recorder), recorder, run("wrong_kernel", torch.float32)
@@ -396,7 +396,9 @@ def test_a_name_that_no_kernel_writes_is_a_network_input():
     taps.on_tensor("t0", x.clone())
     taps.flush()
     assert taps.inputs["x"] is x
-    assert [(name, decision.reason) for name, decision in recorder.strays] == [("t0", "a copy of the network input x")]
+    assert [(name, decision.reason) for name, decision in recorder.extra_tensors] == [
+        ("t0", "a copy of the network input x")
+    ]
 
 
 def test_a_value_without_elements_is_no_value_to_look_for(monkeypatch):

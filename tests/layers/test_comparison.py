@@ -41,12 +41,12 @@ from planted import (
 from harness import EngineFailed, NotJudged, Subject, Target, UsageError
 from harness.backends import BACKENDS
 from harness.compare.norms import relative_l2
-from harness.layers import inspection as layers
-from harness.layers.inspection import choose_mode, judge_and_look, look
+from harness.layers import observation
+from harness.layers.comparison import choose_mode, compare_layers, judge_with_layers
 from harness.layers.kernel_taps import KernelTaps
 from harness.layers.observer import SUSPECTS, Observer
 from harness.records.accuracy import Result
-from harness.records.layers import LayerReport, ValueFinding
+from harness.records.layers import MARKS, LayerReport, ValueFinding
 from harness.verify.target import OpenTarget, Run
 from harness.verify.verify import verify_case
 
@@ -166,23 +166,23 @@ def opened(plant: Planted, precision: str = "fp16", backend: PlantedBackend | No
 
 
 @functools.cache
-def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = layers.GROUP_BYTES) -> Look:
+def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = observation.GROUP_BYTES) -> Look:
     plant = {**PLANTED, **MORE}[name]
     backend = Telling(*plant.faults)
     seen: list[tuple[str, torch.Tensor]] = []
     observers: list[Observer] = []
 
     class Watched(Observer):
-        def see(self, name: str, tensor: torch.Tensor, **record: str) -> None:
+        def add_value(self, name: str, tensor: torch.Tensor, **record: str) -> None:
             observers[:] = [self]
             seen.append((name, tensor.clone()))
-            super().see(name, tensor, **record)
+            super().add_value(name, tensor, **record)
             assert len(self.errors) <= SUSPECTS
 
     with opened(plant, precision, backend) as target, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "Observer", Watched)
-        patch.setattr(layers, "GROUP_BYTES", group_bytes)
-        report = look(target, "one", mode=mode)
+        patch.setattr(observation, "Observer", Watched)
+        patch.setattr(observation, "GROUP_BYTES", group_bytes)
+        report = compare_layers(target, "one", mode=mode)
         result = verify_case(target, "one").result
     assert backend.open_sessions == 0
     return Look(
@@ -257,13 +257,13 @@ def test_whichever_kernel_is_wrong_it_is_the_only_one_made_wrong(change, precisi
     backend = Telling()
     found = {}
     with opened(plant, precision, backend) as target:
-        report = judge_and_look(target, "one", mode="unfused").layers
+        report = judge_with_layers(target, "one", mode="unfused").layers
         assert report is not None
         values = [value.name for value in report.values if value.status == "compared"]
         assert {value.mark for value in report.values if value.status == "compared"} == {"ok"}
         for wrong in values:
             backend.faults = (Fault(value=wrong, change=change, only_dtype=None),)
-            report = judge_and_look(target, "one", mode="unfused").layers
+            report = judge_with_layers(target, "one", mode="unfused").layers
             assert report is not None
             compared = [value for value in report.values if value.status == "compared"]
             found[wrong] = [value.name for value in compared if value.mark in ("suspect", "healed", "nonfinite")]
@@ -301,7 +301,7 @@ def test_the_worst_module_comes_first_with_its_share(mode):
     )
     assert worst.share == pytest.approx(1, abs=0.1)
     assert all(module.mark in ("ok", "passed_on") for module in others)
-    marks = [layers.MARKS.index(module.mark) for module in (worst, *others)]
+    marks = [MARKS.index(module.mark) for module in (worst, *others)]
     assert marks == sorted(marks)
 
 
@@ -532,7 +532,7 @@ def test_the_command_of_a_note_names_the_plan_file(tmp_path):
     plan = tmp_path / "my plan.toml"
     plan.write_text('precision = "fp16"\nkeep_fp32 = ["blocks.3"]\n')
     with opened(PLANTED["nan_unobserved"], str(plan)) as target:
-        report = look(target, "one")
+        report = compare_layers(target, "one")
     assert f"parity bisect nan_unobserved -b planted -p '{plan}'" in report.notes[-1]
 
 
@@ -548,7 +548,7 @@ def test_what_fails_while_tapping_is_a_note(where, monkeypatch):
         monkeypatch.setattr(KernelTaps, "on_tensor", lambda *_: None)
         monkeypatch.setattr(KernelTaps, "flush", _raise)
     with opened(PLANTED["wrong_kernel"]) as target:
-        result = judge_and_look(target, "one")
+        result = judge_with_layers(target, "one")
     assert (result.verdict, result.layers) == ("fail", None)
     assert result.notes[-1] == "no layers: tapping the planted engine raised RuntimeError: stuck"
 
@@ -583,17 +583,17 @@ def test_one_group_that_changes_the_outputs_is_enough_to_distrust_them_all():
 
 def test_a_pattern_chooses_the_values():
     with opened(PLANTED["wrong_kernel"]) as target:
-        report = look(target, "one", mode="outputs:value:linear_*")
+        report = compare_layers(target, "one", mode="outputs:value:linear_*")
         assert [v.name for v in report.values if v.status == "compared"] == ["linear_1", "linear_2", "linear_3"]
         assert {v.reason for v in report.values if v.status != "compared"} == {"no tap shows it"}
         with pytest.raises(UsageError, match=r"outputs:no\.such\.module names no value that the graph computes"):
-            look(target, "one", mode="outputs:no.such.module")
+            compare_layers(target, "one", mode="outputs:no.such.module")
 
 
 @pytest.mark.parametrize("mode", ["all", "unfused:linear", "Outputs", ":x"])
 def test_an_unknown_mode_is_a_mistake(mode):
     with opened(PLANTED["wrong_kernel"]) as target, pytest.raises(UsageError, match="unknown --layers mode"):
-        judge_and_look(target, "one", mode=mode)
+        judge_with_layers(target, "one", mode=mode)
 
 
 def test_the_first_mode_of_the_backend_is_the_default():
@@ -609,7 +609,7 @@ def test_a_graph_that_computes_nothing_but_its_outputs_is_looked_at(tmp_path):
 
     one = subject(build=lambda: Relu().eval(), targets=(Target("ort-cpu", "fp32"),))
     with Run(one, quiet(tmp_path)).target(one.targets[0]) as target:
-        report = look(target, "one", mode="outputs")
+        report = compare_layers(target, "one", mode="outputs")
     assert [(value.name, value.status) for value in report.values] == [("y", "compared")]
     assert [effect.name for effect in report.observer] == ["y"]
     assert report.trusted
@@ -620,7 +620,7 @@ def test_a_mode_that_the_backend_has_not_is_not_judged(tmp_path, monkeypatch):
     with run.target(Target("ort-cpu", "fp32")) as target:
         with pytest.raises(NotJudged, match="the ort-cpu backend has no unfused taps; use --layers outputs"):
             choose_mode(target, "unfused")
-        result = judge_and_look(target, "one", mode="unfused")
+        result = judge_with_layers(target, "one", mode="unfused")
         assert result.layers is None
         assert "no layers: the ort-cpu backend has no unfused taps; use --layers outputs" in result.notes
     monkeypatch.setitem(BACKENDS, "fake", FakeBackend())
@@ -654,15 +654,15 @@ def test_an_engine_with_other_inputs_has_failed():
     backend = Tampering(lambda name, tensor: tensor + 1 if name == "x" else tensor)
     with opened(MORE["healthy"], backend=backend) as target:
         with pytest.raises(EngineFailed, match="the engine's input 'x' is not what was given to it"):
-            look(target, "one", mode="unfused")
-        assert judge_and_look(target, "one").notes[-1].startswith("no layers: the engine's input 'x'")
+            compare_layers(target, "one", mode="unfused")
+        assert judge_with_layers(target, "one").notes[-1].startswith("no layers: the engine's input 'x'")
     assert backend.open_sessions == 0
 
 
 def test_a_tensor_that_fits_nothing_is_listed():
     backend = Tampering(lambda name, tensor: tensor[..., :5] if tensor.shape[0] == 16 else tensor)
     with opened(MORE["healthy"], backend=backend) as target:
-        report = look(target, "one", mode="unfused")
+        report = compare_layers(target, "one", mode="unfused")
     unmapped = [value for value in report.values if value.status == "unmapped"]
     assert len(unmapped) == 4
     assert all("cannot hold what the kernel makes: linear" in value.reason for value in unmapped)
@@ -673,7 +673,7 @@ def test_what_a_tap_raises_is_not_lost():
         raise ValueError("no such memory")
 
     with opened(MORE["healthy"], backend=Tampering(broken)) as target:
-        note = judge_and_look(target, "one").notes[-1]
+        note = judge_with_layers(target, "one").notes[-1]
     assert note == "no layers: tapping the planted engine raised ValueError: no such memory"
 
 
@@ -688,7 +688,7 @@ def test_a_session_without_taps_is_not_judged(monkeypatch):
     with opened(MORE["healthy"]) as target:
         monkeypatch.setattr(target, "observed", lambda **options: Untappable())
         with pytest.raises(NotJudged, match="the planted engine cannot be tapped; use --layers outputs"):
-            look(target, "one", mode="unfused")
+            compare_layers(target, "one", mode="unfused")
 
 
 def test_an_engine_that_did_not_run_has_no_layers(monkeypatch):
@@ -698,8 +698,8 @@ def test_an_engine_that_did_not_run_has_no_layers(monkeypatch):
     with opened(MORE["healthy"]) as target:
         monkeypatch.setattr(target.backend, "load", refuse)
         with pytest.raises(NotJudged, match="out of GPU memory"):
-            look(target, "one")
-        result = judge_and_look(target, "one")
+            compare_layers(target, "one")
+        result = judge_with_layers(target, "one")
         assert (result.verdict, result.layers) == ("not_judged", None)
 
 
@@ -709,7 +709,7 @@ def test_an_engine_that_did_not_run_has_no_layers(monkeypatch):
 def test_pytorch_itself_has_every_value(tmp_path):
     run = Run(PLANTED["overflow"].subject, quiet(tmp_path))
     with run.target(Target("torch", "fp16")) as target:
-        report = look(target, "one")
+        report = compare_layers(target, "one")
     assert report.mode == "values"
     assert report.first_nonfinite == "pow_5"
     assert report.trusted
@@ -719,7 +719,7 @@ def test_pytorch_itself_has_every_value(tmp_path):
 def test_onnxruntime_shows_values_as_outputs(tmp_path):
     run = Run(MORE["healthy"].subject, quiet(tmp_path))
     with run.target(Target("ort-cpu", "fp32")) as target:
-        report = look(target, "one")
+        report = compare_layers(target, "one")
     assert report.mode == "outputs"
     assert Counter(value.status for value in report.values) == {"compared": 16}
     assert {value.mark for value in report.values} == {"ok"}
@@ -740,7 +740,7 @@ class Parts(torch.nn.Module):
 def test_parts_of_a_split_are_values_like_others(backend, tmp_path):
     one = subject(build=lambda: Parts().eval(), targets=(Target(backend, "fp32"),))
     with Run(one, quiet(tmp_path)).target(one.targets[0]) as target:
-        report = look(target, "one")
+        report = compare_layers(target, "one")
     seen = {value.name: value for value in report.values if value.status == "compared"}
     assert {"getitem", "getitem_1", "getitem_2", "getitem_4"} <= set(seen)
     assert seen["getitem_1"].op == "aten.split.Tensor"
@@ -764,7 +764,7 @@ def test_an_onnx_file_has_layers_too(tmp_path, precision):
     )  # fmt: skip
     run = Run(model, quiet(tmp_path))
     with run.target(model.targets[0]) as target:
-        result = judge_and_look(target, "one")
+        result = judge_with_layers(target, "one")
     assert result.verdict == "pass", result.reason
     report = result.layers
     assert report is not None, result.notes
@@ -786,7 +786,7 @@ def test_what_an_engine_computes_from_constants_is_a_tensor_of_its_own(tmp_path,
         targets=(Target("planted", "fp16"),), weights="file",
     )  # fmt: skip
     with Run(model, quiet(tmp_path)).target(model.targets[0]) as target:
-        result = judge_and_look(target, "one", mode="unfused")
+        result = judge_with_layers(target, "one", mode="unfused")
     assert result.layers is not None, result.notes
     statuses = {value.name: value.status for value in result.layers.values}
     assert (statuses.pop("h"), statuses.pop("y")) == ("compared", "compared")

@@ -1,0 +1,66 @@
+"""How far a value of an engine is from its replay, measured in one pass on the device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
+"""Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
+LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalError:
+    """An error measured in one pass on the device."""
+
+    relative: float
+    bias: float
+    rms: float
+    largest: float
+    largest_replay: float
+    nonfinite: int
+
+
+def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:
+    """Return the error over the pairs finite on both sides, and how many are not finite in ``actual`` only."""
+    a, e = actual.double(), expected.double().to(actual.device)
+    figures, count, nonfinite = _sums(a - e, e, a, e), a.numel(), 0
+    if not all(map(math.isfinite, figures)):  # rarely: what is not finite makes sums that are not
+        finite_a, finite_e = a.isfinite(), e.isfinite()
+        both = finite_a & finite_e
+        count, nonfinite = torch.stack([both.sum(), (finite_e & ~finite_a).sum()]).tolist()
+        parts = (both, a - e), (both, e), (finite_a, a), (finite_e, e)
+        figures = _sums(*(torch.where(finite, part, 0.0) for finite, part in parts))
+    error, norm, total, largest, largest_replay = figures
+    return LocalError(
+        relative=math.sqrt(error / norm) if norm else (math.inf if error else 0.0),
+        bias=total / math.sqrt(error * count) if error and count else 0.0,
+        rms=math.sqrt(norm / count) if count else 0.0,
+        largest=largest,
+        largest_replay=largest_replay,
+        nonfinite=nonfinite,
+    )
+
+
+def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torch.Tensor) -> list[float]:
+    figures: list[float] = torch.stack([
+        difference.square().sum(), kept.square().sum(), difference.sum(), a.abs().amax(), e.abs().amax(),
+    ]).tolist()  # fmt: skip
+    return figures
+
+
+def saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> torch.Tensor:
+    """Return the expected values with those beyond the format at its end where the actual ones are.
+
+    A mask of -3.4e38 becomes -65504 in FP16, in PyTorch as in an engine.
+    """
+    if largest > 1e38:
+        return expected  # what lies beyond is beyond FP32 too
+    beyond = expected.abs() > largest
+    if not bool(beyond.any()):
+        return expected
+    at_the_end = beyond & (actual.abs() >= largest) & actual.isfinite() & ((actual < 0) == (expected < 0))
+    return torch.where(at_the_end, actual.to(expected.dtype), expected)

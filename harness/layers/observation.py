@@ -1,0 +1,170 @@
+"""Observe the values of an engine: between its kernels, as outputs of further engines, or in PyTorch itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.backends import Kernel, TapSession, read_kernels
+from harness.compare import bitwise_equal
+from harness.errors import EngineFailed, NotJudged, UsageError
+from harness.graph import apply, matching, order
+from harness.layers.engine_kernels import EngineKernels
+from harness.layers.kernel_taps import KernelTaps
+from harness.layers.observer import Observer
+from harness.records import Result
+from harness.tensors import Tensors, on_devices_of
+from harness.verify import OpenTarget, Prepared, value_dtypes
+
+GROUP_BYTES = 2**30
+"""Values that are made outputs of one engine hold at most this many bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unobserved:
+    """One case of a target as it was judged, with nobody observing its values."""
+
+    opened: OpenTarget
+    case: str
+    result: Result
+    outputs: Tensors
+    """The outputs that were judged."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The subject made ready."""
+        return self.opened.run.prepared
+
+    @property
+    def inputs(self) -> Tensors:
+        """The inputs of the case."""
+        return self.prepared.inputs[self.case]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What observing delivered; nothing is concluded yet."""
+
+    observer: Observer
+    """The findings on every value that was observed."""
+    outputs: tuple[Tensors, ...]
+    """The outputs of every engine that was observed, on the devices of the unobserved ones."""
+    computed_in: Mapping[str, str] = field(default_factory=dict)
+    """The kernel that each value is computed in, where kernels were observed."""
+    notes: tuple[str, ...] = ()
+
+
+def observe_unfused(before: Unobserved) -> Observation:
+    """Observe the tensors between the kernels of an engine that is fused as the unobserved one is.
+
+    Raises NotJudged for an engine that cannot be tapped, EngineFailed for one that does not read its inputs.
+    """
+    opened, inputs = before.opened, before.inputs
+    with opened.observed(taps=True) as session:
+        tapped: Any = session
+        if not isinstance(tapped, TapSession):
+            raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
+        kernels = opened.steps.run("tapping", lambda: read_kernels(tapped.kernels()))
+        engine = _engine_kernels(before, kernels)
+        asked = {name for candidates in engine.candidates for name in candidates.names}
+        taps = KernelTaps(engine, _observer(before, asked))
+        opened.say(f"looking at the tensors between {len(kernels)} kernels", before.case)
+        outputs = opened.steps.run("tapping", lambda: tapped.tap(inputs, taps.on_tensor))
+        opened.steps.run("tapping", taps.flush)
+    for name, tensor in taps.inputs.items():
+        if name in inputs and not bitwise_equal(tensor.to(inputs[name].device), inputs[name]):
+            raise EngineFailed(f"the engine's input {name!r} is not what was given to it")
+    return Observation(
+        observer=taps.observer, outputs=(on_devices_of(before.outputs, outputs),), computed_in=engine.computed_in
+    )
+
+
+def observe_outputs(before: Unobserved, pattern: str) -> Observation:
+    """Observe values as outputs, in as many engines as their size asks for; ``pattern`` is one of a precision plan.
+
+    Raises UsageError for a pattern that names no computed value.
+    """
+    opened = before.opened
+    observer = _observer(before, names := _computed_values(before.prepared, pattern))
+    groups = list(_groups(names, before.prepared)) or [[]]  # a graph may compute nothing but its outputs
+    outputs: list[Tensors] = []
+    for number, group in enumerate(groups, start=1):
+        opened.say(f"looking at {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
+        made = _run_with_outputs(before, group)
+        for name in group:
+            observer.add_value(name, made.pop(name), mapped_by="exact")
+            observer.evaluators.done([name])
+        outputs.append(on_devices_of(before.outputs, made))
+    for name in () if pattern else before.outputs:
+        observer.add_value(name, outputs[-1][name], mapped_by="exact")
+    several = f"{len(groups)} engines were looked into, each with other values as outputs"
+    return Observation(observer=observer, outputs=tuple(outputs), notes=(several,) if len(groups) > 1 else ())
+
+
+def observe_pytorch(before: Unobserved) -> Observation:
+    """Observe every value of the floor: the backend is PyTorch itself."""
+    program = before.prepared.program
+    depths = program.depths()
+    names = [
+        name
+        for name, value in program.values.items()
+        if name in depths and value.shape is not None and name == value.origin and name not in program.outputs
+    ]
+    observer = _observer(before, names)
+    for name in sorted(names, key=depths.__getitem__):
+        tensor = observer.evaluators.floor.value(name)
+        if tensor is not None:
+            observer.add_value(name, tensor, mapped_by="exact")
+        observer.evaluators.done([name])
+    return Observation(observer=observer, outputs=(before.outputs,))
+
+
+def _observer(before: Unobserved, asked: Collection[str]) -> Observer:
+    prepared, plan = before.prepared, before.opened.plan
+    evaluators = prepared.graph.evaluators(before.inputs, plan, asked)
+    program, device = prepared.program, prepared.graph.device
+    return Observer(evaluators, program.values, program.depths(), precision=plan.computes_in, device=device)
+
+
+def _engine_kernels(before: Unobserved, kernels: Sequence[Kernel]) -> EngineKernels:
+    prepared, plan = before.prepared, before.opened.plan
+    dtypes = value_dtypes(prepared.graph, plan)
+    typed = apply(prepared.program.model, dtypes, default=plan.compute_dtype)
+    return EngineKernels.of(typed.model, prepared.program.values, kernels)
+
+
+def _run_with_outputs(before: Unobserved, names: Sequence[str]) -> Tensors:
+    with before.opened.observed(marked=names) as session:
+        outputs: Tensors = before.opened.steps.run("running", lambda: session.run(before.inputs))
+    return outputs
+
+
+def _computed_values(prepared: Prepared, pattern: str) -> list[str]:
+    """Return the computed values of the graph, in dataflow order, that a pattern names; all for no pattern."""
+    program = prepared.program
+    computed = set(order(program.model)) - set(program.outputs)
+    names = [name for name in program.values if name in computed]
+    if pattern:
+        named = matching(pattern, program.values)
+        names = [name for name in names if name in named]
+        if not names:
+            raise UsageError(f"--layers outputs:{pattern} names no value that the graph computes")
+    return sorted(names, key=program.depths().__getitem__)
+
+
+def _groups(names: Sequence[str], prepared: Prepared) -> Iterator[list[str]]:
+    """Yield the names in groups whose values, as the case has them, hold at most GROUP_BYTES."""
+    group: list[str] = []
+    held = 0
+    for name in names:
+        shape = prepared.program.values[name].shape
+        size = 4 * math.prod(n if isinstance(n, int) else 1024 for n in shape) if shape is not None else GROUP_BYTES
+        if group and held + size > GROUP_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        yield group

@@ -1,0 +1,102 @@
+"""The report on a look into an engine: every value has its place in it, and every module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.layers.effects import output_error
+from harness.layers.observation import Observation, Unobserved
+from harness.layers.observer import local_ratio, worst_first
+from harness.records import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.verify import next_step
+
+
+def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tuple[ValueFinding, ...]:
+    """Return a finding for every value of the graph, in dataflow order, then the engine's extra tensors."""
+    observer = observation.observer
+    canonical = observer.evaluators.canonical
+    seen = {finding.name for finding in findings}
+    seen |= {canonical(name) for name in seen}
+    unseen = []
+    for name, value in observer.values.items():
+        if name not in observer.depths or {name, canonical(name)} & seen:
+            continue
+        kernel = observation.computed_in.get(name, "")
+        reason = "inside a kernel" if kernel else "no tap shows it"
+        if value.dtype and "float" not in value.dtype:
+            reason = f"{value.dtype}; {reason}"
+        unseen.append(
+            ValueFinding(
+                name=name, op=value.op, module=value.module, source=value.source, depth=observer.depths[name],
+                status="not_delivered", reason=reason, kernel=kernel,
+            )
+        )  # fmt: skip
+    return (*sorted([*findings, *unseen], key=lambda finding: finding.depth), *observer.extra_tensors)
+
+
+def layer_report(
+    before: Unobserved,
+    *,
+    mode: str,
+    values: tuple[ValueFinding, ...],
+    effects: tuple[OutputEffect, ...],
+    notes: tuple[str, ...],
+) -> LayerReport:
+    """Return the report on these values, with the modules they belong to and whether it can be trusted."""
+    result, provenance = before.result, before.result.provenance
+    first = next((v for v in values if v.mark == "nonfinite" and v.status == "compared"), None)
+    trusted = all(effect.identical or effect.difference < effect.error / 2 for effect in effects)
+    return LayerReport(
+        subject=result.subject,
+        case=before.case,
+        backend=result.backend,
+        precision=result.precision,
+        mode=mode,
+        values=values,
+        modules=tuple(_modules(values, output_error(result))),
+        observer=effects,
+        trusted=trusted,
+        first_nonfinite=first.name if first else "",
+        weights=provenance.weights if provenance else "",
+        inputs=provenance.inputs if provenance else "",
+        device=provenance.device if provenance else "",
+        notes=(*result.notes, *notes) if trusted else (*result.notes, *notes, _distrust(before, effects)),
+    )
+
+
+def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
+    """Return why an observation cannot be trusted, and what to use instead."""
+    hidden = [effect.name for effect in effects if math.isinf(effect.error) and not effect.identical]
+    command = next_step(before.opened, before.case)
+    if hidden:
+        return (
+            f"{', '.join(hidden)} is wrong only while nobody looks, so this is not the run that fails; {command} "
+            "finds it with separately built parts of the graph"
+        )
+    return (
+        "looking changes the outputs by as much as the error that is looked for, so this observation cannot be "
+        f"trusted; {command} uses separately built parts of the graph instead"
+    )
+
+
+def _modules(values: Sequence[ValueFinding], output_error: float) -> list[ModuleFinding]:
+    """Return one finding per module, worst first."""
+    groups: dict[str, list[ValueFinding]] = {}
+    for value in values:
+        if value.status == "compared":
+            groups.setdefault(value.module, []).append(value)
+    modules = []
+    for module, members in groups.items():
+        worst, last = worst_first(members)[0], members[-1]
+        effects = [v.effect for v in members if v.effect is not None and math.isfinite(v.effect)]
+        share = sum(e * e for e in effects) / output_error**2 if effects and 0 < output_error < math.inf else None
+        modules.append(
+            ModuleFinding(
+                module=module, values=len(members), worst=worst.name, op=worst.op, local=worst.local,
+                local_floor=worst.local_floor, propagated=last.stats.relative_l2 if last.stats else None,
+                floor=last.floor, share=share, mark=min((v.mark for v in members), key=MARKS.index),
+            )
+        )  # fmt: skip
+    ratios = {value.name: local_ratio(value) for value in values}
+    return sorted(modules, key=lambda module: (MARKS.index(module.mark), -ratios[module.worst]))
