@@ -13,6 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 NOT_RUN = "needs an NVIDIA GPU: not run"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``test_golden.py``."""
+    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew from what is rendered")
+
+
 @pytest.fixture(scope="session")
 def kept_modules() -> None:
     """Import what a run of ``pytester`` in this process may import, before it does.

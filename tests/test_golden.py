@@ -1,0 +1,68 @@
+"""What people read, as files in tests/golden, made from one set of records.
+
+After a change of words or layout: ``python -m pytest tests/test_golden.py --rewrite-golden``, and look at the diff.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import recorded
+import report_fixtures as made
+
+from harness.records import Records, load
+from harness.report.html.page import page
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def html(records: Records, lang: str) -> str:
+    """Return the page as it is read: of charts the words, without coordinates; without pixels, style and script."""
+    text = page(records, lang=lang)  # type: ignore[arg-type]
+    text = re.sub(r"<(style|script)\b.*?</\1>|<meta http-equiv.*?>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<svg\b.*?</svg>", _words, text, flags=re.DOTALL)
+    return re.sub(r"(data:image/png;base64,)[^\"]*", r"\1...", text)
+
+
+def _words(drawing: re.Match[str]) -> str:
+    words = re.findall(r"<(?:title|text)\b[^>]*>([^<]*)<", drawing[0])
+    return f"<svg>{' | '.join(word.strip() for word in words)}</svg>"
+
+
+RENDERED: dict[str, Callable[[Records], str]] = {
+    "page.en.html": lambda records: html(records, "en"),
+    "page.zh.html": lambda records: html(records, "zh"),
+}
+"""Every golden file, and what renders it."""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Every kind of record, with one look into an engine and one broken engine."""
+    folder = tmp_path_factory.mktemp("golden")
+    whole = made.results(values=24)
+    recorded.everything(folder)
+    recorded.document(folder, "layers.json", results=[whole[2], whole[3]])
+    return load([folder])
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_reads_as_its_golden_file(name: str, records: Records, pytestconfig: pytest.Config):
+    path, text = GOLDEN / name, RENDERED[name](records)
+    if pytestconfig.getoption("--rewrite-golden"):
+        path.write_text(text, encoding="utf-8")
+    golden = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = difflib.unified_diff(
+        golden.splitlines(), text.splitlines(), f"tests/golden/{name}", "rendered", lineterm=""
+    )
+    diff = "\n".join(lines)
+    if diff:
+        pytest.fail(f"{diff}\nwhere this is as it should be: python -m pytest tests/test_golden.py --rewrite-golden")
+
+
+def test_every_golden_file_is_rendered():
+    assert {path.name for path in GOLDEN.iterdir()} == set(RENDERED)
