@@ -1,8 +1,7 @@
-"""Measure how far one tensor is from another; whether that is too far is judged in ``tolerance``.
+"""The passes of ``compare`` on the CPU, with NumPy; the chunks of tensors on a GPU without Triton travel to it.
 
 Inputs are widened to float64 chunk by chunk, so no copy of a whole tensor is ever made. Integers beyond 2^53 are
 rounded by that; :func:`bitwise_equal` does not round. Figures other than counts are over pairs finite on both sides.
-On an NVIDIA GPU with Triton the work is done by ``compare_cuda``; without Triton the chunks travel to the CPU.
 
 Order statistics are exact and need no sorted copy: a sample gives a narrow bracket for each, one pass counts the errors
 below the bracket and keeps those inside it, and the answer is picked from what was kept. A bracket that missed is
@@ -18,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from harness.compare.totals import (
     ALL,
     PEAKS,
     QUANTILES,
-    ROWS,
     WORST,
     Bracket,
     Found,
@@ -31,14 +30,13 @@ from harness.compare.totals import (
     Totals,
     blocks,
     brackets_from_sample,
+    elements_at,
     merged,
     order_statistics,
     ranks,
-    take,
 )
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from harness.compare.totals import Array, Index
@@ -49,9 +47,11 @@ SERIAL = 8192  # elements below which neither PyTorch nor BLAS starts threads of
 SORT_LIMIT = 2**15  # elements; up to here all errors are kept and no bracket is needed
 LARGEST_SAMPLE = 2**15  # PyTorch gathers more than this with threads, and waiting for them takes longer than they save
 MAX_WORKERS = 8  # beyond this the workers wait for each other's Python code
+ROWS = ("absolute", "relative", "actual", "expected", "signed")  # of a worker's buffers
 
 
-def _measure_on_cpu(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
+def measure(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
+    """Return the totals and the four order statistics of two tensors of one shape, in the order of QUANTILES."""
     if actual.is_contiguous() and expected.is_contiguous():
         actual, expected = actual.view(-1), expected.view(-1)
     actual, expected = (tensor.reshape(1) if tensor.dim() == 0 else tensor for tensor in (actual, expected))
@@ -69,12 +69,10 @@ def _measure_on_cpu(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
 
 def _sample_brackets(actual: torch.Tensor, expected: torch.Tensor) -> list[Bracket]:
     """Return brackets from a random sample; equal spacing would meet the data's own period."""
-    import torch
-
     elements = actual.numel()
     positions = np.random.default_rng(0).integers(0, elements, min(LARGEST_SAMPLE, elements // 16))
     flat = torch.from_numpy(np.sort(positions))
-    values = np.stack([_floats(take(tensor, flat.to(tensor.device))) for tensor in (actual, expected)])
+    values = np.stack([_floats(elements_at(tensor, flat.to(tensor.device))) for tensor in (actual, expected)])
     values = values[:, np.isfinite(values).all(axis=0)]
     rows = np.empty((len(ROWS), values.shape[1]))
     rows[2:4] = values
@@ -85,8 +83,6 @@ def _sample_brackets(actual: torch.Tensor, expected: torch.Tensor) -> list[Brack
 
 def _floats(piece: torch.Tensor, out: Array | None = None) -> Array:
     """Return a piece as a flat float64 array, in ``out`` where one is given."""
-    import torch
-
     array = np.empty(piece.numel()) if out is None else out[: piece.numel()]
     if piece.device.type == "cpu" and piece.dtype in (torch.float32, torch.float16, torch.float64):
         np.copyto(array.reshape(piece.shape), piece.numpy())
@@ -112,8 +108,6 @@ def _dots(a: Array, b: Array) -> Array:
 
 def _scale(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the power of two that keeps squares in range; only float64 values can leave it."""
-    import torch
-
     if torch.float64 not in (actual.dtype, expected.dtype):
         return 1.0
     buffers, largest = np.empty((2, CHUNK)), 0.0
@@ -148,8 +142,6 @@ def _sweep(
     actual: torch.Tensor, expected: torch.Tensor, brackets: Sequence[Bracket], capacity: int, totals: Totals | None
 ) -> tuple[Totals, list[Found]]:
     """Pass once over the data, with as many threads as PyTorch uses; NumPy and PyTorch release the GIL in each step."""
-    import torch
-
     parts = blocks(actual.shape, CHUNK)
     workers = max(1, min(torch.get_num_threads(), MAX_WORKERS, len(parts)))
     shares = [parts[i * len(parts) // workers : (i + 1) * len(parts) // workers] for i in range(workers)]

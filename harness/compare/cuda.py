@@ -1,7 +1,7 @@
 """The passes of ``compare`` on an NVIDIA GPU, as Triton kernels.
 
 ``_totals`` reads both tensors once for every sum and extreme; ``_keep`` reads them once more, counts the errors below
-four brackets and keeps those inside them; ``_nonfinite`` runs only where something was not finite. Each lane (a
+four brackets and keeps those inside them; ``_nonfinite`` runs only where something was not finite. Each slot (a
 position in a program's tile) adds up in float64, so nothing is rounded to the inputs' precision.
 
 What float32 represents exactly is compared in float32, which costs a third of the instructions. The next tile is loaded
@@ -34,10 +34,10 @@ from harness.compare.totals import (
     Totals,
     blocks,
     brackets_from_sample,
+    elements_at,
     merged,
     order_statistics,
     ranks,
-    take,
 )
 
 if TYPE_CHECKING:
@@ -56,11 +56,27 @@ WIDE = (torch.float64, torch.int64, torch.int32)
 
 
 @triton.jit
-def _totals(actual, expected, table, lane_error, lane_turn, n, BLOCK: tl.constexpr, EXACT: tl.constexpr):
-    """Write a program's sums and peaks to its column of ``table``, and each lane's largest error and when it met it."""
+def _load(actual, expected, index, n):
+    """Return both tensors' elements at these flat indices, 0 beyond the end."""
+    return tl.load(actual + index, mask=index < n, other=0), tl.load(expected + index, mask=index < n, other=0)
+
+
+@triton.jit
+def _errors(a, e):
+    """Return the difference, its size, the relative error (0 where e is 0), and where that is undefined."""
+    at_zero = e == 0
+    difference = a.to(tl.float64) - e.to(tl.float64)
+    size = tl.abs(difference)
+    divisor = tl.abs(tl.where(at_zero, 1.0, e)).to(tl.float64)
+    return difference, size, tl.where(at_zero, 0.0, size / divisor), at_zero & (a != 0)
+
+
+@triton.jit
+def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constexpr, EXACT: tl.constexpr):
+    """Write a program's sums and peaks to its column of ``table``, each slot's largest error, and that one's turn."""
     program = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
+    offsets = tl.arange(0, BLOCK)
     zero = tl.zeros([BLOCK], tl.float64)
     lowest = tl.zeros([BLOCK], EXACT) - float("inf")
     absolute, relative, signed, squared = zero, zero, zero, zero
@@ -69,16 +85,14 @@ def _totals(actual, expected, table, lane_error, lane_turn, n, BLOCK: tl.constex
     a_max, a_least, e_max, e_least = lowest, lowest, lowest, lowest
     compared, undefined = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
     worst_at, turn = tl.zeros([BLOCK], tl.int32), 0
-    index = program * BLOCK + lanes
-    next_a = tl.load(actual + index, mask=index < n, other=0)
-    next_e = tl.load(expected + index, mask=index < n, other=0)
+    index = program * BLOCK + offsets
+    next_a, next_e = _load(actual, expected, index, n)
     for start in range(program * BLOCK, n, programs * BLOCK):
-        index = start + lanes
+        index = start + offsets
         later = index + programs * BLOCK
         a = next_a.to(EXACT)
         e = next_e.to(EXACT)
-        next_a = tl.load(actual + later, mask=later < n, other=0)
-        next_e = tl.load(expected + later, mask=later < n, other=0)
+        next_a, next_e = _load(actual, expected, later, n)
         valid = (index < n) & (tl.abs(a) < float("inf")) & (tl.abs(e) < float("inf"))
         a_max = tl.maximum(a_max, tl.where(valid, a, -float("inf")))
         a_least = tl.maximum(a_least, tl.where(valid, -a, -float("inf")))
@@ -86,15 +100,11 @@ def _totals(actual, expected, table, lane_error, lane_turn, n, BLOCK: tl.constex
         e_least = tl.maximum(e_least, tl.where(valid, -e, -float("inf")))
         a = tl.where(valid, a, 0.0)
         e = tl.where(valid, e, 0.0)
-        at_zero = e == 0
-        undefined += (at_zero & (a != 0)).to(tl.int32)
+        d, size, ratio, has_no_ratio = _errors(a, e)
+        undefined += has_no_ratio.to(tl.int32)
         compared += valid.to(tl.int32)
-        divisor = tl.abs(tl.where(at_zero, 1.0, e)).to(tl.float64)
         a = a.to(tl.float64)
         e = e.to(tl.float64)
-        d = a - e
-        size = tl.abs(d)
-        ratio = tl.where(at_zero, 0.0, size / divisor)
         absolute += size
         relative += ratio
         signed += d
@@ -109,8 +119,8 @@ def _totals(actual, expected, table, lane_error, lane_turn, n, BLOCK: tl.constex
         worst = tl.where(worse, size, worst)
         worst_at = tl.where(worse, turn, worst_at)
         turn += 1  # noqa: SIM113 - Triton has no enumerate
-    tl.store(lane_error + program * BLOCK + lanes, worst)
-    tl.store(lane_turn + program * BLOCK + lanes, worst_at)
+    tl.store(slot_error + program * BLOCK + offsets, worst)
+    tl.store(slot_turn + program * BLOCK + offsets, worst_at)
     column = table + program
     tl.store(column, tl.sum(absolute, 0))
     tl.store(column + programs, tl.sum(relative, 0))
@@ -136,13 +146,14 @@ def _nonfinite(actual, expected, table, n, BLOCK: tl.constexpr, EXACT: tl.conste
     """Write a program's counts of NaN and infinities and the first index in ``actual`` to its column of ``table``."""
     program = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
+    offsets = tl.arange(0, BLOCK)
     zero = tl.zeros([BLOCK], tl.int64)
     a_nan, e_nan, a_bad, e_bad, mismatched, first = zero, zero, zero, zero, zero, zero + n
     for start in range(program * BLOCK, n, programs * BLOCK):
-        index = start + lanes
-        a = tl.load(actual + index, mask=index < n, other=0).to(EXACT)
-        e = tl.load(expected + index, mask=index < n, other=0).to(EXACT)
+        index = start + offsets
+        a, e = _load(actual, expected, index, n)
+        a = a.to(EXACT)
+        e = e.to(EXACT)
         bad = ~(tl.abs(a) < float("inf"))
         other = ~(tl.abs(e) < float("inf"))
         a_nan += (a != a).to(tl.int64)
@@ -188,7 +199,7 @@ def _keep(
     """
     program = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
+    offsets = tl.arange(0, BLOCK)
     low0, high0 = tl.load(bounds), tl.load(bounds + 1)
     low1, high1 = tl.load(bounds + 2), tl.load(bounds + 3)
     low2, high2 = tl.load(bounds + 4), tl.load(bounds + 5)
@@ -201,22 +212,17 @@ def _keep(
     below0, below1, below2, below3 = zero, zero, zero, zero
     inside0, inside1, inside2, inside3 = zero, zero, zero, zero
     tile = tl.program_id(0)
-    index = program * BLOCK + lanes
-    next_a = tl.load(actual + index, mask=index < n, other=0)
-    next_e = tl.load(expected + index, mask=index < n, other=0)
+    index = program * BLOCK + offsets
+    next_a, next_e = _load(actual, expected, index, n)
     for start in range(program * BLOCK, n, programs * BLOCK):
-        index = start + lanes
+        index = start + offsets
         later = index + programs * BLOCK
         a = next_a.to(EXACT)
         e = next_e.to(EXACT)
-        next_a = tl.load(actual + later, mask=later < n, other=0)
-        next_e = tl.load(expected + later, mask=later < n, other=0)
+        next_a, next_e = _load(actual, expected, later, n)
         valid = (index < n) & (tl.abs(a) < float("inf")) & (tl.abs(e) < float("inf"))
-        at_zero = e == 0
-        defined = valid & ~(at_zero & (a != 0))
-        divisor = tl.abs(tl.where(at_zero, 1.0, e)).to(tl.float64)
-        size = tl.abs(a.to(tl.float64) - e.to(tl.float64))
-        ratio = tl.where(at_zero, 0.0, size / divisor)
+        _, size, ratio, has_no_ratio = _errors(a, e)
+        defined = valid & ~has_no_ratio
         from0, from1, from2, from3 = size >= low0, size >= low1, ratio >= low2, ratio >= low3
         in0 = valid & from0 & (size <= high0)
         in1 = valid & from1 & (size <= high1)
@@ -230,7 +236,7 @@ def _keep(
         inside1 += in1.to(tl.int32)
         inside2 += in2.to(tl.int32)
         inside3 += in3.to(tl.int32)
-        segment = (lanes + tile * 37) % SEGMENTS
+        segment = (offsets + tile * 37) % SEGMENTS
         tile += tl.num_programs(0)
         _append(size, in0 & several0, rows, cursors, segment, capacity)
         _append(size, in1 & several1, rows + size_of_row, cursors + SEGMENTS, segment, capacity)
@@ -293,7 +299,8 @@ def _pieces(actual: Tensor, expected: Tensor) -> Iterator[tuple[int, Tensor, Ten
 
 
 def _loadable(piece: Tensor) -> Tensor:
-    return (piece if piece.dtype in NARROW + WIDE else piece.to(torch.float64)).reshape(-1)
+    """Return a piece as the kernels read it; reshape alone keeps the strides of a row that is sliced or expanded."""
+    return (piece if piece.dtype in NARROW + WIDE else piece.to(torch.float64)).reshape(-1).contiguous()
 
 
 def _exact(a: Tensor, e: Tensor) -> tl.dtype:
@@ -331,18 +338,18 @@ def _piece_totals(base: int, a: Tensor, e: Tensor) -> Totals:
 
 
 def _worst(base: int, a: Tensor, e: Tensor, error: Tensor, turn: Tensor) -> list[tuple[float, int]]:
-    """Return the largest errors, from all elements of the few lanes that can hold one.
+    """Return the largest errors, from all elements of the slots that can hold one.
 
-    Order errors by size, then by index. A lane whose own first comes after the first of five other lanes holds none
-    of the five. Lanes ahead of the fifth are among the five largest by size; of those equal to it the earliest count.
+    Order errors by size, then by index. A slot whose own first comes after the first of five other slots holds none
+    of the five. Slots ahead of the fifth are among the five largest by size; of those equal to it the earliest count.
     """
     stride = error.numel()
     count = min(WORST, stride)
     top = torch.topk(error, count)
     index = torch.arange(stride, device=a.device) + turn.long() * stride
     tied = torch.where(error == top.values[-1], index, torch.iinfo(torch.int64).max)
-    lanes = torch.unique(torch.cat([top.indices, torch.topk(tied, count, largest=False).indices]))
-    flat = (lanes[:, None] + torch.arange(0, a.numel(), stride, device=a.device)).flatten().sort().values
+    slots = torch.unique(torch.cat([top.indices, torch.topk(tied, count, largest=False).indices]))
+    flat = (slots[:, None] + torch.arange(0, a.numel(), stride, device=a.device)).flatten().sort().values
     flat = flat[flat < a.numel()]
     sizes = (a[flat].double() - e[flat].double()).abs()
     finite = a[flat].isfinite() & e[flat].isfinite()
@@ -357,7 +364,7 @@ def _worst(base: int, a: Tensor, e: Tensor, error: Tensor, turn: Tensor) -> list
 def _sample_brackets(actual: Tensor, expected: Tensor) -> list[Bracket]:
     generator = torch.Generator(actual.device).manual_seed(0)
     flat = torch.randint(actual.numel(), (SAMPLE,), generator=generator, device=actual.device)
-    a, e = take(actual, flat).double(), take(expected, flat).double()
+    a, e = elements_at(actual, flat).double(), elements_at(expected, flat).double()
     valid = a.isfinite() & e.isfinite()
     defined = valid & ~((e == 0) & (a != 0))
     absolute = (a - e).abs()

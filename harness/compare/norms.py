@@ -10,13 +10,23 @@ from harness.errors import NotJudged
 from harness.tensors import Tensors
 
 
+def ratio(error: float, norm: float) -> float:
+    """Return ``error / norm``; by zero 0 for no error, and an infinity of the error's sign for any other."""
+    if norm:
+        return error / norm
+    return math.copysign(math.inf, error) if error else 0.0
+
+
 def relative_l2(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the norm of the difference over the norm of ``expected``, in float64; inf when either is not finite."""
-    difference = (actual.double() - expected.double()).norm().item()
-    norm = expected.double().norm().item()
-    if not math.isfinite(difference) or not math.isfinite(norm):
+    """Return ``|actual - expected| / |expected|`` (Euclidean norms, float64) of two tensors on one device.
+
+    Infinite when their shapes differ or either holds NaN or an infinity.
+    """
+    if actual.shape != expected.shape:
         return math.inf
-    return difference / norm if norm else (0.0 if difference == 0 else math.inf)
+    error = (actual.double() - expected.double()).norm().item()
+    norm = expected.double().norm().item()
+    return ratio(error, norm) if math.isfinite(error) and math.isfinite(norm) else math.inf
 
 
 def finite_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -35,7 +45,11 @@ def total_error(actual: Tensors, expected: Tensors) -> float:
 def require_close(
     actual: Tensors, expected: Tensors, *, limit: float, sentence: str, error_type: type[NotJudged] = NotJudged
 ) -> None:
-    """Raise ``error_type`` with ``sentence`` (which gets ``{name}`` and ``{error}``) when an output differs by more."""
+    """Hold outputs against expected ones, by name.
+
+    The error of floats is :func:`finite_error`, of others the share of elements that differ. Raises ``error_type`` with
+    ``sentence``, in which ``{name}`` and ``{error}`` are filled in, when one is beyond ``limit``.
+    """
     for name, tensor in expected.items():
         other = actual[name]
         if torch.equal(other.to(tensor.dtype), tensor):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from harness.compare.cpu import _measure_on_cpu
+from harness.compare import cpu
+from harness.compare.norms import ratio
 from harness.compare.totals import QUANTILES, Measured
 from harness.errors import EngineFailed
 from harness.records import ErrorStats
-
-if TYPE_CHECKING:
-    import torch
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> ErrorStats:
@@ -37,14 +36,12 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> 
         )
     if actual.numel() == 0:
         raise EngineFailed(f"{label} is empty (shape {list(actual.shape)}); nothing can be compared")
-    actual, expected = actual.detach(), expected.detach()
+    actual, expected = actual.detach().resolve_neg(), expected.detach().resolve_neg()
     return _finish(actual, expected, _measure(actual, expected))
 
 
 def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Return whether shape, dtype and every bit are the same: equal NaNs are equal, 0 and -0 are not."""
-    import torch
-
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(a.element_size())
@@ -61,7 +58,7 @@ def _measure(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
 
         if cuda.handles(actual, expected):
             return cuda.measure(actual, expected)
-    return _measure_on_cpu(actual, expected)
+    return cpu.measure(actual, expected)
 
 
 def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) -> ErrorStats:
@@ -81,7 +78,7 @@ def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) ->
     def peak(what: str, count: int = compared) -> float:
         return peaks[what] if count else math.nan
 
-    relative_l2 = _ratio(math.sqrt(added["squared"]), math.sqrt(added["expected_squared"])) if compared else math.nan
+    relative_l2 = ratio(math.sqrt(added["squared"]), math.sqrt(added["expected_squared"])) if compared else math.nan
     decades = math.log10(relative_l2) if relative_l2 else -math.inf
     rms = math.sqrt(mean("expected_squared"))
     summary: dict[str, dict[str, float]] = {
@@ -101,7 +98,7 @@ def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) ->
         cosine=_cosine(added) if compared else math.nan,
         snr_db=-20 * decades,
         effective_bits=-math.log2(10) * decades,
-        bias=_ratio(mean("signed"), rms) if compared else math.nan,
+        bias=ratio(mean("signed"), rms) if compared else math.nan,
         elements=actual.numel(),
         compared=compared,
         rms_expected=rms / scale,
@@ -120,13 +117,6 @@ def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) ->
         first_nonfinite=_unravel(totals.first_nonfinite[0], actual) if totals.first_nonfinite else None,
         worst=tuple(_pair(actual, expected, flat) for _, flat in totals.worst),
     )
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    """Divide; by zero gives 0 for 0 and an infinity for anything else."""
-    if denominator:
-        return numerator / denominator
-    return math.copysign(math.inf, numerator) if numerator else 0.0
 
 
 def _cosine(added: Mapping[str, float]) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -37,7 +37,6 @@ SUMS = (
     "expected_squared",
     "product",
 )
-ROWS = ("absolute", "relative", "actual", "expected", "signed")  # of a worker's buffers
 COUNTS = ("compared", "undefined")
 NONFINITE = ("nan_actual", "nan_expected", "nonfinite_actual", "nonfinite_expected", "mismatched_nonfinite")
 PEAKS = ("absolute", "relative", "actual", "minus_actual", "expected", "minus_expected")
@@ -163,10 +162,8 @@ def blocks(shape: Sequence[int], size: int) -> list[tuple[int, Index]]:
     return parts
 
 
-def take(tensor: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-    """Return elements by flat row-major index, whatever the strides, without a copy of the tensor."""
-    import torch
-
+def elements_at(tensor: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Return the elements at flat row-major indices, whatever the strides, without a copy of the tensor."""
     return tensor.view(-1)[flat] if tensor.is_contiguous() else tensor[torch.unravel_index(flat, tensor.shape)]
 
 

@@ -24,7 +24,7 @@ def observer_effects(before: Unobserved, observed: Sequence[Tensors]) -> tuple[O
     for name, unobserved in before.outputs.items():
         outputs = [tensors[name] for tensors in observed]
         same = all(bitwise_equal(output, unobserved) for output in outputs)
-        difference = 0.0 if same else max((_difference(output, unobserved) for output in outputs), default=math.inf)
+        difference = 0.0 if same else max((relative_l2(output, unobserved) for output in outputs), default=math.inf)
         effects.append(OutputEffect(name=name, identical=same, difference=difference, error=errors[name]))
     return tuple(effects)
 
@@ -90,7 +90,3 @@ def _harmless_effect(result: Result) -> float:
 def _error(output: OutputResult) -> float:
     stats = output.stats
     return math.inf if stats is None or stats.mismatched_nonfinite else stats.relative_l2
-
-
-def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return relative_l2(actual, expected) if actual.shape == expected.shape else math.inf

@@ -13,6 +13,8 @@ from functools import cached_property
 
 import torch
 
+from harness.compare import ratio
+
 CLEARLY_CLOSER = 0.9
 """Another layout is preferred to an earlier one if its error is below this part: by chance, errors differ by less."""
 SIMILAR = 0.5
@@ -159,7 +161,7 @@ def distances(tensors: Sequence[torch.Tensor], replay: torch.Tensor) -> list[flo
     figures = torch.stack([(a - e).norm(dim=-1), e.norm(dim=-1), finite.sum(dim=-1).double(), share], dim=-1)
     # A layout that puts the elements that are not finite out of sight is not the better for it.
     return [
-        float(max(error / norm if norm else (math.inf if error else 0.0), differ)) if some or not differ else math.inf
+        max(ratio(error, norm), differ) if some or not differ else math.inf
         for error, norm, some, differ in figures.tolist()
     ]
 

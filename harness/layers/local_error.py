@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.compare import ratio
+
 SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
 """Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
 LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
@@ -36,7 +38,7 @@ def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:
         figures = _sums(*(torch.where(finite, part, 0.0) for finite, part in parts))
     error, norm, total, largest, largest_replay = figures
     return LocalError(
-        relative=math.sqrt(error / norm) if norm else (math.inf if error else 0.0),
+        relative=math.sqrt(ratio(error, norm)),
         bias=total / math.sqrt(error * count) if error and count else 0.0,
         rms=math.sqrt(norm / count) if count else 0.0,
         largest=largest,

@@ -189,6 +189,4 @@ def worst_first(values: Sequence[ValueFinding]) -> list[ValueFinding]:
 
 def local_ratio(value: ValueFinding) -> float:
     """Return the local error over the local floor; 0 where there is no local error."""
-    if not value.local:
-        return 0.0
-    return value.local / value.local_floor if value.local_floor else math.inf
+    return compare.ratio(value.local or 0.0, value.local_floor or 0.0)

@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +197,16 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def cases() -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Pairs that are hard to bracket, or that fill several chunks and pieces."""
-    expected = gaussian(20_000)
-    actual = expected + 1e-3 * gaussian(20_000, seed=1)
+def cases(n: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Pairs of ``n`` elements that are hard to bracket, or that fill several chunks and pieces; n is 100 m."""
+    expected = gaussian(n)
+    actual = expected + 1e-3 * gaussian(n, seed=1)
     broken, reference_broken = actual.clone(), expected.clone()
-    broken[[5, 777, 9_000]] = torch.tensor([math.nan, math.inf, -math.inf])
-    reference_broken[[777, 9_000, 19_999]] = torch.tensor([math.inf, math.inf, math.nan])
+    broken[[5, 777, n // 2]] = torch.tensor([math.nan, math.inf, -math.inf])
+    reference_broken[[777, n // 2, n - 1]] = torch.tensor([math.inf, math.inf, math.nan])
     outliers = expected.clone()
     outliers.view(-1, 100)[:, 7] += 10
+    rising = torch.arange(float(n))
     yield "plain", actual, expected
     yield "float16", actual.half(), expected
     yield "bfloat16 and float16", actual.bfloat16(), expected.half()
@@ -214,23 +215,34 @@ def cases() -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     yield "integers", (actual * 100).int(), (expected * 100).long()
     yield "booleans", actual > 0, expected > 0
     yield "non-finite", broken, reference_broken
-    yield "all NaN", torch.full((9_000,), math.nan), expected[:9_000]
+    yield "all NaN", torch.full((n // 2,), math.nan), expected[: n // 2]
     yield "half zeros", actual.relu(), expected.relu()
     yield "equal", expected, expected
-    yield "zero reference", expected, torch.zeros(20_000)
+    yield "zero reference", expected, torch.zeros(n)
     yield "tied", (actual * 3).round(), (expected * 3).round()
-    yield "all tied", torch.ones(20_000), torch.zeros(20_000)
-    yield "two errors", torch.arange(20_000) % 2 * 1e-3, torch.ones(20_000)
-    yield "rising", torch.arange(20_000.0), torch.full((20_000,), 0.5)
-    yield "falling", torch.arange(20_000.0).flip(0), torch.zeros(20_000)
+    yield "all tied", torch.ones(n), torch.zeros(n)
+    yield "two errors", rising % 2 * 1e-3, torch.ones(n)
+    yield "rising", rising, torch.full((n,), 0.5)
+    yield "falling", rising.flip(0), torch.zeros(n)
     yield "outlier channel", outliers, expected
-    yield "huge steps", 2.0 ** torch.arange(-140, 120).double().repeat(77), torch.zeros(20_020)
-    yield "strided", actual.view(100, 200).t(), expected.view(200, 100)
+    yield "huge steps", 2.0 ** torch.arange(-140, 120).double().repeat(n // 260), torch.zeros(n // 260 * 260)
+    yield "transposed", actual.view(100, -1).t(), expected.view(-1, 100)
+    yield "every second", actual[::2], expected[1::2]
+    yield "every second column", actual.view(100, -1)[:, ::2], expected[: n // 2].view(100, -1)
+    yield "one column", actual.view(-1, 4)[:, 1], expected[: n // 4].half()
+    yield "expanded", torch.tensor(0.5).expand(n), expected
+    yield "expanded rows", actual[:100].expand(n // 100, 100), expected.view(-1, 100)
+    yield (
+        "channels last",
+        actual.view(5, 4, 5, -1).contiguous(memory_format=torch.channels_last),
+        expected.view(5, 4, 5, -1),
+    )
+    yield "negated lazily", torch.view_as_complex(actual.view(-1, 2)).conj().imag, expected[1::2]
     yield "scalar", torch.tensor(1.5), torch.tensor(2.0)
     yield "seven", actual[:7], expected[:7]
 
 
-CASES = {name: (actual, expected) for name, actual, expected in cases()}
+CASES = {name: (actual, expected) for name, actual, expected in cases(20_000)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -321,24 +333,33 @@ def test_bitwise_equal_tells_zeros_and_shapes_apart() -> None:
     assert not bitwise_equal(torch.ones(2), torch.ones(2).half())
 
 
-def check_kernels(device: str) -> None:
+def moved(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """Return the tensor on a device with its strides; ``to`` would make one that is sliced or expanded contiguous."""
+    tensor = tensor.resolve_neg()
+    held = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return (
+        tensor.as_strided((held,), (1,), 0)
+        .to(device)
+        .as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    )
+
+
+def check_kernels(device: str, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Hold the GPU's passes against the reference on every case."""
     from harness.compare import cuda as compare_cuda
     from harness.compare.tensors import _finish
 
-    for name, (actual, expected) in CASES.items():
-        a, e = (tensor.as_strided(tensor.shape, tensor.stride()).to(device) for tensor in (actual, expected))
+    for name, (actual, expected) in pairs.items():
+        a, e = (moved(tensor, device) for tensor in (actual, expected))
         try:
             check(actual, expected, _finish(a, e, compare_cuda.measure(a, e)).to_json())
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
 
 
-def shrink() -> None:
-    """Let small tensors need brackets and several pieces."""
-    from harness.compare import cuda as compare_cuda
-
-    compare_cuda.CAPACITY, compare_cuda.SAMPLE, compare_cuda.PIECE = 4096, 2048, 3000
+SHRUNK = {"CAPACITY": 128, "SAMPLE": 256, "PIECE": 500, "PROGRAMS": 1, "KEEP_BLOCK": 256}
+"""1200 elements then need brackets, more errors than are kept, several pieces, and several turns of a program."""
+SMALL_CASES = {name: (actual, expected) for name, actual, expected in cases(1_200)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -357,17 +378,15 @@ def test_kernels_under_the_interpreter() -> None:
     if "only 0-dimensional arrays can be converted" in run.stderr:
         pytest.skip("the interpreter of this Triton (seen with 3.6) does not work with this NumPy")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == f"{len(CASES)} cases"
+    assert run.stdout.strip() == f"{len(SMALL_CASES)} cases"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("small", [False, True])
 def test_kernels_on_the_gpu(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for constant in ("CAPACITY", "SAMPLE", "PIECE"):
-        monkeypatch.setattr(compare_cuda, constant, getattr(compare_cuda, constant))
-    if small:
-        shrink()
-    check_kernels("cuda")
+    for constant, value in SHRUNK.items() if small else ():
+        monkeypatch.setattr(compare_cuda, constant, value)
+    check_kernels("cuda", SMALL_CASES if small else CASES)
 
 
 @pytest.mark.gpu
@@ -388,6 +407,7 @@ def test_gpu_agrees_with_cpu_on_large_tensors(dtype: torch.dtype) -> None:
 
 
 if __name__ == "__main__":
-    shrink()
-    check_kernels("cpu")
-    print(f"{len(CASES)} cases")
+    for constant, value in SHRUNK.items():
+        setattr(compare_cuda, constant, value)
+    check_kernels("cpu", SMALL_CASES)
+    print(f"{len(SMALL_CASES)} cases")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from harness.compare.norms import total_error
+from harness.compare.norms import ratio, relative_l2, total_error
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,19 @@ from harness.compare.norms import total_error
 )
 def test_total_error(actual: list[float], expected: list[float], error: float):
     assert total_error({"y": torch.tensor(actual)}, {"y": torch.tensor(expected)}) == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "norm", "found"), [(1, 2, 0.5), (0, 0, 0), (3, 0, math.inf), (-3, 0, -math.inf), (0, 4, 0)]
+)
+def test_ratio_by_zero(error: float, norm: float, found: float):
+    assert ratio(error, norm) == found
+
+
+def test_relative_l2_does_not_broadcast():
+    assert relative_l2(torch.ones(1), torch.ones(3)) == math.inf
+    assert relative_l2(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
+    assert relative_l2(torch.tensor([1, 2]), torch.tensor([1, 2])) == 0
 
 
 def test_the_worst_output_counts_and_none_is_infinitely_wrong():
