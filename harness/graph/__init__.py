@@ -8,7 +8,7 @@ from __future__ import annotations
 from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace
 from harness.graph.hash import CODE_SHA256, graph_sha256
-from harness.graph.ir import constant_of, copy_model, elements_of
+from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
 from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs, torch_dtype
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
@@ -58,6 +58,8 @@ __all__ = [
     "trace",
     "used_values",
     "variable_values",
+    "weight_bytes",
+    "weights_of",
     "with_outputs",
     "write_plan",
 ]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
-
 from typing import Any
 from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx_ir as ir
 
 from harness.graph.dtypes import FLOAT, HALF
 from harness.graph.ir import elements_of
@@ -18,15 +15,11 @@ _LAZY_ELEMENTS = 2**16
 
 
 def largest(dtype: int) -> float:
-    import onnx_ir as ir
-
     return float(ir.DataType(dtype).max)
 
 
 def convert(tensor: ir.TensorProtocol, dtype: int) -> ir.TensorProtocol:
     """Return a tensor in another float dtype, finite numbers saturated; a large one is converted when it is read."""
-    import onnx_ir as ir
-
     target = ir.DataType(dtype)
     if tensor.size < _LAZY_ELEMENTS:
         return ir.Tensor(_convert_array(tensor, target), dtype=target)
@@ -35,8 +28,6 @@ def convert(tensor: ir.TensorProtocol, dtype: int) -> ir.TensorProtocol:
 
 
 def _convert_array(tensor: ir.TensorProtocol, target: ir.DataType) -> np.ndarray[Any, Any]:
-    import numpy as np
-
     array = elements_of(tensor)
     if count_outside(tensor, int(target)):
         limit = largest(int(target))
@@ -59,8 +50,6 @@ def count_outside(tensor: ir.TensorProtocol, dtype: int) -> int:
 
 
 def _count(array: np.ndarray[Any, Any], limit: float) -> int:
-    import numpy as np
-
     if -limit <= array.min() and array.max() <= limit:  # False where there is a NaN
         return 0
     return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > limit)))

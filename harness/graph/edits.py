@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+import onnx_ir as ir
 
 from harness.graph.ir import graph_values
 
@@ -28,8 +25,6 @@ class FreshNames:
 
 def new_node(op: str, inputs: list[ir.Value], name: str, dtype: int, **attributes: int) -> ir.Node:
     """Return a node whose one output bears its name, with the shape of its first input."""
-    import onnx_ir as ir
-
     output = ir.Value(name=name, shape=inputs[0].shape, type=ir.TensorType(ir.DataType(dtype)))
     attrs = [ir.AttrInt64(key, value) for key, value in attributes.items()]
     return ir.Node("", op, inputs, attrs, outputs=[output], name=name)
@@ -47,8 +42,6 @@ def insert_after(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None
 
 
 def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    import onnx_ir as ir
-
     tensor.name = name
     shape = ir.Shape(tensor.shape.numpy())
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)

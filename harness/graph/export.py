@@ -100,8 +100,8 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
 
     Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
     """
-    items = (node for node in program.graph.nodes if _maker(node) is not node)
-    parts = {f"{_maker(node).name}_split_{node.args[1]}": node.name for node in items}
+    items = (node for node in program.graph.nodes if _computing_node(node) is not node)
+    parts = {f"{_computing_node(node).name}_split_{node.args[1]}": node.name for node in items}
     for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
         value.name = parts.get(str(value.name), value.name)
 
@@ -227,7 +227,7 @@ def _fx_value(node: torch.fx.Node) -> Value:
     return Value(
         name=node.name,
         origin=node.name,
-        op=str(_maker(node).target),
+        op=str(_computing_node(node).target),
         module=_module_path(node),
         source=_source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
@@ -235,7 +235,7 @@ def _fx_value(node: torch.fx.Node) -> Value:
     )
 
 
-def _maker(node: torch.fx.Node) -> torch.fx.Node:
+def _computing_node(node: torch.fx.Node) -> torch.fx.Node:
     """Return the node that computes what a node gives: for an item of several outputs, the operator."""
     several = node.args[0] if node.target is operator.getitem else None
     return several if isinstance(several, torch.fx.Node) else node

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
+import numpy as np
+import onnx_ir as ir
 
 
 def copy_model(model: ir.Model) -> ir.Model:
@@ -27,15 +26,11 @@ def copy_model(model: ir.Model) -> ir.Model:
 
 def is_tensor(value: ir.Value) -> bool:
     """Return whether a value is a tensor, not a sequence or a map."""
-    import onnx_ir as ir
-
     return isinstance(value.type, ir.TensorType)
 
 
 def inner_graphs(node: ir.Node) -> Iterable[ir.Graph]:
     """Return the graphs in a node's attributes (If, Loop, Scan), not those inside them."""
-    import onnx_ir as ir
-
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -53,8 +48,6 @@ def graph_values(graph: ir.Graph) -> Iterable[ir.Value]:
 
 def constant_of(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the tensor of an initializer or a Constant node, or None."""
-    import onnx_ir as ir
-
     if value.is_initializer():
         return value.const_value
     producer = value.producer()
@@ -62,10 +55,19 @@ def constant_of(value: ir.Value) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(value) if is_constant else None
 
 
+def weights_of(model: ir.Model) -> list[ir.TensorProtocol]:
+    """Return the tensors of all initializers, those of subgraphs included."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Return the size of all initializers in bytes."""
+    return sum(tensor.nbytes for tensor in weights_of(model))
+
+
 def elements_of(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     """Return a tensor's elements. An external file is mapped only as long as they live: each map holds a descriptor."""
-    import onnx_ir as ir
-
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()
     mapped = ir.ExternalTensor(

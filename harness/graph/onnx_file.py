@@ -1,24 +1,18 @@
-"""An ONNX file as a subject: opening it, its value table, its inputs, and running it without PyTorch.
-
-There is no PyTorch module behind such a file, so the reference is ONNX Runtime in FP32 (:func:`run_fp32`), FP64 is
-``onnx.reference`` (:func:`run_fp64`), and the floor is emulated (:func:`run_emulated`).
-"""
+"""ONNX files: opened and checked, their value table, and written."""
 
 from __future__ import annotations
 
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import onnx_ir as ir
 
 from harness.errors import UsageError, first_line
+from harness.graph.ir import copy_model, weight_bytes
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 
 # protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
 EXTERNAL_DATA_BYTES = 1_500_000_000
@@ -31,7 +25,6 @@ def open_onnx(path: Path | str) -> ir.Model:
 
     Raises UsageError when it is missing, damaged, not ONNX, or its external data is missing or too short.
     """
-    import onnx_ir as ir
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
@@ -58,7 +51,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
     _check_external_data(model, path)
-    _take_arrays(model)
+    _load_arrays(model)
     return model
 
 
@@ -76,8 +69,6 @@ def _not_onnx(head: bytes, size: int) -> str | None:
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:
-    import onnx_ir as ir
-
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -100,10 +91,8 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 tensor.release()
 
 
-def _take_arrays(model: ir.Model) -> None:
+def _load_arrays(model: ir.Model) -> None:
     """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
-    import onnx_ir as ir
-
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.serde.TensorProtoTensor):
@@ -115,8 +104,6 @@ def _take_arrays(model: ir.Model) -> None:
 
 
 def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    import onnx_ir as ir
-
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 
 
@@ -125,11 +112,7 @@ def onnx_values(model: ir.Model) -> dict[str, Value]:
 
     Module and origin come from the exporter's metadata where it left any, else the module from the node's name.
     """
-    from onnx_ir.passes.common import InlinePass
-
-    copy = model.clone()
-    if copy.functions:
-        copy = InlinePass()(copy).model
+    copy = copy_model(model)
     infer_types(copy)
     values = (_table_row(node, value) for node in copy.graph for value in node.outputs if value.name)
     return {value.name: value for value in values if value.op != "onnx.Constant"}
@@ -169,10 +152,7 @@ def _last_line(stack_trace: str) -> str:
 
 def save_model(model: ir.Model, path: Path) -> None:
     """Write a model; its weights go beside it, into one file, where protobuf cannot hold them."""
-    import onnx_ir as ir
-
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    if weights > EXTERNAL_DATA_BYTES:
+    if weight_bytes(model) > EXTERNAL_DATA_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
         # Weights that lie beside the user's file are loaded: this graph is written elsewhere.

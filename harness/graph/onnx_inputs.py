@@ -10,16 +10,14 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
 
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.settings import print_progress
-
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
-    import torch
-
 
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
@@ -53,8 +51,6 @@ def dimensions(shape: ir.ShapeProtocol | None) -> Dims | None:
 
 def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     """Return the declared network inputs, without weights that older files list among them."""
-    import onnx_ir as ir
-
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
@@ -76,8 +72,6 @@ def generate_inputs(
     least the first position set. ``shapes`` gives whole shapes by input, ``symbols`` sizes by dynamic dimension; a
     dimension named in one input holds for all. Raises UsageError for a dimension that nothing gives.
     """
-    import torch
-
     specs = input_specs(model)
     known = {dim for spec in specs for dim in spec.shape or () if isinstance(dim, str)}
     _check_known("input", shapes, {spec.name for spec in specs})
@@ -136,8 +130,6 @@ def _resolve(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _random(spec: InputSpec, shape: tuple[int, ...], value: ir.Value, generator: torch.Generator) -> torch.Tensor:
-    import torch
-
     dtype = torch_dtype(spec)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
@@ -164,8 +156,6 @@ def _index_bound(value: ir.Value) -> int:
 
 
 def torch_dtype(spec: InputSpec) -> torch.dtype:
-    import torch
-
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have")
@@ -198,8 +188,6 @@ def load_inputs(
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    import numpy as np
-
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -222,8 +210,6 @@ def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[A
 
 def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
     """Decode one array of Polygraphy's JSON: the base64 of a .npy file."""
-    import numpy as np
-
     if isinstance(item, dict) and "tensor" in item:
         raise UsageError(f"{where} is a pickled torch tensor, which is never loaded; save the inputs as numpy arrays")
     if not isinstance(item, dict) or not isinstance(item.get("array"), str):
@@ -238,8 +224,6 @@ def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
 
 
 def _tensor(array: np.ndarray[Any, Any], where: str) -> torch.Tensor:
-    import torch
-
     try:
         return torch.from_numpy(array.copy())
     except TypeError as error:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
 
 from harness.graph.dtypes import BFLOAT16, FLOAT, FLOAT16, HALF, NAMES, PRECISIONS
 from harness.graph.edits import FreshNames, add_initializer, insert_after, new_node
 from harness.graph.ir import constant_of, elements_of, is_tensor
 from harness.graph.typed import apply
 from harness.graph.types import retype
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 
 # Rounding again what was rounded before changes nothing.
 _MOVES_DATA = {
@@ -83,9 +81,6 @@ def _insert_rounding(graph: ir.Graph, value: ir.Value, low: int, names: FreshNam
 
 def _insert_splitting(graph: ir.Graph, value: ir.Value, names: FreshNames) -> ir.Value:
     """Return the value rounded to 11 significant bits: c = x * (2^13 + 1), high = c - (c - x)."""
-    import numpy as np
-    import onnx_ir as ir
-
     name = f"{value.name}_tf32"
     tensor = constant_of(value)
     if tensor is not None:
@@ -101,9 +96,6 @@ def _insert_splitting(graph: ir.Graph, value: ir.Value, names: FreshNames) -> ir
 
 
 def _splitter(graph: ir.Graph, names: FreshNames) -> ir.Value:
-    import numpy as np
-    import onnx_ir as ir
-
     name = "parity_tf32_splitter"
     if name not in graph.initializers:
         return add_initializer(graph, names.fresh(name), ir.Tensor(np.array(2**13 + 1, np.float32)))

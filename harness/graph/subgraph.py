@@ -7,14 +7,12 @@ value has the same name here and there.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import onnx_ir as ir
 
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.graph.ir import copy_model, graph_values, inner_graphs, is_tensor
 from harness.graph.types import infer_types
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
@@ -204,8 +202,6 @@ def _cut(graph: ir.Graph, entering: Sequence[ir.Value], leaving: Sequence[ir.Val
 
 def _replaced(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """Return a new value with the name of a computed one, which every reader reads in its place."""
-    import onnx_ir as ir
-
     name = str(value.name)
     new = ir.Value(name=name, shape=value.shape, type=value.type)
     value.replace_all_uses_with(new)

@@ -1,8 +1,7 @@
 """The typed graph: every value of an ONNX graph in its assigned dtype, with Casts where dtypes meet.
 
-TensorRT networks are strongly typed: precision is a property of the graph. :func:`apply` writes an assignment into it;
-:func:`emulate` makes the FP32 graph that rounds like the same assignment, the floor of a subject that exists only as an
-ONNX file. All functions work on a copy and share its weights.
+TensorRT networks are strongly typed: precision is a property of the graph. :func:`apply` writes an assignment into a
+copy, which shares the weights.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import onnx_ir as ir
 
 from harness.graph.constants import convert, count_outside, largest
 from harness.graph.dtypes import FLOAT, NAMES, NUMBERS, PRECISIONS
 from harness.graph.edits import FreshNames, add_initializer, insert_after, new_node
 from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs, is_tensor
 from harness.graph.types import complete_types, is_switchable, make_cast, set_dtype_attribute
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 
 # Rounding a scale moves the quantisation grid, and the scale of a bias underflows in float16.
 _EXACT = {"QuantizeLinear", "DequantizeLinear"}
@@ -178,8 +175,6 @@ class _Typer:
             self._kept[node.op_type, reason] += 1
 
     def _set_dtype(self, value: ir.Value, dtype: int) -> None:
-        import onnx_ir as ir
-
         self._natural[value] = int(value.dtype or 0)
         value.type = ir.TensorType(
             ir.DataType(dtype)

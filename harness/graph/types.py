@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
 
 from harness.errors import NotJudged
 from harness.graph.constants import convert
 from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
 from harness.graph.ir import copy_model, graph_values, is_tensor
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 
 _DTYPE_ATTRIBUTES = {
     "Cast": "to",
@@ -45,8 +43,6 @@ def to_float64(model: ir.Model) -> ir.Model:
 
     The inside of group normalisation included: ONNX defines its statistics as FP32 unless the node says otherwise.
     """
-    import onnx_ir as ir
-
     copy = copy_model(model)
     retype(copy, {FLOAT: DOUBLE, FLOAT16: DOUBLE, BFLOAT16: DOUBLE})
     for node in copy.graph.all_nodes():
@@ -58,7 +54,6 @@ def to_float64(model: ir.Model) -> ir.Model:
 def infer_types(model: ir.Model) -> None:
     """Fill in the types and shapes that a model lacks, in place, by ONNX shape inference without the large weights."""
     import onnx
-    import onnx_ir as ir
 
     skeleton = model.clone()
     for value in list(skeleton.graph.initializers.values()):
@@ -109,8 +104,6 @@ def make_cast(node: ir.Node) -> None:
 
 def set_dtype_attribute(node: ir.Node, dtype: int) -> None:
     """Write the dtype of a node's float output into its attribute, where the op has one."""
-    import onnx_ir as ir
-
     if node.op_type in _DTYPE_ATTRIBUTES:
         node.attributes.add(ir.AttrInt64(_DTYPE_ATTRIBUTES[node.op_type], dtype))
     elif node.op_type == "ConstantOfShape":
@@ -119,9 +112,6 @@ def set_dtype_attribute(node: ir.Node, dtype: int) -> None:
 
 def _fill_tensor(node: ir.Node) -> ir.TensorProtocol:
     """Return the value a ConstantOfShape fills with; float zero where it has none."""
-    import numpy as np
-    import onnx_ir as ir
-
     value = node.attributes.get("value")
     return ir.Tensor(np.zeros(1, np.float32)) if value is None else value.as_tensor()
 
@@ -141,8 +131,6 @@ def retype(model: ir.Model, mapping: Mapping[int, int]) -> None:
 
 
 def _retyped(kind: ir.TypeProtocol | None, mapping: Mapping[int, int]) -> ir.TypeProtocol | None:
-    import onnx_ir as ir
-
     if isinstance(kind, ir.TensorType):
         return ir.TensorType(ir.DataType(mapping.get(int(kind.dtype), int(kind.dtype))))
     if isinstance(kind, (ir.SequenceType, ir.OptionalType)):
@@ -153,8 +141,6 @@ def _retyped(kind: ir.TypeProtocol | None, mapping: Mapping[int, int]) -> ir.Typ
 
 
 def _retype_attributes(node: ir.Node, mapping: Mapping[int, int]) -> None:
-    import onnx_ir as ir
-
     if node.op_type == "Constant":
         tensor = ir.convenience.get_const_tensor(node.outputs[0])
         if tensor is not None and int(tensor.dtype) in mapping:

@@ -14,19 +14,12 @@ import torch
 from harness.errors import unknown_name
 from harness.graph import constant_of
 from harness.pytorch import tf32_allowed
-from harness.reference.node_runner import (
-    _CPU,
-    _NAMES,
-    NodeRunner,
-    _here,
-    _nodes_between,
-    _precision,
-    _rounds,
-    _run,
-    _View,
-)
+from harness.reference.node_runner import NodeRunner
+from harness.reference.node_values import CPU, common_precision, declared_tensor, read_on
 from harness.reference.onnx_operators import evaluate
-from harness.reference.onnx_replay import _given
+from harness.reference.precision_view import PrecisionView, rounds_to
+
+_LOW_PRECISIONS = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 class HelperValues:
@@ -83,7 +76,7 @@ class HelperValues:
         get: Callable[[str], torch.Tensor | None],
         *,
         seen: Mapping[str, torch.Tensor] = MappingProxyType({}),
-        device: torch.device = _CPU,
+        device: torch.device = CPU,
     ) -> torch.Tensor | None:
         """Return a value computed from what ``get`` gives for :meth:`needs`, on ``device``; None if that is None.
 
@@ -101,29 +94,30 @@ class HelperValues:
         if len(tensors) < len(given):
             return None
         tensors |= {part: seen[part] for part in region.parts & seen.keys()}
-        dtype = _precision({tensor.dtype for tensor in tensors.values()})
+        dtype = common_precision({tensor.dtype for tensor in tensors.values()})
         view = self._view(dtype)
         env: dict[ir.Value, Any] = {
-            view.values[source]: _given(tensor, view.values[source], device) for source, tensor in tensors.items()
+            view.values[source]: declared_tensor(tensor, view.values[source], device)
+            for source, tensor in tensors.items()
         }
         wanted = view.values[name]
         with torch.no_grad(), tf32_allowed(False):
-            for node in _nodes_between(view, wanted, env):
+            for node in view.nodes_between(wanted, env):
                 env.update(self._run_here(view, node, env, device))
-        result = _here(wanted, env, device)
+        result = read_on(device, wanted, env)
         if not isinstance(result, torch.Tensor):
             return None
         return result.to(dtype) if result.dtype.is_floating_point else result
 
     def _run_here(
-        self, view: _View, node: ir.Node, env: Mapping[ir.Value, Any], device: torch.device
+        self, view: PrecisionView, node: ir.Node, env: Mapping[ir.Value, Any], device: torch.device
     ) -> dict[ir.Value, Any]:
         """Run one node where its inputs are, or in ONNX Runtime on the CPU."""
 
         def read(value: ir.Value | None) -> Any:
-            return _here(value, env, device)
+            return read_on(device, value, env)
 
-        if low := _rounds(node):
+        if low := rounds_to(node):
             return {node.outputs[0]: read(node.inputs[0]).to(low).to(torch.float32)}
         result = evaluate(node, read, opset=view.model.opset_imports.get("", 0))
         if result is not None:
@@ -133,15 +127,15 @@ class HelperValues:
             for value in view.reads[node]
             if (given := env.get(value)) is not None
         }
-        return _run(view.model, node, arrays, self._runner)
+        return self._runner.run_on(view.model, node, arrays)
 
-    def _view(self, dtype: torch.dtype) -> _View:
+    def _view(self, dtype: torch.dtype) -> PrecisionView:
         name = "float64" if dtype == torch.float64 else "float32"
-        return self._runner.view(self._model, dtype=name, dtypes={}, default=_NAMES.get(dtype), tf32=False)
+        return self._runner.view(self._model, dtype=name, dtypes={}, default=_LOW_PRECISIONS.get(dtype), tf32=False)
 
     def _region(self, value: ir.Value, names: Mapping[ir.Value, str], known: Collection[ir.Value]) -> _Region:
         view = self._view(torch.float32)
-        reads = dict.fromkeys(read for node in _nodes_between(view, value, known) for read in view.reads[node])
+        reads = dict.fromkeys(read for node in view.nodes_between(value, known) for read in view.reads[node])
         found = [names[read] for read in reads if read in names and constant_of(read) is None]
         return _Region(
             sources=tuple(name for name in found if name in self._known),

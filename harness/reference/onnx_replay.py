@@ -16,16 +16,8 @@ import onnx_ir as ir
 import torch
 
 from harness.errors import EngineFailed, UsageError, unknown_name
-from harness.reference.node_runner import (
-    NodeRunner,
-    _array,
-    _check_shape,
-    _declared_dtype,
-    _nodes_between,
-    _read,
-    _run,
-    _tensor,
-)
+from harness.reference.node_runner import NodeRunner
+from harness.reference.node_values import as_array, as_tensor, declared_array, read
 
 
 class OnnxEvaluator:
@@ -65,7 +57,7 @@ class OnnxEvaluator:
         value = self._view.values.get(name)
         if value is None or value in self._freed:
             return None
-        return _tensor(self._compute(value))
+        return as_tensor(self._compute(value))
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in.
@@ -88,7 +80,7 @@ class OnnxEvaluator:
             raise EngineFailed(f"the engine's value {name!r} is {tensor.dtype}, where the graph gives {computed.dtype}")
         if name in self._view.rounded:
             tensor = tensor.to(self._view.rounded[name])
-        self._env[value] = _array(tensor, computed.dtype)
+        self._env[value] = as_array(tensor, computed.dtype)
 
     def done(self, name: str) -> None:
         """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
@@ -99,7 +91,7 @@ class OnnxEvaluator:
 
     def outputs(self) -> dict[str, torch.Tensor]:
         """Compute the rest and return the outputs by their declared names; they are never freed."""
-        found = {str(value.name): _tensor(self._compute(value)) for value in self._view.model.graph.outputs}
+        found = {str(value.name): as_tensor(self._compute(value)) for value in self._view.model.graph.outputs}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def fork(self) -> Self:
@@ -115,15 +107,15 @@ class OnnxEvaluator:
         return len(self._env) - len(self._inputs)
 
     def _compute(self, wanted: ir.Value) -> Any:
-        for node in _nodes_between(self._view, wanted, self._env):
-            self._env.update(_run(self._view.model, node, self._env, self._runner))
+        for node in self._view.nodes_between(wanted, self._env):
+            self._env.update(self._runner.run_on(self._view.model, node, self._env))
             for value in self._view.reads[node]:
                 self._unread[value] -= 1
                 self._free_if_read(value)
             for value in node.outputs:
                 if value is not wanted:
                     self._free_if_read(value)
-        return _read(wanted, self._env)
+        return read(wanted, self._env)
 
     def _free_if_read(self, value: ir.Value) -> None:
         needed = self._unread[value] > 0 or value in self._asked or value in self._outputs or value in self._inputs
@@ -139,17 +131,4 @@ def _feeds(graph: ir.Graph, inputs: Mapping[str, torch.Tensor]) -> dict[ir.Value
             raise unknown_name("input", name, declared)
     if missing := sorted(set(declared) - set(inputs)):
         raise UsageError(f"input {missing[0]!r} is missing; the model declares {', '.join(declared)}")
-    return {value: _given_array(inputs[name], value) for name, value in declared.items()}
-
-
-def _given_array(tensor: torch.Tensor, value: ir.Value) -> np.ndarray[Any, Any]:
-    """Return a copy of a tensor in the dtype the graph declares for a value. Raises NotJudged for another shape."""
-    _check_shape(tensor, value)
-    return _array(tensor, _declared_dtype(value))
-
-
-def _given(tensor: torch.Tensor, value: ir.Value, device: torch.device) -> torch.Tensor:
-    """Return a tensor in the dtype the graph declares for a value. Raises NotJudged when its shape is another."""
-    _check_shape(tensor, value)
-    wanted: torch.dtype = getattr(torch, _declared_dtype(value).name)
-    return tensor.detach().to(device, wanted)
+    return {value: declared_array(inputs[name], value) for name, value in declared.items()}

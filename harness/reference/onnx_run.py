@@ -7,17 +7,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx_ir as ir
+import torch
+
 from harness.errors import NotJudged, first_line
-from harness.graph import INLINE_BYTES, emulate, input_specs, promote, to_float64, torch_dtype
+from harness.graph import (
+    INLINE_BYTES,
+    emulate,
+    input_specs,
+    promote,
+    to_float64,
+    torch_dtype,
+    weight_bytes,
+    weights_of,
+)
+from harness.reference.runtimes import cpu_session, reference_evaluator
+from harness.tensors import Tensors
 
 if TYPE_CHECKING:
     import onnx
-    import onnx_ir as ir
-    import torch
-    from onnx.reference.op_run import OpRun
 
 
-Run = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
+Run = Callable[[Mapping[str, torch.Tensor]], Tensors]
 
 
 def run_fp32(model: ir.Model) -> Run:
@@ -35,25 +47,17 @@ def run_emulated(model: ir.Model, *, default: str, dtypes: Mapping[str, str], tf
 
 def _ort_run(model: ir.Model) -> Run:
     """Load a model into ONNX Runtime. Raises NotJudged when it refuses the graph."""
-    import onnxruntime
-    import torch
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         try:
-            source = _serialized(model, Path(folder))
-            session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            session = cpu_session(_serialized(model, Path(folder)))
         except Exception as error:
             raise NotJudged(f"ONNX Runtime does not load the graph in FP32: {first_line(error)}") from error
-    dtypes = {spec.name: torch_dtype(spec) for spec in input_specs(model)}
+    feeds_of = _feeds_of(model)
     outputs = [output.name for output in session.get_outputs()]
 
-    def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        feeds = {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
+    def run(inputs: Mapping[str, torch.Tensor]) -> Tensors:
         try:
-            results = session.run(outputs, feeds)
+            results = session.run(outputs, feeds_of(inputs))
         except Exception as error:
             raise NotJudged(f"ONNX Runtime cannot run the graph in FP32: {first_line(error)}") from error
         return {name: torch.as_tensor(result) for name, result in zip(outputs, results, strict=True)}
@@ -61,13 +65,15 @@ def _ort_run(model: ir.Model) -> Run:
     return run
 
 
+def _feeds_of(model: ir.Model) -> Callable[[Mapping[str, torch.Tensor]], dict[str, np.ndarray[Any, Any]]]:
+    """Return what turns inputs into arrays of the dtypes that the model declares."""
+    dtypes = {spec.name: torch_dtype(spec) for spec in input_specs(model)}
+    return lambda inputs: {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
+
+
 def _serialized(model: ir.Model, folder: Path) -> bytes | str:
     """Return the model as bytes, or the path of a file in the folder when its weights are large or in other files."""
-    import onnx_ir as ir
-
-    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-    if size < INLINE_BYTES and not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+    if weight_bytes(model) < INLINE_BYTES and not any(isinstance(it, ir.ExternalTensor) for it in weights_of(model)):
         serialized: bytes = ir.to_proto(model).SerializeToString()
         return serialized
     path = folder / "model.onnx"
@@ -80,23 +86,19 @@ def run_fp64(model: ir.Model) -> Run:
 
     Raises NotJudged, naming the op, when the evaluator lacks one, fails in one, or leaves FP64.
     """
-    import torch
-    from onnx.reference import ReferenceEvaluator
-
     doubled = to_float64(model)
     producers = {str(value.name): node.op_type for node in doubled.graph for value in node.outputs}
     floats = {str(value.name) for node in doubled.graph for value in node.outputs if str(value.dtype) == "DOUBLE"}
     outputs = [str(value.name) for value in doubled.graph.outputs]
-    dtypes = {spec.name: torch_dtype(spec) for spec in input_specs(doubled)}
+    feeds_of = _feeds_of(doubled)
     try:
-        evaluator = ReferenceEvaluator(_proto(doubled), new_ops=[_gather_elements()])
+        evaluator = reference_evaluator(_proto(doubled))
     except Exception as error:
         raise NotJudged(f"onnx.reference cannot evaluate the graph in FP64: {first_line(error)}") from error
 
-    def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        feeds = {name: inputs[name].detach().cpu().to(dtype).numpy() for name, dtype in dtypes.items()}
+    def run(inputs: Mapping[str, torch.Tensor]) -> Tensors:
         try:
-            results: dict[str, Any] = dict(evaluator.run(None, feeds, intermediate=True))
+            results: dict[str, Any] = dict(evaluator.run(None, feeds_of(inputs), intermediate=True))
         except Exception as error:
             raise NotJudged(
                 f"onnx.reference cannot evaluate {_failed_op(error)} in FP64: {first_line(error)}"
@@ -111,27 +113,9 @@ def run_fp64(model: ir.Model) -> Run:
     return run
 
 
-def _gather_elements() -> type[OpRun]:
-    """Return GatherElements for ``onnx.reference``, whose own fails on tables of more than 64 rows (onnx 1.23)."""
-    import torch
-    from onnx.reference.op_run import OpRun
-
-    class GatherElements(OpRun):
-        op_domain = ""
-
-        def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
-            length = data.shape[axis]
-            positive = torch.from_numpy(indices.astype("int64") % length)
-            return (torch.gather(torch.from_numpy(data.copy()), axis, positive).numpy(),)
-
-    return GatherElements
-
-
 def _proto(model: ir.Model) -> onnx.ModelProto:
     """Return the model as one protobuf object with its weights inside."""
-    import onnx_ir as ir
-
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    size = weight_bytes(model)
     if size >= 2**31:
         raise NotJudged(f"its weights are {size / 2**30:.3g} GiB in FP64, more than one protobuf object holds")
     ir.external_data.load_to_model(model)
