@@ -24,6 +24,7 @@ class OutputResult:
     name: str
     """Its declared name."""
     verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``."""
     reason: str
     """One sentence: what was found and what was allowed."""
     stats: ErrorStats | None = None
@@ -54,8 +55,11 @@ class MetricResult:
     """One task metric of a suite, such as the similarity of sentence pairs."""
 
     name: str
+    """The metric's name."""
     verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``."""
     reason: str
+    """One sentence: what was measured and what was allowed."""
     actual: float
     """The metric of the engine's outputs."""
     expected: float
@@ -75,14 +79,19 @@ class EngineInfo:
     """The engine a verdict is about."""
 
     sha256: str
+    """Hash of the engine file."""
     path: str
+    """Where the file lies."""
     cached: bool
     """True when it was built by an earlier run."""
     build_s: float
     """Seconds the build took, whenever it was."""
     bytes: int
+    """Size of the file."""
     layers: int | None = None
+    """Layers that the backend counts in it; None where it does not tell."""
     notes: tuple[str, ...] = ()
+    """What its build had to note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +101,15 @@ class Provenance:
     weights: str
     """``trained``, ``random`` or ``file``."""
     weights_source: str
+    """Where the weights come from, in words."""
     weights_sha256: str
+    """Hash of names, dtypes, shapes and bytes of the weights."""
     inputs: str
     """``real`` or ``random``."""
     inputs_sha256: str
+    """The same of the case's inputs."""
     program_sha256: str
+    """Hash of the traced program, or of the ONNX graph."""
     commit: str
     """The commit of the suite's repository, with ``+changes`` when its tree is not clean; empty outside git."""
     reference: str
@@ -112,15 +125,25 @@ class Result:
     """The verdict on one subject, case and target."""
 
     subject: str
+    """The subject's name."""
     case: str
+    """The case's name."""
     backend: str
+    """As after ``-b``."""
     precision: str
+    """A plain precision, or the stem of a plan file."""
     verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``."""
     reason: str
+    """One sentence: the worst output, what was found and what was allowed."""
     engine: EngineInfo | None = None
+    """The engine; None when there is none."""
     provenance: Provenance | None = None
+    """Where the figures come from; None when nothing was computed."""
     outputs: tuple[OutputResult, ...] = ()
+    """Every network output."""
     metrics: tuple[MetricResult, ...] = ()
+    """The suite's task metrics."""
     repeatable: bool | None = None
     """Whether all runs of the engine gave the same bits; None when it did not run."""
     notes: tuple[str, ...] = ()

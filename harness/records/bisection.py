@@ -18,6 +18,7 @@ class Question:
     question: str
     """Such as ``is the engine repeatable?``"""
     answer: Answer
+    """``yes``, ``no`` or ``not asked``."""
     detail: str
     """The figures, in one sentence."""
     good: Literal["yes", "no"] = "yes"
@@ -43,11 +44,13 @@ class Trial:
     keep_fp32: tuple[str, ...]
     """The patterns it kept in FP32."""
     where: Literal["pytorch", "engine"]
+    """Whether it ran in PyTorch or on an engine."""
     passed: bool | None
     """None when it could not be judged: the build was refused, or the reason says what else."""
     error: float | None
     """Largest relative L2 error of an output."""
     reason: str = ""
+    """Why it did not pass, or was not judged; one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Price:
     """GPU (or CPU) time of one run of three engines, in one session."""
 
     device: str
+    """What the engines ran on: a GPU's name, or ``CPU``."""
     plan_ms: float
     """Median time of the engine with the plan."""
     low_ms: float
@@ -68,9 +72,13 @@ class Bisection:
     """Whose fault it is, what to keep in FP32, and what it costs. The names of the fields are the keys of the JSON."""
 
     subject: str
+    """The subject's name."""
     case: str
+    """The case's name."""
     backend: str
+    """As after ``-b``."""
     precision: str
+    """A plain precision, or the stem of a plan file."""
     kind: Kind
     """``none`` when the engine passes."""
     finding: str
@@ -91,6 +99,7 @@ class Bisection:
     reproducer: str = ""
     """The folder of the reproducer; empty when there is none."""
     price: Price | None = None
+    """What the plan costs; None when nothing was timed."""
     trials: tuple[Trial, ...] = ()
     """Every plan tried on an engine, and the last ones tried in PyTorch."""
     builds: int = 0
@@ -104,6 +113,7 @@ class Bisection:
     interrupted: bool = False
     """Whether Ctrl-C ended the search."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys; figures that are not finite become None."""

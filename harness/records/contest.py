@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from harness.records.accuracy import Verdict
-from harness.records.data import plain
+from harness.records.data import plain_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,7 @@ class ContestPicture:
     """One picture that an entrant's folder made."""
 
     name: str
+    """The picture's file name without its suffix."""
     latency_ms: float
     """Wall clock around ``process``, what it does on the host included."""
     pd: float | None
@@ -29,22 +30,30 @@ class ContestResult:
     """What an entrant's folder is worth."""
 
     folder: str
+    """The entrant's folder."""
     verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``."""
     reason: str
+    """One sentence."""
     pictures: tuple[ContestPicture, ...] = ()
+    """In the order they were made."""
     latency_ms: float | None = None
     """Mean without the first, as the contest takes it."""
     pd_mean: float | None = None
+    """Mean perceptual distance over the pictures; None where it was not judged."""
     pd_max: float | None = None
+    """The largest perceptual distance of a picture."""
     score: float | None = None
+    """By the contest's rule; None where it cannot be had."""
     score_rule: str = ""
+    """The rule in one sentence."""
     preprocess_s: float | None = None
     """Seconds that ``preprocess.sh`` took."""
     parameters: dict[str, Any]
     """What ``process`` was called with."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
-        data: dict[str, Any] = plain(asdict(self))
-        return data
+        return plain_fields(self)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from harness.machine import Machine
-from harness.records.data import plain
+from harness.records.data import plain, plain_fields
 
 LatencyVerdict = Literal[
     "regressed", "improved", "equivalent", "inconclusive", "slower_clock", "invalid_environment", "no_baseline"
@@ -25,13 +25,17 @@ class Summary:
     """One sample of times, summarised. Percentiles are None where the sample is too small to carry them."""
 
     n: int
+    """Number of times."""
     median: float
+    """In milliseconds, as all of them."""
     low: float
     """Lower end of the 95 % confidence interval of the median, from order statistics."""
     high: float
     """Upper end of it."""
     mean: float
+    """Arithmetic mean."""
     minimum: float
+    """The shortest."""
     cv: float
     """Standard deviation over mean."""
     p90: float | None = None
@@ -49,8 +53,11 @@ class Conditions:
     sm_mhz: float | None = None
     """Mean SM clock over the blocks."""
     memory_mhz: float | None = None
+    """Mean memory clock over the blocks."""
     power_w: float | None = None
+    """Mean power over the blocks."""
     temperature_c: float | None = None
+    """Mean temperature over the blocks."""
     power_capped: bool = False
     """The power limit slowed the clock: part of normal operation, but a baseline must agree on it."""
     discarded_blocks: int = 0
@@ -80,12 +87,15 @@ class ProcessRun:
     inner: int = 1
     """Runs between one pair of events, so that a sample is long enough to be measured."""
     warm_up_ms: float = 0.0
+    """Time spent on runs that do not count."""
     load_ms: float = 0.0
+    """Time to load the engine or module."""
     device_bytes: int | None = None
     """GPU memory that loading and running took; None where it cannot be told."""
     locked_mhz: int | None = None
     """Clock that the GPU's multiprocessors were held at; None where they were free."""
     conditions: Conditions = field(default_factory=Conditions)
+    """What the device did meanwhile."""
     flags: tuple[str, ...] = ()
     """What a reader must know: ``warm-up unstable``, ``unstable`` (CV above 2.5 %), ``clock jumped``."""
     invalid: tuple[str, ...] = ()
@@ -106,20 +116,29 @@ class Session:
     recorded_at: str
     """UTC, ISO 8601."""
     subject: str
+    """The subject's name."""
     case: str
+    """The case's name."""
     backend: str
     """As after ``-b``; ``torch`` for PyTorch eager and compiled."""
     precision: str
+    """A plain precision, or the stem of a plan file."""
     runner: Runner = "engine"
+    """``engine``, or how PyTorch ran: ``eager`` or ``compile``."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Sizes of the dynamic dimensions by symbol, such as ``{"batch": 4}``; empty for the case as it is."""
     graph: bool = False
     """Whether CUDA graphs were asked for."""
     l2: Literal["warm", "flush"] = "warm"
+    """Whether the L2 cache was left warm or flushed between runs."""
     runs: tuple[ProcessRun, ...] = ()
+    """The processes, in the order they ran."""
     machine: Machine
+    """What it was measured on."""
     engine_sha256: str = ""
+    """Hash of the engine file; empty for PyTorch."""
     engine_bytes: int | None = None
+    """Size of the engine file; None for PyTorch."""
     kernels_sha256: str = ""
     """Digest of the engine's kernels, where the backend tells: another digest is another engine."""
     weights: str = ""
@@ -129,8 +148,11 @@ class Session:
     device: str = ""
     """A GPU's name, or ``CPU``."""
     commit: str = ""
+    """The commit of the repository, with ``+changes``; empty outside git."""
     versions: dict[str, str] = field(default_factory=dict)
+    """Versions by name: PyTorch and the backend."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
 
     @property
     def benchmark(self) -> str:
@@ -165,20 +187,25 @@ class Acceptance:
     """Sessions that a person made the baseline, and why."""
 
     id: str
+    """Unique."""
     accepted_at: str
     """UTC, ISO 8601."""
     benchmark: str
+    """The series whose baseline it is, as ``Session.benchmark``."""
     machine_key: str
+    """The machine whose baseline it is."""
     sessions: tuple[str, ...]
     """Ids."""
     why: str
+    """The reason that was given."""
     who: str = ""
+    """Who gave it; empty where nobody was named."""
     commit: str = ""
+    """The commit of the repository, with ``+changes``; empty outside git."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
-        data: dict[str, Any] = plain(dataclasses.asdict(self))
-        return data
+        return plain_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +213,13 @@ class Comparison:
     """One session against a baseline, or one engine against another in the same session."""
 
     verdict: LatencyVerdict
+    """What the rule decided."""
     ratio: float | None
     """New over old; above 1 is slower. None without a baseline."""
     low: float | None
     """Lower end of the 95 % interval of the ratio."""
     high: float | None
+    """Upper end of it."""
     metric: str = ""
     """``gpu_ms``, ``end_to_end_ms``, or the same in clock cycles."""
     rule: str = ""
@@ -206,8 +235,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
-        data: dict[str, Any] = plain(dataclasses.asdict(self))
-        return data
+        return plain_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +243,7 @@ class KernelTime:
     """One kernel (or, on ONNX Runtime, node) of one engine."""
 
     name: str
+    """The engine's own name for it."""
     ms: float
     """Median time of one run."""
     share: float
@@ -230,7 +259,9 @@ class Measured:
     """One session with its verdict, as ``parity bench`` and ``test_latency`` give it."""
 
     session: Session
+    """What was measured."""
     comparison: Comparison
+    """How it compares with the baseline."""
     speed_up: dict[str, float] = field(default_factory=dict)
     """Time of a PyTorch baseline over this one's, by name (``eager fp32``), measured in turns with it."""
     speed_up_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -266,25 +297,28 @@ def session_from_json(data: dict[str, Any]) -> Session:
 
     Fields that a later version added are left out.
     """
-    fields = {**_known(Session, data), "runs": tuple(run_from_json(run) for run in data["runs"])}
-    return Session(**{**fields, "machine": Machine(**_known(Machine, data["machine"])), "notes": _tuple(data, "notes")})
+    fields = {**_fields_of(Session, data), "runs": tuple(run_from_json(run) for run in data["runs"])}
+    return Session(
+        **{**fields, "machine": Machine(**_fields_of(Machine, data["machine"])), "notes": _tuple(data, "notes")}
+    )
 
 
 def run_from_json(data: dict[str, Any]) -> ProcessRun:
     """Return the run that ``dataclasses.asdict`` made plain. Raises TypeError or KeyError for anything else."""
     times = ("gpu_ms", "end_to_end_ms", "enqueue_ms")
-    summaries = {name: data[name] and Summary(**_known(Summary, data[name])) for name in times}
+    summaries = {name: data[name] and Summary(**_fields_of(Summary, data[name])) for name in times}
     lists = {name: _tuple(data, name) for name in ("flags", "invalid")}
-    conditions = Conditions(**_known(Conditions, data["conditions"]))
-    return ProcessRun(**{**_known(ProcessRun, data), **summaries, **lists, "conditions": conditions})
+    conditions = Conditions(**_fields_of(Conditions, data["conditions"]))
+    return ProcessRun(**{**_fields_of(ProcessRun, data), **summaries, **lists, "conditions": conditions})
 
 
 def acceptance_from_json(data: dict[str, Any]) -> Acceptance:
     """Return the acceptance that ``Acceptance.to_json`` wrote. Raises TypeError or KeyError for anything else."""
-    return Acceptance(**{**_known(Acceptance, data), "sessions": tuple(data["sessions"])})
+    return Acceptance(**{**_fields_of(Acceptance, data), "sessions": tuple(data["sessions"])})
 
 
-def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the data that a dataclass has fields for."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in data.items() if name in names}
 
@@ -298,12 +332,19 @@ class NotMeasured:
     """What could not be timed, and why."""
 
     subject: str
+    """The subject's name."""
     case: str
+    """The case's name."""
     backend: str
+    """As after ``-b``."""
     precision: str
+    """A plain precision, or the stem of a plan file."""
     runner: Runner
+    """``engine``, or how PyTorch ran: ``eager`` or ``compile``."""
     sizes: dict[str, int]
+    """Sizes of the dynamic dimensions by symbol."""
     reason: str
+    """One sentence."""
     failed: bool = False
     """Whether the engine itself misbehaved: that is a failure, not a missing figure."""
     baseline: bool = False
@@ -311,5 +352,4 @@ class NotMeasured:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
-        data: dict[str, Any] = plain(dict(vars(self)))
-        return data
+        return plain_fields(self)

@@ -113,9 +113,13 @@ class LayerReport:
     """Every value of one engine, for one case."""
 
     subject: str
+    """The subject's name."""
     case: str
+    """The case's name."""
     backend: str
+    """As after ``-b``."""
     precision: str
+    """A plain precision, or the stem of a plan file."""
     mode: str
     """``unfused`` or ``outputs``."""
     values: tuple[ValueFinding, ...]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records.accuracy import MetricResult, Verdict
-from harness.records.data import plain
+from harness.records.data import plain_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +14,17 @@ class Picture:
     """One image of one variant, beside what it should be. Paths are relative to the JSON file."""
 
     case: str
+    """The case's name."""
     prompt: str
+    """The text that it was made from."""
     seed: int
+    """Of the noise that it was made from."""
     files: dict[str, str]
     """PNG files by what they show: ``input``, ``edges``, ``reference``, ``engine``, ``difference``, ``sheet``."""
     metrics: dict[str, float | None]
     """``pd``, ``lpips``, ``psnr``, ``ssim``; None where it was not judged."""
     latency_ms: float
+    """Wall clock of the whole pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class StepError:
     step: int
     """From 0."""
     timestep: int
+    """The noise level that the network was asked for."""
     free: float
     """Relative L2 error, both having run from the same start."""
     forced: float
@@ -42,10 +46,13 @@ class VariantResult:
     """What one variant gave."""
 
     name: str
+    """The variant's name."""
     settings: dict[str, Any]
     """The variant itself: precision per engine, batching, steps, graphs."""
     verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``."""
     reason: str
+    """One sentence."""
     latency_ms: float | None = None
     """Mean over the pictures, without the first."""
     speed_up: float | None = None
@@ -55,10 +62,13 @@ class VariantResult:
     metrics: tuple[MetricResult, ...] = ()
     """Mean over the pictures (``pd mean``, ``psnr``), and the worst (``pd max``), with their limits."""
     pictures: tuple[Picture, ...] = ()
+    """In the order of the study's cases."""
     steps: tuple[StepError, ...] = ()
+    """In the sampler's order; empty where the steps were not compared."""
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Mean time per stage: ``text encoder``, ``controlnet and unet``, ``vae decoder``, ``host``."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +76,24 @@ class StudyResult:
     """All variants of one study, in the order they were tried; the first is the one the others are held against."""
 
     name: str
+    """The study's name."""
     weights: str
     """``trained`` or ``random``."""
     weights_source: str
+    """Where the weights come from, in words."""
     inputs: str
     """``real`` or ``random``."""
     device: str
+    """A GPU's name, or ``CPU``."""
     score_rule: str
     """The score function in one sentence."""
     variants: tuple[VariantResult, ...]
+    """In the order they were tried."""
     charts: dict[str, str] = field(default_factory=dict)
     """Picture files by what they show, relative to the JSON file: ``pd against latency``, ``error over steps``."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
-        data: dict[str, Any] = plain(dataclasses.asdict(self))
-        return data
+        return plain_fields(self)
