@@ -41,8 +41,11 @@ class Snapshot:
     sm_mhz: float | None = None
     """Clock of the multiprocessors."""
     memory_mhz: float | None = None
+    """Clock of the memory."""
     power_w: float | None = None
+    """Power drawn by the board."""
     temperature_c: float | None = None
+    """Temperature of the chip."""
     slowdowns: tuple[str, ...] = ()
     """Why the hardware runs slower than it was asked to, right now."""
     power_capped: bool = False
