@@ -29,6 +29,7 @@ from torch.nn import functional
 from harness import EngineRefused, Settings, Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildReport, BuildRequest
+from harness.backends.inspector import Kernel, read_kernels
 from harness.graph.export import Program, program_sha256, to_onnx
 from harness.records.bisection import Kind
 from harness.reference.interpreter import run_program
@@ -713,7 +714,11 @@ class PlantedSession:
             raise EngineRefused("planted: the engine was built without taps, so it delivers no tensor")
         return self._run(inputs, on_tensor)
 
-    def kernels(self) -> list[dict[str, Any]]:
+    def kernels(self) -> list[Kernel]:
+        """Return the kernels."""
+        return read_kernels(json.dumps({"Layers": self.inspected()}))
+
+    def inspected(self) -> list[dict[str, Any]]:
         """Return the layers as the engine inspector lists them."""
         return [self._layer(number, kernel) for number, kernel in enumerate(self.fused)]
 

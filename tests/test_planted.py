@@ -282,7 +282,7 @@ def test_taps_deliver_what_the_kernels_write(precision, engine):
     seen: dict[str, torch.Tensor] = {}
     outputs = session.tap(inputs("wrong_kernel"), seen.__setitem__)
     assert torch.equal(outputs["output"], session.run(inputs("wrong_kernel"))["output"])
-    layers = session.kernels()
+    layers = session.inspected()
     written = {tensor["Name"]: tensor for layer in layers for tensor in layer["Outputs"]}
     assert list(seen) == ["x", *written]
     assert all(list(seen[name].shape) == tensor["Dimensions"] for name, tensor in written.items())

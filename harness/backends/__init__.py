@@ -18,8 +18,9 @@ from harness.backends.base import (
     ShapeRange,
     TapSession,
 )
-from harness.backends.cache import Engine, EngineCache, key_hash
-from harness.backends.inspector import Kernel, read_kernels
+from harness.backends.cache import EngineCache
+from harness.backends.engine_file import Engine, key_hash
+from harness.backends.inspector import Kernel
 from harness.backends.registry import BACKENDS
 from harness.backends.serialised import run_serialised
 from harness.backends.status import environment
@@ -42,6 +43,5 @@ __all__ = [
     "TapSession",
     "environment",
     "key_hash",
-    "read_kernels",
     "run_serialised",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
+from harness.backends.inspector import Kernel
 from harness.errors import EngineRefused
 
 if TYPE_CHECKING:
@@ -132,9 +133,8 @@ class TapSession(Session, Protocol):
         exception from ``on_tensor`` ends the observation and is raised once the engine has stopped.
         """
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """Return the engine inspector's ``Layers``: dicts with ``Name``, ``LayerType``, ``Metadata``, ``Inputs``,
-        ``Outputs`` (each tensor with ``Name``, ``Dimensions``, ``Strides``, ``StrideOrder``, ``Datatype``)."""
+    def kernels(self) -> list[Kernel]:
+        """Return the kernels in the order of execution. Raises EngineRefused when their ONNX nodes are not known."""
 
 
 class BoundRun(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from harness.backends import BACKENDS, Engine, TapSession, key_hash
+from harness.backends import BACKENDS, Engine, Kernel, TapSession, key_hash
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.latency.options import BASELINES, Options
 from harness.records import Runner, contestant_name
@@ -104,7 +103,6 @@ def free_engine(opened: OpenTarget) -> None:
         opened.free()
 
 
-def kernels_sha256(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hash of an engine's kernels: their names and tactics."""
-    facts = [[layer.get(key) for key in ("Name", "TacticName", "TacticValue")] for layer in layers]
-    return key_hash({"kernels": facts}) if facts else ""
+def kernels_sha256(kernels: Sequence[Kernel]) -> str:
+    """Return a hash of an engine's kernels, their names and tactics; empty for none."""
+    return key_hash({"kernels": [[kernel.name, *kernel.tactic] for kernel in kernels]}) if kernels else ""

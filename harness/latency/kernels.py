@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from harness.backends import TapSession, read_kernels
+from harness.backends import TapSession
 from harness.errors import ParityError
 from harness.graph import Program
 from harness.latency.contestants import Contestant, free_engine
@@ -23,7 +23,7 @@ def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime
         session = opened.load()
         workload.say(f"{contestant.name}: timing its kernels")
         times = opened.steps.run("profiling", lambda: kernel_times(session, workload.inputs))
-        known = read_kernels(session.kernels()) if isinstance(session, TapSession) else []
+        known = session.kernels() if isinstance(session, TapSession) else []
         nodes = {kernel.name: kernel.nodes for kernel in known}
         return join_kernels(times, nodes, node_modules(workload.run.prepared.program))
     except ParityError as error:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.backends import Kernel, TapSession, read_kernels
+from harness.backends import Kernel, TapSession
 from harness.compare import bitwise_equal
 from harness.errors import EngineFailed, NotJudged, UsageError
 from harness.graph import apply, matching, order
@@ -66,7 +66,7 @@ def observe_unfused(before: Unobserved) -> Observation:
         tapped: Any = session
         if not isinstance(tapped, TapSession):
             raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
-        kernels = opened.steps.run("tapping", lambda: read_kernels(tapped.kernels()))
+        kernels = opened.steps.run("tapping", tapped.kernels)
         engine = _engine_kernels(before, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
         taps = KernelTaps(engine, _observer(before, asked))

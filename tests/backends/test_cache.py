@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from harness.backends import cache as engines
+from harness.backends import engine_file
 from harness.backends.base import BuildReport
-from harness.backends.cache import EngineCache, key_hash
+from harness.backends.cache import EngineCache
+from harness.backends.engine_file import key_hash
 from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError
 
 ROOT = Path(engines.__file__).parents[2]
@@ -305,7 +307,7 @@ def test_a_disk_that_fills_up_after_the_build_is_not_judged(tmp_path: Path, monk
         raise CannotWrite(path, OSError(errno.ENOSPC, "No space left on device"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "write_text", full)
+        patch.setattr(engine_file, "write_text", full)
         with pytest.raises(NotJudged, match="no space left"):
             get(tmp_path, Builder())
     assert not get(tmp_path, Builder()).cached

@@ -17,7 +17,7 @@ import pytest
 
 import harness.verify
 from harness.backends.base import BuildReport
-from harness.backends.cache import Engine
+from harness.backends.engine_file import Engine
 from harness.cli import commands as cli
 from harness.errors import EngineRefused, NotJudged, UsageError
 from harness.records.accuracy import OutputResult, Result

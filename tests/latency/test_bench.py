@@ -16,7 +16,7 @@ from latencies import session
 from safetensors.torch import load_file
 
 from harness import Settings
-from harness.backends import BACKENDS
+from harness.backends import BACKENDS, Kernel
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.latency import benchmark, group, turns
 from harness.latency.contestants import kernels_sha256
@@ -632,7 +632,7 @@ def test_kernels_are_joined_with_nodes_and_modules():
 
 
 def test_the_hash_of_kernels_changes_with_a_tactic():
-    layers = [{"Name": "gemm", "TacticName": "a", "TacticValue": "0x1"}]
-    assert kernels_sha256(layers) == kernels_sha256([dict(layers[0], Metadata="x")])
-    assert kernels_sha256(layers) != kernels_sha256([dict(layers[0], TacticName="b")])
+    gemm = Kernel(index=0, name="gemm", nodes=(), reads=(), writes=(), tactic=("a", "0x1"))
+    assert kernels_sha256([gemm]) == kernels_sha256([replace(gemm, nodes=("x",))])
+    assert kernels_sha256([gemm]) != kernels_sha256([replace(gemm, tactic=("b", "0x1"))])
     assert kernels_sha256([]) == ""

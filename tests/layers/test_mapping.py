@@ -62,6 +62,10 @@ def layer(metadata: str | None, **fields: object) -> dict[str, object]:
     return {"Name": "k", "Metadata": metadata, **fields}
 
 
+def inspected(*layers: dict[str, object]) -> str:
+    return json.dumps({"Layers": layers})
+
+
 @pytest.mark.parametrize(
     ("metadata", "nodes"),
     [
@@ -75,15 +79,15 @@ def layer(metadata: str | None, **fields: object) -> dict[str, object]:
     ],
 )
 def test_metadata_names_the_nodes_each_once(metadata, nodes):
-    [found] = read_kernels([layer(metadata)])
+    _, found = read_kernels(inspected(layer("[ONNX Layer: before]"), layer(metadata)))
     assert found.nodes == nodes
 
 
 def test_kernels_keep_their_order_and_the_names_of_tensors():
     first = layer("[ONNX Layer: a]", Name="one", Inputs=[{"Name": "x"}], Outputs=[{"Name": "t"}, {"Name": "u"}])
-    assert read_kernels([first, {"Name": "two"}]) == [
+    assert read_kernels(inspected(first, {"Name": "two", "TacticName": "t", "TacticValue": "0x1"})) == [
         Kernel(index=0, name="one", nodes=("a",), reads=("x",), writes=("t", "u")),
-        Kernel(index=1, name="two", nodes=(), reads=(), writes=()),
+        Kernel(index=1, name="two", nodes=(), reads=(), writes=(), tactic=("t", "0x1")),
     ]
 
 
@@ -526,7 +530,7 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
     backend.build(request, tmp_path / "engine", quiet(tmp_path))
     session = backend.load(tmp_path / "engine")
     true_names = {engine: _base(value).removesuffix("_as") for value, engine in session._names.items()}
-    kernels = read_kernels(session.kernels())
+    kernels = session.kernels()
     made = EngineKernels.of(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
     lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs["one"]
     tensors: dict[str, torch.Tensor] = {}
@@ -583,14 +587,14 @@ def clip_graph(recorded: dict[str, object]) -> tuple[ir.Model, Values]:
 def test_nodes_of_a_recorded_engine_are_nodes_of_its_graph(clip):
     graph, _ = clip_graph(clip)
     nodes = {str(node.name) for node in graph.graph}
-    kernels = read_kernels(clip["layers"])
+    kernels = read_kernels(inspected(*clip["layers"]))
     assert len(kernels) == 25
     assert {node for found in kernels for node in found.nodes} <= nodes
 
 
 def test_every_float_tensor_of_a_recorded_engine_has_candidates(clip):
     graph, values = clip_graph(clip)
-    made = EngineKernels.of(graph, values, read_kernels(clip["layers"]))
+    made = EngineKernels.of(graph, values, read_kernels(inspected(*clip["layers"])))
     writer = {name: found for found in made.kernels for name in found.writes}
     floats = [name for name, dtype in clip["taps"].items() if dtype in ("HALF", "FLOAT") and name in writer]
     assert len(floats) > 20
@@ -602,7 +606,7 @@ def test_every_float_tensor_of_a_recorded_engine_has_candidates(clip):
 
 def test_fused_kernels_of_a_recorded_engine_hold_every_variable_value(clip):
     graph, values = clip_graph(clip)
-    made = EngineKernels.of(graph, values, read_kernels(clip["layers"]))
+    made = EngineKernels.of(graph, values, read_kernels(inspected(*clip["layers"])))
     products = {str(node.outputs[0].name) for node in graph.graph if node.op_type == "MatMul"}
     assert products
     assert products <= set(made.computed_in)
@@ -727,6 +731,9 @@ def test_an_inspector_without_metadata_is_refused(layers):
         StubSession(SimpleNamespace(), text=text).kernels()
 
 
-def test_an_inspector_with_metadata_gives_its_layers():
+def test_an_inspector_with_metadata_gives_its_kernels():
     layers = [{"Name": "k", "Metadata": "[ONNX Layer: a]"}, {"Name": "copy"}]
-    assert StubSession(SimpleNamespace(), text=json.dumps({"Layers": layers})).kernels() == layers
+    assert StubSession(SimpleNamespace(), text=json.dumps({"Layers": layers})).kernels() == [
+        Kernel(index=0, name="k", nodes=("a",), reads=(), writes=()),
+        Kernel(index=1, name="copy", nodes=(), reads=(), writes=()),
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.backends.base import Shape, check_inputs
+from harness.backends.inspector import Kernel, read_kernels
 from harness.backends.memory import copy_memory
 from harness.backends.tensorrt.build import last_lines
 from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context, runtime_config
@@ -99,18 +99,17 @@ class TensorRTSession:
             raise EngineRefused(f"{self._name} delivered no tensor of {self._file}; use --layers outputs")
         return outputs
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """Return the engine inspector's ``Layers``. Raises EngineRefused when the inspector tells nothing of them."""
+    def kernels(self) -> list[Kernel]:
+        """Return the kernels in the order of execution. Raises EngineRefused when the inspector names no ONNX nodes."""
         inspector = self.engine.create_engine_inspector()
         inspector.execution_context = self.context
-        text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
-        layers: list[dict[str, Any]] = json.loads(text).get("Layers", [])
-        if not layers or not any(isinstance(layer, dict) and layer.get("Metadata") for layer in layers):
+        kernels = read_kernels(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        if not kernels:
             raise EngineRefused(
                 f"{self._name}: the engine inspector reports no metadata for {self._file}, so its tensors cannot be "
                 "mapped; use --layers outputs"
             )
-        return layers
+        return kernels
 
     def bind(self, inputs: Mapping[str, torch.Tensor]) -> BoundEngine:
         """Return a run on copies of these inputs, with an execution context and a stream of its own, to be timed.

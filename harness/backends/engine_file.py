@@ -1,0 +1,165 @@
+"""An engine file and the description beside it: built under another name, put in place, verified when it is found.
+
+An engine file is code that a GPU runs, so it is only as good as its origin. The checksum finds a file that was cut
+short, corrupted or exchanged by accident; it is no defence against somebody who may write into the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.backends.base import BuildReport
+from harness.errors import EngineRefused
+from harness.files import write_text
+from harness.records import EngineInfo
+
+SCHEMA = "parity-engine/1"
+Build = Callable[[Path], BuildReport]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An engine file, verified a moment ago. As a context manager it is discarded on leaving if it is not kept."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    cached: bool
+    """True when it was built by an earlier run."""
+    build_s: float
+    """Seconds the build took, whenever it was."""
+    report: BuildReport
+    key: Mapping[str, Any]
+    """What it was built from."""
+    kept: bool = True
+    """False when the file is for this run only."""
+
+    def info(self) -> EngineInfo:
+        """Return what results say about it."""
+        return EngineInfo(
+            sha256=self.sha256,
+            path=str(self.path),
+            cached=self.cached,
+            build_s=self.build_s,
+            bytes=self.bytes,
+            layers=self.report.layers,
+            notes=self.report.notes,
+        )
+
+    def discard(self) -> None:
+        """Delete the file if it is for this run only; a cached engine stays."""
+        if not self.kept:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.discard()
+
+
+def key_hash(key: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the key as canonical JSON. Raises TypeError when it is not JSON data."""
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_in_place(
+    path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
+) -> Engine:
+    """Build under a temporary name, then put engine and sidecar in place; the lock of ``path`` is held."""
+    for rest in path.parent.glob(f"{path.stem}.build-*.tmp"):  # of a build that was killed: nobody else has the lock
+        rest.unlink(missing_ok=True)
+    engine = build_engine(path.with_suffix(f".build-{unique()}.tmp"), key, build, progress)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    engine.path.replace(path)
+    write_text(json.dumps(_sidecar(engine), indent=1), path.with_suffix(".json"))
+    notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
+    return dataclasses.replace(engine, path=path, kept=True, report=dataclasses.replace(engine.report, notes=notes))
+
+
+def build_engine(path: Path, key: Mapping[str, Any], build: Build, progress: Callable[[str], None]) -> Engine:
+    """Build an engine that is not kept yet; nothing is left of it when that fails."""
+    started = time.monotonic()
+    try:
+        report = build(path)
+        build_s = time.monotonic() - started
+        if not path.is_file() or path.stat().st_size == 0:
+            raise EngineRefused(f"the backend reported success and wrote no engine to {path}")
+        engine = Engine(
+            path=path,
+            sha256=_sha256(path),
+            bytes=path.stat().st_size,
+            cached=False,
+            build_s=build_s,
+            report=report,
+            key=_plain(key),
+            kept=False,
+        )
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    progress(f"built {path.name.split('.')[0]} in {build_s:.3g} s")
+    return engine
+
+
+def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]:
+    """Return the verified engine, or None and what is wrong with it; nothing is wrong when it is not there."""
+    if not path.exists():
+        return None, ""
+    try:
+        data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        report = BuildReport(**{**data["report"], "notes": tuple(data["report"]["notes"])})
+        known = (data["schema"], data["key"], data["bytes"], data["sha256"])
+        build_s = float(data["build_s"])
+    except FileNotFoundError:
+        return None, f"{path.name} has no description beside it"
+    except (ValueError, KeyError, TypeError):
+        return None, f"{path.with_suffix('.json').name} cannot be read"
+    if known[:2] != (SCHEMA, _plain(key)):
+        return None, f"{path.name} was built from something else"
+    size, sha256 = path.stat().st_size, _sha256(path)
+    if known[2:] != (size, sha256):
+        return None, f"{path.name} does not match its checksum"
+    return Engine(
+        path=path, sha256=sha256, bytes=size, cached=True, build_s=build_s, report=report, key=_plain(key)
+    ), ""
+
+
+def _sidecar(engine: Engine) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "sha256": engine.sha256,
+        "bytes": engine.bytes,
+        "build_s": engine.build_s,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "key": engine.key,
+        "report": dataclasses.asdict(engine.report),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the key as it comes back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(key))
+    return plain
+
+
+def unique() -> str:
+    return uuid.uuid4().hex[:8]
