@@ -13,7 +13,7 @@ Tensors = dict[str, torch.Tensor]
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return a tensor's bytes in row-major order; any dtype, any strides, any device."""
     # contiguous() leaves the stride of a single element as it is, and view() then refuses it.
-    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
+    flat = tensor.detach().cpu().resolve_neg().clone(memory_format=torch.contiguous_format).flatten()
     return flat.view(torch.uint8).numpy().data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 from harness.compare import cpu
 from harness.compare.norms import ratio
-from harness.compare.totals import QUANTILES, Measured
+from harness.compare.totals import QUANTILES, Measured, Totals
 from harness.errors import EngineFailed
 from harness.records import ErrorStats
 
@@ -37,7 +37,7 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> 
     if actual.numel() == 0:
         raise EngineFailed(f"{label} is empty (shape {list(actual.shape)}); nothing can be compared")
     actual, expected = actual.detach().resolve_neg(), expected.detach().resolve_neg()
-    return _finish(actual, expected, _measure(actual, expected))
+    return error_stats(actual, expected, _measure(actual, expected))
 
 
 def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -48,7 +48,8 @@ def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     if bits is None or a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
         return bitwise_equal(a, b)
-    return torch.equal(a.detach().view(bits), b.detach().to(a.device).view(bits))
+    a, b = (tensor.detach().resolve_neg().to(a.device) for tensor in (a, b))
+    return torch.equal(a.view(bits), b.view(bits))
 
 
 def _measure(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
@@ -61,39 +62,30 @@ def _measure(actual: torch.Tensor, expected: torch.Tensor) -> Measured:
     return cpu.measure(actual, expected)
 
 
-def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) -> ErrorStats:
-    """Turn sums into figures."""
+def error_stats(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) -> ErrorStats:
+    """Return the figures that sums, extremes and order statistics give; :class:`ErrorStats` has the formulas."""
     totals, quantiles = measured
     added, peaks, scale = totals.added, totals.peaks, totals.scale
-    compared, defined = int(added["compared"]), int(added["compared"] - added["undefined"])
+    compared = int(added["compared"])
 
-    def mean(total: str, count: int = compared) -> float:
-        return added[total] / count if count else math.nan
+    def mean(total: str) -> float:
+        return added[total] / compared if compared else math.nan
 
     constant = {side: compared > 0 and peaks[side] == -peaks[f"minus_{side}"] for side in ("actual", "expected")}
 
     def std(side: str) -> float:
         return 0.0 if constant[side] else math.sqrt(max(mean(f"{side}_squared") - mean(side) ** 2, 0.0)) / scale
 
-    def peak(what: str, count: int = compared) -> float:
-        return peaks[what] if count else math.nan
-
     relative_l2 = ratio(math.sqrt(added["squared"]), math.sqrt(added["expected_squared"])) if compared else math.nan
     decades = math.log10(relative_l2) if relative_l2 else -math.inf
     rms = math.sqrt(mean("expected_squared"))
-    summary: dict[str, dict[str, float]] = {
-        "absolute": {"max": peak("absolute"), "mean": mean("absolute") / scale},
-        "relative": {"max": peak("relative", defined), "mean": mean("relative", defined)},
-    }
-    for (kind, figure, _, _), value in zip(QUANTILES, quantiles, strict=True):
-        summary[kind][figure] = value
-    summary["relative"]["undefined"] = int(added["undefined"])
-    extremes = {side: max(peak(side), peak(f"minus_{side}")) for side in ("actual", "expected")}
+    absolute, relative = _distributions(totals, quantiles)
+    largest = {s: max(peaks[s], peaks[f"minus_{s}"]) if compared else math.nan for s in ("actual", "expected")}
     return ErrorStats(
         shape=tuple(actual.shape),
         dtype=str(actual.dtype).removeprefix("torch."),
-        absolute=summary["absolute"],
-        relative=summary["relative"],
+        absolute=absolute,
+        relative=relative,
         relative_l2=relative_l2,
         cosine=_cosine(added) if compared else math.nan,
         snr_db=-20 * decades,
@@ -104,9 +96,9 @@ def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) ->
         rms_expected=rms / scale,
         std_actual=std("actual"),
         std_expected=std("expected"),
-        max_expected=extremes["expected"],
-        zero_actual=extremes["actual"] == 0,
-        zero_expected=extremes["expected"] == 0,
+        max_expected=largest["expected"],
+        zero_actual=largest["actual"] == 0,
+        zero_expected=largest["expected"] == 0,
         constant_actual=constant["actual"],
         constant_expected=constant["expected"],
         nonfinite_actual=int(added["nonfinite_actual"]),
@@ -117,6 +109,20 @@ def _finish(actual: torch.Tensor, expected: torch.Tensor, measured: Measured) ->
         first_nonfinite=_unravel(totals.first_nonfinite[0], actual) if totals.first_nonfinite else None,
         worst=tuple(_pair(actual, expected, flat) for _, flat in totals.worst),
     )
+
+
+def _distributions(totals: Totals, quantiles: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return largest, mean, median and 99th percentile of the absolute and of the relative errors."""
+    added, undefined = totals.added, int(totals.added["undefined"])
+    found: dict[str, dict[str, float]] = {}
+    for kind, count, scale in (
+        ("absolute", added["compared"], totals.scale), ("relative", added["compared"] - undefined, 1.0),
+    ):  # fmt: skip
+        figures = (totals.peaks[kind], added[kind] / count / scale) if count else (math.nan, math.nan)
+        found[kind] = dict(zip(("max", "mean"), figures, strict=True))
+    for (kind, figure, _, _), value in zip(QUANTILES, quantiles, strict=True):
+        found[kind][figure] = value
+    return found["absolute"], {**found["relative"], "undefined": undefined}
 
 
 def _cosine(added: Mapping[str, float]) -> float:

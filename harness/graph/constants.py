@@ -15,6 +15,7 @@ _LAZY_ELEMENTS = 2**16
 
 
 def largest(dtype: int) -> float:
+    """Return the largest finite number of an ONNX float type."""
     return float(ir.DataType(dtype).max)
 
 

@@ -42,6 +42,7 @@ def insert_after(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None
 
 
 def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Give a graph a constant, which gets the name, and return the value that nodes read."""
     tensor.name = name
     shape = ir.Shape(tensor.shape.numpy())
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)

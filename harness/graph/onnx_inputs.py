@@ -38,15 +38,15 @@ class InputSpec:
 
 
 def dtype_name(dtype: ir.DataType) -> str:
+    """Return the name that PyTorch and NumPy have for an element type: ``float32`` for FLOAT."""
     return _DTYPE_NAMES.get(dtype.name, dtype.name.lower())
 
 
 def dimensions(shape: ir.ShapeProtocol | None) -> Dims | None:
-    return (
-        None
-        if shape is None
-        else tuple(dim if isinstance(dim, int) else str(dim.value or UNKNOWN_DIM) for dim in shape)
-    )
+    """Return the sizes of a shape, dynamic ones by symbol and unnamed ones as ``?``; None where it is not known."""
+    if shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else str(dim.value or UNKNOWN_DIM) for dim in shape)
 
 
 def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
@@ -156,6 +156,7 @@ def _index_bound(value: ir.Value) -> int:
 
 
 def torch_dtype(spec: InputSpec) -> torch.dtype:
+    """Return the dtype of a declared input. Raises UsageError for one that PyTorch does not have."""
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have")

@@ -93,6 +93,7 @@ def _untyped(graph: ir.Graph) -> ir.Value | None:
 
 
 def is_switchable(value: ir.Value) -> bool:
+    """Return whether a value is a tensor of float32, float16 or bfloat16, whose dtype a plan may change."""
     return value.dtype in NAMES and is_tensor(value)
 
 

@@ -23,6 +23,7 @@ from harness.compare import cuda as compare_cuda
 from harness.compare.tensors import bitwise_equal, compare
 from harness.compare.totals import blocks
 from harness.errors import EngineFailed
+from harness.tensors import tensor_bytes
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -326,6 +327,12 @@ def test_bitwise_equal_is_equality_of_bytes(pair: tuple[torch.Tensor, torch.Tens
     assert bitwise_equal(actual, expected) == (actual.dtype == expected.dtype and raw(actual) == raw(expected))
 
 
+def test_bitwise_equal_sees_the_sign_of_a_lazily_negated_tensor() -> None:
+    negated = torch.ones(3, dtype=torch.complex64).mul(1j).conj().imag
+    assert bitwise_equal(negated, torch.full((3,), -1.0))
+    assert bytes(tensor_bytes(negated)) == bytes(tensor_bytes(torch.full((3,), -1.0)))
+
+
 def test_bitwise_equal_tells_zeros_and_shapes_apart() -> None:
     assert not bitwise_equal(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert bitwise_equal(torch.tensor([math.nan]), torch.tensor([math.nan]))
@@ -347,12 +354,12 @@ def moved(tensor: torch.Tensor, device: str) -> torch.Tensor:
 def check_kernels(device: str, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Hold the GPU's passes against the reference on every case."""
     from harness.compare import cuda as compare_cuda
-    from harness.compare.tensors import _finish
+    from harness.compare.tensors import error_stats
 
     for name, (actual, expected) in pairs.items():
         a, e = (moved(tensor, device) for tensor in (actual, expected))
         try:
-            check(actual, expected, _finish(a, e, compare_cuda.measure(a, e)).to_json())
+            check(actual, expected, error_stats(a, e, compare_cuda.measure(a, e)).to_json())
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
 
