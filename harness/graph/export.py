@@ -19,6 +19,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from harness.errors import NotJudged, UsageError
+from harness.graph.metadata import exported_list, source_line
 from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.subject import Subject
@@ -196,7 +197,7 @@ def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping
     """Return the value table of an exported program and the ONNX model made from it."""
     table = {node.name: _fx_value(node) for node in program.graph.nodes if node.op == "call_function"}
     for node in model.graph:
-        origin_hint = _scope_node(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        origin_hint = next(reversed(exported_list(node, "name_scopes")), "")
         for output in node.outputs:
             name = output.name or ""
             origin = outputs.get(name) or (name if name in table else origin_hint or _made_from(node, table) or name)
@@ -229,7 +230,7 @@ def _fx_value(node: torch.fx.Node) -> Value:
         origin=node.name,
         op=str(_computing_node(node).target),
         module=_module_path(node),
-        source=_source_line(node.meta.get("stack_trace") or ""),
+        source=source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
         shape=_dimensions(None if tensor is None else tensor.shape),
     )
@@ -257,16 +258,3 @@ def _module_path(node: torch.fx.Node) -> str:
     if path.startswith("_empty_nn_module_stack"):
         return ""
     return f"{path}#{call + 1}" if call else path
-
-
-def _source_line(trace: str) -> str:
-    """Return ``file:line`` of the innermost Python frame that is not PyTorch's own."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
-    return f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
-
-
-def _scope_node(name_scopes: str) -> str:
-    """Return the FX node an ONNX node was made for: the last quoted item of the exporter's scope list."""
-    names = re.findall(r"'([^']*)'", name_scopes)
-    return names[-1] if names else ""

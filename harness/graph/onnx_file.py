@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from pathlib import Path
 
 import onnx_ir as ir
 
 from harness.errors import UsageError, first_line
 from harness.graph.ir import copy_model, weight_bytes
+from harness.graph.metadata import exported_list, source_line
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
@@ -120,34 +119,20 @@ def onnx_values(model: ir.Model) -> dict[str, Value]:
 
 def _table_row(node: ir.Node, value: ir.Value) -> Value:
     name = str(value.name)
-    scopes, classes = (_metadata_list(node, f"pkg.torch.onnx.{key}") for key in ("name_scopes", "class_hierarchy"))
+    scopes, classes = (exported_list(node, key) for key in ("name_scopes", "class_hierarchy"))
     origin = scopes[-1] if scopes else name
     op = classes[-1] if classes and origin == name else f"onnx.{node.op_type}"
     module = (scopes[-2] if len(scopes) > 1 else "") if scopes else _module_of(node.name or "")
-    source = _last_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", ""))
+    source = source_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", ""))
     dtype = "" if value.dtype is None else dtype_name(value.dtype)
     return Value(
         name=name, origin=origin, op=op, module=module, source=source, dtype=dtype, shape=dimensions(value.shape)
     )
 
 
-def _metadata_list(node: ir.Node, key: str) -> list[str]:
-    """Return a list that the exporter wrote as its repr; empty when it is absent or something else."""
-    try:
-        items = ast.literal_eval(node.metadata_props.get(key, "[]"))
-    except (ValueError, SyntaxError):
-        return []
-    return [str(item) for item in items] if isinstance(items, list) else []
-
-
 def _module_of(node_name: str) -> str:
     """Return the module path in a node name: encoder.layer.0 from /encoder/layer.0/MatMul."""
     return ".".join(part for part in node_name.split("/")[:-1] if part)
-
-
-def _last_line(stack_trace: str) -> str:
-    lines = re.findall(r'File "([^"]+)", line (\d+)', stack_trace)
-    return ":".join(lines[-1]) if lines else ""
 
 
 def save_model(model: ir.Model, path: Path) -> None:

@@ -1,0 +1,24 @@
+"""What PyTorch writes beside an operation: the scopes it is in, and the Python lines that it comes from."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import onnx_ir as ir
+
+
+def exported_list(node: ir.Node, key: str) -> list[str]:
+    """Return a list that PyTorch's exporter left on an ONNX node as its repr; empty when it is absent or damaged."""
+    try:
+        items = ast.literal_eval(node.metadata_props.get(f"pkg.torch.onnx.{key}", "[]"))
+    except (ValueError, SyntaxError):
+        return []
+    return [str(item) for item in items] if isinstance(items, list) else []
+
+
+def source_line(trace: str) -> str:
+    """Return ``file:line`` of the innermost frame of a stack trace that is not PyTorch's own; empty without frames."""
+    frames: list[tuple[str, str]] = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    return f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
