@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 131072  # elements; with shorter steps the two workers wait for each other's GIL (65536: 18 % slower)
-SERIAL = 8192  # elements below which neither PyTorch nor BLAS starts threads of its own, which would fight the workers
+SERIAL = 8192  # elements below which PyTorch and BLAS start no threads of their own beside the workers
 SORT_LIMIT = 2**15  # elements; up to here all errors are kept and no bracket is needed
 LARGEST_SAMPLE = 2**15  # PyTorch gathers more than this with threads, and waiting for them takes longer than they save
 MAX_WORKERS = 8  # beyond this the workers wait for each other's Python code

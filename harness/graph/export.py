@@ -154,7 +154,7 @@ def _exporting(subject: Subject) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (missing torchvision, deprecations in its own code) off the terminal."""
+    """Keep the exporter's messages (missing torchvision, deprecations in its own code) off the terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -135,7 +135,7 @@ class _Typer:
     def _compute_dtype(self, node: ir.Node) -> int:
         wanted = {self._assigned(value) for value in node.outputs if is_switchable(value)}
         if not wanted:
-            # A comparison or an index: the widest of what it reads, so that no value is rounded for its sake.
+            # A comparison or an index computes in the widest dtype that it reads, so that it adds no rounding.
             inputs = [value for value in node.inputs if value is not None and is_switchable(value)]
             wanted = {int(value.dtype or 0) for value in inputs if constant_of(value) is None}
         return wanted.pop() if len(wanted) == 1 else FLOAT

@@ -160,5 +160,5 @@ def _retype_attributes(node: ir.Node, mapping: Mapping[int, int]) -> None:
             set_dtype_attribute(node, mapping[dtype])
 
 
-# Shapes, axes and the like: shape inference must see their values.
+# Larger constants are weights; smaller ones are shapes and axes, whose values shape inference needs.
 _SHAPE_ELEMENTS = 256

@@ -89,7 +89,7 @@ class History:
     def add(self, record: Record) -> None:
         """Record a session or an acceptance; one that is there already stays as it is.
 
-        Raises UsageError for a record that says nothing, and for another record with the same id.
+        Raises UsageError for a record without content, and for another record with the same id.
         """
         row = row_of(record)
         self._with_store(lambda store: store.insert([row]))

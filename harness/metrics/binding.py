@@ -48,7 +48,7 @@ class Metric:
     over: Literal["worst", "mean"] = "worst"
     """Whether the worst sample counts or the mean of all; a difference of means is judged with its interval."""
     why: str
-    """Where the limit comes from. Required: a bare number in a suite is nobody's."""
+    """Where the limit comes from. Required, so that a reader can check it."""
 
     def __post_init__(self) -> None:
         if not self.why.strip():
@@ -143,7 +143,7 @@ def _judge_value(metric: Metric, values: torch.Tensor, notes: Sequence[str]) -> 
     # max() and min() give NaN where there is one.
     worst = float(values.max() if lower else values.min())
     value = worst if metric.over == "worst" else mean
-    # Less than no distance is as wrong as NaN; an endless PSNR is what identical images have.
+    # A distance of -inf is as wrong as NaN; identical images have an infinite PSNR.
     passed = -math.inf < value <= metric.limit if lower else value >= metric.limit
     samples = ""
     if values.numel() > 1:

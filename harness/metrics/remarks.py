@@ -26,7 +26,7 @@ def collect_remarks() -> Iterator[list[str]]:
 
 
 def remark(text: str, *, warn: bool = False) -> None:
-    """Leave a remark with the metric that is being computed; with ``warn`` it is a warning where nobody collects."""
+    """Leave a remark with the metric that is being computed; with ``warn`` a warning where none are collected."""
     remarks = _COLLECTED.get()
     if remarks is None:
         if warn:

@@ -31,7 +31,7 @@ def top1_agreement(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def labels(scores: torch.Tensor) -> torch.Tensor:
     """Return the class with the largest score: [n, classes, ...] in, [n, ...] int64 out; NO_CLASS where one is NaN.
 
-    A plain argmax gives a NaN the victory, and with it some class.
+    A plain argmax takes a NaN for the largest score and returns its class.
     """
     return scores.argmax(dim=1).masked_fill(scores.isnan().any(dim=1), NO_CLASS)
 

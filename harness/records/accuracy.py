@@ -151,7 +151,7 @@ class Result:
     next_step: str = ""
     """What to type next, a command per line, where there is something."""
     layers: LayerReport | None = None
-    """Every value of the engine; None where nobody looked."""
+    """Every value of the engine; None where layers were not looked at."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time of this verdict went, in seconds."""
 

@@ -168,7 +168,7 @@ class Session:
 
     @property
     def invalid(self) -> tuple[str, ...]:
-        """Why the session says nothing of the engine; empty when it counts."""
+        """Why the session's times do not count; empty when they do."""
         return tuple(dict.fromkeys(reason for run in self.runs for reason in run.invalid))
 
     def medians(self, metric: Metric | None = None) -> tuple[float, ...]:
@@ -199,7 +199,7 @@ class Acceptance:
     why: str
     """The reason that was given."""
     who: str = ""
-    """Who gave it; empty where nobody was named."""
+    """Who gave it; may be empty."""
     commit: str = ""
     """The commit of the repository, with ``+changes``; empty outside git."""
 
@@ -267,7 +267,7 @@ class Measured:
     speed_up_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """The 95 % interval of each."""
     kernels: tuple[KernelTime, ...] = ()
-    """Slowest first; empty where nobody profiled."""
+    """Slowest first; empty where nothing was profiled."""
     baseline: bool = False
     """Whether it is PyTorch that was only to be compared with: no verdict is about it."""
 

@@ -37,7 +37,7 @@ class NodeRunner:
     ) -> PrecisionView:
         """Return a model in one precision, made once, since no evaluator changes it."""
         key = (id(model), dtype, frozenset(dtypes.items()), default, tf32)
-        if key not in self._views:  # beside the model, lest its id become another's
+        if key not in self._views:  # kept with the model: an id is given again after it
             self._views[key] = model, make_view(model, dtype=dtype, dtypes=dtypes, default=default, tf32=tf32)
         return self._views[key][1]
 

@@ -21,7 +21,7 @@ from harness.reference.node_values import as_array, as_tensor, declared_array, r
 
 
 class OnnxEvaluator:
-    """One run of a model in one precision, as far as somebody asked for values; on the CPU.
+    """One run of a model in one precision on the CPU, computed as far as values are asked for.
 
     ``dtype`` is ``float32`` or ``float64``. With ``default`` (``float32``, ``float16``, ``bfloat16``), ``dtypes`` or
     ``tf32`` it is FP32 arithmetic rounded like that plan, as by :func:`harness.graph.rounding`, and its values are
@@ -83,7 +83,7 @@ class OnnxEvaluator:
         self._env[value] = as_array(tensor, computed.dtype)
 
     def done(self, name: str) -> None:
-        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        """Say that this value will not be asked for again: it is freed once all that read it have run."""
         value = self._view.values.get(name)
         if value is not None:
             self._asked.discard(value)
@@ -95,7 +95,7 @@ class OnnxEvaluator:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; later changes of one do not reach the other."""
         fork = copy.copy(self)
         fork._env, fork._unread = dict(self._env), self._unread.copy()
         fork._asked, fork._freed = set(self._asked), set(self._freed)

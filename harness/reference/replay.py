@@ -24,7 +24,7 @@ from harness.tensors import Tensors
 
 
 class Evaluator(Protocol):
-    """One run of a program, as far as somebody asked for values."""
+    """One run of a program, computed as far as values are asked for."""
 
     def value(self, name: str) -> torch.Tensor | None:
         """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
@@ -33,17 +33,17 @@ class Evaluator(Protocol):
         """Let what is computed from now on read this tensor; its shape is the value's."""
 
     def done(self, name: str) -> None:
-        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        """Say that this value will not be asked for again: it is freed once all that read it have run."""
 
     def outputs(self) -> Tensors:
         """Compute the rest and return the outputs by their declared names."""
 
     def fork(self) -> Self:
-        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; later changes of one do not reach the other."""
 
 
 class ProgramEvaluator:
-    """Evaluates an exported program. A value is freed when all that read it have run and nobody will ask for it."""
+    """Evaluates an exported program. A value is freed when all that read it have run and it will not be asked for."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ProgramEvaluator:
                 self._seen[name] = tensor
 
     def done(self, name: str) -> None:
-        """Say that nobody will ask for this value again, so that it can be freed once it has been read."""
+        """Say that this value will not be asked for again: it is freed once all that read it have run."""
         self._helped.clear()
         if name not in self._outputs.values():
             self._asked.discard(name)
@@ -111,7 +111,7 @@ class ProgramEvaluator:
         return {name: tensor for name, tensor in outputs.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return an evaluator that has computed what this one has; neither sees what becomes of the other."""
+        """Return an evaluator that has computed what this one has; later changes of one do not reach the other."""
         fork = copy.copy(self)
         fork._runner = copy.copy(self._runner)
         fork._runner.env = dict(self._runner.env)
@@ -230,7 +230,7 @@ class Evaluators:
             evaluator.observe(self.canonical(name), tensor)
 
     def done(self, names: Iterable[str]) -> None:
-        """Say that nobody will ask for these values again."""
+        """Say that these values will not be asked for again."""
         for name in names:
             several = self.uses.pop(name, (self.canonical(name),))
             self._left.subtract(several)
