@@ -42,7 +42,7 @@ class OutputCache:
         if not self.enabled:
             return compute()
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.outputs"
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none, or it cannot be read
             content = path.read_bytes()
             if hashlib.sha256(content[32:]).digest() == content[:32]:
                 notes, _, data = content[32:].partition(b"\n")
