@@ -1,108 +1,18 @@
-"""Accuracy in a hackathon report: key numbers, every output's errors, where weights and inputs are from, layers."""
+"""Accuracy in a hackathon report: where weights and inputs are from, every output's errors, metrics, scores, layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from harness.hackathon.context import Context, distinct, origin, speed_up
-from harness.hackathon.figures import bench_groups
+from harness.hackathon.context import Context, distinct, origin, paragraphs
 from harness.records import Json
-from harness.report import (
-    BASELINE,
-    case_label,
-    code,
-    escape,
-    is_invalid,
-    nonfinite_names,
-    session_latency,
-    session_target,
-    table,
-    target_name,
-)
+from harness.report import code, escape, nonfinite_names, table, target_name
 from harness.report.text import ms, number, shown_mark, worst_error
 
 MODULES = 8
 """Modules of a layer report that are shown; the JSON has all."""
 _STATISTICS = ("max", "mean", "median")
 _BOUNDS = {"difference": "±", "at_most": "≤", "at_least": "≥"}
-
-
-def numbers(context: Context) -> list[str]:
-    """Return one row per subject, engine and device: verdict, largest error, latency, speed-up against PyTorch FP32."""
-    words, timed = context.words, _timed(context)
-    results = [entry.data for entry in context.records.results]
-    rows = []
-    for key in _row_keys(results, timed):
-        judged = [r for r in results if (r["subject"], target_name(r)) == key[:2] and _device(r) in ("", key[2])]
-        measured = timed.get(key, [])
-        sources = [
-            *(r["provenance"] or {} for r in judged if r["provenance"] or r["outputs"]),
-            *(item["session"] for item in measured),
-        ]
-        labels = [code(key[0]), code(key[1]), _origin(context, sources), _verdicts(context, judged)]
-        rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
-    if not rows:
-        return []
-    headings = context.heads("subject", "engine", "origin", "verdict", "error", "cosine", "latency")
-    named = [*headings, words("head_over", name="PyTorch FP32")]
-    return [words("readme_numbers"), "", *table(named, rows, words=4), ""]
-
-
-_RowKey = tuple[str, str, str]
-"""Subject, engine and device; the device is empty where none was recorded."""
-
-
-def _row_keys(results: Sequence[Json], timed: Mapping[_RowKey, object]) -> list[_RowKey]:
-    """Return the key of every row; what has no device (it did not run) is on the rows of its engine, if there are."""
-    judged = [(r["subject"], target_name(r), _device(r)) for r in results if r["verdict"] != "not_judged"]
-    keys = list(dict.fromkeys([*judged, *timed]))
-    placed = {key[:2] for key in keys if key[2]}
-    return [key for key in keys if key[2] or key[:2] not in placed]
-
-
-def _device(result: Json) -> str:
-    return str((result["provenance"] or {}).get("device", ""))
-
-
-def _timed(context: Context) -> dict[_RowKey, list[Json]]:
-    """Return the newest measurements of engines that count, by row."""
-    found: dict[_RowKey, list[Json]] = {}
-    for entry in (entry for entries in bench_groups(context.records.bench).values() for entry in entries):
-        session = entry.data["session"]
-        if session["runner"] == "engine" and session_latency(session) is not None and not is_invalid(session):
-            found.setdefault((session["subject"], session_target(session), session["device"]), []).append(entry.data)
-    return found
-
-
-def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
-    """Return latency and speed-up of the case as it is, else of the first size timed; of which, unless it is clear."""
-    if not measured:
-        return ["-", "-"]
-    shown = min(measured, key=lambda item: len(item["session"]["sizes"]))
-    session, time = shown["session"], session_latency(shown["session"])
-    cases = {item["session"]["case"] for item in measured} | {result["case"] for result in judged}
-    of = f" ({escape(case_label(session))})" if session["sizes"] or len(cases) > 1 else ""
-    return [f"{ms(time and time[0])}{of}", speed_up(shown, BASELINE)]
-
-
-def _origin(context: Context, sources: Sequence[Json]) -> str:
-    """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
-    return ", ".join(origin(context.words, sources).values())
-
-
-def _verdicts(context: Context, results: Sequence[Json]) -> str:
-    """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
-    found = [r["verdict"] for r in results]
-    counts = [f"{context.verdict(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found]
-    return ", ".join(counts) or "-"
-
-
-def _worst(results: Sequence[Json]) -> list[str]:
-    """Return the largest relative error and the smallest cosine over all outputs; no cosine beside NaN or infinity."""
-    outputs = [output for r in results for output in r["outputs"]]
-    worst = worst_error(outputs)
-    cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
-    return [worst, f"{min(cosines):.7f}" if cosines and worst not in ("NaN/Inf", "inf") else "-"]
 
 
 def labels(context: Context) -> list[str]:
@@ -126,7 +36,7 @@ def labels(context: Context) -> list[str]:
         lines.append(words("readme_incomplete", names=names))
     lines += [f"{words('readme_twice')}{escape(sentence)}" for sentence in records.twice]
     broken = [line for why in records.broken for line in context.missing("broken", why=escape(why))]
-    return [*(f"- {line}" for line in lines), *([""] if lines else []), *broken]
+    return [*paragraphs([f"- {line}" for line in lines]), *broken]
 
 
 def _sources(context: Context) -> list[tuple[str, tuple[str, str, str]]]:
@@ -184,10 +94,7 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
     reasons = [f"{name}: {escape(o['reason'])}" for name, o in outputs if o["verdict"] != "pass"]
     notes = [escape(note) for note in dict.fromkeys(note for r in results for note in r["notes"])]
     remarks = [f"- {line}" for line in [*reasons, *undefined, *notes]]
-    return [
-        title, "", *table([*headings, *figures, *last, "NaN/Inf"], rows, words=3), "",
-        *remarks, *([""] if remarks else []),
-    ]  # fmt: skip
+    return paragraphs([title], table([*headings, *figures, *last, "NaN/Inf"], rows, words=3), remarks)
 
 
 def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
@@ -211,7 +118,7 @@ def _not_judged(context: Context, results: Sequence[Json]) -> list[str]:
         f"- {code(subject)} {', '.join(map(code, names))}: {context.verdict(verdict)}: {escape(reason)}"
         for (subject, reason, verdict), names in groups.items()
     ]
-    return [context.words("readme_unjudged"), "", *lines, ""] if lines else []
+    return paragraphs([context.words("readme_unjudged")], lines) if lines else []
 
 
 def metrics(context: Context) -> list[str]:
@@ -231,7 +138,7 @@ def metrics(context: Context) -> list[str]:
     headings = context.heads(
         "subject", "case", "engine", "metric", "verdict", "reason", "engine", "expected", "allowed"
     )
-    return [words("readme_metrics"), "", *table(headings, rows, words=6), ""]
+    return paragraphs([words("readme_metrics")], table(headings, rows, words=6))
 
 
 def scores(context: Context) -> list[str]:
@@ -257,7 +164,7 @@ def scores(context: Context) -> list[str]:
         if picture["reason"]
     ]
     remarks = [*(f"- {rule}" for rule in rules), *pictures]
-    return [words("readme_scores"), "", *table(headings, rows, words=3), "", *remarks, ""]
+    return paragraphs([words("readme_scores")], table(headings, rows, words=3), remarks)
 
 
 def layers(context: Context) -> list[str]:
@@ -280,6 +187,6 @@ def layers(context: Context) -> list[str]:
             for m in report["modules"][:MODULES]
         ]  # fmt: skip
         headings = context.heads("module", "op", "mark", "local", "floor", "propagated", "share")
-        lines += [*table(headings, rows, words=3), ""]
+        lines += paragraphs(table(headings, rows, words=3))
         lines += context.images("layers", entry.document.name, *names)
     return lines

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from harness.errors import UsageError
-from harness.hackathon import blocks, readme
-from harness.hackathon.template import CONTEST, OPTIONAL_HINTS, TEMPLATES, Section, needs
+from harness.hackathon import human_blocks, readme
+from harness.hackathon.template import CONTEST, OPTIONAL_HINTS, TEMPLATES, Section, needs, places
 from harness.records import Records
 from harness.report.words import LANGUAGES, Words
 
@@ -42,7 +42,7 @@ def check_readme(folder: Path, *, records: Records | None = None, wenet: Mapping
     sections = _sections(lines, TEMPLATES[template], known)
     found = [
         *_headings(sections, TEMPLATES[template], known),
-        *_blocks(old, TEMPLATES[template]),
+        *_blocks(old, template),
         *_missing(lines),
         *_needed(sections, known),
         *_contest_link(sections, template),
@@ -96,18 +96,17 @@ def _headings(found: Mapping[str, object], sections: Sequence[Section], words: W
     return [f"the section {_title(section, words)!r} is missing; {_AGAIN}" for section in missing]
 
 
-def _blocks(old: blocks.Old, sections: Sequence[Section]) -> list[str]:
+def _blocks(old: human_blocks.Old, template: str) -> list[str]:
     """Return what is wrong with the places for people's text."""
-    names = [part.removeprefix("human:") for section in sections for part in section.parts if part.startswith("human:")]
     found = []
-    for name in ("title", *names):
+    for name in (place.name for place in places(template)):
         content = old.blocks.get(name)
         if content is None:
             found.append(f"the block {name!r} is missing; {_AGAIN}")
-        elif blocks.is_hint(content):
+        elif human_blocks.is_hint(content):
             empty = " or empty it" if name in OPTIONAL_HINTS else ""
             found.append(f"the block {name!r} still holds its placeholder; replace it by your text{empty}")
-        elif blocks.has_mark(content):
+        elif human_blocks.has_mark(content):
             found.append(f"the block {name!r} still holds the mark of its placeholder; delete the line 'parity:todo'")
         elif content.strip():
             found += _content(name, content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.hackathon.figures import Figure, Key
@@ -23,7 +23,7 @@ class Context:
     template: str
     """``2022`` or ``2023``."""
     figures: Mapping[Key, tuple[Figure, ...]] = field(default_factory=dict)
-    """As ``hackathon_figures.draw`` returns them."""
+    """As ``draw`` returns them."""
     wenet: Mapping[str, str] = field(default_factory=dict)
     """Subjects by their role in the WeNet table."""
 
@@ -39,7 +39,7 @@ class Context:
     def missing(self, key: str, **values: str) -> list[str]:
         """Return a paragraph that says what is missing and what to do."""
         lead, words = self.words("readme_missing"), self.words(f"missing_{key}", **values)
-        return [f"{MISSING.format(name=key)}{lead}{words}", ""]
+        return paragraphs([f"{MISSING.format(name=key)}{lead}{words}"])
 
     def images(self, *key: str) -> list[str]:
         """Return the figures of one key; one that could not be made is said to be missing."""
@@ -50,6 +50,11 @@ class Context:
             else:
                 lines += self.missing("figure", name=escape(figure.title), why=escape(figure.why))
         return lines
+
+
+def paragraphs(*blocks: Sequence[str]) -> list[str]:
+    """Return blocks of lines with an empty line behind each; a block without lines is left out."""
+    return [line for block in blocks if block for line in (*block, "")]
 
 
 def distinct(values: Iterable[str]) -> str:

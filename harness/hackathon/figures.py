@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import NotJudged, ParityError
 from harness.files import replacing
 from harness.records import Entry, Json, Records
-from harness.report import slug, target_name
+from harness.report import newest_sessions, slug, target_name
 from harness.report.plots import save_bench, save_layers
 
 FOLDER = "figures"
@@ -34,21 +34,16 @@ class Figure:
     """Why there is none; such a figure is missing from the report, unless there was nothing to draw."""
 
 
-def bench_groups(entries: Sequence[Entry]) -> dict[Key, list[Entry]]:
+def bench_groups(records: Records) -> dict[Key, list[Json]]:
     """Return the newest session of everything that was timed, by what one table compares: subject, case, device, how.
 
-    ``entries`` are oldest first. A machine's key has the backend's version in it, so PyTorch and an engine on one
-    device share its class only.
+    A machine's key has the backend's version in it, so PyTorch and an engine on one device share its class only.
     """
-    newest: dict[Key, Entry] = {}
-    for entry in entries:
-        session = entry.data["session"]
-        newest[session["benchmark"], session["machine"]["key"]] = entry
-    groups: dict[Key, list[Entry]] = {}
-    for entry in newest.values():
-        session = entry.data["session"]
+    groups: dict[Key, list[Json]] = {}
+    for measured in newest_sessions(entry.data for entry in records.bench):
+        session = measured["session"]
         key = (session["subject"], session["case"], session["device"], session["machine"]["class_key"])
-        groups.setdefault((*key, session["metric"], session["l2"]), []).append(entry)
+        groups.setdefault((*key, session["metric"], session["l2"]), []).append(measured)
     return groups
 
 
@@ -60,8 +55,8 @@ def draw(records: Records, folder: Path, *, write: bool = True) -> dict[Key, tup
     ``("study", document)``. A figure that could not be made says why. Raises UsageError when nothing can be written.
     """
     found: dict[Key, tuple[Figure, ...]] = {}
-    for key, entries in bench_groups(records.bench).items():
-        found["bench", *key] = _bench(key, entries, folder, write)
+    for key, measured in bench_groups(records).items():
+        found["bench", *key] = _bench(key, measured, folder, write)
     for entry in records.layers:
         found["layers", entry.document.name, *_names(entry.data)] = (_layers(entry, folder, write),)
     for entry in records.studies:
@@ -73,9 +68,8 @@ def _names(data: Json) -> Key:
     return data["subject"], data["case"], target_name(data)
 
 
-def _bench(key: Key, entries: Sequence[Entry], folder: Path, write: bool) -> tuple[Figure, ...]:
+def _bench(key: Key, measured: Sequence[Json], folder: Path, write: bool) -> tuple[Figure, ...]:
     """Draw one chart per size that was swept, the other sizes at their smallest; none where there is one size."""
-    measured = [entry.data for entry in entries]
     symbols = list(dict.fromkeys(name for item in measured for name in item["session"]["sizes"]))
     figures = []
     for symbol in symbols:

@@ -1,27 +1,42 @@
 """The hackathon report: a README.md in the contest's sections, from records alone, around what people wrote in it.
 
-``render`` makes the text, ``save`` draws the figures and writes it, ``is_current`` says whether the README is what the
-records would give now. The sections are in template, the generated parts in parts; how a person's text
-survives is in blocks.
+``save_readme`` draws the figures and writes it, ``is_current`` says whether it is what the records would give now. The
+sections are in ``template``; how a person's text survives is in ``human_blocks``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.files import write_text
-from harness.hackathon import blocks
+from harness.hackathon import accuracy, bugs, environment, human_blocks, overview, performance, variants
 from harness.hackathon.context import Context
 from harness.hackathon.figures import Figure, Key, draw
-from harness.hackathon.parts import PARTS
-from harness.hackathon.template import TEMPLATES
+from harness.hackathon.template import TEMPLATES, TITLE, Place
+from harness.hackathon.wenet import wenet_tables
 from harness.records import Records
 from harness.report.words import LANGUAGES, Language, Words
 
 README = "README.md"
-_HUMAN = "human:"
+PARTS: dict[str, Callable[[Context], list[str]]] = {
+    "entry": overview.entry,
+    "numbers": overview.numbers,
+    "findings": overview.findings,
+    "variants": variants.variants,
+    "layers": accuracy.layers,
+    "labels": accuracy.labels,
+    "accuracy": accuracy.accuracy,
+    "metrics": accuracy.metrics,
+    "scores": accuracy.scores,
+    "wenet": wenet_tables,
+    "performance": performance.performance,
+    "environment": environment.environment,
+    "commands": environment.commands,
+    "bugs": bugs.bugs,
+}
+"""Every generated part by the name that ``TEMPLATES`` gives it."""
 
 
 def save_readme(
@@ -30,7 +45,7 @@ def save_readme(
     """Write ``folder``/README.md and its figures and return the README's path.
 
     Without ``lang`` and ``template`` an existing README keeps its own; a new one is English and of 2023. A person's
-    text stays, see ``blocks``. ``wenet`` gives subjects by role for the table of the 2022 preliminary. Raises
+    text stays, see ``human_blocks``. ``wenet`` gives subjects by role for the table of the 2022 preliminary. Raises
     UsageError when the README there was not made by this function or its marks are damaged, and when nothing can be
     written; the README is then as it was.
     """
@@ -44,7 +59,7 @@ def save_readme(
 
 
 def is_current(records: Records, folder: Path, *, wenet: Mapping[str, str] | None = None) -> bool:
-    """Return whether ``save`` would leave the README as it is; writes nothing. Raises UsageError as ``render`` does."""
+    """Return whether ``save_readme`` would leave the README as it is. Raises UsageError as ``render`` does."""
     path = folder / README
     old = read_readme(path)
     drawn = draw(records, folder, write=False)
@@ -52,12 +67,12 @@ def is_current(records: Records, folder: Path, *, wenet: Mapping[str, str] | Non
     return old is not None and path.read_bytes() == text.encode()
 
 
-def read_readme(path: Path) -> blocks.Old | None:
+def read_readme(path: Path) -> human_blocks.Old | None:
     """Return what an earlier README holds; None where there is none. Raises UsageError when it cannot be read."""
     if not path.exists():
         return None
     try:
-        return blocks.parse(path.read_bytes().decode("utf-8"), where=str(path))
+        return human_blocks.parse(path.read_bytes().decode("utf-8"), where=str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -67,7 +82,7 @@ def read_readme(path: Path) -> blocks.Old | None:
 def render(
     records: Records,
     *,
-    old: blocks.Old | None,
+    old: human_blocks.Old | None,
     figures: Mapping[Key, tuple[Figure, ...]],
     lang: str = "",
     template: str = "",
@@ -82,7 +97,7 @@ def render(
     words = Words(language)
     context = Context(records=records, words=words, template=year, figures=figures, wenet=wenet or {})
     heading = [f"## {words('readme_kept')}", "", words("readme_kept_note")]
-    return blocks.compose(
+    return human_blocks.compose(
         _parts(context), options={"lang": language, "template": year}, kept_heading=heading, old=old
     )  # fmt: skip
 
@@ -94,21 +109,18 @@ def _language(lang: str) -> Language:
     raise UsageError(f"there is no language {lang!r}; known: {', '.join(LANGUAGES)}")
 
 
-def _parts(context: Context) -> list[str | blocks.Human]:
+def _parts(context: Context) -> list[str | human_blocks.Human]:
     """Return the whole template: headings, blocks for people, and generated lines."""
     words = context.words
-    parts: list[str | blocks.Human] = ["", _human("title", words), "", f"> {words('readme_generated')}", ""]
+    parts: list[str | human_blocks.Human] = ["", _human(TITLE, words), "", f"> {words('readme_generated')}", ""]
     for section in TEMPLATES[context.template]:
         parts += [f"{'#' * section.level} {words(section.title)}", ""]
-        for name in section.parts:
-            if name.startswith(_HUMAN):
-                parts += [_human(name.removeprefix(_HUMAN), words), ""]
-            else:
-                parts += PARTS[name](context)
+        for part in section.parts:
+            parts += [_human(part, words), ""] if isinstance(part, Place) else PARTS[part](context)
     while parts and parts[-1] == "":
         parts.pop()
     return parts
 
 
-def _human(name: str, words: Words) -> blocks.Human:
-    return blocks.Human(name=name, hint=words(f"hint_{name}"))
+def _human(place: Place, words: Words) -> human_blocks.Human:
+    return human_blocks.Human(name=place.name, hint=words(f"hint_{place.name}"))

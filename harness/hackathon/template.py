@@ -13,6 +13,13 @@ from harness.report.words import Words
 CONTEST = "https://github.com/NVIDIA/trt-samples-for-hackathon-cn/tree/master/Hackathon{year}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a person writes; ``hint_NAME`` are the words that stand there until then."""
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """One section of a template."""
@@ -22,30 +29,30 @@ class Section:
     """Number of ``#``."""
     title: str
     """Key of its heading."""
-    parts: tuple[str, ...]
-    """``human:NAME`` for a block with the hint ``hint_NAME``, else the name of a generated part, in their order."""
+    parts: tuple[str | Place, ...]
+    """Names of generated parts, and places for a person's text, in their order."""
     required: bool = True
     """Whether the contest demands it; an optional section may be left with an empty block."""
 
 
-def _section(name: str, level: int, title: str, *parts: str, required: bool = True) -> Section:
+def _section(name: str, level: int, title: str, *parts: str | Place, required: bool = True) -> Section:
     return Section(name=name, level=level, title=title, parts=parts, required=required)
 
 
 _ACCURACY = _section(
-    "accuracy", 3, "title_accuracy", "labels", "accuracy", "metrics", "scores", "wenet", "human:accuracy-notes"
+    "accuracy", 3, "title_accuracy", "labels", "accuracy", "metrics", "scores", "wenet", Place("accuracy-notes")
 )
-_PERFORMANCE = _section("performance", 3, "title_performance", "performance", "human:performance-notes")
-_ENVIRONMENT = _section("environment", 3, "title_environment", "environment", "human:container", "commands")
-_BUGS = _section("bugs", 2, "title_bugs", "bugs", "human:bugs", required=False)
-_EXPERIENCE = _section("experience", 2, "title_experience", "human:experience", required=False)
+_PERFORMANCE = _section("performance", 3, "title_performance", "performance", Place("performance-notes"))
+_ENVIRONMENT = _section("environment", 3, "title_environment", "environment", Place("container"), "commands")
+_BUGS = _section("bugs", 2, "title_bugs", "bugs", Place("bugs"), required=False)
+_EXPERIENCE = _section("experience", 2, "title_experience", Place("experience"), required=False)
 TEMPLATES: dict[str, tuple[Section, ...]] = {
     "2022": (
-        _section("overview", 2, "title_overview", "entry", "human:model", "numbers", "human:docker"),
+        _section("overview", 2, "title_overview", "entry", Place("model"), "numbers", Place("docker")),
         _section("model", 2, "title_model"),
-        _section("introduction", 3, "title_introduction_2022", "human:introduction"),
-        _section("difficulties", 3, "title_difficulties_2022", "human:difficulties", "findings"),
-        _section("process", 2, "title_process_2022", "human:process", "variants", "layers"),
+        _section("introduction", 3, "title_introduction_2022", Place("introduction")),
+        _section("difficulties", 3, "title_difficulties_2022", Place("difficulties"), "findings"),
+        _section("process", 2, "title_process_2022", Place("process"), "variants", "layers"),
         _section("results", 2, "title_results_2022"),
         _ACCURACY,
         _PERFORMANCE,
@@ -54,22 +61,29 @@ TEMPLATES: dict[str, tuple[Section, ...]] = {
         _EXPERIENCE,
     ),
     "2023": (
-        _section("overview", 2, "title_overview", "entry", "human:topic", "human:model", "numbers", "human:docker"),
-        _section("introduction", 3, "title_introduction_2023", "human:introduction", required=False),
+        _section("overview", 2, "title_overview", "entry", Place("topic"), Place("model"), "numbers", Place("docker")),
+        _section("introduction", 3, "title_introduction_2023", Place("introduction"), required=False),
         _section("work", 2, "title_work"),
-        _section("difficulties", 3, "title_difficulties_2023", "human:difficulties", "findings"),
-        _section("process", 2, "title_process_2023", "human:process", "variants", "layers"),
+        _section("difficulties", 3, "title_difficulties_2023", Place("difficulties"), "findings"),
+        _section("process", 2, "title_process_2023", Place("process"), "variants", "layers"),
         _section("results", 2, "title_results_2023"),
         _ACCURACY,
         _PERFORMANCE,
         _ENVIRONMENT,
         _BUGS,
-        _section("answers", 2, "title_answers", "human:answers", required=False),
+        _section("answers", 2, "title_answers", Place("answers"), required=False),
         _EXPERIENCE,
     ),
 }
+TITLE = Place("title")
 OPTIONAL_HINTS = ("accuracy-notes", "performance-notes", "container", "introduction", "bugs", "answers", "experience")
 """Blocks that may be emptied: whoever has nothing to say there deletes the hint."""
+
+
+def places(template: str) -> list[Place]:
+    """Return every place for a person's text, the report's title first."""
+    parts = [part for section in TEMPLATES[template] for part in section.parts]
+    return [TITLE, *(part for part in parts if isinstance(part, Place))]
 
 
 def needs(words: Words) -> Mapping[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError, unknown_name
-from harness.hackathon.context import MISSING, Context
+from harness.hackathon.context import MISSING, Context, paragraphs
 from harness.hackathon.figures import bench_groups
 from harness.records import Json, Records
 from harness.report import code, escape, fence, session_latency, target_name
@@ -120,13 +120,11 @@ def _table(records: Records, role: str, subject: str, results: Sequence[Json]) -
 def _latencies(records: Records) -> dict[tuple[str, str, str, str], float]:
     """Return ms of one run by subject, case, target and device, of cases as they are."""
     found = {}
-    for entries in bench_groups(records.bench).values():
-        for entry in entries:
-            session = entry.data["session"]
-            time = session_latency(session)
-            valid = not any(run["invalid"] for run in session["runs"])
-            if session["runner"] == "engine" and not session["sizes"] and time is not None and valid:
-                found[session["subject"], session["case"], target_name(session), session["device"]] = time[0]
+    for session in (item["session"] for measured in bench_groups(records).values() for item in measured):
+        time = session_latency(session)
+        valid = not any(run["invalid"] for run in session["runs"])
+        if session["runner"] == "engine" and not session["sizes"] and time is not None and valid:
+            found[session["subject"], session["case"], target_name(session), session["device"]] = time[0]
     return found
 
 
@@ -167,7 +165,7 @@ def _finite(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def part(context: Context) -> list[str]:
+def wenet_tables(context: Context) -> list[str]:
     """Return the tables as blocks, and what they lack; nothing where nobody asked for them."""
     words = context.words
     found, lacking = tables(context.records, context.wenet)
@@ -176,8 +174,8 @@ def part(context: Context) -> list[str]:
         title = words(
             "readme_wenet", role=one.role, subject=code(one.subject), target=code(one.target), device=escape(one.device)
         )
-        lines += [title, "", *fence([*_HEAD, *one.rows]), ""]
+        lines += paragraphs([title], fence([*_HEAD, *one.rows]))
     if lacking:
         title = f"{MISSING.format(name='wenet')}{words('readme_wenet_missing')}"
-        lines += [title, "", *(f"- {escape(sentence)}" for sentence in lacking), ""]
+        lines += paragraphs([title], [f"- {escape(sentence)}" for sentence in lacking])
     return lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from harness.records import MARKS
+from harness.records import MARKS, contestant_name
 
 Json = Mapping[str, Any]
 
@@ -27,9 +27,7 @@ MIB = 2**20
 
 def session_target(session: Json) -> str:
     """Return ``rtx-fp16`` for an engine, ``eager fp32`` for PyTorch."""
-    if session["runner"] == "engine":
-        return f"{session['backend']}-{session['precision']}"
-    return f"{session['runner']} {session['precision']}"
+    return contestant_name(session["runner"], session["backend"], session["precision"])
 
 
 def is_judged(measured: Json) -> bool:
@@ -42,7 +40,7 @@ def case_label(session: Json) -> str:
     return " ".join([session["case"], *(f"{name}={size}" for name, size in session["sizes"].items())])
 
 
-def newest_sessions(measured: Iterable[Json]) -> list[Json]:
+def newest_sessions(measured: Iterable[Any]) -> list[Any]:
     """Return the newest measurement of every benchmark on every machine; ``measured`` are oldest first."""
     found = {(item["session"]["benchmark"], item["session"]["machine"]["key"]): item for item in measured}
     return list(found.values())

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from matplotlib import figure
 
 from harness.errors import UsageError
-from harness.hackathon import blocks
 from harness.hackathon import check as hackathon_check
+from harness.hackathon import human_blocks as blocks
 from harness.hackathon import readme as hackathon
 from harness.hackathon import template as hackathon_template
-from harness.hackathon.parts import PARTS
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
@@ -609,6 +608,6 @@ def hints() -> set[str]:
 def test_every_part_of_a_template_is_a_hint_or_generated():
     sections = [section for sections in hackathon_template.TEMPLATES.values() for section in sections]
     parts = {part for section in sections for part in section.parts}
-    humans = {part.removeprefix("human:") for part in parts if part.startswith("human:")}
+    humans = {part.name for part in parts if isinstance(part, hackathon_template.Place)}
     assert humans | {"title"} == hints()
-    assert {part for part in parts if not part.startswith("human:")} == set(PARTS)
+    assert {part for part in parts if isinstance(part, str)} == set(hackathon.PARTS)

@@ -1,0 +1,65 @@
+"""Bug reports in the contest's form, for every fault of an engine or of the export that a bisection found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.hackathon.context import Context, distinct
+from harness.hackathon.environment import gpu_words
+from harness.records import Entry
+from harness.report import escape, fence, target_name
+
+_FAULTS = ("engine", "export")
+
+
+def bugs(context: Context) -> list[str]:
+    """Return a report in the contest's form for every fault of an engine or the export that bisect found."""
+    words, bisections = context.words, context.records.bisections
+    found = [e for e in bisections if e.data["kind"] in _FAULTS]
+    unjudged = [e for e in bisections if e.data["kind"] == "not_judged"]
+    lines = [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
+    if unjudged:
+        lines += [words("readme_bisections_not_judged", count=len(unjudged), all=len(bisections)), ""]
+    return lines or [words("readme_no_bugs" if bisections else "readme_not_bisected"), ""]
+
+
+def _bug(context: Context, number: int, found: Entry) -> list[str]:
+    """Return one report; its headings are English in every language, because that is where it is sent."""
+    data = found.data
+    title = context.words(
+        "readme_bug", number=number, subject=escape(data["subject"]), target=escape(target_name(data))
+    )
+    lower = f"PyTorch {data['precision']}"
+    steps = data["commands"] or [found.document.command]
+    notes = [f"{asked['question']} {asked['answer']}: {asked['detail']}" for asked in data["gates"]]
+    notes += [
+        "; ".join(advice[key] for key in ("indicator", "meaning", "action") if advice[key]) for advice in data["advice"]
+    ]
+    return [
+        f"### {title}", "",
+        *_bullets("Environment", _bug_environment(found)),
+        "- Reproduction Steps", "", *(f"  {line}" for line in fence(steps, "bash")), "",
+        *_bullets("Expected Behavior", [f"The outputs are as near to PyTorch FP32 as {lower} is."]),
+        *_bullets("Actual Behavior", [data["finding"], f"Values: {', '.join(data['region']) or 'none named'}"]),
+        *_bullets("Additional Notes", [*notes, *data["notes"]]),
+        "",
+    ]  # fmt: skip
+
+
+def _bug_environment(found: Entry) -> list[str]:
+    machine, name = found.document.environment, found.data["backend"]
+    if not machine:
+        return ["not recorded"]
+    versions = {
+        f"backend {name}": machine["backends"].get(name, {}).get("version"),
+        "CUDA": machine["cuda"],
+        "NVIDIA driver": machine["driver"],
+        "Container": "see the section on the environment",
+        "GPU": distinct(map(gpu_words, machine["gpus"])) or machine["no_gpu"],
+        "torch": machine["packages"].get("torch"),
+    }
+    return [f"{key}: {text or 'not recorded'}" for key, text in versions.items()]
+
+
+def _bullets(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"- {title}", *(f"  - {escape(line)}" for line in lines if line)]

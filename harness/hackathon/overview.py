@@ -1,0 +1,149 @@
+"""The overview of a hackathon report: that it is an entry, the key numbers, and what went wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.hackathon.context import Context, origin, paragraphs, speed_up
+from harness.hackathon.figures import bench_groups
+from harness.hackathon.template import CONTEST
+from harness.records import Json
+from harness.report import (
+    BASELINE,
+    all_verdicts,
+    case_label,
+    code,
+    escape,
+    is_invalid,
+    missing_verdict,
+    session_latency,
+    session_target,
+    table,
+    target_name,
+)
+from harness.report.text import ms, worst_error
+
+
+def entry(context: Context) -> list[str]:
+    """Return the sentence that this is an entry, with the link that the contest asks for."""
+    year = context.template
+    return [context.words("readme_entry", year=year, link=CONTEST.format(year=year)), ""]
+
+
+def numbers(context: Context) -> list[str]:
+    """Return one row per subject, engine and device: verdict, largest error, latency, speed-up against PyTorch FP32."""
+    words, timed = context.words, _timed(context)
+    results = [entry.data for entry in context.records.results]
+    rows = []
+    for key in _row_keys(results, timed):
+        judged = [r for r in results if (r["subject"], target_name(r)) == key[:2] and _device(r) in ("", key[2])]
+        measured = timed.get(key, [])
+        sources = [
+            *(r["provenance"] or {} for r in judged if r["provenance"] or r["outputs"]),
+            *(item["session"] for item in measured),
+        ]
+        labels = [code(key[0]), code(key[1]), _origin(context, sources), _verdicts(context, judged)]
+        rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
+    if not rows:
+        return []
+    headings = context.heads("subject", "engine", "origin", "verdict", "error", "cosine", "latency")
+    named = [*headings, words("head_over", name="PyTorch FP32")]
+    return paragraphs([words("readme_numbers")], table(named, rows, words=4))
+
+
+_RowKey = tuple[str, str, str]
+"""Subject, engine and device; the device is empty where none was recorded."""
+
+
+def _row_keys(results: Sequence[Json], timed: Mapping[_RowKey, object]) -> list[_RowKey]:
+    """Return the key of every row; what has no device (it did not run) is on the rows of its engine, if there are."""
+    judged = [(r["subject"], target_name(r), _device(r)) for r in results if r["verdict"] != "not_judged"]
+    keys = list(dict.fromkeys([*judged, *timed]))
+    placed = {key[:2] for key in keys if key[2]}
+    return [key for key in keys if key[2] or key[:2] not in placed]
+
+
+def _device(result: Json) -> str:
+    return str((result["provenance"] or {}).get("device", ""))
+
+
+def _timed(context: Context) -> dict[_RowKey, list[Json]]:
+    """Return the newest measurements of engines that count, by row."""
+    found: dict[_RowKey, list[Json]] = {}
+    for item in (item for measured in bench_groups(context.records).values() for item in measured):
+        session = item["session"]
+        if session["runner"] == "engine" and session_latency(session) is not None and not is_invalid(session):
+            found.setdefault((session["subject"], session_target(session), session["device"]), []).append(item)
+    return found
+
+
+def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
+    """Return latency and speed-up of the case as it is, else of the first size timed; of which, unless it is clear."""
+    if not measured:
+        return ["-", "-"]
+    shown = min(measured, key=lambda item: len(item["session"]["sizes"]))
+    session, time = shown["session"], session_latency(shown["session"])
+    cases = {item["session"]["case"] for item in measured} | {result["case"] for result in judged}
+    of = f" ({escape(case_label(session))})" if session["sizes"] or len(cases) > 1 else ""
+    return [f"{ms(time and time[0])}{of}", speed_up(shown, BASELINE)]
+
+
+def _origin(context: Context, sources: Sequence[Json]) -> str:
+    """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
+    return ", ".join(origin(context.words, sources).values())
+
+
+def _verdicts(context: Context, results: Sequence[Json]) -> str:
+    """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
+    found = [r["verdict"] for r in results]
+    counts = [f"{context.verdict(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found]
+    return ", ".join(counts) or "-"
+
+
+def _worst(results: Sequence[Json]) -> list[str]:
+    """Return the largest relative error and the smallest cosine over all outputs; no cosine beside NaN or infinity."""
+    outputs = [output for r in results for output in r["outputs"]]
+    worst = worst_error(outputs)
+    cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
+    return [worst, f"{min(cosines):.7f}" if cosines and worst not in ("NaN/Inf", "inf") else "-"]
+
+
+def findings(context: Context) -> list[str]:
+    """Return what went wrong on the way, from bisections and from engines that failed or were refused.
+
+    That nothing went wrong is said only where everything was judged and passed.
+    """
+    words, records = context.words, context.records
+    lines = []
+    for found in records.bisections:
+        data = found.data
+        plan = ""
+        if data["plan"] is not None:
+            plan = f"; {words('head_kept_fp32')}: {', '.join(map(code, data['plan'])) or words('none')}"
+        label = f"{code(data['subject'])} [{code(target_name(data))}]"
+        lines.append(f"- {label}: {escape(words('kind_' + data['kind']))}: {escape(data['finding'])}{plan}")
+    lines += _not_passed(context)
+    if lines:
+        return paragraphs([words("readme_findings")], list(dict.fromkeys(lines)))
+    judged = [one.verdict for one in all_verdicts(records) if one.kind != "latency"]
+    if not judged:
+        return [words("readme_nothing_judged"), ""]
+    return [words("readme_no_findings"), ""] if set(judged) == {"pass"} else []
+
+
+def _not_passed(context: Context) -> list[str]:
+    """Return a line per engine that failed, was refused or could not be timed; cases of one reason stand together."""
+    found = [(e.data, target_name(e.data), e.data["case"], e.data["verdict"]) for e in context.records.results]
+    found += [
+        (e.data, session_target(e.data), case_label(e.data), missing_verdict(e.data))
+        for e in context.records.not_measured
+    ]
+    names: dict[tuple[str, str, str, str], list[str]] = {}
+    for data, engine, case, verdict in found:
+        if verdict != "pass":
+            names.setdefault((data["subject"], engine, verdict, data["reason"]), []).append(case)
+    return [
+        f"- {code(subject)}/{', '.join(map(code, dict.fromkeys(cases)))} [{code(engine)}]: "
+        f"{context.verdict(verdict)}: {escape(reason)}"
+        for (subject, engine, verdict, reason), cases in names.items()
+    ]
