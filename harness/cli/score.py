@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _lines(result: ContestResult) -> Sequence[str]:
-    from harness.report.text import VERDICTS, aligned, ascii_safe, number
+    from harness.report.text import aligned, ascii_safe, number, verdict_word
 
     rows = [(p.name, number(p.latency_ms, ".4g"), "FAIL" if p.reason else number(p.pd, ".4g")) for p in result.pictures]
     rows.append(("mean (latency without the first)", number(result.latency_ms, ".4g"), number(result.pd_mean, ".4g")))
@@ -67,6 +67,5 @@ def _lines(result: ContestResult) -> Sequence[str]:
     lines += [f"{p.name}: FAIL: {p.reason}" for p in result.pictures if p.reason]
     lines += [f"note: {note}" for note in result.notes]
     score = "" if result.score is None else f"; score {result.score:.3g}: {result.score_rule}"
-    return [
-        ascii_safe(line) for line in [*lines, f"{result.folder}: {VERDICTS[result.verdict]}: {result.reason}{score}"]
-    ]
+    lines.append(f"{result.folder}: {verdict_word(result.verdict)}: {result.reason}{score}")
+    return [ascii_safe(line) for line in lines]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.hackathon.figures import Figure, Key
 from harness.records import Json, Records
-from harness.report import escape, image
+from harness.report import escape, image, verdict_cell
 from harness.report.words import Words
 
 MISSING = "<!-- parity:missing {name} -->"
@@ -33,8 +33,7 @@ class Context:
 
     def verdict(self, verdict: str) -> str:
         """Return the word of a verdict, a failure in bold; ``reference`` counts as one."""
-        word = self.words(f"verdict_{verdict}")
-        return f"**{word}**" if verdict == "fail" else word
+        return verdict_cell(self.words, verdict)
 
     def missing(self, key: str, **values: str) -> list[str]:
         """Return a paragraph that says what is missing and what to do."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.hackathon.context import Context, origin, paragraphs
 from harness.records import Json
-from harness.report import code, escape, is_reference, table, target_name
+from harness.report import code, escape, is_reference, table, target_name, trial_verdict
 from harness.report.text import ms, number
 
 HELPED = 1.01
@@ -93,11 +93,10 @@ def _no_help(context: Context, found: Sequence[Json]) -> list[str]:
 def _plans(context: Context, bisection: Json) -> list[str]:
     """Return the precision plans that a bisection tried, and the price of the one that passed."""
     words = context.words
-    results = {True: "pass", False: "fail", None: "not_judged"}
     rows = [
         [
             ", ".join(map(code, trial["keep_fp32"])) or words("none"), escape(trial["where"]),
-            context.verdict(results[trial["passed"]]), escape(trial["reason"]), number(trial["error"]),
+            context.verdict(trial_verdict(trial)), escape(trial["reason"]), number(trial["error"]),
         ]
         for trial in bisection["trials"]
     ]  # fmt: skip

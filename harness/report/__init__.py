@@ -18,8 +18,9 @@ from harness.report.facts import (
     session_target,
     target_name,
     throughput,
+    trial_verdict,
 )
-from harness.report.markdown import code, escape, fence, image, slug, table
+from harness.report.markdown import code, escape, fence, image, slug, table, verdict_cell
 from harness.report.polygraphy import run_line, save_inputs
 from harness.report.verdicts import all_verdicts, missing_verdict
 
@@ -47,5 +48,7 @@ __all__ = [
     "table",
     "target_name",
     "throughput",
+    "trial_verdict",
+    "verdict_cell",
     "write_summary",
 ]

@@ -14,14 +14,13 @@ from harness.errors import UsageError
 from harness.records import Json, Records
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
-from harness.report.markdown import code, escape, fence, table
-from harness.report.text import LATENCY_VERDICTS, ms, number, verdict_counts, worst_error
+from harness.report.markdown import code, escape, fence, table, verdict_cell
+from harness.report.text import WORDS, latency_word, ms, number, verdict_counts, worst_error
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
 _LAST_LINE = 80
 """Bytes that are kept for the sentence on what was left out."""
-_VERDICTS = {"pass": "pass", "fail": "**FAIL**", "not_judged": "not judged"}
 
 
 def summary(records: Records) -> str:
@@ -41,7 +40,7 @@ def summary(records: Records) -> str:
     room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
     for opening, blocks, closing in (
         ("", bad, ""),
-        _table("verdicts", _HEADINGS, _rows(results), 4),
+        _table("verdicts", _HEADINGS, _rows(results), 4, f"\nfloor: {WORDS('term_floor')}\n"),
         _table("latency", _TIMED, _timed(records), 4),
         _table("variants", _VARIANTS, _variants(records), 3),
     ):
@@ -130,20 +129,21 @@ _VARIANTS = ("study", "variant", "verdict", "ms", "speed-up", "score")
 
 
 def _table(
-    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], words: int
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], words: int, note: str = ""
 ) -> tuple[str, list[str], str]:
-    """Return the opening, the rows and the closing of a table that is folded up at first."""
+    """Return the opening, the rows and the closing, with a note, of a table that is folded up at first."""
     first, second, *lines = table(headings, rows, words=words)
     opening = f"\n<details><summary>{title}</summary>\n\n{first}\n{second}\n"
-    return opening, [f"{line}\n" for line in lines], "\n</details>\n"
+    return opening, [f"{line}\n" for line in lines], f"{note}\n</details>\n"
 
 
 def _rows(results: Sequence[Json]) -> list[list[str]]:
     rows = []
     for result in results:
-        label = [code(result["subject"]), code(result["case"]), code(target_name(result)), _VERDICTS[result["verdict"]]]
+        names = map(code, (result["subject"], result["case"], target_name(result)))
         floors = [o["floor"]["relative_l2"] for o in result["outputs"] if o["floor"] and o["floor"].get("relative_l2")]
-        rows.append([*label, worst_error(result["outputs"]), number(max(floors, default=None))])
+        figures = [worst_error(result["outputs"]), number(max(floors, default=None))]
+        rows.append([*names, verdict_cell(WORDS, result["verdict"]), *figures])
     return rows
 
 
@@ -153,7 +153,7 @@ def _timed(records: Records) -> list[list[str]]:
         session, comparison = entry.data["session"], entry.data["comparison"]
         time, factor = session_latency(session), entry.data["speed_up"].get(BASELINE)
         names = [session["subject"], case_label(session), session_target(session)]
-        label = [*map(code, names), LATENCY_VERDICTS[comparison["verdict"]]]
+        label = [*map(code, names), latency_word(comparison["verdict"])]
         rows.append([*label, ms(time[0] if time else None), number(factor)])
     return rows
 
@@ -162,7 +162,7 @@ def _variants(records: Records) -> list[list[str]]:
     return [
         [
             code(entry.data["name"]), code(variant["name"]),
-            "reference" if is_reference(entry.data, variant) else _VERDICTS[variant["verdict"]],
+            verdict_cell(WORDS, "reference" if is_reference(entry.data, variant) else variant["verdict"]),
             ms(variant["latency_ms"]), number(variant["speed_up"]), number(variant["score"]),
         ]
         for entry in records.studies

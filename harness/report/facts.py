@@ -197,3 +197,8 @@ def _point(study: Json, index: int, name: str) -> Point | None:
 def is_reference(study: Json, variant: Json) -> bool:
     """Return whether this is the variant that the others are held against, and so has no verdict of its own."""
     return variant is study["variants"][0] and variant["verdict"] != "fail"
+
+
+def trial_verdict(trial: Json) -> str:
+    """Return the verdict on a precision plan that a bisection tried."""
+    return {True: "pass", False: "fail", None: "not_judged"}[trial["passed"]]

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from harness.report.words import Words
+
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _SPECIAL = re.compile(r"[\\`*_\[\]~$@]")
 _LINKS = re.compile(r"(?i)(?<=[a-z])(:)(?=//)|(?<=www)(\.)|(?<=mailto)(:)|(?<=xmpp)(:)")
@@ -60,6 +62,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def verdict_cell(words: Words, verdict: str) -> str:
+    """Return the word of a verdict, a failure in bold; ``reference`` counts as one."""
+    word = words(f"verdict_{verdict}")
+    return f"**{word}**" if verdict == "fail" else word
 
 
 def fence(lines: Iterable[str], language: str = "") -> list[str]:

@@ -80,7 +80,7 @@ def test_a_finding_exits_1_and_writes_plan_and_json(plant: Any, folder: Path, ca
     plant("overflow")
     assert bisect("overflow", "--json", "out/found.json", "-o", "new/deep/plan.toml") == 1
     shown = capsys.readouterr().out
-    assert "finding: precision: " in shown
+    assert "finding: Precision: " in shown
     assert "next: parity verify suites/test_overflow.py" not in shown
     assert shown.splitlines()[-1] == "next: parity verify overflow -b planted -p new/deep/plan.toml --case one"
     data = json.loads(Path("out/found.json").read_text())
@@ -127,7 +127,7 @@ def test_the_plan_goes_to_reports_unless_told_otherwise(plant: Any):
 def test_nothing_to_repair_exits_0(plant: Any, folder: Path, capsys: pytest.CaptureFixture[str]):
     plant("masked_nan")
     assert bisect("masked_nan", "--json", "found.json") == 0
-    assert "finding: none: the engine passes as it is" in capsys.readouterr().out
+    assert "finding: No fault" in capsys.readouterr().out
     assert json.loads(Path("found.json").read_text())["bisect"]["kind"] == "none"
     assert not (folder / "reports").exists()
 

@@ -365,7 +365,7 @@ def test_a_module_keeps_the_mark_it_was_given_for_a_nan_that_dies_out(tmp_path: 
             if worst in (finding.get("worst"), finding.get("name")):
                 finding["mark"] = mark
         text = html.page(of(tmp_path, results=[{**passing(), "layers": report}], bench=[timed]))
-        words = {"healed": "healed", "nonfinite": "NON-FINITE"}[shown]
+        words = {"healed": "dies out", "nonfinite": "NON-FINITE"}[shown]
         assert f">{words}<" in text[text.index('<table id="s1-time-1-table"') :].split("</table>")[0]
         for table in ("s1-layers-1-modules", "s1-layers-1-values"):
             rows = re.findall(r"<tr data-mark.*?</tr>", text[text.index(f'<table id="{table}"') :])

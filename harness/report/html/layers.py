@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from harness.records import MARKS
 from harness.report.facts import (
     Json,
     case_label,
@@ -37,8 +38,8 @@ from harness.report.html.parts import (
     warnings,
     word,
 )
-from harness.report.text import MARKS, plan_snippet, shown_mark
 from harness.report.text import number as figure
+from harness.report.text import plan_snippet, shown_mark
 from harness.report.words import Words
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.kernels import kernels_table
-from harness.report.text.latency import LATENCY_VERDICTS, latency_advice, latency_line, latency_table
-from harness.report.text.layers import MARKS, layers_table, shown_mark
+from harness.report.text.latency import latency_advice, latency_line, latency_table
+from harness.report.text.layers import layers_table, shown_mark
 from harness.report.text.machine import backend_lines, machine_text, subjects_table
 from harness.report.text.results import (
-    VERDICTS,
     failure_text,
     result_line,
     results_table,
@@ -18,12 +17,10 @@ from harness.report.text.results import (
 )
 from harness.report.text.series import history_text, noise_text, series_of
 from harness.report.text.study import study_text
-from harness.report.text.tables import aligned, ascii_safe, ms, number
+from harness.report.text.tables import WORDS, aligned, ascii_safe, latency_word, ms, number, verdict_word
 
 __all__ = [
-    "LATENCY_VERDICTS",
-    "MARKS",
-    "VERDICTS",
+    "WORDS",
     "aligned",
     "ascii_safe",
     "backend_lines",
@@ -34,6 +31,7 @@ __all__ = [
     "latency_advice",
     "latency_line",
     "latency_table",
+    "latency_word",
     "layers_table",
     "machine_text",
     "ms",
@@ -48,5 +46,6 @@ __all__ = [
     "study_text",
     "subjects_table",
     "verdict_counts",
+    "verdict_word",
     "worst_error",
 ]

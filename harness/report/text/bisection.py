@@ -9,17 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.records import plan_lines
-from harness.report.facts import Json
+from harness.report.facts import Json, trial_verdict
 from harness.report.text.layers import layers_title
-from harness.report.text.tables import ascii_safe, columns, number, plural, wrapped
+from harness.report.text.tables import WORDS, ascii_safe, columns, number, plural, verdict_word, wrapped
 
-KINDS = {
-    "none": "none: the engine passes as it is",
-    "precision": "precision: PyTorch in the same precision is as wrong",
-    "engine": "engine: PyTorch in the same precision is right and the engine is not",
-    "export": "export: the ONNX graph already differs from PyTorch",
-    "not_judged": "NOT JUDGED: it is not known whose fault it is",
-}
 FORMATS = ("fp16", "bf16")
 _REGIONS = {
     "precision": "too inexact in low precision",
@@ -57,18 +50,21 @@ def plan_snippet(patterns: Sequence[str], precision: str) -> list[str]:
 def _questions(questions: Sequence[Json]) -> list[str]:
     if not questions:
         return ["no question was asked"]
-    answers = {"yes": "yes", "no": "NO", "not asked": "not asked"}
     width = max(len(asked["question"]) for asked in questions)
     lines = []
     for place, asked in enumerate(questions, start=1):
-        label = f"{place:>2} {asked['question']:<{width}}  {answers[asked['answer']]:<9}  "
+        label = f"{place:>2} {asked['question']:<{width}}  {_answer(asked):<9}  "
         lines += wrapped(label, asked["detail"]) if asked["detail"] else [label.rstrip()]
     return lines
 
 
+def _answer(asked: Json) -> str:
+    return WORDS(f"answer_{asked['answer'].replace(' ', '_')}")
+
+
 def _finding(bisection: Json) -> list[str]:
     kind = bisection["kind"]
-    lines = wrapped("finding: ", KINDS[kind])
+    lines = wrapped("finding: ", WORDS(f"kind_{kind}"))
     if bisection["finding"]:
         lines += wrapped("  ", bisection["finding"])
     if bisection["region"]:
@@ -122,16 +118,15 @@ def _over(first: float | None, second: float | None) -> float | None:
 def _trials(bisection: Json) -> list[str]:
     """Return the trials on engines before those in PyTorch, what passed first; those beyond the first are counted."""
     trials = sorted(bisection["trials"], key=lambda trial: (trial["where"] != "engine", trial["passed"] is not True))
-    results = {True: "pass", False: "FAIL", None: "not judged"}
     rows = []
     for trial in trials[:MOST_TRIALS]:
         words = [_kept(trial["keep_fp32"]), trial["reason"] if trial["passed"] is not True else ""]
-        rows.append(([trial["where"], results[trial["passed"]], number(trial["error"])], words))
+        rows.append(([trial["where"], verdict_word(trial_verdict(trial)), number(trial["error"])], words))
     if not rows:
         return []
     lines = columns(("tried on", "result", "rel err", "kept in FP32, reason"), rows)
     if rest := trials[MOST_TRIALS:]:
-        counts = Counter(results[trial["passed"]] for trial in rest)
+        counts = Counter(verdict_word(trial_verdict(trial)) for trial in rest)
         numbers = ", ".join(f"{count} {result}" for result, count in counts.items())
         lines.append(f"{len(rest)} more trials, which the JSON has: {numbers}")
     return lines

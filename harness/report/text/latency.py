@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
+from typing import get_args
 
+from harness.records import LatencyVerdict
 from harness.report.facts import (
     BASELINE,
     Json,
@@ -20,17 +22,8 @@ from harness.report.facts import (
     throughput,
 )
 from harness.report.text.layers import weights_words
-from harness.report.text.tables import ascii_safe, columns, ms, number, wrapped
+from harness.report.text.tables import ascii_safe, columns, latency_word, ms, number, wrapped
 
-LATENCY_VERDICTS = {
-    "regressed": "REGRESSED",
-    "improved": "improved",
-    "equivalent": "equivalent",
-    "inconclusive": "inconclusive",
-    "slower_clock": "slower clock",
-    "invalid_environment": "INVALID",
-    "no_baseline": "no baseline",
-}
 _ALWAYS = 3
 """Columns that are shown even where all their cells are empty."""
 
@@ -50,7 +43,9 @@ def latency_counts(measured: Iterable[Json], not_measured: Sequence[Json] = ()) 
     """Return ``3 timed: 1 equivalent, 2 no baseline; 1 not measured``."""
     measured = list(measured)
     verdicts = [item["comparison"]["verdict"] for item in measured if is_judged(item)]
-    counts = ", ".join(f"{verdicts.count(key)} {words}" for key, words in LATENCY_VERDICTS.items() if key in verdicts)
+    counts = ", ".join(
+        f"{verdicts.count(key)} {latency_word(key)}" for key in get_args(LatencyVerdict) if key in verdicts
+    )
     missing = f"; {len(not_measured)} not measured" if not_measured else ""
     return f"{len(measured)} timed{f': {counts}' if counts else ''}{missing}"
 
@@ -61,7 +56,7 @@ def latency_line(measured: Json) -> str:
     ratio = "" if comparison["ratio"] is None else f", {comparison['ratio']:.4g} of the baseline"
     time = session_latency(session)
     ms = "no figure" if time is None else f"{time[0]:.4g} ms"
-    verdict = LATENCY_VERDICTS[comparison["verdict"]]
+    verdict = latency_word(comparison["verdict"])
     label = f"{session['subject']} {case_label(session)} [{session_target(session)}]"
     return ascii_safe(f"{label} {session['device']} {ms} ({verdict}{ratio})")
 
@@ -125,7 +120,7 @@ def _row(measured: Json, base: str) -> list[str]:
         number(throughput(session)),
         number(device_mib(session), ".4g"),
         _speed_up(measured, base),
-        LATENCY_VERDICTS[measured["comparison"]["verdict"]] if is_judged(measured) else "-",
+        latency_word(measured["comparison"]["verdict"]) if is_judged(measured) else "-",
     ]
 
 
@@ -183,7 +178,7 @@ def _remarks(measured: Sequence[Json]) -> list[str]:
 def _sentences(measured: Json) -> list[str]:
     session, comparison = measured["session"], measured["comparison"]
     runs = session["runs"]
-    sentences = [f"{LATENCY_VERDICTS[comparison['verdict']]}: {comparison['rule']}"] if comparison["baseline"] else []
+    sentences = [f"{latency_word(comparison['verdict'])}: {comparison['rule']}"] if comparison["baseline"] else []
     sentences += [f"INVALID: {reason}" for run in runs for reason in run["invalid"]]
     sentences += [f"note: {note}" for note in (*session["notes"], *comparison["notes"])]
     sentences += [f"note: {flag} in {_count(runs, flag)} processes" for run in runs for flag in run["flags"]]

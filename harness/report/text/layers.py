@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from harness.records import MARKS
 from harness.report.facts import (
     RANDOM,
     Json,
@@ -19,33 +20,25 @@ from harness.report.facts import (
     value_error,
     worst_first,
 )
-from harness.report.text.tables import ascii_safe, columns, number, plural, wrapped
+from harness.report.text.tables import WORDS, ascii_safe, columns, explained, number, plural, wrapped
 
+_TERMS = {
+    "local": "local", "accum.": "accumulated", "floor": "floor", "ratio": "ratio", "effect": "effect", "share": "share",
+    "bias": "bias",
+}  # fmt: skip
 LEGEND = (
-    "local: error made here, the engine against a replay of this region on the engine's own inputs; accum.: error",
-    "against the reference, accumulated; floor: what PyTorch loses in that precision, of the figure left of it; ratio:",
-    "local / floor; effect: what the outputs would lose if only this value were as wrong as it is; share: part of the",
-    "outputs' squared error; bias: mean of the local error over its RMS, -1 to 1. Errors are relative L2; - no figure.",
-    "SUSPECT: made here, reaches the outputs; healed: made here, dies out; passed on: wrong, but made before;",
-    "FLIP: a discrete decision fell otherwise; NON-FINITE: NaN or infinity made here; ok: as good as PyTorch.",
+    *wrapped(
+        "",
+        explained(_TERMS) + ". A floor is that of the figure left of it; errors are relative L2; - is no figure.",
+    ),
+    *wrapped(
+        "",
+        "SUSPECT: made here, reaches the outputs; dies out: made here, does not reach them; passed on: wrong, but made "
+        "before; FLIP: a discrete decision fell otherwise; NON-FINITE: NaN or infinity made here; ok: as good as "
+        "PyTorch.",
+    ),
 )
-MARKS = {
-    "nonfinite": "NON-FINITE",
-    "flip": "FLIP",
-    "suspect": "SUSPECT",
-    "not_judged": "not judged",
-    "passed_on": "passed on",
-    "healed": "healed",
-    "ok": "ok",
-}
-"""From the worst to the best."""
-_STATUSES = {
-    "compared": "compared",
-    "inner": "inner statistics",
-    "unmapped": "unmapped",
-    "not_compared": "not compared",
-    "not_delivered": "fused away or not shown by a tap",
-}
+_SEEN = ("compared", "inner", "unmapped", "not_compared")
 _REASONS = 5
 """Groups of reasons that are printed for a status; the JSON has the reason of each value."""
 
@@ -98,16 +91,12 @@ def _heading(report: Json) -> list[str]:
 def _counts(report: Json) -> list[str]:
     """Return how many values have which status, why, and the full names of what could not be mapped."""
     counts = Counter(value["status"] for value in report["values"])
-    seen = [
-        f"{counts[status]} {words}"
-        for status, words in _STATUSES.items()
-        if status != "not_delivered" and counts[status]
-    ]
+    seen = [f"{counts[status]} {WORDS(f'status_{status}')}" for status in _SEEN if counts[status]]
     total = len(report["values"]) - counts["not_delivered"]
     first = f"{plural(total, 'tensor')}: {', '.join(seen) or 'none delivered'}"
-    lines = wrapped("", f"{first}; {plural(counts['not_delivered'], 'value')} {_STATUSES['not_delivered']}")
+    lines = wrapped("", f"{first}; {plural(counts['not_delivered'], 'value')} {WORDS('status_not_delivered')}")
     for status in ("not_compared", "not_delivered", "inner"):
-        lines += _reasons(_STATUSES[status], [v for v in report["values"] if v["status"] == status])
+        lines += _reasons(WORDS(f"status_{status}"), [v for v in report["values"] if v["status"] == status])
     mapped = Counter(value["mapped_by"] for value in report["values"] if value["mapped_by"])
     if mapped:
         lines += wrapped("  mapped by: ", ", ".join(f"{how} {count}" for how, count in mapped.most_common()))
@@ -199,7 +188,7 @@ def _modules(report: Json, rows: int) -> list[str]:
     if not report["modules"]:
         return ["modules: not judged, no compared value belongs to one"]
     bad = nonfinite_names(report)
-    modules = sorted(report["modules"], key=lambda m: (m["worst"] not in bad, tuple(MARKS).index(m["mark"])))
+    modules = sorted(report["modules"], key=lambda m: (m["worst"] not in bad, MARKS.index(m["mark"])))
     lines = []
     for module in modules[:rows]:
         mark = shown_mark(module, bad)
@@ -208,7 +197,9 @@ def _modules(report: Json, rows: int) -> list[str]:
         )
         figures = [_ratio(module), number(module["local"]), number(module["local_floor"])]
         figures += [accumulated, number(module["floor"]), number(module["share"])]
-        lines.append(([MARKS[mark], *figures], [module["module"] or "(root)", module["worst"], short_op(module["op"])]))
+        lines.append(
+            ([WORDS(f"mark_{mark}"), *figures], [module["module"] or "(root)", module["worst"], short_op(module["op"])])
+        )
     headings = ("modules", "ratio", "local", "floor", "accum.", "floor", "share", "module, its worst value")
     return [*columns(headings, lines), *_rest("modules", modules, rows, bad)]
 
@@ -221,7 +212,7 @@ def _values(report: Json, rows: int) -> list[str]:
         figures = [str(value["depth"]), number(value["local"]), number(value["local_floor"]), _accumulated(value)]
         figures += [number(value["floor"]), number(value["effect"]), number(value["local_bias"], ".3f")]
         names = [value["name"], short_op(value["op"]), value["module"], _short(value["kernel"])]
-        lines.append(([MARKS[shown_mark(value, bad)], *figures], names))
+        lines.append(([WORDS(f"mark_{shown_mark(value, bad)}"), *figures], names))
     headings = (
         "values",
         "depth",
@@ -248,7 +239,7 @@ def _rest(kind: str, findings: Sequence[Json], rows: int, bad: Collection[str]) 
     if len(findings) <= rows:
         return []
     marks = Counter(shown_mark(finding, bad) for finding in findings[rows:])
-    words = ", ".join(f"{marks[mark]} {MARKS[mark]}" for mark in tuple(MARKS) if marks[mark])
+    words = ", ".join(f"{marks[mark]} {WORDS(f'mark_{mark}')}" for mark in MARKS if marks[mark])
     return [f"{len(findings) - rows} more {kind}, which the JSON has: {words}"]
 
 

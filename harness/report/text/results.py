@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.report.facts import Json, target_name
-from harness.report.text.tables import WIDTH, aligned, ascii_safe, number, plural, wrapped
+from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
 
-LEGEND = (
-    "rel err: |engine - reference| / |reference| over the whole output (2-norms); floor: the same figure for PyTorch",
-    "in that precision; ratio: rel err / floor; bits: -log2(rel err); max abs: the largest absolute error.",
+LEGEND = wrapped(
+    "",
+    explained({"rel err": "rel_err", "floor": "floor", "ratio": "ratio"})
+    + "; bits: -log2(rel err); max abs: the largest absolute error.",
 )
 _HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
 _WORDS = 4
 """The first columns are words, set to the left; the rest are figures, set to the right."""
-VERDICTS = {"pass": "pass", "fail": "FAIL", "not_judged": "not judged"}
 
 
 def results_table(results: Sequence[Json]) -> str:
@@ -61,7 +61,7 @@ def result_line(result: Json) -> str:
     ]
     figures += [f"{metric['name']} {metric['reason']}" for metric in result["metrics"]]
     detail = "; ".join(figures) if result["verdict"] == "pass" else result["reason"]
-    return ascii_safe(f"{VERDICTS[result['verdict']]}: {detail}")
+    return ascii_safe(f"{verdict_word(result['verdict'])}: {detail}")
 
 
 def worst_error(outputs: Iterable[Json]) -> str:
@@ -108,13 +108,13 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
     name = target_name(result)
     rows = []
     for output in result["outputs"]:
-        words = [name, result["case"], output["name"], VERDICTS[output["verdict"]]]
+        words = [name, result["case"], output["name"], verdict_word(output["verdict"])]
         has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
         rows.append((words + _figures(output), "") if has_figures else (words, output["reason"]))
     if not rows:
-        rows.append(([name, result["case"], "-", VERDICTS[result["verdict"]]], result["reason"]))
+        rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], result["reason"]))
     for metric in result["metrics"]:
-        words = [name, result["case"], metric["name"], VERDICTS[metric["verdict"]]]
+        words = [name, result["case"], metric["name"], verdict_word(metric["verdict"])]
         rows.append((words, _metric(metric)))
     return rows
 

@@ -13,8 +13,7 @@ from typing import Any
 from harness.history import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
 from harness.records import Acceptance, Session, plain
 from harness.report.facts import Json, session_latency
-from harness.report.text.latency import LATENCY_VERDICTS
-from harness.report.text.tables import ascii_safe, columns, ms, plural, wrapped
+from harness.report.text.tables import ascii_safe, columns, latency_word, ms, plural, wrapped
 
 ROWS = 20
 
@@ -134,7 +133,7 @@ def _noise_cells(row: Json) -> list[str]:
 
 
 def _counted(verdicts: Mapping[str, int]) -> list[str]:
-    return [f"{count} {LATENCY_VERDICTS[verdict]}" for verdict, count in verdicts.items()]
+    return [f"{count} {latency_word(verdict)}" for verdict, count in verdicts.items()]
 
 
 def _percent(value: float | None) -> str:

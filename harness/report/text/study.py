@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report.facts import Json, is_reference, study_metric
-from harness.report.text.results import VERDICTS, verdict_counts
-from harness.report.text.tables import aligned, ascii_safe, number
+from harness.report.text.results import verdict_counts
+from harness.report.text.tables import aligned, ascii_safe, number, verdict_word
 from harness.report.verdicts import variants as carrying_verdicts
 
 LEGEND = (
@@ -62,5 +62,5 @@ def _head(study: Json) -> str:
 def _row(study: Json, variant: Json) -> tuple[str, ...]:
     figures = [number(study_metric(variant, name), ".4g") for name in _METRICS.values()]
     timing = (number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"]))
-    verdict = "reference" if is_reference(study, variant) else VERDICTS[variant["verdict"]]
+    verdict = verdict_word("reference" if is_reference(study, variant) else variant["verdict"])
     return variant["name"], verdict, *figures, *timing

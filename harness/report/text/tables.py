@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from harness.report.words import Words
+
+WORDS = Words("en")
 WIDTH = 120
 _INDENT = " " * 12
 Cells = Sequence[str]
@@ -23,6 +26,21 @@ def ms(value: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """Return ``1 tensor`` or ``2 tensors``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def verdict_word(verdict: str) -> str:
+    """Return ``pass``, ``FAIL``, ``not judged`` or ``reference``."""
+    return WORDS(f"verdict_{verdict}")
+
+
+def latency_word(verdict: str) -> str:
+    """Return ``REGRESSED``, ``equivalent``, ...: a verdict on latency."""
+    return WORDS(f"latency_{verdict}")
+
+
+def explained(heads: Mapping[str, str]) -> str:
+    """Return what column heads stand for, ``head: meaning; ...``; the values are terms of the word list."""
+    return "; ".join(f"{head}: {WORDS(f'term_{term}')}" for head, term in heads.items())
 
 
 def ascii_safe(text: str) -> str:

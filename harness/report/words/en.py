@@ -16,7 +16,7 @@ WORDS: dict[str, str] = {
     "mark_suspect": "SUSPECT",
     "mark_not_judged": "not judged",
     "mark_passed_on": "passed on",
-    "mark_healed": "healed",
+    "mark_healed": "dies out",
     "mark_ok": "ok",
     "kind_none": "No fault",
     "kind_precision": "Precision: PyTorch loses as much",
@@ -228,7 +228,7 @@ WORDS: dict[str, str] = {
     "latency_equivalent": "equivalent",
     "latency_inconclusive": "inconclusive",
     "latency_slower_clock": "slower clock",
-    "latency_invalid_environment": "INVALID environment",
+    "latency_invalid_environment": "INVALID",
     "latency_no_baseline": "no baseline",
     "kernels_caption": "Kernels of {name}: {count}, slowest first",
     "nodes": "Nodes",
@@ -305,14 +305,14 @@ WORDS: dict[str, str] = {
     "complete": "Complete",
     "error": "Error",
     "terms": "Terms",
-    "term_rel_err": "norm of (engine - reference) over the norm of the reference: the figure that is judged",
-    "term_floor": "the same figure for PyTorch in the engine's precision",
-    "term_ratio": "error over its floor; about 1 is as good as PyTorch",
-    "term_local": "the error made here: against a replay of this region on the engine's own inputs",
-    "term_accumulated": "the error against the reference, with all that arrived with the inputs",
+    "term_rel_err": "norm of (engine - reference) over the norm of the reference, the figure that is judged",
+    "term_floor": "PyTorch's own error in the engine's precision, against the same reference",
+    "term_ratio": "error over its floor, about 1 where the engine is as good as PyTorch",
+    "term_local": "error made here, against a replay of this region on the engine's own inputs",
+    "term_accumulated": "error against the reference, with all that arrived with the inputs",
     "term_effect": "what the outputs would lose if only this value were as wrong as it is",
     "term_share": "squared effect over the squared error of the outputs",
-    "term_bias": "mean of the error over its RMS, -1 to 1; of an output over the RMS of the reference",
+    "term_bias": "mean of the error over its RMS, -1 to 1 (of an output: over the RMS of the reference)",
     "term_verdict_not_judged": "no verdict could be given, for the reason shown; it is not a pass",
     # README: sections
     "title_overview": "Overview",
@@ -405,7 +405,10 @@ WORDS: dict[str, str] = {
     "readme_price": (
         "Median time of one run ({device}): this plan {plan} ms, all low precision {low} ms, FP32 {fp32} ms."
     ),
-    "readme_layers": "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first.",
+    "readme_layers": (
+        "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first; floor: PyTorch's own error "
+        "in that precision."
+    ),
     "readme_not_trusted": "Note: looking changed the outputs, so these figures cannot be trusted.",
     "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed apart):",
     "readme_random_weights": (
@@ -421,8 +424,8 @@ WORDS: dict[str, str] = {
     ),
     "readme_accuracy_note": (
         "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model; overall: the ratio of "
-        "2-norms, floor: the same figure for PyTorch in that precision. NaN/Inf counts elements that are not finite "
-        "and not the same on both sides; all figures are over elements finite on both."
+        "2-norms; floor: PyTorch's own error in that precision. NaN/Inf counts elements that are not finite and "
+        "not the same on both sides; all figures are over elements finite on both."
     ),
     "readme_undefined": (
         "{name}: {count} elements have e = 0 and a not, so they have no relative error and are not counted."

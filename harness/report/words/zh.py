@@ -303,7 +303,7 @@ WORDS: dict[str, str] = {
     "error": "错误",
     "terms": "术语",
     "term_rel_err": "（引擎 − 参考）的范数除以参考的范数：用于评判的数值",
-    "term_floor": "同精度 PyTorch 的同一数值",
+    "term_floor": "PyTorch 自身在引擎精度下相对同一参考的误差",
     "term_ratio": "误差与其本底之比；约为 1 即与 PyTorch 相当",
     "term_local": "在此产生的误差：与以引擎自身输入重放该区域相比",
     "term_accumulated": "相对参考的误差，包括随输入而来的部分",
@@ -382,7 +382,9 @@ WORDS: dict[str, str] = {
     "readme_all_helped": "所有后续方案都有收益。",
     "readme_plans": "尝试过的精度方案（{subject}，{target}）：",
     "readme_price": "一次运行的中位时间（{device}）：该方案 {plan} ms，全低精度 {low} ms，FP32 {fp32} ms。",
-    "readme_layers": "逐层误差（{subject}/{case}，{target}；{origin}）：按模块，最差的在前。",
+    "readme_layers": (
+        "逐层误差（{subject}/{case}，{target}；{origin}）：按模块，最差的在前；本底为 PyTorch 自身在该精度下的误差。"
+    ),
     "readme_not_trusted": "注意：观察改变了输出，逐层数字不可信。",
     "readme_kernels": "最耗时的内核（{subject}/{case}，{target}，各自单独计时）：",
     "readme_random_weights": "注意：{subjects} 使用随机权重，数字只说明数值行为，不说明任务精度。",
