@@ -18,6 +18,7 @@ from harness.records.accuracy import (
 from harness.records.bisection import Advice, Answer, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.data import plain
+from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (
     Acceptance,
     Comparison,
@@ -39,7 +40,7 @@ from harness.records.latency import (
 )
 from harness.records.layers import HARMLESS, MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.plan_lines import plan_lines
-from harness.records.reader import Entry, Json, Records, load
+from harness.records.reader import load
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json

@@ -339,9 +339,9 @@ class NotMeasured:
     """As after ``-b``."""
     precision: str
     """A plain precision, or the stem of a plan file."""
-    runner: Runner
+    runner: Runner = "engine"
     """``engine``, or how PyTorch ran: ``eager`` or ``compile``."""
-    sizes: dict[str, int]
+    sizes: dict[str, int] = field(default_factory=dict)
     """Sizes of the dynamic dimensions by symbol."""
     reason: str
     """One sentence."""

@@ -25,7 +25,7 @@ from harness.hackathon import template as hackathon_template
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
-from harness.records.reader import Json, Records
+from harness.records.documents import Json, Records
 from harness.report import markdown
 from harness.report.plots import latency as latency_plot
 from harness.report.words import LANGUAGES

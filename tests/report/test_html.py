@@ -23,7 +23,7 @@ from harness.errors import UsageError
 from harness.records import reader as records
 from harness.records.accuracy import OutputResult
 from harness.records.contest import ContestPicture, ContestResult
-from harness.records.reader import Records
+from harness.records.documents import Records
 from harness.records.writer import document
 from harness.report.facts import Point, pareto_front
 from harness.report.html import charts as html_charts

@@ -12,8 +12,8 @@ import recorded
 from harness.records import reader as records
 from harness.records import writer as report
 from harness.records.contest import ContestPicture, ContestResult
+from harness.records.documents import Records
 from harness.records.latency import Comparison
-from harness.records.reader import Records
 from harness.report import ci, verdicts
 from harness.report.html import page as html
 

@@ -1,0 +1,181 @@
+"""What runs have recorded, as reports use it: every document of some files and folders in one structure.
+
+Whoever renders ``Records`` finds every documented key with the documented type. docs/json.md documents the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.errors import UsageError
+from harness.machine import CHANGED
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One JSON file that a command wrote."""
+
+    path: Path
+    """Where it is."""
+    name: str
+    """Its path below the folder that was given, or its file name; with ``/`` on every system."""
+    command: str
+    complete: bool
+    """False when the run was cut short: what it holds is right, and there is less of it than there should be."""
+    error: str
+    environment: Json
+    """Empty where none was recorded."""
+    results: tuple[Json, ...] = ()
+    bisect: Json | None = None
+    bench: tuple[Json, ...] = ()
+    """``Measured.to_json()``: ``session``, ``comparison``, ``speed_up``, ``kernels``."""
+    not_measured: tuple[Json, ...] = ()
+    """Engines that ``parity bench`` could not time: ``subject``, ``case``, ``backend``, ``precision``, ``reason``."""
+    study: Json | None = None
+    score: Json | None = None
+    """``ContestResult.to_json()``."""
+
+    def file(self, relative: str) -> Path:
+        """Return a file that this document names, such as a picture of a study.
+
+        Raises UsageError for a path that leaves the document's folder, and for a file that is not there.
+        """
+        parts = PurePosixPath(relative).parts
+        path = self.path.parent.joinpath(*parts)
+        try:
+            inside = path.resolve().is_relative_to(self.path.parent.resolve())
+            there = path.is_file()
+        except (OSError, ValueError) as error:  # too long, or with a NUL
+            why = f"which is no file's name ({error}); it is not used"
+            raise UsageError(f"{self.name} names the file {relative!r:.100}, {why}") from error
+        if not parts or not inside:
+            raise UsageError(f"{self.name} names the file {relative!r}, which is not in its own folder; it is not used")
+        if not there:
+            raise UsageError(f"{self.name} names the file {relative!r}, which is not there; put it beside {self.name}")
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One record and the document it is from."""
+
+    data: Json
+    document: Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """All that was recorded. Entries are in the order of the documents, which is that of their names."""
+
+    documents: tuple[Document, ...]
+    broken: tuple[str, ...] = ()
+    """One sentence per file that should be such a document and cannot be read as one."""
+    foreign: tuple[str, ...] = ()
+    """One sentence per JSON file that is something else."""
+
+    @property
+    def results(self) -> tuple[Entry, ...]:
+        """Verdicts: ``Result.to_json()``, one per subject, case and target."""
+        return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.results)
+
+    @property
+    def layers(self) -> tuple[Entry, ...]:
+        """``LayerReport.to_json()`` of the results that somebody looked into."""
+        return tuple(
+            Entry(data=entry.data["layers"], document=entry.document) for entry in self.results if entry.data["layers"]
+        )
+
+    @property
+    def bisections(self) -> tuple[Entry, ...]:
+        """``Bisection.to_json()``."""
+        return tuple(Entry(data=doc.bisect, document=doc) for doc in self.documents if doc.bisect)
+
+    @property
+    def bench(self) -> tuple[Entry, ...]:
+        """``Measured.to_json()``, oldest first; a session that several documents hold is there once."""
+        rows = [Entry(data=row, document=doc) for doc in self.documents for row in doc.bench]
+        found = {entry.data["session"]["id"]: entry for entry in rows}
+        return tuple(sorted(found.values(), key=lambda entry: entry.data["session"]["recorded_at"]))
+
+    @property
+    def not_measured(self) -> tuple[Entry, ...]:
+        """What could not be timed, and why."""
+        return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.not_measured)
+
+    @property
+    def studies(self) -> tuple[Entry, ...]:
+        """``StudyResult.to_json()``; ``entry.document.file(name)`` finds their pictures."""
+        return tuple(Entry(data=doc.study, document=doc) for doc in self.documents if doc.study)
+
+    @property
+    def scores(self) -> tuple[Entry, ...]:
+        """``ContestResult.to_json()``: entrants' folders that were judged."""
+        return tuple(Entry(data=doc.score, document=doc) for doc in self.documents if doc.score)
+
+    @property
+    def environments(self) -> tuple[tuple[Json, tuple[str, ...]], ...]:
+        """Each machine once, with the names of the documents recorded on it; folders and commits do not count."""
+        found: dict[str, tuple[Json, list[str]]] = {}
+        for doc in self.documents:
+            if doc.environment:
+                machine = {k: v for k, v in doc.environment.items() if k not in ("commit", "engines", "references")}
+                found.setdefault(json.dumps(machine, sort_keys=True), (doc.environment, []))[1].append(doc.name)
+        return tuple((environment, tuple(names)) for environment, names in found.values())
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The command lines that recorded it, each once."""
+        return tuple(dict.fromkeys(doc.command for doc in self.documents if doc.command))
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Commits of the code that recorded it, each once; with ``+changes`` where a tree was not clean."""
+        found = [doc.environment.get("commit", "") for doc in self.documents]
+        found += [(entry.data["provenance"] or {}).get("commit", "") for entry in self.results]
+        found += [entry.data["session"]["commit"] for entry in self.bench]
+        return tuple(dict.fromkeys(commit for commit in found if commit))
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether a commit is not all that was run: its work tree was not clean."""
+        return any(commit.endswith(CHANGED) for commit in self.commits)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Every kind of weights that occurs: ``trained``, ``random``, ``file``."""
+        return self._labels("weights")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every kind of inputs that occurs: ``real``, ``random``."""
+        return self._labels("inputs")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device that computed something: names of GPUs, or ``CPU``."""
+        return self._labels("device")
+
+    @property
+    def twice(self) -> tuple[str, ...]:
+        """One sentence per subject, case and target that several documents hold: all of them are shown."""
+        where: dict[tuple[str, ...], list[str]] = {}
+        for entry in self.results:
+            key = tuple(entry.data[name] for name in ("subject", "case", "backend", "precision"))
+            where.setdefault(key, []).append(entry.document.name)
+        return tuple(
+            f"{subject}/{case} [{backend}-{precision}] was recorded {len(names)} times ({', '.join(names)}): all are "
+            "shown; leave out the files that no longer count"
+            for (subject, case, backend, precision), names in where.items()
+            if len(names) > 1
+        )
+
+    def _labels(self, key: str) -> tuple[str, ...]:
+        found = [(entry.data["provenance"] or {}).get(key, "") for entry in self.results]
+        found += [entry.data["session"][key] for entry in self.bench]
+        found += [entry.data[key] for entry in self.studies]
+        return tuple(sorted({label for label in found if label}))
