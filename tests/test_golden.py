@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import recorded
 import report_fixtures as made
 
-from harness.records import Records, load
+from harness.hackathon.readme import render
+from harness.records import Entry, Records, load
+from harness.report import ci, text
 from harness.report.html.page import page
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,9 +37,35 @@ def _words(drawing: re.Match[str]) -> str:
     return f"<svg>{' | '.join(word.strip() for word in words)}</svg>"
 
 
+def readme(records: Records, lang: str, template: str) -> str:
+    """Return the hackathon's README without the digests of its lines at the end."""
+    whole = render(records, old=None, figures={}, lang=lang, template=template)
+    return whole[: whole.index("<!-- parity:lines")]
+
+
+def terminal(table: Callable[[dict[str, Any]], str], entries: Iterable[Entry]) -> str:
+    """Return what a command prints of each entry."""
+    return "\n\n".join(table(entry.data) for entry in entries) + "\n"
+
+
+def latency(records: Records) -> str:
+    """Return what ``parity bench`` prints: the table, then the kernels of what was profiled."""
+    measured, missing = ([entry.data for entry in found] for found in (records.bench, records.not_measured))
+    profiled = [entry for entry in records.bench if entry.data["kernels"]]
+    return f"{text.latency_table(measured, missing)}\n\n{terminal(text.kernels_table, profiled)}"
+
+
 RENDERED: dict[str, Callable[[Records], str]] = {
     "page.en.html": lambda records: html(records, "en"),
     "page.zh.html": lambda records: html(records, "zh"),
+    "readme.en.md": lambda records: readme(records, "en", "2023"),
+    "readme.zh.md": lambda records: readme(records, "zh", "2022"),
+    "summary.md": ci.summary,
+    "verify.txt": lambda records: text.results_table([entry.data for entry in records.results]) + "\n",
+    "layers.txt": lambda records: terminal(partial(text.layers_table, rows=6), records.layers),
+    "bisect.txt": lambda records: terminal(text.bisection_text, records.bisections),
+    "bench.txt": latency,
+    "study.txt": lambda records: terminal(text.study_text, records.studies),
 }
 """Every golden file, and what renders it."""
 
