@@ -183,6 +183,12 @@ def load(folder: Path, **parts: Any) -> records.Records:
     return records.load([document(folder, **parts)])
 
 
+def cells(markdown: str, *first: str) -> list[str]:
+    """Return the cells of the first row of a Markdown table that begins with ``first``, without those."""
+    rows = [[cell.strip() for cell in line.strip("|").split(" |")] for line in markdown.split("\n") if line[:1] == "|"]
+    return next(row for row in rows if row[: len(first)] == list(first))[len(first) :]
+
+
 def banner(page: str) -> str:
     """Return the tone of an HTML page's banner."""
     shown = re.search(r'<p class="banner (\w+)"', page)

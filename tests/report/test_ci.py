@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,21 @@ SKIPPED = recorded.result("not_judged", reason="no GPU", outputs=())
 
 def test_the_summary_says_what_failed_and_what_to_type(tmp_path: Path):
     text = ci.summary(recorded.load(tmp_path, results=[FAILED, recorded.result(case="two")], bench=recorded.sweep()))
-    assert "2 verdicts: 1 passed, 1 failed, 0 not judged" in text
-    assert "weights: random; inputs: random; on: NVIDIA H200" in text
-    assert "- `net`/`one` [`rtx-fp16`]: relative error 0.1" in text
-    assert "parity bisect net -b rtx -p fp16" in text
-    assert "| `net` | `two` | `rtx-fp16` | pass | 0.001 | 0.0009 |" in text
-    assert "| `net` | `one batch=1` | `rtx-fp16` | no baseline | 0.9 | 4.7 |" in text
+    for fact in ("1 passed, 1 failed", "weights: random", "inputs: random", "NVIDIA H200"):
+        assert fact in text
+    failure = next(line for line in text.split("\n") if line.startswith("- `net`/`one`"))
+    assert failure.endswith(FAILED.reason)
+    assert FAILED.next_step in text
+    assert recorded.cells(text, "`net`", "`two`", "`rtx-fp16`") == ["pass", "0.001", "0.0009"]
+    assert recorded.cells(text, "`net`", "`one batch=1`", "`rtx-fp16`") == ["no baseline", "0.9", "4.7"]
 
 
 def test_the_summary_shows_a_nan_as_such_and_a_run_that_was_cut_short(tmp_path: Path):
     bad = recorded.output(verdict="fail", stats=recorded.stats(1e-9, mismatched_nonfinite=1))
     results = [recorded.result("fail", outputs=(bad,))]
     text = ci.summary(recorded.load(tmp_path, results=results, complete=False, error="interrupted"))
-    assert "| **FAIL** | NaN/Inf |" in text
-    assert "all.json was cut short: interrupted" in text
+    assert recorded.cells(text, "`net`", "`one`", "`rtx-fp16`")[:2] == ["**FAIL**", "NaN/Inf"]
+    assert re.search("all.json.*interrupted", text)
 
 
 def test_a_summary_beyond_githubs_limit_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -42,7 +44,7 @@ def test_a_summary_beyond_githubs_limit_counts_what_it_leaves_out(tmp_path: Path
     results = [recorded.result(case=f"case {number}") for number in range(50)]
     text = ci.summary(recorded.load(tmp_path, results=results))
     assert len(text.encode()) <= 600
-    assert "entries left out: the records have them" in text
+    assert "entries left out" in text
     assert text.count("<details>") == text.count("</details>") == 1
 
 
@@ -52,13 +54,14 @@ def test_the_limit_holds_for_failures(tmp_path: Path, monkeypatch: pytest.Monkey
     text = ci.summary(recorded.load(tmp_path, results=results))
     assert 2000 < len(text.encode()) <= 3000
     assert text.count("```bash") == text.count("x" * 400) == text.count("parity bisect")
-    assert "entries left out: the records have them" in text
+    assert "entries left out" in text
 
 
 def test_the_summary_shows_an_infinite_error_as_such(tmp_path: Path):
     zero = recorded.output("a", "fail", stats=replace(recorded.stats(), relative_l2=math.inf))
     results = [recorded.result("fail", outputs=(zero, recorded.output("b")))]
-    assert "| **FAIL** | inf |" in ci.summary(recorded.load(tmp_path, results=results))
+    text = ci.summary(recorded.load(tmp_path, results=results))
+    assert recorded.cells(text, "`net`", "`one`", "`rtx-fp16`")[:2] == ["**FAIL**", "inf"]
 
 
 def test_the_summary_is_appended_to_the_file_that_github_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -85,7 +85,7 @@ def test_table_shows_random_weights_sizes_and_lines_that_fit():
 def test_table_of_two_devices_has_two_blocks():
     text = latency.latency_table([*both(), *both(gpu=True)])
     assert text.count("target  ") == 2
-    assert text.endswith("4 timed: 2 no baseline")
+    assert text.splitlines()[-1] == "4 timed: 2 no baseline"
 
 
 def test_gpu_time_and_host_time_are_never_in_one_column():
@@ -103,28 +103,30 @@ def test_remarks_say_what_a_reader_must_know():
     runs = (process(1.0, gpu=True, flags=("unstable",)), process(1.0, gpu=True, graph=False, graph_failure="illegal"))
     judged = comparison("regressed", 1.05, baseline=("a",), notes=("engine changed: its file",), rule="above 1.01")
     text = latency.latency_table(json(measured(session(gpu=True, runs=runs), comparison=judged)))
-    assert "REGRESSED: above 1.01" in text
-    assert "note: engine changed: its file" in text
-    assert "note: unstable in 1 of 2 processes" in text
-    assert "note: no CUDA graph: illegal" in text
-    assert "only a second session in a row that is slower is a failure" in text
-    assert "notes do not say otherwise" in text
+    for fact in (
+        "REGRESSED: above 1.01",
+        "engine changed: its file",
+        "unstable in 1 of 2",
+        "graph: illegal",
+        "measure again",
+    ):
+        assert fact in text
 
 
 def test_an_invalid_environment_shows_its_reason_in_place_of_figures():
     runs = (process(1.0), process(9.0, invalid=("process 7 computes on this GPU",)))
     text = latency.latency_table(json(measured(session(runs=runs), "invalid_environment")))
-    assert "INVALID: process 7 computes on this GPU" in text
+    assert "process 7 computes on this GPU" in text
     assert row(text, "ort-cpu-fp16").endswith("INVALID")
     assert "[1, 1]" in text, "the process that counts is shown"
 
 
 def test_what_was_not_measured_is_below():
     text = latency.latency_table([], [MISSING, {**MISSING, "failed": True, "reason": "it crashed"}])
-    assert text.splitlines()[:2] == [
-        "trt-fp16 short: not measured: no GPU", "trt-fp16 short: FAILED: it crashed",
-    ]  # fmt: skip
-    assert text.endswith("0 timed; 2 not measured")
+    missing, failed, *_ = text.splitlines()
+    assert missing.endswith("not measured: no GPU")
+    assert failed.endswith("FAILED: it crashed")
+    assert text.splitlines()[-1] == "0 timed; 2 not measured"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +152,8 @@ def test_figures_of_sessions_without_any():
 def test_kernels_by_time_and_by_module():
     text = kernels.kernels_table(measured(kernels=KERNELS).to_json())
     assert row(text, "0.6").split() == ["0.6", "60.0%", "encoder.layers.0.mlp", "gemm_1"]
-    assert "(of no one module)" in text
-    assert "3 kernels, each timed apart" in text
+    assert "of no one module" in text
+    assert "3 kernels" in text
     assert kernels.by_module(json(measured(kernels=KERNELS))[0]["kernels"]) == {
         "encoder.layers.0.mlp": (0.6, 0.6, 1), "encoder.layers.1.mlp": (0.3, 0.3, 1), "": (0.1, 0.1, 1),
     }  # fmt: skip
@@ -160,7 +162,7 @@ def test_kernels_by_time_and_by_module():
 def test_kernels_without_modules_and_long_lists():
     plain = tuple(replace(kernel, module="") for kernel in KERNELS)
     text = kernels.kernels_table(measured(kernels=plain).to_json(), rows=2)
-    assert "... and 1 more kernels; the JSON has them all" in text
+    assert "1 more kernels" in text
     assert "no one module" not in text
 
 
@@ -192,8 +194,10 @@ def test_series_finds_a_step_and_marks_what_was_accepted():
     assert [point["accepted"] for point in found["points"]].count(True) == 2
     text = latency_series.history_text([found])
     assert "warning: +10" in text
-    assert "baseline: 2 sessions, accepted 2026-01-02T00:00:00: first" in text
-    assert "A CPU, machine cpu012345678" in text
+    line = row(text, "baseline: ")
+    for fact in ("2 sessions", "2026-01-02T00:00:00", "first"):
+        assert fact in line
+    assert "machine cpu012345678" in text
 
 
 def test_series_leaves_out_invalid_sessions_and_says_so():
@@ -203,7 +207,7 @@ def test_series_leaves_out_invalid_sessions_and_says_so():
     assert found["points"][-1]["invalid"] == ["a stranger"]
     assert "INVALID: a stranger" in text
     assert "nothing was accepted" in text
-    assert "looked for from 10 on" in text
+    assert "from 10 on" in text
 
 
 def test_series_warns_of_a_drift():
@@ -214,7 +218,7 @@ def test_series_warns_of_a_drift():
 
 def test_long_series_show_the_latest():
     text = latency_series.history_text([latency_series.series_of(sessions(*[1.0] * 8))], rows=5)
-    assert "... and 3 older sessions" in text
+    assert "3 older sessions" in text
 
 
 def test_aa_text():
@@ -228,7 +232,7 @@ def test_aa_text():
         "rtx-fp16", "short", "1.234", "0.1", "%", "0.2", "%", "-", "1.2", "%", "4", "x", "5", "5", "equivalent,", "1",
         "inconclusive",
     ]  # fmt: skip
-    assert "note: rtx-fp16 short: a note" in text
+    assert row(text, "note: ").endswith("a note")
 
 
 def swept() -> list[dict[str, Any]]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib as mpl
 import pytest
 import recorded
 
 from harness.errors import NotJudged, UsageError
-from harness.records.bisection import Advice, Bisection, Price, Question, Trial
+from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
 from harness.report.plots import layers as plot
 from harness.report.text import bisection, layers
+from harness.report.words import Words
 
 
 def stats(relative_l2: float, **changes: Any) -> ErrorStats:
@@ -142,20 +144,18 @@ def test_json_has_every_field_and_no_figure_that_is_not_finite():
 
 def test_heading_shows_random_weights():
     heading = layers.layers_table(changed()).splitlines()[0]
-    assert heading == (
-        "clip short | rtx fp16 | layers: unfused | weights: RANDOM WEIGHTS | inputs: random | device: NVIDIA H200"
-    )
+    for fact in ("clip short", "rtx fp16", "unfused", "RANDOM WEIGHTS", "inputs: random", "NVIDIA H200"):
+        assert fact in heading
     assert "weights: not recorded" in layers.layers_table(changed(weights=""))
     assert "weights: trained" in layers.layers_table(changed(weights="trained"))
 
 
 def test_every_value_is_accounted_for_with_its_reason():
     shown = layers.layers_table(changed())
-    counts = "7 tensors: 4 compared, 1 inner, 1 unmapped, 1 not compared; 1 value fused away"
-    assert counts in joined(shown)
-    assert "1 inside a kernel" in shown
-    assert "1 a kernel's own; the graph has no value for it" in shown
-    assert "__mye377_reformatted_by_the_builder: its contents do not tell add_1, add_2 apart" in shown
+    counts = {"7 tensors", "4 compared", "1 inner", "1 unmapped", "1 not compared", "1 value fused away"}
+    assert counts <= set(re.split("[:,;] ", shown.splitlines()[1]))
+    assert all(f"1 {value.reason}" in shown for value in REPORT.values if value.status in ("inner", "not_delivered"))
+    assert all(f"{value.name}: {value.reason}" in shown for value in REPORT.values if value.status == "unmapped")
 
 
 def test_all_unmapped_tensors_are_named_however_few_rows():
@@ -166,7 +166,7 @@ def test_all_unmapped_tensors_are_named_however_few_rows():
 
 def test_rare_reasons_are_counted():
     values = [unseen(f"x{i}", i, "not_compared", f"reason {i}") for i in range(9)]
-    assert "4 for other reasons, which the JSON has" in layers.layers_table(changed(values=tuple(values)))
+    assert "4 for other reasons" in layers.layers_table(changed(values=tuple(values)))
 
 
 def test_module_row_has_every_figure():
@@ -186,8 +186,8 @@ def test_value_row_has_every_figure_and_a_shortened_kernel():
 
 def test_worst_come_first_and_the_others_are_counted():
     shown = layers.layers_table(changed(), rows=1)
-    assert "3 more modules, which the JSON has: 1 passed on, 2 ok" in shown
-    assert "3 more values, which the JSON has: 1 passed on, 2 ok" in shown
+    rest = [row for row in shown.splitlines() if row.startswith("3 more ")]
+    assert [row.split(": ")[1] for row in rest] == ["1 passed on, 2 ok"] * 2
     assert [value["name"] for value in layers.worst_first(changed()["values"][:2])] == ["linear_4", "add"]
 
 
@@ -227,21 +227,20 @@ def test_a_value_with_nan_is_never_shown_as_ok():
 def test_an_overflow_has_a_number():
     peak = a_value("mul_2", 1, largest=1.27e4)
     shown = joined(layers.layers_table(changed(values=(peak, OVERFLOW), first_nonfinite="pow_3")))
-    assert "first non-finite value: pow_3 (aten.pow.Tensor_Scalar, in text_model.encoder.layers.1.layer_norm1" in shown
-    assert "34 of 9856 elements are not finite, though all it is computed from is; 30 NaN, 4 infinite" in shown
-    assert "largest finite magnitude in it 64800, in the values before it 12700 (mul_2)" in shown
+    (line,) = (row for row in shown.split("\n\n") if "first non-finite value: pow_3" in row)
+    for fact in (OVERFLOW.op, OVERFLOW.module, OVERFLOW.reason, "30 NaN", "4 infinite", "64800", "12700 (mul_2)"):
+        assert fact in line
 
 
 def test_non_finite_without_a_known_first_says_so():
     shown = layers.layers_table(changed(values=(a_value("x", 0, stats=NAN, mark="passed_on", reason="as its inputs"),)))
-    assert "non-finite, but not known to be the first: x, as its inputs" in shown
+    assert "not known to be the first: x, as its inputs" in shown
 
 
 def test_non_finite_inner_statistic_is_told():
     inner = unseen("__mye9", -1, "inner", "its own; 3 of 4 elements are not finite", mark="nonfinite")
-    assert "non-finite, though no value of the graph: __mye9" in layers.layers_table(
-        changed(values=(*REPORT.values, inner))
-    )
+    shown = layers.layers_table(changed(values=(*REPORT.values, inner)))
+    assert f"{inner.name}, {inner.reason}" in joined(shown)
 
 
 @pytest.mark.parametrize(
@@ -271,18 +270,20 @@ def test_unmeasured_observer_effect_says_so():
 
 def test_output_that_is_nan_while_every_seen_value_is_finite():
     effect = OutputEffect(name="y", identical=True, difference=0.0, error=math.inf)
-    assert "an output is not finite, but no value that was seen is" in layers.layers_table(changed(observer=(effect,)))
+    assert "an output is not finite" in layers.layers_table(changed(observer=(effect,)))
 
 
 def test_flipped_decision_is_told():
     flip = a_value("topk", 1, stats=None, mark="flip", reason="3 of 8 decisions differ from the reference's")
-    assert "flipped decision: topk (aten.linear, in " in layers.layers_table(changed(values=(flip,)))
+    (line,) = (row for row in layers.layers_table(changed(values=(flip,))).splitlines() if row.startswith("flipped"))
+    assert "topk (aten.linear" in line
 
 
 def test_missing_figures_are_counted():
     value = a_value("x", 0, local=None, local_floor=None, effect=None)
     shown = layers.layers_table(changed(values=(value, a_value("y", 1))))
-    assert "no figure, of 2 compared: local error 1, local floor 1, effect 1" in shown
+    (line,) = (row for row in shown.splitlines() if row.startswith("no figure"))
+    assert "local error 1, local floor 1, effect 1" in line
 
 
 @pytest.mark.parametrize("values", [(), REPORT.values[5:]])
@@ -384,38 +385,35 @@ def test_plot_that_cannot_be_written(tmp_path: Path):
 
 def test_questions_stand_in_order_with_their_answers():
     rows = bisection.bisection_text(found()).splitlines()
-    assert rows[0] == "clip short | rtx fp16 | bisection"
+    assert rows[0].split(" | ")[:2] == ["clip short", "rtx fp16"]
     for number, asked in enumerate(BISECTION.gates):
         assert rows[2 + number].startswith(f" {number + 1} {asked.question} ")
     assert rows[4].split("?")[1].split() == ["NO", "1", "of", "1", "outputs", "is", "not", "finite"]
     assert rows[5].endswith("not asked")
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("none", "No fault"),
-        ("precision", "Precision: PyTorch loses as much"),
-        ("engine", "Engine: PyTorch in this precision is right and the engine is not"),
-        ("export", "Export: the graph already differs from PyTorch"),
-        ("not_judged", "Not judged"),
-    ],
-)
-def test_kind_in_words(kind: str, words: str):
-    assert f"finding: {words}" in bisection.bisection_text(found(kind=kind))
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_kind_in_words(kind: str):
+    assert f"finding: {Words('en')(f'kind_{kind}')}\n" in bisection.bisection_text(found(kind=kind))
 
 
 def test_plan_is_printed_as_its_file_has_it():
     shown = bisection.bisection_text(found())
     start, end = shown.index("  precision ="), shown.index("  ]\n") + 4
     assert tomllib.loads(shown[start:end]) == {"precision": "fp16", "keep_fp32": list(BISECTION.plan or ())}
-    assert "smallest plan found that passes on the engine, 2 patterns kept in FP32 (plans/clip.toml):" in shown
-    assert "engines built: 2 for the questions, 2 of 30 allowed for the search" in shown
+    head = next(row for row in shown.splitlines() if row.startswith("smallest plan"))
+    assert "2 patterns" in head
+    assert "plans/clip.toml" in head
+    assert re.findall(r"\d+", next(row for row in shown.splitlines() if row.startswith("engines built"))) == [
+        "2",
+        "2",
+        "30",
+    ]
 
 
 def test_plan_found_from_another_plan_says_that_it_adds_to_it():
     shown = bisection.bisection_text(found(precision="mixed"))
-    assert "beside what mixed keeps in FP32 already; the file has both" in shown
+    assert "beside what mixed keeps" in shown
     assert "precision =" not in shown
     assert "beside what" not in bisection.bisection_text(found())
 
@@ -423,7 +421,7 @@ def test_plan_found_from_another_plan_says_that_it_adds_to_it():
 def test_search_that_did_not_end_says_so():
     shown = bisection.bisection_text(found(complete=False))
     assert "smallest plan" not in shown.replace("a smaller plan may exist", "")
-    assert "a smaller plan may exist; the same command resumes it" in shown
+    assert "the same command resumes it" in shown
     assert "plan: none passed" in bisection.bisection_text(found(plan=None, complete=False))
     assert "plan: none passed" not in bisection.bisection_text(found(plan=None, kind="none"))
 
@@ -447,17 +445,19 @@ def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
     start = next(i for i, row in enumerate(rows) if row.startswith("tried on"))
     assert rows[start + 1].split()[:3] == ["engine", "pass", "0.003"]
     assert rows[start + 2].split()[:3] == ["engine", "not", "judged"]
-    assert "a, b, c, d and 1 more  the build was refused" in rows[start + 2]
+    assert "a, b, c, d and 1 more" in rows[start + 2]
+    assert "the build was refused" in rows[start + 2]
     many = tuple(Trial(keep_fp32=(f"m{i}",), where="pytorch", passed=False, error=0.1) for i in range(40))
-    assert "28 more trials, which the JSON has: 28 FAIL" in bisection.bisection_text(found(trials=many))
+    rest = next(row for row in bisection.bisection_text(found(trials=many)).splitlines() if row.startswith("28 more"))
+    assert rest.endswith(": 28 FAIL")
 
 
 def test_advice_is_indicator_meaning_action_and_commands_come_last_unwrapped():
     rows = bisection.bisection_text(found()).splitlines()
     assert rows[-1] == f"next: {BISECTION.commands[-1]}"
-    assert "indicator: a square of 8.1e4 in layer_norm1" in rows
-    assert "  meaning: FP16 ends at 65504" in rows
-    assert "  do:      keep text_model.encoder.layers.1.layer_norm1 in FP32" in rows
+    first = BISECTION.advice[0]
+    start = rows.index(f"indicator: {first.indicator}")
+    assert [row.split(maxsplit=1)[1] for row in rows[start + 1 : start + 3]] == [first.meaning, first.action]
     assert rows[-3:-1] == ["indicator: The plan costs 2 % of the run time.", ""], "what is empty has no line"
 
 
@@ -476,7 +476,7 @@ def test_bisection_that_could_not_begin():
             builds=0,
         )
     )
-    assert "no question was asked" in shown
+    assert "no question" in shown
     assert "no GPU" in shown
     assert "pass" not in shown
 
@@ -484,11 +484,11 @@ def test_bisection_that_could_not_begin():
 def test_reproducer_and_notes_are_printed():
     shown = bisection.bisection_text(found(reproducer="reproducers/clip-rtx-fp16"))
     assert "reproducer: reproducers/clip-rtx-fp16" in shown
-    assert "note: one trial was taken from the engine cache" in shown
+    assert f"note: {BISECTION.notes[0]}" in shown
 
 
 def test_a_long_region_is_counted_not_listed():
     names = [f"value_{number}" for number in range(20)]
     shown = bisection.bisection_text(found(region=names))
-    assert "value_15 and 4 more, which the JSON has" in " ".join(shown.split())
+    assert "value_15 and 4 more" in joined(shown)
     assert "value_16" not in shown

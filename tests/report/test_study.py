@@ -47,16 +47,17 @@ STUDY = study(
 
 def test_the_table_says_everything():
     text = words.study_text(STUDY)
-    assert "system | weights: random (seed 0) | inputs: real | device: CPU" in text
+    assert {"system", "weights: random (seed 0)", "inputs: real", "device: CPU"} == set(
+        text.splitlines()[0].split(" | ")
+    )
     good = next(line for line in text.splitlines() if line.startswith("good"))
     assert good.split() == ["good", "pass", "2", "3", "-", "40", "-", "10", "10", "80"]
-    assert "broken     FAIL" in text
-    assert "broken: why broken" in text
-    assert "broken: note: look here" in text
-    assert "note: a note" in text
+    broken = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("broken")]
+    assert broken[0].startswith("FAIL ")
+    assert broken[1:] == ["why broken", "note: look here"]
+    for fact in ("a note", "less is better", "2 variants: 1 passed, 1 failed"):
+        assert fact in text
     assert "why good" not in text
-    assert "score: less is better" in text
-    assert "2 variants: 1 passed, 1 failed, 0 not judged" in text
     assert words.stage_lines(STUDY)[:3] == [
         "ms per stage  host  decoder",
         "reference        1      2.5",
