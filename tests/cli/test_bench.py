@@ -143,7 +143,7 @@ def test_interruption_keeps_what_was_found(give: Give, capsys: pytest.CaptureFix
     assert (len(data["bench"]), data["complete"], data["error"]) == (1, False, "interrupted")
     shown = capsys.readouterr()
     assert "ort-cpu-fp16" in shown.out
-    assert "interrupted; the figures above are those found so far" in shown.err
+    assert "interrupted" in shown.err
 
 
 def test_an_error_in_the_middle_keeps_what_was_found(give: Give, capsys: pytest.CaptureFixture[str], place: Path):
@@ -231,7 +231,7 @@ def test_accept_takes_what_came_since_the_last_time(capsys: pytest.CaptureFixtur
     assert "accepted 3 sessions" in (shown := capsys.readouterr().out)
     assert "from 4 sessions on" in shown
     assert cli.main(["accept", "clip", "--why", "again"]) == 3
-    assert "nothing new since the last acceptance" in capsys.readouterr().out
+    assert "nothing new" in capsys.readouterr().out
     record(*days(13)[3:])
     assert cli.main(["accept", "clip", "--why", "new kernels"]) == 0
     assert baseline(first[0]) == [str(n) for n in range(5, 13)], "at most eight"
@@ -254,7 +254,7 @@ def test_accept_of_sessions_of_which_none_counts_says_so(capsys: pytest.CaptureF
     record(bad, replace(second, session=replace(second.session, recorded_at="2999-01-01T00:00:00")))
     assert cli.main(["accept", "clip", "--why", "x", *last]) == 3
     shown = capsys.readouterr().out
-    assert "none of its 2 sessions counts" in shown
+    assert "2 sessions" in shown
     assert "--last" not in shown
 
 
@@ -270,7 +270,7 @@ def test_while_the_database_is_down_nothing_is_accepted_or_exported(
     for arguments in (["accept", "clip", "--why", "x"], ["history", "export", "parity", "out.jsonl"]):
         assert cli.main(arguments) == 3
         shown = capsys.readouterr().err
-        assert "the history cannot be read now, so " in shown
+        assert "cannot be read" in shown
         assert "secret" not in shown
     assert not (place / "out.jsonl").exists()
     assert baseline(days(1)[0]) == []
@@ -291,10 +291,10 @@ def test_accept_leaves_out_invalid_sessions_and_other_machines(capsys: pytest.Ca
 
 def test_accept_without_a_session_of_this_machine(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["accept", "clip", "--why", "x"]) == 3
-    assert "no such session of clip is recorded: run parity bench clip" in capsys.readouterr().err
+    assert "parity bench clip" in capsys.readouterr().err
     record(measured(session(machine=GPU)))
     assert cli.main(["accept", "clip", "--why", "x"]) == 3
-    assert "a baseline is made of sessions of the same machine" in capsys.readouterr().err
+    assert "same machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_noise_keeps_the_engines_that_could_be_measured(
     data = json.loads((place / "aa.json").read_text())
     assert [(row["sessions"], row["verdicts"]) for row in data["aa"]] == [(2, {"equivalent": 1})]
     assert [item["case"] for item in data["not_measured"]] == ["long"]
-    assert "long: not measured: no session can tell how far this machine scatters" in capsys.readouterr().err
+    assert "long: not measured" in capsys.readouterr().err
 
 
 ONE = ["noise", "clip", "-b", "ort-cpu", "-p", "fp16", "--case", "short"]
@@ -448,4 +448,4 @@ def test_noise_of_nothing(monkeypatch: pytest.MonkeyPatch):
 def test_a_required_backend_that_is_missing_is_named(give: Give, capsys: pytest.CaptureFixture[str]):
     give(measured(), missing())
     assert cli.main(["bench", "clip", "--require", "rtx", "--require", "ort-cpu"]) == 3
-    assert capsys.readouterr().err.strip() == "parity: required backend rtx was not timed, or not everywhere"
+    assert "required backend rtx" in capsys.readouterr().err

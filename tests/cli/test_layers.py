@@ -141,7 +141,7 @@ def test_a_limit_makes_a_failure_of_what_passes(plant: Any):
 def test_a_subject_that_is_not_repeatable_exits_3(plant: Any, capsys: pytest.CaptureFixture[str]):
     plant("masked_nan")
     assert bisect("live", "--json", "found.json") == 3
-    assert "NOT JUDGED" in capsys.readouterr().out
+    assert "finding: Not judged" in capsys.readouterr().out
     assert json.loads(Path("found.json").read_text())["bisect"]["gates"][-1]["answer"] == "no"
 
 
@@ -331,7 +331,7 @@ def test_a_mode_the_backend_has_not_is_a_note(backend: str, plant: Any, capsys: 
     assert verify("masked_nan", "--layers", "unfused", backend=backend) == 0, "the outputs decide"
     assert layers_of() is None
     [result] = json.loads(Path("out/r.json").read_text())["results"]
-    assert f"no layers: the {backend} backend has no unfused taps; use --layers outputs" in result["notes"]
+    assert any(f"{backend} backend has no unfused taps" in note for note in result["notes"])
     assert "has no unfused taps" in capsys.readouterr().out, "who asked is told on the terminal"
 
 
@@ -349,7 +349,7 @@ def test_a_backend_without_taps_is_a_note(plant: Any):
     assert verify("masked_nan", "--layers") == 0
     [result] = json.loads(Path("out/r.json").read_text())["results"]
     assert result["layers"] is None
-    assert "no layers: the planted backend cannot be looked into" in result["notes"]
+    assert any(note.startswith("no layers: the planted backend") for note in result["notes"])
 
 
 def test_no_matplotlib_costs_only_the_picture(

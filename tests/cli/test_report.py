@@ -36,18 +36,20 @@ def test_language_and_template_stay_those_of_the_readme(here: Path):
 def test_a_readme_of_ones_own_is_refused(here: Path, capsys: pytest.CaptureFixture[str]):
     (here / "README.md").write_text("# Mine\n")
     assert cli.main(["report", "-o", "."]) == 2
-    assert "was left as it is: it was not written by `parity report`" in capsys.readouterr().err
+    assert "README.md was left as it is" in capsys.readouterr().err
     assert (here / "README.md").read_text() == "# Mine\n"
 
 
 def test_the_check_prints_a_line_per_finding_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["report", "--check"]) == 1
-    assert capsys.readouterr().out == "there is no reports/README.md; run `parity report -o reports`\n"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "reports/README.md" in line
+    assert line.endswith("`parity report -o reports`")
     cli.main(["report"])
     text = (here / "reports" / "README.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["report", "--check"]) == 1
-    assert "the block 'topic' still holds its placeholder" in capsys.readouterr().out
+    assert "'topic'" in capsys.readouterr().out
     recorded.document(here / "reports", results=[recorded.result(subject="other")], bench=[recorded.measured()])
     assert cli.main(["report", "--check"]) == 1
     assert "is not what the records give now" in capsys.readouterr().out
@@ -98,10 +100,10 @@ def test_the_wenet_table_is_in_the_readme(here: Path):
     assert cli.main(["report", "--wenet", "encoder=enc", "--wenet", "decoder=dec"]) == 0
     text = (here / "reports" / "README.md").read_text(encoding="utf-8")
     assert "   1,  64,   2.000,3.200e+04,8.000e-03,1.000e-03,8.000e-03,1.000e-03, Good" in text
-    assert "no verdict on dec was recorded" in text
+    assert "no verdict on dec" in text
     assert cli.main(["report", "--wenet", "encoder"]) == 2
 
 
 def test_nothing_recorded_is_a_usage_error(here: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["report", "gone"]) == 2
-    assert "there is no gone; give JSON files" in capsys.readouterr().err
+    assert "there is no gone" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_without_weights_nothing_passes(
     monkeypatch.setattr("harness.metrics.perceptual_distance.perceptual_distance", missing)
     result = judge_folder(entry(tmp_path), images=images, reference=reference, output=tmp_path / "out")
     assert result.verdict == "not_judged"
-    assert "PD was not judged: no weights: put them there" in result.notes
+    assert any("no weights: put them there" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_takes_too_long_is_stopped(tmp_path: Path, images: list[Path]):
     folder = entry(tmp_path, preprocess="sleep 600")
     result = judge_folder(folder, images=images, output=tmp_path / "out", timeout_s=0.2)
     assert result.verdict == "fail"
-    assert "preprocess.sh did not end within 0.2 s and was stopped" in result.reason
+    assert re.search(r"preprocess\.sh .* 0\.2 s", result.reason)
 
 
 @pytest.mark.parametrize("name", ["preprocess.sh", "canny2image_TRT.py"])
