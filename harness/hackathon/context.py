@@ -61,15 +61,6 @@ def distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(value for value in values if value))
 
 
-def speed_up(measured: Json, name: str) -> str:
-    """Return ``2.31 [2.28, 2.35]``: the factor over a baseline and its 95 % interval; a dash where there is none."""
-    factor = measured["speed_up"].get(name)
-    if factor is None:
-        return "-"
-    interval = measured["speed_up_intervals"].get(name) or [None, None]
-    return f"{factor:.3g}" + (f" [{interval[0]:.3g}, {interval[1]:.3g}]" if None not in interval else "")
-
-
 def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
     """Return ``weights``, ``inputs`` and ``device`` of what gave figures, in words."""
     found = list(sources)

@@ -62,8 +62,8 @@ def parse(text: str, *, where: str) -> Old:
     header = next((found for line in lines if (found := _HEADER.fullmatch(line.strip()))), None)
     if header is None:
         raise _damaged(where, "it was not written by `parity report`")
-    digests, lines = _take_digests(lines, where)
-    blocks, rest = _take_blocks(lines, where)
+    digests, lines = _split_digests(lines, where)
+    blocks, rest = _split_blocks(lines, where)
     rest = [line for line in rest if not _HEADER.fullmatch(line.strip())]
     options = dict(option.split("=") for option in header[1].split())
     return Old(options=options, blocks=blocks, outside=_foreign(rest, digests))
@@ -126,16 +126,16 @@ def _kept(parts: Sequence[str | Human], old: Old | None) -> dict[str, str]:
     if old is None:
         return {}
     placed = {part.name for part in parts if isinstance(part, Human)}
-    homeless = {
+    placeless = {
         name: content
         for name, content in old.blocks.items()
         if name not in placed and name != KEPT and content.strip() and not is_hint(content)
     }
     outside = [text for text in (old.blocks.get(KEPT, ""), old.outside) if text.strip()]
-    return {**homeless, **({KEPT: "\n\n".join(outside)} if outside else {})}
+    return {**placeless, **({KEPT: "\n\n".join(outside)} if outside else {})}
 
 
-def _take_digests(lines: Sequence[str], where: str) -> tuple[list[str], list[str]]:
+def _split_digests(lines: Sequence[str], where: str) -> tuple[list[str], list[str]]:
     """Return the digests at the end of the file, and the lines without theirs."""
     starts = [number for number, line in enumerate(lines) if line.strip() == _LINES]
     if len(starts) != 1:
@@ -147,7 +147,7 @@ def _take_digests(lines: Sequence[str], where: str) -> tuple[list[str], list[str
     return " ".join(inner).split(), [*lines[: starts[0]], *lines[end + 1 :]]
 
 
-def _take_blocks(lines: Sequence[str], where: str) -> tuple[dict[str, str], list[str]]:
+def _split_blocks(lines: Sequence[str], where: str) -> tuple[dict[str, str], list[str]]:
     """Return the blocks by name, and the lines outside them."""
     blocks: dict[str, list[str]] = {}
     outside: list[str] = []

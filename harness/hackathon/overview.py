@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.hackathon.context import Context, origin, paragraphs, speed_up
+from harness.hackathon.context import Context, origin, paragraphs
 from harness.hackathon.figures import bench_groups
 from harness.hackathon.template import CONTEST
 from harness.records import Json
@@ -21,7 +21,7 @@ from harness.report import (
     table,
     target_name,
 )
-from harness.report.text import ms, worst_error
+from harness.report.text import ms, speed_up, worst_error
 
 
 def entry(context: Context) -> list[str]:

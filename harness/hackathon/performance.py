@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from harness.hackathon.context import Context, origin, paragraphs, speed_up
+from harness.hackathon.context import Context, origin, paragraphs
 from harness.hackathon.figures import Key, bench_groups
 from harness.records import Json
 from harness.report import (
@@ -21,7 +21,7 @@ from harness.report import (
     table,
     throughput,
 )
-from harness.report.text import ms, number
+from harness.report.text import ms, number, speed_up
 
 KERNELS = 8
 """Kernels of an engine that are shown; the JSON has all."""

@@ -6,7 +6,7 @@ JUnit needs nothing of its own: the pytest plugin puts every verdict into its te
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def badge(records: Records) -> dict[str, Any]:
     outputs, bisections, latencies, variants of studies and contest folders alike.
     """
     found = verdicts.all_verdicts(records)
-    slower = sum(one.verdict == "fail" for one in map(verdicts.latency_item, _timed_newest(records)))
+    timed = verdicts.newest(entry.data for entry in records.bench)
+    slower = sum(one.verdict == "fail" for one in map(verdicts.latency_item, timed))
     failed = [one.verdict for one in found].count("fail") - slower
     counts = {
         "failed": failed,
@@ -109,10 +110,6 @@ def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
     return [
         f"- {kind}: {verdict_counts({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds
     ]
-
-
-def _timed_newest(records: Records) -> list[Mapping[str, Any]]:
-    return verdicts.newest(entry.data for entry in records.bench)
 
 
 def _failure(result: Json) -> str:

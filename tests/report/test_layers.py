@@ -249,7 +249,7 @@ def test_non_finite_inner_statistic_is_told():
         ((True, 0.0, 3e-3), "looking changed nothing in y (bit for bit); the engine's error is 0.003"),
         ((False, 3.6e-3, 3.2e-3), "looking changed y by 0.0036; the engine's error is 0.0032"),
         ((False, math.inf, math.inf),
-         "y is finite only with, or only without, somebody looking; the engine's error is not finite"),
+         "y is finite only with, or only without, taps; the engine's error is not finite"),
     ],
 )  # fmt: skip
 def test_observer_effect_in_words(effect: tuple[bool, float, float], words: str):

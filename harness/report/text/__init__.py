@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.kernels import kernels_table
-from harness.report.text.latency import latency_advice, latency_line, latency_table
+from harness.report.text.latency import latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_table, shown_mark
 from harness.report.text.machine import backend_lines, machine_text, subjects_table
 from harness.report.text.results import (
@@ -43,6 +43,7 @@ __all__ = [
     "series_of",
     "shown_mark",
     "source_words",
+    "speed_up",
     "study_text",
     "subjects_table",
     "verdict_counts",

@@ -119,7 +119,7 @@ def _row(measured: Json, base: str) -> list[str]:
         _middle(figures(session, metric, "p99")),
         number(throughput(session)),
         number(device_mib(session), ".4g"),
-        _speed_up(measured, base),
+        speed_up(measured, base, sign="x"),
         latency_word(measured["comparison"]["verdict"]) if is_judged(measured) else "-",
     ]
 
@@ -128,13 +128,13 @@ def _middle(values: Sequence[float]) -> str:
     return ms(median(values)) if values else "-"
 
 
-def _speed_up(measured: Json, base: str) -> str:
-    """Return ``2.31x [2.29, 2.33]``."""
-    if base not in measured["speed_up"]:
+def speed_up(measured: Json, base: str, *, sign: str = "") -> str:
+    """Return ``2.31 [2.28, 2.35]``: the factor over a baseline and its 95 % interval; a dash where there is none."""
+    factor = measured["speed_up"].get(base)
+    if factor is None:
         return "-"
-    interval = measured.get("speed_up_intervals", {}).get(base)
-    shown = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
-    return f"{number(measured['speed_up'][base])}x{shown}"
+    low, high = measured["speed_up_intervals"].get(base) or (None, None)
+    return f"{number(factor)}{sign}{'' if low is None or high is None else f' [{number(low)}, {number(high)}]'}"
 
 
 def _legend(measured: Sequence[Json], base: str) -> list[str]:

@@ -137,7 +137,7 @@ def _change(effect: Json) -> str:
     if effect["identical"]:
         return f"looking changed nothing in {name} (bit for bit)"
     if effect["difference"] is None:
-        return f"{name} is finite only with, or only without, somebody looking"
+        return f"{name} is finite only with, or only without, taps"
     return f"looking changed {name} by {number(effect['difference'])}"
 
 
