@@ -1,4 +1,4 @@
-"""What every generated part of a hackathon report is made from, and the few phrases that all of them share."""
+"""What every generated part of a hackathon report is made from, and the phrases that several of them share."""
 
 from __future__ import annotations
 

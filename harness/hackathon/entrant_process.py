@@ -53,10 +53,10 @@ def _picture(cv2: Any, entry: Any, job: Mapping[str, Any], request: Mapping[str,
     first = np.asarray(made[0])
     sides = (round(side * resolution / min(image.shape[:2]) / 64) * 64 for side in image.shape[:2])
     wanted = (*sides, 3)
-    row = {"name": job["name"], "latency_ms": latency_ms, "file": "", "unfit": ""}
+    row = {"name": job["name"], "latency_ms": latency_ms, "file": "", "rejected": ""}
     if first.shape != wanted or first.dtype != np.uint8:
         shown = f"{first.dtype} {list(first.shape)}"
-        return {**row, "unfit": f"process() gave {shown}; the contest wants uint8 {list(wanted)}"}
+        return {**row, "rejected": f"process() gave {shown}; the contest wants uint8 {list(wanted)}"}
     file = str(Path(request["output"]) / job["file"])
     if not cv2.imwrite(file, first):
         raise OSError(f"cannot write {file}")

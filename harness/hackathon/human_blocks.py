@@ -7,7 +7,7 @@ A person's text stands in blocks::
     <!-- /parity:human -->
 
 Everything else is generated. The last lines of the file hold a digest of every generated line, so text that was written
-outside the blocks is recognised and moved into a block of its own. A block that nobody has filled holds a hint behind a
+outside the blocks is recognised and moved into a block of its own. A block that is not filled in holds a hint behind a
 ``parity:todo`` mark with the hint's digest: only a hint that is still as it was generated is ever replaced.
 """
 
@@ -38,7 +38,7 @@ class Human:
 
     name: str
     hint: str
-    """What belongs there; shown until somebody writes."""
+    """What belongs there; shown until it is filled in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Old:
 def parse(text: str, *, where: str) -> Old:
     """Return what a file holds that :func:`compose` made and people have edited since.
 
-    Raises UsageError when it was not made so, or its marks are damaged: nobody could tell whose text is whose.
+    Raises UsageError when it was not made so, or its marks are damaged: then it does not tell what a person wrote.
     """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     header = next((found for line in lines if (found := _HEADER.fullmatch(line.strip()))), None)

@@ -51,19 +51,19 @@ def judge_folder(
     except EntryError as error:
         problem = str(error)
     notes = [] if len(images) >= PICTURES else [f"{len(images)} pictures; the contest takes {PICTURES}"]
-    distances, remarks, unfit = _distances(rows, expected, reference)
+    distances, remarks, rejected = _distances(rows, expected, reference)
     pictures = tuple(
         ContestPicture(
             name=row["name"], latency_ms=row["latency_ms"], pd=distances.get(row["name"]), file=row["file"],
-            reason=unfit.get(row["name"], ""),
+            reason=rejected.get(row["name"], ""),
         )
         for row in rows
     )  # fmt: skip
     latency_ms = mean_latency([picture.latency_ms for picture in pictures])
     verdict, reason, score = rules.judge(list(distances.values()), latency_ms)
-    if unfit and not problem:
-        name, why = next(iter(unfit.items()))
-        problem = f"{name}: {why}{f' (and {len(unfit) - 1} more pictures)' if len(unfit) > 1 else ''}"
+    if rejected and not problem:
+        name, why = next(iter(rejected.items()))
+        problem = f"{name}: {why}{f' (and {len(rejected) - 1} more pictures)' if len(rejected) > 1 else ''}"
     if problem:
         verdict, reason, score = "fail", problem, None
     return ContestResult(
@@ -130,9 +130,9 @@ def _distances(
 
     A picture that cannot be compared with its reference is that picture's failure: the others are judged all the same.
     """
-    unfit = {row["name"]: row["unfit"] for row in rows if row["unfit"]}
+    rejected = {row["name"]: row["rejected"] for row in rows if row["rejected"]}
     if reference is None:
-        return {}, ["PD was not judged: there are no reference pictures; give --reference DIR"], unfit
+        return {}, ["PD was not judged: there are no reference pictures; give --reference DIR"], rejected
     if not rows:
         return {}, [], {}
     from harness.metrics import collect_remarks
@@ -141,11 +141,11 @@ def _distances(
     found: dict[str, float] = {}
     try:
         with collect_remarks() as remarks:
-            for row in (row for row in rows if not row["unfit"]):
+            for row in (row for row in rows if not row["rejected"]):
                 try:
                     found[row["name"]] = float(perceptual_distance(row["file"], expected[row["name"]]))
                 except UsageError as error:
-                    unfit[row["name"]] = f"it cannot be compared with its reference: {error}"
+                    rejected[row["name"]] = f"it cannot be compared with its reference: {error}"
     except NotJudged as error:
-        return {}, [f"PD was not judged: {error}"], unfit
-    return found, list(remarks), unfit
+        return {}, [f"PD was not judged: {error}"], rejected
+    return found, list(remarks), rejected

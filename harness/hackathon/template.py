@@ -77,7 +77,7 @@ TEMPLATES: dict[str, tuple[Section, ...]] = {
 }
 TITLE = Place("title")
 OPTIONAL_HINTS = ("accuracy-notes", "performance-notes", "container", "introduction", "bugs", "answers", "experience")
-"""Blocks that may be emptied: whoever has nothing to say there deletes the hint."""
+"""Blocks that may be left empty."""
 
 
 def places(template: str) -> list[Place]:

@@ -166,7 +166,7 @@ def _finite(value: float | None) -> float:
 
 
 def wenet_tables(context: Context) -> list[str]:
-    """Return the tables as blocks, and what they lack; nothing where nobody asked for them."""
+    """Return the tables as blocks, and what they lack; nothing where they were not asked for."""
     words = context.words
     found, lacking = tables(context.records, context.wenet)
     lines = []

@@ -1,6 +1,6 @@
 """What runs have recorded, as reports use it: every document of some files and folders in one structure.
 
-Whoever renders ``Records`` finds every documented key with the documented type. docs/json.md documents the JSON.
+Every documented key is there with the documented type. docs/json.md documents the JSON.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Records:
 
     @property
     def layers(self) -> tuple[Entry, ...]:
-        """``LayerReport.to_json()`` of the results that somebody looked into."""
+        """``LayerReport.to_json()`` of the results that have layers."""
         return tuple(
             Entry(data=entry.data["layers"], document=entry.document) for entry in self.results if entry.data["layers"]
         )

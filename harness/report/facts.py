@@ -11,18 +11,15 @@ from typing import Any
 from harness.records import MARKS, contestant_name
 
 Json = Mapping[str, Any]
+BASELINE = "eager fp32"
+"""The baseline that the table's speed-up is against."""
+MIB = 2**20
+RANDOM = "RANDOM WEIGHTS"
 
 
 def target_name(data: Json) -> str:
     """Return ``rtx-fp16``."""
     return f"{data['backend']}-{data['precision']}"
-
-
-BASELINE = "eager fp32"
-"""The baseline that the table's speed-up is against."""
-
-
-MIB = 2**20
 
 
 def session_target(session: Json) -> str:
@@ -83,9 +80,6 @@ def by_module(kernels: Sequence[Json]) -> dict[str, tuple[float, float, int]]:
         time, share, count = found.get(kernel["module"], (0.0, 0.0, 0))
         found[kernel["module"]] = (time + kernel["ms"], share + kernel["share"], count + 1)
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
-
-
-RANDOM = "RANDOM WEIGHTS"
 
 
 def compared(report: Json) -> list[Json]:
