@@ -20,16 +20,16 @@ def labels(context: Context) -> list[str]:
     words, records = context.words, context.records
     found = _sources(context)
     lines = []
-    for key, position, value in (
-        ("readme_random_weights", 0, "random"),
-        ("readme_random_inputs", 1, "random"),
-        ("readme_on_cpu", 2, "CPU"),
+    for note, key, value in (
+        ("readme_random_weights", "weights", "random"),
+        ("readme_random_inputs", "inputs", "random"),
+        ("readme_on_cpu", "device", "CPU"),
     ):
-        if names := _named(subject for subject, sources in found if sources[position] == value):
-            lines.append(words(key, subjects=names))
-    if names := _named(subject for subject, sources in found if not all(sources[:2])):
+        if names := _named(subject for subject, source in found if source.get(key) == value):
+            lines.append(words(note, subjects=names))
+    if names := _named(subject for subject, source in found if not (source.get("weights") and source.get("inputs"))):
         lines.append(words("readme_unknown_labels", subjects=names))
-    if found and all(sources[0] in ("trained", "file") and sources[1] == "real" for _, sources in found):
+    if found and all((s.get("weights") in ("trained", "file") and s.get("inputs") == "real") for _, s in found):
         lines.append(words("readme_real_labels"))
     if cut := [doc for doc in records.documents if not doc.complete]:
         names = ", ".join(f"{code(doc.name)}{f' ({escape(doc.error)})' if doc.error else ''}" for doc in cut)
@@ -39,14 +39,12 @@ def labels(context: Context) -> list[str]:
     return [*paragraphs([f"- {line}" for line in lines]), *broken]
 
 
-def _sources(context: Context) -> list[tuple[str, tuple[str, str, str]]]:
-    """Return weights, inputs and device of everything that gave figures, by subject."""
+def _sources(context: Context) -> list[tuple[str, Json]]:
+    """Return everything that gave figures, each with its subject; it has ``weights``, ``inputs`` and ``device``."""
     records = context.records
     rows = [(e.data["subject"], e.data["provenance"] or {}) for e in records.results if e.data["outputs"]]
     rows += [(e.data["session"]["subject"], e.data["session"]) for e in records.bench]
-    rows += [(e.data["name"], e.data) for e in records.studies]
-    keys = ("weights", "inputs", "device")
-    return [(subject, (data.get(keys[0], ""), data.get(keys[1], ""), data.get(keys[2], ""))) for subject, data in rows]
+    return rows + [(e.data["name"], e.data) for e in records.studies]
 
 
 def _named(subjects: Iterable[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.hackathon.context import Context, distinct
-from harness.hackathon.environment import gpu_words
+from harness.hackathon.context import Context
+from harness.hackathon.environment import machine_rows
 from harness.records import Entry
 from harness.report import escape, fence, target_name
 
@@ -50,15 +50,9 @@ def _bug_environment(found: Entry) -> list[str]:
     machine, name = found.document.environment, found.data["backend"]
     if not machine:
         return ["not recorded"]
-    versions = {
-        f"backend {name}": machine["backends"].get(name, {}).get("version"),
-        "CUDA": machine["cuda"],
-        "NVIDIA driver": machine["driver"],
-        "Container": "see the section on the environment",
-        "GPU": distinct(map(gpu_words, machine["gpus"])) or machine["no_gpu"],
-        "torch": machine["packages"].get("torch"),
-    }
-    return [f"{key}: {text or 'not recorded'}" for key, text in versions.items()]
+    rows = {**machine_rows(machine), "Container": "see the section on the environment"}
+    shown = (f"backend {name}", "CUDA", "NVIDIA driver", "Container", "GPU", "torch")
+    return [f"{key}: {rows.get(key) or 'not recorded'}" for key in shown]
 
 
 def _bullets(title: str, lines: Sequence[str]) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from harness.hackathon.context import Context, distinct, paragraphs
 from harness.records import Json
 from harness.report import code, escape, fence, table
+from harness.report.text import gpu_words
 
 
 def environment(context: Context) -> list[str]:
@@ -28,10 +27,18 @@ def environment(context: Context) -> list[str]:
 
 def _machine(context: Context, machine: Json) -> list[list[str]]:
     unknown, none = map(context.words, ("not_recorded", "none"))
+    return [
+        [escape(name), escape(version) if version else none if name in ("NVIDIA driver", "CUDA") else unknown]
+        for name, version in machine_rows(machine).items()
+    ]
+
+
+def machine_rows(machine: Json) -> dict[str, str | None]:
+    """Return what a machine is and has by name; empty or None where it is not known or not there."""
     rows = {
         "GPU": distinct(map(gpu_words, machine["gpus"])) or machine["no_gpu"],
-        "NVIDIA driver": machine["driver"] or none,
-        "CUDA": machine["cuda"] or none,
+        "NVIDIA driver": machine["driver"],
+        "CUDA": machine["cuda"],
         "CPU": f"{machine['cpu']} ({machine['cpu_count']})" if machine["cpu"] else "",
         "OS": machine["platform"],
         "Python": machine["python"],
@@ -39,13 +46,7 @@ def _machine(context: Context, machine: Json) -> list[list[str]]:
     rows |= {name: version for name, version in machine["packages"].items() if version}
     backends = machine["backends"].items()
     rows |= {f"backend {name}": status.get("version") for name, status in backends if status.get("version")}
-    return [[escape(name), escape(text) if text else unknown] for name, text in rows.items()]
-
-
-def gpu_words(gpu: Mapping[str, object]) -> str:
-    memory = gpu.get("memory_bytes")
-    size = f", {memory / 2**30:.1f} GiB" if isinstance(memory, int) else ""
-    return f"{gpu.get('name', '?')}{size}, compute capability {gpu.get('compute_capability', '?')}"
+    return rows
 
 
 def commands(context: Context) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from harness.hackathon.context import Context, origin, paragraphs
@@ -15,6 +16,7 @@ from harness.report import (
     code,
     escape,
     is_invalid,
+    largest_error,
     missing_verdict,
     session_latency,
     session_target,
@@ -42,7 +44,7 @@ def numbers(context: Context) -> list[str]:
             *(r["provenance"] or {} for r in judged if r["provenance"] or r["outputs"]),
             *(item["session"] for item in measured),
         ]
-        labels = [code(key[0]), code(key[1]), _origin(context, sources), _verdicts(context, judged)]
+        labels = [code(key[0]), code(key[1]), ", ".join(origin(words, sources).values()), _verdicts(context, judged)]
         rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
     if not rows:
         return []
@@ -88,11 +90,6 @@ def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
     return [f"{ms(time and time[0])}{of}", speed_up(shown, BASELINE)]
 
 
-def _origin(context: Context, sources: Sequence[Json]) -> str:
-    """Return where weights and inputs are from and what ran them: ``random, real, NVIDIA H200``."""
-    return ", ".join(origin(context.words, sources).values())
-
-
 def _verdicts(context: Context, results: Sequence[Json]) -> str:
     """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
     found = [r["verdict"] for r in results]
@@ -103,9 +100,10 @@ def _verdicts(context: Context, results: Sequence[Json]) -> str:
 def _worst(results: Sequence[Json]) -> list[str]:
     """Return the largest relative error and the smallest cosine over all outputs; no cosine beside NaN or infinity."""
     outputs = [output for r in results for output in r["outputs"]]
-    worst = worst_error(outputs)
+    error = largest_error(outputs)
     cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
-    return [worst, f"{min(cosines):.7f}" if cosines and worst not in ("NaN/Inf", "inf") else "-"]
+    finite = error is not None and math.isfinite(error)
+    return [worst_error(outputs), f"{min(cosines):.7f}" if cosines and finite else "-"]
 
 
 def findings(context: Context) -> list[str]:

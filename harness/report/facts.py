@@ -73,6 +73,19 @@ def figures(session: Json, metric: str, figure: str) -> list[float]:
     return [run[metric][figure] for run in runs if run[metric] and run[metric][figure] is not None]
 
 
+def largest_error(outputs: Iterable[Json]) -> float | None:
+    """Return the largest relative error of outputs: NaN beats infinity, which beats a figure; None without figures.
+
+    It is NaN where an element is not finite on one side only. An error is None in the JSON where the reference's norm
+    is 0, which makes it infinite.
+    """
+    outputs = list(outputs)
+    if any(output.get("mismatched_nonfinite") for output in outputs):
+        return math.nan
+    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
+    return math.inf if None in errors else max(errors, default=None)
+
+
 def by_module(kernels: Sequence[Json]) -> dict[str, tuple[float, float, int]]:
     """Return ms, share and number of kernels per module, longest first; kernels of no known module come under ''."""
     found: dict[str, tuple[float, float, int]] = {}

@@ -6,7 +6,7 @@ from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.kernels import kernels_table
 from harness.report.text.latency import latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_table, shown_mark
-from harness.report.text.machine import backend_lines, machine_text, subjects_table
+from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
 from harness.report.text.results import (
     failure_text,
     result_line,
@@ -26,6 +26,7 @@ __all__ = [
     "backend_lines",
     "bisection_text",
     "failure_text",
+    "gpu_words",
     "history_text",
     "kernels_table",
     "latency_advice",

@@ -16,14 +16,17 @@ def backend_lines(environment: Json) -> list[str]:
     return [ascii_safe(f"{name:<{width}}  {_backend(backend)}") for name, backend in backends.items()]
 
 
+def gpu_words(gpu: Json) -> str:
+    """Return ``NVIDIA H200, 139.8 GiB, compute capability 9.0``."""
+    memory = gpu.get("memory_bytes")
+    size = f", {memory / 2**30:.1f} GiB" if isinstance(memory, int) else ""
+    return f"{gpu.get('name', '?')}{size}, compute capability {gpu.get('compute_capability', '?')}"
+
+
 def machine_text(environment: Json) -> str:
     """Return what ``parity doctor`` prints."""
-    gpus = [
-        f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB, compute capability {gpu['compute_capability']}"
-        for gpu in environment["gpus"]
-    ]
     rows = {
-        "GPU": "; ".join(gpus) or environment["no_gpu"],
+        "GPU": "; ".join(map(gpu_words, environment["gpus"])) or environment["no_gpu"],
         "driver": environment["driver"] or "none",
         "CUDA": environment["cuda"] or "none (this torch has no CUDA)",
         "CPU": f"{environment['cpu']}, {environment['cpu_count']} cores",

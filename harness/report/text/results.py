@@ -5,9 +5,10 @@ Everything here takes the dicts of ``Result.to_json()``, because that is what ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from harness.report.facts import Json, target_name
+from harness.report.facts import Json, largest_error, target_name
 from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
 
 LEGEND = wrapped(
@@ -65,16 +66,9 @@ def result_line(result: Json) -> str:
 
 
 def worst_error(outputs: Iterable[Json]) -> str:
-    """Return the largest relative error of outputs as the tables print it: NaN beats infinity, which beats a figure.
-
-    An error is None in the JSON where the reference's norm is 0, which makes it infinite. A dash where nothing was
-    compared.
-    """
-    outputs = list(outputs)
-    if any(output.get("mismatched_nonfinite") for output in outputs):
-        return "NaN/Inf"
-    errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
-    return "inf" if None in errors else number(max(errors, default=None))
+    """Return the largest relative error of outputs as the tables print it; a dash where nothing was compared."""
+    error = largest_error(outputs)
+    return "NaN/Inf" if error is not None and math.isnan(error) else number(error)
 
 
 def source_words(label: str, source: str) -> str:
