@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.hackathon.context import Context, origin, paragraphs
 from harness.records import Json
 from harness.report import code, escape, is_reference, table, target_name, trial_verdict
-from harness.report.text import ms, number
+from harness.report.text import limit_words, ms, number
 
 HELPED = 1.01
 """Latency of the first variant over this one's, from which a variant helped: 1 % is the least a mean over some ten
@@ -45,7 +45,7 @@ def _metric(metric: Json) -> str:
     """Return a metric's name with its limit: ``pd max (at most 12)``."""
     if metric["bound"] == "difference" or metric["allowed"] is None:
         return str(metric["name"])
-    return f"{metric['name']} ({metric['bound'].replace('_', ' ')} {number(metric['allowed'])})"
+    return f"{metric['name']} ({limit_words(metric)})"
 
 
 def _variant(context: Context, study: Json, variant: Json, names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from harness.report.text.layers import layers_table, shown_mark
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
 from harness.report.text.results import (
     failure_text,
+    limit_words,
     result_line,
     results_table,
     source_words,
@@ -34,6 +35,7 @@ __all__ = [
     "latency_table",
     "latency_word",
     "layers_table",
+    "limit_words",
     "machine_text",
     "ms",
     "noise_text",

@@ -117,11 +117,14 @@ def _metric(metric: Json) -> str:
     """Return a metric's figures and its limit; a metric that could not be computed has a reason instead."""
     if metric["verdict"] == "not_judged" and metric["actual"] is None:
         return str(metric["reason"])
-    actual, limit = number(metric["actual"], ".6g"), number(metric["allowed"])
-    bound = metric.get("bound", "difference")
-    if bound != "difference":
-        return f"metric {actual}, allowed {bound.replace('_', ' ')} {limit}"
-    return f"metric {actual}, reference {number(metric['expected'], '.6g')}, allowed difference {limit}"
+    compared = metric.get("bound", "difference") == "difference"
+    reference = f", reference {number(metric['expected'], '.6g')}" if compared else ""
+    return f"metric {number(metric['actual'], '.6g')}{reference}, allowed {limit_words(metric)}"
+
+
+def limit_words(metric: Json) -> str:
+    """Return ``at most 12``, ``at least 30`` or ``difference 0.01``."""
+    return f"{metric.get('bound', 'difference').replace('_', ' ')} {number(metric['allowed'])}"
 
 
 def _figures(output: Json) -> list[str]:
