@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from harness.records.data import plain_fields
+from harness.records.data import JsonRecord
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
@@ -68,7 +68,7 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bisection:
+class Bisection(JsonRecord):
     """Whose fault it is, what to keep in FP32, and what it costs. The names of the fields are the keys of the JSON."""
 
     subject: str
@@ -114,7 +114,3 @@ class Bisection:
     """Whether Ctrl-C ended the search."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys; figures that are not finite become None."""
-        return plain_fields(self)

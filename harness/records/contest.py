@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.accuracy import Verdict
-from harness.records.data import plain_fields
+from harness.records.data import JsonRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ContestPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContestResult:
+class ContestResult(JsonRecord):
     """What an entrant's folder is worth."""
 
     folder: str
@@ -53,7 +53,3 @@ class ContestResult:
     """What ``process`` was called with."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return plain_fields(self)

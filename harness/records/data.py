@@ -20,7 +20,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def plain_fields(record: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON data, by the names of its fields."""
-    data: dict[str, Any] = plain(dataclasses.asdict(record))
-    return data
+class JsonRecord:
+    """A dataclass whose JSON has one key per field."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        data: dict[str, Any] = plain(dataclasses.asdict(self))  # type: ignore[call-overload]
+        return data

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from harness.machine import Machine
-from harness.records.data import plain, plain_fields
+from harness.records.data import JsonRecord, plain
 
 LatencyVerdict = Literal[
     "regressed", "improved", "equivalent", "inconclusive", "slower_clock", "invalid_environment", "no_baseline"
@@ -183,7 +183,7 @@ class Session:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Acceptance:
+class Acceptance(JsonRecord):
     """Sessions that a person made the baseline, and why."""
 
     id: str
@@ -203,13 +203,9 @@ class Acceptance:
     commit: str = ""
     """The commit of the repository, with ``+changes``; empty outside git."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return plain_fields(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(JsonRecord):
     """One session against a baseline, or one engine against another in the same session."""
 
     verdict: LatencyVerdict
@@ -232,10 +228,6 @@ class Comparison:
     """``engine changed``, too few baseline sessions: what a reader must know."""
     p_value: float | None = None
     """One-sided, of a change beyond the margin in the direction seen; None where nothing was tested."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return plain_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +320,7 @@ def _tuple(data: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotMeasured:
+class NotMeasured(JsonRecord):
     """What could not be timed, and why."""
 
     subject: str
@@ -349,7 +341,3 @@ class NotMeasured:
     """Whether the engine itself misbehaved: that is a failure, not a missing figure."""
     baseline: bool = False
     """Whether it is PyTorch that was only to be compared with: no requirement is about it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return plain_fields(self)

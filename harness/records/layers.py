@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from harness.records.data import plain_fields
+from harness.records.data import JsonRecord
 
 if TYPE_CHECKING:
     from harness.records.stats import ErrorStats
@@ -109,7 +109,7 @@ class OutputEffect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerReport:
+class LayerReport(JsonRecord):
     """Every value of one engine, for one case."""
 
     subject: str
@@ -142,7 +142,3 @@ class LayerReport:
     """What was not seen and why, whether the observation can be trusted, and what to use instead."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time went."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys; figures that are not finite become None."""
-        return plain_fields(self)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records.accuracy import MetricResult, Verdict
-from harness.records.data import plain_fields
+from harness.records.data import JsonRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class VariantResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyResult:
+class StudyResult(JsonRecord):
     """All variants of one study, in the order they were tried; the first is the one the others are held against."""
 
     name: str
@@ -93,7 +93,3 @@ class StudyResult:
     """Picture files by what they show, relative to the JSON file: ``pd against latency``, ``error over steps``."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return plain_fields(self)

@@ -83,7 +83,6 @@ class OnnxEvaluator:
         self._env[value] = as_array(tensor, computed.dtype)
 
     def done(self, name: str) -> None:
-        """Say that this value will not be asked for again: it is freed once all that read it have run."""
         value = self._view.values.get(name)
         if value is not None:
             self._asked.discard(value)
@@ -95,7 +94,6 @@ class OnnxEvaluator:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return an evaluator that has computed what this one has; later changes of one do not reach the other."""
         fork = copy.copy(self)
         fork._env, fork._unread = dict(self._env), self._unread.copy()
         fork._asked, fork._freed = set(self._asked), set(self._freed)

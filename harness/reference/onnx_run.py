@@ -12,16 +12,7 @@ import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, first_line
-from harness.graph import (
-    INLINE_BYTES,
-    emulate,
-    input_specs,
-    promote,
-    to_float64,
-    torch_dtype,
-    weight_bytes,
-    weights_of,
-)
+from harness.graph import INLINE_BYTES, emulate, input_specs, promote, to_float64, torch_dtype, weight_bytes, weights_of
 from harness.reference.runtimes import cpu_session, reference_evaluator
 from harness.tensors import Tensors
 

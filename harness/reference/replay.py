@@ -76,7 +76,6 @@ class ProgramEvaluator:
         """Observed values that only the ONNX graph has."""
 
     def value(self, name: str) -> torch.Tensor | None:
-        """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
         node = self._nodes.get(name)
         if node is None:
             return self._helper(name)
@@ -98,7 +97,6 @@ class ProgramEvaluator:
                 self._seen[name] = tensor
 
     def done(self, name: str) -> None:
-        """Say that this value will not be asked for again: it is freed once all that read it have run."""
         self._helped.clear()
         if name not in self._outputs.values():
             self._asked.discard(name)
@@ -106,12 +104,10 @@ class ProgramEvaluator:
                 self._free_if_read(node)
 
     def outputs(self) -> Tensors:
-        """Compute the rest and return the outputs by their declared names."""
         outputs = {name: self.value(node) for name, node in self._outputs.items()}
         return {name: tensor for name, tensor in outputs.items() if tensor is not None}
 
     def fork(self) -> Self:
-        """Return an evaluator that has computed what this one has; later changes of one do not reach the other."""
         fork = copy.copy(self)
         fork._runner = copy.copy(self._runner)
         fork._runner.env = dict(self._runner.env)
