@@ -87,7 +87,8 @@ class TensorRTBackend:
                 settings.progress,
             )
         if report["error"]:
-            raise refusal(f"{self.name} cannot build this graph: {report['error']}")
+            said = f"{self.name} cannot build this graph: {report['error']}"
+            raise refusal(said) if report["written"] else NotJudged(said)
         warnings = [" ".join(warning.split()) for warning in report["warnings"]]
         if len(warnings) > SHOWN_WARNINGS:
             warnings[SHOWN_WARNINGS:] = [f"{len(warnings) - SHOWN_WARNINGS} more builder warnings"]

@@ -6,7 +6,8 @@ seconds with the phase the builder is in, standard error every message of severi
 
 Request: ``module``, ``onnx``, ``engine``, ``report``, ``tf32``, ``taps`` (mark unfused tensors as debug tensors),
 ``shapes`` (input name -> [minimum, optimum, maximum]).
-Report: ``error`` (None when the engine was written), ``network_layers``, ``warnings``, ``options``.
+Report: ``error`` (None when all went well), ``written`` (False when the engine was built and not written),
+``network_layers``, ``warnings``, ``options``.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ class BuildError(Exception):
     """The builder said no; the text says why, without naming the backend."""
 
 
+class NotWritten(BuildError):
+    """The engine was built and its file cannot be written."""
+
+
 def main() -> None:
     """Read the request, build, write the report."""
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    report: dict[str, Any] = {"error": None, "network_layers": None, "warnings": [], "options": {}}
+    report: dict[str, Any] = {"error": None, "written": True, "network_layers": None, "warnings": [], "options": {}}
     try:
         report |= build(importlib.import_module(request["module"]), request)
     except BuildError as error:
-        report["error"] = str(error)
+        report |= {"error": str(error), "written": not isinstance(error, NotWritten)}
     Path(request["report"]).write_text(json.dumps(report), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
@@ -71,7 +76,7 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         with Path(request["engine"]).open("wb") as file:
             file.write(serialized)
     except OSError as error:
-        raise BuildError(f"the engine cannot be written to {request['engine']}: {error.strerror}") from error
+        raise NotWritten(f"the engine cannot be written to {request['engine']}: {error.strerror}") from error
     options = {
         "strongly_typed": True,
         "tf32": config.get_flag(trt.BuilderFlag.TF32),

@@ -1,4 +1,7 @@
-"""Whose fault it is when TensorRT says no: the graph's, the engine's, or a machine that is full."""
+"""What a message of TensorRT means: the graph is refused, the engine failed, or GPU memory ran out.
+
+TensorRT gives text and no code, so the text is searched here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ from harness.errors import EngineFailed, EngineRefused, NotJudged
 
 
 def refusal(message: str) -> NotJudged:
-    """Return EngineRefused, or NotJudged where the message is about memory or the disk and not about the graph."""
-    if _is_out_of_memory(message):
-        return NotJudged(f"out of GPU memory: {message}")
-    return NotJudged(message) if "the engine cannot be written" in message else EngineRefused(message)
+    """Return EngineRefused, or NotJudged where the message is about GPU memory and not about the graph."""
+    return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineRefused(message)
 
 
 def failure(message: str) -> NotJudged | EngineFailed:

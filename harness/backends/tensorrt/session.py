@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.backends.base import Shape, check_inputs
+from harness.backends.base import check_inputs
 from harness.backends.inspector import Kernel, read_kernels
-from harness.backends.memory import copy_memory
 from harness.backends.tensorrt.build import last_lines
 from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context, runtime_config
 from harness.backends.tensorrt.errors import failure, refusal
-from harness.backends.tensorrt.tensors import TORCH_DTYPES, EngineTensor, io_tensors
+from harness.backends.tensorrt.listener import make_listener
+from harness.backends.tensorrt.output import EngineOutput, make_allocator
+from harness.backends.tensorrt.tensors import EngineTensor, io_tensors
 from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
 
 if TYPE_CHECKING:
@@ -60,17 +61,8 @@ class TensorRTSession:
         Raises EngineRefused for inputs that the engine does not take, EngineFailed when it does not run, NotJudged
         when GPU memory runs out.
         """
-        import torch
-
-        if self.context is None:
-            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        check_inputs(self._inputs, inputs, self._name)
-        self._log.errors.clear()
-        try:
-            with torch.cuda.device(self._device):
-                return self._run(inputs)
-        except torch.cuda.OutOfMemoryError as error:
-            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+        with self._given(inputs):
+            return self._run(inputs)
 
     def tap(
         self, inputs: Mapping[str, torch.Tensor], on_tensor: Callable[[str, torch.Tensor], None]
@@ -79,13 +71,12 @@ class TensorRTSession:
 
         Raises EngineRefused when the engine was not built with ``taps``, and what ``run`` and ``on_tensor`` raise.
         """
-        if self.context is None:
-            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+        self._check_open()
         if not hasattr(self.context, "unfused_tensors_debug_state"):
             raise EngineRefused(
                 f"{self._name}: this version has no debug tensors between kernels; use --layers outputs"
             )
-        self._listener = listener = _make_listener(self._trt, on_tensor, self._device)
+        self._listener = listener = make_listener(self._trt, on_tensor, self._device)
         self.context.set_debug_listener(listener)
         self.context.unfused_tensors_debug_state = True
         try:
@@ -117,28 +108,19 @@ class TensorRTSession:
         Raises EngineRefused for inputs that the engine does not take, NotJudged when GPU memory runs out or an
         output's shape depends on the data.
         """
-        import torch
-
         from harness.backends.tensorrt.bound import BoundEngine
 
-        if self.context is None:
-            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
-        check_inputs(self._inputs, inputs, self._name)
-        self._log.errors.clear()
-        try:
-            with torch.cuda.device(self._device):
-                return BoundEngine(
-                    self._trt,
-                    self._log,
-                    self.engine,
-                    self.tensors,
-                    inputs,
-                    config=self._config,
-                    name=self._name,
-                    device=self._device,
-                )
-        except torch.cuda.OutOfMemoryError as error:
-            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+        with self._given(inputs):
+            return BoundEngine(
+                self._trt,
+                self._log,
+                self.engine,
+                self.tensors,
+                inputs,
+                config=self._config,
+                name=self._name,
+                device=self._device,
+            )
 
     def profile(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> list[list[tuple[str, float]]]:
         """Return, for each run, its kernels in execution order with their milliseconds; raises what ``bind`` raises."""
@@ -163,6 +145,24 @@ class TensorRTSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self.context is None:
+            raise EngineFailed(f"{self._name}: the session of {self._file} is closed; load the engine again")
+
+    @contextlib.contextmanager
+    def _given(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Work on the session's GPU with these inputs, once they are checked; memory that runs out is NotJudged."""
+        import torch
+
+        self._check_open()
+        check_inputs(self._inputs, inputs, self._name)
+        self._log.errors.clear()
+        try:
+            with torch.cuda.device(self._device):
+                yield
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
@@ -197,56 +197,20 @@ class TensorRTSession:
         self.context.set_tensor_address(tensor.name, value.data_ptr() or self._spare.data_ptr())
         return value
 
-    def _bind_output(self, tensor: EngineTensor) -> _Output:
+    def _bind_output(self, tensor: EngineTensor) -> EngineOutput:
         shape = tuple(self.context.get_tensor_shape(tensor.name))
         if -1 not in shape:
-            output = _Output(tensor, self._device, shape)
+            output = EngineOutput(tensor, self._device, shape)
             self.context.set_tensor_address(tensor.name, output.address or self._spare.data_ptr())
             return output
         if not hasattr(self._trt, "IOutputAllocator"):
             raise EngineRefused(
                 f"{self._name}: the shape of output {tensor.name!r} depends on data, which this version cannot hand out"
             )
-        output = _Output(tensor, self._device, None)
-        output.allocator = _make_allocator(self._trt, output, self._stream, self._log)
+        output = EngineOutput(tensor, self._device, None)
+        output.allocator = make_allocator(self._trt, output, self._stream, self._log)
         self.context.set_output_allocator(tensor.name, output.allocator)
         return output
-
-
-class _Output:
-    """The memory of one output during one run; ``shape`` is None until the engine says it."""
-
-    def __init__(self, tensor: EngineTensor, device: torch.device, shape: Shape | None) -> None:
-        self.tensor = tensor
-        self.shape = shape
-        self.allocator: Any = None
-        self._device = device
-        self._memory: torch.Tensor | None = None
-        self.address = 0 if shape is None else self.allocate(math.prod(shape) * tensor.dtype.itemsize)
-
-    def allocate(self, size: int) -> int:
-        """Allocate ``size`` bytes that no output can look like, so that an unwritten one is not taken for a result."""
-        import torch
-
-        # 0xFF in every byte is NaN in every float format; in integers 0x7F is rarer than -1.
-        pattern = 0xFF if self.tensor.dtype.is_floating_point else 0x7F
-        device = torch.device("cpu") if self.tensor.on_host else self._device
-        self._memory = torch.full((size,), pattern, dtype=torch.uint8, device=device)
-        return self._memory.data_ptr()
-
-    def collect(self, side: Any, current: Any) -> torch.Tensor:
-        """Return the output as a tensor of its dtype and shape."""
-        if self._memory is None or self.shape is None:
-            raise EngineFailed(f"the engine gave no memory or no shape for output {self.tensor.name!r}")
-        size = math.prod(self.shape) * self.tensor.dtype.itemsize
-        value = self._memory[:size].view(self.tensor.dtype).reshape(self.shape)
-        if self.tensor.on_host:
-            side.synchronize()
-            value = value.to(self._device)
-        elif value.is_cuda:
-            value.record_stream(current if self.allocator else side)
-        self.allocator = self._memory = None  # the allocator refers back to this: without it the memory goes at once
-        return value
 
 
 def enqueue(context: Any, *, current: Any, side: Any, make_event: Callable[[], Any]) -> bool:
@@ -262,56 +226,3 @@ def enqueue(context: Any, *, current: Any, side: Any, make_event: Callable[[], A
     done.record(side)
     current.wait_event(done)
     return started
-
-
-def _make_listener(trt: Any, on_tensor: Callable[[str, torch.Tensor], None], device: torch.device) -> Any:
-    """Return what TensorRT calls with every debug tensor while the engine runs; it may not raise into TensorRT."""
-    import torch
-
-    class Listener(trt.IDebugListener):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IDebugListener.__init__(self)
-            self.delivered = 0
-            self.problem: BaseException | None = None
-
-        def process_debug_tensor(
-            self, address: int, location: Any, dtype: Any, shape: Any, name: str, stream: int
-        ) -> bool:
-            if self.problem is None and dtype.name in TORCH_DTYPES:
-                try:
-                    kind = getattr(torch, TORCH_DTYPES[dtype.name])
-                    on_host = location == trt.TensorLocation.HOST
-                    if not on_host:
-                        torch.cuda.ExternalStream(stream).synchronize()  # type: ignore[no-untyped-call]
-                    on_tensor(name, copy_memory(address, tuple(shape), kind, device, on_host=on_host))
-                    self.delivered += 1
-                except BaseException as error:
-                    self.problem = error
-            return True
-
-    return Listener()
-
-
-def _make_allocator(trt: Any, output: _Output, side: Any, log: Any) -> Any:
-    """Return what TensorRT calls to get memory for an output whose shape depends on the data."""
-    import torch
-
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IOutputAllocator.__init__(self)
-
-        def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
-            try:
-                with torch.cuda.stream(side):
-                    return output.allocate(max(size, 1))
-            except torch.cuda.OutOfMemoryError as error:  # must not pass through TensorRT; a null pointer ends the run
-                log.errors.append(first_line(error))
-                return 0
-
-        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
-            return self.reallocate_output_async(name, memory, size, alignment, 0)
-
-        def notify_shape(self, name: str, shape: Any) -> None:
-            output.shape = tuple(shape)
-
-    return Allocator()

@@ -1,0 +1,74 @@
+"""The memory of an output during one run, and what TensorRT asks for it when its shape depends on the data."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from harness.backends.base import Shape
+from harness.backends.tensorrt.tensors import EngineTensor
+from harness.errors import EngineFailed, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EngineOutput:
+    """The memory of one output during one run; ``shape`` is None until the engine says it."""
+
+    def __init__(self, tensor: EngineTensor, device: torch.device, shape: Shape | None) -> None:
+        self.tensor = tensor
+        self.shape = shape
+        self.allocator: Any = None
+        self._device = device
+        self._memory: torch.Tensor | None = None
+        self.address = 0 if shape is None else self.allocate(math.prod(shape) * tensor.dtype.itemsize)
+
+    def allocate(self, size: int) -> int:
+        """Allocate ``size`` bytes that no output can look like, so that an unwritten one is not taken for a result."""
+        import torch
+
+        # 0xFF in every byte is NaN in every float format; in integers 0x7F is rarer than -1.
+        pattern = 0xFF if self.tensor.dtype.is_floating_point else 0x7F
+        device = torch.device("cpu") if self.tensor.on_host else self._device
+        self._memory = torch.full((size,), pattern, dtype=torch.uint8, device=device)
+        return self._memory.data_ptr()
+
+    def collect(self, side: Any, current: Any) -> torch.Tensor:
+        """Return the output as a tensor of its dtype and shape."""
+        if self._memory is None or self.shape is None:
+            raise EngineFailed(f"the engine gave no memory or no shape for output {self.tensor.name!r}")
+        size = math.prod(self.shape) * self.tensor.dtype.itemsize
+        value = self._memory[:size].view(self.tensor.dtype).reshape(self.shape)
+        if self.tensor.on_host:
+            side.synchronize()
+            value = value.to(self._device)
+        elif value.is_cuda:
+            value.record_stream(current if self.allocator else side)
+        self.allocator = self._memory = None  # the allocator refers back to this: without it the memory goes at once
+        return value
+
+
+def make_allocator(trt: Any, output: EngineOutput, side: Any, log: Any) -> Any:
+    """Return what TensorRT calls to get memory for an output whose shape depends on the data."""
+    import torch
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+
+        def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            try:
+                with torch.cuda.stream(side):
+                    return output.allocate(max(size, 1))
+            except torch.cuda.OutOfMemoryError as error:  # must not pass through TensorRT; a null pointer ends the run
+                log.errors.append(first_line(error))
+                return 0
+
+        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
+            return self.reallocate_output_async(name, memory, size, alignment, 0)
+
+        def notify_shape(self, name: str, shape: Any) -> None:
+            output.shape = tuple(shape)
+
+    return Allocator()
