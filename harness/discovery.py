@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 SUITES = Path("suites")
-STUDY = "study.py"
-"""The file of a suite folder that tries variants of a system of several engines."""
 
 
 def find_subject(
@@ -67,13 +65,14 @@ def load_suite(path: Path) -> Subject:
 
 
 def load_study(folder: Path) -> Any:
-    """Import ``study.py`` of a suite folder and return the module: ``variants()`` and ``run(...)``.
+    """Import ``study.py`` of a suite folder, which tries variants of a system of several engines; return the module.
 
-    Raises UsageError when there is none, it cannot be imported, or it lacks one of the two.
+    It has ``variants()`` and ``run(...)``. Raises UsageError when there is none, it cannot be imported, or it lacks one
+    of the two.
     """
-    path = folder / STUDY
+    path = folder / "study.py"
     if not path.is_file():
-        raise UsageError(f"{folder} has no {STUDY}; give a suite folder with a study, such as suites/canny2image")
+        raise UsageError(f"{folder} has no {path.name}; give a suite folder with a study, such as suites/canny2image")
     # A suite imports its neighbours from the working folder, at once and when it runs.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -99,10 +98,7 @@ def subject_of(names: Mapping[str, Any], path: Path | str) -> Subject:
     """Return SUBJECT of a suite's module. Raises UsageError when it is missing or something else."""
     if "SUBJECT" not in names:
         raise UsageError(f"suite {path} defines no SUBJECT; add SUBJECT = Subject(name=..., build=..., ...)")
-    subject = names["SUBJECT"]
-    if not isinstance(subject, Subject):
-        raise UsageError(f"suite {path}: SUBJECT is a {type(subject).__name__}; make it a harness.Subject")
-    return subject
+    return _checked(names["SUBJECT"], f"suite {path}: SUBJECT")
 
 
 def load_attribute(text: str) -> Subject:
@@ -115,10 +111,13 @@ def load_attribute(text: str) -> Subject:
     if not hasattr(module, attribute):
         known = [name for name, value in vars(module).items() if isinstance(value, Subject)]
         raise unknown_name(f"subject in module {module_name}", attribute, known)
-    subject = getattr(module, attribute)
-    if not isinstance(subject, Subject):
-        raise UsageError(f"{text} is a {type(subject).__name__}; make it a harness.Subject")
-    return subject
+    return _checked(getattr(module, attribute), text)
+
+
+def _checked(value: Any, what: str) -> Subject:
+    if not isinstance(value, Subject):
+        raise UsageError(f"{what} is a {type(value).__name__}; make it a harness.Subject")
+    return value
 
 
 def list_subjects(folder: Path) -> list[dict[str, Any]]:
@@ -129,18 +128,16 @@ def list_subjects(folder: Path) -> list[dict[str, Any]]:
         try:
             subject = load_suite(path)
         except ParityError as error:
-            rows.append({**row, "problem": str(error)})
-            continue
-        rows.append(
-            {
-                **row,
+            row["problem"] = str(error)
+        else:
+            row |= {
                 "cases": list(subject.cases),
                 "targets": [str(target) for target in subject.targets],
                 "weights": subject.weights,
                 "weights_source": subject.weights_source,
                 "inputs": subject.inputs,
             }
-        )
+        rows.append(row)
     return rows
 
 
@@ -294,7 +291,7 @@ def import_path(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def import_errors(what: str) -> Iterator[None]:
-    """Turn whatever an import raises into a sentence that says where."""
+    """Turn whatever an import raises into a UsageError that names the file and the line."""
     try:
         yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):

@@ -99,9 +99,8 @@ def check_inputs(ports: Iterable[InputPort], given: Mapping[str, torch.Tensor], 
 class Session(Protocol):
     """A loaded engine. Use it as a context manager; leaving frees its memory."""
 
-    @property
-    def layers(self) -> int | None:
-        """Layers (kernels) after fusion; None where the backend does not tell."""
+    layers: int | None
+    """Layers (kernels) after fusion; None where the backend does not tell."""
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run once and return fresh tensors by output name, ordered after all work queued on the current stream.
@@ -112,11 +111,13 @@ class Session(Protocol):
     def close(self) -> None:
         """Free the engine; a closed session does not run again."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 @runtime_checkable

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from harness.backends.base import BuildReport
 from harness.errors import EngineRefused
@@ -29,7 +28,7 @@ Build = Callable[[Path], BuildReport]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """An engine file, verified a moment ago. As a context manager it is discarded on leaving if it is not kept."""
+    """An engine file, verified a moment ago."""
 
     path: Path
     sha256: str
@@ -60,14 +59,6 @@ class Engine:
         """Delete the file if it is for this run only; a cached engine stays."""
         if not self.kept:
             self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.discard()
 
 
 def key_hash(key: Mapping[str, Any]) -> str:

@@ -46,12 +46,9 @@ def race_in(run: Run, target: Target, case: str) -> Race:
     Other bits that are as wrong come from a sum in another order, and not from a kernel that does not wait.
     """
     question = "are the outputs the same with one kernel at a time?"
-    try:
-        found = run_alone(run, target, case)
-    except ParityError as problem:
-        return Race(questions=(Question(question=question, answer="not asked", detail=str(problem)),))
-    if found is None:
-        return Race()
+    found = _ask(question, run, target, case)
+    if isinstance(found, Race):
+        return found
     if all(bitwise_equal(found.alone[name], tensor) for name, tensor in found.together.items()):
         return Race(questions=(Question(question=question, answer="yes", detail="bit for bit"),))
     alone, together = total_error(found.alone, found.expected), total_error(found.together, found.expected)
@@ -63,16 +60,21 @@ def race_in(run: Run, target: Target, case: str) -> Race:
 def race_in_fp32(run: Run, target: Target, case: str) -> Race:
     """Return whether a wrong FP32 engine races: with one kernel at a time it is right."""
     question = "is the FP32 engine right with one kernel at a time?"
-    try:
-        found = run_alone(run, target, case)
-    except ParityError as problem:
-        return Race(questions=(Question(question=question, answer="not asked", detail=str(problem)),))
-    if found is None:
-        return Race()
+    found = _ask(question, run, target, case)
+    if isinstance(found, Race):
+        return found
     verdict = overall(output.verdict for output in found.judged)
     right = verdict == "pass" or computes_in_tf32(target, found.judged)
     detail = worst_reason(found.judged, verdict)
     return Race(races=right, questions=(Question(question=question, answer=yes_or_no(right), detail=detail),))
+
+
+def _ask(question: str, run: Run, target: Target, case: str) -> Alone | Race:
+    """Return the outputs to judge by, or the answer where there are none."""
+    try:
+        return run_alone(run, target, case) or Race()
+    except ParityError as problem:
+        return Race(questions=(Question(question=question, answer="not asked", detail=str(problem)),))
 
 
 def run_alone(run: Run, target: Target, case: str) -> Alone | None:

@@ -277,10 +277,11 @@ def test_clearing_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_without_the_cache_an_engine_is_for_this_run_only(tmp_path: Path) -> None:
     kept = get(tmp_path, Builder())
     build = Builder(b"another")
-    with get(tmp_path, build, use_cache=False) as engine:
-        assert engine.path.read_bytes() == b"another"
-        assert not engine.cached
-        assert engine.path != kept.path
+    engine = get(tmp_path, build, use_cache=False)
+    assert engine.path.read_bytes() == b"another"
+    assert not engine.cached
+    assert engine.path != kept.path
+    engine.discard()
     assert not engine.path.exists()
     assert get(tmp_path, build).cached
     assert build.count == 1

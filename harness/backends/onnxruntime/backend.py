@@ -12,10 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from harness.backends.base import BuildReport, BuildRequest, Shape, check_inputs
+from harness.backends.base import BuildReport, BuildRequest, ProfileSession, Shape, check_inputs
 from harness.backends.memory import copy_memory
 from harness.backends.onnxruntime.file import map_weights, pack, read_header
 from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
@@ -135,11 +134,10 @@ class _Port:
         return f"{self.shape}"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(ProfileSession):
     """A loaded model; tensors go in and out through raw memory, which carries BF16 too."""
 
-    layers: int | None = None
-    """ONNX Runtime does not tell."""
+    layers = None  # ONNX Runtime does not tell
 
     def __init__(self, file: Path, *, name: str, device: str, profile: Path | None = None) -> None:
         import torch
@@ -197,14 +195,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Free the model."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
 
 def _open(file: Path, name: str, device: str, index: int, profile: Path | None) -> Any:

@@ -50,7 +50,7 @@ class BoundEngine:
         if self.context is None:
             raise refusal(f"{name} cannot make another execution context: {last_lines(log.errors)}")
         tensors = tuple(tensors)
-        self.inputs = {
+        self.inputs: Mapping[str, torch.Tensor] = {
             tensor.name: self._bind_input(tensor, inputs[tensor.name]) for tensor in tensors if tensor.is_input
         }
         if missing := self.context.infer_shapes():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from harness.backends.base import check_inputs
+from harness.backends.base import BenchSession, ProfileSession, TapSession, check_inputs
 from harness.backends.inspector import Kernel, read_kernels
 from harness.backends.tensorrt.build import last_lines
 from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context, runtime_config
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from harness.backends.tensorrt.bound import BoundEngine
 
 
-class TensorRTSession:
+class TensorRTSession(TapSession, BenchSession, ProfileSession):
     """A loaded engine with one execution context and a stream of its own.
 
     ``layers`` is the number of layers (kernels) after fusion; ``engine`` and ``context`` are TensorRT's objects.
@@ -49,7 +48,7 @@ class TensorRTSession:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
         self.tensors = io_tensors(trt, self.engine)
         self._inputs = tuple(tensor for tensor in self.tensors if tensor.is_input)
-        self.layers: int = self.engine.num_layers
+        self.layers = self.engine.num_layers
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._spare = torch.empty(ALIGNMENT, dtype=torch.uint8, device=device)
         self._workspace = Workspace(trt, self.engine, device)
@@ -137,14 +136,6 @@ class TensorRTSession:
         self._workspace.free()
         self._config = ()
         self.context = self.engine = self.runtime = self._listener = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self.context is None:
