@@ -23,11 +23,14 @@ _SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, o
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], words: str, *, aliases: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
-    """Add a command; ``run(options)`` returns the exit status."""
+    """Add a command; ``run(options)`` returns the exit status. Options that it does not add have their defaults."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=words, description=f"{words[0].upper()}{words[1:]}.", aliases=aliases
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(
+        run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
+        no_engine_cache=False, update_references=False,
+    )  # fmt: skip
     return parser
 
 
@@ -116,13 +119,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings that the options ask for."""
     from harness.settings import Settings
 
-    settings = Settings(
-        engine_cache=not getattr(options, "no_engine_cache", False),
-        update_references=getattr(options, "update_references", False),
-        device=getattr(options, "device", None),
-    )
-    engines, references = getattr(options, "engines", None), getattr(options, "references", None)
-    return replace(settings, engines=engines or settings.engines, references=references or settings.references)
+    given = {name: folder for name in ("engines", "references") if (folder := vars(options)[name])}
+    return Settings(
+        engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,
+        **given,
+    )  # fmt: skip
 
 
 def _typed(options: argparse.Namespace) -> str:
@@ -191,12 +192,11 @@ def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...]
     """Return subject, targets and cases. Raises UsageError for a name that is not known."""
     from harness import discovery
 
-    backends, precisions = getattr(options, "backend", []), getattr(options, "precision", [])
-    discovery.check_backends([*backends, *getattr(options, "require", [])])
+    discovery.check_backends([*options.backend, *options.require])
     subject = discovery.find_subject(
         options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
     )
     subject = replace(subject, typed=_typed(options))
-    discovery.check_precisions(precisions, also=[target.precision_name for target in subject.targets])
-    targets = discovery.select_targets(subject, backends, precisions)
-    return subject, targets, discovery.check_cases(subject, getattr(options, "case", []))
+    discovery.check_precisions(options.precision, also=[target.precision_name for target in subject.targets])
+    targets = discovery.select_targets(subject, options.backend, options.precision)
+    return subject, targets, discovery.check_cases(subject, options.case)
