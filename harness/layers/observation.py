@@ -88,7 +88,7 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
     """
     opened = before.opened
     observer = _observer(before, names := _computed_values(before.prepared, pattern))
-    groups = list(_groups(names, before.prepared)) or [[]]  # a graph may compute nothing but its outputs
+    groups = list(_groups(names, before)) or [[]]  # a graph may compute nothing but its outputs
     outputs: list[Tensors] = []
     for number, group in enumerate(groups, start=1):
         opened.say(f"looking at {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
@@ -154,13 +154,24 @@ def _computed_values(prepared: Prepared, pattern: str) -> list[str]:
     return sorted(names, key=program.depths().__getitem__)
 
 
-def _groups(names: Sequence[str], prepared: Prepared) -> Iterator[list[str]]:
-    """Yield the names in groups whose values, as the case has them, hold at most GROUP_BYTES."""
+def _groups(names: Sequence[str], before: Unobserved) -> Iterator[list[str]]:
+    """Yield the names in groups whose values, as the case has them, hold at most GROUP_BYTES.
+
+    A symbolic size that no input has counts as the largest size of the inputs.
+    """
+    program, inputs = before.prepared.program, before.inputs
+    sizes: dict[int | str, int] = {
+        str(dim): size
+        for value in program.model.graph.inputs
+        for dim, size in zip(value.shape or (), inputs[str(value.name)].shape, strict=False)
+    }
+    largest = max((size for tensor in inputs.values() for size in tensor.shape), default=1)
     group: list[str] = []
     held = 0
     for name in names:
-        shape = prepared.program.values[name].shape
-        size = 4 * math.prod(n if isinstance(n, int) else 1024 for n in shape) if shape is not None else GROUP_BYTES
+        shape = program.values[name].shape
+        dims = [dim if isinstance(dim, int) else sizes.get(dim, largest) for dim in shape or ()]
+        size = 4 * math.prod(dims) if shape is not None else GROUP_BYTES
         if group and held + size > GROUP_BYTES:
             yield group
             group, held = [], 0

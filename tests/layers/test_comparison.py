@@ -747,6 +747,27 @@ def test_parts_of_a_split_are_values_like_others(backend, tmp_path):
     assert all(value.depth >= 0 and value.mark == "ok" for value in seen.values())
 
 
+class Positions(torch.nn.Module):
+    """Adds the number of each row, which takes the size of a dynamic dimension."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": x.exp() * torch.arange(x.shape[0], dtype=x.dtype).sqrt().unsqueeze(1)}
+
+
+def test_a_size_is_a_number_in_pytorch_and_a_value_in_onnx(tmp_path):
+    one = subject(
+        build=lambda: Positions().eval(), cases={"one": lambda: {"x": torch.ones(4, 3)}},
+        dynamic={"x": {0: "rows"}}, ranges={"rows": (2, 8)}, targets=(Target("ort-cpu", "fp16"),),
+    )  # fmt: skip
+    with Run(one, quiet(tmp_path)).target(one.targets[0]) as target, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "GROUP_BYTES", 2**14)  # all values in one engine, as large as the case has them
+        report = compare_layers(target, "one")
+        assert target.run.engines.built == 2
+    compared = {value.name: value.mark for value in report.values if value.status == "compared"}
+    assert compared["exp"] == compared["sqrt"] == "ok"
+    assert {value.mark for value in report.values} <= {"ok", "not_judged"}
+
+
 ONNX = """
 <ir_version: 9, opset_import: ["" : 18]>
 g (float[2, 3] x) => (float[2, 3] y) <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9.5}, int64[1] two = {2}>
