@@ -396,7 +396,7 @@ WORDS: dict[str, str] = {
     "readme_accuracy": "{subject}，{target}，权重：{weights}，输入：{inputs}，设备：{device}，原始模型：{reference}",
     "readme_accuracy_note": (
         "绝对误差 |a − e|，相对误差 |a − e| / |e|（e 为原始模型输出）；整体相对误差为二范数之比，本底为 PyTorch "
-        "在同一精度下的同一数字。NaN/Inf 一列为两边不一致的非有限元素个数；数字只统计两边都有限的元素。"
+        "自身在该精度下的误差。NaN/Inf 一列为两边不一致的非有限元素个数；数字只统计两边都有限的元素。"
     ),
     "readme_undefined": "{name}：{count} 个元素 e = 0 而 a 不为 0，没有相对误差，不在统计内。",
     "readme_unjudged": "未判定：",
