@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from harness.records import exit_status, is_judged
+    from harness.records import all_judged, exit_status
 
     subject, targets, cases = request_of(options)
     settings = settings_of(options)
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if interrupted:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
         return INTERRUPTED
-    missing = [f"required backend {name} was not judged" for name in options.require if not is_judged(results, name)]
+    missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
     document.write(complete=not missing, error="; ".join(missing), **_rows(results))
     for sentence in missing:
         print(f"parity: {sentence}", file=sys.stderr)

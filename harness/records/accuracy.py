@@ -188,7 +188,7 @@ def is_nonfinite(result: Result) -> bool:
 def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
     """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
     status = status_of(result.verdict for result in results)
-    return 3 if status == 0 and any(not is_judged(results, backend) for backend in require) else status
+    return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
 
 
 def status_of(verdicts: Iterable[Verdict]) -> int:
@@ -197,7 +197,7 @@ def status_of(verdicts: Iterable[Verdict]) -> int:
     return 1 if "fail" in given else 0 if "pass" in given else 3
 
 
-def is_judged(results: Sequence[Result], backend: str) -> bool:
+def all_judged(results: Sequence[Result], backend: str) -> bool:
     """Return whether every result of a backend carries a verdict, and there is at least one."""
     verdicts = [result.verdict for result in results if result.backend == backend]
     return bool(verdicts) and "not_judged" not in verdicts
