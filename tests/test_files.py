@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+import harness
 from harness.errors import CannotWrite, UsageError, is_disk_full
 from harness.files import check_writable, make_folder, replacing, write_bytes, write_text
 
@@ -108,3 +111,40 @@ def test_a_full_disk_is_told_from_other_errors():
     assert is_disk_full(OSError("Not enough free space to write 80 bytes"))
     assert not is_disk_full(CannotWrite(Path("x"), PermissionError(errno.EACCES, "Permission denied")))
     assert not is_disk_full(ValueError("Not enough free space to write"))
+
+
+OTHER_WRITERS = {
+    "files.py": "the one writer",
+    "report/ci.py": "appends to the file that GitHub names",
+    "bisect/reproducer/folder.py": "a draft folder that is moved into place as a whole",
+    "bisect/reproducer/scripts/on_tensorrt.py": "a script that runs without the harness",
+    "backends/onnxruntime/file.py": "a draft that the engine cache checks and moves into place",
+    "backends/tensorrt/backend.py": "a build's output, read while it is written",
+    "backends/tensorrt/build.py": "answers its parent, and writes the draft that the engine cache moves into place",
+    "hackathon/entrant.py": "a log",
+    "hackathon/entrant_process.py": "a line per picture, read when the process was killed",
+    "latency/processes.py": "asks a child process, in a temporary folder",
+    "timing/worker.py": "answers its parent, in a temporary folder",
+}
+
+
+MODE = re.compile(r"[wxa][bt+]*")
+
+
+def writes(tree: ast.AST) -> bool:
+    """Return whether a module opens a file for writing, or writes one by a method of its path."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        is_method = isinstance(call.func, ast.Attribute)
+        name = getattr(call.func, "attr" if is_method else "id", "")
+        texts = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+        opens = name in ("open", "fdopen") and any(MODE.fullmatch(str(text)) for text in texts)
+        if opens or (is_method and name in ("write_text", "write_bytes")):
+            return True
+    return False
+
+
+def test_all_else_writes_through_the_one_writer():
+    package = Path(harness.__file__).parent
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    found = {name for name, path in files.items() if writes(ast.parse(path.read_text(encoding="utf-8")))}
+    assert sorted(found) == sorted(OTHER_WRITERS)
