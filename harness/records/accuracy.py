@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.records.data import plain
+from harness.records.data import TargetRecord, plain
 from harness.records.stats import ErrorStats
 
 if TYPE_CHECKING:
@@ -121,17 +121,9 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(TargetRecord):
     """The verdict on one subject, case and target."""
 
-    subject: str
-    """The subject's name."""
-    case: str
-    """The case's name."""
-    backend: str
-    """As after ``-b``."""
-    precision: str
-    """A plain precision, or the stem of a plan file."""
     verdict: Verdict
     """``pass``, ``fail`` or ``not_judged``."""
     reason: str

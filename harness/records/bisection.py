@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.records.data import JsonRecord
+from harness.records.data import TargetRecord
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
@@ -68,17 +68,9 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bisection(JsonRecord):
+class Bisection(TargetRecord):
     """Whose fault it is, what to keep in FP32, and what it costs. The names of the fields are the keys of the JSON."""
 
-    subject: str
-    """The subject's name."""
-    case: str
-    """The case's name."""
-    backend: str
-    """As after ``-b``."""
-    precision: str
-    """A plain precision, or the stem of a plan file."""
     kind: Kind
     """``none`` when the engine passes."""
     finding: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = "parity/1"
@@ -27,3 +28,17 @@ class JsonRecord:
         """Return plain data with the documented keys; figures that are not finite become None."""
         data: dict[str, Any] = plain(dataclasses.asdict(self))  # type: ignore[call-overload]
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRecord(JsonRecord):
+    """What is recorded of one target: a subject's case, on a backend, in a precision."""
+
+    subject: str
+    """The subject's name."""
+    case: str
+    """The case's name."""
+    backend: str
+    """As after ``-b``."""
+    precision: str
+    """A plain precision, or the stem of a plan file."""

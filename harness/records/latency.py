@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from harness.machine import Machine
-from harness.records.data import JsonRecord, plain
+from harness.records.data import JsonRecord, TargetRecord, plain
 
 LatencyVerdict = Literal[
     "regressed", "improved", "equivalent", "inconclusive", "slower_clock", "invalid_environment", "no_baseline"
@@ -320,17 +320,9 @@ def _tuple(data: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotMeasured(JsonRecord):
+class NotMeasured(TargetRecord):
     """What could not be timed, and why."""
 
-    subject: str
-    """The subject's name."""
-    case: str
-    """The case's name."""
-    backend: str
-    """As after ``-b``."""
-    precision: str
-    """A plain precision, or the stem of a plan file."""
     runner: Runner = "engine"
     """``engine``, or how PyTorch ran: ``eager`` or ``compile``."""
     sizes: dict[str, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from harness.records.data import JsonRecord
+from harness.records.data import TargetRecord
 
 if TYPE_CHECKING:
     from harness.records.stats import ErrorStats
@@ -109,17 +109,9 @@ class OutputEffect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerReport(JsonRecord):
+class LayerReport(TargetRecord):
     """Every value of one engine, for one case."""
 
-    subject: str
-    """The subject's name."""
-    case: str
-    """The case's name."""
-    backend: str
-    """As after ``-b``."""
-    precision: str
-    """A plain precision, or the stem of a plan file."""
     mode: str
     """``unfused`` or ``outputs``."""
     values: tuple[ValueFinding, ...]
