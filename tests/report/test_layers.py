@@ -11,9 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-import matplotlib as mpl
 import pytest
 import recorded
+from PIL import Image
 
 from harness.errors import NotJudged, UsageError
 from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
@@ -338,13 +338,15 @@ def test_plot_writes_both_files_and_the_same_bytes_again(tmp_path: Path):
     paths = plot.save_layers(report, tmp_path / "new" / "clip.fp16")
     assert [path.name for path in paths] == ["clip.fp16.png", "clip.fp16.svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
+    with Image.open(paths[0]) as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
+    assert (0xB8, 0x5A, 0x00) in colours, "no local error is drawn"
     svg = paths[1].read_text()
     assert svg.startswith("<?xml")
     assert plot.save_layers(report, tmp_path / "again")[1].read_text() == svg
 
 
-def test_plot_says_what_a_reader_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+def test_plot_says_what_a_reader_must_know(tmp_path: Path):
     report = changed(values=(*REPORT.values, OVERFLOW), first_nonfinite="pow_3", trusted=False)
     svg = plot.save_layers(report, tmp_path / "clip")[1].read_text()
     for words in (

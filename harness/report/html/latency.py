@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
+from typing import TYPE_CHECKING
 
 from harness.records import session_from_json
 from harness.report.facts import (
@@ -19,8 +21,6 @@ from harness.report.facts import (
     session_target,
     throughput,
 )
-from harness.report.html import charts
-from harness.report.html.charts import Measurement
 from harness.report.html.parts import (
     TONES,
     Cell,
@@ -40,10 +40,13 @@ from harness.report.html.parts import (
     warnings,
     word,
 )
-from harness.report.plots import swept
+from harness.report.plots import Series, draw_history, draw_over_size, embedded, over_size, swept
 from harness.report.text import series_of
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def module_times(kernels: Sequence[Json]) -> dict[str, float]:
@@ -63,7 +66,7 @@ def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t:
         newest = newest_sessions(measured)
         parts.append(_table(newest, f"{id}-table", labels, t))
         parts.append(Lines(items=(Line(text=t("latency_note"), tone="muted"), *_remarks(newest, t))))
-        parts += _charts(newest, labels, t)
+        parts += _charts(newest, id, labels, t)
         parts += [_kernels(item, f"{id}-kernels-{n}", t) for n, item in enumerate(newest, 1) if item["kernels"]]
     for number_, one in enumerate(_series(measured), start=1):
         parts += _history(one, f"{id}-history-{number_}", t)
@@ -158,50 +161,39 @@ def _missing(item: Json, t: Words) -> Line:
     return Line(text=text, tone="bad" if item["failed"] else "warn", lead=lead)
 
 
-def _charts(measured: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[Part]:
+def _charts(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
     """Return latency and speed-up over the first size of which there are several values, a pair per case and device.
 
     Sessions in an invalid environment are left out: their figures do not count.
     """
     valid = [m for m in measured if not is_invalid(m["session"])]
     found: list[Part] = []
-    for case, device in distinct((m["session"]["case"], m["session"]["device"]) for m in valid):
+    places = distinct((m["session"]["case"], m["session"]["device"]) for m in valid)
+    for n, (case, device) in enumerate(places, start=1):
         chosen = [m for m in valid if (m["session"]["case"], m["session"]["device"]) == (case, device)]
         symbol = swept(chosen)
         if symbol:
-            found += _pair(
-                [m for m in chosen if symbol in m["session"]["sizes"]], symbol, f"{case}, {device}", labels, t
-            )
+            found += _pair(chosen, symbol, f"{case}, {device}", f"{id}-{n}", labels, t)
     return found
 
 
-def _pair(measured: Sequence[Json], symbol: str, place: str, labels: tuple[str, ...], t: Words) -> list[Part]:
-    times: dict[str, list[Measurement]] = {}
-    gains: dict[str, list[Measurement]] = {}
-    for item in measured:
-        session = item["session"]
-        others = [f"{name}={size}" for name, size in session["sizes"].items() if name != symbol]
-        graph = [t("with_graph")] if session["graph"] else []
-        name = " ".join([session_target(session), *others, *graph])
-        x, time = float(session["sizes"][symbol]), session_latency(session)
-        if time:
-            point = Measurement(x=x, y=time[0], low=time[1], high=time[2])
-            times.setdefault(f"{name} ({t('metric_' + session['metric'])})", []).append(point)
-        for baseline, value in item["speed_up"].items():
-            low, high = item["speed_up_intervals"].get(baseline) or (None, None)
-            if value is not None:
-                gain = Measurement(x=x, y=value, low=low, high=high)
-                gains.setdefault(t("speed_up_of", name=name, baseline=baseline), []).append(gain)
+def _pair(measured: Sequence[Json], symbol: str, place: str, id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
+    times, gains = over_size(measured, symbol, t)
     found: list[Part] = []
-    for series_, caption, label, one in (
-        (times, t("latency_over", size=symbol, place=place), t("axis_ms"), False),
-        (gains, t("speed_up_over", size=symbol, place=place), t("head_speed_up"), True),
+    for name, series, words, one in (
+        ("latency_over", times, t("axis_ms"), False),
+        ("speed_up_over", gains, t("head_speed_up"), True),
     ):
-        if series_:
-            drawn = charts.over_sizes(series_, t, caption, symbol, label, one=one)
-            legend = tuple((charts.css(i), "line", name) for i, name in enumerate(series_))
-            found.append(Chart(svg=drawn, caption=caption, legend=legend, labels=labels))
+        if series:
+            caption = t(name, size=symbol, place=place)
+            draw = partial(_over_size, series=series, symbol=symbol, words=words, one=one)
+            drawing = embedded(draw, id=f"{id}-{name}", title=caption)
+            found.append(Chart(drawing=drawing, caption=caption, labels=labels))
     return found
+
+
+def _over_size(figure: Figure, series: Series, symbol: str, words: str, one: bool) -> None:
+    draw_over_size(figure.subplots(), series, symbol, words, one=one)
 
 
 def _kernels(measured: Json, id: str, t: Words) -> Fold:
@@ -242,10 +234,8 @@ def _history(found: Json, id: str, t: Words) -> list[Part]:
     title = t("history_caption", name=found["benchmark"], machine=found["machine"])
     parts: list[Part] = []
     if sum(point["ms"] is not None and not point["invalid"] for point in points) > 1:
-        drawn = charts.history(points, found["change_points"], t, title)
-        legend = [("accepted", "ring", t("legend_accepted")), ("change", "dash", t("legend_change"))]
-        legend += [("invalid", "cross", t("legend_invalid"))] if any(point["invalid"] for point in points) else []
-        parts.append(Chart(svg=drawn, caption=title, legend=tuple(legend), labels=labels))
+        drawing = embedded(partial(draw_history, series=found, t=t), id=f"{id}-chart", title=title)
+        parts.append(Chart(drawing=drawing, caption=title, labels=labels))
     parts.append(Lines(items=tuple(Line(text=remark, tone="muted") for remark in found["remarks"])))
     headings = (t("recorded"), t("median_ms"), t("range_ms"), t("baseline"), t("invalid"), t("engine"), t("commit"))
     words = (t("recorded"), t("range_ms"), t("baseline"), t("invalid"))

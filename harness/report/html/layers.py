@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from harness.records import MARKS
 from harness.report.facts import (
@@ -19,7 +20,6 @@ from harness.report.facts import (
     value_error,
     worst_first,
 )
-from harness.report.html import charts
 from harness.report.html.parts import (
     Cell,
     Chart,
@@ -38,22 +38,18 @@ from harness.report.html.parts import (
     warnings,
     word,
 )
+from harness.report.plots import BARS, draw_depth, draw_module_bars, embedded
 from harness.report.text import number as figure
 from harness.report.text import plan_snippet, shown_mark
 from harness.report.words import Words
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
+DEPTH_INCHES, DEPTH_MARGINS = 5.4, (0.7, 0.7, 1.2, 0.5)
+BAR_MARGINS = (3.4, 0.1, 0.4, 0.1)
+"""Inches; there are names of modules above the chart, or left of the bars."""
 OPEN_ROWS = 1000
 """A longer table is folded: a browser lays it out when it is opened, not when the page is."""
-DEPTH_LEGEND = (
-    ("accumulated", "line", "legend_accumulated"),
-    ("floor", "dash", "legend_floor"),
-    ("local", "dot", "legend_local"),
-    ("local-floor", "dot", "legend_local_floor"),
-    ("suspect", "ring", "legend_suspect"),
-    ("nonfinite", "cross", "legend_nonfinite"),
-)
 
 
 def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> Group:
@@ -62,7 +58,7 @@ def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> 
     labels = warnings(report, t)
     parts: list[Part] = [_trust(report, t)]
     if values:
-        parts.append(_chart(report, values, f"{id}-values", labels, t))
+        parts.append(_chart(report, f"{id}-values", labels, t))
     if report["modules"]:
         parts.append(_module_table(report, times, id, labels, t))
     if report["values"]:
@@ -94,15 +90,11 @@ def _trust(report: Json, t: Words) -> Lines:
     return Lines(items=tuple(lines))
 
 
-def _chart(report: Json, values: Sequence[Json], table: str, labels: tuple[str, ...], t: Words) -> Chart:
+def _chart(report: Json, table: str, labels: tuple[str, ...], t: Words) -> Chart:
     title = f"{t('error_along_depth')}: {report['subject']} {target_name(report)}"
-    legend = [(css, shape, t(words)) for css, shape, words in DEPTH_LEGEND]
-    marks = {value["mark"] for value in values}
-    if not any(map(is_nonfinite_value, values)):
-        legend = [entry for entry in legend if entry[0] != "nonfinite"]
-    if not marks & {"suspect", "flip"}:
-        legend = [entry for entry in legend if entry[0] != "suspect"]
-    return Chart(svg=charts.depth(values, t, title), caption=title, legend=tuple(legend), labels=labels, table=table)
+    draw = partial(draw_depth, report=report, t=t)
+    drawing = embedded(draw, id=f"{table}-chart", title=title, height=DEPTH_INCHES, margins=DEPTH_MARGINS, cursor=True)
+    return Chart(drawing=drawing, caption=title, labels=labels, table=table)
 
 
 def time_group(session: Json, times: Mapping[str, float], report: Json | None, id: str, t: Words) -> Group:
@@ -129,7 +121,10 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     table = Table(id=f"{id}-table", caption=title, columns=columns(*headings, marks=(t("mark"),), codes=(t("module"),)),
                   rows=tuple(rows), labels=labels)  # fmt: skip
     note = t("time_by_module_note") if report else t("time_without_errors")
-    chart = Chart(svg=charts.module_bars(bars, t, title), caption=f"{title}. {note}", labels=labels)
+    draw = partial(draw_module_bars, rows=bars, t=t)
+    height = sum(BAR_MARGINS[2:]) + 0.24 * min(len(bars), BARS)
+    drawing = embedded(draw, id=f"{id}-chart", title=title, height=height, margins=BAR_MARGINS)
+    chart = Chart(drawing=drawing, caption=f"{title}. {note}", labels=labels)
     fold = Fold(summary=t("times_caption", count=len(rows)), parts=(table,))
     return Group(id=id, heading=title, parts=(chart, fold), labels=labels)
 

@@ -1,6 +1,6 @@
 """The parts a page is made of, as data: tables, charts, lines, facts, code, folds, pictures. The template draws them.
 
-All text is plain: the template escapes it. Only ``Chart.svg`` is markup, made by ``html_svg``, which escapes too.
+All text is plain: the template escapes it. Only ``Chart.drawing`` holds markup.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from markupsafe import Markup
-
 from harness.report.facts import Json
+from harness.report.plots import Drawing
 from harness.report.words import Words
 
 Tone = Literal["", "good", "bad", "warn", "muted"]
@@ -83,10 +82,8 @@ class Chart:
     """A chart with its legend and caption."""
 
     part: ClassVar[str] = "chart"
-    svg: Markup
+    drawing: Drawing
     caption: str
-    legend: tuple[tuple[str, str, str], ...] = ()
-    """Class, shape (``line``, ``dash``, ``dot``, ``ring``, ``cross``) and words of each entry."""
     labels: tuple[str, ...] = ()
     table: str = ""
     """Id of the table whose rows the pointer looks up by depth."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.report.facts import Json, is_reference, tradeoff_points
-from harness.report.html import charts
 from harness.report.html.parts import (
     RANKS,
     TONES,
@@ -34,6 +34,7 @@ from harness.report.html.parts import (
     word,
     worst,
 )
+from harness.report.plots import draw_steps, draw_tradeoff, embedded, stepped
 from harness.report.text import source_words
 from harness.report.verdicts import variants as carrying_verdicts
 from harness.report.words import Words
@@ -54,8 +55,8 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
     labels = warnings(study, t)
     variants = study["variants"]
     parts: list[Part] = [_table(study, f"{id}-variants", labels, t), _remarks(study, t)]
-    parts += _pareto(study, labels, t)
-    parts += _steps(variants, labels, t)
+    parts += _pareto(study, id, labels, t)
+    parts += _steps(study, id, labels, t)
     groups = [Group(id=f"{id}-table", heading=t("variants"), parts=tuple(parts), labels=labels)]
     pictures = _pictures(variants, file, labels, t)
     if pictures:
@@ -158,7 +159,7 @@ def _remarks(study: Json, t: Words) -> Lines:
     return Lines(items=(*notes, *grouped(found, t("many_variants"))))
 
 
-def _pareto(study: Json, labels: tuple[str, ...], t: Words) -> list[Part]:
+def _pareto(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
     """Return quality against latency of the variants that have both; numbers are those of the table."""
     points, lower = tradeoff_points(study)
     drawn = {point.index for point in points}
@@ -172,29 +173,15 @@ def _pareto(study: Json, labels: tuple[str, ...], t: Words) -> list[Part]:
     if not points:
         return note
     title = t("pareto_caption" if lower else "psnr_caption", name=study["name"])
-    legend = [
-        ("front", "line", t("legend_front")),
-        ("c2", "dot", t("legend_on_front")),
-        ("c5", "dot", t("legend_beaten")),
-    ]
-    legend += [("failed", "cross", t("legend_failed"))] if any(point.verdict == "fail" for point in points) else []
-    chart = charts.pareto(points, t, title, lower=lower, named=len(study["variants"]) <= 12)
-    return [Chart(svg=chart, caption=title, legend=tuple(legend), labels=labels), *note]
+    drawing = embedded(partial(draw_tradeoff, study=study, t=t), id=f"{id}-tradeoff", title=title)
+    return [Chart(drawing=drawing, caption=title, labels=labels), *note]
 
 
-def _steps(variants: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[Part]:
-    """Return the error over the steps: running free as a line, from the reference's latents as a dashed one."""
-    shown = [variant for variant in variants if variant["steps"]]
+def _steps(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
+    """Return the error over the steps of the sampler, and where it is not finite."""
+    shown = stepped(study)
     if not shown:
         return []
-    series, legend = {}, []
-    for number_, variant in enumerate(shown):
-        css = charts.css(number_)
-        for key, shape in (("free", "line"), ("forced", "dash")):
-            points = [(step["step"], step[key]) for step in variant["steps"]]
-            series[f"{variant['name']} {key}"] = (points, css if key == "free" else f"{css} dashed")
-            legend.append((css, shape, f"{variant['name']}: {t('steps_' + key)}"))
-    count = max(step["step"] for variant in shown for step in variant["steps"]) + 1
     title = t("steps_caption")
     broken = [
         Line(text=t("steps_nonfinite", step=bad), tone="bad", lead=f"{variant['name']}:")
@@ -202,7 +189,8 @@ def _steps(variants: Sequence[Json], labels: tuple[str, ...], t: Words) -> list[
         if (bad := next((s["step"] for s in variant["steps"] if s["free"] is None or s["forced"] is None), None))
         is not None
     ]
-    chart = Chart(svg=charts.steps(series, count, t, title), caption=title, legend=tuple(legend), labels=labels)
+    drawing = embedded(partial(draw_steps, study=study, t=t), id=f"{id}-steps", title=title)
+    chart = Chart(drawing=drawing, caption=title, labels=labels)
     return [chart, *([Lines(items=tuple(broken))] if broken else [])]
 
 

@@ -1,20 +1,41 @@
-"""Records as PNG and SVG files."""
+"""Records as charts: PNG and SVG files, and SVG inside a page, drawn by the same functions."""
 
 from __future__ import annotations
 
+from harness.report.plots.embedded import Drawing, Entry, embedded
 from harness.report.plots.image_sheet import amplified, save_picture, save_sheet
-from harness.report.plots.latency import save_bench, save_history, swept
-from harness.report.plots.layers import boundaries, save_layers
-from harness.report.plots.study import save_study
+from harness.report.plots.latency import (
+    Series,
+    draw_history,
+    draw_over_size,
+    over_size,
+    save_bench,
+    save_history,
+    swept,
+)
+from harness.report.plots.layers import BARS, draw_depth, draw_module_bars, save_layers
+from harness.report.plots.study import draw_steps, draw_tradeoff, save_study, stepped
 
 __all__ = [
+    "BARS",
+    "Drawing",
+    "Entry",
+    "Series",
     "amplified",
-    "boundaries",
+    "draw_depth",
+    "draw_history",
+    "draw_module_bars",
+    "draw_over_size",
+    "draw_steps",
+    "draw_tradeoff",
+    "embedded",
+    "over_size",
     "save_bench",
     "save_history",
     "save_layers",
     "save_picture",
     "save_sheet",
     "save_study",
+    "stepped",
     "swept",
 ]

@@ -1,19 +1,37 @@
-"""Latency as pictures: over batch size or sequence length, and over time. PNG and SVG.
+"""Latency as charts: over batch size or sequence length, and over time.
 
-Takes the dicts of ``Measured.to_json()`` and of ``latency_series.series()``. matplotlib is imported when a picture is
+Takes the dicts of ``Measured.to_json()`` and of ``latency_series.series()``. matplotlib is imported when a chart is
 drawn, without pyplot and so without a display.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged
-from harness.report.facts import BASELINE, RANDOM, Json, is_invalid, session_latency, session_target
-from harness.report.plots.file import save_figure
+from harness.report.facts import BASELINE, Json, is_invalid, session_latency, session_target
+from harness.report.markdown import visible
+from harness.report.plots.file import (
+    BAND,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MARKERS,
+    RED,
+    SERIES,
+    Draw,
+    named,
+    save_figure,
+    style_axes,
+)
 from harness.report.text import ms
+from harness.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +39,23 @@ if TYPE_CHECKING:
 
 
 INCHES = (11.0, 5.0)
-COLOURS = ("#1f5fa8", "#d97706", "#15803d", "#b91c1c", "#7c3aed", "#0e7490", "#8c8c8c", "#a16207")
-_GREY, _PALE, _RED, _GREEN = "#8c8c8c", "#dddddd", "#b91c1c", "#15803d"
-_PYTORCH = {"eager": "--", "compile": ":"}
+WIDEST = 3.0
+"""Times the largest figure: an interval over sizes is drawn up to there, so that it does not hide the others."""
+DATES = 8
+"""Sessions of a series that have a date below them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One figure with its interval."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+Series = Mapping[str, Sequence[Measurement]]
 
 
 def save_bench(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
@@ -37,9 +69,11 @@ def save_bench(measured: Sequence[Json], stem: Path, *, write: bool = True) -> l
     shown = [m for m in measured if session_latency(m["session"]) is not None and not is_invalid(m["session"])]
     if not shown:
         raise NotJudged("nothing has figures that count")
-    symbol = swept(shown)
-    draw = (lambda figure: _curves(figure, shown, symbol)) if symbol else (lambda figure: _bars(figure, shown))
-    return _save(stem, draw, write=write)
+    t, symbol = Words("en"), swept(shown)
+    draw = partial(_both, measured=shown, symbol=symbol, t=t) if symbol else partial(_bars, measured=shown, t=t)
+    session = shown[0]["session"]
+    title = f"{session['subject']} {session['case']}, {session['device']}"
+    return _save(stem, draw, title + _random(session, t), write=write)
 
 
 def save_history(series: Json, stem: Path) -> list[Path]:
@@ -49,7 +83,8 @@ def save_history(series: Json, stem: Path) -> list[Path]:
     """
     if all(point["ms"] is None for point in series["points"]):
         raise NotJudged("no session has figures")
-    return _save(stem, lambda figure: _series(figure, series))
+    t = Words("en")
+    return _save(stem, partial(draw_history, series=series, t=t), series["benchmark"] + _random(series, t))
 
 
 def swept(measured: Sequence[Json]) -> str:
@@ -61,124 +96,130 @@ def swept(measured: Sequence[Json]) -> str:
     return next((name for name, sizes in values.items() if len(sizes) > 1), "")
 
 
-def _save(stem: Path, draw: Callable[[Figure], None], *, write: bool = True) -> list[Path]:
+def _save(stem: Path, draw: Draw, title: str, *, write: bool = True) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    save_figure(paths, INCHES, draw, write=write)
+    save_figure(paths, INCHES, draw, title=title, write=write)
     return paths
 
 
-def _title(session: Json) -> str:
-    random = f", {RANDOM.lower()}" if session["weights"] == "random" else ""
-    return f"{session['subject']} {session['case']}, {session['device']}{random}"
+def _random(source: Json, t: Words) -> str:
+    return f", {t('random_weights')}" if source["weights"] == "random" else ""
 
 
-def _time_words(metric: str) -> str:
-    return "GPU time" if metric == "gpu_ms" else "time of one run, host clock"
-
-
-def _curves(figure: Figure, measured: Sequence[Json], symbol: str) -> None:
-    """Draw latency and speed-up over one size; the range of the processes' medians is a band."""
-    left, right = figure.subplots(1, 2)
-    first = measured[0]["session"]
-    for number, (name, items) in enumerate(_by_curve(measured, symbol).items()):
-        session = items[0]["session"]
-        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": _PYTORCH.get(session["runner"], "-")}
-        sizes = [item["session"]["sizes"][symbol] for item in items]
-        times = [found for item in items if (found := session_latency(item["session"])) is not None]
-        left.plot(sizes, [t[0] for t in times], marker="o", markersize=4, label=name, **style)
-        left.fill_between(sizes, [t[1] for t in times], [t[2] for t in times], color=style["color"], alpha=0.2)
-        _speed_up(right, items, sizes, name, style)
-    for axes, words in ((left, f"ms ({_time_words(first['metric'])})"), (right, "speed-up over eager FP32")):
-        axes.set_xlabel(symbol)
-        axes.set_ylabel(words)
-        axes.set_ylim(bottom=0)
-        axes.set_xticks(
-            sorted({item["session"]["sizes"][symbol] for item in measured if symbol in item["session"]["sizes"]})
-        )
-        axes.grid(color=_PALE, linewidth=0.6)
-    right.axhline(1.0, color=_GREY, linewidth=0.8)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.suptitle(_title(first), fontsize=11)
-
-
-def _by_curve(measured: Sequence[Json], symbol: str) -> dict[str, list[Json]]:
-    """Return what belongs on one curve: one contestant, at one value of every other size, in order of the axis."""
-    found: dict[str, list[Json]] = {}
+def over_size(measured: Sequence[Json], symbol: str, t: Words) -> tuple[Series, Series]:
+    """Return latency and speed-up over one size, per contestant and value of the other sizes."""
+    times: dict[str, list[Measurement]] = {}
+    gains: dict[str, list[Measurement]] = {}
     for item in measured:
         session = item["session"]
-        if symbol in session["sizes"]:
-            others = [f"{name}={size}" for name, size in session["sizes"].items() if name != symbol]
-            found.setdefault(" ".join([session_target(session), *others]), []).append(item)
-    return {name: sorted(items, key=lambda i: i["session"]["sizes"][symbol]) for name, items in found.items()}
+        if symbol not in session["sizes"]:
+            continue
+        others = [f"{name}={size}" for name, size in session["sizes"].items() if name != symbol]
+        graph = [t("with_graph")] if session["graph"] else []
+        name = " ".join([session_target(session), *others, *graph])
+        x, time = float(session["sizes"][symbol]), session_latency(session)
+        if time:
+            point = Measurement(x=x, y=time[0], low=time[1], high=time[2])
+            times.setdefault(f"{name} ({t('metric_' + session['metric'])})", []).append(point)
+        for baseline, value in item["speed_up"].items():
+            low, high = item["speed_up_intervals"].get(baseline) or (None, None)
+            if value is not None:
+                gain = Measurement(x=x, y=value, low=low, high=high)
+                gains.setdefault(t("speed_up_of", name=name, baseline=baseline), []).append(gain)
+    return times, gains
 
 
-def _speed_up(axes: Axes, items: Sequence[Json], sizes: Sequence[int], name: str, style: dict[str, Any]) -> None:
-    points = [
-        (size, item["speed_up"][BASELINE], item["speed_up_intervals"].get(BASELINE))
-        for size, item in zip(sizes, items, strict=True)
-        if BASELINE in item["speed_up"]
-    ]
-    if not points:
-        return
-    axes.plot([p[0] for p in points], [p[1] for p in points], marker="o", markersize=4, label=name, **style)
-    for size, _, interval in points:
-        if interval:
-            axes.plot([size, size], interval, color=style["color"], linewidth=1)
+def _both(figure: Figure, measured: Sequence[Json], symbol: str, t: Words) -> None:
+    times, gains = over_size(measured, symbol, t)
+    axes = figure.subplots(1, 2 if gains else 1, squeeze=False)[0]
+    draw_over_size(axes[0], times, symbol, t("axis_ms"))
+    if gains:
+        draw_over_size(axes[1], gains, symbol, t("head_speed_up"), one=True)
 
 
-def _bars(figure: Figure, measured: Sequence[Json]) -> None:
+def draw_over_size(axes: Axes, series: Series, symbol: str, words: str, *, one: bool = False) -> None:
+    """Draw figures with intervals over a size, such as the batch; ``one`` draws the line of no speed-up."""
+    points = [point for line in series.values() for point in line]
+    most = WIDEST * max(point.y for point in points)
+    for number, (name, line) in enumerate(series.items()):
+        ordered = sorted(line, key=lambda point: point.x)
+        colour, marker = SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)]
+        across, up = [point.x for point in ordered], [point.y for point in ordered]
+        axes.plot(across, up, color=colour, marker=marker, markersize=6, linewidth=1.4, label=named(name), gid="series")
+        _intervals(axes, ordered, colour)
+    sizes = sorted({point.x for point in points})
+    if sizes[0] > 0 and sizes[-1] / sizes[0] >= 4:
+        axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.set_ylim(0, 1.05 * max(min(end, most) for p in points for end in (p.y, p.high) if end is not None))
+    if one:
+        axes.axhline(1.0, color=RED, linewidth=1, linestyle="--", gid="limit")
+    style_axes(axes, symbol, words)
+
+
+def _intervals(axes: Axes, points: Sequence[Measurement], colour: str) -> None:
+    known = [(p.x, p.low, p.high) for p in points if p.low is not None and p.high is not None]
+    if known:
+        across, low, high = zip(*known, strict=True)
+        axes.vlines(across, low, high, colour, linewidth=1.4, gid="whisker")
+
+
+def _bars(figure: Figure, measured: Sequence[Json], t: Words) -> None:
     """Draw one bar per contestant, with the speed-up beside it."""
     axes = figure.subplots()
-    first = measured[0]["session"]
-    names = [session_target(item["session"]) for item in measured]
     for number, item in enumerate(measured):
         found = session_latency(item["session"])
         assert found is not None
         middle, low, high = found
-        colour = COLOURS[0] if item["session"]["runner"] == "engine" else _GREY
-        axes.barh(number, middle, color=colour, height=0.6)
-        axes.plot([low, high], [number, number], color="black", linewidth=1)
+        axes.barh(number, middle, color=BLUE if item["session"]["runner"] == "engine" else GREY, height=0.6)
+        axes.plot([low, high], [number, number], color=INK, linewidth=1)
         factor = item["speed_up"].get(BASELINE)
-        words = f"  {ms(middle)} ms" + (f", {factor:.3g}x eager FP32" if factor else "")
+        words = f"  {ms(middle)} ms" + (f", {factor:.3g}x {BASELINE}" if factor else "")
         axes.annotate(words, (high, number), va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(measured)), [visible(session_target(item["session"])) for item in measured])
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"ms ({_time_words(first['metric'])})")
-    axes.grid(axis="x", color=_PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    figure.suptitle(_title(first), fontsize=11)
+    style_axes(axes, f"{t('axis_ms')}, {t('metric_' + measured[0]['session']['metric'])}", "")
+    axes.yaxis.grid(False)
 
 
-def _series(figure: Figure, series: Json) -> None:
-    """Draw one series: every session with the range of its processes, the accepted ones filled, changes as steps."""
-    axes = figure.subplots()
-    points = list(enumerate(series["points"]))
-    good = [(i, p) for i, p in points if p["ms"] is not None and not p["invalid"]]
-    for i, p in good:
-        axes.plot([i, i], [p["low"], p["high"]], color=COLOURS[0], linewidth=1, zorder=2)
-    axes.plot([i for i, _ in good], [p["ms"] for _, p in good], "-o", color=COLOURS[0], markersize=4, label="session")
-    accepted = [(i, p) for i, p in good if p["accepted"]]
+def draw_history(figure: Figure, series: Json, t: Words) -> None:
+    """Draw a series of sessions, oldest first: accepted ones are ringed, and lines show where the level changed.
+
+    A session in an invalid environment has no height, because its figure does not count: it is a cross at the bottom.
+    """
+    axes, sessions = figure.subplots(), series["points"]
+    points = [
+        Measurement(x=i, y=found["ms"], low=found["low"], high=found["high"])
+        for i, found in enumerate(sessions)
+        if found["ms"] is not None and not found["invalid"]
+    ]
+    edge = axes.get_xaxis_transform()
+    accepted = [point for point in points if sessions[int(point.x)]["accepted"]]
+    if accepted:
+        axes.axhspan(min(p.y for p in accepted), max(p.y for p in accepted), color=BAND, zorder=0, gid="band")
+    across, up = [point.x for point in points], [point.y for point in points]
+    axes.plot(across, up, "-o", color=BLUE, markersize=5, linewidth=0.8, label=t("legend_session"), gid="session")
+    _intervals(axes, points, BLUE)
     if accepted:
         axes.plot(
-            [i for i, _ in accepted], [p["ms"] for _, p in accepted], "o", color=_GREEN, markersize=7, zorder=3,
-            label="accepted: the baseline",
+            [p.x for p in accepted], [p.y for p in accepted], "o", markerfacecolor="none", markeredgewidth=1.6,
+            markersize=9, color=GREEN, label=t("legend_accepted"), gid="accepted",
         )  # fmt: skip
-    bad = [i for i, p in points if p["invalid"]]
-    if bad:
+    invalid = [i for i, found in enumerate(sessions) if found["invalid"]]
+    if invalid:
         axes.plot(
-            bad, [0.03] * len(bad), "x", color=_RED, transform=axes.get_xaxis_transform(), label="invalid environment"
-        )
-    for change in series["change_points"]:
-        axes.axvline(change["index"] - 0.5, color=_RED, linewidth=1)
-        axes.annotate(
-            f"{change['change']:+.1%}", (change["index"] - 0.5, 0.97), xycoords=axes.get_xaxis_transform(),
-            xytext=(3, 0), textcoords="offset points", va="top", color=_RED, fontsize=8,
+            invalid, [0.03] * len(invalid), "x", color=RED, markersize=6, markeredgewidth=1.6, transform=edge,
+            label=t("legend_invalid"), gid="invalid",
         )  # fmt: skip
-    axes.set_xlabel("session, oldest first")
-    axes.set_ylabel(f"ms ({_time_words(series['metric'])})")
-    axes.grid(color=_PALE, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=8)
-    random = f", {RANDOM.lower()}" if series["weights"] == "random" else ""
-    figure.suptitle(f"{series['benchmark']}{random}", fontsize=10)
+    for number, change in enumerate(series["change_points"]):
+        at = change["index"] - 0.5
+        axes.axvline(at, color=RED, linewidth=1, linestyle="--", label="" if number else t("legend_change"))
+        axes.annotate(f"{change['change']:+.1%}", (at, 0.97), xycoords=edge, xytext=(3, 0),
+                      textcoords="offset points", va="top", color=RED, fontsize=8)  # fmt: skip
+    every = max(1, math.ceil(len(sessions) / DATES))
+    dated = [(i, found["recorded_at"][:10]) for i, found in enumerate(sessions) if i % every == 0]
+    axes.set_xticks([i for i, _ in dated], [date for _, date in dated])
+    axes.set_xlim(-0.5, len(sessions) - 0.5)
+    style_axes(axes, t("axis_session"), f"{t('axis_ms')}, {t('metric_' + series['metric'])}")

@@ -10,12 +10,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged
-from harness.report.facts import RANDOM, Json, compared, is_nonfinite_value, value_error, worst_first
-from harness.report.plots.file import BLUE, GREY, ORANGE, PALE, RED, save_figure
+from harness.report.facts import Json, compared, is_nonfinite_value, value_error, worst_first
+from harness.report.markdown import visible
+from harness.report.plots.file import BLUE, GREY, INK, ORANGE, PALE, RED, SLATE, WHITE, dots, save_figure, style_axes
+from harness.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 INCHES = (11.0, 6.5)
 WIDEST = 18.0
+BARS = 16
+"""Modules with bars; the table has all."""
+WRONG = 2.0
+"""Times its floor: a local error above it has a red bar."""
+LONGEST = 48
+"""Characters of a module beside its bar."""
 NAMED = 8
 """Suspects that are named; the others are ringed."""
 FEW = 6
@@ -32,7 +41,7 @@ _LABEL_GAP = 0.19  # inches between two module labels, which stand at 60 degrees
 _CHARACTER = 0.078  # inches, of a name at 7.5 points, with some air
 _MARGIN = 1.2  # inches beside the axes
 _LEVELS = 6
-_WHITE = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+_WHITE = {"boxstyle": "square,pad=0.1", "facecolor": WHITE, "edgecolor": "none"}
 _SUSPECT_MARKS = ("suspect", "nonfinite", "flip")
 
 
@@ -46,7 +55,9 @@ def save_layers(report: Json, stem: Path, *, write: bool = True) -> list[Path]:
         raise NotJudged("no value was compared")
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     width = min(WIDEST, INCHES[0] + len(values) / 130)
-    save_figure(paths, (width, INCHES[1]), lambda figure: _draw(figure, report, values), write=write)
+    t = Words("en")
+    draw = partial(draw_depth, report=report, t=t)
+    save_figure(paths, (width, INCHES[1]), draw, title=_title(report, t), write=write)
     return paths
 
 
@@ -89,55 +100,55 @@ def _parts(module: str) -> list[str]:
     return re.findall(r"[^.]+(?:\.\d+(?![^.]))*", module.partition("#")[0])
 
 
-def _draw(figure: Figure, report: Json, values: Sequence[Json]) -> None:
+def draw_depth(figure: Figure, report: Json, t: Words) -> None:
+    """Draw the error of every compared value along depth: accumulated and local, each with its floor.
+
+    A value that is not finite has no height: it is a cross at the top. Suspects are ringed, the worst named.
+    """
+    values = compared(report)
     axes = figure.add_subplot()
+    _curves(axes, values, t)
+    _limits(axes, values, t)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.0e}")
-    _curves(axes, values)
-    _limits(axes, values)
-    _nonfinite(axes, report, values)
+    _nonfinite(axes, report, values, t)
     inches = figure.get_figwidth() - _MARGIN
     _modules(axes, values, inches)
-    _suspects(axes, [value for value in values if value["name"] != report["first_nonfinite"]], inches)
-    axes.set_xlabel("depth: position in dataflow order")
-    axes.set_ylabel("relative L2 error")
-    axes.grid(axis="y", which="major", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
-    figure.suptitle(_title(report), fontsize=11)
+    _suspects(axes, [value for value in values if value["name"] != report["first_nonfinite"]], inches, t)
+    style_axes(axes, t("axis_depth"), t("axis_error"))
+    axes.xaxis.grid(False)
 
 
-def _title(report: Json) -> str:
+def _title(report: Json, t: Words) -> str:
     parts = [f"{report['subject']} [{report['backend']} {report['precision']}] {report['case']}"]
-    parts += [f"taps: {report['mode']}"]
-    parts += [RANDOM.lower()] if report["weights"] == "random" else []
-    parts += [] if report["trusted"] else ["NOT TO BE TRUSTED: looking changed the outputs"]
+    parts += [t("chart_mode", mode=report["mode"])]
+    parts += [t("random_weights")] if report["weights"] == "random" else []
+    parts += [] if report["trusted"] else [t("chart_not_trusted")]
     return ", ".join(parts)
 
 
-def _curves(axes: Axes, values: Sequence[Json]) -> None:
+def _curves(axes: Axes, values: Sequence[Json], t: Words) -> None:
     """Draw the four errors; what PyTorch loses is paler than what the engine loses."""
     small = 3.0 if len(values) < 300 else 2.0
     accumulated = [(v["depth"], math.nan if is_nonfinite_value(v) else value_error(v)) for v in values]
-    curves: dict[str, tuple[list[tuple[int, float | None]], str, dict[str, Any]]] = {
-        "local floor": (_points(values, "local_floor"), ".", {"color": GREY, "markersize": small, "zorder": 2}),
-        "its floor: PyTorch in that precision": (
-            _points(values, "floor"), "--", {"color": BLUE, "alpha": 0.45, "linewidth": 1.1, "zorder": 3},
-        ),
-        "accumulated: engine against reference": (accumulated, "-", {"color": BLUE, "linewidth": 1.4, "zorder": 4}),
-        "local: made here": (_points(values, "local"), "o", {"color": ORANGE, "markersize": small, "zorder": 5}),
-    }  # fmt: skip
-    for label, (points, style, options) in curves.items():
+    for name, points, style, width, alpha in (
+        ("floor", _points(values, "floor"), "--", 1.1, 0.55),
+        ("accumulated", accumulated, "-", 1.4, 1.0),
+    ):
         shown = [(depth, figure) for depth, figure in points if figure]  # a NaN is a gap, and a 0 has no logarithm
-        axes.plot([depth for depth, _ in shown], [figure for _, figure in shown], style, label=label, **options)
+        across, up = [depth for depth, _ in shown], [figure for _, figure in shown]
+        axes.plot(across, up, style, color=BLUE, linewidth=width, alpha=alpha, zorder=4, label=t(f"legend_{name}"),
+                  gid=name)  # fmt: skip
+    for name, size, color, zorder in (("local_floor", small * 0.7, GREY, 2), ("local", small, ORANGE, 5)):
+        shown = [(depth, figure) for depth, figure in _points(values, name) if figure and math.isfinite(figure)]
+        dots(axes, shown, size=size, color=color, label=t(f"legend_{name}"), gid=name.replace("_", "-"), zorder=zorder)
 
 
 def _points(values: Sequence[Json], key: str) -> list[tuple[int, float | None]]:
     return [(value["depth"], value[key]) for value in values]
 
 
-def _limits(axes: Axes, values: Sequence[Json]) -> None:
+def _limits(axes: Axes, values: Sequence[Json], t: Words) -> None:
     """Leave room for names below and for non-finite values above; mark what is exact at the lower edge."""
     figures = [f for v in values for f in (value_error(v), v["floor"], v["local"], v["local_floor"]) if f]
     low, high = (min(figures), max(figures)) if figures else (1e-8, 1.0)
@@ -148,21 +159,21 @@ def _limits(axes: Axes, values: Sequence[Json]) -> None:
     if exact:
         axes.plot(
             exact, [0.012] * len(exact), "|", color=BLUE, markersize=4, transform=axes.get_xaxis_transform(),
-            label="no error at all",
+            markeredgewidth=1.0, label=t("legend_exact"), gid="exact",
         )  # fmt: skip
 
 
-def _nonfinite(axes: Axes, report: Json, values: Sequence[Json]) -> None:
+def _nonfinite(axes: Axes, report: Json, values: Sequence[Json], t: Words) -> None:
     """Mark non-finite values at the upper edge: they are worse than anything on the axis."""
     depth = [value["depth"] for value in values if is_nonfinite_value(value)]
     if not depth:
         return
     axes.plot(
         depth, [0.975] * len(depth), "x", color=RED, markersize=5, transform=axes.get_xaxis_transform(),
-        label=f"values not finite: {len(depth)}", zorder=6,
+        markeredgewidth=1.3, label=t("legend_nonfinite", count=len(depth)), gid="nonfinite", zorder=6,
     )  # fmt: skip
     first = report["first_nonfinite"]
-    words = f"not finite from {first}" if first else "not finite"
+    words = t("chart_nonfinite_from", name=visible(first)) if first else t("mark_nonfinite")
     start, end = axes.get_xlim()
     left = depth[0] - start > 0.15 * (end - start)  # room for the words before the first cross
     axes.annotate(
@@ -175,15 +186,18 @@ def _nonfinite(axes: Axes, report: Json, values: Sequence[Json]) -> None:
 def _modules(axes: Axes, values: Sequence[Json], inches: float) -> None:
     """Draw a line where a module begins, and its name above where there is room."""
     found = boundaries(values)
-    for depth, _, level in found:
-        axes.axvline(depth - 0.5, color=GREY if level == 1 else PALE, linewidth=0.8 if level == 1 else 0.5, zorder=0)
+    for upper, colour, width in ((True, GREY, 0.8), (False, PALE, 0.5)):
+        starts = [depth - 0.5 for depth, _, level in found if (level == 1) == upper]
+        axes.vlines(starts, 0, 1, colour, linewidth=width, zorder=0, transform=axes.get_xaxis_transform())
     span = max(1, values[-1]["depth"] - values[0]["depth"])
     placed = labels(found, end=values[-1]["depth"], gap=span * _LABEL_GAP / inches)
     top = axes.secondary_xaxis("top")
-    top.set_xticks([depth - 0.5 for depth, _, _ in placed], [name for _, name, _ in placed], rotation=60, ha="left")
+    top.set_xticks(
+        [depth - 0.5 for depth, _, _ in placed], [visible(name) for _, name, _ in placed], rotation=60, ha="left"
+    )
     top.tick_params(length=2, labelsize=7, color=GREY, pad=1)
     for text, (_, _, level) in zip(top.get_xticklabels(), placed, strict=True):
-        text.set_color("black" if level == 1 else GREY)
+        text.set_color(INK if level == 1 else GREY)
     top.spines["top"].set_visible(False)
 
 
@@ -203,23 +217,23 @@ def labels(found: Sequence[tuple[int, str, int]], *, end: int, gap: float) -> li
     return sorted(placed)
 
 
-def _suspects(axes: Axes, values: Sequence[Json], inches: float) -> None:
+def _suspects(axes: Axes, values: Sequence[Json], inches: float, t: Words) -> None:
     """Ring what is suspect, and name the worst in the free band below, with a line up to the point."""
     suspects = [value for value in values if value["mark"] in _SUSPECT_MARKS]
     if not suspects:
         return
-    ringed = [value for value in suspects if value["local"]]
-    axes.plot(
-        [v["depth"] for v in ringed], [v["local"] for v in ringed], "o", markerfacecolor="none", color=RED,
-        markersize=7, markeredgewidth=1.0, label=f"suspect: {len(suspects)}", zorder=6,
-    )  # fmt: skip
+    ringed = [(v["depth"], v["local"] or value_error(v)) for v in suspects if not is_nonfinite_value(v)]
+    if ringed:
+        axes.plot(*zip(*ringed, strict=True), "o", markerfacecolor="none", color=RED, markersize=7, markeredgewidth=1.0,
+                  label=t("legend_suspect", count=len(ringed)), gid="suspect", zorder=6)  # fmt: skip
     start, end = axes.get_xlim()
     named = sorted(worst_first(suspects)[:NAMED], key=lambda value: value["depth"])
     for value, (x, level) in zip(named, _places(named, start, end, inches), strict=True):
         label_y = 0.045 + 0.045 * level
         up_to = (value["depth"], value["local"]) if value["local"] else None
         axes.annotate(
-            value["name"], up_to or (value["depth"], 0.975), xycoords="data" if up_to else axes.get_xaxis_transform(),
+            visible(value["name"]), up_to or (value["depth"], 0.975),
+            xycoords="data" if up_to else axes.get_xaxis_transform(),
             xytext=(x, label_y), textcoords=axes.get_xaxis_transform(), ha="left", va="center", color=RED,
             fontsize=7.5,
             bbox=_WHITE, zorder=7,
@@ -237,3 +251,34 @@ def _places(named: Sequence[Json], start: float, end: float, inches: float) -> I
         x = max(x, free[level])
         free[level] = x + length
         yield x, level
+
+
+def draw_module_bars(figure: Figure, rows: Sequence[tuple[str, float | None, float | None]], t: Words) -> None:
+    """Draw bars of time (share) and, beside them, of error (local error over floor), a module per row."""
+    shown = rows[:BARS]
+    known = [ratio for _, _, ratio in shown if ratio is not None]
+    panels = figure.subplots(1, 2 if known else 1, sharey=True, squeeze=False)[0]
+    places = range(len(shown))
+    shares = [share or 0.0 for _, share, _ in shown]
+    bars = panels[0].barh(places, shares, color=BLUE)
+    panels[0].bar_label(bars, [f"{share:.1%}" for share in shares], padding=3)
+    panels[0].set_yticks(places, [_shortened(visible(name)) or t("no_module") for name, _, _ in shown])
+    panels[0].invert_yaxis()
+    if known:
+        longest = max([1.0, *filter(math.isfinite, known)])
+        lengths = [min(ratio or 0.0, longest) for _, _, ratio in shown]
+        colours = [RED if ratio is not None and ratio > WRONG else SLATE for _, _, ratio in shown]
+        bars = panels[1].barh(places, lengths, color=colours, gid="ratio")
+        words = [t("no_figure") if ratio is None else f"{ratio:.3g}x" for _, _, ratio in shown]
+        panels[1].bar_label(bars, words, padding=3)
+        panels[1].axvline(1.0, color=RED, linewidth=1, linestyle="--")
+    for axes, title in zip(panels, (t("axis_time_share"), t("axis_ratio")), strict=False):
+        axes.set_title(title, loc="left")
+        axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
+        axes.tick_params(length=0)
+        axes.xaxis.set_visible(False)
+
+
+def _shortened(name: str) -> str:
+    """Return the end of a module's path, which tells more than its start."""
+    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.report.facts import Json, Point, pareto_front, tradeoff_points
-from harness.report.plots.file import BLUE, DPI, GREY, PALE, RED, save_figure
+from harness.report.markdown import visible
+from harness.report.plots.file import DPI, GREEN, GREY, MARKERS, RED, SERIES, SLATE, named, save_figure, style_axes
+from harness.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
 
 
 INCHES = (10.0, 5.5)
-_LINES = ("#1f5fa8", "#d97706", "#2f855a", "#b91c1c", "#6b46c1", "#0e7490", "#a16207", "#be185d", "#475569", "#65a30d")
+NAMED = 12
+"""Variants; of more only the numbers stand in the chart."""
+NEAR = 3.0
+"""Times the worst quality: a limit further away is not drawn."""
 
 
 def save_study(study: Json, stem: Path) -> dict[str, Path]:
@@ -28,112 +34,110 @@ def save_study(study: Json, stem: Path) -> dict[str, Path]:
 
     Raises NotJudged when matplotlib is missing, UsageError when a file cannot be written.
     """
-    charts = {}
+    t, charts = Words("en"), {}
     points, lower = tradeoff_points(study)
     if points:
         what = "pd against latency" if lower else "psnr against latency"
         charts[what] = stem.with_name(f"{stem.name}-tradeoff.png")
-        save_figure([charts[what]], INCHES, lambda figure: _tradeoff(figure, study, points, lower=lower))
-    stepped = [variant for variant in study["variants"] if _curve(variant, "free")]
-    if stepped:
+        draw = partial(draw_tradeoff, study=study, t=t)
+        save_figure([charts[what]], INCHES, draw, title=_title(study, what))
+    if stepped(study):
         charts["error over steps"] = stem.with_name(f"{stem.name}-steps.png")
-        save_figure([charts["error over steps"]], INCHES, lambda figure: _steps(figure, study, stepped))
+        draw = partial(draw_steps, study=study, t=t)
+        save_figure([charts["error over steps"]], INCHES, draw, title=_title(study, "error over steps, first picture"))
     return charts
 
 
-def _tradeoff(figure: Figure, study: Json, points: Sequence[Point], *, lower: bool) -> None:
-    axes = figure.add_subplot()
+def draw_tradeoff(figure: Figure, study: Json, t: Words) -> None:
+    """Draw quality against latency with the front of variants that no other beats in both.
+
+    Points carry the number of their row in the tables, and their name where there is room. Variants that failed are
+    crosses and never on the front; the reference is a line.
+    """
+    points, lower = tradeoff_points(study)
     front = pareto_front(points, lower=lower)
-    axes.plot(
-        [p.latency_ms for p in front], [p.quality for p in front], drawstyle="steps-post", color=BLUE, linewidth=1.2,
-        label="Pareto front", zorder=2,
-    )  # fmt: skip
-    for failed, colour, label in ((False, BLUE, "variant"), (True, RED, "failed")):
-        shown = [point for point in points if (point.verdict == "fail") == failed]
-        if shown:
-            axes.plot(
-                [p.latency_ms for p in shown], [p.quality for p in shown], "x" if failed else "o", color=colour,
-                label=label, zorder=3,
-            )  # fmt: skip
+    axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.12)
     _plain_ticks(axes)
+    if front:
+        axes.plot([p.latency_ms for p in front], [p.quality for p in front], drawstyle="steps-post", color=GREEN,
+                  linewidth=1.4, label=t("legend_front"), gid="front", zorder=2)  # fmt: skip
+    judged = [point for point in points if point.verdict != "fail"]
+    failed = [point for point in points if point.verdict == "fail"]
+    for name, shown, marker, colour in (
+        ("on_front", front, "o", GREEN),
+        ("beaten", [point for point in judged if point not in front], "o", SLATE),
+        ("failed", failed, "x", RED),
+    ):
+        if shown:
+            across, up = [p.latency_ms for p in shown], [p.quality for p in shown]
+            axes.plot(across, up, marker, color=colour, markersize=7, markeredgewidth=1.6 if marker == "x" else 0,
+                      label=t(f"legend_{name}"), gid=name, zorder=3)  # fmt: skip
+    limits = [point.limit for point in points if point.limit is not None]
+    limit = (min(limits) if lower else max(limits)) if limits else None
+    if limit is not None and limit <= NEAR * max(point.quality for point in points):
+        axes.axhline(limit, color=RED, linewidth=1, linestyle="--", label=t("axis_limit", limit=f"{limit:g}"))
     reference = study["variants"][0]
     if reference["latency_ms"] is not None:
         words = f"{reference['name']}: {reference['latency_ms']:.4g} ms"
-        axes.axvline(reference["latency_ms"], color=GREY, linewidth=0.8, linestyle="--", label=words)
-    _name_points(figure, axes, points)
-    axes.set_xlabel("mean latency, ms (log)")
-    axes.set_ylabel("mean PD (lower is better)" if lower else "mean PSNR, dB (higher is better)")
-    axes.grid(color=PALE, linewidth=0.5)
-    axes.set_axisbelow(True)
-    _legend(figure, axes)
-    figure.suptitle(_title(study, "" if lower else "PSNR against latency: PD was not judged"), fontsize=10)
+        axes.axvline(reference["latency_ms"], color=GREY, linewidth=1, linestyle=":", label=named(words))
+    style_axes(axes, t("axis_latency"), t("axis_pd" if lower else "axis_psnr"))
+    _name_points(figure, axes, points, full=len(study["variants"]) <= NAMED)
 
 
 def _plain_ticks(axes: Axes) -> None:
     """Show milliseconds as they are read, and more than the one power of ten that a narrow range holds."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Write each name beside its point, moved up or down until it lies on no other name."""
-    figure.canvas.draw()
+def _name_points(figure: Figure, axes: Axes, points: Sequence[Point], *, full: bool) -> None:
+    """Write each point's number, and its name where ``full``, beside it, moved up until it lies on no other."""
+    figure.draw_without_rendering() if figure.get_layout_engine() else axes.autoscale_view()
     taken: list[tuple[float, float, float]] = []
-    middle = sum(axes.get_xlim()) / 2 if axes.get_xscale() == "linear" else math.sqrt(math.prod(axes.get_xlim()))
+    middle = math.sqrt(math.prod(axes.get_xlim()))
     for point in sorted(points, key=lambda p: p.quality):
+        words = visible(f"{point.index + 1} {point.name}" if full else str(point.index + 1))
         x, y = axes.transData.transform((point.latency_ms, point.quality))
         right = point.latency_ms > middle
-        width = len(point.name) * 7.5 * DPI / 100
+        width = len(words) * 7.5 * DPI / 100
         start = x - width if right else x
-        shift = 0.0
+        shift = 10.0  # above a line to the next point
         while any(start < end and begin < start + width and abs(y + shift - at) < 24 for begin, end, at in taken):
             shift += 6
         taken.append((start, start + width, y + shift))
         axes.annotate(
-            point.name, (point.latency_ms, point.quality), xytext=(-7 if right else 7, shift * 72 / DPI),
+            words, (point.latency_ms, point.quality), xytext=(-7 if right else 7, shift * 72 / DPI),
             textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7.5,
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=4,
+            gid="name", zorder=4,
         )  # fmt: skip
 
 
-def _steps(figure: Figure, study: Json, variants: Sequence[Json]) -> None:
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, title in (
-        (left, "free", "free-running: from the same start"),
-        (right, "forced", "teacher-forced: each step from the reference's latents"),
-    ):
-        for number, variant in enumerate(variants):
-            curve = [(step, error) for step, error in _curve(variant, key) if error]  # 0 has no logarithm
-            axes.plot(
-                [step for step, _ in curve], [error for _, error in curve], marker=".", markersize=4, linewidth=1.1,
-                color=_LINES[number % len(_LINES)], linestyle="-" if number < len(_LINES) else "--",
-                label=variant["name"],
-            )  # fmt: skip
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:.0e}")
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step of the sampler")
-        axes.grid(color=PALE, linewidth=0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    left.set_ylabel("relative L2 error of the latents")
-    _legend(figure, left)
-    figure.suptitle(_title(study, "error over steps, first picture"), fontsize=10)
+def draw_steps(figure: Figure, study: Json, t: Words) -> None:
+    """Draw the error over the sampler's steps: running free as a line, from the reference's latents as a dashed one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes = figure.subplots()
+    for number, variant in enumerate(stepped(study)):
+        colour, marker = SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)]
+        for key, style in (("free", "-"), ("forced", "--")):
+            known = [step for step in variant["steps"] if step[key]]  # 0 has no logarithm
+            label = named(f"{variant['name']}: {t('steps_' + key)}")
+            axes.plot([s["step"] for s in known], [s[key] for s in known], style, marker=marker, markersize=4,
+                      linewidth=1.1, color=colour, label=label)  # fmt: skip
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.0e}")
+    style_axes(axes, t("axis_step"), t("axis_error"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _curve(variant: Json, key: str) -> list[tuple[int, float]]:
-    return [(step["step"], step[key]) for step in variant["steps"] if step[key] is not None]
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, fontsize=7.5)
+def stepped(study: Json) -> list[Json]:
+    """Return the variants whose error was recorded step by step."""
+    return [variant for variant in study["variants"] if variant["steps"]]
 
 
 def _title(study: Json, words: str) -> str:
-    parts = [study["name"], study["device"], f"{study['weights']} weights", *([words] if words else [])]
-    return ", ".join(parts)
+    return ", ".join([study["name"], study["device"], f"{study['weights']} weights", words])
