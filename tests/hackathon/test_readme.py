@@ -20,6 +20,7 @@ from matplotlib import figure
 
 from harness.errors import UsageError
 from harness.hackathon import check as hackathon_check
+from harness.hackathon import figures as hackathon_figures
 from harness.hackathon import human_blocks as blocks
 from harness.hackathon import readme as hackathon
 from harness.hackathon import template as hackathon_template
@@ -28,7 +29,6 @@ from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.documents import Json, Records
 from harness.report import markdown
-from harness.report.plots import latency as latency_plot
 from harness.report.words import LANGUAGES
 
 Save = Callable[..., str]
@@ -58,7 +58,7 @@ def quick(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[P
 @pytest.fixture
 def save(found: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
     """Write the report into ``tmp_path`` and return its text; charts are pictures of one pixel."""
-    monkeypatch.setattr(latency_plot, "save_bench", quick)
+    monkeypatch.setattr(hackathon_figures, "save_bench", quick)
 
     def save(shown: Records = found, **options: Any) -> str:
         return hackathon.save_readme(shown, tmp_path, **options).read_text(encoding="utf-8")
