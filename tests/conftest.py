@@ -78,8 +78,10 @@ def project(kept_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.M
     return pytester
 
 
+@pytest.hookimpl(trylast=True)  # behind pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``gpu`` with a reason where there is no GPU."""
+    """Skip tests marked ``gpu`` with a reason where there is no GPU; put groups, which one worker runs, first."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

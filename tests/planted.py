@@ -30,7 +30,7 @@ from harness import EngineRefused, Settings, Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.inspector import Kernel, read_kernels
-from harness.graph.export import Program, program_sha256, to_onnx
+from harness.graph.export import Program, program_sha256, to_onnx, trace
 from harness.records.bisection import Kind
 from harness.reference.interpreter import run_program
 from harness.tensors import sha256_of
@@ -352,11 +352,18 @@ def wrong_axis(node: ir.Node) -> None:
     node.attributes["axis"] = ir.AttrInt64("axis", node.attributes["axis"].as_int() - 1)
 
 
+_TRACES: dict[tuple[Any, ...], ExportedProgram] = {}
 _EXPORTS: dict[tuple[str, ...], Program] = {}
 
 
 def share_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let equal modules be exported once per process: that takes most of the time of a small bisection."""
+    """Let equal modules be traced and exported once per process: that takes most of the time of a small bisection."""
+
+    def traced_once(subject: Subject, module: nn.Module, inputs: Tensors) -> ExportedProgram:
+        key = (subject.build, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
+        if key not in _TRACES:
+            _TRACES[key] = trace(subject, module, inputs)
+        return _TRACES[key]
 
     def shared(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
         key = (program_sha256(traced), sha256_of(traced.state_dict), repr(subject.options), *names)
@@ -365,6 +372,7 @@ def share_exports(monkeypatch: pytest.MonkeyPatch) -> None:
         program = _EXPORTS[key]
         return dataclasses.replace(program, name=subject.name, model=program.model.clone())
 
+    monkeypatch.setattr(torch_graph, "trace", traced_once)
     monkeypatch.setattr(torch_graph, "to_onnx", shared)
 
 

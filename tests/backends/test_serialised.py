@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import traceback
 from pathlib import Path
 
 import onnx
@@ -49,11 +50,25 @@ def test_one_tensor_may_be_two_inputs(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_the_child_says_last_is_the_reason(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match=r"the ort-cpu engine ended with status 1, run on its own: .*'w'"):
         run_serialised("ort-cpu", engine(tmp_path), {"w": torch.ones(2, 4)})
+
+
+def run_here(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Do the child's part in this process, in place of ``subprocess.run``: a new one imports PyTorch for seconds."""
+    try:
+        run_alone.main(*command[4:])
+    except Exception:
+        return subprocess.CompletedProcess(command, 1, "", traceback.format_exc())
+    return subprocess.CompletedProcess(command, 0, "", "")
+
+
+def test_a_backend_that_is_not_known_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", run_here)
     with pytest.raises(EngineFailed, match="ended with status 1, run on its own: KeyError: 'no-such-backend'"):
         run_serialised("no-such-backend", tmp_path / "engine", {"x": torch.ones(2, 4)})
 
 
-def test_a_file_that_is_no_engine_is_a_failure(tmp_path: Path) -> None:
+def test_a_file_that_is_no_engine_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", run_here)
     (tmp_path / "engine").write_bytes(b"no engine")
     with pytest.raises(EngineFailed, match="ended with status 1, run on its own: "):
         run_serialised("ort-cpu", tmp_path / "engine", {"x": torch.ones(2, 4)})
