@@ -27,13 +27,13 @@ from planted import (
     PlantedBackend,
     PlantedSession,
     SquareRoot,
-    _base,
-    _engine,
-    _plant,
     all_nan,
+    base_name,
+    engine_plant,
     install,
     linear,
     named_values,
+    plant_of,
     scaled,
     signed_rows,
 )
@@ -84,23 +84,23 @@ class Moved(torch.nn.Module):
 MORE = {
     plant.name: plant
     for plant in (
-        _engine("healthy", why="nothing is wrong", fault=Fault(value="no_such_value", change=scaled(1))),
-        _engine("offset", why="a constant is added", fault=Fault(value="linear_1", change=_offset)),
-        _plant(
+        engine_plant("healthy", why="nothing is wrong", fault=Fault(value="no_such_value", change=scaled(1))),
+        engine_plant("offset", why="a constant is added", fault=Fault(value="linear_1", change=_offset)),
+        plant_of(
             "product", GrowingStream, kind="engine", backend="planted", why="a product before its bias",
             faults=(Fault(value="val_3", change=scaled(1.05)),),
         ),
-        _engine("add_and_norm", why="the norm in its kernel follows", fault=Fault(value="add", change=_backwards)),
-        _plant(
+        engine_plant("add_and_norm", why="the norm in its kernel follows", fault=Fault(value="add", change=_backwards)),
+        plant_of(
             "moved", Moved, kind="engine", backend="planted", faults=(Fault(value="matmul", change=scaled(1.5)),),
             why="what follows reads it in another shape",
         ),
-        _engine("twice", why="two kernels are wrong", fault=Fault(value="linear_1", change=scaled(1.05))),
-        _plant(
+        engine_plant("twice", why="two kernels are wrong", fault=Fault(value="linear_1", change=scaled(1.05))),
+        plant_of(
             "dies_out", lambda: Masked(SquareRoot(), rows=False), kind="none", backend="planted",
             faults=(Fault(value="mul", change=_half_of_the_positive),), why="torch.where drops what is wrong",
         ),
-        _plant(
+        plant_of(
             "flips", Experts, kind="engine", backend="planted", inputs=signed_rows,
             faults=(Fault(value="argmax", change=_other_expert, only_dtype=None),), why="one row flips",
         ),
@@ -149,7 +149,7 @@ class TellingSession(PlantedSession):
         result = super()._compute(node, values, tapped=tapped)
         made: dict[str, torch.Tensor] = self.backend.made
         if node.op_type != "Cast":
-            made[_base(node.outputs[0])] = result
+            made[base_name(node.outputs[0])] = result
         return result
 
 
@@ -253,7 +253,7 @@ class Attentive(torch.nn.Module):
     ids=["5%", "order", "nan"],
 )
 def test_whichever_kernel_is_wrong_it_is_the_only_one_made_wrong(change, precision):
-    plant = _plant("attentive", Attentive, kind="engine", backend="planted", why="each of its kernels in turn")
+    plant = plant_of("attentive", Attentive, kind="engine", backend="planted", why="each of its kernels in turn")
     backend = Telling()
     found = {}
     with opened(plant, precision, backend) as target:

@@ -14,7 +14,7 @@ import torch
 from fake import normal, quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import PlantedBackend, _base, named_values, ready
+from planted import PlantedBackend, base_name, named_values, ready
 
 from harness.backends.base import BuildRequest
 from harness.backends.inspector import Kernel, read_kernels
@@ -529,7 +529,7 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
     backend = PlantedBackend()
     backend.build(request, tmp_path / "engine", quiet(tmp_path))
     session = backend.load(tmp_path / "engine")
-    true_names = {engine: _base(value).removesuffix("_as") for value, engine in session._names.items()}
+    true_names = {engine: base_name(value).removesuffix("_as") for value, engine in session._names.items()}
     kernels = session.kernels()
     made = EngineKernels.of(ir.load(tmp_path / "graph.onnx"), prepared.program.values, kernels)
     lookup = named_values(prepared, getattr(torch, plan.compute_dtype)) | prepared.inputs["one"]
