@@ -219,7 +219,23 @@ class FakeBackend:
         return FakeSession(self)
 
 
-class FakeSession:
+class CountedSession:
+    """A session that its backend counts while it is open."""
+
+    backend: FakeBackend
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        self.backend.open_sessions += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.backend.open_sessions -= 1
+
+
+class FakeSession(CountedSession):
     """Runs the module; the outputs pass through the backend's fault with the number of the run."""
 
     layers = None
@@ -233,13 +249,3 @@ class FakeSession:
         with torch.no_grad():
             outputs = {name: tensor.half().float() for name, tensor in self.module(given["x"]).items()}
         return self.backend.fault(outputs, given, self.runs)
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        self.backend.open_sessions += 1
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.backend.open_sessions -= 1

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from exported import INPUTS, Net, export, subject
+from graphs import INPUTS, Net, export, subject
 from safetensors.torch import load, save
 
 from harness import NotJudged, UsageError
@@ -31,7 +31,7 @@ def test_value_table_names_op_module_call_and_source(program):
     first, second = program.values["linear"], program.values["linear_1"]
     assert (first.op, first.module) == ("aten.linear.default", "layer")
     assert second.module == "layer#2"
-    assert first.source.startswith("exported.py:")
+    assert first.source.startswith("graphs.py:")
     assert first.dtype == "float32"
     assert program.values["hidden"].origin == "layer_norm"
     assert program.values["best"].dtype == "int64"

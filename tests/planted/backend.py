@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
-from fake import FakeBackend
+from fake import CountedSession, FakeBackend
 from torch import Tensor
 
 from harness import EngineRefused, Settings
@@ -64,7 +64,7 @@ class PlantedBackend(FakeBackend):
         return PlantedSession(self, ir.load(engine, format="protobuf"))
 
 
-class PlantedSession:
+class PlantedSession(CountedSession):
     """Runs the graph kernel by kernel, as TensorRT for RTX would show it."""
 
     def __init__(self, backend: PlantedBackend, model: ir.Model) -> None:
@@ -95,16 +95,6 @@ class PlantedSession:
     def inspected(self) -> list[dict[str, Any]]:
         """Return the layers as the engine inspector lists them."""
         return [self._layer(number, kernel) for number, kernel in enumerate(self.fused)]
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        self.backend.open_sessions += 1
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.backend.open_sessions -= 1
 
     def _run(self, inputs: Mapping[str, Tensor], on_tensor: Callable[[str, Tensor], None] | None) -> Tensors:
         values = {value: tensor_of(value.const_value) for value in constants_of(self.graph)}

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from exported import INPUTS, Net, export, subject
+from graphs import INPUTS, Net, export, subject
 
 from harness.compare.norms import relative_l2
 from harness.pytorch import tf32_allowed
