@@ -23,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew from what is rendered")
 
 
+@pytest.fixture(autouse=True)
+def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what a person has set: their history, caches and checkpoints are not those of a test."""
+    for name in [name for name in os.environ if name.startswith("PARITY_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_operator_table() -> Iterator[None]:
     """Let PyTorch's exporter make its table of operators once: of a small model's export it is two thirds (0.45 s)."""
