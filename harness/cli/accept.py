@@ -46,5 +46,5 @@ def _words(accepted: Accepted) -> str:
     times = [found[0] for session in sessions if (found := session_latency(session.to_json())) is not None]
     count = f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}"
     span = " to ".join(dict.fromkeys((ms(min(times)), ms(max(times)))))
-    few = f"; a regression counts from {FEWEST_SESSIONS} sessions on" if len(sessions) < FEWEST_SESSIONS else ""
-    return f"accepted {count}, {span} ms{few}"
+    warning = f"; a regression counts from {FEWEST_SESSIONS} sessions on" if len(sessions) < FEWEST_SESSIONS else ""
+    return f"accepted {count}, {span} ms{warning}"

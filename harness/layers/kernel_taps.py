@@ -38,7 +38,7 @@ class KernelTaps:
         """Network inputs as the engine has them."""
 
     def on_tensor(self, name: str, tensor: torch.Tensor) -> None:
-        """Take one tensor; those of one kernel follow each other, in the order of the kernels."""
+        """Keep one tensor; those of one kernel arrive one after the other, in the order of the kernels."""
         writers = self._writers.get(name)
         if writers is None:
             self.inputs[name] = tensor

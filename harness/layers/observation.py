@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.backends import Kernel, TapSession
 from harness.compare import bitwise_equal
@@ -63,10 +62,9 @@ def observe_unfused(before: Unobserved) -> Observation:
     """
     opened, inputs = before.opened, before.inputs
     with opened.observed(taps=True) as session:
-        tapped: Any = session
-        if not isinstance(tapped, TapSession):
+        if not isinstance(session, TapSession):
             raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
-        kernels = opened.steps.run("tapping", tapped.kernels)
+        tapped, kernels = session, opened.steps.run("tapping", session.kernels)
         engine = _engine_kernels(before, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
         taps = KernelTaps(engine, _observer(before, asked))

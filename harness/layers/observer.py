@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness import compare, records
 from harness.backends import Kernel
+from harness.compare import compare, ratio
 from harness.graph import Value
 from harness.layers.local_error import LARGEST, SMALLEST_STEP, LocalError, local_error, saturated
 from harness.layers.mapping import Decision
-from harness.records import ValueFinding
+from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
 from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor
 
@@ -83,7 +83,7 @@ class Observer:
         """Record a tensor that is no value of the graph, or none that could be told."""
         bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
         reason = f"{decision.reason}; {bad} of {tensor.numel()} elements are not finite" if bad else decision.reason
-        status: Any = "inner" if decision.inner else "unmapped"
+        status: Status = "inner" if decision.inner else "unmapped"
         if not tensor.is_floating_point():
             status, reason = "not_compared", f"{str(tensor.dtype).removeprefix('torch.')}: {reason}"
         self.extra_tensors.append(
@@ -108,7 +108,7 @@ class Observer:
         local_floor = math.nan if low is None else local_error(low, saturated(replay, low, end)).relative
         floor_error = None if floor is None else local_error(floor, saturated(reference, floor, end)).relative
         reference, replay = (saturated(value, tensor, end) for value in (reference, replay))
-        stats = compare.compare(tensor, reference, name=name)
+        stats = compare(tensor, reference, name=name)
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
         self._record(
@@ -120,7 +120,7 @@ class Observer:
             self._keep_error(local.relative / limit, name, tensor, replay)
         self.evaluators.observe(name, tensor)
 
-    def _mark(self, stats: records.ErrorStats, local: LocalError, limit: float, floor: float | None) -> Any:
+    def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None) -> Mark:
         if local.nonfinite:
             return "nonfinite"
         if local.relative > limit:
@@ -128,7 +128,7 @@ class Observer:
         allowed = self.local_limit(floor or 0.0, stats.compared, stats.rms_expected)
         return "passed_on" if stats.mismatched_nonfinite or not stats.relative_l2 <= allowed else "ok"
 
-    def _reason(self, stats: records.ErrorStats, local: LocalError) -> str:
+    def _reason(self, stats: ErrorStats, local: LocalError) -> str:
         if local.nonfinite:
             largest = f"the largest in the reference's precision is {local.largest_replay:.4g}"
             ends = f", and {self.precision} ends at {LARGEST[self.precision]:.5g}"
@@ -160,7 +160,7 @@ class Observer:
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
         reason = f"{in_all} of {tensor.numel()} decisions differ from the reference's, {here} of them decided here"
-        mark: Any = "flip" if here else "passed_on" if in_all else "ok"
+        mark: Mark = "flip" if here else "passed_on" if in_all else "ok"
         self._record(name, status="compared", mark=mark, reason=reason if in_all else "", **record)
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
@@ -189,4 +189,4 @@ def worst_first(values: Sequence[ValueFinding]) -> list[ValueFinding]:
 
 def local_ratio(value: ValueFinding) -> float:
     """Return the local error over the local floor; 0 where there is no local error."""
-    return compare.ratio(value.local or 0.0, value.local_floor or 0.0)
+    return ratio(value.local or 0.0, value.local_floor or 0.0)

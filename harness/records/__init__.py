@@ -38,7 +38,16 @@ from harness.records.latency import (
     session_from_json,
     utc,
 )
-from harness.records.layers import HARMLESS, MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records.layers import (
+    HARMLESS,
+    MARKS,
+    LayerReport,
+    Mark,
+    ModuleFinding,
+    OutputEffect,
+    Status,
+    ValueFinding,
+)
 from harness.records.plan_lines import plan_lines
 from harness.records.reader import load
 from harness.records.stats import ErrorStats
@@ -64,6 +73,7 @@ __all__ = [
     "Kind",
     "LatencyVerdict",
     "LayerReport",
+    "Mark",
     "Measured",
     "Metric",
     "MetricResult",
@@ -80,6 +90,7 @@ __all__ = [
     "Result",
     "Runner",
     "Session",
+    "Status",
     "StepError",
     "StudyResult",
     "Summary",

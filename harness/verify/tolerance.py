@@ -128,10 +128,10 @@ def _limits(
     if floor is None or floor.nonfinite_actual > floor.nonfinite_expected:
         return None
     roundoff = UNIT_ROUNDOFF[precision] if "float" in stats.dtype else 0.0
-    few = confidence_factor(stats.compared)
+    factor = confidence_factor(stats.compared)
     return {
-        "relative_l2": min(FACTOR * max(floor.relative_l2 * few, roundoff), 2.0**-LEAST_BITS),
-        "max_absolute": MAX_FACTOR * max(floor.absolute["max"] * few, roundoff * stats.max_expected),
+        "relative_l2": min(FACTOR * max(floor.relative_l2 * factor, roundoff), 2.0**-LEAST_BITS),
+        "max_absolute": MAX_FACTOR * max(floor.absolute["max"] * factor, roundoff * stats.max_expected),
     }
 
 
