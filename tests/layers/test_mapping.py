@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import onnx_ir as ir
 import pytest
@@ -17,16 +15,12 @@ from hypothesis import strategies as st
 from planted import PlantedBackend, base_name, named_values, ready
 
 from harness.backends.base import BuildRequest
-from harness.backends.inspector import Kernel, read_kernels
-from harness.backends.tensorrt.session import TensorRTSession
+from harness.backends.inspector import Kernel
 from harness.compare.norms import relative_l2
-from harness.errors import EngineFailed, EngineRefused
-from harness.graph import onnx_file
 from harness.graph.plan import assign, load_plan
 from harness.graph.typed import apply
-from harness.graph.values import Value, Values
 from harness.layers.engine_kernels import Candidates, EngineKernels
-from harness.layers.layouts import Expected, best_fit, distances
+from harness.layers.layouts import Expected, best_fit
 from harness.layers.mapping import Decision, decide
 
 FLOAT32 = frozenset({torch.float32})
@@ -53,142 +47,6 @@ def fit(decision: Decision) -> tuple[str, torch.Tensor, str]:
     """Return the value, its tensor and its layout of a decision for one value."""
     [only] = decision.fits
     return only.value, only.tensor, only.layout
-
-
-# Kernels
-
-
-def layer(metadata: str | None, **fields: object) -> dict[str, object]:
-    return {"Name": "k", "Metadata": metadata, **fields}
-
-
-def inspected(*layers: dict[str, object]) -> str:
-    return json.dumps({"Layers": layers})
-
-
-@pytest.mark.parametrize(
-    ("metadata", "nodes"),
-    [
-        ("[ONNX Layer: node_a]", ("node_a",)),
-        ("[ONNX Layer: node_a]\x1f[ONNX Layer: node_b]", ("node_a", "node_b")),
-        ("[ONNX Layer: node_a]\x1e[ONNX Layer: node_b]", ("node_a", "node_b")),
-        ("[ONNX Layer: node_a]\x1f[ONNX Layer: node_b]\x1e[ONNX Layer: node_a]", ("node_a", "node_b")),
-        ("[ONNX Layer: /layers[0]/mlp[gelu]]\x1f[ONNX Layer: b[1]]", ("/layers[0]/mlp[gelu]", "b[1]")),
-        ("", ()),
-        (None, ()),
-    ],
-)
-def test_metadata_names_the_nodes_each_once(metadata, nodes):
-    _, found = read_kernels(inspected(layer("[ONNX Layer: before]"), layer(metadata)))
-    assert found.nodes == nodes
-
-
-def test_kernels_keep_their_order_and_the_names_of_tensors():
-    first = layer("[ONNX Layer: a]", Name="one", Inputs=[{"Name": "x"}], Outputs=[{"Name": "t"}, {"Name": "u"}])
-    assert read_kernels(inspected(first, {"Name": "two", "TacticName": "t", "TacticValue": "0x1"})) == [
-        Kernel(index=0, name="one", nodes=("a",), reads=("x",), writes=("t", "u")),
-        Kernel(index=1, name="two", nodes=(), reads=(), writes=(), tactic=("t", "0x1")),
-    ]
-
-
-# Which values a kernel may write
-
-CHAIN = """
-g (float[2, 4] x) => (float[2, 4] y) <float[4, 4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, float[1] half = {0.5}>
-{ a = MatMul(x, w)  b = Mul(a, half)  c = Transpose <perm = [1, 0]> (b)  d = Exp(a)  e = Transpose <perm = [1, 0]> (c)
-  y = Add(d, e) }
-"""
-
-
-def named_graph(body: str) -> ir.Model:
-    """Return a graph whose nodes are named after what they make."""
-    model = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : 18]>\n{body}')
-    for node in model.graph:
-        node.name = f"node_{node.outputs[0].name}"
-    return model
-
-
-def engine(model: ir.Model, *kernels: Kernel, values: Values | None = None) -> EngineKernels:
-    return EngineKernels.of(model, onnx_file.onnx_values(model) if values is None else values, kernels)
-
-
-def test_candidates_of_a_kernel():
-    made = engine(
-        named_graph(CHAIN), kernel("node_a"), kernel("node_d", "node_b", "node_c", "node_e", "node_y", index=1)
-    )
-    product, rest = made.candidates
-    assert (product.leaving, product.inside, product.read) == (("a",), (), ("x",))
-    assert set(product.after) == {"b", "c", "e"}
-    assert (rest.leaving, rest.inside, rest.read) == (("y",), ("b", "c", "d", "e"), ("a",))
-    assert rest.names == ("y", "b", "c", "d", "e", "a")
-    assert made.inputs == {"x"}
-
-
-def test_the_product_of_two_variable_values_is_no_constant_factor():
-    body = "g (float[2] x) => (float[2] y) { a = Exp(x)  y = Mul(a, x) }"
-    assert engine(named_graph(body), kernel("node_a")).candidates[0].after == ()
-
-
-def test_what_a_later_kernel_works_on_too_is_unfinished():
-    made = engine(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", "node_y", index=1))
-    assert made.candidates[0].unfinished == {"d"}
-    assert made.candidates[1].unfinished == frozenset()
-
-
-def test_a_kernel_without_nodes_may_copy_what_the_kernels_before_it_wrote():
-    copy = Kernel(index=1, name="copy", nodes=(), reads=("t", "weights"), writes=("u",))
-    made = engine(named_graph(CHAIN), kernel("node_a", "node_b"), copy)
-    assert made.candidates[1] == Candidates(read=("a", "b"))
-
-
-def test_every_value_is_fused_into_the_last_kernel_that_works_on_it():
-    made = engine(named_graph(CHAIN), kernel("node_a", "node_d"), kernel("node_d", index=1))
-    assert made.computed_in == {"a": "kernel_0", "d": "kernel_1"}
-
-
-def test_nodes_that_the_graph_has_not_are_no_candidates():
-    assert engine(named_graph(CHAIN), kernel("node_of_the_builder")).candidates == [Candidates()]
-
-
-def test_what_is_computed_from_constants_is_no_candidate():
-    body = "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { c = Exp(w)  d = Neg(c)  y = Add(x, d) }"
-    made = engine(named_graph(body), kernel("node_c"), kernel("node_d", "node_y", index=1))
-    assert made.candidates == [Candidates(), Candidates(leaving=("y",), read=("x",))]
-
-
-def test_what_a_body_reads_is_read_by_its_node():
-    body = """g (float[2] x, bool flag) => (float[2] y) {
-        a = Exp(x)
-        b = Neg(a)
-        y = If (flag) <then_branch = t () => (float[2] p) { p = Exp(a) },
-                       else_branch = e () => (float[2] q) { q = Exp(b) }>
-    }"""
-    made = engine(named_graph(body), kernel("node_a", "node_b"), kernel("node_y", index=1))
-    assert made.candidates[0].leaving == ("a", "b")
-    assert set(made.candidates[1].read) == {"flag", "a", "b"}
-
-
-def typed(body: str, **dtypes: str) -> EngineKernels:
-    """Return the kernels of a graph in FP16 but for these values, each node in a kernel of its own."""
-    model = named_graph(body)
-    values = onnx_file.onnx_values(model)
-    graph = apply(model, dtypes, default="float16").model
-    return EngineKernels.of(graph, values, [kernel(str(node.name), index=i) for i, node in enumerate(graph.graph)])
-
-
-def test_a_value_and_its_casts_are_one_value():
-    made = typed("g (float[2] x) => (float[2] y) { a = Exp(x)  b = Sin(a)  y = Cos(b) }", b="float32")
-    assert made.dtypes["x"] == {torch.float32, torch.float16}
-    assert made.dtypes["a"] == {torch.float16, torch.float32}
-    assert made.dtypes["y"] == {torch.float32, torch.float16}
-    names = {name for candidates in made.candidates for name in candidates.names}
-    assert names == {"x", "a", "b", "y"}
-
-
-def test_the_cast_of_an_output_belongs_to_the_output():
-    made = typed("g (float[2] x) => (float[2] y) { y = Exp(x) }")
-    by_node = {found.nodes[0]: candidates for found, candidates in zip(made.kernels, made.candidates, strict=True)}
-    assert by_node["node_y"].leaving == ("y",)
 
 
 # Contents, in every layout
@@ -252,41 +110,10 @@ def test_three_values_of_one_gemm():
     assert all(torch.equal(found.tensor, values[found.value]) for found in decision.fits)
 
 
-@pytest.mark.parametrize(
-    ("changed", "possible"),
-    [
-        (lambda value: value * 1.5, False),
-        (lambda value: torch.zeros_like(value), False),
-        (lambda value: value.flip(0), True),
-        (lambda value: value.index_fill(0, torch.tensor([3]), 1e6), True),  # one row of a wrong kernel
-        (lambda value: value.index_fill(0, torch.tensor([3]), math.nan), True),
-        (lambda value: value.half(), True),
-    ],
-    ids=["scaled", "zero", "reordered", "outliers", "nan", "half"],
-)  # fmt: skip
-def test_a_tensor_of_another_norm_cannot_be_the_value(changed, possible):
-    value = normal(600, 12)
-    assert expected(value, close=0.05).can_be(changed(value)) is possible
-
-
-def test_norms_rule_out_no_integers():
-    assert expected(torch.arange(6), dtypes=frozenset({torch.int64})).can_be(torch.zeros(6, dtype=torch.int64))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**16), error=st.floats(0, 0.5), close=st.floats(1e-3, 0.5), spread=st.floats(0, 8))
-def test_norms_rule_out_no_tensor_that_is_close(seed, error, close, spread):
-    value = normal(64, seed=seed) * torch.exp(spread * normal(64, seed=seed + 1))
-    wrong = value + error * normal(64, seed=seed + 2) * value.norm() / 8
-    if distances([wrong], value)[0] < close:
-        order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
-        assert expected(value, close=close).can_be(wrong[order])
-
-
 def test_a_work_space_is_not_laid_out_in_every_order(monkeypatch):
     """Where nothing fits, five dimensions have 120 orders for every value that may be a part."""
     calls: list[int] = []
-    monkeypatch.setattr("harness.layers.layouts.distances", lambda *them: calls.append(1) or distances(*them))
+    monkeypatch.setattr("harness.layers.layouts.distances", lambda *them: calls.append(1))
     values = {f"v{seed}": normal(2, 3, 4, 5, 2, seed=seed) for seed in range(4)}
     assert decided(100 * normal(240, 20, seed=9), dict(values)).fits == ()
     assert not calls
@@ -477,29 +304,6 @@ def test_every_tensor_gets_a_decision_even_where_nothing_is_known():
     assert {name: decision.inner for name, decision in decisions.items()} == {"t": True, "u": True}
 
 
-# Distance
-
-
-def test_distances():
-    value = normal(4, 8)
-    wrong = [value * 1.25, value, torch.full((4, 8), math.nan), value.index_fill(0, torch.tensor([1]), math.nan)]
-    assert distances(wrong, value) == pytest.approx([0.25, 0, math.inf, 0.25], rel=1e-6)
-    assert [distances([each], value) for each in wrong] == [[found] for found in distances(wrong, value)]
-    assert distances([torch.zeros(4), torch.ones(4)], torch.zeros(4)) == [0, math.inf]
-    assert distances([torch.tensor([1, 2, 3, 4])] * 2, torch.tensor([1, 2, 3, 5])) == [0.25, 0.25]
-    assert distances([torch.empty(0)] * 3, torch.empty(0)) == [math.inf] * 3
-    nothing = torch.full((4,), math.nan)
-    assert distances([nothing, torch.ones(4)], nothing) == [0, math.inf]
-
-
-def test_the_sample_of_a_large_tensor_meets_every_column():
-    value = torch.zeros(4096, 64)
-    for column in range(64):
-        wrong = value + 1
-        wrong[:, column] += 1
-        assert distances([wrong], value + 1)[0] > 0, column
-
-
 # No mapping is wrong
 
 
@@ -552,188 +356,3 @@ def test_no_tensor_of_an_engine_is_mapped_to_another_value(name, precision, tmp_
                 )
                 assert same, f"{engine} is {true_names[engine]}, not {one.value}"
     assert mapped >= 3
-
-
-# An engine of TensorRT for RTX: a CLIP text encoder of two layers, FP16, on an H200
-
-
-@pytest.fixture(scope="module")
-def clip() -> dict[str, object]:
-    """Return what was recorded: the inspector's layers, the taps, and the graph's nodes and values, without tensors."""
-    recorded: dict[str, object] = json.loads(CLIP.read_text(encoding="utf-8"))
-    return recorded
-
-
-def clip_graph(recorded: dict[str, object]) -> tuple[ir.Model, Values]:
-    """Return the typed graph, of which only nodes, names and dtypes were kept, and the value table."""
-    values: dict[str, ir.Value] = {}
-
-    def value(name: str) -> ir.Value:
-        dtype = ir.DataType(recorded["dtypes"].get(name, 0)) if name in recorded["dtypes"] else None
-        return values.setdefault(name, ir.Value(name=name, type=ir.TensorType(dtype) if dtype else None))
-
-    nodes = []
-    inputs = [value(name) for name in recorded["inputs"]]
-    for name, op, reads, writes in recorded["nodes"]:
-        entering = [value(read) if read else None for read in reads]
-        nodes.append(ir.Node("", op, entering, outputs=[value(made) for made in writes], name=name))
-    constants = [value(name) for name in recorded["initializers"]]
-    outputs = [value(name) for name in recorded["outputs"]]
-    graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=constants, opset_imports={"": 18}, name="clip")
-    table = {name: Value(name=name, origin=name, op="") for name in recorded["values"]}
-    return ir.Model(graph, ir_version=10), table
-
-
-def test_nodes_of_a_recorded_engine_are_nodes_of_its_graph(clip):
-    graph, _ = clip_graph(clip)
-    nodes = {str(node.name) for node in graph.graph}
-    kernels = read_kernels(inspected(*clip["layers"]))
-    assert len(kernels) == 25
-    assert {node for found in kernels for node in found.nodes} <= nodes
-
-
-def test_every_float_tensor_of_a_recorded_engine_has_candidates(clip):
-    graph, values = clip_graph(clip)
-    made = EngineKernels.of(graph, values, read_kernels(inspected(*clip["layers"])))
-    writer = {name: found for found in made.kernels for name in found.writes}
-    floats = [name for name, dtype in clip["taps"].items() if dtype in ("HALF", "FLOAT") and name in writer]
-    assert len(floats) > 20
-    without = [name for name in floats if not made.candidates[writer[name].index].names]
-    assert without == []
-    named = {name for candidates in made.candidates for name in candidates.names}
-    assert named <= {*values, *made.inputs}
-
-
-def test_fused_kernels_of_a_recorded_engine_hold_every_variable_value(clip):
-    graph, values = clip_graph(clip)
-    made = EngineKernels.of(graph, values, read_kernels(inspected(*clip["layers"])))
-    products = {str(node.outputs[0].name) for node in graph.graph if node.op_type == "MatMul"}
-    assert products
-    assert products <= set(made.computed_in)
-
-
-# The tap of a TensorRT session, with a TensorRT that calls its listener as the engine would
-
-
-class StubContext:
-    """Delivers tensors to its listener, the second one from memory that is overwritten right after."""
-
-    def __init__(self, deliveries: list[tuple[str, str, object]]) -> None:
-        self.deliveries, self.listener = deliveries, None
-        self.states: list[bool] = []
-
-    @property
-    def unfused_tensors_debug_state(self) -> bool:
-        return bool(self.states) and self.states[-1]
-
-    @unfused_tensors_debug_state.setter
-    def unfused_tensors_debug_state(self, state: bool) -> None:
-        self.states.append(state)
-
-    def set_debug_listener(self, listener: object) -> None:
-        self.listener = listener
-
-    def run(self) -> None:
-        for name, dtype, memory in self.deliveries:
-            pointer = memory.data_ptr()
-            kind, location = SimpleNamespace(name=dtype), "host"
-            assert self.listener.process_debug_tensor(pointer, location, kind, tuple(memory.shape), name, 0)
-            memory.fill_(-1)
-
-
-class StubSession(TensorRTSession):
-    """A session whose run is that of the stub; ``trouble`` is raised by it."""
-
-    def __init__(self, context: object, *, text: str = "{}", trouble: Exception | None = None) -> None:
-        self._trt = SimpleNamespace(
-            IDebugListener=type("IDebugListener", (), {"__init__": lambda self: None}),
-            TensorLocation=SimpleNamespace(HOST="host"),
-            LayerInformationFormat=SimpleNamespace(JSON="json"),
-        )
-        self._name, self._file, self._device = "stub", "engine", torch.device("cpu")
-        self._stream = SimpleNamespace(synchronize=lambda: None)
-        self.context, self._trouble = context, trouble
-        inspector = SimpleNamespace(execution_context=None, get_engine_information=lambda format: text)
-        self.engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
-
-    def run(self, inputs: object) -> dict[str, torch.Tensor]:
-        if self._trouble is not None:
-            raise self._trouble
-        self.context.run()
-        return {"y": torch.ones(2)}
-
-
-def two_tensors() -> list[tuple[str, str, object]]:
-    return [("t", "FLOAT", torch.arange(6.0).reshape(2, 3)), ("u", "HALF", torch.ones(2).half())]
-
-
-def test_host_memory_is_copied_before_the_engine_goes_on():
-    context = StubContext(two_tensors())
-    seen: dict[str, torch.Tensor] = {}
-    assert set(StubSession(context).tap({}, seen.__setitem__)) == {"y"}
-    assert torch.equal(seen["t"], torch.arange(6.0).reshape(2, 3))
-    assert torch.equal(seen["u"], torch.ones(2).half())
-    assert context.states == [True, False]
-
-
-def test_an_exception_ends_the_observation_and_comes_out_after_the_run():
-    context = StubContext(two_tensors())
-    seen: list[str] = []
-
-    def stop(name: str, tensor: torch.Tensor) -> None:
-        seen.append(name)
-        raise KeyError("stop")
-
-    with pytest.raises(KeyError, match="stop"):
-        StubSession(context).tap({}, stop)
-    assert seen == ["t"]
-    assert context.deliveries[1][2].eq(-1).all()  # the engine ran to its end
-    assert context.states == [True, False]
-
-
-def test_the_state_is_reset_when_the_engine_fails():
-    context = StubContext([])
-    with pytest.raises(EngineFailed, match="kernel 7"):
-        StubSession(context, trouble=EngineFailed("kernel 7")).tap({}, lambda name, tensor: None)
-    assert context.states == [True, False]
-
-
-def test_dtypes_that_pytorch_has_not_are_skipped():
-    seen: list[str] = []
-    context = StubContext([("packed", "INT4", torch.ones(2)), *two_tensors()])
-    StubSession(context).tap({}, lambda name, tensor: seen.append(name))
-    assert seen == ["t", "u"]
-
-
-def test_an_empty_tensor_has_its_shape():
-    seen: dict[str, torch.Tensor] = {}
-    StubSession(StubContext([("t", "FLOAT", torch.ones(0, 3))])).tap({}, seen.__setitem__)
-    assert seen["t"].shape == (0, 3)
-
-
-@pytest.mark.parametrize("deliveries", [[], [("packed", "INT4", torch.ones(2))]])
-def test_an_engine_that_delivers_nothing_is_refused(deliveries):
-    with pytest.raises(EngineRefused, match="stub delivered no tensor of engine; use --layers outputs"):
-        StubSession(StubContext(deliveries)).tap({}, lambda name, tensor: None)
-
-
-def test_a_version_without_debug_tensors_and_a_closed_session_are_refused():
-    with pytest.raises(EngineRefused, match="no debug tensors between kernels; use --layers outputs"):
-        StubSession(SimpleNamespace()).tap({}, lambda name, tensor: None)
-    with pytest.raises(EngineFailed, match="is closed"):
-        StubSession(None).tap({}, lambda name, tensor: None)
-
-
-@pytest.mark.parametrize("layers", [None, [], ["a name only"], [{"Name": "k"}], [{"Name": "k", "Metadata": ""}]])
-def test_an_inspector_without_metadata_is_refused(layers):
-    text = json.dumps({} if layers is None else {"Layers": layers})
-    with pytest.raises(EngineRefused, match="reports no metadata for engine, so its tensors cannot be mapped"):
-        StubSession(SimpleNamespace(), text=text).kernels()
-
-
-def test_an_inspector_with_metadata_gives_its_kernels():
-    layers = [{"Name": "k", "Metadata": "[ONNX Layer: a]"}, {"Name": "copy"}]
-    assert StubSession(SimpleNamespace(), text=json.dumps({"Layers": layers})).kernels() == [
-        Kernel(index=0, name="k", nodes=("a",), reads=(), writes=()),
-        Kernel(index=1, name="copy", nodes=(), reads=(), writes=()),
-    ]
