@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from harness.backends import Kernel, TapSession
+from harness.backends import TapSession
 from harness.compare import bitwise_equal
 from harness.errors import EngineFailed, NotJudged, UsageError
 from harness.graph import apply, matching, order
@@ -60,12 +61,13 @@ def observe_unfused(before: Unobserved) -> Observation:
 
     Raises NotJudged for an engine that cannot be tapped, EngineFailed for one that does not read its inputs.
     """
-    opened, inputs = before.opened, before.inputs
+    opened, inputs, prepared, plan = before.opened, before.inputs, before.prepared, before.opened.plan
     with opened.observed(taps=True) as session:
         if not isinstance(session, TapSession):
             raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
         tapped, kernels = session, opened.steps.run("tapping", session.kernels)
-        engine = _engine_kernels(before, kernels)
+        typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
+        engine = EngineKernels.of(typed.model, prepared.program.values, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
         taps = KernelTaps(engine, _observer(before, asked))
         opened.say(f"looking at the tensors between {len(kernels)} kernels", before.case)
@@ -90,7 +92,8 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
     outputs: list[Tensors] = []
     for number, group in enumerate(groups, start=1):
         opened.say(f"looking at {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
-        made = _run_with_outputs(before, group)
+        with opened.observed(marked=group) as session:
+            made = opened.steps.run("running", partial(session.run, before.inputs))
         for name in group:
             observer.add_value(name, made.pop(name), mapped_by="exact")
             observer.evaluators.done([name])
@@ -124,19 +127,6 @@ def _observer(before: Unobserved, asked: Collection[str]) -> Observer:
     evaluators = prepared.graph.evaluators(before.inputs, plan, asked)
     program, device = prepared.program, prepared.graph.device
     return Observer(evaluators, program.values, program.depths(), precision=plan.computes_in, device=device)
-
-
-def _engine_kernels(before: Unobserved, kernels: Sequence[Kernel]) -> EngineKernels:
-    prepared, plan = before.prepared, before.opened.plan
-    dtypes = value_dtypes(prepared.graph, plan)
-    typed = apply(prepared.program.model, dtypes, default=plan.compute_dtype)
-    return EngineKernels.of(typed.model, prepared.program.values, kernels)
-
-
-def _run_with_outputs(before: Unobserved, names: Sequence[str]) -> Tensors:
-    with before.opened.observed(marked=names) as session:
-        outputs: Tensors = before.opened.steps.run("running", lambda: session.run(before.inputs))
-    return outputs
 
 
 def _computed_values(prepared: Prepared, pattern: str) -> list[str]:

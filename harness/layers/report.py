@@ -36,33 +36,20 @@ def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tu
 
 
 def layer_report(
-    before: Unobserved,
-    *,
-    mode: str,
-    values: tuple[ValueFinding, ...],
-    effects: tuple[OutputEffect, ...],
+    before: Unobserved, *, mode: str, values: tuple[ValueFinding, ...], effects: tuple[OutputEffect, ...],
     notes: tuple[str, ...],
-) -> LayerReport:
+) -> LayerReport:  # fmt: skip
     """Return the report on these values, with the modules they belong to and whether it can be trusted."""
     result, provenance = before.result, before.result.provenance
     first = next((v for v in values if v.mark == "nonfinite" and v.status == "compared"), None)
     trusted = all(effect.identical or effect.difference < effect.error / 2 for effect in effects)
     return LayerReport(
-        subject=result.subject,
-        case=before.case,
-        backend=result.backend,
-        precision=result.precision,
-        mode=mode,
-        values=values,
-        modules=tuple(_modules(values, output_error(result))),
-        observer=effects,
-        trusted=trusted,
-        first_nonfinite=first.name if first else "",
-        weights=provenance.weights if provenance else "",
-        inputs=provenance.inputs if provenance else "",
-        device=provenance.device if provenance else "",
+        subject=result.subject, case=before.case, backend=result.backend, precision=result.precision, mode=mode,
+        values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=trusted,
+        first_nonfinite=first.name if first else "", weights=provenance.weights if provenance else "",
+        inputs=provenance.inputs if provenance else "", device=provenance.device if provenance else "",
         notes=(*result.notes, *notes) if trusted else (*result.notes, *notes, _distrust(before, effects)),
-    )
+    )  # fmt: skip
 
 
 def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
