@@ -10,6 +10,7 @@ import torch
 from graphs import INPUTS, Net, export, subject
 
 from harness.compare.norms import relative_l2
+from harness.graph.export import Program, trace
 from harness.pytorch import tf32_allowed
 from harness.reference.interpreter import RunNotes, run_program
 
@@ -56,6 +57,25 @@ def test_lowest_fp32_number_saturates_instead_of_overflowing(program):
     assert outputs["scores"].isfinite().all()
     assert notes.saturated == {"masked_fill"}
     assert "saturates 1 constant" in notes.lines()[0]
+
+
+class Distances(torch.nn.Module):
+    """An operator without a kernel for float16 on the CPU."""
+
+    def forward(self, x):
+        return torch.cdist(x, x, p=1.0)
+
+
+def test_an_operator_without_a_kernel_is_computed_in_fp32_and_rounded():
+    inputs = {"x": X["x"]}
+    exported = trace(subject(dynamic={}, ranges={}), Distances(), inputs).run_decompositions()
+    output = exported.graph_signature.output_specs[0].arg.name
+    distances = Program(name="distances", model=None, values={}, outputs={"y": output}, exported=exported)
+    notes = RunNotes()
+    found = run_program(distances, inputs, dtype=torch.float16, notes=notes)["y"]
+    rounded = inputs["x"].half().float()
+    assert torch.equal(found, torch.cdist(rounded, rounded, p=1.0).half())
+    assert notes.emulated == {"aten._cdist_forward.default"}
 
 
 def test_one_value_can_keep_another_dtype(program):
