@@ -5,7 +5,7 @@ Sessions go in; the sessions of a series, its baseline, its trend and its change
 
 from __future__ import annotations
 
-from harness.history.formats import ONE_MACHINE, check_format
+from harness.history.formats import ONE_MACHINE
 from harness.history.history import History, open_history
 from harness.history.trends import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
 
@@ -16,7 +16,6 @@ __all__ = [
     "History",
     "Trend",
     "change_points",
-    "check_format",
     "open_history",
     "trend_of",
 ]

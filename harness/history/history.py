@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from harness.errors import CannotWrite, NotJudged, UsageError
@@ -37,7 +36,9 @@ class Series:
     """All sessions of one benchmark on one machine."""
 
     benchmark: str
+    """As ``Session.benchmark``."""
     machine_key: str
+    """As ``Machine.key``."""
     sessions: int
     """How many."""
     newest: str
@@ -223,9 +224,7 @@ class History:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _by_id(self, ids: Sequence[str]) -> list[Session]:

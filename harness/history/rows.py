@@ -30,12 +30,17 @@ class Row:
     """One record as it is stored. All but ``kind``, ``schema`` and ``data`` follow from ``data``."""
 
     id: str
+    """The record's own."""
     kind: Kind
+    """``session`` or ``acceptance``."""
     benchmark: str
+    """As ``Session.benchmark``."""
     machine_key: str
+    """As ``Machine.key``."""
     recorded_at: str
     """UTC, ISO 8601 with microseconds, so that the order of the text is the order in time."""
     schema: int
+    """Version of the record's form."""
     sha256: str
     """Of ``data``: finds a record that was damaged where the file or database cannot tell."""
     data: str

@@ -69,6 +69,7 @@ class Trend:
     low: float | None
     """Lower end of its 95 % interval."""
     high: float | None
+    """Upper end of it."""
     drifts: bool
     """Whether the p value is below 1 % and the whole interval of the change lies beyond 1 %."""
 

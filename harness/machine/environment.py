@@ -56,17 +56,11 @@ def _gpus() -> list[dict[str, Any]]:
 
     if not torch.cuda.is_available():
         return []
-    found = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        found.append(
-            {
-                "name": properties.name,
-                "memory_bytes": properties.total_memory,
-                "compute_capability": f"{properties.major}.{properties.minor}",
-            }
-        )
-    return found
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [
+        {"name": one.name, "memory_bytes": one.total_memory, "compute_capability": f"{one.major}.{one.minor}"}
+        for one in found
+    ]
 
 
 def _why_no_gpu() -> str:

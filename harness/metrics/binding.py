@@ -33,6 +33,7 @@ class Metric:
     """A metric and the limit that a suite holds it to: exactly one of ``at_most``, ``at_least``, ``difference``."""
 
     name: str
+    """As results show it."""
     function: Callable[..., Any]
     """``function(actual, expected)`` under ``at_most`` and ``at_least``, ``function(outputs)`` under ``difference``;
     a number, or a tensor with one element per sample."""

@@ -46,6 +46,7 @@ class Source:
     """Where one network's weights come from, found but not yet read. Equal sources give equal weights."""
 
     file: WeightsFile
+    """Which file it must be."""
     path: Path | None
     """None: random weights are made here."""
     modified_ns: int = 0

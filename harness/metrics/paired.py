@@ -26,10 +26,13 @@ class Paired:
     difference: float
     """Mean difference; NaN where a sample is not finite."""
     low: float
+    """Lower end of the interval at ``confidence``; NaN with fewer than two samples."""
     high: float
-    """The interval at ``confidence``; NaN with fewer than two samples."""
+    """Upper end of it."""
     confidence: float
+    """The share of such intervals that hold the true mean, such as 0.95."""
     samples: int
+    """Number of pairs."""
 
     def within(self, limit: float) -> tuple[Verdict, str]:
         """Return whether the difference is at most ``limit`` in either direction, and why in one sentence.

@@ -15,7 +15,7 @@ from harness.records.accuracy import (
     overall,
     status_of,
 )
-from harness.records.bisection import Advice, Answer, Bisection, Kind, Price, Question, Trial
+from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.data import plain
 from harness.records.documents import Entry, Json, Records
@@ -59,7 +59,6 @@ __all__ = [
     "MARKS",
     "Acceptance",
     "Advice",
-    "Answer",
     "Bisection",
     "Comparison",
     "Conditions",

@@ -78,8 +78,11 @@ class Identity:
     """What a stored reference belongs to."""
 
     weights_sha256: str
+    """Hash of the weights, see :func:`harness.tensors.sha256_of`."""
     inputs_sha256: str
+    """The same of the case's inputs."""
     program_sha256: str
+    """Hash of the traced program."""
     torch: str
     """The torch version: another one exports another text for the same model."""
 
@@ -89,8 +92,11 @@ class Stored:
     """A reference read from disk."""
 
     fp32: Tensors
+    """The outputs in FP32, by name."""
     fp64: Tensors
+    """The same in FP64."""
     provenance: dict[str, Any]
+    """What was stored beside them: device, versions, commit."""
 
 
 def update_command(typed: str, case: str) -> str:
