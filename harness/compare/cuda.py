@@ -122,23 +122,12 @@ def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constex
     tl.store(slot_error + program * BLOCK + offsets, worst)
     tl.store(slot_turn + program * BLOCK + offsets, worst_at)
     column = table + program
-    tl.store(column, tl.sum(absolute, 0))
-    tl.store(column + programs, tl.sum(relative, 0))
-    tl.store(column + 2 * programs, tl.sum(signed, 0))
-    tl.store(column + 3 * programs, tl.sum(squared, 0))
-    tl.store(column + 4 * programs, tl.sum(a_sum, 0))
-    tl.store(column + 5 * programs, tl.sum(a_squared, 0))
-    tl.store(column + 6 * programs, tl.sum(e_sum, 0))
-    tl.store(column + 7 * programs, tl.sum(e_squared, 0))
-    tl.store(column + 8 * programs, tl.sum(product, 0))
-    tl.store(column + 9 * programs, tl.sum(compared.to(tl.float64), 0))
-    tl.store(column + 10 * programs, tl.sum(undefined.to(tl.float64), 0))
-    tl.store(column + 11 * programs, tl.max(worst, 0))
-    tl.store(column + 12 * programs, tl.max(relative_max, 0))
-    tl.store(column + 13 * programs, tl.max(a_max, 0).to(tl.float64))
-    tl.store(column + 14 * programs, tl.max(a_least, 0).to(tl.float64))
-    tl.store(column + 15 * programs, tl.max(e_max, 0).to(tl.float64))
-    tl.store(column + 16 * programs, tl.max(e_least, 0).to(tl.float64))
+    sums = (absolute, relative, signed, squared, a_sum, a_squared, e_sum, e_squared, product, compared, undefined)
+    for row in tl.static_range(len(sums)):
+        tl.store(column + row * programs, tl.sum(sums[row].to(tl.float64), 0))
+    peaks = (worst, relative_max, a_max, a_least, e_max, e_least)
+    for row in tl.static_range(len(peaks)):
+        tl.store(column + (len(sums) + row) * programs, tl.max(peaks[row], 0).to(tl.float64))
 
 
 @triton.jit
@@ -163,11 +152,9 @@ def _nonfinite(actual, expected, table, n, BLOCK: tl.constexpr, EXACT: tl.conste
         mismatched += ((bad | other) & (a != e)).to(tl.int64)
         first = tl.where(bad & (index < first), index, first)
     column = table + program
-    tl.store(column, tl.sum(a_nan, 0))
-    tl.store(column + programs, tl.sum(e_nan, 0))
-    tl.store(column + 2 * programs, tl.sum(a_bad, 0))
-    tl.store(column + 3 * programs, tl.sum(e_bad, 0))
-    tl.store(column + 4 * programs, tl.sum(mismatched, 0))
+    sums = (a_nan, e_nan, a_bad, e_bad, mismatched)
+    for row in tl.static_range(len(sums)):
+        tl.store(column + row * programs, tl.sum(sums[row], 0))
     tl.store(column + 5 * programs, tl.min(first, 0))
 
 
@@ -243,14 +230,9 @@ def _keep(
         _append(ratio, in2 & several2, rows + 2 * size_of_row, cursors + 2 * SEGMENTS, segment, capacity)
         _append(ratio, in3 & several3, rows + 3 * size_of_row, cursors + 3 * SEGMENTS, segment, capacity)
     column = counts + program
-    tl.store(column, tl.sum(below0.to(tl.int64), 0))
-    tl.store(column + programs, tl.sum(below1.to(tl.int64), 0))
-    tl.store(column + 2 * programs, tl.sum(below2.to(tl.int64), 0))
-    tl.store(column + 3 * programs, tl.sum(below3.to(tl.int64), 0))
-    tl.store(column + 4 * programs, tl.sum(inside0.to(tl.int64), 0))
-    tl.store(column + 5 * programs, tl.sum(inside1.to(tl.int64), 0))
-    tl.store(column + 6 * programs, tl.sum(inside2.to(tl.int64), 0))
-    tl.store(column + 7 * programs, tl.sum(inside3.to(tl.int64), 0))
+    sums = (below0, below1, below2, below3, inside0, inside1, inside2, inside3)
+    for row in tl.static_range(len(sums)):
+        tl.store(column + row * programs, tl.sum(sums[row].to(tl.int64), 0))
 
 
 def handles(actual: Tensor, expected: Tensor) -> bool:
