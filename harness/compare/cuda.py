@@ -167,18 +167,9 @@ def _append(errors, kept, row, cursors, segment, capacity):
 
 @triton.jit
 def _keep(
-    actual,
-    expected,
-    bounds,
-    counts,
-    cursors,
-    rows,
-    n,
-    capacity,
-    BLOCK: tl.constexpr,
-    EXACT: tl.constexpr,
-    SEGMENTS: tl.constexpr,
-):
+    actual, expected, bounds, counts, cursors, rows, n, capacity,
+    BLOCK: tl.constexpr, EXACT: tl.constexpr, SEGMENTS: tl.constexpr,
+):  # fmt: skip
     """Count the errors below and inside four brackets, and append those inside to the bracket's row.
 
     A row has segments with a cursor each, because additions to one address wait for each other; tiles begin at
