@@ -199,14 +199,14 @@ def test_files_that_are_something_else_or_recorded_twice_are_named_and_not_amber
 
 
 def worst(tmp_path: Path, *outputs: OutputResult) -> str:
-    """Return the figure that the glance shows for one result."""
+    """Return the figure that the overview shows for one result."""
     text = html.page(of(tmp_path, results=[recorded.result("fail", outputs=outputs).to_json()]))
-    rows = text[text.index('<table id="glance-all"') :]
+    rows = text[text.index('<table id="overview-all"') :]
     found: list[str] = re.findall(r'<td class="word">([^<]*)</td>', rows)
     return found[1]
 
 
-def test_the_glance_shows_the_worst_error(tmp_path: Path):
+def test_the_overview_shows_the_worst_error(tmp_path: Path):
     fine, zero = recorded.output("b"), recorded.stats(0.0)
     infinite = recorded.output("a", "fail", stats=recorded.stats(math.inf, mismatched_nonfinite=0, nan_actual=0))
     nan = recorded.output("a", "fail", stats=recorded.stats(math.nan))
@@ -334,9 +334,9 @@ def test_throughput_of_a_process_that_does_not_count_is_no_figure(tmp_path: Path
 def test_a_baseline_that_could_not_be_timed_keeps_its_name(tmp_path: Path):
     missing = [{"subject": "net", "case": "one", "backend": "torch", "precision": "fp16", "runner": runner,
                 "reason": f"{runner} is broken", "failed": True} for runner in ("eager", "compile")]  # fmt: skip
-    glance = html.page(of(tmp_path, not_measured=missing)).split('<section id="s1"')[0]
-    assert "net eager fp16 one" in glance
-    assert "net compile fp16 one" in glance
+    overview = html.page(of(tmp_path, not_measured=missing)).split('<section id="s1"')[0]
+    assert "net eager fp16 one" in overview
+    assert "net compile fp16 one" in overview
 
 
 def test_a_profile_is_of_the_case_as_it_is_or_says_its_size(tmp_path: Path):

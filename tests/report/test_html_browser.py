@@ -300,9 +300,9 @@ def test_works_by_keyboard(browser: Browser, page: Path):
     button.send_keys(Keys.SPACE)
     assert browser.css("#s2-layers-1-values th").get_attribute("aria-sort") == "ascending"
     assert browser.js("document.activeElement.textContent") == "Mark"
-    summary = browser.css("#glance summary")
+    summary = browser.css("#overview summary")
     summary.send_keys(Keys.ENTER)
-    assert browser.js("document.querySelector('#glance details').open") is True
+    assert browser.js("document.querySelector('#overview details').open") is True
 
 
 def test_everything_that_can_be_used_has_a_name(browser: Browser, page: Path):
@@ -324,7 +324,7 @@ def test_fits_a_phone_without_scrolling_sideways(
     browser: Browser, request: pytest.FixtureRequest, which: str, width: int
 ):
     browser.open(request.getfixturevalue(which), width=width)
-    browser.js("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    browser.js("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     assert browser.js("document.documentElement.scrollWidth") <= width
     assert browser.js("document.querySelector('.scroll').scrollWidth") > 0
 
@@ -341,9 +341,9 @@ def test_prints_with_everything_but_the_longest_tables_unfolded(browser: Browser
     assert browser.style("body", "backgroundColor") == "rgb(255, 255, 255)"
     assert browser.style(".scroll.tall", "maxHeight") == "none"
     browser.js("dispatchEvent(new Event('beforeprint'))")
-    assert browser.js("[...document.querySelectorAll('details:not(.long, .compare)')].every((fold) => fold.open)")
+    assert browser.js("[...document.querySelectorAll('details:not(.long, .compare)')].every((details) => details.open)")
     browser.js("dispatchEvent(new Event('afterprint'))")
-    assert not browser.js("[...document.querySelectorAll('details')].every((fold) => fold.open)")
+    assert not browser.js("[...document.querySelectorAll('details')].every((details) => details.open)")
 
 
 def test_has_its_tables_without_scripts(browser: Browser, page: Path):
@@ -383,7 +383,7 @@ def test_the_slider_lays_the_reference_over_the_engine(browser: Browser, page: P
     assert browser.js("document.querySelector('.compare .over').naturalWidth") == 96
 
 
-def test_a_link_opens_the_fold_that_it_leads_into(browser: Browser, page: Path):
+def test_a_link_opens_the_details_that_it_leads_into(browser: Browser, page: Path):
     browser.open(page)
     browser.js("location.hash = '#s2-time-1-table'")
     browser.settle()

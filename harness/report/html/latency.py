@@ -25,7 +25,7 @@ from harness.report.html.parts import (
     TONES,
     Cell,
     Chart,
-    Fold,
+    Details,
     Group,
     Line,
     Lines,
@@ -196,7 +196,7 @@ def _over_size(figure: Figure, series: Series, symbol: str, words: str, one: boo
     draw_over_size(figure.subplots(), series, symbol, words, one=one)
 
 
-def _kernels(measured: Json, id: str, t: Words) -> Fold:
+def _kernels(measured: Json, id: str, t: Words) -> Details:
     """Return the kernels of one engine, slowest first."""
     session = measured["session"]
     rows = tuple(
@@ -211,7 +211,7 @@ def _kernels(measured: Json, id: str, t: Words) -> Fold:
     shape = columns(*headings, codes=(t("kernel"), t("module"), t("nodes")))
     caption = t("kernels_caption", count=len(rows), name=f"{session_target(session)} {case_label(session)}")
     table = Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=warnings(session, t))
-    return Fold(summary=caption, parts=(table,), long=len(rows) > 60)
+    return Details(summary=caption, parts=(table,), long=len(rows) > 60)
 
 
 def _series(measured: Sequence[Json]) -> list[Json]:
@@ -242,7 +242,7 @@ def _history(found: Json, id: str, t: Words) -> list[Part]:
     rows = tuple(_point(point, t) for point in points)
     shape = columns(*headings, words=words, codes=(t("engine"), t("commit")))
     table = Table(id=id, caption=title, columns=shape, rows=rows, labels=labels)
-    return [*parts, Fold(summary=t("sessions_caption", count=len(rows)), parts=(table,))]
+    return [*parts, Details(summary=t("sessions_caption", count=len(rows)), parts=(table,))]
 
 
 def _point(point: Json, t: Words) -> Row:

@@ -24,8 +24,8 @@ from harness.report.html.parts import (
     Cell,
     Chart,
     Code,
+    Details,
     Facts,
-    Fold,
     Group,
     Line,
     Lines,
@@ -63,7 +63,7 @@ def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> 
         parts.append(_module_table(report, times, id, labels, t))
     if report["values"]:
         table = _value_table(report, values, f"{id}-values", labels, t)
-        parts.append(Fold(summary=table.caption, parts=(table,), open=len(table.rows) <= OPEN_ROWS, long=True))
+        parts.append(Details(summary=table.caption, parts=(table,), open=len(table.rows) <= OPEN_ROWS, long=True))
     return Group(
         id=id, heading=f"{t('layers')}: {target_name(report)}, {report['case']}", parts=tuple(parts), labels=labels
     )
@@ -125,8 +125,8 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     height = sum(BAR_MARGINS[2:]) + 0.24 * min(len(bars), BARS)
     drawing = embedded(draw, id=f"{id}-chart", title=title, height=height, margins=BAR_MARGINS)
     chart = Chart(drawing=drawing, caption=f"{title}. {note}", labels=labels)
-    fold = Fold(summary=t("times_caption", count=len(rows)), parts=(table,))
-    return Group(id=id, heading=title, parts=(chart, fold), labels=labels)
+    details = Details(summary=t("times_caption", count=len(rows)), parts=(table,))
+    return Group(id=id, heading=title, parts=(chart, details), labels=labels)
 
 
 def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
@@ -224,8 +224,7 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
     parts += [_questions(found, id, t)] if found["gates"] else []
     parts += [_trials(found, id, t)] if found["trials"] else []
     heading = f"{t('bisection')}: {target_name(found)}, {found['case']}"
-    cpu = (t("on_cpu"),) if str((found["price"] or {}).get("device", "")).upper().startswith("CPU") else ()
-    return Group(id=id, heading=heading, parts=tuple(parts), labels=cpu)
+    return Group(id=id, heading=heading, parts=tuple(parts), labels=warnings(found["price"] or {}, t))
 
 
 def _bisect_facts(found: Json, t: Words) -> Facts:
@@ -275,7 +274,7 @@ def _answer_tone(asked: Json) -> Tone:
     return "good" if asked["answer"] == asked["good"] else "bad"
 
 
-def _trials(found: Json, id: str, t: Words) -> Fold:
+def _trials(found: Json, id: str, t: Words) -> Details:
     verdicts: dict[bool | None, str] = {True: "pass", False: "fail", None: "not_judged"}
     tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
     rows = tuple(
@@ -292,7 +291,7 @@ def _trials(found: Json, id: str, t: Words) -> Fold:
     words = (t("tried_on"), t("reason"))
     shape = columns(*headings, words=words, codes=(t("kept_fp32"),), marks=(t("verdict"),))
     caption = t("trials_caption", count=len(rows))
-    return Fold(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
+    return Details(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
 
 
 def _mark(mark: str, t: Words) -> Cell:

@@ -12,7 +12,7 @@ from harness.report.html.parts import (
     RANKS,
     TONES,
     Cell,
-    Fold,
+    Details,
     Group,
     Line,
     Lines,
@@ -48,7 +48,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glance:
+class Overview:
     """The top of the page."""
 
     tone: str
@@ -57,7 +57,7 @@ class Glance:
     section: Section
 
 
-def glance(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words) -> Glance:
+def overview(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words) -> Overview:
     """Return the verdict on everything; ``problems`` are files that could not be used and runs that were cut short."""
     ordered = sorted(items, key=lambda item: RANKS.index(item.verdict))
     counts = Counter(item.verdict for item in items)
@@ -68,11 +68,11 @@ def glance(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ..
         parts.append(Lines(items=tuple(lines)))
     if items:
         table = _all(ordered, labels, t)
-        parts.append(Fold(summary=table.caption, parts=(table,), open=not lines))
+        parts.append(Details(summary=table.caption, parts=(table,), open=not lines))
     tone = "bad" if counts["fail"] else "good" if items and not counts["not_judged"] and not problems else "warn"
-    group = Group(id="glance-verdicts", heading="", parts=tuple(parts), labels=labels)
-    section = Section(id="glance", heading=t("glance"), groups=(group,))
-    return Glance(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
+    group = Group(id="overview-verdicts", heading="", parts=tuple(parts), labels=labels)
+    section = Section(id="overview", heading=t("overview"), groups=(group,))
+    return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
 
 
 def result_item(result: Json, href: str) -> Item:
@@ -150,7 +150,7 @@ def _counts(items: Sequence[Item], t: Words) -> Table:
             cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in RANKS]
             rows.append(Row(cells=(word(t("kind_of_" + kind)), *cells)))
     headings = (t("judged"), *(t("verdict_" + value) for value in RANKS))
-    return Table(id="glance-counts", caption=t("counts_caption"), columns=columns(*headings, words=headings[:1]),
+    return Table(id="overview-counts", caption=t("counts_caption"), columns=columns(*headings, words=headings[:1]),
                  rows=tuple(rows))  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _all(items: Sequence[Item], labels: tuple[str, ...], t: Words) -> Table:
         rows.append(Row(cells=cells, mark=item.verdict))
     headings = (t("verdict"), t("judged"), t("what"), t("figure"), t("reason"))
     return Table(
-        id="glance-all",
+        id="overview-all",
         caption=t("all_verdicts", count=len(rows)),
         columns=columns(*headings, words=headings[1:], marks=headings[:1]),
         rows=tuple(rows),

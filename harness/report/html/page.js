@@ -115,7 +115,7 @@
     });
   }
 
-  // A link into a closed fold opens it.
+  // A link into closed details opens them.
   const reveal = (target) => {
     for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
   };
@@ -166,19 +166,19 @@
       parent.append(made);
       return made;
     };
-    const fold = make("details", "compare", block);
-    make("summary", "", fold).textContent = words.compare;
-    const label = make("label", "", fold);
+    const details = make("details", "compare", block);
+    make("summary", "", details).textContent = words.compare;
+    const label = make("label", "", details);
     label.append(`${words.engine} `);
     const choice = make("select", "", label);
     engines.forEach((figure, i) => choice.add(new Option(figure.closest(".set").dataset.name || figure.querySelector("figcaption").textContent, i)));
-    const stack = make("div", "stack", fold);
+    const stack = make("div", "stack", details);
     const under = make("img", "under", stack);
     const over = make("img", "over", stack);
     make("div", "edge", stack);
     over.src = reference.src;
     over.alt = reference.alt;
-    const slider = make("input", "", fold);
+    const slider = make("input", "", details);
     Object.assign(slider, { type: "range", min: 0, max: 100, value: 50 });
     slider.setAttribute("aria-label", words.compare_slider);
     const show = () => {
@@ -191,13 +191,13 @@
     show();
   }
 
-  // Printed, every fold is open but those that are too long.
+  // Printed, all details are open but those that are too long.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = all("details:not([open]):not(.long):not(.compare)");
-    for (const fold of opened) fold.open = true;
+    for (const details of opened) details.open = true;
   });
   addEventListener("afterprint", () => {
-    for (const fold of opened) fold.open = false;
+    for (const details of opened) details.open = false;
   });
 })();

@@ -23,8 +23,8 @@ from harness.report.facts import Json
 from harness.report.html import overview
 from harness.report.html.parts import (
     Code,
+    Details,
     Facts,
-    Fold,
     Group,
     Line,
     Lines,
@@ -56,7 +56,7 @@ def page(records: Records, *, lang: Language = "en") -> str:
         for n, entry in enumerate(records.studies, start=1)
     ]
     labels = tuple(distinct(label for section in (*sections, *studies) for label in section.labels))
-    summary = overview.glance(_items(known, records, t), verdicts.problems(records), labels, t)
+    summary = overview.overview(_items(known, records, t), verdicts.problems(records), labels, t)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
     chapters = [*sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
     names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
@@ -152,7 +152,7 @@ def _reproduce(records: Records, t: Words) -> Section:
     headings = (t("file"), t("command"), t("complete"), t("error"))
     shape = columns(*headings, words=(t("complete"), t("error")), codes=(t("file"), t("command")))
     table = Table(id="documents", caption=t("documents_caption", count=len(rows)), columns=shape, rows=rows)
-    parts.append(Fold(summary=table.caption, parts=(table,)))
+    parts.append(Details(summary=table.caption, parts=(table,)))
     remarks = tuple(Line(text=sentence, tone="muted") for sentence in (*records.twice, *records.foreign))
     parts += [Lines(items=remarks)] if remarks else []
     return Section(
@@ -169,7 +169,7 @@ def _terms(t: Words) -> Section:
 
 
 def _render(
-    summary: overview.Glance, chapters: Sequence[Section], names: Sequence[str], lang: Language, t: Words
+    summary: overview.Overview, chapters: Sequence[Section], names: Sequence[str], lang: Language, t: Words
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -184,7 +184,7 @@ def _render(
         t=t,
         lang="zh-CN" if lang == "zh" else "en",
         title=f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else t("title"),
-        glance=summary,
+        overview=summary,
         sections=[summary.section, *chapters],
         policy=_policy(style, script),
         style=Markup(style),

@@ -1,4 +1,4 @@
-"""The parts a page is made of, as data: tables, charts, lines, facts, code, folds, pictures. The template draws them.
+"""The parts a page is made of, as data: tables, charts, lines, facts, code, details, pictures. The template draws them.
 
 All text is plain: the template escapes it. Only ``Chart.drawing`` holds markup.
 """
@@ -19,6 +19,8 @@ TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"
 RANKS = ("fail", "not_judged", "pass")
 """Verdicts from the worst to the best."""
 MISSING = "-"
+CPU = "CPU"
+"""What records call the device of a run without a GPU."""
 NAMED = 3
 """Names that stand in front of a sentence; of more their number does."""
 
@@ -129,10 +131,10 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
+class Details:
     """Parts that can be folded away."""
 
-    part: ClassVar[str] = "fold"
+    part: ClassVar[str] = "details"
     summary: str
     parts: tuple[Part, ...]
     open: bool = False
@@ -172,7 +174,7 @@ class Pictures:
     labels: tuple[str, ...] = ()
 
 
-Part = Table | Chart | Lines | Facts | Code | Fold | Pictures
+Part = Table | Chart | Lines | Facts | Code | Details | Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +229,7 @@ def warnings(data: Json, t: Words) -> tuple[str, ...]:
     """Return what figures must not be read without, from the keys ``weights``, ``inputs`` and ``device``."""
     found = [t("random_weights")] if data.get("weights") == "random" else []
     found += [t("random_inputs")] if data.get("inputs") == "random" else []
-    found += [t("on_cpu")] if str(data.get("device", "")).upper().startswith("CPU") else []
+    found += [t("on_cpu")] if data.get("device") == CPU else []
     return tuple(found)
 
 
@@ -237,7 +239,7 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def grouped(sentences: Iterable[tuple[str, Tone, str]], most: str) -> list[Line]:
-    """Return sentences once each, with who they are about in front: names, or how many where they are more than a few.
+    """Return sentences once each, with who they are about in front: at most NAMED names, or how many.
 
     Each entry is the sentence, its tone, and whom it is about; ``most`` words a number of them (``{count}``).
     """

@@ -13,8 +13,8 @@ from harness.report.html.parts import (
     TONES,
     Cell,
     Code,
+    Details,
     Facts,
-    Fold,
     Group,
     Line,
     Lines,
@@ -126,7 +126,7 @@ def _outputs(results: Sequence[Json], id: str, t: Words) -> Group:
     if any(result["metrics"] for result in results):
         parts.append(_metric_table(results, f"{id}-metrics", labels, t))
     parts += _remarks(results, t)
-    parts.append(Fold(summary=t("provenance"), parts=tuple(_provenance(result, t) for result in results), long=True))
+    parts.append(Details(summary=t("provenance"), parts=tuple(_provenance(result, t) for result in results), long=True))
     return Group(id=id, heading=t("outputs"), parts=tuple(parts), labels=labels)
 
 
@@ -226,7 +226,7 @@ def _remarks(results: Sequence[Json], t: Words) -> list[Part]:
     return [*parts, *([Code(label=t("next"), text="\n".join(distinct(commands)))] if commands else [])]
 
 
-def _provenance(result: Json, t: Words) -> Fold:
+def _provenance(result: Json, t: Words) -> Details:
     """Return the engine, the hashes and the times of one result."""
     rows = []
     if engine := result["engine"]:
@@ -242,4 +242,4 @@ def _provenance(result: Json, t: Words) -> Fold:
     repeatable = {True: "yes", False: "no", None: "not_run"}[result["repeatable"]]
     rows.append((t("repeatable"), t("repeatable_" + repeatable)))
     rows.append((t("timings"), ", ".join(f"{k} {figure(v)} s" for k, v in result["timings_s"].items()) or "-"))
-    return Fold(summary=f"{target_name(result)}, {result['case']}", parts=(Facts(rows=tuple(rows)),), long=True)
+    return Details(summary=f"{target_name(result)}, {result['case']}", parts=(Facts(rows=tuple(rows)),), long=True)

@@ -35,7 +35,7 @@ LONGEST = 48
 """Characters of a module beside its bar."""
 NAMED = 8
 """Suspects that are named; the others are ringed."""
-FEW = 6
+LEAST_BOUNDARIES = 6
 """Boundaries; fewer do not say where in the network a value lies."""
 _LABEL_GAP = 0.19  # inches between two module labels, which stand at 60 degrees
 _CHARACTER = 0.078  # inches, of a name at 7.5 points, with some air
@@ -74,7 +74,7 @@ def boundaries(values: Sequence[Json]) -> list[tuple[int, str, int]]:
         found = _two_levels(paths, prefix)
         best = found if len(found) > len(best) else best
         inside = Counter(path[len(prefix)] for _, path in paths if len(path) > len(prefix) and _below(path, prefix))
-        if len(best) >= FEW or not inside:
+        if len(best) >= LEAST_BOUNDARIES or not inside:
             return best
         prefix.append(inside.most_common(1)[0][0])
 

@@ -42,7 +42,7 @@ WORDS: dict[str, str] = {
     "compare": "Compare by slider",
     "compare_slider": "Boundary between reference (left) and engine (right)",
     # page: overview
-    "glance": "Verdicts at a glance",
+    "overview": "Verdicts",
     "headline_fail": "{fail} of {count} verdicts failed, {not_judged} not judged, {passed} passed",
     "headline_not_judged": "{not_judged} of {count} verdicts could not be judged, {passed} passed",
     "headline_problems": "{count} verdicts passed, but the records are incomplete: {problems} problems",

@@ -42,7 +42,7 @@ WORDS: dict[str, str] = {
     "compare": "滑块对比",
     "compare_slider": "参考（左）与引擎（右）的分界",
     # page: overview
-    "glance": "结论一览",
+    "overview": "结论一览",
     "headline_fail": "共 {count} 项结论：{fail} 项失败，{not_judged} 项未判定，{passed} 项通过",
     "headline_not_judged": "共 {count} 项结论：{not_judged} 项未能评判，{passed} 项通过",
     "headline_problems": "{count} 项结论通过，但记录不完整：{problems} 个问题",
