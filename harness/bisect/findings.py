@@ -51,7 +51,7 @@ class Findings:
     export: ExportFault | None = None
     """The operation that the export gets wrong."""
     report: LayerReport | None = None
-    """A look into the target's engine; None where nobody could look."""
+    """The values of the target's engine; None where they could not be observed."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show the fault."""
     part: Region | None = None

@@ -19,9 +19,9 @@ _MOST_SUSPECTS = 3
 def search_region(context: Context, target: Target, result: Result, report: LayerReport | None) -> RegionFound:
     """Return the smallest part of the graph that shows the fault of a wrong engine.
 
-    ``result`` is the verdict on the whole engine, ``report`` a look into it, where one was possible. The values that
-    the look blames are tried first, then halves of the graph. An engine that gives NaN only while nobody looks is
-    another matter: what the look blames is then another fault, and half of the budget goes to parts that give NaN.
+    ``result`` is the verdict on the whole engine, ``report`` its values, where they could be observed. The values that
+    the report blames are tried first, then halves of the graph. For an engine that gives NaN only while no values are
+    observed, the report blames another fault: half of the budget goes to parts that give NaN, before what it blames.
     """
     plan = load_plan(target.precision)
     larger_than_tf32 = is_fp32(plan) and not is_only_tf32(target, result.outputs)

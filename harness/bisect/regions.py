@@ -1,7 +1,7 @@
 """Parts of a graph, each built and judged as a subject of its own and fed with the reference's values.
 
-What goes wrong inside such a part was made there. It is how a fault is found that shows only while nobody looks, and
-what a reproducer is made of. A part is fused differently than the whole, so a fault may need a larger part to show.
+What goes wrong inside such a part was made there. Parts show a fault that disappears while values are observed, and a
+reproducer is made of one. A part is fused differently than the whole, so a fault may need a larger part to show.
 """
 
 from __future__ import annotations

@@ -58,8 +58,10 @@ def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Resul
 
 
 def choose_mode(opened: OpenTarget, mode: str) -> tuple[str, str]:
-    """Return the tap mode and its pattern. Raises UsageError for an unknown mode, NotJudged where the backend has not
-    that mode."""
+    """Return the tap mode and its pattern.
+
+    Raises UsageError for an unknown mode, NotJudged for one that the backend has not.
+    """
     kind, colon, pattern = mode.partition(":")
     known = opened.backend.tap_modes
     if mode and (kind not in ("unfused", "outputs") or (colon and kind != "outputs")):

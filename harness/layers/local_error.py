@@ -16,14 +16,19 @@ LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
 
 @dataclass(frozen=True, kw_only=True)
 class LocalError:
-    """An error measured in one pass on the device."""
+    """The error of a value against its replay, over the elements that are finite in both."""
 
     relative: float
+    """Relative L2 error."""
     bias: float
+    """Mean of the error over its RMS, from -1 to 1."""
     rms: float
+    """Of the replay."""
     largest: float
+    """Largest finite magnitude of the value."""
     largest_replay: float
     nonfinite: int
+    """Elements that are not finite in the value only."""
 
 
 def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:

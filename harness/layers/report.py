@@ -1,4 +1,4 @@
-"""The report on a look into an engine: every value has its place in it, and every module."""
+"""The report on an engine's values: all of them, the modules they belong to, and whether it can be trusted."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
     command = next_step(before.opened, before.case)
     if hidden:
         return (
-            f"{', '.join(hidden)} is wrong only while nobody looks, so this is not the run that fails; {command} "
-            "finds it with separately built parts of the graph"
+            f"{', '.join(hidden)} is wrong only while no values are observed, so this is not the run that fails; "
+            f"{command} finds it with separately built parts of the graph"
         )
     return (
-        "looking changes the outputs by as much as the error that is looked for, so this observation cannot be "
+        "observing changes the outputs by as much as the error that is looked for, so this observation cannot be "
         f"trusted; {command} uses separately built parts of the graph instead"
     )
 

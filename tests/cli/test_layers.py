@@ -472,4 +472,4 @@ def test_an_observation_that_changes_the_engine_is_no_pass(project: pytest.Pytes
     result.assert_outcomes(failed=1)
     report = recorded(project)["layers"]
     assert not report["trusted"]
-    result.stdout.fnmatch_lines(["*elements are NaN*", "*wrong only while nobody looks*"])
+    result.stdout.fnmatch_lines(["*elements are NaN*", "*wrong only while no values are observed*"])

@@ -524,7 +524,7 @@ def test_an_engine_that_is_right_only_while_it_is_looked_at_is_not_trusted(name,
     assert not report.trusted
     [effect] = report.observer
     assert (effect.identical, effect.difference, effect.error) == (False, math.inf, math.inf)
-    assert "output is wrong only while nobody looks" in report.notes[-1]
+    assert "output is wrong only while no values are observed" in report.notes[-1]
     assert f"parity bisect {name} -b planted -p fp16" in report.notes[-1]
 
 
