@@ -163,8 +163,8 @@ class ProgramEvaluator:
         """Return a value from its parts in the ONNX graph where some of them were observed, else None."""
         if not self._seen or self._helpers is None:
             return None
-        if not isinstance(node.meta.get("val"), torch.Tensor):  # a size is a number in PyTorch and a tensor in ONNX
-            return None
+        if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return None  # a size is a number in PyTorch and a tensor in ONNX
         parts = self._helpers.parts(node.name) & self._seen.keys()
         if not parts:
             return None
