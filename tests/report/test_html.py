@@ -32,6 +32,7 @@ from harness.report.markdown import visible
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words
 
+WORDS = Words("en")
 VOID = {"meta", "link", "img", "input", "br"}
 
 
@@ -144,7 +145,7 @@ def test_save_writes_one_file_or_says_why_not(run: Records, text: str, tmp_path:
 
 def test_counts_verdicts_and_names_what_did_not_pass_worst_first(text: str):
     page = Page(text).words()
-    assert "5 of 23 verdicts failed, 16 not judged, 2 passed" in page
+    assert WORDS("headline_fail", fail=5, count=23, not_judged=16, passed=2) in page
     assert recorded.banner(text) == "bad"
     lines = re.findall(r'<li class="(bad|warn)"><b>(FAIL|not judged)</b>', text)
     kinds = [kind for kind, _ in lines]
@@ -164,15 +165,18 @@ def test_is_green_only_when_all_was_judged_and_passed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"results": []}, "Nothing was judged"),
-        ({"results": [passing(), made.results()[4].to_json()]}, "1 of 2 verdicts could not be judged"),
+        ({"results": []}, WORDS("headline_nothing")),
+        (
+            {"results": [passing(), made.results()[4].to_json()]},
+            WORDS("headline_not_judged", not_judged=1, count=2, passed=1),
+        ),
         ({"results": [passing()], "complete": False}, "one.json was cut short"),
         ({"results": [passing()], "complete": False, "error": "the GPU fell off the bus"}, "the GPU fell off the bus"),
         (
             {"results": [passing()], "bisect": {**made.bisection().to_json(), "kind": "not_judged"}},
-            "could not be judged",
+            WORDS("kind_not_judged"),
         ),
-        ({"results": [passing()], "bench": [made.bench()[0].to_json()]}, "no baseline"),
+        ({"results": [passing()], "bench": [made.bench()[0].to_json()]}, WORDS("latency_no_baseline")),
     ],
 )
 def test_is_amber_when_something_is_missing(tmp_path: Path, changes: dict[str, Any], words: str):
@@ -236,7 +240,7 @@ def test_nan_is_shown_as_nan(text: str):
 def test_a_value_that_turns_nan_is_marked_and_drawn(tmp_path: Path):
     result = {**passing(), "layers": made.layer_report(60, first_bad=40).to_json()}
     text = html.page(of(tmp_path, results=[result]))
-    assert "First non-finite value" in text
+    assert WORDS("first_nonfinite") in text
     assert len(marks(chart(text, "Error along depth"), "nonfinite")) == 17
     assert text.count('data-mark="nonfinite"') >= 18
     assert '<td class="figure bad">NaN</td>' in text
@@ -244,7 +248,7 @@ def test_a_value_that_turns_nan_is_marked_and_drawn(tmp_path: Path):
 
 def test_an_untrusted_observation_says_so(tmp_path: Path):
     result = {**passing(), "layers": {**made.layer_report(20).to_json(), "trusted": False}}
-    assert "THIS OBSERVATION CANNOT BE TRUSTED" in html.page(of(tmp_path, results=[result]))
+    assert WORDS("not_trusted") in html.page(of(tmp_path, results=[result]))
 
 
 # Content
@@ -308,7 +312,7 @@ def test_a_session_whose_figures_do_not_count_is_a_cross_in_its_history(tmp_path
     days = [replace(recorded.measured(), session=session).to_json() for session in sessions]
     drawn = chart(html.page(of(tmp_path, bench=[days[0], bad(days[1]), days[2]])), "History of")
     assert (len(marks(drawn, "session")), len(marks(drawn, "invalid"))) == (2, 1)
-    assert Words("en")("legend_invalid") in drawn
+    assert WORDS("legend_invalid") in drawn
     assert "0.9" not in Page(drawn.split("<figcaption>")[0]).words()
     clean = chart(html.page(of(tmp_path, bench=[days[0], days[2]])), "History of")
     assert marks(clean, "invalid") == []
@@ -353,7 +357,7 @@ def test_a_profile_is_of_the_case_as_it_is_or_says_its_size(tmp_path: Path):
     text = html.page(of(tmp_path, results=[looked], bench=sizes))
     assert f"{heading} batch=2, NVIDIA H200</h3>" in text
     assert f"{heading} batch=1" not in text
-    assert "nobody looked into this engine at this size" in text
+    assert WORDS("time_without_errors") in text
     text = html.page(of(tmp_path, results=[looked], bench=[*sizes, own, other]))
     assert f"{heading}, NVIDIA H200</h3>" in text
     assert f"{heading}, NVIDIA A100</h3>" in text
@@ -505,10 +509,10 @@ def test_a_failed_variant_is_a_cross_and_never_on_the_front(tmp_path: Path):
 def test_the_reference_is_not_missed_in_the_chart_and_other_variants_are(tmp_path: Path):
     study = made.study(tmp_path / "run").to_json()
     study["variants"][0]["metrics"] = []
-    assert "Not in the chart" not in html.page(of(tmp_path / "run", study=study))
+    assert WORDS("not_in_chart") not in html.page(of(tmp_path / "run", study=study))
     study["variants"][1]["latency_ms"] = None
     page = Page(html.page(of(tmp_path / "run", study=study))).words()
-    assert f"Not in the chart, without distance or latency: {study['variants'][1]['name']}" in page
+    assert f"{WORDS('not_in_chart')} {study['variants'][1]['name']}" in page
 
 
 def test_quality_is_psnr_where_no_distance_was_judged(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.plots.embedded import Drawing, Entry, embedded
+from harness.report.plots.embedded import Drawing, embedded
 from harness.report.plots.image_sheet import amplified, save_picture, save_sheet
 from harness.report.plots.latency import (
     Series,
@@ -19,7 +19,6 @@ from harness.report.plots.study import draw_steps, draw_tradeoff, save_study, st
 __all__ = [
     "BARS",
     "Drawing",
-    "Entry",
     "Series",
     "amplified",
     "draw_depth",

@@ -277,6 +277,7 @@ def draw_module_bars(figure: Figure, rows: Sequence[tuple[str, float | None, flo
         axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
         axes.tick_params(length=0)
         axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
 
 
 def _shortened(name: str) -> str:
