@@ -16,12 +16,13 @@ from harness.report.text.results import (
     verdict_counts,
     worst_error,
 )
-from harness.report.text.series import history_text, noise_text, series_of
+from harness.report.text.series import accepted_text, history_text, noise_text, series_of
 from harness.report.text.study import study_text
 from harness.report.text.tables import WORDS, aligned, ascii_safe, latency_word, ms, number, verdict_word
 
 __all__ = [
     "WORDS",
+    "accepted_text",
     "aligned",
     "ascii_safe",
     "backend_lines",

@@ -18,6 +18,14 @@ from harness.report.text.tables import ascii_safe, columns, latency_word, ms, pl
 ROWS = 20
 
 
+def accepted_text(sessions: Sequence[Session], *, fewest: int) -> str:
+    """Return how many sessions were accepted, the range of their times, and whether they are fewer than count."""
+    times = [found[0] for session in sessions if (found := session_latency(session.to_json())) is not None]
+    span = " to ".join(dict.fromkeys((ms(min(times)), ms(max(times)))))
+    warning = f"; a regression counts from {fewest} sessions on" if len(sessions) < fewest else ""
+    return f"accepted {plural(len(sessions), 'session')}, {span} ms{warning}"
+
+
 def series_of(
     sessions: Sequence[Session], accepted: Collection[str] = (), *, acceptance: Acceptance | None = None
 ) -> dict[str, Any]:
