@@ -211,12 +211,12 @@ def test_a_backend_that_shows_less_still_gives_the_region_and_a_plan(name: str, 
 
 
 def test_an_inspector_without_metadata_still_gives_the_region(bisected: Bisect, monkeypatch: pytest.MonkeyPatch):
-    kernels = PlantedSession.kernels
+    layers = PlantedSession.inspected
 
     def silent(session: PlantedSession) -> list[dict[str, Any]]:
-        return [{key: value for key, value in layer.items() if key != "Metadata"} for layer in kernels(session)]
+        return [{key: value for key, value in layer.items() if key != "Metadata"} for layer in layers(session)]
 
-    monkeypatch.setattr(PlantedSession, "kernels", silent)
+    monkeypatch.setattr(PlantedSession, "inspected", silent)
     found, _ = bisected(PLANTED["wrong_kernel"])
     assert (found.kind, found.region, found.plan) == ("engine", ("linear_1",), ("blocks.1.linear",))
 
