@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_imports_give_what_is_shown(page: Path):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness"):
                 exec(ast.unparse(node), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_dotted_names_resolve(page: Path):
+    for name in re.findall(r"`(harness(?:\.\w+)+)", TEXT[page]):
+        pkgutil.resolve_name(name)
 
 
 def test_there_are_commands():

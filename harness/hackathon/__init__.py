@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from harness.hackathon.check import check_readme
 from harness.hackathon.readme import read_readme, save_readme
-from harness.hackathon.rules import PARAMETERS, RULES, Rules, mean_latency
+from harness.hackathon.rules import PARAMETERS, RULES, Rules, default_score, mean_latency
 from harness.hackathon.score import find_images, judge_folder
 from harness.hackathon.wenet import wenet_roles
 
@@ -16,6 +16,7 @@ __all__ = [
     "RULES",
     "Rules",
     "check_readme",
+    "default_score",
     "find_images",
     "judge_folder",
     "mean_latency",
