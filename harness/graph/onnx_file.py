@@ -22,7 +22,8 @@ INLINE_BYTES = 2**24
 def open_onnx(path: Path | str) -> ir.Model:
     """Open an ONNX file; external weights are checked and stay on disk until they are read.
 
-    Raises UsageError when it is missing, damaged, not ONNX, or its external data is missing or too short.
+    Raises UsageError when it is missing, damaged, not ONNX, uses a value that nothing computes, or its external data is
+    missing or too short.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -49,6 +50,7 @@ def open_onnx(path: Path | str) -> ir.Model:
         ) from error
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
+    _check_inputs_exist(model, path)
     _check_external_data(model, path)
     _load_arrays(model)
     return model
@@ -65,6 +67,18 @@ def _not_onnx(head: bytes, size: int) -> str | None:
     if size >= 2**31:
         return "is larger than the 2 GiB that protobuf can hold; save it with external data"
     return None
+
+
+def _check_inputs_exist(model: ir.Model, path: Path) -> None:
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.inputs:
+                if value is None or value.producer() or value.is_graph_input() or value.is_initializer():
+                    continue
+                raise UsageError(
+                    f"{path} is not a valid ONNX model: node {node.name!r} ({node.op_type}) uses {value.name!r}, which "
+                    "nothing computes; export it again"
+                )
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:

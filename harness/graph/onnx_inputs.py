@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from harness.errors import NotJudged, UsageError, unknown_name
+from harness.errors import NotJudged, UsageError, first_line, unknown_name
 from harness.settings import print_progress
 
 Dims = tuple[int | str, ...]
@@ -70,7 +70,8 @@ def generate_inputs(
 
     Floats are standard normal; integers are below 10 and valid for the tables they index; masks are 0 or 1, with at
     least the first position set. ``shapes`` gives whole shapes by input, ``symbols`` sizes by dynamic dimension; a
-    dimension named in one input holds for all. Raises UsageError for a dimension that nothing gives.
+    dimension named in one input holds for all. Raises UsageError for a dimension that nothing gives, and for an input
+    that does not fit into memory.
     """
     specs = input_specs(model)
     known = {dim for spec in specs for dim in spec.shape or () if isinstance(dim, str)}
@@ -82,12 +83,14 @@ def generate_inputs(
             _bind(spec, shapes[spec.name], sizes, kind="--shape")
     generator = torch.Generator().manual_seed(seed)
     values = {str(value.name): value for value in model.graph.inputs}
-    return {
-        spec.name: _random(
-            spec, shapes[spec.name] if spec.name in shapes else _resolve(spec, sizes), values[spec.name], generator
-        )
-        for spec in specs
-    }
+    inputs = {}
+    for spec in specs:
+        shape = shapes[spec.name] if spec.name in shapes else _resolve(spec, sizes)
+        try:
+            inputs[spec.name] = _random(spec, shape, values[spec.name], generator)
+        except (RuntimeError, TypeError) as error:  # more bytes than there are, or a size beyond 64 bits
+            raise UsageError(f"input {spec.name!r} of shape {list(shape)} is too large: {first_line(error)}") from error
+    return inputs
 
 
 def _check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -191,9 +194,12 @@ def load_inputs(
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} cannot be read as .npz: {error}") from error
+    if wrong := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:  # bytes of another file
+        raise UsageError(f"{path} cannot be read as .npz: {wrong[0]!r} in it is no array")
+    return arrays
 
 
 def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[Any, Any]]:

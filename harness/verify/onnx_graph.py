@@ -54,6 +54,7 @@ class OnnxGraph:
         },
         floor="emulated",
         fp32_floor="ONNX Runtime",
+        fp64="onnx.reference",
     )
 
     def __init__(self, subject: Subject) -> None:

@@ -150,9 +150,8 @@ class References:
             }
 
             def say_and_compute() -> _Outputs:
-                self._progress(
-                    f"{self.subject.name}/{case}: {self.graph.computed_by.fp32_floor} {what} on {device.type}"
-                )
+                by = self.graph.computed_by.program(what)
+                self._progress(f"{self.subject.name}/{case}: {by} {what} on {device.type}")
                 return compute()
 
             self._computed[memory] = self._cache.get(full, say_and_compute, device)

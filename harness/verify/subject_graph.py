@@ -32,7 +32,13 @@ class ComputedBy:
     floor: str
     """What makes the floor of a precision."""
     fp32_floor: str
-    """What makes the floor of FP32."""
+    """What computes the FP32 reference, and so the floor of FP32."""
+    fp64: str
+    """What computes the FP64 truth."""
+
+    def program(self, what: str) -> str:
+        """Return what computes outputs in ``fp32``, ``fp64`` or a lower precision."""
+        return {"fp32": self.fp32_floor, "fp64": self.fp64}.get(what, self.floor)
 
 
 class SubjectGraph(Protocol):

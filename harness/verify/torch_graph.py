@@ -79,7 +79,7 @@ class TorchGraph:
             },
         )
         where = {name: f"computed in {name.upper()} on {device.type}" for name in ("fp32", "fp64")}
-        self.computed_by = ComputedBy(reference=where, floor="PyTorch", fp32_floor="PyTorch")
+        self.computed_by = ComputedBy(reference=where, floor="PyTorch", fp32_floor="PyTorch", fp64="PyTorch")
 
     @property
     def program(self) -> Program:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -114,6 +116,14 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
         raising(kind("not the file"))
         with pytest.raises(kind, match="not the file"):
             open_onnx(path)
+
+
+def test_open_refuses_a_value_that_nothing_computes(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("MatMul", ["x", "nowhere"], ["y"], name="product")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 2]) for name in "xy")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match=r"m\.onnx .*'product' \(MatMul\) uses 'nowhere'"):
+        open_onnx(tmp_path / "m.onnx")
 
 
 def test_open_refuses_every_truncation(tmp_path: Path) -> None:
@@ -237,6 +247,12 @@ def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], symbols: dic
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("size", [10**15, 2**62, 10**30])
+def test_inputs_beyond_memory(size: int) -> None:
+    with pytest.raises(UsageError, match=rf"input 'input_ids' of shape \[{size}, 4\] is too large"):
+        generate_inputs(parse(TOKENS), shapes={}, symbols={"batch": size, "seq": 4})
+
+
 def test_inputs_that_are_no_tensors_of_numbers() -> None:
     with pytest.raises(UsageError, match="input 's' is not a tensor of numbers"):
         input_specs(parse("g (string[2] s) => (string[2] t) { t = Identity(s) }"))
@@ -293,6 +309,10 @@ def test_npz_problems(tmp_path: Path) -> None:
         load_inputs(path, SPECS)
     np.savez(path, x=np.array(["a"]))
     with pytest.raises(UsageError, match="input 'x' has dtype <U1, which PyTorch does not have"):
+        load_inputs(path, SPECS)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", "no array")
+    with pytest.raises(UsageError, match=r"inputs\.npz cannot be read as \.npz: 'x'"):
         load_inputs(path, SPECS)
     with pytest.raises(UsageError, match=r"none\.npz does not exist"):
         load_inputs(tmp_path / "none.npz", SPECS)

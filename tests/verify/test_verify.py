@@ -225,12 +225,14 @@ def onnx_subject(path: Path, *chosen: Target) -> Subject:
 
 
 def test_an_onnx_file_with_its_weights_beside_it(tmp_path):
-    given = onnx_subject(onnx_file(tmp_path), *targets("ort-cpu", precisions=("fp32", "fp16")))
-    results = judge(given, tmp_path)
+    given, said = onnx_subject(onnx_file(tmp_path), *targets("ort-cpu", precisions=("fp32", "fp16"))), []
+    results = judge(given, tmp_path, progress=said.append)
     assert [result.verdict for result in results] == ["pass", "pass"]
     assert "ONNX Runtime fp32 loses" in results[0].reason
     assert "emulated fp16 loses" in results[1].reason
     assert any("emulated" in note for note in results[1].notes)
+    programs = ("ONNX Runtime fp32", "onnx.reference fp64", "emulated fp16")
+    assert all(f"net/one: {program} on cpu" in said for program in programs)
 
 
 def test_an_onnx_file_has_no_pytorch_backend_and_no_stored_reference(tmp_path):
