@@ -1,4 +1,4 @@
-"""Whose fault a wrong engine is, what to keep in FP32, and a plan that passes.
+"""Where the error of a wrong engine comes from, what to keep in FP32, and a plan that passes.
 
 A subject, a target and a case go in; a :class:`harness.records.Bisection` comes out, with a plan file and a
 reproducer where there is one.

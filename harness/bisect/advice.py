@@ -1,4 +1,4 @@
-"""The words of a bisection: its finding in one sentence, what to do about it, and what to type next."""
+"""The words of a bisection: its finding in one sentence, the advice, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.bisect.candidates import suspects_in
+from harness.bisect.context import Context
 from harness.bisect.export_check import ExportFault
 from harness.bisect.findings import Findings, shortened
-from harness.bisect.request import Request
 from harness.bisect.units import plain
 from harness.graph import Values, is_fp32
 from harness.layers import local_ratio
@@ -35,7 +35,7 @@ def engine_finding(found: Findings, values: Values) -> str:
     if found.only_tf32:
         shows = f", and shows in {where}" if where else ""
         return f"{backend} computes FP32 in TF32; its error has the size of TF32's{shows}"
-    why = ", because its kernels do not wait for each other" if found.races else ""
+    why = ", because its kernels overlap" if found.races else ""
     shows = f"it goes wrong in {where}" if where else "where it goes wrong could not be narrowed down"
     return f"PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}; {shows}"
 
@@ -51,7 +51,7 @@ def export_finding(fault: ExportFault) -> str:
 
 
 def advice_on(found: Findings) -> tuple[Advice, ...]:
-    """Return what the findings mean and what to do about them: nothing that was seen to fail."""
+    """Return what the findings mean and what to do about them; a plan that failed is never advised."""
     advice = [_RACE] if found.races or found.fp32_races else []
     precision = found.base_plan.computes_in
     if found.export is not None:
@@ -71,13 +71,13 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
     return tuple(advice)
 
 
-def commands_for(request: Request, found: Findings) -> tuple[str, ...]:
-    """Return what to type next."""
-    commands = [f"{request.command('verify', found.target.precision)} --layers"]
+def commands_for(context: Context, found: Findings) -> tuple[str, ...]:
+    """Return the commands to run next."""
+    commands = [f"{context.command('verify', found.target.precision)} --layers"]
     if found.only_tf32:
-        commands.append(request.command("verify", "tf32"))
-    if found.plan is not None and request.plan_file is not None:
-        commands.append(request.command("verify", str(request.plan_file)))
+        commands.append(context.command("verify", "tf32"))
+    if found.plan is not None and context.plan_file is not None:
+        commands.append(context.command("verify", str(context.plan_file)))
     if found.reproducer:
         commands.append(shlex.join(["python", f"{found.reproducer}/reproduce.py"]))
     return tuple(commands)
@@ -118,7 +118,7 @@ def _on_tf32(found: Findings) -> Advice:
     return Advice(
         indicator="the error has the size of TF32's",
         meaning=f"{backend} rounds the factors of FP32 products to 11 bits here; the model is not at fault",
-        action=f"ask for what you get, -p tf32, or use another backend where FP32 matters{report}",
+        action=f"use -p tf32, or use another backend where FP32 matters{report}",
     )
 
 
@@ -152,7 +152,7 @@ def _on_operators(found: Findings) -> list[Advice]:
 
 
 def _keep(found: Findings, worst: ValueFinding, count: int) -> str:
-    """Return what a plan can do about an operator that makes this many values wrong: no more than one that passes."""
+    """Return what a plan can do about an operator that makes ``count`` values wrong."""
     if is_fp32(found.base_plan):
         return "no plan can help: it is in FP32 already"
     if found.base_plan.tf32:

@@ -1,8 +1,8 @@
-"""From "the output is wrong" to whose fault it is, what to keep in FP32, and a plan that passes.
+"""The steps of a bisection: where a wrong output comes from, what to keep in FP32, and a plan that passes.
 
-The order of the steps is the method: what is cheap to know and could end the search comes first. Plans are searched in
-PyTorch and confirmed on the engine; an engine's own fault is found by looking into the engine or, where looking changes
-it, by building parts of the graph alone. Nothing is inferred: a plan that is reported was seen to pass.
+Steps that cost few runs and can end the search come first. Plans are searched in PyTorch and confirmed on the engine.
+A fault of the engine is located by observing its values or, where that changes the result, by building parts of the
+graph alone. A plan that is reported has passed on the engine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from harness.bisect.findings import Findings
 from harness.bisect.plan_search import price, search_plan
 from harness.bisect.races import race_in, race_in_fp32
 from harness.bisect.region_reproducer import write_region
-from harness.bisect.region_search import search_region
-from harness.bisect.request import Request
+from harness.bisect.regions import search_region
 from harness.bisect.screening import Screen
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
@@ -51,27 +50,23 @@ def bisect(
     executor: Executor | None = None,
     width: int = 1,
 ) -> Bisection:
-    """Return whose fault a wrong engine is, the smallest plan that was seen to pass, and a reproducer.
+    """Return where the error of a wrong engine comes from, the smallest plan that passed, and a reproducer.
 
-    ``limit`` is the relative L2 error that outputs may have, where the limit derived from PyTorch is not the question.
-    The plan is written to ``plan_file`` whenever a smaller one passes, so an interruption loses nothing. ``width``
-    plans are built at a time through ``executor``, which must share this process's memory (threads will do: builders
-    are processes of their own). Raises UsageError for a request that makes no sense; other trouble is in the result.
+    ``limit`` is the relative L2 error that outputs may have, in place of the limit derived from PyTorch. The plan is
+    written to ``plan_file`` whenever a smaller one passes, so an interruption loses nothing. ``width`` plans are built
+    at a time through ``executor``, which must share this process's memory: a pool of threads, as builders are processes
+    of their own. Raises UsageError for an option out of range; any other problem is in the result.
     """
     with tempfile.TemporaryDirectory(prefix="parity-bisect-") as folder:
-        request = Request(
+        context = Context(
             subject=subject, target=target, case=case, settings=settings, folder=Path(folder), max_builds=max_builds,
             limit=limit, plan_file=plan_file, reproducer=reproducer, executor=executor, width=width,
         )  # fmt: skip
-        context = Context.of(request)
         return _record(context, run_steps(STEPS, context, Findings(target=target)))
 
 
 def run_steps(steps: tuple[Step, ...], context: Context, found: Findings) -> Findings:
-    """Return what the steps found, run in their order until one has come to the end.
-
-    What was found before an interruption or an error is kept.
-    """
+    """Run the steps in their order until one ends the bisection; return the findings, after an interruption too."""
     for step in steps:
         if found.ended or found.interrupted:
             break
@@ -86,18 +81,15 @@ def run_steps(steps: tuple[Step, ...], context: Context, found: Findings) -> Fin
     return found
 
 
-# The steps. Each is given what is known so far and returns that with what it found out.
-
-
 def judge_target(context: Context, found: Findings) -> Findings:
-    """Ask whether the engine is wrong at all, and whether that can be known: of the reference, inputs and outputs."""
-    case, backend = context.request.case, found.target.backend
+    """Check the reference, the inputs and the outputs, and judge the engine."""
+    case, backend = context.case, found.target.backend
     try:
         references = context.prepared.references
         reference = references.reference(case, "fp32")
     except NotJudged as error:
         return found.asked(questions.no_reference(error)).ending("not_judged", str(error))
-    if (limit := context.request.limit) is not None:
+    if (limit := context.limit) is not None:
         own = total_error(reference, references.reference(case, "fp64"))
         if own > limit:
             raise UsageError(f"--limit {limit:.3g} is below the error of FP32 itself ({own:.3g}); give a larger one")
@@ -108,7 +100,7 @@ def judge_target(context: Context, found: Findings) -> Findings:
     found = found.asked(questions.inputs_unchanged(before, after))
     if after != before:
         return found.ending("engine", f"{backend} writes into its inputs, so no later run can be compared")
-    found = found.asked(questions.reference_repeatable())
+    found = found.asked(questions.REFERENCE_REPEATS)
     if result.verdict == "not_judged":
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
@@ -119,11 +111,11 @@ def judge_target(context: Context, found: Findings) -> Findings:
 
 
 def judge_fp32(context: Context, found: Findings) -> Findings:
-    """Ask whether the FP32 engine is right: where it is not, precision is not to blame."""
+    """Judge the FP32 engine: where it fails, the precision is not the cause."""
     target = Target(found.target.backend, "fp32")
     asked = is_fp32(found.base_plan)
     result = found.failure if asked else context.judge(target).result
-    # One that computes in TF32 is right for a plan in a lower format, and wrong where FP32 itself is asked for.
+    # An FP32 engine that computes in TF32 passes for a plan in a lower format, and fails where FP32 is asked for.
     only_tf32 = not asked and questions.computes_in_tf32(target, result.outputs)
     found = found.asked(questions.fp32_right(result, asked=asked, only_tf32=only_tf32))
     if result.verdict == "not_judged":
@@ -131,20 +123,20 @@ def judge_fp32(context: Context, found: Findings) -> Findings:
     if result.verdict == "pass" or only_tf32:
         return found
     if not asked and result.repeatable is False:
-        race = race_in_fp32(context.run, target, context.request.case)
+        race = race_in_fp32(context.run, target, context.case)
         found = replace(found, fp32_races=race.races).asked(*race.questions)
         if race.races:
-            return found.noted("the FP32 engine is right when its kernels wait; what follows is about precision")
+            return found.noted("the FP32 engine is right with one kernel at a time; what follows is about precision")
     return replace(found, wrong_fp32=result)
 
 
 def check_export(context: Context, found: Findings) -> Findings:
-    """Ask whether a wrong FP32 engine is the export's fault; else it is the engine's, and FP32 is what is searched."""
+    """Compare the exported graph of a wrong FP32 engine with PyTorch; if it is right, FP32 is what is searched."""
     if found.wrong_fp32 is None:
         return found
-    context.request.say(found.target, "holding the ONNX graph against PyTorch, operation by operation")
+    context.say(found.target, "comparing the ONNX graph with PyTorch, operation by operation")
     try:
-        fault = export_fault(context.prepared, context.request.case)
+        fault = export_fault(context.prepared, context.case)
     except NotJudged as error:
         found, fault = found.noted(f"the export could not be checked: {error}"), None
     if fault is not None:
@@ -156,10 +148,10 @@ def check_export(context: Context, found: Findings) -> Findings:
 
 
 def compare_with_pytorch(context: Context, found: Findings) -> Findings:
-    """Ask whether PyTorch in the same precision is as wrong: then it is the precision's fault, else the engine's."""
+    """Judge PyTorch in the same precision: where it fails, the precision is the cause, else the engine."""
     if found.wrong_fp32 is not None:
         return found
-    case, plan = context.request.case, found.base_plan
+    case, plan = context.case, found.base_plan
     floor = context.prepared.references.floor(case, plan)
     passes = questions.would_pass(context.run, case, plan, floor.outputs)
     found = found.asked(questions.pytorch_right(found.failure, plan, passes=passes))
@@ -167,35 +159,35 @@ def compare_with_pytorch(context: Context, found: Findings) -> Findings:
 
 
 def run_one_kernel_at_a_time(context: Context, found: Findings) -> Findings:
-    """Ask whether the error of a wrong engine depends on the order in which its kernels happen to run."""
+    """Run a wrong engine once more without overlapping kernels: a smaller error shows a race."""
     if found.kind != "engine":
         return found
-    race = race_in(context.run, found.target, context.request.case)
+    race = race_in(context.run, found.target, context.case)
     return replace(found, races=race.races).asked(*race.questions)
 
 
-def look_into_engine(context: Context, found: Findings) -> Findings:
-    """Look into a wrong engine, where that is possible."""
+def observe_values(context: Context, found: Findings) -> Findings:
+    """Compare the values inside a wrong engine with PyTorch, where they can be observed."""
     if found.kind != "engine":
         return found
     try:
         with context.run.target(found.target) as opened:
-            report = compare_layers(opened, context.request.case)
+            report = compare_layers(opened, context.case)
     except NotJudged as error:
-        return found.noted(f"the engine could not be looked into: {error}")
+        return found.noted(f"the values of the engine could not be observed: {error}")
     return replace(found, report=report).noted(*report.notes)
 
 
 def find_region(context: Context, found: Findings) -> Findings:
-    """Search where the fault is: in PyTorch if the precision is to blame, else among parts of the graph built alone."""
+    """Search the values at fault: in PyTorch for a fault of the precision, else in parts of the graph built alone."""
     context.budget.begin_search()
     return _find_in_pytorch(context, found) if found.kind == "precision" else _find_in_engine(context, found)
 
 
 def _find_in_pytorch(context: Context, found: Findings) -> Findings:
-    run, case, plan = context.run, context.request.case, found.base_plan
+    run, case, plan = context.run, context.case, found.base_plan
     screen = Screen(run.prepared, case, plan, lambda outputs: questions.would_pass(run, case, plan, outputs))
-    screened = screen.search(partial(context.request.say, found.target))
+    screened = screen.search(partial(context.say, found.target))
     found = replace(found, screened=screened, region=screened.region, interrupted=screened.interrupted)
     if not screened.region:
         return found if screened.interrupted else replace(found, finding=advice.precision_finding(plan.computes_in, ()))
@@ -219,7 +211,7 @@ def _find_in_engine(context: Context, found: Findings) -> Findings:
 
 
 def write_reproducer(context: Context, found: Findings) -> Findings:
-    """Write the part of the graph that fails alone as a folder of its own; it is kept only where it shows the fault."""
+    """Write the part of the graph that fails alone as a reproducer, which is kept only if it shows the fault."""
     if found.part is None:
         return found
     try:
@@ -233,12 +225,12 @@ def find_plan(context: Context, found: Findings) -> Findings:
     if found.candidates is None or is_fp32(found.base_plan) or found.base_plan.tf32:
         return found
     if found.races and found.fp32_races:
-        return found.noted("no plan was looked for: FP32 engines race too, so one that passes once may fail again")
+        return found.noted("no plan was searched: FP32 kernels overlap too, so a plan that passes once may fail again")
     plans = search_plan(context, found.target, found.candidates)
     found = replace(found, plans=plans, complete=found.complete and plans.complete, interrupted=plans.interrupted)
     if found.races and found.plan is not None:
         found = found.noted(
-            "the plan passed every run; kernels that do not wait may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"
+            "the plan passed every run; overlapping kernels may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"
         )
     return found
 
@@ -259,7 +251,7 @@ STEPS: tuple[Step, ...] = (
     check_export,
     compare_with_pytorch,
     run_one_kernel_at_a_time,
-    look_into_engine,
+    observe_values,
     find_region,
     write_reproducer,
     find_plan,
@@ -268,26 +260,24 @@ STEPS: tuple[Step, ...] = (
 
 
 def _record(context: Context, found: Findings) -> Bisection:
-    """Return what was found as it is recorded."""
-    request, budget = context.request, context.budget
-    finding, notes = found.finding, found.notes
+    budget, finding, notes = context.budget, found.finding, found.notes
     if found.interrupted:
         until = "there was a finding" if found.kind == "not_judged" else "the values at fault were known"
         finding = finding or f"interrupted before {until}"
         notes = (*notes, "interrupted: this is what was found so far")
     return Bisection(
-        subject=request.subject.name,
-        case=request.case,
+        subject=context.subject.name,
+        case=context.case,
         backend=found.target.backend,
         precision=found.target.precision_name,
         kind=found.kind,
         finding=finding,
         advice=advice.advice_on(found),
-        commands=advice.commands_for(request, found),
+        commands=advice.commands_for(context, found),
         gates=found.questions,
         region=found.region,
         plan=found.plan,
-        plan_file=str(request.plan_file) if found.plan is not None and request.plan_file else "",
+        plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",
         reproducer=found.reproducer,
         price=found.price,
         trials=found.trials,

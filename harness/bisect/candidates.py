@@ -1,4 +1,4 @@
-"""What to keep in FP32 first, by what a look into the engine blames."""
+"""What to keep in FP32 first, ranked by the observed values of the engine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.records import LayerReport, ValueFinding
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What a search for a plan tries, the likeliest first; all are patterns of precision plans."""
+    """The patterns that a search for a plan tries, the likeliest first."""
 
     first: tuple[str, ...] = ()
-    """Units that are likely enough to be tried all together."""
+    """Units that are tried all together."""
     rest: tuple[str, ...] = ()
     """The other units."""
     operators: tuple[str, ...] = ()
-    """Operators that are wrong in several places: one pattern for a fault in many places."""
+    """Operators that make several values wrong: one pattern covers them all."""
 
 
 def suspects_in(report: LayerReport | None) -> list[ValueFinding]:
@@ -33,12 +33,12 @@ def suspects_in(report: LayerReport | None) -> list[ValueFinding]:
 
 
 def candidates_in_engine(values: Values, region: Sequence[str], report: LayerReport | None) -> Candidates:
-    """Return the candidates for a wrong engine: what is blamed and the region that fails alone, then all the rest.
+    """Return the candidates for a wrong engine: the suspects and the region that fails alone, then all other units.
 
-    The rest goes by how wrong it is made, or without a look in dataflow order.
+    Those are ordered by their error, or in dataflow order where the values were not observed.
     """
     suspects = suspects_in(report)
-    blamed = [values[name] for name in [*(value.name for value in suspects), *region] if name in values]
+    first = [values[name] for name in [*(value.name for value in suspects), *region] if name in values]
     if report is None:
         rest = [unit_of(value.module, value.origin) for value in Units.of(values).values.values()]
     else:
@@ -46,7 +46,7 @@ def candidates_in_engine(values: Values, region: Sequence[str], report: LayerRep
         rest = [unit_of(value.module, value.name) for value in compared]
     operators = Counter(value.op for value in suspects if value.op.startswith("aten."))
     return Candidates(
-        first=tuple(dict.fromkeys(unit_of(value.module, value.origin) for value in blamed)),
+        first=tuple(dict.fromkeys(unit_of(value.module, value.origin) for value in first)),
         rest=tuple(dict.fromkeys(rest)),
         operators=tuple(f"op:{op}" for op, count in operators.most_common() if count > 1),
     )

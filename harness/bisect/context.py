@@ -1,12 +1,18 @@
-"""What every step of a bisection works with: the request, the subject, and the engines that may still be built."""
+"""One bisection as it was asked for: the request, the subject made ready, and the engines that may still be built."""
 
 from __future__ import annotations
 
+import math
+import shlex
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from harness.backends import EngineCache
-from harness.bisect.request import Request
-from harness.subject import Target
+from harness.errors import UsageError
+from harness.settings import Settings
+from harness.subject import Subject, Target
 from harness.verify import Outcome, Prepared, Run, verify_case
 
 
@@ -48,20 +54,45 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every step works with."""
+    """One bisection as it was asked for; every step reads it. Raises UsageError for limits that are out of range."""
 
-    request: Request
-    run: Run
-    """The subject made ready, and the engines of the whole of it."""
-    budget: Budget
-    """Counts those engines, and those of parts of the graph."""
+    subject: Subject
+    target: Target
+    """The engine in question."""
+    case: str
+    settings: Settings
+    folder: Path
+    """For the plans and parts of the graph that are tried; the caller deletes it."""
+    max_builds: int
+    """Engines that the search may build; those that the questions need come on top."""
+    limit: float | None = None
+    """The relative L2 error that outputs may have, in place of the limits derived or declared."""
+    plan_file: Path | None = None
+    """Where the smallest plan that passes is written."""
+    reproducer: Path | None = None
+    """The folder of the reproducer; None for one below ``reports``."""
+    executor: Executor | None = None
+    """Builds engines of candidate plans at the same time."""
+    width: int = 1
+    """How many of them at a time."""
 
-    @classmethod
-    def of(cls, request: Request) -> Context:
-        """Return the context of a request. Nothing is computed yet."""
-        run, budget = Run(request.subject, request.settings, limit=request.limit), Budget(request.max_builds)
-        budget.count(run.engines)
-        return cls(request=request, run=run, budget=budget)
+    def __post_init__(self) -> None:
+        if self.max_builds < 1:
+            raise UsageError(f"--max-builds {self.max_builds} leaves nothing to confirm a plan with; give at least 1")
+        if self.limit is not None and not 0 < self.limit < math.inf:
+            raise UsageError(f"--limit {self.limit} is not a relative error; give a number above 0, such as 1e-3")
+
+    @cached_property
+    def run(self) -> Run:
+        """The subject, and the engines of the whole of it. Nothing is computed before it is used."""
+        return Run(self.subject, self.settings, limit=self.limit)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Counts those engines, and those of parts of the graph."""
+        budget = Budget(self.max_builds)
+        budget.count(self.run.engines)
+        return budget
 
     @property
     def prepared(self) -> Prepared:
@@ -71,4 +102,13 @@ class Context:
     def judge(self, target: Target) -> Outcome:
         """Return the verdict on a target, with its outputs. Raises UsageError only."""
         with self.run.target(target) as opened:
-            return verify_case(opened, self.request.case)
+            return verify_case(opened, self.case)
+
+    def command(self, name: str, precision: str) -> str:
+        """Return a ``parity`` command for the subject, the backend and the case in a precision, as a shell reads it."""
+        options = ["-b", self.target.backend, "-p", precision, "--case", self.case]
+        return f"parity {name} {self.subject.as_typed} {shlex.join(options)}"
+
+    def say(self, target: Target, words: str) -> None:
+        """Print a line of progress on a target."""
+        self.settings.progress(f"{self.subject.name}/{self.case} [{target}]: {words}")

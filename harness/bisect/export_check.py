@@ -10,21 +10,21 @@ from harness.reference import NodeRunner, OnnxEvaluator
 from harness.verify import Prepared
 
 SAME = 2.0**-14
-"""Relative L2 error of an operation in ONNX Runtime against PyTorch in FP32: other kernels, the same mathematics."""
+"""Largest relative L2 error of a right operation: ONNX Runtime against PyTorch, both in FP32, with other kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFault:
-    """The operation whose ONNX form gives something else than PyTorch, both in FP32 on the same inputs."""
+    """The operation whose ONNX form differs from PyTorch, both in FP32 on the same inputs."""
 
     value: Value
-    """What it makes."""
+    """Its output."""
     error: float
     """Relative L2 error of that value."""
 
 
 def export_fault(prepared: Prepared, case: str, *, limit: float = SAME) -> ExportFault | None:
-    """Return the first value that ONNX Runtime computes otherwise than PyTorch from PyTorch's own inputs, or None."""
+    """Return the first value that ONNX Runtime and PyTorch compute differently from PyTorch's own inputs, or None."""
     program = prepared.program
     depths = program.depths()
     shared = sorted(

@@ -1,4 +1,4 @@
-"""What is known in the course of a bisection."""
+"""What a bisection has found so far."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PYTORCH_TRIALS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What is known so far. Every step returns a new one; only :mod:`harness.bisect.bisection` makes them."""
+    """What is known so far. Every step of :mod:`harness.bisect.bisection` returns a new one."""
 
     target: Target
     """The engine that is searched: the one that was asked for, or the FP32 engine where that is wrong already."""
     questions: tuple[Question, ...] = ()
     """In the order they were asked."""
     notes: tuple[str, ...] = ()
-    """What else a reader must know."""
+    """Sentences on how far the finding holds."""
     kind: Kind = "not_judged"
-    """Whose fault it is."""
+    """Where the error comes from."""
     finding: str = ""
     """The finding in one sentence; empty until there is one."""
     ended: bool = False
@@ -45,9 +45,9 @@ class Findings:
     fp32_races: bool = False
     """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
     races: bool = False
-    """Whether the target's error depends on the order in which its kernels happen to run."""
+    """Whether the target's error shrinks when its kernels run one at a time."""
     only_tf32: bool = False
-    """Whether FP32 is asked for, and the engine is wrong by no more than computing it in TF32."""
+    """Whether FP32 is asked for, and the error is no larger than that of computing in TF32."""
     export: ExportFault | None = None
     """The operation that the export gets wrong."""
     report: LayerReport | None = None
@@ -55,13 +55,13 @@ class Findings:
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show the fault."""
     part: Region | None = None
-    """The smallest part of the graph that shows it when it is built alone."""
+    """The smallest part of the graph that shows the fault when it is built alone."""
     candidates: Candidates | None = None
-    """What a plan may have to keep in FP32; None where nothing is known to begin with."""
+    """What a plan may have to keep in FP32; None before the search for the region."""
     screened: Screened | None = None
     """What the search in PyTorch found; None where there was none."""
     plans: PlanFound | None = None
-    """What the search on engines found; None where no plan was looked for."""
+    """What the search on engines found; None where no plan was searched."""
     reproducer: str = ""
     """The folder of the reproducer; empty where there is none."""
     price: Price | None = None
@@ -89,15 +89,15 @@ class Findings:
         return (*in_pytorch, *(self.plans.trials if self.plans is not None else ()))
 
     def asked(self, *questions: Question) -> Findings:
-        """Return the same with more questions."""
+        """Return a copy with more questions."""
         return replace(self, questions=(*self.questions, *questions))
 
     def noted(self, *notes: str) -> Findings:
-        """Return the same with more notes."""
+        """Return a copy with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def ending(self, kind: Kind, finding: str) -> Findings:
-        """Return the same as the end of the bisection."""
+        """Return a copy that ends the bisection."""
         return replace(self, kind=kind, finding=finding, ended=True)
 
 

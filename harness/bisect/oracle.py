@@ -1,7 +1,7 @@
-"""A search puts queries to an oracle that is slow to ask: each once, several at a time, and within a budget.
+"""Queries to a slow oracle: each is asked once, several at a time, and within a budget.
 
-A stage of a search is a generator that yields a query and is sent the answer. It must depend on nothing but the
-answers, because it is made anew and replayed on them; on supposed answers too, to find out what it would ask next.
+A stage of a search is a generator that yields a query and is sent the answer. It must depend on the answers alone: it
+is made anew and replayed on them, and on supposed answers to learn what it would ask next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _OutOfCallsError(Exception):
 
 
 class Oracle(Generic[Query]):
-    """What was asked and answered, what may still be asked, and the smallest query with a yes.
+    """Owns the answers so far, the budget, and the smallest query with a yes.
 
     ``ask`` answers a batch of queries, ``size`` says how large one is. Raises ValueError for a negative ``max_calls``
     or a ``width`` below 1.
@@ -43,7 +43,7 @@ class Oracle(Generic[Query]):
         self._max_calls, self._width = max_calls, width
         self.answers = {query: _as_answer(answer) for query, answer in known.items()}
         self.calls = 0
-        """Queries that were asked; what was known before does not count."""
+        """Queries that were asked; those known before do not count."""
         self.best = min((query for query, answer in self.answers.items() if answer), key=size, default=None)
         """The smallest query with a yes."""
 
@@ -58,7 +58,7 @@ class Oracle(Generic[Query]):
         return "done"
 
     def run(self, stage: Callable[[], Stage[Query]]) -> None:
-        """Ask what one stage of a search wants to know, to its end; ``stage`` makes the generator."""
+        """Ask the queries of one stage to its end; ``stage`` makes the generator."""
         while _next_query(stage(), self.answers) is not None:
             left = self._max_calls - self.calls
             if left <= 0:
@@ -66,7 +66,6 @@ class Oracle(Generic[Query]):
             self._ask_batch(_look_ahead(stage, self.answers, min(self._width, left)))
 
     def _ask_batch(self, batch: Sequence[Query]) -> None:
-        """Ask a batch and keep the answers."""
         self.calls += len(batch)
         for query, answer in zip(batch, self._ask(batch), strict=True):
             self.answers[query] = _as_answer(answer)
@@ -75,7 +74,7 @@ class Oracle(Generic[Query]):
 
 
 def _as_answer(answer: Answer) -> Answer:
-    """Return the answer as None or a Python bool; NumPy's will do, and anything else is refused, since NaN is true."""
+    """Return the answer as None or a Python bool. Raises TypeError for anything else: NaN is true."""
     if answer is None:
         return None
     if answer not in (True, False):

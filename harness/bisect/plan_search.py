@@ -1,4 +1,4 @@
-"""Search the smallest plan that passes on the engine: candidates come ranked, every verdict is an engine's own."""
+"""The smallest plan that passes on the engine, searched along ranked candidates; every trial is an engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PlanFound:
     """What a search for a plan found."""
 
     plan: tuple[str, ...] | None = None
-    """Patterns kept in FP32 by the smallest plan that was seen to pass, sorted; None when none was."""
+    """Patterns kept in FP32 by the smallest plan that passed, sorted; None when none did."""
     trials: tuple[Trial, ...] = ()
     """Every plan that was tried on an engine."""
     complete: bool = True
@@ -69,9 +69,8 @@ def _search(engines: _CandidateEngines, context: Context, candidates: Candidates
             _leave_out(engines, Units.of(context.prepared.program.values), candidates.first)
             return True
     ranked = list(dict.fromkeys([*candidates.first, *candidates.rest]))
-    request = context.request
     found = smallest_set(
-        ranked, engines.all_passes, max_calls=10 * request.max_builds, width=request.width, known=known
+        ranked, engines.all_passes, max_calls=10 * context.max_builds, width=context.width, known=known
     )
     if found.interrupted:
         raise KeyboardInterrupt
@@ -79,15 +78,15 @@ def _search(engines: _CandidateEngines, context: Context, candidates: Candidates
 
 
 def _leave_out(engines: _CandidateEngines, units: Units, patterns: Sequence[str]) -> None:
-    """Leave out of a plan that passes, one by one, what the engine does not need though PyTorch does."""
-    # A module goes before what is inside it, so that the finer of the two is left.
+    """Leave the patterns out one by one: PyTorch needs each of them in FP32, the engine may not."""
+    # A module goes before its parts, so that the finer of the two is left.
     for pattern in sorted(patterns, key=lambda pattern: -len(units.members(pattern))):
         if fewer := frozenset(engines.best or ()) - {pattern}:
             engines.passes(fewer)
 
 
 class _CandidateEngines:
-    """Builds and judges engines of candidate plans, and remembers what each one gave."""
+    """Builds and judges engines of candidate plans, and keeps the verdicts."""
 
     def __init__(self, context: Context, target: Target) -> None:
         self.context, self.target = context, target
@@ -98,10 +97,9 @@ class _CandidateEngines:
         """Whether an engine was not built because the budget was spent."""
 
     def all_passes(self, batch: Sequence[frozenset[str]]) -> list[bool | None]:
-        """Return the same for several plans, whose engines are built at the same time."""
-        request = self.context.request
-        if request.executor is not None and len(batch) > 1:
-            list(request.executor.map(self._build, batch[: self.context.budget.left]))
+        """Return :meth:`passes` for several plans, whose engines are built at the same time."""
+        if self.context.executor is not None and len(batch) > 1:
+            list(self.context.executor.map(self._build, batch[: self.context.budget.left]))
         return [self.passes(patterns) for patterns in batch]
 
     def passes(self, patterns: frozenset[str]) -> bool | None:
@@ -122,28 +120,26 @@ class _CandidateEngines:
         if passed and (self.best is None or len(patterns) < len(self.best)):
             self._keep(patterns)
         best = f"; the best plan so far keeps {len(self.best)}" if self.best else ""
-        self.context.request.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
+        self.context.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
         return passed
 
     def _build(self, patterns: frozenset[str]) -> None:
-        """Build a candidate's engine ahead of its verdict; what goes wrong comes out there."""
+        """Build a candidate's engine ahead of its verdict; errors show there."""
         target = plan_target(self.context, self.target, patterns)
         with contextlib.suppress(ParityError), self.context.run.target(target) as opened:
             opened.build()
 
     def _keep(self, patterns: frozenset[str]) -> None:
-        """Keep the smallest plan so far, in its file too."""
         self.best = patterns
-        request = self.context.request
-        if request.plan_file is not None:
-            found_by = f"Found by: {request.command('bisect', self.target.precision)}"
-            _write(self.target, patterns, request.plan_file, comment=(found_by, "Verified on the engine."))
+        if self.context.plan_file is not None:
+            found_by = f"Found by: {self.context.command('bisect', self.target.precision)}"
+            _write(self.target, patterns, self.context.plan_file, comment=(found_by, "Verified on the engine."))
 
 
 def plan_target(context: Context, target: Target, patterns: frozenset[str]) -> Target:
     """Return a target with these patterns in FP32 besides those it keeps already."""
     number = hashlib.sha256("\n".join(sorted(patterns)).encode()).hexdigest()[:8]
-    path = context.request.folder / f"{target.precision_name}-mixed-{number}.toml"
+    path = context.folder / f"{target.precision_name}-mixed-{number}.toml"
     _write(target, patterns, path, comment=())
     return Target(target.backend, str(path))
 
@@ -158,8 +154,8 @@ def price(context: Context, target: Target, plan: Sequence[str]) -> Price:
 
     Raises ParityError where one of them does not run.
     """
-    context.request.say(target, "timing the plan against full low precision and full FP32")
-    inputs = context.prepared.inputs[context.request.case]
+    context.say(target, "timing the plan against full low precision and full FP32")
+    inputs = context.prepared.inputs[context.case]
     times = []
     for timed in (plan_target(context, target, frozenset(plan)), target, Target(target.backend, "fp32")):
         with context.run.target(timed) as opened:

@@ -1,4 +1,4 @@
-"""The questions that are asked before anything is blamed, answered from figures that are there already."""
+"""The questions of a bisection, each answered from figures that were measured before."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for
 
-REFERENCE_REPEATABLE = "is the reference repeatable?"
+REFERENCE_REPEATS = Question(
+    question="is the reference repeatable?", answer="yes", detail="two runs of PyTorch agree"
+)  # fmt: skip
+"""Answered yes wherever there is a reference: it exists only where two runs of PyTorch agree."""
 
 
 def no_reference(error: NotJudged) -> Question:
-    """Return the question that a subject without a reference ends with."""
-    question = REFERENCE_REPEATABLE if isinstance(error, NotRepeatable) else "is there a reference?"
+    """Return the question that ends the bisection of a subject without a reference."""
+    question = REFERENCE_REPEATS.question if isinstance(error, NotRepeatable) else "is there a reference?"
     return Question(question=question, answer="no", detail=str(error))
 
 
@@ -32,13 +35,8 @@ def inputs_unchanged(before: str, after: str) -> Question:
     )
 
 
-def reference_repeatable() -> Question:
-    """Return that two runs of PyTorch agree, without which there would be no reference."""
-    return Question(question=REFERENCE_REPEATABLE, answer="yes", detail="two runs of PyTorch agree")
-
-
 def not_judged(result: Result) -> Question:
-    """Return the question that an engine without a verdict ends with."""
+    """Return the question that ends the bisection of an engine without a verdict."""
     question = "can the engine be judged?" if result.outputs else "does the engine run?"
     return Question(question=question, answer="no", detail=result.reason)
 
@@ -62,9 +60,9 @@ def about_outputs(outcome: Outcome) -> list[Question]:
 
 
 def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
-    """Return whether the FP32 engine is right; ``asked`` says that it is the engine in question itself.
+    """Return whether the FP32 engine is right; ``asked`` says that it is the engine in question.
 
-    One that computes in TF32 is right enough for a plan in a lower precision.
+    An FP32 engine that computes in TF32 is right for a plan in a lower precision.
     """
     words = "it is the engine that was asked about" if asked else result.reason
     answer = "not asked" if result.verdict == "not_judged" else yes_or_no(result.verdict == "pass" or only_tf32)
@@ -75,12 +73,12 @@ def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
 
 
 def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
-    """Return whether a failed FP32 engine is wrong by no more than computing in TF32, where its backend may do that."""
+    """Return whether the error of a failed FP32 engine is no larger than TF32's, on a backend that has TF32."""
     return has_tf32(BACKENDS[target.backend]) and is_tf32(outputs)
 
 
 def is_only_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
-    """Return whether FP32 is asked for, and the engine is wrong by no more than computing it in TF32."""
+    """Return whether FP32 is asked for, and the error is no larger than that of computing in TF32."""
     return is_fp32(load_plan(target.precision)) and computes_in_tf32(target, outputs)
 
 
@@ -95,7 +93,7 @@ def pytorch_right(result: Result, plan: Plan, *, passes: bool) -> Question:
 
 
 def would_pass(run: Run, case: str, plan: Plan, outputs: Tensors) -> bool:
-    """Return whether outputs of PyTorch would pass as an engine's: within an explicit limit, else finite, not all 0."""
+    """Return whether outputs of PyTorch would pass as an engine's: within a given limit, else finite and not all 0."""
     verdicts = []
     for name, tensor in run.prepared.references.reference(case, "fp32").items():
         stats = compare(outputs[name], tensor, name=name)

@@ -1,6 +1,6 @@
-"""Whether an engine's error depends on the order in which its kernels happen to run.
+"""Whether kernels of an engine overlap that must not.
 
-The engine runs once more in a process where no kernel begins before the one before it has ended.
+The engine runs once more in a process where each kernel starts after the one before it has ended.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from harness.verify import Run, compare_outputs, floor_of, judge_outputs, verify
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """Whether kernels of an engine overlap that must not, and the question that told."""
+    """Whether kernels of an engine overlap that must not, and the question that was asked."""
 
     races: bool = False
     questions: tuple[Question, ...] = ()
-    """One, or none where the engine runs on no GPU: then no kernels overlap."""
+    """One; none on a CPU, where no kernels overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Alone:
     alone: Tensors
     """With one kernel at a time."""
     expected: Tensors
-    """What both are held against."""
+    """The reference of both."""
     judged: tuple[OutputResult, ...]
     """The verdicts on the outputs with one kernel at a time."""
 
@@ -43,7 +43,7 @@ class Alone:
 def race_in(run: Run, target: Target, case: str) -> Race:
     """Return whether a wrong engine races: with one kernel at a time its error is less than half.
 
-    Other bits that are as wrong come from a sum in another order, and not from a kernel that does not wait.
+    Other bits with an error as large come from another order of summation, not from overlapping kernels.
     """
     question = "are the outputs the same with one kernel at a time?"
     found = _ask(question, run, target, case)

@@ -18,38 +18,37 @@ from harness.verify import FACTOR, Run, write_graph
 
 
 def write_region(context: Context, found: Findings, region: Region) -> Path:
-    """Write a part that fails alone as a folder that shows it without this harness, and return the folder.
+    """Write a part that fails alone as a reproducer, and return its folder.
 
-    Raises ParityError where that is impossible, or the folder does not show the fault; then there is none.
+    Raises ParityError where that is impossible, or the reproducer does not show the fault; then there is no folder.
     """
-    request, settings = context.request, context.request.settings
     target = Target(found.target.backend, region.precision)
-    folder = request.reproducer or Path("reports") / f"{request.subject.name}-{found.target}-reproducer"
-    with Run(region.subject, settings).target(target) as opened, tempfile.TemporaryDirectory() as scratch:
+    folder = context.reproducer or Path("reports") / f"{context.subject.name}-{found.target}-reproducer"
+    with Run(region.subject, context.settings).target(target) as opened, tempfile.TemporaryDirectory() as scratch:
         prepared, plan = opened.run.prepared, opened.plan
         graph = Path(scratch) / "graph.onnx"
         write_graph(prepared, plan, graph)
         spec = Spec(
-            title=f"{target.backend} {region.precision_name}: wrong result in {len(region.names)} operations",
+            title=f"{target.backend} {target.precision_name}: wrong result in {len(region.names)} operations",
             backend=target.backend,
             tf32=plan.tf32,
-            precision=region.precision_name,
+            precision=target.precision_name,
             graph=graph,
             inputs=prepared.inputs[CASE],
             expected=prepared.references.reference(CASE, "fp32"),
             limits={output.name: _allowed(output) for output in region.result.outputs},
             finding=found.finding,
             notes=(*(f"the whole model: {q.question} {q.answer}: {q.detail}" for q in found.questions), *found.notes),
-            environment=environment(settings),
-            weights=request.subject.weights,
-            inputs_kind=request.subject.inputs,
-            full_model=f"{request.subject.as_typed}, {len(order(context.prepared.program.model))} values",
+            environment=environment(context.settings),
+            weights=context.subject.weights,
+            inputs_kind=context.subject.inputs,
+            full_model=f"{context.subject.as_typed}, {len(order(context.prepared.program.model))} values",
         )
-        return write(folder, spec, progress=settings.progress).folder
+        return write(folder, spec, progress=context.settings.progress).folder
 
 
 def _allowed(output: OutputResult) -> float:
-    """Return the relative L2 error an output may have; where the verdict needed no limit, that of its floor."""
+    """Return the relative L2 error an output may have; where the verdict used no limit, FACTOR times its floor."""
     if "relative_l2" in output.allowed:
         return output.allowed["relative_l2"]
     return FACTOR * output.floor.relative_l2 if output.floor is not None else math.nan

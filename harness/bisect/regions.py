@@ -1,26 +1,30 @@
-"""Parts of a graph, each built and judged as a subject of its own and fed with the reference's values.
+"""The smallest part of a graph that shows an engine's fault: parts are built alone and run on the reference's values.
 
-What goes wrong inside such a part was made there. Parts show a fault that disappears while values are observed, and a
-reproducer is made of one. A part is fused differently than the whole, so a fault may need a larger part to show.
+An error in such a part was made there. A part also shows a fault that disappears while values are observed, and a
+reproducer is made from one. A part is fused differently than the whole, so some faults show only in a larger part.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from harness.bisect.context import Budget
+from harness.bisect.candidates import suspects_in
+from harness.bisect.context import Budget, Context
+from harness.bisect.questions import computes_in_tf32, is_only_tf32
 from harness.bisect.search import smallest_interval
 from harness.errors import NotJudged, ParityError
-from harness.graph import boundary, extract, load_plan, order, save_model, write_plan
-from harness.records import Result
+from harness.graph import boundary, extract, is_fp32, load_plan, order, save_model, write_plan
+from harness.records import LayerReport, Result, is_nonfinite
 from harness.subject import Subject, Target
 from harness.verify import Run, value_dtypes, verify_case
 
 CASE = "region"
 """The one case of a region's subject."""
+_MOST_SUSPECTS = 3
 _FIRST_MARGIN = 4
 """Values added on either side of a suspect that does not fail alone; four times as many each time after that."""
 
@@ -36,11 +40,6 @@ class Region:
     """A plain precision, or the plan file of this part."""
     result: Result
 
-    @property
-    def precision_name(self) -> str:
-        """The precision in words."""
-        return Target("", self.precision).precision_name
-
 
 @dataclass(frozen=True, kw_only=True)
 class RegionFound:
@@ -54,10 +53,53 @@ class RegionFound:
     """Whether a KeyboardInterrupt ended the search."""
 
 
+def search_region(context: Context, target: Target, result: Result, report: LayerReport | None) -> RegionFound:
+    """Return the smallest part of the graph that shows the fault of a wrong engine.
+
+    ``result`` is the verdict on the whole engine, ``report`` its values, where they could be observed. Parts around
+    the suspects of the report are tried first, then halves of the graph. Where an engine gives NaN only while no value
+    is observed, the report shows another fault: half of the budget then goes to parts that give NaN, before the
+    suspects.
+    """
+    larger_than_tf32 = is_fp32(load_plan(target.precision)) and not is_only_tf32(target, result.outputs)
+
+    def shows_fault(found: Result) -> bool:
+        return found.verdict == "fail" and not (larger_than_tf32 and computes_in_tf32(target, found.outputs))
+
+    def parts(shows: Callable[[Result], bool]) -> Regions:
+        return Regions(
+            context.run, context.case, target, folder=context.folder / "regions", shows=shows, budget=context.budget
+        )
+
+    def around_suspects() -> RegionFound:
+        if report is None:
+            return RegionFound()
+        known = {value.name for value in report.values if value.status == "compared"}
+        names = [value.name for value in suspects_in(report) if value.name in regions.order]
+        return regions.around_suspects(names[:_MOST_SUSPECTS], known)
+
+    def by_halving(among: Regions, share: int) -> RegionFound:
+        context.say(target, "looking for the smallest part of the graph that fails on its own")
+        return among.by_halving(max(1, context.budget.left // share))
+
+    regions = parts(shows_fault)
+    first: Callable[[], RegionFound]
+    second: Callable[[], RegionFound]
+    if report is not None and not report.trusted and is_nonfinite(result):
+        first, second = partial(by_halving, parts(is_nonfinite), 2), around_suspects
+    else:
+        first, second = around_suspects, partial(by_halving, regions, 1)
+    found = first()
+    if found.region is not None or found.interrupted:
+        return found
+    again = second()
+    return replace(again, complete=found.complete and again.complete)
+
+
 class Regions:
     """Builds and judges parts of one subject's graph on one target; each part once.
 
-    ``shows`` says whether a verdict, pass or fail, is the fault that is looked for. ``folder`` takes the parts' files.
+    ``shows`` says whether a verdict, pass or fail, is the fault in question. ``folder`` takes the parts' files.
     """
 
     def __init__(
@@ -75,9 +117,9 @@ class Regions:
         """Whether a part was not built because the budget was spent."""
 
     def around_suspects(self, suspects: Sequence[str], known: Collection[str]) -> RegionFound:
-        """Return the smallest part around one of a few suspects that shows the fault.
+        """Return the smallest part around one of the suspects that shows the fault.
 
-        ``known`` are values that are known to be right or wrong by themselves: where a part need not reach beyond.
+        ``known`` are the values that were compared themselves; a part does not reach beyond them.
         """
         try:
             for name in suspects:

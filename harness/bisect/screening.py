@@ -1,8 +1,8 @@
-"""Find in PyTorch what to keep in FP32, before any engine is built: milliseconds a plan instead of minutes.
+"""What to keep in FP32, searched in PyTorch before any engine is built: a plan takes milliseconds instead of minutes.
 
-Modules come first, then the modules inside those that matter, then single values. They are ranked by the error of the
-outputs when only that unit is in low precision; the smallest set that makes the outputs right is searched along that
-ranking. What passes here is confirmed on the engine.
+Modules are tried first, then the modules inside those that matter, then single values. They are ranked by the error of
+the outputs with only that unit in low precision; the smallest set that makes the outputs right is searched along that
+ranking. A plan that passes here is confirmed on the engine.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from harness.tensors import Tensors
 from harness.verify import Prepared
 
 MOST_SUBSETS = 6
-"""Units of the largest set of which every part is tried."""
+"""Units of the largest set of which every subset is tried."""
 MOST_CALLS = 400
 """Plans tried in PyTorch per level."""
 _PRODUCTS = re.compile(r"linear|mm\b|matmul|conv|attention|einsum|gemm|lstm|gru", re.IGNORECASE)
-"""Operators whose cost in FP32 makes it worth keeping less than their module."""
+"""Operators that are slow in FP32: a module with one of them is split into its values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class Screened:
     """What the search in PyTorch found."""
 
     region: tuple[str, ...] = ()
-    """The smallest set of patterns that was seen to make the outputs right; empty where none was."""
+    """The smallest set of patterns that made the outputs right; empty where none did."""
     ranking: tuple[str, ...] = ()
-    """The coarsest units, by the error of the outputs when only that unit is in low precision, largest first."""
+    """The coarsest units, by the error of the outputs with only that unit in low precision, largest first."""
     trials: tuple[Trial, ...] = ()
     """Every plan that was tried."""
     interrupted: bool = False
@@ -60,10 +60,7 @@ class Screen:
         self._passed: dict[frozenset[str], bool] = {}
 
     def search(self, say: Callable[[str], None]) -> Screened:
-        """Search the smallest set of patterns that makes PyTorch's outputs right.
-
-        After an interruption it is the smallest that was seen to do so until then.
-        """
+        """Search the smallest set of patterns that makes PyTorch's outputs right; interrupted, the smallest so far."""
         units = self.units.coarse()
         say(f"ranking {len(units)} modules and values in PyTorch")
         ranking: list[str] = []
@@ -73,7 +70,7 @@ class Screen:
             ranking = self.rank(units)
             best = self.smallest(ranking)
             while best is not None and (finer := self._finer(best)) is not None:
-                say(f"looking inside {', '.join(sorted(best))}")
+                say(f"searching inside {', '.join(sorted(best))}")
                 best = finer
         except KeyboardInterrupt:
             interrupted = True
@@ -84,7 +81,7 @@ class Screen:
         )
 
     def rank(self, units: Sequence[str]) -> list[str]:
-        """Return the units by the error of the outputs when only that unit is in low precision, largest first."""
+        """Return the units by the error of the outputs with only that unit in low precision, largest first."""
         alone = {unit: self._error_alone(unit) for unit in units}
         return sorted(units, key=lambda unit: -alone[unit])
 
@@ -93,7 +90,7 @@ class Screen:
         found = smallest_set(ranked, lambda batch: [self.passes(patterns) for patterns in batch], max_calls=MOST_CALLS)
         if found.interrupted:
             raise KeyboardInterrupt
-        return None if found.best is None else self._without_detours(found.best, ranked)
+        return None if found.best is None else self._smaller_subset(found.best, ranked)
 
     def passes(self, patterns: frozenset[str]) -> bool:
         """Return whether PyTorch's outputs are right with these patterns in FP32."""
@@ -109,10 +106,10 @@ class Screen:
             )  # fmt: skip
         return self._passed[kept]
 
-    def _without_detours(self, best: frozenset[str], ranked: Sequence[str]) -> frozenset[str]:
-        """Return a smaller set that passes though sets between the two do not: one FP32 unit can spoil another's.
+    def _smaller_subset(self, best: frozenset[str], ranked: Sequence[str]) -> frozenset[str]:
+        """Return a smaller set that passes although sets between the two fail: one FP32 unit can undo another.
 
-        Every single unit is tried, and every part of a small set.
+        Every single unit is tried, and every subset of a small set.
         """
         sizes = range(2, len(best) if len(best) <= MOST_SUBSETS else 0)
         parts = (frozenset(part) for size in sizes for part in itertools.combinations(sorted(best), size))
@@ -120,7 +117,7 @@ class Screen:
         return next((part for part in itertools.chain(singles, parts) if self.passes(part)), best)
 
     def _finer(self, best: frozenset[str]) -> frozenset[str] | None:
-        """Return a set of parts of these patterns that passes as well; None where none is worth its longer names."""
+        """Return a finer set of patterns that passes as well; None where there is none, or it saves too little."""
         parts = {pattern: self.units.children(pattern) for pattern in best}
         split = [part for pattern in sorted(best) for part in (parts[pattern] or [pattern])]
         if len(split) == len(best) and set(split) == set(best):
@@ -136,7 +133,7 @@ class Screen:
         return None if result == best or not self.passes(result) else result
 
     def _worth_splitting(self, pattern: str, parts: Sequence[str], found: frozenset[str]) -> bool:
-        """Return whether the parts that were found are to replace their module: one name is easier to read."""
+        """Return whether the parts that were found replace their module: only where enough stays in low precision."""
         kept = {name for part in parts if part in found for name in self.units.members(part)}
         left = [self.units.values[name] for name in self.units.members(pattern) - kept]
         if not all(map(is_value, parts)):

@@ -1,6 +1,6 @@
-"""Which sets and which intervals to try, by an oracle that is slow to ask and need not be monotone.
+"""The smallest set or interval for which an oracle says yes; the oracle is slow and need not be monotone.
 
-Nothing here knows of engines. Only what was itself seen to hold is ever reported.
+Nothing here depends on engines. Only a set or interval that was itself asked is reported.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from harness.bisect.oracle import Answer, Oracle, Stage
 Passes = Callable[[Sequence[frozenset[str]]], Sequence[Answer]]
 Fails = Callable[[int, int], Answer]
 _TOP = 4
-"""Ranks among which a unit that does harm is looked for first."""
+"""Ranks among which a unit that does harm is searched first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetFound:
-    """The smallest set that was seen to pass."""
+    """The smallest set that passed."""
 
     best: frozenset[str] | None
-    """None when no set was seen to pass."""
+    """None when no set passed."""
     minimal: bool
-    """Whether the set without any one of its units was seen to fail, for every unit."""
+    """Whether the set failed without each one of its units."""
     complete: bool
     """False when the search was interrupted or ran out of calls."""
     interrupted: bool
     """Whether a KeyboardInterrupt ended the search."""
     calls: int
-    """Distinct sets that were asked; what was known before does not count."""
+    """Distinct sets that were asked; those known before do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalFound:
-    """The smallest interval that was seen to show the fault."""
+    """The smallest interval that showed the fault."""
 
     start: int
-    """First position of it."""
+    """Its first position."""
     stop: int
-    """The position after its last; the whole when nothing smaller was seen to show the fault."""
+    """The position after its last; the end of the whole when nothing smaller showed the fault."""
     complete: bool
     """False when the search was interrupted or ran out of calls."""
     interrupted: bool
@@ -61,9 +61,9 @@ def smallest_set(
 ) -> SetFound:
     """Return a smallest set of units for which the oracle passes.
 
-    ``ranked`` are the units, most likely culprit first. ``passes`` is given a batch of sets and returns one answer for
-    each: True, False, or None where it could not be judged, which counts as neither. The empty set is taken to fail
-    unless ``known`` says otherwise.
+    ``ranked`` are the units, the likeliest first. ``passes`` is given a batch of sets and returns one answer for each:
+    True, False, or None where it could not be judged, which counts as neither. The empty set is taken to fail unless
+    ``known`` says otherwise.
 
     Prefixes of the ranking of 1, 2, 4, ... units are tried and bisected between the last that fails and the first that
     passes; then units are removed, least likely first, in chunks that double while they can be removed and halve when
@@ -108,8 +108,8 @@ def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFo
     half first; when neither does, the fault straddles the cut, and the left end and then the right end are bisected.
     It ends when the region shows the fault no longer without its first or without its last position.
 
-    About 2 log2(count) + 4 calls when every region that contains the culprit, or the window of adjacent positions that
-    makes it, shows the fault; more where that does not hold.
+    About 2 log2(count) + 4 calls when every region that contains the faulty position, or the window of adjacent
+    positions that makes the fault, shows it; more where that does not hold.
 
     Raises ValueError for a ``count`` below 1 and a negative ``max_calls``. What ``fails`` raises escapes, except
     KeyboardInterrupt: that ends the search with what was found.
@@ -131,7 +131,7 @@ def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFo
 
 
 def _search_set(oracle: Oracle[frozenset[str]], units: tuple[str, ...]) -> None:
-    """Gallop, probe where that found nothing small, prune until nothing smaller is found."""
+    """Gallop, probe where that found nothing small, prune until no smaller set passes."""
     oracle.run(partial(_gallop, units, len(units) + 1 if oracle.best is None else len(oracle.best)))
     if oracle.best is None or 2 * len(oracle.best) > len(units):
         limit = len(units) + 1 if oracle.best is None else len(oracle.best)
@@ -183,7 +183,6 @@ def _probes(units: Sequence[str], *, thorough: bool) -> Iterator[frozenset[str]]
 
 
 def _without_one(units: Sequence[str]) -> Iterator[frozenset[str]]:
-    """Yield the set without each of its units in turn."""
     return (frozenset(units) - {unit} for unit in units)
 
 

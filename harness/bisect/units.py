@@ -1,4 +1,4 @@
-"""The float values of a program by the patterns that name them in a precision plan: modules and single values."""
+"""The float values of a program as units of a precision plan: modules and single values."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from harness.graph import Value, Values
 MOST_UNITS = 64
 """Units of one ranking; each costs one run of the program."""
 FLOATS = ("float32", "float16", "bfloat16", "float64", "")
-"""The dtypes that a plan chooses between; empty where a value's is not known."""
+"""The dtypes that a plan chooses between; empty for a value of unknown dtype."""
 _VALUE = "value:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """The float values of a program; a unit is a module path or ``value:NAME``, as plans have it."""
+    """The float values of a program; a unit is a module path or ``value:NAME``, as in a plan."""
 
     values: Mapping[str, Value]
     """By origin."""
@@ -29,7 +29,7 @@ class Units:
         return cls(values={name: value for name, value in own.items() if value.dtype in FLOATS})
 
     def members(self, unit: str) -> frozenset[str]:
-        """Return the origins of the values in a unit; all of them for the root, which is an empty path."""
+        """Return the origins of the values in a unit; all of them for the empty path."""
         if is_value(unit):
             return frozenset({unit.removeprefix(_VALUE)} & set(self.values))
         below = unit + "."
@@ -63,7 +63,7 @@ class Units:
             units = split
 
     def _parts(self, unit: str) -> list[str]:
-        """Return a module's submodules and values if it has submodules: modules of values alone are not split yet."""
+        """Return the parts of a module that has submodules; a module of values alone is not split."""
         parts = self.children(unit)
         return [] if all(map(is_value, parts)) else parts
 

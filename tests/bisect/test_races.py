@@ -108,9 +108,7 @@ def test_an_fp32_engine_that_is_wrong_now_and_then_is_asked_with_one_kernel_at_a
     )  # fmt: skip
     monkeypatch.setitem(BACKENDS, "planted", PlantedBackend())
     monkeypatch.setattr(races, "run_alone", lambda *_: alone(0.1, 0.05, by_itself))
-    context: Any = SimpleNamespace(
-        run=None, request=SimpleNamespace(case="one"), judge=lambda target: SimpleNamespace(result=fp32)
-    )
+    context: Any = SimpleNamespace(run=None, case="one", judge=lambda target: SimpleNamespace(result=fp32))
     before = Findings(target=FP16, result=dataclasses.replace(fp32, precision="fp16"))
     found = bisection.judge_fp32(context, before)
     assert [asked.answer for asked in found.questions] == answers
@@ -129,10 +127,10 @@ def test_no_plan_is_looked_for_where_fp32_races_as_well(
     monkeypatch.setattr(bisection, "race_in", lambda *_: Race(races=True))
     found, _ = bisected(TWO_KERNELS)
     assert found.kind == "engine"
-    assert "do not wait" in found.finding
+    assert "kernels overlap" in found.finding
     assert (found.plan is None) is fp32_races
     assert bool([trial for trial in found.trials if trial.where == "engine"]) is not fp32_races
-    assert any("no plan was looked for" in note for note in found.notes) is fp32_races
+    assert any("no plan was searched" in note for note in found.notes) is fp32_races
     assert any("use the plan" in advice.action for advice in found.advice) is not fp32_races
     assert any("may pass by chance" in note for note in found.notes) is not fp32_races
     assert found.region

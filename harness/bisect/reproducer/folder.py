@@ -1,6 +1,6 @@
-"""A reproducer: a folder that shows a wrong engine to the people who made the engine builder, without this harness.
+"""A reproducer: a folder that shows a wrong engine without this harness, for the developers of the engine builder.
 
-The folder is written beside its final place and its script is run there; only a script that shows the fault is kept.
+The folder is written beside its final place and its script is run there; it is kept only if it shows the fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from harness.files import write_text
 from harness.graph import save_model
 
 TIMEOUT_S = 1800.0
-"""A script that has not ended by then is stopped."""
+"""A script that runs longer is stopped."""
 PROGRESS_INTERVAL_S = 10.0
 SAID_LINES = 4
 """Lines of a script's output that an error quotes, its last ones."""
 _PRIVATE = ("engines", "references")
-"""Keys of the environment that are folders of this machine, of no use to a reader elsewhere."""
+"""Keys of the environment that are folders of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,6 @@ class Reproducer:
     """A reproducer that was run and showed the fault."""
 
     folder: Path
-    """Where it lies."""
     output: str
     """What its script printed."""
 
@@ -54,7 +53,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
 
     An earlier reproducer there is replaced; in every other case nothing is left behind and ``folder`` is as it was.
     Raises UsageError for a folder that holds something else or cannot be written, NotReproduced when the script does
-    not show the fault, NotJudged when there is nothing to show it with or the disk is full.
+    not show the fault, NotJudged for expected outputs or limits that cannot be compared and for a full disk.
     """
     folder = folder.absolute()
     _check(spec)
@@ -80,7 +79,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
 
 
 def _check(spec: Spec) -> None:
-    """Raise unless the script will have something to judge: a limit that is NaN would find fault with anything."""
+    """Raise unless the script can judge every output: against a limit of NaN any output would be wrong."""
     if spec.backend not in RUNTIMES:
         raise unknown_name("backend", spec.backend, RUNTIMES)
     if not spec.expected:
@@ -91,7 +90,7 @@ def _check(spec: Spec) -> None:
         if not (math.isfinite(limit) and limit >= 0):
             raise NotJudged(f"output {name!r} has the limit {limit}; a reproducer needs a finite one")
         if spec.expected[name].isnan().any():
-            raise NotJudged(f"the expected output {name!r} holds NaN, so no engine can be held against it")
+            raise NotJudged(f"the expected output {name!r} holds NaN, so no engine can be compared with it")
     for name, tensor in {**spec.inputs, **spec.expected}.items():
         if tensor.dtype == torch.bfloat16:
             raise NotJudged(f"{name!r} is bfloat16, which numpy does not have; cut the region where values are FP32")
@@ -100,12 +99,12 @@ def _check(spec: Spec) -> None:
 def _check_replaceable(folder: Path) -> None:
     ours = all((folder / name).is_file() for name in (SCRIPT, ENVIRONMENT))
     if (folder.exists() or folder.is_symlink()) and not ours:
-        raise UsageError(f"{folder} exists and is not a reproducer; give another folder, or move it away")
+        raise UsageError(f"{folder} exists and is not a reproducer; give another folder, or remove it")
 
 
 @contextlib.contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an error of the file system into a sentence."""
+    """Raise an error of the file system as NotJudged for a full disk, else as UsageError."""
     try:
         yield
     except (OSError, CannotWrite) as error:
@@ -116,14 +115,14 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _parents(folder: Path) -> Iterator[None]:
-    """Make the folders above this one, and take away those it made when nothing came of it."""
+    """Make the folders above this one, and remove those that it made when the block raises."""
     made = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         for parent in made:
-            with contextlib.suppress(OSError):  # somebody else has put something there: theirs to keep
+            with contextlib.suppress(OSError):  # not empty: another process has written there
                 parent.rmdir()
         raise
 
@@ -149,7 +148,7 @@ def _save_arrays(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def _run(draft: Path, progress: Callable[[str], None]) -> str:
     """Run the script and return what it printed. Raises NotReproduced unless it says that the fault shows."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()  # the script is another process and cannot use what PyTorch holds in reserve
+        torch.cuda.empty_cache()  # the script cannot use the memory that PyTorch caches in this process
     log = draft.parent / "output.txt"
     with log.open("wb") as stdout:
         process = subprocess.Popen(
@@ -171,7 +170,7 @@ def _run(draft: Path, progress: Callable[[str], None]) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, progress: Callable[[str], None]) -> int | None:
-    """Return the exit status, or None when the time is up; say now and then what the script printed last."""
+    """Return the exit status, or None after TIMEOUT_S; report the script's last line as progress."""
     started = time.monotonic()
     while (elapsed := time.monotonic() - started) < TIMEOUT_S:
         try:

@@ -1,6 +1,6 @@
-"""The words of a reproducer: what it is about, its script and its README.
+"""The words of a reproducer: its title, its script and its README.
 
-The script is put together from the files in ``scripts``, whose text it holds.
+The script is assembled from the text of the files in ``scripts``.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Runtime:
     modules: tuple[str, ...]
     """Python modules, the wanted one first."""
     packages: tuple[str, ...]
-    """What to install; ``{}`` stands for ``==`` and the version that showed the fault."""
+    """What to install; ``{}`` becomes ``==`` and the version that showed the fault."""
     provider: str = ""
     """ONNX Runtime's execution provider."""
     optimize: bool = True
     """Whether ONNX Runtime optimises the graph."""
     runs: int = RUNS_ON_CPU
-    """How often the script runs the engine; as ``parity verify`` does."""
+    """How often the script runs the engine: as often as ``parity verify``."""
 
 
 _TRT, _RTX = ("tensorrt", "tensorrt_bindings"), ("tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -58,7 +58,7 @@ RUNTIMES = {
         provider=_CUDA,
         runs=RUNS_ON_GPU,
     ),
-    # What differs here is the exported graph itself, so it runs as it stands.
+    # The exported graph itself is wrong, so it runs without optimisation.
     "torch": Runtime(
         part="on_onnxruntime", modules=("onnxruntime",), packages=("onnxruntime",), provider=_CPU, optimize=False
     ),
@@ -67,21 +67,21 @@ RUNTIMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A region that is wrong, and all that somebody else needs to see it."""
+    """A region that is wrong, and all that is needed to show it elsewhere."""
 
     title: str
     """One line, such as ``TensorRT for RTX: FP16 engine of a residual block gives NaN``."""
     backend: str
-    """Where the fault shows. ``torch`` stands for an export fault: the script runs the graph on the CPU in ONNX
-    Runtime without optimisation, and holds it against PyTorch's outputs."""
+    """Where the fault shows. ``torch`` means a fault of the export: the script runs the graph on the CPU in ONNX
+    Runtime without optimisation, and compares it with PyTorch's outputs."""
     tf32: bool
     """Whether the engine may compute in TF32 what the graph types as FP32."""
     precision: str
-    """The precision or the plan's name, in words for the reader; the graph's types decide."""
+    """The precision or the plan's name, for the reader; the types of the graph decide."""
     graph: Path
     """The typed ONNX graph of the region."""
     inputs: Mapping[str, torch.Tensor]
-    """By name, as the engine got them; numpy must have their dtypes."""
+    """By name, as the engine got them; none is bfloat16."""
     expected: Mapping[str, torch.Tensor]
     """The right outputs by name, computed in PyTorch FP32; no NaN among them."""
     limits: Mapping[str, float]
@@ -91,7 +91,7 @@ class Spec:
     finding: str
     """What is wrong, in one sentence."""
     notes: tuple[str, ...] = ()
-    """What else a reader should know, one sentence each."""
+    """Further facts, one sentence each."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """As :func:`harness.backends.environment` returns it; folders of this machine are left out."""
     weights: str
@@ -134,7 +134,7 @@ def script(spec: Spec) -> str:
 
 
 def _set(text: str, name: str, value: object) -> str:
-    """Replace the one line that sets a constant."""
+    """Replace the one line that sets a constant. Raises AssertionError for none or several."""
     line = f"{name} = {pprint.pformat(value, width=100)}"
     text, count = re.subn(rf"^{name}(: [^=]+)? = .*$", lambda _: line, text, flags=re.MULTILINE)
     if count != 1:
@@ -143,9 +143,9 @@ def _set(text: str, name: str, value: object) -> str:
 
 
 def _split(source: str) -> tuple[dict[str, set[str]], str]:
-    """Return what a part imports (module -> names, none for a plain import), and its text below the imports.
+    """Return the imports of a part (module -> names, none for a plain import), and its text below the imports.
 
-    Other parts are left out, and so is numpy, which ``common`` imports with a sentence for who lacks it.
+    Imports of other parts are left out, and that of numpy, which ``common`` makes with a message where it is missing.
     """
     found: dict[str, set[str]] = {}
     last = 0

@@ -24,7 +24,7 @@ MODULES: tuple[str, ...] = ()
 # ONNX Runtime only: the execution provider, and whether the graph is optimised.
 PROVIDER = ""
 OPTIMIZE = True
-# Runs of the engine: on a GPU, kernels that do not wait for each other are right now and then.
+# Runs of the engine: on a GPU, an engine whose kernels overlap is right in some runs.
 RUNS = 2
 # The largest relative L2 error allowed of each output, and where these limits come from.
 LIMITS: dict[str, float] = {}
