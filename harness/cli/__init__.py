@@ -1,7 +1,6 @@
-"""The command line: one module per command.
+"""The command line: one module per command, or per group of short ones.
 
-A module says what its options are, calls one function of the packages below, prints what comes back and returns the
-exit status.
+A module adds its options, calls one function of the packages below, prints the result and returns the exit status.
 """
 
 from __future__ import annotations

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.latency_options import add_history, add_measuring, chart, folder, measuring, open_history
-from harness.cli.options import INTERRUPTED, Document, add_command, names, request_of, settings_of
+from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
+from harness.cli.options import (
+    INTERRUPTED,
+    Document,
+    add_command,
+    chart,
+    charts_folder,
+    names,
+    request_of,
+    settings_of,
+)
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +83,6 @@ def _baselines(given: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 def _rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
-    """Return what is written."""
     from harness.records import Measured
 
     return {
@@ -84,8 +92,8 @@ def _rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
 
 
 def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) -> None:
-    """Print the table, the kernels, and where the charts are; GPU time and host time are never in one chart."""
-    from harness.report.plots import save_bench
+    """Print the table, the kernels, and where the charts are."""
+    from harness.report.plots import bench_charts, save_bench
     from harness.report.text import kernels_table, latency_table
 
     rows = _rows(found)
@@ -94,10 +102,5 @@ def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) 
     for item in measured:
         if item["kernels"]:
             print(f"\n{kernels_table(item)}")
-    charts: dict[str, list[Any]] = {}
-    for item in measured:
-        session = item["session"]
-        place = "cpu" if session["device"] == "CPU" else "gpu" if session["metric"] == "gpu_ms" else "host"
-        charts.setdefault(f"{session['subject']}-{session['case']}-latency-{place}", []).append(item)
-    for name, items in charts.items():
-        chart(save_bench, items, folder(options) / name)
+    for name, items in bench_charts(measured).items():
+        chart(save_bench, items, charts_folder(options) / name)

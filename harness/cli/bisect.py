@@ -1,4 +1,4 @@
-"""``parity bisect``: whose fault a wrong engine is, and a precision plan that passes."""
+"""``parity bisect``: where the error of a wrong engine comes from, and a precision plan that passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import UsageError
 def add(commands: Any) -> None:
     """Add the command."""
     bisect = add_command(
-        commands, "bisect", run, "find whose fault a wrong engine is, and a precision plan that passes"
+        commands, "bisect", run, "find where the error of a wrong engine comes from, and a precision plan that passes"
     )
     add_subject(bisect)
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run ``parity bisect``."""
+    """Run the command."""
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bisect

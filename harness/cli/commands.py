@@ -13,42 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cli import (
-    accept,
-    bench,
-    bisect,
-    build,
-    clean,
-    doctor,
-    history,
-    noise,
-    reference,
-    report,
-    score,
-    study,
-    subjects,
-    verify,
-)
+from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
 from harness.errors import NotJudged, ParityError
 
-COMMANDS = (
-    doctor,
-    subjects,
-    verify,
-    bisect,
-    build,
-    reference,
-    bench,
-    accept,
-    history,
-    noise,
-    report,
-    study,
-    score,
-    clean,
-)
-"""In the order of ``parity --help``. Each has ``add(commands)``, which registers the function that runs it."""
+COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
+"""In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("parity: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `parity list | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+    except BrokenPipeError:  # `parity list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit
         return INTERRUPTED
     except NotJudged as error:
         print(f"parity: not judged: {error}", file=sys.stderr)
@@ -71,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ParityError as error:
         print(f"parity: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a file or folder that was named, and cannot be used
+    except OSError as error:  # a file or folder of the command line
         named = f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
         print(f"parity: {named}", file=sys.stderr)
         return 2
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="parity",
         description="Proves how far an engine is from PyTorch FP32.",
@@ -92,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Prints the versions that are installed; nothing is imported for it."""
+    """Prints the installed versions without importing the packages."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from harness.machine import installed_version

@@ -1,4 +1,4 @@
-"""``parity history``: what was recorded of a subject; and records moved to a file and back."""
+"""``parity accept`` makes recorded sessions the baseline; ``parity history`` shows, exports and imports them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.cli.latency_options import add_history, add_series, chart, folder, open_history, selection
-from harness.cli.options import Document, add_command, settings_of
+from harness.cli.latency_options import add_history, add_series, open_history, selection
+from harness.cli.options import Document, add_command, at_least, chart, charts_folder, settings_of
 from harness.errors import NotJudged, UsageError
 
 MOVES = ("export", "import")
 
 
 def add(commands: Any) -> None:
-    """Add the command."""
+    """Add the commands."""
+    accept = add_command(commands, "accept", _accept, "make a subject's latest sessions the baseline of this machine")
+    add_series(accept)
+    add_history(accept)
+    accept.add_argument("--why", required=True, metavar="TEXT", help="kept with the baseline")
+    accept.add_argument(
+        "--last", type=at_least(1), metavar="N",
+        help="how many sessions; default: all since the last acceptance, at most 8",
+    )  # fmt: skip
     history = add_command(
-        commands, "history", run,
+        commands, "history", _history,
         "show what was recorded of a subject, with change points and drift; or move records: "
         "history export FORMAT FILE, history import FORMAT FILE",
     )  # fmt: skip
@@ -27,8 +35,20 @@ def add(commands: Any) -> None:
     history.add_argument("--json", type=Path, metavar="FILE", help="write the series as JSON (docs/json.md)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command."""
+def _accept(options: argparse.Namespace) -> int:
+    from harness import latency
+    from harness.report.text import accepted_text
+
+    accepted = 0
+    with open_history(options) as history:
+        for one in latency.accept(history, selection(options), why=options.why, last=options.last):
+            accepted += bool(one.sessions)
+            words = one.problem or accepted_text(one.sessions, fewest=latency.FEWEST_SESSIONS)
+            print(f"{one.benchmark}: {words}")
+    return 0 if accepted else 3
+
+
+def _history(options: argparse.Namespace) -> int:
     if options.move or options.subject in MOVES:
         return _move(options)
     if options.machine:
@@ -51,12 +71,11 @@ def run(options: argparse.Namespace) -> int:
     print(history_text(found))
     for one in found:
         name = "".join(letter if letter.isalnum() or letter in "-=" else "-" for letter in one["benchmark"])
-        chart(save_history, one, folder(options) / f"{name}-{one['machine_key'][:8]}-history")
+        chart(save_history, one, charts_folder(options) / f"{name}-{one['machine_key'][:8]}-history")
     return 0
 
 
 def _move(options: argparse.Namespace) -> int:
-    """Export records to a file, or import them from one."""
     if options.subject not in MOVES or len(options.move) != 2:
         raise UsageError(
             f"history {' '.join([options.subject, *options.move])} is not complete; show a subject with history "

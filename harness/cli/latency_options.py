@@ -1,12 +1,11 @@
-"""Options that the commands about latency share, and what they become: sizes, a history, a JSON file, charts."""
+"""Options that the commands about latency share, and what they become: how to measure, series, a history."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.options import (
@@ -19,7 +18,6 @@ from harness.cli.options import (
     at_least,
     request_of,
 )
-from harness.errors import ParityError
 
 if TYPE_CHECKING:
     from harness.history import History
@@ -100,7 +98,7 @@ def selection(options: argparse.Namespace) -> Selection:
 
 @contextlib.contextmanager
 def open_history(options: argparse.Namespace) -> Iterator[History]:
-    """Open the history, and print its notes at the end: a damaged file renamed, a database that was down."""
+    """Open the history; print its notes at the end, such as a damaged file or a database that was down."""
     from harness.history import open_history
 
     with open_history(options.history) as history:
@@ -109,17 +107,3 @@ def open_history(options: argparse.Namespace) -> Iterator[History]:
         finally:
             for note in history.notes:
                 print(f"parity: history: {note}", file=sys.stderr)
-
-
-def folder(options: argparse.Namespace) -> Path:
-    """Return where charts go: beside the JSON, or reports/."""
-    json: Path | None = options.json
-    return json.parent if json else Path("reports")
-
-
-def chart(save: Callable[[Any, Path], list[Path]], data: Any, stem: Path) -> None:
-    """Draw with a function of ``harness.report.plots`` and print where the pictures are, or why there are none."""
-    try:
-        print(f"chart: {', '.join(str(path) for path in save(data, stem))}")
-    except ParityError as error:  # the figures are above; the picture is an extra
-        print(f"no chart: {error}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they become: Settings, a subject, targets and cases."""
+"""Options that several commands share, and what they become: settings, a subject, targets, cases, files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.errors import ParityError
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -44,6 +46,11 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
         help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
     )  # fmt: skip
+    add_suites(parser)
+
+
+def add_suites(parser: argparse.ArgumentParser) -> None:
+    """Add where suites are."""
     parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
 
 
@@ -54,15 +61,10 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
 
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Add where PyTorch computes, and where engines and references are."""
-    add_device(parser)
-    add_folders(parser)
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add where PyTorch computes."""
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
+    add_folders(parser)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -75,14 +77,19 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_cache(parser: argparse.ArgumentParser) -> None:
-    """Add what leaves the engine cache alone."""
+    """Add the option that bypasses the engine cache."""
     parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add where engines and references are."""
-    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    add_engines(parser)
     parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
+
+
+def add_engines(parser: argparse.ArgumentParser) -> None:
+    """Add where engines are."""
+    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -91,7 +98,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers of at least so much."""
+    """Return an argument type: whole numbers of at least ``least``."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -116,7 +123,7 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings that the options ask for."""
+    """Return the settings of the options."""
     from harness.settings import Settings
 
     given = {name: folder for name in ("engines", "references") if (folder := vars(options)[name])}
@@ -127,7 +134,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def _typed(options: argparse.Namespace) -> str:
-    """Return what was typed to reach the subject and its inputs, as a shell reads it."""
+    """Return the part of the command that names the subject and its inputs, as a shell reads it."""
     from harness.discovery import SUITES
 
     words = [options.subject]
@@ -140,11 +147,25 @@ def _typed(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def charts_folder(options: argparse.Namespace) -> Path:
+    """Return where charts go: beside the JSON, or reports/."""
+    json: Path | None = options.json
+    return json.parent if json else Path("reports")
+
+
+def chart(save: Callable[[Any, Path], list[Path]], data: Any, stem: Path) -> None:
+    """Draw with a function of ``harness.report.plots``; print the paths, or why there is no chart."""
+    try:
+        print(f"chart: {', '.join(str(path) for path in save(data, stem))}")
+    except ParityError as error:  # the figures are printed already
+        print(f"no chart: {error}")
+
+
 class Document:
-    """The JSON file of a run, written anew after every result, so that nothing is lost however the run ends."""
+    """The JSON file of a run, rewritten after every result: a run that breaks off keeps them."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings, *, path: Path | None = None) -> None:
-        """``path`` is for a command that writes without ``--json`` too. Raises UsageError for one that cannot be."""
+        """``path`` takes the place of ``--json``. Raises UsageError for a path that cannot be written."""
         from harness import files
         from harness.backends import environment
 
@@ -155,7 +176,7 @@ class Document:
         self.environment = environment(settings) if self.path else {}
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
-        """Write what is known; does nothing without a path."""
+        """Write the document with these keys; does nothing without a path."""
         from harness import records
 
         if self.path is not None:
@@ -167,10 +188,10 @@ class Document:
     def collect(
         self, items: Iterable[T], keys: Callable[[list[T]], dict[str, Any]], show: Callable[[list[T]], None]
     ) -> tuple[list[T], bool]:
-        """Take the results of a run as they come; return them, and whether Ctrl-C ended the run.
+        """Collect the results of a run; return them, and whether Ctrl-C ended the run.
 
-        ``keys`` gives what is written of the results so far, and is asked after each. When the run raises, the error is
-        written with them, ``show`` prints them, and the error goes on.
+        ``keys`` turns the results so far into what is written after each. When the run raises, the error is written
+        with them, ``show`` prints them, and the error is raised again.
         """
         found: list[T] = []
         try:

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _warn(found: Records) -> None:
-    """Name on standard error what could not be used and what was recorded twice."""
+    """Print on standard error which records could not be used and which came twice."""
     for sentence in (*found.broken, *found.foreign, *found.twice):
         print(f"parity: {sentence}", file=sys.stderr)
 
@@ -91,7 +91,7 @@ def _language(readme: Path) -> Language:
 
 
 def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
-    """Print one line per finding; the records are compared where they are given, or lie in the default folder."""
+    """Print one line per finding; the records are those given, else those of the default folder, if any."""
     from harness import hackathon, records
 
     outputs = ("html", "badge", "summary", "lang", "template")
@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
     found = records.load(paths) if paths else None
     if found is None:
-        print(f"parity: no records in {DEFAULT}: whether the README is up to date was not looked at", file=sys.stderr)
+        print(f"parity: no records in {DEFAULT}: the README was not compared with any", file=sys.stderr)
     else:
         _warn(found)
     findings = hackathon.check_readme(options.output, records=found, wenet=roles)

@@ -12,9 +12,8 @@ from harness.cli.options import (
     INTERRUPTED,
     Document,
     add_command,
-    add_device,
+    add_computing,
     add_engine_cache,
-    add_folders,
     at_least,
     names,
     settings_of,
@@ -37,9 +36,8 @@ def add(commands: Any) -> None:
     study.add_argument("-b", "--backend", default="rtx", metavar="BACKEND", help="of the engines; default: rtx")
     study.add_argument("--json", type=Path, metavar="FILE", help="default: reports/NAME-study.json")
     study.add_argument("--list", action="store_true", help="print the variants' names and stop")
-    add_device(study)
+    add_computing(study)
     add_engine_cache(study)
-    add_folders(study)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _study_so_far(found: Sequence[StudyResult]) -> dict[str, Any]:
-    """Return what is written: a study yields the whole result anew after every variant."""
+    """Return what is written: a study yields its whole result after every variant."""
     return {"study": found[-1].to_json() if found else None}
 
 
@@ -87,6 +85,6 @@ def _with_charts(study: StudyResult, path: Path) -> tuple[StudyResult, list[str]
 
     try:
         charts = save_study(study.to_json(), path.with_suffix(""))
-    except NotJudged as error:  # the figures are there; the picture is an extra
+    except NotJudged as error:  # the figures stand without the chart
         return study, [f"no chart: {error}"]
     return dataclasses.replace(study, charts={what: file.name for what, file in charts.items()}), []

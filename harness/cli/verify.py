@@ -19,6 +19,8 @@ from harness.cli.options import (
     add_computing,
     add_engine_cache,
     add_subject,
+    chart,
+    charts_folder,
     request_of,
     settings_of,
 )
@@ -43,8 +45,8 @@ def add(commands: Any) -> None:
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
     verify.add_argument(
         "--layers", nargs="?", const="", metavar="MODE",
-        help="look at every value: unfused (tensors between kernels; the default where there is one), outputs (values "
-        "as outputs), or outputs:PATTERN; plots go to reports/, or beside the JSON",
+        help="compare every value: unfused (tensors between kernels; the default where there is one), outputs (values "
+        "as outputs), or outputs:PATTERN; charts go to reports/, or beside the JSON",
     )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     document = Document(options, settings)
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
     _show_table(results)
-    _show_layers(results, options.json)
+    _show_layers(results, charts_folder(options))
     if interrupted:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
         return INTERRUPTED
@@ -81,19 +83,18 @@ def _show_table(results: Sequence[Result]) -> None:
 def _results(
     subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
 ) -> Iterator[Result]:
-    """Yield results and say on standard error how each came out; a failed ONNX file gets its Polygraphy line."""
+    """Yield results and print each verdict on standard error; a failed ONNX file gets its Polygraphy command."""
     from harness.layers import judge_with_layers
     from harness.verify import verify
 
     judge = None if options.layers is None else partial(judge_with_layers, mode=options.layers)
     for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
-        line = _polygraphy(subject, result, options.json) if result.verdict == "fail" else ""
+        line = _polygraphy(subject, result, charts_folder(options)) if result.verdict == "fail" else ""
         yield replace(result, next_step=f"{result.next_step}\n{line}") if line else result
 
 
-def _show_layers(results: Sequence[Result], json: Path | None) -> None:
-    """Print the layer tables and draw the plots, beside the JSON or in reports/."""
+def _show_layers(results: Sequence[Result], folder: Path) -> None:
     from harness.report.plots import save_layers
     from harness.report.text import layers_table
 
@@ -102,30 +103,25 @@ def _show_layers(results: Sequence[Result], json: Path | None) -> None:
             continue
         report = result.layers.to_json()
         print(f"\n{layers_table(report)}")
-        stem = (json.parent if json else Path("reports")) / f"{result.subject}-{result.target}-{result.case}-layers"
-        try:
-            print(f"plot: {', '.join(str(path) for path in save_layers(report, stem))}")
-        except ParityError as error:  # the figures are above; the picture is an extra
-            print(f"no plot: {error}")
+        chart(save_layers, report, folder / f"{result.subject}-{result.target}-{result.case}-layers")
 
 
-def _polygraphy(subject: Subject, result: Result, json: Path | None) -> str:
-    """Return the line that shows an ONNX file's failure in Polygraphy; write its inputs beside the JSON or in reports/.
+def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:
+    """Return the command that shows an ONNX file's failure in Polygraphy, and write its inputs into ``folder``.
 
-    Empty for another subject, and for what Polygraphy has no line for.
+    Empty for another subject, and where Polygraphy has no such command.
     """
     from harness.report import run_line, save_inputs
     from harness.verify import case_inputs
 
     if subject.onnx is None:
         return ""
-    folder = json.parent if json else Path("reports")
     inputs = folder / f"{subject.name}-{result.case}-inputs.json"
     line = run_line(subject.onnx, backend=result.backend, precision=result.precision, inputs=inputs)
     if not line:
         return ""
     try:
         save_inputs(case_inputs(subject, result.case), inputs)
-    except ParityError as error:  # the verdict matters more than this file
+    except ParityError as error:  # the verdict stands without this file
         return f"{line}  ({error})"
     return line

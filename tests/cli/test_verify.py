@@ -128,5 +128,5 @@ def test_no_matplotlib_costs_only_the_picture(
     plant("wrong_kernel")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert verify("wrong_kernel", "--layers") == 1
-    assert "no plot: " in capsys.readouterr().out
+    assert "no chart: " in capsys.readouterr().out
     assert layers_of() is not None

@@ -6,6 +6,7 @@ from harness.report.plots.embedded import Drawing, embedded
 from harness.report.plots.image_sheet import amplified, save_picture, save_sheet
 from harness.report.plots.latency import (
     Series,
+    bench_charts,
     draw_history,
     draw_over_size,
     over_size,
@@ -21,6 +22,7 @@ __all__ = [
     "Drawing",
     "Series",
     "amplified",
+    "bench_charts",
     "draw_depth",
     "draw_history",
     "draw_module_bars",

@@ -58,6 +58,19 @@ class Measurement:
 Series = Mapping[str, Sequence[Measurement]]
 
 
+def bench_charts(measured: Sequence[Json]) -> dict[str, list[Json]]:
+    """Return the measurements of each chart by its file name, without suffix: per subject, case and kind of time.
+
+    GPU time, host time on a GPU and host time on the CPU are never in one chart.
+    """
+    charts: dict[str, list[Json]] = {}
+    for item in measured:
+        session = item["session"]
+        place = "cpu" if session["device"] == "CPU" else "gpu" if session["metric"] == "gpu_ms" else "host"
+        charts.setdefault(f"{session['subject']}-{session['case']}-latency-{place}", []).append(item)
+    return charts
+
+
 def save_bench(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
     """Write charts of one subject, device, case and figure: latency and speed-up, over a size where one was swept.
 
