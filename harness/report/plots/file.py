@@ -100,7 +100,8 @@ def dots(
     line = Line(ends or [(0, 0)], [Line.MOVETO, Line.LINETO] * len(points) or [Line.MOVETO])
     line.should_simplify = False
     style = {"fill": False, "edgecolor": color, "linewidth": size, "capstyle": "round", "zorder": zorder, "gid": gid}
-    axes.add_patch(PathPatch(line, snap=False, **style))
+    axes.add_artist(PathPatch(line, snap=False, **style))  # add_patch would walk over every point in Python
+    axes.update_datalim(ends)
     axes.plot([], [], "o", color=color, markersize=size, label=label)
 
 
