@@ -65,7 +65,7 @@ class LatencyTiming:
 
 
 class Parity:
-    """What a test sees of one case on one target; the engine runs when it is first asked."""
+    """One case on one target, as a test sees it; the engine runs on first use."""
 
     def __init__(
         self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: LatencyTiming | None = None
@@ -105,10 +105,10 @@ class Parity:
             raise AssertionError(failure_text(result.to_json()))
 
     def check_layers(self) -> LayerReport:
-        """Look at every value and record it with the result; raise AssertionError when the outputs failed.
+        """Compare every value and record it with the result; raise AssertionError when the outputs failed.
 
-        Skips the test, or fails it where the backend is required, when the values could not be looked at, looking
-        changed the engine, or there was nothing to compare.
+        Skips the test, or fails it where the backend is required, when the values could not be observed, observing
+        changed the outputs, or there was nothing to compare.
         """
         __tracebackhide__ = True
         from harness.layers import judge_with_layers

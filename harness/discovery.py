@@ -291,7 +291,7 @@ def import_path(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def import_errors(what: str) -> Iterator[None]:
-    """Turn whatever an import raises into a UsageError that names the file and the line."""
+    """Turn any exception of an import into a UsageError that names the file and the line."""
     try:
         yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):

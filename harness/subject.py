@@ -19,7 +19,7 @@ class Tolerance:
     """Explicit limits; each one named replaces the derived limit, and the floor is still shown beside it."""
 
     why: str
-    """Where the limits come from. Required: a bare number in a suite is nobody's."""
+    """Where the limits come from. Required, so that nobody has to guess why a limit was set."""
     relative_l2: float | None = None
     """Largest norm of the error over the norm of the reference."""
     max_absolute: float | None = None
@@ -73,7 +73,7 @@ class Subject:
     cases: Mapping[str, Callable[[], dict[str, torch.Tensor]]]
     """Inputs by case name; each call returns the keyword arguments of ``forward``, always the same ones."""
     targets: tuple[Target, ...]
-    """What is verified when nobody asks for less."""
+    """What is verified by default."""
     weights: Weights
     """Where the weights come from; shown with every figure."""
     weights_source: str = ""

@@ -73,7 +73,7 @@ def layer_report(values: int = 300, *, subject: str = "clip", first_bad: int | N
     found = [a_value(index, values, dice, first_bad) for index in range(values)]
     found.append(ValueFinding(
         name="__mye214", op="__myl_CastMulMean_17", module="", source="", depth=-1, status="inner",
-        reason="a kernel's own statistic; the graph has no value for it", kernel="__myl_CastMulMean_17",
+        reason="internal to a kernel; the graph has no value for it", kernel="__myl_CastMulMean_17",
     ))  # fmt: skip
     return LayerReport(
         subject=subject, case="short", backend="rtx", precision="fp16", mode="unfused", values=tuple(found),

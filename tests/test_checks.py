@@ -208,7 +208,7 @@ def test_the_check_is_not_judged_where_nobody_can_look(
     engine = install(monkeypatch, PLANTED["masked_nan"])
     if trouble == "no taps":
         engine.tap_modes = ()
-        words = "cannot be looked into"
+        words = "cannot be observed"
     else:
         engine.unavailable = lambda: words  # type: ignore[method-assign]
         words = "no GPU here"
@@ -228,4 +228,4 @@ def test_an_observation_that_changes_the_engine_is_no_pass(
     result.assert_outcomes(failed=1)
     report = recorded(planted_project)["layers"]
     assert not report["trusted"]
-    result.stdout.fnmatch_lines(["*elements are NaN*", "*wrong only while no values are observed*"])
+    result.stdout.fnmatch_lines(["*elements are NaN*", "*wrong only when values are not observed*"])

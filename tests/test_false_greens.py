@@ -403,7 +403,7 @@ def test_layers_of_which_none_was_seen_are_not_judged(asked, monkeypatch):
         )  # fmt: skip
         return replace(verify_case(opened, case).result, layers=report)
 
-    with asked() as parity, pytest.raises(SKIPPED, match="cannot be looked into"):
+    with asked() as parity, pytest.raises(SKIPPED, match="cannot be observed"):
         parity.check_layers()
     monkeypatch.setattr("harness.layers.judge_with_layers", nothing_seen)
     with asked() as parity, pytest.raises(SKIPPED, match="no value inside the engine"):

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 RUNS_ON_CPU = 2
-"""How often an engine is run before it is judged."""
+"""Runs of an engine before it is judged."""
 RUNS_ON_GPU = 8
-"""Kernels that do not wait for each other are right half of the time: all of 8 runs then agree once in 128 times."""
+"""A race between kernels that gives a wrong result in half of the runs goes unseen in 8 runs once in 128 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,9 @@ class BuildReport:
     """What is known of an engine once it is built."""
 
     layers: int | None = None
-    """Layers (kernels) in the engine, where the backend tells."""
+    """Layers (kernels) in the engine, where the backend reports them."""
     network_layers: int | None = None
-    """Layers of the network before they are fused, where the backend tells."""
+    """Layers of the network before they are fused, where the backend reports them."""
     notes: tuple[str, ...] = ()
     """Warnings worth showing beside the result."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -182,7 +182,7 @@ class ProfileSession(Session, Protocol):
     def profile(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> list[list[tuple[str, float]]]:
         """Return, for each run, its kernels in execution order with their milliseconds.
 
-        Every kernel is timed apart, which makes the run slower. Raises what ``run`` raises.
+        Every kernel is timed separately, which makes the run slower. Raises what ``run`` raises.
         """
 
 
@@ -194,7 +194,7 @@ class Backend(Protocol):
     precisions: tuple[str, ...]
     """The plain precisions it can honour; a plan counts by the dtype it lowers to."""
     tap_modes: tuple[str, ...]
-    """How its engines can be looked into: ``unfused`` (tensors between kernels), ``outputs`` (values as outputs)."""
+    """How values of its engines can be observed: ``unfused`` (tensors between kernels), ``outputs`` (as outputs)."""
 
     def unavailable(self) -> str | None:
         """Return why nothing can be built here (a package that is missing), or None."""
@@ -206,7 +206,7 @@ class Backend(Protocol):
         """Return the version, as it enters cache keys and provenance."""
 
     def cache_key(self) -> Mapping[str, str]:
-        """Return what else makes an engine of this backend this machine's own: version, GPU architecture."""
+        """Return what an engine depends on besides its graph: the version, the GPU."""
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the engine file. Raises EngineRefused with the op and node named where the backend tells."""

@@ -32,7 +32,7 @@ Engines built by the harness. Delete this folder whenever you like: what is need
 - `*.lock`, `*.tmp`: two processes that want the same engine build it once; the rest of a build that was killed.
 
 An engine without a matching `.json` is built again. The least recently used engines are removed when the folder
-grows over its limit. An engine file is code: use only engines from this machine, or from somebody you trust.
+grows over its limit. An engine file is code: use only engines from this machine or from a source you trust.
 """
 _FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 _FILES = {
@@ -116,14 +116,14 @@ class EngineCache:
         return sum(entry.bytes for entry in self.entries() if self._remove(entry.path))
 
     def _prepare(self) -> None:
-        """Make the folder and the files that explain it, unless it already holds something of someone else's."""
+        """Make the folder and the files that explain it, unless it already holds files that are not the cache's."""
         make_folder(self.folder)
         present = {path.name for path in self.folder.iterdir()}
         for name in _FILES.keys() - present if present <= _FILES.keys() else ():
             write_text(_FILES[name], self.folder / name)
 
     def _files(self, pattern: re.Pattern[str]) -> list[Path]:
-        """Return the files whose names are of the cache's making; nothing else is ever deleted."""
+        """Return the files whose names the cache gave; no other file is ever deleted."""
         return [path for path in self.folder.glob("*") if pattern.fullmatch(path.name)]
 
     def _clean(self, keep: Path) -> None:

@@ -1,7 +1,7 @@
 """An engine file and the description beside it: built under another name, put in place, verified when it is found.
 
-An engine file is code that a GPU runs, so it is only as good as its origin. The checksum finds a file that was cut
-short, corrupted or exchanged by accident; it is no defence against somebody who may write into the folder.
+An engine file is code that a GPU runs: load only engines from a trusted origin. The checksum finds a file that was cut
+short, corrupted or exchanged by accident; it does not protect from anyone who can write into the folder.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def build_in_place(
     path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
 ) -> Engine:
     """Build under a temporary name, then put engine and sidecar in place; the lock of ``path`` is held."""
-    for rest in path.parent.glob(f"{path.stem}.build-*.tmp"):  # of a build that was killed: nobody else has the lock
+    for rest in path.parent.glob(f"{path.stem}.build-*.tmp"):  # left by a killed build: this process has the lock
         rest.unlink(missing_ok=True)
     engine = build_engine(path.with_suffix(f".build-{unique()}.tmp"), key, build, progress)
     path.with_suffix(".json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""PyTorch as a backend: the exported program run op by op in the wanted precision. It is the floor made visible."""
+"""PyTorch as a backend: the exported program run op by op in the wanted precision. Its result is the floor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """Builds nothing: :mod:`harness.verify` runs the program it already holds."""
+    """Builds no engine: :mod:`harness.verify` runs the exported program itself."""
 
     name = "torch"
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")

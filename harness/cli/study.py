@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
         lambda found: print(study_text(found[-1].to_json())),
     )  # fmt: skip
     if found:
-        study, problems = _with_charts(found[-1], path)
+        study = _with_charts(found[-1], path)
         document.write(complete=not interrupted, error="interrupted" if interrupted else "", **_study_so_far([study]))
-        print("\n".join([study_text(study.to_json()), *problems, f"json: {path}"]))
+        print(f"{study_text(study.to_json())}\njson: {path}")
     if interrupted:
         return INTERRUPTED
     if not found:
@@ -79,12 +79,9 @@ def _study_so_far(found: Sequence[StudyResult]) -> dict[str, Any]:
     return {"study": found[-1].to_json() if found else None}
 
 
-def _with_charts(study: StudyResult, path: Path) -> tuple[StudyResult, list[str]]:
-    """Return the study with its charts drawn beside the JSON, and why there are none."""
+def _with_charts(study: StudyResult, path: Path) -> StudyResult:
+    """Return the study with its charts drawn beside the JSON."""
     from harness.report.plots import save_study
 
-    try:
-        charts = save_study(study.to_json(), path.with_suffix(""))
-    except NotJudged as error:  # the figures stand without the chart
-        return study, [f"no chart: {error}"]
-    return dataclasses.replace(study, charts={what: file.name for what, file in charts.items()}), []
+    charts = save_study(study.to_json(), path.with_suffix(""))
+    return dataclasses.replace(study, charts={what: file.name for what, file in charts.items()})

@@ -63,7 +63,8 @@ def accuracy(context: Context) -> list[str]:
     elif not any("absolute" in output for r in shown for output in r["outputs"]):
         lines += context.missing("figures")
     else:
-        lines += [context.words("readme_accuracy_note"), ""]
+        floor = context.words.floor(result["precision"] for result in shown)
+        lines += [context.words("readme_accuracy_note", floor=floor), ""]
     return lines + _not_judged(context, [r for r in results if not r["outputs"]])
 
 
@@ -75,11 +76,7 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
         "readme_accuracy", subject=code(results[0]["subject"]), target=code(target_name(results[0])),
         reference=reference, **origin(words, known),
     )  # fmt: skip
-    figures = [
-        f"{words(kind)} {words(key)}"
-        for kind in ("head_absolute", "head_relative")
-        for key in ("head_max", "head_mean", "head_median")
-    ]
+    figures = [f"{words(kind)} {words(key)}" for kind in ("absolute", "relative") for key in ("max", "mean", "median")]
     headings = context.heads("case", "output", "verdict")
     last = context.heads("overall", "floor", "cosine")
     rows = [_accuracy_row(context, r, output) for r in results for output in r["outputs"]]
@@ -133,9 +130,7 @@ def metrics(context: Context) -> list[str]:
     ]  # fmt: skip
     if not rows:
         return []
-    headings = context.heads(
-        "subject", "case", "engine", "metric", "verdict", "reason", "engine", "expected", "allowed"
-    )
+    headings = context.heads("model", "case", "engine", "metric", "verdict", "remark", "engine", "expected", "allowed")
     return paragraphs([words("readme_metrics")], table(headings, rows, words=6))
 
 
@@ -151,9 +146,7 @@ def scores(context: Context) -> list[str]:
     ]  # fmt: skip
     if not rows:
         return []
-    headings = context.heads("folder", "verdict", "reason", "latency")
-    headings += [f"PD {words('head_mean')}", f"PD {words('head_max')}"]
-    headings += [words("head_score"), words("head_pictures")]
+    headings = context.heads("folder", "verdict", "remark", "latency_ms", "pd_mean", "pd_max", "score", "pictures")
     rules = [escape(rule) for rule in dict.fromkeys(entry.data["score_rule"] for entry in context.records.scores)]
     pictures = [
         f"- {code(entry.data['folder'])} {code(picture['name'])}: {escape(picture['reason'])}"
@@ -166,14 +159,17 @@ def scores(context: Context) -> list[str]:
 
 
 def layers(context: Context) -> list[str]:
-    """Return the worst modules of every look into an engine, with the chart of the error along depth."""
+    """Return the worst modules of every layer report, with the chart of the error along depth."""
     words = context.words
     lines = []
     for entry in context.records.layers:
         report = entry.data
         names = (report["subject"], report["case"], target_name(report))
-        lines += [words("readme_layers", subject=code(names[0]), case=code(names[1]), target=code(names[2]),
-                            origin=words("readme_origin_device", **origin(words, [report]))), ""]  # fmt: skip
+        title = words(
+            "readme_layers", subject=code(names[0]), case=code(names[1]), target=code(names[2]),
+            origin=words("readme_origin_device", **origin(words, [report])), floor=words.floor([report["precision"]]),
+        )  # fmt: skip
+        lines += [title, ""]
         if not report["trusted"]:
             lines += [words("readme_not_trusted"), ""]
         bad = nonfinite_names(report)
@@ -184,7 +180,7 @@ def layers(context: Context) -> list[str]:
             ]
             for m in report["modules"][:MODULES]
         ]  # fmt: skip
-        headings = context.heads("module", "op", "mark", "local", "floor", "propagated", "share")
+        headings = context.heads("module", "op", "mark", "made_here", "floor", "propagated", "share")
         lines += paragraphs(table(headings, rows, words=3))
         lines += context.images("layers", entry.document.name, *names)
     return lines

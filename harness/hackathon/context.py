@@ -29,7 +29,7 @@ class Context:
 
     def heads(self, *names: str) -> list[str]:
         """Return the heads of columns."""
-        return [self.words(f"head_{name}") for name in names]
+        return list(map(self.words, names))
 
     def verdict(self, verdict: str) -> str:
         """Return the word of a verdict, a failure in bold; ``reference`` counts as one."""

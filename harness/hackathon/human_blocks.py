@@ -99,7 +99,7 @@ def is_hint(content: str) -> bool:
 
 
 def has_mark(content: str) -> bool:
-    """Return whether a block still holds the mark of a hint, whatever else was written."""
+    """Return whether a block still holds the mark of a hint, with or without other text."""
     return _TODO.search(content) is not None
 
 

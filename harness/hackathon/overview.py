@@ -48,8 +48,8 @@ def numbers(context: Context) -> list[str]:
         rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
     if not rows:
         return []
-    headings = context.heads("subject", "engine", "origin", "verdict", "error", "cosine", "latency")
-    named = [*headings, words("head_over", name="PyTorch FP32")]
+    headings = context.heads("model", "engine", "origin", "verdict", "largest_error", "cosine", "latency_ms")
+    named = [*headings, words("speed_up_against", name="PyTorch FP32")]
     return paragraphs([words("readme_numbers")], table(named, rows, words=4))
 
 
@@ -117,7 +117,7 @@ def findings(context: Context) -> list[str]:
         data = found.data
         plan = ""
         if data["plan"] is not None:
-            plan = f"; {words('head_kept_fp32')}: {', '.join(map(code, data['plan'])) or words('none')}"
+            plan = f"; {words('kept_fp32')}: {', '.join(map(code, data['plan'])) or words('none')}"
         label = f"{code(data['subject'])} [{code(target_name(data))}]"
         lines.append(f"- {label}: {escape(words('kind_' + data['kind']))}: {escape(data['finding'])}{plan}")
     lines += _not_passed(context)

@@ -49,7 +49,7 @@ def performance(context: Context) -> list[str]:
 def _group(context: Context, key: Key, measured: list[Json]) -> list[str]:
     words = context.words
     sources = origin(words, (item["session"] for item in measured))
-    how = [words(f"clock_{key[4]}"), f"L2 {key[5]}", words("readme_origin", **sources)]
+    how = [words(f"metric_{key[4]}"), f"L2 {key[5]}", words("readme_origin", **sources)]
     title = words(
         "readme_performance",
         subject=code(key[0]),
@@ -58,8 +58,8 @@ def _group(context: Context, key: Key, measured: list[Json]) -> list[str]:
         how=words("readme_comma").join(how),
     )
     baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
-    headings = context.heads("size", "engine", "latency")
-    headings += ["p99", *(words("head_over", name=escape(name)) for name in baselines), words("head_throughput")]
+    headings = context.heads("size", "engine", "latency_ms")
+    headings += ["p99", *(words("speed_up_against", name=escape(name)) for name in baselines), words("throughput")]
     measured.sort(key=lambda item: sorted(item["session"]["sizes"].items()))
     rows = [_row(item, baselines) for item in measured]
     remarks = [f"- {line}" for item in measured for line in _remarks(context, item)]
@@ -115,7 +115,7 @@ def _kernels(context: Context, item: Json) -> list[str]:
     rows = [
         [code(k["name"]), code(k["module"] or "-"), ms(k["ms"]), f"{k['share']:.1%}"] for k in item["kernels"][:KERNELS]
     ]
-    headings = [words("head_kernel"), words("head_module"), "ms", words("head_share")]
+    headings = context.heads("kernel", "module", "time_ms", "time_share")
     title = words("readme_kernels", **names, target=code(session_target(session)))
     return paragraphs([title], table(headings, rows, words=2))
 

@@ -33,9 +33,9 @@ def judge_folder(
 ) -> ContestResult:
     """Run an entrant's folder on pictures and judge it; pictures and logs go to ``output``.
 
-    ``reference`` holds a picture of the same stem for each of ``images``, made by the FP32 pipeline. Whatever the
-    folder does wrong is a ``fail`` with its sentence. Raises UsageError for pictures that are not there or cannot be
-    read, before anything is run.
+    ``reference`` holds a picture of the same stem for each of ``images``, made by the FP32 pipeline. An error of the
+    folder's code is a ``fail`` with its sentence. Raises UsageError for pictures that are missing or cannot be read,
+    before anything is run.
     """
     expected = _checked_references(folder, images, reference)
     output.mkdir(parents=True, exist_ok=True)

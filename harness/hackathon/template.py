@@ -88,5 +88,5 @@ def places(template: str) -> list[Place]:
 
 def needs(words: Words) -> Mapping[str, tuple[str, ...]]:
     """Return the words that a section of a finished report holds, by the section's name."""
-    statistics = tuple(map(words, ("head_absolute", "head_relative", "head_max", "head_mean", "head_median")))
-    return {"accuracy": statistics, "performance": (words("head_latency"),), "environment": ("GPU", "CPU", "CUDA")}
+    statistics = tuple(map(words, ("absolute", "relative", "max", "mean", "median")))
+    return {"accuracy": statistics, "performance": (words("latency_ms"),), "environment": ("GPU", "CPU", "CUDA")}

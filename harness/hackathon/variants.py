@@ -32,8 +32,8 @@ def _study(context: Context, study: Json) -> list[str]:
     title = words("readme_variants", name=code(study["name"]), device=escape(study["device"]), origin=labels)
     metrics = {m["name"]: m for v in study["variants"] for m in v["metrics"]}
     names = list(metrics)[:_MOST_METRICS]
-    headings = context.heads("variant", "settings", "verdict", "latency", "gain", "speed_up")
-    headings += [*(escape(_metric(metrics[name])) for name in names), words("head_score")]
+    headings = context.heads("variant", "changed", "verdict", "latency_ms", "gain", "speed_up")
+    headings += [*(escape(_metric(metrics[name])) for name in names), words("score")]
     rows = [_variant(context, study, variant, names) for variant in study["variants"]]
     notes = [f"- {escape(note)}" for note in study["notes"]]
     note = words("readme_variants_note", rule=escape(study["score_rule"]))
@@ -102,7 +102,7 @@ def _plans(context: Context, bisection: Json) -> list[str]:
     ]  # fmt: skip
     if not rows:
         return []
-    headings = context.heads("kept_fp32", "where", "result", "reason", "relative")
+    headings = context.heads("kept_fp32", "tried_on", "result", "remark", "relative")
     title = words("readme_plans", subject=code(bisection["subject"]), target=code(target_name(bisection)))
     costs = []
     if price := bisection["price"]:

@@ -67,7 +67,7 @@ def choose_mode(opened: OpenTarget, mode: str) -> tuple[str, str]:
     if mode and (kind not in ("unfused", "outputs") or (colon and kind != "outputs")):
         raise UsageError(f"unknown --layers mode {mode!r}; give unfused, outputs, or outputs:PATTERN")
     if not known:
-        raise NotJudged(f"the {opened.backend.name} backend cannot be looked into")
+        raise NotJudged(f"the values of a {opened.backend.name} engine cannot be observed")
     if not mode:
         return known[0], ""
     if kind not in known:

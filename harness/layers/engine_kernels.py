@@ -140,7 +140,7 @@ def _candidates(kernel: Kernel, graph: _Graph, *, last: Mapping[str, int], write
         return Candidates(read=tuple(graph.made_by({node for writer in before for node in writer.nodes})))
     nodes = set(kernel.nodes)
     made = graph.made_by(nodes)
-    # The Cast of a network input is no work of the kernel that could be wrong in its place.
+    # A kernel that only casts a network input makes no value of its own.
     leaving = [
         value
         for value in made

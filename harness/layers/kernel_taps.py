@@ -109,7 +109,7 @@ class KernelTaps:
         if low is not None and replay.is_floating_point():
             replay = saturated(replay, low, LARGEST[precision])
         floor = local_error(low, replay).relative if low is not None and replay.is_floating_point() else 0.0
-        # TensorRT may compute FP32 in TF32; that must not make its tensors strangers.
+        # TensorRT may compute FP32 in TF32; its tensors must still be recognised.
         roundoff = max(UNIT_ROUNDOFF[precision], UNIT_ROUNDOFF["tf32"])
         close = CLOSE * max(roundoff, floor if math.isfinite(floor) else 0.0)
         dtypes = frozenset(self.kernels.dtypes.get(name, ())) or frozenset({replay.dtype})

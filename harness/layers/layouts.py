@@ -16,7 +16,7 @@ import torch
 from harness.compare import ratio
 
 CLEARLY_CLOSER = 0.9
-"""Another layout is preferred to an earlier one if its error is below this part: by chance, errors differ by less."""
+"""Another layout is preferred to an earlier one if its error is below this part; wrong layouts differ by less."""
 SIMILAR = 0.5
 """Cosine similarity above which a tensor resembles a value; the best of 24 orders of 500 random elements has 0.1."""
 MOST_ORDERED = 5
@@ -24,10 +24,10 @@ MOST_ORDERED = 5
 MOST_PADDING = 8
 """Elements; tensor cores want multiples of 8."""
 SAMPLE = 2**16
-"""Elements: enough to tell tensors apart, and a fraction of what a comparison reads."""
+"""Elements: enough to distinguish tensors, and a fraction of what a comparison reads."""
 AT_ONCE = 24
 """Layouts measured together, the orders of four dimensions: one by one, a GPU waits for its launches."""
-# TensorRT computes indices in INT32 whatever the graph says.
+# TensorRT computes indices in INT32, also where the graph has INT64.
 _INTEGERS = {torch.int64, torch.int32, torch.bool, torch.int8, torch.uint8}
 
 
@@ -58,9 +58,10 @@ class Expected:
     def can_be(self, tensor: torch.Tensor) -> bool:
         """Return False for a tensor of as many elements whose size alone rules out every order of them.
 
-        The distance of two vectors is at least the difference of their norms, whatever the order. Elements are cut off
-        at the value's largest, which brings none further from it, so that a few outliers decide nothing; the factor of
-        two is for a distance that is taken from a sample. What is not finite or no float is not ruled out.
+        The distance of two vectors is at least the difference of their norms, in any order. The tensor is clamped to
+        the value's largest magnitude, so that a few outliers decide nothing: clamping brings no element further away.
+        The factor of two is there because a distance is taken from a sample. What is not finite or no float is not
+        ruled out.
         """
         if not (tensor.is_floating_point() and self.replay.is_floating_point()):
             return True
@@ -97,7 +98,7 @@ def best_fit(tensor: torch.Tensor, name: str, value: Expected) -> Fit | None:
 
 
 def _resembles(fit: Fit, replay: torch.Tensor) -> bool:
-    """Return whether a tensor points where the value does, whatever its size: what is unrelated has a cosine near 0."""
+    """Return whether the cosine similarity to the value is high; that of an unrelated tensor is near 0."""
     a, e = (part.flatten().double().nan_to_num(0, 0, 0) for part in (fit.tensor, replay.to(fit.tensor.device)))
     return float(torch.nn.functional.cosine_similarity(a, e, dim=0)) > SIMILAR
 
@@ -159,7 +160,7 @@ def distances(tensors: Sequence[torch.Tensor], replay: torch.Tensor) -> list[flo
     share = (finite_a != finite_e).double().mean(dim=-1)
     a, e = torch.where(finite, a, 0), torch.where(finite, e, 0)
     figures = torch.stack([(a - e).norm(dim=-1), e.norm(dim=-1), finite.sum(dim=-1).double(), share], dim=-1)
-    # A layout that puts the elements that are not finite out of sight is not the better for it.
+    # A layout must not win because its sample leaves out the elements that are not finite.
     return [
         max(ratio(error, norm), differ) if some or not differ else math.inf
         for error, norm, some, differ in figures.tolist()
@@ -167,7 +168,7 @@ def distances(tensors: Sequence[torch.Tensor], replay: torch.Tensor) -> list[flo
 
 
 def same_elements(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Return whether two tensors hold the same elements, in whatever order."""
+    """Return whether two tensors hold the same elements, in any order."""
     if first.numel() != second.numel():
         return False
     a, b = first.flatten().double(), second.flatten().double()

@@ -35,7 +35,7 @@ def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:
     """Return the error over the pairs finite on both sides, and how many are not finite in ``actual`` only."""
     a, e = actual.double(), expected.double().to(actual.device)
     figures, count, nonfinite = _sums(a - e, e, a, e), a.numel(), 0
-    if not all(map(math.isfinite, figures)):  # rarely: what is not finite makes sums that are not
+    if not all(map(math.isfinite, figures)):  # rare: the pass over finite elements is paid only where it is needed
         finite_a, finite_e = a.isfinite(), e.isfinite()
         both = finite_a & finite_e
         count, nonfinite = torch.stack([both.sum(), (finite_e & ~finite_a).sum()]).tolist()

@@ -111,7 +111,7 @@ def _by_contents(tensor: torch.Tensor, values: Mapping[str, Expected], taken: Co
         return Decision(fits=(closest,), mapped_by="contents")
     names = [name for name in values if name in {fit.value for fit in rivals}]
     if not all(same_elements(values[closest.value].replay, values[name].replay) for name in names):
-        return Decision(reason=f"its contents do not tell {', '.join(names)} apart")
+        return Decision(reason=f"its contents match all of {', '.join(names)}")
     # A reshape or a transposition holds the same numbers: one tensor of the engine stands for all of them.
     chosen = next((name for name in reversed(names) if name not in taken), names[-1])
     reason = f"the same numbers as {', '.join(name for name in names if name != chosen)}"
@@ -123,7 +123,7 @@ def _by_consequence(
     left: Mapping[str, Expected],
     assume: Callable[[str, torch.Tensor], Expect],
 ) -> dict[str, Decision]:
-    """Decide tensors that resemble nothing, of which one explains others: a wrong value, and what follows from it."""
+    """Decide tensors that resemble no value: if one of them is taken as a (wrong) value, others follow from it."""
     if len(undecided) < 2 or len(left) < 2:
         return {}
     explanations: list[dict[str, Decision]] = []
@@ -143,7 +143,7 @@ def _by_consequence(
                 explanations.append({name: Decision(fits=(fit,), mapped_by="name", reason=reason), **explained})
     most = max(map(len, explanations), default=0)
     best = [found for found in explanations if len(found) == most]
-    # Tensors of NaN are one as good as the other.
+    # Tensors of NaN are interchangeable.
     values = {frozenset(decision.fits[0].value for decision in found.values()) for found in best}
     alike = not any(undecided[name].isfinite().any() for found in best for name in found)
     return best[0] if len(best) == 1 or (alike and len(values) == 1) else {}
@@ -166,7 +166,7 @@ def _no_value(tensor: torch.Tensor, left: Mapping[str, Expected], candidates: Ca
         return Decision(reason=f"{kind} cannot hold what the kernel makes: {shapes}")
     if candidates.unfinished:
         return Decision(inner=True, reason=f"on the way to {', '.join(sorted(candidates.unfinished))}")
-    return Decision(inner=True, reason="a kernel's own; the graph has no value for it")
+    return Decision(inner=True, reason="internal to a kernel; the graph has no value for it")
 
 
 def _concatenated(tensor: torch.Tensor, values: Mapping[str, Expected]) -> tuple[Fit, ...] | None:

@@ -24,7 +24,7 @@ GROUP_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Unobserved:
-    """One case of a target as it was judged, with nobody observing its values."""
+    """One case of a target as it was judged, without taps."""
 
     opened: OpenTarget
     case: str
@@ -70,7 +70,7 @@ def observe_unfused(before: Unobserved) -> Observation:
         engine = EngineKernels.of(typed.model, prepared.program.values, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
         taps = KernelTaps(engine, _observer(before, asked))
-        opened.say(f"looking at the tensors between {len(kernels)} kernels", before.case)
+        opened.say(f"observing the tensors between {len(kernels)} kernels", before.case)
         outputs = opened.steps.run("tapping", lambda: tapped.tap(inputs, taps.on_tensor))
         opened.steps.run("tapping", taps.flush)
     for name, tensor in taps.inputs.items():
@@ -91,7 +91,7 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
     groups = list(_groups(names, before)) or [[]]  # a graph may compute nothing but its outputs
     outputs: list[Tensors] = []
     for number, group in enumerate(groups, start=1):
-        opened.say(f"looking at {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
+        opened.say(f"observing {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
         with opened.observed(marked=group) as session:
             made = opened.steps.run("running", partial(session.run, before.inputs))
         for name in group:
@@ -100,7 +100,7 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
         outputs.append(on_devices_of(before.outputs, made))
     for name in () if pattern else before.outputs:
         observer.add_value(name, outputs[-1][name], mapped_by="exact")
-    several = f"{len(groups)} engines were looked into, each with other values as outputs"
+    several = f"{len(groups)} engines were observed, each with other values as outputs"
     return Observation(observer=observer, outputs=tuple(outputs), notes=(several,) if len(groups) > 1 else ())
 
 

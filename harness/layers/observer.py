@@ -19,10 +19,10 @@ from harness.reference import Evaluators
 from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor
 
 PROPAGATED, SUSPECTS = 16, 64
-"""Values whose effect on the outputs is computed: as many at least, and every suspect up to so many. Their error
-tensors are kept while the engine runs."""
+"""The effect on the outputs is computed for the PROPAGATED largest local errors, and for suspects among the SUSPECTS
+largest. Their error tensors are kept while the engine runs."""
 KEPT_BYTES = 2**29
-"""What these may hold together; of larger values fewer are propagated."""
+"""Limit of what these error tensors hold together; fewer are kept where they are larger."""
 
 
 class KeptError(NamedTuple):
@@ -31,14 +31,14 @@ class KeptError(NamedTuple):
     ratio: float
     """Its relative L2 norm over what is allowed."""
     number: int
-    """Of the value, as they arrived: no two entries compare by name."""
+    """Order of arrival; decides between equal ratios, so that no two entries compare by tensor."""
     name: str
     error: torch.Tensor
     """The engine's value less the replay."""
 
 
 class Observer:
-    """Holds each value of an engine against the evaluators, and keeps figures, not tensors."""
+    """Compares each value of an engine with what the evaluators compute, and keeps figures, not tensors."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Observer:
     ) -> None:
         self.evaluators, self.values, self.depths, self.precision = evaluators, values, depths, precision
         self.device = device or torch.device("cpu")
-        """Where the evaluators compute: an engine's tensors are held against theirs there."""
+        """Where the evaluators compute, and where tensors are compared."""
         self.findings: dict[str, ValueFinding] = {}
         self.extra_tensors: list[ValueFinding] = []
-        """Tensors that are no value of the graph, or none that could be told."""
+        """Tensors that are no value of the graph, or could not be mapped to one."""
         self.errors: list[KeptError] = []
         """The largest local errors against what is allowed; a heap."""
         self.decisions: dict[str, torch.Tensor] = {}
@@ -80,7 +80,7 @@ class Observer:
             self._add_float(name, tensor, reference, replay, record)
 
     def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
-        """Record a tensor that is no value of the graph, or none that could be told."""
+        """Record a tensor that is no value of the graph, or could not be mapped to one."""
         bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
         reason = f"{decision.reason}; {bad} of {tensor.numel()} elements are not finite" if bad else decision.reason
         status: Status = "inner" if decision.inner else "unmapped"

@@ -23,7 +23,7 @@ def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tu
         if name not in observer.depths or {name, canonical(name)} & seen:
             continue
         kernel = observation.computed_in.get(name, "")
-        reason = "inside a kernel" if kernel else "no tap shows it"
+        reason = "inside a kernel" if kernel else "not delivered by a tap"
         if value.dtype and "float" not in value.dtype:
             reason = f"{value.dtype}; {reason}"
         unseen.append(
@@ -58,8 +58,8 @@ def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
     command = next_step(before.opened, before.case)
     if hidden:
         return (
-            f"{', '.join(hidden)} is wrong only while no values are observed, so this is not the run that fails; "
-            f"{command} finds it with separately built parts of the graph"
+            f"{', '.join(hidden)} is wrong only when values are not observed, so this observation does not show the "
+            f"fault; {command} finds it with separately built parts of the graph"
         )
     return (
         "observing changes the outputs by as much as the error that is looked for, so this observation cannot be "

@@ -40,7 +40,7 @@ def summary(records: Records) -> str:
     room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
     for opening, blocks, closing in (
         ("", bad, ""),
-        _table("verdicts", _HEADINGS, _rows(results), 4, f"\nfloor: {WORDS('term_floor')}\n"),
+        _table("verdicts", _HEADINGS, _rows(results), 4, f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n"),
         _table("latency", _TIMED, _timed(records), 4),
         _table("variants", _VARIANTS, _variants(records), 3),
     ):

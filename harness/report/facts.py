@@ -180,7 +180,7 @@ def tradeoff_points(study: Json) -> tuple[list[Point], bool]:
 def pareto_front(points: Sequence[Point], *, lower: bool = True) -> list[Point]:
     """Return the points that no other beats in one figure without losing in the other, fastest first.
 
-    A variant that failed is not on the front: nothing is gained by being fast and wrong.
+    A variant that failed is not on the front.
     """
     front: list[Point] = []
     judged = [point for point in points if point.verdict != "fail"]

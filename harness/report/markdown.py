@@ -1,4 +1,4 @@
-"""Text as GitHub-flavoured Markdown, so that whatever the text holds it is shown and nothing else."""
+"""Text as GitHub-flavoured Markdown: special characters are escaped, so that any text is shown as it is."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def image(words: str, path: str) -> str:
 
 
 def slug(*names: str) -> str:
-    """Return a file name made of names; it differs for names that differ, whatever they hold."""
+    """Return a file name made of names; different names give different file names."""
     joined = "-".join(names)
     safe = _SLUG_FORBIDS.sub("-", joined).strip("-.")
     if safe == joined and 0 < len(safe) <= _LONGEST_SLUG:

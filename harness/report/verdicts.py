@@ -49,9 +49,9 @@ def all_verdicts(records: Records) -> list[Judged]:
 
 
 def problems(records: Records) -> list[str]:
-    """Return, in a sentence each, what of the records makes green impossible whatever the verdicts say.
+    """Return a sentence for each fault of the records; with any of them the badge and the page are not green.
 
-    A file that is none of ours and a verdict that was recorded twice are not among it: they take nothing away.
+    A foreign file and a verdict that was recorded twice are no fault: no record is missing because of them.
     """
     empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
     return [*records.broken, *cut_short(records), *empty]
@@ -76,8 +76,8 @@ def bisection(found: Json) -> str:
 def latency_verdict(measured: Json) -> str:
     """Return the verdict of one measurement.
 
-    Only a regression that a second session repeated fails; whatever says nothing of the engine, and a session
-    without a baseline, is not judged.
+    Only a regression that a second session repeated fails. A session without a baseline, and one whose environment
+    was invalid, is not judged.
     """
     comparison = measured["comparison"]
     if comparison["verdict"] == "regressed" and comparison["repeated"]:

@@ -94,7 +94,7 @@ class References:
         """Return what PyTorch gives in a plan's precision. Raises NotJudged where there is no such floor."""
         dtypes = value_dtypes(self.graph, plan)
         run = partial(self.graph.run, self.inputs[case], dtype=plan.compute_dtype, dtypes=dtypes, tf32=plan.tf32)
-        same = [plan.computes_in, sorted(plan.keep_fp32)]  # whatever the plan's file is called
+        same = [plan.computes_in, sorted(plan.keep_fp32)]  # not the name of the plan's file
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)
 

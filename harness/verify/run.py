@@ -40,7 +40,7 @@ def run_repeatedly(
 ) -> Repeats:
     """Return the outputs of the worst of several runs, on the devices of the expected ones.
 
-    A GPU gets more runs than a CPU: its kernels may overlap that must not, and be right by chance.
+    A GPU gets more runs than a CPU: kernels that overlap by mistake give the right result in some runs.
 
     Raises EngineFailed where a run's outputs are not the declared ones, or lie in memory that is not their own.
     """

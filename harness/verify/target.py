@@ -128,7 +128,7 @@ class OpenTarget:
 
     @contextlib.contextmanager
     def observed(self, *, taps: bool = False, marked: Sequence[str] = ()) -> Iterator[Session]:
-        """Build and load this target's engine once more, made to be looked into, and free it at the end.
+        """Build and load this target's engine once more, with taps, and free it at the end.
 
         ``taps`` marks unfused tensors as debug tensors, ``marked`` makes these values of the graph outputs as well.
         Raises what building and loading raise.
@@ -212,7 +212,7 @@ class OpenTarget:
         shapes = prepared.shapes
 
         def build(engine: Path) -> BuildReport:
-            self.say(f"building the engine{' to look into' if taps or marked else ''}")
+            self.say(f"building the engine{' with taps' if taps or marked else ''}")
             with tempfile.TemporaryDirectory(prefix="parity-") as folder:
                 graph = Path(folder) / "graph.onnx"
                 notes = self._write_graph(graph, marked)

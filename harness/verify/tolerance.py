@@ -23,7 +23,7 @@ FACTOR = 3.0
 MAX_FACTOR = 10.0
 """The same for the single largest error: maxima of equally wrong tensors differ more than their norms."""
 LEAST_BITS = 1.0
-"""Below one effective bit nothing is left of a result, whatever PyTorch loses."""
+"""A result with less than one effective bit fails, even where PyTorch loses as much."""
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """Largest relative error of one rounding to nearest."""
 
@@ -93,7 +93,7 @@ def confidence_factor(elements: int) -> float:
 
 
 def _never_passes(stats: ErrorStats, roundoff: float) -> str:
-    """Return why an output is wrong whatever the tolerance, or an empty string."""
+    """Return why an output is wrong at any tolerance, or an empty string."""
     if stats.nan_actual:
         where = list(stats.first_nonfinite or ())
         return f"{stats.nan_actual} of {stats.elements} elements are NaN, the first non-finite one at {where}"

@@ -524,7 +524,7 @@ def test_an_engine_that_is_right_only_while_it_is_looked_at_is_not_trusted(name,
     assert not report.trusted
     [effect] = report.observer
     assert (effect.identical, effect.difference, effect.error) == (False, math.inf, math.inf)
-    assert "output is wrong only while no values are observed" in report.notes[-1]
+    assert "output is wrong only when values are not observed" in report.notes[-1]
     assert f"parity bisect {name} -b planted -p fp16" in report.notes[-1]
 
 
@@ -571,7 +571,7 @@ def test_small_groups_find_the_same():
     assert [(v.name, v.mark, v.local) for v in parts.report.values] == [
         (v.name, v.mark, v.local) for v in whole.report.values
     ]
-    assert f"{parts.builds - 1} engines were looked into, each with other values as outputs" in parts.report.notes
+    assert f"{parts.builds - 1} engines were observed, each with other values as outputs" in parts.report.notes
 
 
 def test_one_group_that_changes_the_outputs_is_enough_to_distrust_them_all():
@@ -585,7 +585,7 @@ def test_a_pattern_chooses_the_values():
     with opened(PLANTED["wrong_kernel"]) as target:
         report = compare_layers(target, "one", mode="outputs:value:linear_*")
         assert [v.name for v in report.values if v.status == "compared"] == ["linear_1", "linear_2", "linear_3"]
-        assert {v.reason for v in report.values if v.status != "compared"} == {"no tap shows it"}
+        assert {v.reason for v in report.values if v.status != "compared"} == {"not delivered by a tap"}
         with pytest.raises(UsageError, match=r"outputs:no\.such\.module names no value that the graph computes"):
             compare_layers(target, "one", mode="outputs:no.such.module")
 
@@ -626,7 +626,7 @@ def test_a_mode_that_the_backend_has_not_is_not_judged(tmp_path, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", FakeBackend())
     with (
         run.target(Target("fake", "fp16")) as target,
-        pytest.raises(NotJudged, match="fake backend cannot be looked into"),
+        pytest.raises(NotJudged, match="fake engine cannot be observed"),
     ):
         choose_mode(target, "outputs")
 

@@ -161,7 +161,7 @@ def test_contents_that_do_not_decide_are_not_decided(distance_apart):
     decision = decided(value + noise / 2, {"a": value, "b": value + noise})
     assert decision.fits == ()
     assert not decision.inner
-    assert decision.reason == "its contents do not tell a, b apart"
+    assert decision.reason == "its contents match all of a, b"
 
 
 def test_of_two_that_match_the_clearly_closer_one_is_taken():
@@ -179,7 +179,7 @@ def test_a_statistic_of_the_kernel_is_an_inner_tensor():
     decisions = decide(tensors, Candidates(leaving=("a",)), known.get)
     assert fit(decisions["t"])[0] == "a"
     assert decisions["mean"].inner
-    assert decisions["mean"].reason == "a kernel's own; the graph has no value for it"
+    assert decisions["mean"].reason == "internal to a kernel; the graph has no value for it"
 
 
 def test_a_part_of_an_unfinished_value_is_on_the_way_to_it():

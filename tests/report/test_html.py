@@ -362,8 +362,8 @@ def test_a_profile_is_of_the_case_as_it_is_or_says_its_size(tmp_path: Path):
     assert f"{heading}, NVIDIA H200</h3>" in text
     assert f"{heading}, NVIDIA A100</h3>" in text
     assert f"{heading} batch" not in text
-    assert "nobody looked into this engine at this size" not in chart(text, f"{heading}, NVIDIA H200")
-    assert "nobody looked into this engine at this size" in chart(text, f"{heading}, NVIDIA A100")
+    assert "no layer report of this engine at this size" not in chart(text, f"{heading}, NVIDIA H200")
+    assert "no layer report of this engine at this size" in chart(text, f"{heading}, NVIDIA A100")
 
 
 def test_a_module_keeps_the_mark_it_was_given_for_a_nan_that_dies_out(tmp_path: Path):

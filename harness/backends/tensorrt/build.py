@@ -235,7 +235,7 @@ def _make_monitor(trt: Any) -> Any:
 
 
 def _leave_with_parent() -> None:
-    """Stop at once when standard input closes: nobody waits for this engine any more."""
+    """Stop at once when standard input closes: the parent process has ended."""
     while os.read(0, 4096):
         pass
     os._exit(1)

@@ -24,7 +24,6 @@ from harness.report.facts import (
 from harness.report.html.parts import (
     TONES,
     Cell,
-    Chart,
     Details,
     Group,
     Line,
@@ -33,14 +32,16 @@ from harness.report.html.parts import (
     Row,
     Table,
     Tone,
+    chart,
     columns,
     distinct,
+    figure_columns,
     grouped,
     number,
     warnings,
     word,
 )
-from harness.report.plots import Series, draw_history, draw_over_size, embedded, over_size, swept
+from harness.report.plots import Series, draw_history, draw_over_size, over_size, swept
 from harness.report.text import series_of
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words
@@ -75,12 +76,11 @@ def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t:
 
 def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     baselines = distinct(name for item in measured for name in item["speed_up"])
-    first = [t(key) for key in ("verdict", "target", "case_sizes", "metric", "median_ms", "range_ms")]
-    speed_ups = [t("speed_up_against", name=name) for name in baselines]
-    rest = [t(key) for key in ("against_baseline", "end_to_end", "enqueue", "p90", "p99", "per_second", "memory")]
-    words = (t("metric"), t("range_ms"), t("device"))
-    codes = (t("target"), t("case_sizes"))
-    shape = columns(*first, *speed_ups, *rest, t("device"), words=words, codes=codes, marks=first[:1])
+    shape = (
+        *columns(t, "verdict", "target", "case_sizes", "metric", "median_ms", "range_ms"),
+        *figure_columns(t("speed_up_against", name=name) for name in baselines),
+        *columns(t, "against_baseline", "end_to_end", "enqueue", "p90", "p99", "per_second", "memory", "device"),
+    )
     rows = tuple(_row(item, baselines, t) for item in measured)
     caption = t("latency_caption", count=len(rows))
     return Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=labels)
@@ -182,13 +182,12 @@ def _pair(measured: Sequence[Json], symbol: str, place: str, id: str, labels: tu
     found: list[Part] = []
     for name, series, words, one in (
         ("latency_over", times, t("axis_ms"), False),
-        ("speed_up_over", gains, t("head_speed_up"), True),
+        ("speed_up_over", gains, t("speed_up"), True),
     ):
         if series:
             caption = t(name, size=symbol, place=place)
             draw = partial(_over_size, series=series, symbol=symbol, words=words, one=one)
-            drawing = embedded(draw, id=f"{id}-{name}", title=caption)
-            found.append(Chart(drawing=drawing, caption=caption, labels=labels))
+            found.append(chart(draw, f"{id}-{name}", caption, labels))
     return found
 
 
@@ -207,8 +206,7 @@ def _kernels(measured: Json, id: str, t: Words) -> Details:
         ))
         for kernel in measured["kernels"]
     )  # fmt: skip
-    headings = (t("kernel"), t("time_ms"), t("time_share"), t("module"), t("nodes"))
-    shape = columns(*headings, codes=(t("kernel"), t("module"), t("nodes")))
+    shape = columns(t, "kernel", "time_ms", "time_share", "module", "nodes")
     caption = t("kernels_caption", count=len(rows), name=f"{session_target(session)} {case_label(session)}")
     table = Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=warnings(session, t))
     return Details(summary=caption, parts=(table,), long=len(rows) > 60)
@@ -234,13 +232,11 @@ def _history(found: Json, id: str, t: Words) -> list[Part]:
     title = t("history_caption", name=found["benchmark"], machine=found["machine"])
     parts: list[Part] = []
     if sum(point["ms"] is not None and not point["invalid"] for point in points) > 1:
-        drawing = embedded(partial(draw_history, series=found, t=t), id=f"{id}-chart", title=title)
-        parts.append(Chart(drawing=drawing, caption=title, labels=labels))
+        parts.append(chart(partial(draw_history, series=found, t=t), f"{id}-chart", title, labels))
     parts.append(Lines(items=tuple(Line(text=remark, tone="muted") for remark in found["remarks"])))
-    headings = (t("recorded"), t("median_ms"), t("range_ms"), t("baseline"), t("invalid"), t("engine"), t("commit"))
-    words = (t("recorded"), t("range_ms"), t("baseline"), t("invalid"))
     rows = tuple(_point(point, t) for point in points)
-    shape = columns(*headings, words=words, codes=(t("engine"), t("commit")))
+    keys = ("recorded", "median_ms", "range_ms", "baseline", "invalid", "engine", "commit")
+    shape = columns(t, *keys, engine="code")
     table = Table(id=id, caption=title, columns=shape, rows=rows, labels=labels)
     return [*parts, Details(summary=t("sessions_caption", count=len(rows)), parts=(table,))]
 

@@ -1,4 +1,4 @@
-"""Looks into engines and bisections as parts of the page."""
+"""Layer reports and bisections as parts of the page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from harness.report.facts import (
     session_target,
     short_op,
     target_name,
+    trial_verdict,
     value_error,
     worst_first,
 )
 from harness.report.html.parts import (
+    TONES,
     Cell,
     Chart,
     Code,
@@ -33,12 +35,13 @@ from harness.report.html.parts import (
     Row,
     Table,
     Tone,
+    chart,
     columns,
     number,
     warnings,
     word,
 )
-from harness.report.plots import BARS, draw_depth, draw_module_bars, embedded
+from harness.report.plots import BARS, draw_depth, draw_module_bars
 from harness.report.text import number as figure
 from harness.report.text import plan_snippet, shown_mark
 from harness.report.words import Words
@@ -53,7 +56,7 @@ OPEN_ROWS = 1000
 
 
 def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> Group:
-    """Return one look into one engine; ``times`` has the milliseconds of modules, where kernels were profiled."""
+    """Return one layer report; ``times`` has the milliseconds of modules, where kernels were profiled."""
     values = compared(report)
     labels = warnings(report, t)
     parts: list[Part] = [_trust(report, t)]
@@ -70,7 +73,7 @@ def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> 
 
 
 def _trust(report: Json, t: Words) -> Lines:
-    """Return how much was seen and whether it can be trusted, before any figure."""
+    """Return how much was observed and whether it can be trusted, before any figure."""
     counts = Counter(value["status"] for value in report["values"])
     seen = ", ".join(f"{count} {t('status_' + status)}" for status, count in counts.items())
     lines = [Line(text=t("layer_counts", count=len(report["values"]), seen=seen or "-", mode=report["mode"]))]
@@ -93,14 +96,13 @@ def _trust(report: Json, t: Words) -> Lines:
 def _chart(report: Json, table: str, labels: tuple[str, ...], t: Words) -> Chart:
     title = f"{t('error_along_depth')}: {report['subject']} {target_name(report)}"
     draw = partial(draw_depth, report=report, t=t)
-    drawing = embedded(draw, id=f"{table}-chart", title=title, height=DEPTH_INCHES, margins=DEPTH_MARGINS, cursor=True)
-    return Chart(drawing=drawing, caption=title, labels=labels, table=table)
+    return chart(draw, f"{table}-chart", title, labels, table=table, height=DEPTH_INCHES, margins=DEPTH_MARGINS)
 
 
 def time_group(session: Json, times: Mapping[str, float], report: Json | None, id: str, t: Words) -> Group:
     """Return time by module beside error by module: the slowest modules, and what each of them loses.
 
-    ``report`` is a look into the same engine; without one there are no errors beside the times.
+    ``report`` is the layer report of the same engine; without one there are no errors beside the times.
     """
     findings = {module["module"]: module for module in report["modules"]} if report else {}
     bad = nonfinite_names(report) if report else set()
@@ -117,23 +119,21 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     labels = warnings(session, t)
     place = f"{case_label(session)}, {session['device']}"
     title = f"{t('time_by_module')}: {session['subject']} {session_target(session)}, {place}"
-    headings = (t("module"), t("time_ms"), t("time_share"), t("mark"), t("ratio"), t("local"), t("share"))
-    table = Table(id=f"{id}-table", caption=title, columns=columns(*headings, marks=(t("mark"),), codes=(t("module"),)),
-                  rows=tuple(rows), labels=labels)  # fmt: skip
+    shape = columns(t, "module", "time_ms", "time_share", "mark", "ratio", "local", "share")
+    table = Table(id=f"{id}-table", caption=title, columns=shape, rows=tuple(rows), labels=labels)
     note = t("time_by_module_note") if report else t("time_without_errors")
     draw = partial(draw_module_bars, rows=bars, t=t)
     height = sum(BAR_MARGINS[2:]) + 0.24 * min(len(bars), BARS)
-    drawing = embedded(draw, id=f"{id}-chart", title=title, height=height, margins=BAR_MARGINS)
-    chart = Chart(drawing=drawing, caption=f"{title}. {note}", labels=labels)
+    drawn = chart(draw, f"{id}-chart", title, labels, note=note, height=height, margins=BAR_MARGINS)
     details = Details(summary=t("times_caption", count=len(rows)), parts=(table,))
-    return Group(id=id, heading=title, parts=(chart, details), labels=labels)
+    return Group(id=id, heading=title, parts=(drawn, details), labels=labels)
 
 
 def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return the modules, worst first, each with its worst value; its name shows its values in the table below."""
     bad = nonfinite_names(report)
-    headings = [t("mark"), t("module"), t("ratio"), t("local"), t("local_floor"), t("accumulated"), t("floor")]
-    headings += [t("share"), t("value_count"), *([t("time_ms")] if times else []), t("worst_value"), t("op")]
+    keys = ["mark", "module", "ratio", "local", "local_floor", "accumulated", "floor", "share", "value_count"]
+    keys += [*(["time_ms"] if times else []), "worst_value", "op"]
     rows = []
     for module in report["modules"]:
         mark, name = shown_mark(module, bad), module["module"]
@@ -145,12 +145,10 @@ def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tup
         cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(short_op(module["op"])))
         rows.append(Row(cells=cells, mark=mark))
     rows.sort(key=lambda row: ORDER.index(row.mark))
-    codes = (t("module"), t("worst_value"), t("op"))
-    marks = (t("mark"),)
     return Table(
         id=f"{id}-modules",
         caption=t("modules_caption", count=len(rows)),
-        columns=columns(*headings, codes=codes, marks=marks),
+        columns=columns(t, *keys),
         rows=tuple(rows),
         filters=len(rows) > 8,
         marks=_marks(rows, t),
@@ -163,16 +161,14 @@ def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[st
     rest = [value for value in report["values"] if value["status"] != "compared"]
     bad = nonfinite_names(report)
     rows = [_value_row(value, shown_mark(value, bad), t) for value in [*worst_first(values), *rest]]
-    headings = [t(key) for key in (
+    keys = (
         "mark", "depth", "value", "op", "module", "ratio", "local", "local_floor", "accumulated", "floor", "effect",
         "bias", "largest", "status", "reason", "kernel", "source",
-    )]  # fmt: skip
-    words = [t(key) for key in ("status", "reason")]
-    codes = [t(key) for key in ("value", "op", "module", "kernel", "source")]
+    )  # fmt: skip
     return Table(
         id=id,
         caption=t("values_caption", count=len(rows), compared=len(values)),
-        columns=columns(*headings, words=words, codes=codes, marks=headings[:1]),
+        columns=columns(t, *keys),
         rows=tuple(rows),
         filters=True,
         marks=_marks(rows, t),
@@ -258,13 +254,8 @@ def _questions(found: Json, id: str, t: Words) -> Table:
         ))
         for asked in found["gates"]
     )  # fmt: skip
-    headings = (t("question"), t("answer"), t("detail"))
-    return Table(
-        id=f"{id}-gates",
-        caption=t("gates_caption"),
-        columns=columns(*headings, words=headings[::2], marks=headings[1:2]),
-        rows=rows,
-    )
+    shape = columns(t, "question", "answer", "detail")
+    return Table(id=f"{id}-gates", caption=t("gates_caption"), columns=shape, rows=rows)
 
 
 def _answer_tone(asked: Json) -> Tone:
@@ -275,21 +266,17 @@ def _answer_tone(asked: Json) -> Tone:
 
 
 def _trials(found: Json, id: str, t: Words) -> Details:
-    verdicts: dict[bool | None, str] = {True: "pass", False: "fail", None: "not_judged"}
-    tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
     rows = tuple(
         Row(cells=(
             word(t("trial_" + trial["where"])),
-            word(t("verdict_" + verdicts[trial["passed"]]), tones[trial["passed"]]),
+            word(t("verdict_" + trial_verdict(trial)), TONES[trial_verdict(trial)]),
             number(trial["error"]),
             word(", ".join(trial["keep_fp32"]) or t("nothing")),
             word(trial["reason"]),
         ))
         for trial in found["trials"]
     )  # fmt: skip
-    headings = (t("tried_on"), t("verdict"), t("rel_err"), t("kept_fp32"), t("reason"))
-    words = (t("tried_on"), t("reason"))
-    shape = columns(*headings, words=words, codes=(t("kept_fp32"),), marks=(t("verdict"),))
+    shape = columns(t, "tried_on", "verdict", "rel_err", "kept_fp32", "reason")
     caption = t("trials_caption", count=len(rows))
     return Details(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
 

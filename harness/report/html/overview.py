@@ -149,9 +149,8 @@ def _counts(items: Sequence[Item], t: Words) -> Table:
         if counts:
             cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in RANKS]
             rows.append(Row(cells=(word(t("kind_of_" + kind)), *cells)))
-    headings = (t("judged"), *(t("verdict_" + value) for value in RANKS))
-    return Table(id="overview-counts", caption=t("counts_caption"), columns=columns(*headings, words=headings[:1]),
-                 rows=tuple(rows))  # fmt: skip
+    shape = columns(t, "judged", *(f"verdict_{value}" for value in RANKS))
+    return Table(id="overview-counts", caption=t("counts_caption"), columns=shape, rows=tuple(rows))
 
 
 def _attention(items: Sequence[Item], t: Words) -> list[Line]:
@@ -177,11 +176,10 @@ def _all(items: Sequence[Item], labels: tuple[str, ...], t: Words) -> Table:
         name = Cell(text=item.name, href=item.href)
         cells = (verdict(item.verdict, t), word(t("kind_of_" + item.kind)), name, word(item.figure), word(item.reason))
         rows.append(Row(cells=cells, mark=item.verdict))
-    headings = (t("verdict"), t("judged"), t("what"), t("figure"), t("reason"))
     return Table(
         id="overview-all",
         caption=t("all_verdicts", count=len(rows)),
-        columns=columns(*headings, words=headings[1:], marks=headings[:1]),
+        columns=columns(t, "verdict", "judged", "what", "figure", "reason", figure="word"),
         rows=tuple(rows),
         filters=len(rows) > 8,
         marks=tuple((v, t("verdict_" + v)) for v in RANKS if any(item.verdict == v for item in items)),

@@ -1,7 +1,7 @@
 """The report as one HTML file, from recorded JSON alone: no network, no server, nothing but what the file holds.
 
 ``page()`` is a function of the records: the same records give the same bytes. Scripts and styles are allowed by their
-hash only, and images only as data, so that whatever a record holds is shown and does nothing.
+hash only, and images only as data, so that nothing in a record is executed or loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.files import write_text
-from harness.records import Records
+from harness.records import MARKS, Records
 from harness.report import verdicts
 from harness.report.facts import Json
 from harness.report.html import overview
@@ -149,8 +149,7 @@ def _reproduce(records: Records, t: Words) -> Section:
         Row(cells=(word(doc.name), word(doc.command), word(t("yes") if doc.complete else t("no")), word(doc.error)))
         for doc in records.documents
     )
-    headings = (t("file"), t("command"), t("complete"), t("error"))
-    shape = columns(*headings, words=(t("complete"), t("error")), codes=(t("file"), t("command")))
+    shape = columns(t, "file", "command", "complete", "error")
     table = Table(id="documents", caption=t("documents_caption", count=len(rows)), columns=shape, rows=rows)
     parts.append(Details(summary=table.caption, parts=(table,)))
     remarks = tuple(Line(text=sentence, tone="muted") for sentence in (*records.twice, *records.foreign))
@@ -162,7 +161,8 @@ def _reproduce(records: Records, t: Words) -> Section:
 
 def _terms(t: Words) -> Section:
     keys = ("rel_err", "floor", "ratio", "local", "accumulated", "effect", "share", "bias", "verdict_not_judged")
-    rows = tuple((t(key), t(f"term_{key}")) for key in keys)
+    marks = (f"mark_{mark}" for mark in MARKS if mark != "not_judged")
+    rows = tuple((t(key), t(f"term_{key}")) for key in (*keys, *marks))
     return Section(
         id="terms", heading=t("terms"), groups=(Group(id="terms-list", heading="", parts=(Facts(rows=rows),)),)
     )

@@ -5,17 +5,29 @@ All text is plain: the template escapes it. Only ``Chart.drawing`` holds markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from harness.report.facts import Json
-from harness.report.plots import Drawing
+from harness.report.plots import Draw, Drawing, embedded
 from harness.report.words import Words
 
 Tone = Literal["", "good", "bad", "warn", "muted"]
 Kind = Literal["word", "code", "figure", "mark"]
 TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"}
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("verdict", "mark", "answer"), "mark"),
+    **dict.fromkeys(
+        ("target", "case", "case_sizes", "output", "shape", "module", "value", "op", "worst_value", "kernel", "nodes",
+         "source", "kept_fp32", "settings", "commit", "file", "command"), "code",
+    ),
+    **dict.fromkeys(
+        ("judged", "what", "allowed", "reason", "conditions", "status", "question", "detail", "tried_on", "metric",
+         "range_ms", "device", "recorded", "baseline", "invalid", "picture", "variant", "complete", "error"), "word",
+    ),
+}  # fmt: skip
+"""What a column holds, by the key of its head; figures where it is not named."""
 RANKS = ("fail", "not_judged", "pass")
 """Verdicts from the worst to the best."""
 MISSING = "-"
@@ -215,13 +227,25 @@ def verdict(value: str, t: Words) -> Cell:
     return Cell(text=t(f"verdict_{value}"), tone=TONES[value], order=RANKS.index(value))
 
 
-def columns(
-    *labels: str, words: Sequence[str] = (), codes: Sequence[str] = (), marks: Sequence[str] = ()
-) -> tuple[Column, ...]:
-    """Return columns of figures; of words, names of code, and verdicts or marks where they are named."""
-    kinds: dict[str, Kind] = {**dict.fromkeys(words, "word"), **dict.fromkeys(codes, "code")}
-    kinds |= dict.fromkeys(marks, "mark")
-    return tuple(Column(label=label, kind=kinds.get(label, "figure")) for label in labels)
+def columns(t: Words, *keys: str, **kinds: Kind) -> tuple[Column, ...]:
+    """Return columns by the keys of their heads; ``kinds`` says what a column holds where it is not as in KINDS."""
+    return tuple(Column(label=t(key), kind=kinds.get(key) or KINDS.get(key, "figure")) for key in keys)
+
+
+def figure_columns(labels: Iterable[str]) -> tuple[Column, ...]:
+    """Return columns of figures whose heads come from the records."""
+    return tuple(Column(label=label) for label in labels)
+
+
+def chart(
+    draw: Draw, id: str, title: str, labels: tuple[str, ...], *, table: str = "", note: str = "", **size: Any
+) -> Chart:
+    """Return what ``draw`` draws, with ``title`` and ``note`` as its caption.
+
+    ``table`` is the id of the table whose rows its cursor looks up; ``size`` are ``height`` and ``margins`` in inches.
+    """
+    drawing = embedded(draw, id=id, title=title, cursor=bool(table), **size)
+    return Chart(drawing=drawing, caption=f"{title}. {note}" if note else title, labels=labels, table=table)
 
 
 def warnings(data: Json, t: Words) -> tuple[str, ...]:

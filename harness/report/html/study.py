@@ -13,7 +13,6 @@ from harness.report.html.parts import (
     RANKS,
     TONES,
     Cell,
-    Chart,
     Group,
     Line,
     Lines,
@@ -25,8 +24,10 @@ from harness.report.html.parts import (
     Section,
     Table,
     Tone,
+    chart,
     columns,
     distinct,
+    figure_columns,
     grouped,
     number,
     verdict,
@@ -34,7 +35,7 @@ from harness.report.html.parts import (
     word,
     worst,
 )
-from harness.report.plots import draw_steps, draw_tradeoff, embedded, stepped
+from harness.report.plots import draw_steps, draw_tradeoff, stepped
 from harness.report.text import source_words
 from harness.report.verdicts import variants as carrying_verdicts
 from harness.report.words import Words
@@ -76,7 +77,7 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
 
 def score_section(score: Json, id: str, t: Words) -> Section:
     """Return the judgement on one entrant's folder, picture by picture."""
-    shape = columns(t("picture"), t("latency_ms"), "PD", t("reason"), words=(t("picture"), t("reason")))
+    shape = (*columns(t, "picture", "latency_ms"), *figure_columns(["PD"]), *columns(t, "reason"))
     rows = tuple(
         Row(cells=(
             word(one["name"]), number(one["latency_ms"], ".4g"), number(one["pd"], ".4g"),
@@ -99,8 +100,12 @@ def score_section(score: Json, id: str, t: Words) -> Section:
 def _table(study: Json, id: str, labels: tuple[str, ...], t: Words) -> Table:
     variants = study["variants"]
     metrics = distinct(metric["name"] for variant in variants for metric in variant["metrics"])
-    headings = ["#", t("variant"), t("verdict"), t("latency_ms"), t("speed_up"), t("score"), *metrics, t("settings")]
-    shape = columns(*headings, words=(t("variant"),), codes=(t("settings"),), marks=(t("verdict"),))
+    shape = (
+        *figure_columns(["#"]),
+        *columns(t, "variant", "verdict", "latency_ms", "speed_up", "score"),
+        *figure_columns(metrics),
+        *columns(t, "settings"),
+    )
     rows = []
     for index, variant in enumerate(variants, start=1):
         by_name = {metric["name"]: metric for metric in variant["metrics"]}
@@ -173,8 +178,7 @@ def _pareto(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Par
     if not points:
         return note
     title = t("pareto_caption" if lower else "psnr_caption", name=study["name"])
-    drawing = embedded(partial(draw_tradeoff, study=study, t=t), id=f"{id}-tradeoff", title=title)
-    return [Chart(drawing=drawing, caption=title, labels=labels), *note]
+    return [chart(partial(draw_tradeoff, study=study, t=t), f"{id}-tradeoff", title, labels), *note]
 
 
 def _steps(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
@@ -182,16 +186,14 @@ def _steps(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Part
     shown = stepped(study)
     if not shown:
         return []
-    title = t("steps_caption")
     broken = [
         Line(text=t("steps_nonfinite", step=bad), tone="bad", lead=f"{variant['name']}:")
         for variant in shown
         if (bad := next((s["step"] for s in variant["steps"] if s["free"] is None or s["forced"] is None), None))
         is not None
     ]
-    drawing = embedded(partial(draw_steps, study=study, t=t), id=f"{id}-steps", title=title)
-    chart = Chart(drawing=drawing, caption=title, labels=labels)
-    return [chart, *([Lines(items=tuple(broken))] if broken else [])]
+    drawn = chart(partial(draw_steps, study=study, t=t), f"{id}-steps", t("steps_caption"), labels)
+    return [drawn, *([Lines(items=tuple(broken))] if broken else [])]
 
 
 def _stages(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> list[Group]:
@@ -203,7 +205,7 @@ def _stages(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words
         for v in variants
         if v["stages_ms"]
     )
-    shape = columns(t("variant"), *stages, words=(t("variant"),))
+    shape = (*columns(t, "variant"), *figure_columns(stages))
     table = Table(id=f"{id}-stages-table", caption=t("stages_caption"), columns=shape, rows=rows, labels=labels)
     return [Group(id=f"{id}-stages", heading=t("stages"), parts=(table,), labels=labels)]
 

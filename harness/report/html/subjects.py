@@ -78,7 +78,7 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
 
 
 def _layers(known: Known, id: str, t: Words) -> list[Group]:
-    """Return the looks into engines, and time by module beside error by module where kernels were profiled."""
+    """Return the layer reports, and time by module beside error by module where kernels were profiled."""
     groups = []
     profiled = _profiled(known.bench)
     same_size = {key: item for key, item in profiled.items() if not item["session"]["sizes"]}
@@ -105,7 +105,7 @@ def _profiled(bench: Sequence[Json]) -> dict[tuple[str, ...], Json]:
 
 
 def _key(data: Json) -> tuple[str, ...]:
-    """Return what a look into an engine and its profile must share: they are of one engine on one device."""
+    """Return what a layer report and a profile share when they are of one engine on one device."""
     return data["case"], data["device"], data["backend"], data["precision"]
 
 
@@ -133,10 +133,7 @@ def _outputs(results: Sequence[Json], id: str, t: Words) -> Group:
 def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return the outputs, failures first; a column of labels only where they are not those of the whole table."""
     mixed = len({_conditions(result, t) for result in results}) > 1
-    headings = [t(key) for key in ("verdict", "target", "case", *(["conditions"] if mixed else []), *OUTPUT_COLUMNS)]
-    codes = [t(key) for key in ("target", "case", "output", "shape")]
-    words = [t(key) for key in ("allowed", "reason", "conditions")]
-    shape = columns(*headings, words=words, codes=codes, marks=headings[:1])
+    shape = columns(t, "verdict", "target", "case", *(["conditions"] if mixed else []), *OUTPUT_COLUMNS)
     rows = []
     for result in results:
         first = [word(target_name(result)), word(result["case"])]
@@ -146,7 +143,7 @@ def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
             rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(result["reason"]))))
-    caption = t("outputs_caption", count=len(rows))
+    caption = t("outputs_caption", count=len(rows), floor=t.floor(result["precision"] for result in results))
     rows.sort(key=lambda row: row.cells[0].order or 0)
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), filters=len(rows) > 8, labels=labels)
 
@@ -200,9 +197,8 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
                 word("; ".join(filter(None, (metric["reason"], metric.get("note", ""))))),
             )  # fmt: skip
             rows.append(Row(cells=cells))
-    headings = [t(key) for key in ("verdict", "target", "case", "metric", "engine", "reference", "allowed", "reason")]
-    words, codes = (t("allowed"), t("reason")), (t("target"), t("case"), t("metric"))
-    shape = columns(*headings, words=words, codes=codes, marks=headings[:1])
+    keys = ("verdict", "target", "case", "metric", "engine", "reference", "allowed", "reason")
+    shape = columns(t, *keys, metric="code")
     rows.sort(key=lambda row: row.cells[0].order or 0)
     return Table(id=id, caption=t("metrics_caption"), columns=shape, rows=tuple(rows), labels=labels)
 

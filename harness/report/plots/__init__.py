@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.report.plots.embedded import Drawing, embedded
+from harness.report.plots.file import Draw
 from harness.report.plots.image_sheet import amplified, save_picture, save_sheet
 from harness.report.plots.latency import (
     Series,
@@ -19,6 +20,7 @@ from harness.report.plots.study import draw_steps, draw_tradeoff, save_study, st
 
 __all__ = [
     "BARS",
+    "Draw",
     "Drawing",
     "Series",
     "amplified",

@@ -8,12 +8,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import NotJudged
 from harness.files import replacing
 from harness.report.markdown import visible
 
@@ -36,18 +34,16 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def save_figure(
-    paths: Sequence[Path], inches: tuple[float, float], draw: Draw, *, title: str, write: bool = True
-) -> None:
+def png_and_svg(stem: Path) -> list[Path]:
+    """Return ``stem.png`` and ``stem.svg``; a stem may hold dots."""
+    return [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+
+
+def save_figure(paths: Sequence[Path], inches: tuple[float, float], draw: Draw, *, title: str) -> None:
     """Write what ``draw`` draws, ``inches`` wide and high, with title and legend, into every path, by its suffix.
 
-    Without ``write`` only look for matplotlib. Raises NotJudged when it is missing, UsageError when a file cannot be
-    written.
+    Raises UsageError when a file cannot be written.
     """
-    if find_spec("matplotlib") is None:
-        raise NotJudged("matplotlib is not installed; pip install matplotlib")
-    if not write:
-        return
     with _figure(inches, "parity", "constrained") as figure:
         draw(figure)
         figure.suptitle(visible(title), fontsize=11)

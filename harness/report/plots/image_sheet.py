@@ -1,19 +1,20 @@
 """Pictures as files: one picture as PNG, and a sheet of several side by side with their names.
 
-A picture is a uint8 array [height, width, 3] in RGB, or [height, width] in grey. Pillow is imported when it is needed.
+A picture is a uint8 array [height, width, 3] in RGB, or [height, width] in grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import UsageError
 from harness.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
+    import PIL.Image
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8]
@@ -44,23 +45,26 @@ def amplified(actual: Pixels, expected: Pixels) -> tuple[Pixels, int]:
 
 def save_picture(pixels: Pixels, path: Path) -> None:
     """Write one picture as PNG. Raises UsageError when it cannot be written."""
+    from PIL import Image
+
     with replacing(path) as file:
-        _pillow()["Image"].fromarray(pixels).save(file, format="PNG")
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def save_sheet(panels: Mapping[str, Pixels], path: Path, *, title: str) -> None:
     """Write pictures side by side as PNG, each below its name, with a title above all.
 
-    Raises UsageError when there are none or the file cannot be written, NotJudged when Pillow is missing.
+    Raises UsageError when there are none or the file cannot be written.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     if not panels:
         raise UsageError(f"{path} would be a sheet of no pictures; give at least one")
-    modules = _pillow()
-    pictures = {name: _enlarged(modules["Image"].fromarray(pixels).convert("RGB")) for name, pixels in panels.items()}
+    pictures = {name: _enlarged(Image.fromarray(pixels).convert("RGB")) for name, pixels in panels.items()}
     width = sum(picture.width + GAP for picture in pictures.values()) + GAP
     height = max(picture.height for picture in pictures.values()) + 2 * BAND + 2 * GAP
-    sheet = modules["Image"].new("RGB", (width, height), _PAPER)
-    draw, font = modules["ImageDraw"].Draw(sheet), modules["ImageFont"].load_default(14)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     draw.text((GAP, GAP // 2), title, fill=_INK, font=font)
     left = GAP
     for name, picture in pictures.items():
@@ -71,14 +75,6 @@ def save_sheet(panels: Mapping[str, Pixels], path: Path, *, title: str) -> None:
         sheet.save(file, format="PNG")
 
 
-def _enlarged(picture: Any) -> Any:
+def _enlarged(picture: PIL.Image.Image) -> PIL.Image.Image:
     times = -(-SMALLEST // picture.width)
     return picture if times <= 1 else picture.resize((picture.width * times, picture.height * times), resample=0)
-
-
-def _pillow() -> dict[str, Any]:
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as missing:
-        raise NotJudged("no picture: Pillow is not installed; pip install pillow") from missing
-    return {"Image": Image, "ImageDraw": ImageDraw, "ImageFont": ImageFont}

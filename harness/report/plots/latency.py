@@ -1,7 +1,6 @@
 """Latency as charts: over batch size or sequence length, and over time.
 
-Takes the dicts of ``Measured.to_json()`` and of ``latency_series.series()``. matplotlib is imported when a chart is
-drawn, without pyplot and so without a display.
+Takes the dicts of ``Measured.to_json()`` and of ``series_of()``.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from harness.report.plots.file import (
     MARKERS,
     RED,
     SERIES,
-    Draw,
     named,
+    png_and_svg,
     save_figure,
     style_axes,
 )
@@ -76,28 +75,31 @@ def save_bench(measured: Sequence[Json], stem: Path, *, write: bool = True) -> l
 
     Of several swept sizes the first is the axis, and the others make curves of their own. A session of which no process
     counts is left out, as in the tables. Returns the paths of ``stem.png`` and ``stem.svg``; without ``write`` it only
-    returns them. Raises NotJudged when matplotlib is missing or nothing has figures that count, UsageError when a file
-    cannot be written.
+    returns them. Raises NotJudged when nothing has figures that count, UsageError when a file cannot be written.
     """
     shown = [m for m in measured if session_latency(m["session"]) is not None and not is_invalid(m["session"])]
     if not shown:
         raise NotJudged("nothing has figures that count")
-    t, symbol = Words("en"), swept(shown)
-    draw = partial(_both, measured=shown, symbol=symbol, t=t) if symbol else partial(_bars, measured=shown, t=t)
-    session = shown[0]["session"]
-    title = f"{session['subject']} {session['case']}, {session['device']}"
-    return _save(stem, draw, title + _random(session, t), write=write)
+    if write:
+        t, symbol = Words("en"), swept(shown)
+        draw = partial(_both, measured=shown, symbol=symbol, t=t) if symbol else partial(_bars, measured=shown, t=t)
+        session = shown[0]["session"]
+        title = f"{session['subject']} {session['case']}, {session['device']}{_random(session, t)}"
+        save_figure(png_and_svg(stem), INCHES, draw, title=title)
+    return png_and_svg(stem)
 
 
 def save_history(series: Json, stem: Path) -> list[Path]:
     """Write the chart of one series, with what was accepted and where it changed; return the paths.
 
-    Raises NotJudged when matplotlib is missing or nothing has figures, UsageError when a file cannot be written.
+    Raises NotJudged when nothing has figures, UsageError when a file cannot be written.
     """
     if all(point["ms"] is None for point in series["points"]):
         raise NotJudged("no session has figures")
     t = Words("en")
-    return _save(stem, partial(draw_history, series=series, t=t), series["benchmark"] + _random(series, t))
+    title = series["benchmark"] + _random(series, t)
+    save_figure(png_and_svg(stem), INCHES, partial(draw_history, series=series, t=t), title=title)
+    return png_and_svg(stem)
 
 
 def swept(measured: Sequence[Json]) -> str:
@@ -107,12 +109,6 @@ def swept(measured: Sequence[Json]) -> str:
         for name, size in item["session"]["sizes"].items():
             values.setdefault(name, set()).add(size)
     return next((name for name, sizes in values.items() if len(sizes) > 1), "")
-
-
-def _save(stem: Path, draw: Draw, title: str, *, write: bool = True) -> list[Path]:
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    save_figure(paths, INCHES, draw, title=title, write=write)
-    return paths
 
 
 def _random(source: Json, t: Words) -> str:
@@ -147,7 +143,7 @@ def _both(figure: Figure, measured: Sequence[Json], symbol: str, t: Words) -> No
     axes = figure.subplots(1, 2 if gains else 1, squeeze=False)[0]
     draw_over_size(axes[0], times, symbol, t("axis_ms"))
     if gains:
-        draw_over_size(axes[1], gains, symbol, t("head_speed_up"), one=True)
+        draw_over_size(axes[1], gains, symbol, t("speed_up"), one=True)
 
 
 def draw_over_size(axes: Axes, series: Series, symbol: str, words: str, *, one: bool = False) -> None:

@@ -1,7 +1,6 @@
-"""A look into an engine as a picture: the error of every value along the depth of the network.
+"""Layer reports as charts: the error of every value along the depth of the network, and time and error by module.
 
-Takes the dict of ``LayerReport.to_json()``. matplotlib is imported when a picture is drawn, without pyplot and so
-without a display.
+Takes the dict of ``LayerReport.to_json()``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,20 @@ from typing import TYPE_CHECKING
 from harness.errors import NotJudged
 from harness.report.facts import Json, compared, is_nonfinite_value, value_error, worst_first
 from harness.report.markdown import visible
-from harness.report.plots.file import BLUE, GREY, INK, ORANGE, PALE, RED, SLATE, WHITE, dots, save_figure, style_axes
+from harness.report.plots.file import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    RED,
+    SLATE,
+    WHITE,
+    dots,
+    png_and_svg,
+    save_figure,
+    style_axes,
+)
 from harness.report.words import Words
 
 if TYPE_CHECKING:
@@ -48,24 +60,23 @@ _SUSPECT_MARKS = ("suspect", "nonfinite", "flip")
 def save_layers(report: Json, stem: Path, *, write: bool = True) -> list[Path]:
     """Write ``stem.png`` and ``stem.svg`` and return their paths; without ``write`` only return them.
 
-    Raises NotJudged when matplotlib is missing or no value was compared, UsageError when a file cannot be written.
+    Raises NotJudged when no value was compared, UsageError when a file cannot be written.
     """
     values = compared(report)
     if not values:
         raise NotJudged("no value was compared")
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    width = min(WIDEST, INCHES[0] + len(values) / 130)
-    t = Words("en")
-    draw = partial(draw_depth, report=report, t=t)
-    save_figure(paths, (width, INCHES[1]), draw, title=_title(report, t), write=write)
-    return paths
+    if write:
+        t, width = Words("en"), min(WIDEST, INCHES[0] + len(values) / 130)
+        draw = partial(draw_depth, report=report, t=t)
+        save_figure(png_and_svg(stem), (width, INCHES[1]), draw, title=_title(report, t))
+    return png_and_svg(stem)
 
 
 def boundaries(values: Sequence[Json]) -> list[tuple[int, str, int]]:
     """Return where modules of two levels begin, as depth, name and level (1 or 2), in order of depth.
 
-    The two levels are the uppermost that say something: a module that holds nearly all others is looked into. An index
-    belongs to its list: ``encoder`` and ``encoder.layers.3`` are two levels. A module entered again begins once.
+    Where the two uppermost levels have few boundaries, they are taken inside the module that holds most values. An
+    index belongs to its list: ``encoder`` and ``encoder.layers.3`` are two levels. A module entered again begins once.
     """
     paths = [(value["depth"], _parts(value["module"])) for value in values if value["module"]]
     prefix: list[str] = []
@@ -107,7 +118,7 @@ def draw_depth(figure: Figure, report: Json, t: Words) -> None:
     """
     values = compared(report)
     axes = figure.add_subplot()
-    _curves(axes, values, t)
+    _curves(axes, values, report["precision"], t)
     _limits(axes, values, t)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.0e}")
@@ -127,7 +138,7 @@ def _title(report: Json, t: Words) -> str:
     return ", ".join(parts)
 
 
-def _curves(axes: Axes, values: Sequence[Json], t: Words) -> None:
+def _curves(axes: Axes, values: Sequence[Json], precision: str, t: Words) -> None:
     """Draw the four errors; what PyTorch loses is paler than what the engine loses."""
     small = 3.0 if len(values) < 300 else 2.0
     accumulated = [(v["depth"], math.nan if is_nonfinite_value(v) else value_error(v)) for v in values]
@@ -137,8 +148,8 @@ def _curves(axes: Axes, values: Sequence[Json], t: Words) -> None:
     ):
         shown = [(depth, figure) for depth, figure in points if figure]  # a NaN is a gap, and a 0 has no logarithm
         across, up = [depth for depth, _ in shown], [figure for _, figure in shown]
-        axes.plot(across, up, style, color=BLUE, linewidth=width, alpha=alpha, zorder=4, label=t(f"legend_{name}"),
-                  gid=name)  # fmt: skip
+        label = t(f"legend_{name}", floor=t.floor([precision]))
+        axes.plot(across, up, style, color=BLUE, linewidth=width, alpha=alpha, zorder=4, label=label, gid=name)
     for name, size, color, zorder in (("local_floor", small * 0.7, GREY, 2), ("local", small, ORANGE, 5)):
         shown = [(depth, figure) for depth, figure in _points(values, name) if figure and math.isfinite(figure)]
         dots(axes, shown, size=size, color=color, label=t(f"legend_{name}"), gid=name.replace("_", "-"), zorder=zorder)

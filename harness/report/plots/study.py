@@ -1,7 +1,6 @@
 """A study as charts: quality against latency with the Pareto front, and the error over the sampler's steps.
 
-Takes the dict of ``StudyResult.to_json()``. matplotlib is imported when a chart is drawn, without pyplot and so without
-a display.
+Takes the dict of ``StudyResult.to_json()``.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ NEAR = 3.0
 def save_study(study: Json, stem: Path) -> dict[str, Path]:
     """Write the charts that the study has figures for, as PNG, and return them by what they show.
 
-    Raises NotJudged when matplotlib is missing, UsageError when a file cannot be written.
+    Raises UsageError when a file cannot be written.
     """
     t, charts = Words("en"), {}
     points, lower = tradeoff_points(study)

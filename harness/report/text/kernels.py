@@ -16,7 +16,7 @@ def kernels_table(measured: Json, *, rows: int = KERNELS) -> str:
     found = measured["kernels"]
     session = measured["session"]
     where = f"{session['subject']} {case_label(session)} [{session_target(session)}]"
-    title = f"{where}: {len(found)} kernels, each timed apart"
+    title = f"{where}: {len(found)} kernels, each timed separately"
     blocks = [wrapped("", title), _kernel_rows(found, rows)]
     if any(kernel["module"] for kernel in found):
         blocks.append(_module_rows(found, MODULES))

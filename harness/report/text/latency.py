@@ -71,7 +71,7 @@ def latency_advice(measured: Json) -> str:
     if verdict == "regressed" and not comparison["repeated"]:
         return "slower, seen once: only a second session in a row that is slower is a failure; measure again"
     if verdict == "inconclusive":
-        return "too noisy to tell with so many processes; see parity noise for what this machine can tell apart"
+        return "too noisy to decide with this many processes; parity noise tells the smallest change it detects"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A look into an engine as plain text: what was seen, whether it can be trusted, and the worst modules and values.
+"""A layer report as plain text: what was observed, whether it can be trusted, and the worst modules and values.
 
 Everything here takes the dict of ``LayerReport.to_json()``, in which a figure that is not finite is None.
 """
@@ -26,18 +26,6 @@ _TERMS = {
     "local": "local", "accum.": "accumulated", "floor": "floor", "ratio": "ratio", "effect": "effect", "share": "share",
     "bias": "bias",
 }  # fmt: skip
-LEGEND = (
-    *wrapped(
-        "",
-        explained(_TERMS) + ". A floor is that of the figure left of it; errors are relative L2; - is no figure.",
-    ),
-    *wrapped(
-        "",
-        "SUSPECT: made here, reaches the outputs; dies out: made here, does not reach them; passed on: wrong, but made "
-        "before; FLIP: a discrete decision fell otherwise; NON-FINITE: NaN or infinity made here; ok: as good as "
-        "PyTorch.",
-    ),
-)
 _SEEN = ("compared", "inner", "unmapped", "not_compared")
 _REASONS = 5
 """Groups of reasons that are printed for a status; the JSON has the reason of each value."""
@@ -50,16 +38,27 @@ def layers_table(report: Json, *, rows: int = 20) -> str:
     """
     blocks = [_heading(report) + _counts(report), _observer(report)]
     if compared(report):
-        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), list(LEGEND)]
+        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), _legend(report)]
     else:
-        blocks.append(["NOT JUDGED: no value was compared, so nothing is known about any layer"])
+        blocks.append([f"NOT JUDGED: {WORDS('nothing_compared')}"])
         blocks.append(_nonfinite(report))
     blocks.insert(2, [line for note in report["notes"] for line in wrapped("note: ", note)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
+def _legend(report: Json) -> list[str]:
+    """Return what the columns and the marks mean."""
+    precisions = [report["precision"]]
+    columns = explained(_TERMS, precisions)
+    marks = {WORDS(f"mark_{mark}"): f"mark_{mark}" for mark in MARKS if mark != "not_judged"}
+    return [
+        *wrapped("", f"{columns}. A floor is that of the figure left of it; errors are relative L2; - is no figure."),
+        *wrapped("", f"{explained(marks, precisions)}."),
+    ]
+
+
 def layers_title(report: Json) -> str:
-    """Return what was looked into: ``clip short | rtx fp16``."""
+    """Return what was observed: ``clip short | rtx fp16``."""
     return ascii_safe(f"{report['subject']} {report['case']} | {report['backend']} {report['precision']}")
 
 
@@ -119,26 +118,26 @@ def _reasons(label: str, values: Sequence[Json]) -> list[str]:
 
 
 def _observer(report: Json) -> list[str]:
-    """Return what looking did to the outputs."""
+    """Return what observing did to the outputs."""
     if not report["observer"]:
-        return ["observer effect: not measured, so it is not known whether looking changed the outputs"]
+        return [f"observer effect: not measured, so {WORDS('observer_unknown')}"]
     lines = []
     for effect in report["observer"]:
         wrong = "is not finite" if effect["error"] is None else f"is {number(effect['error'])}"
         words = f"{_change(effect)}; the engine's error {wrong}"
         lines += wrapped("observer effect: ", words)
     if not report["trusted"]:
-        lines += ["THIS OBSERVATION CANNOT BE TRUSTED: looking changed the outputs by as much as the error looked for"]
+        lines.append(WORDS("not_trusted"))
     return lines
 
 
 def _change(effect: Json) -> str:
     name = effect["name"]
     if effect["identical"]:
-        return f"looking changed nothing in {name} (bit for bit)"
+        return f"observing changed nothing in {name} (bit for bit)"
     if effect["difference"] is None:
         return f"{name} is finite only with, or only without, taps"
-    return f"looking changed {name} by {number(effect['difference'])}"
+    return f"observing changed {name} by {number(effect['difference'])}"
 
 
 def _nonfinite(report: Json) -> list[str]:

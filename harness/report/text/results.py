@@ -11,11 +11,6 @@ from collections.abc import Iterable, Sequence
 from harness.report.facts import Json, largest_error, target_name
 from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
 
-LEGEND = wrapped(
-    "",
-    explained({"rel err": "rel_err", "floor": "floor", "ratio": "ratio"})
-    + "; bits: -log2(rel err); max abs: the largest absolute error.",
-)
 _HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
 _WORDS = 4
 """The first columns are words, set to the left; the rest are figures, set to the right."""
@@ -28,7 +23,10 @@ def results_table(results: Sequence[Json]) -> str:
     blocks = []
     for name in dict.fromkeys(result["subject"] for result in results):
         blocks.append(_subject_block([result for result in results if result["subject"] == name]))
-    blocks.append("\n".join((*LEGEND, verdict_counts(results))))
+    terms = {"rel err": "rel_err", "floor": "floor", "ratio": "ratio"}
+    legend = explained(terms, (result["precision"] for result in results))
+    lines = wrapped("", f"{legend}; bits: -log2(rel err); max abs: the largest absolute error.")
+    blocks.append("\n".join((*lines, verdict_counts(results))))
     return "\n\n".join(blocks)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.report.words import Words
 
@@ -38,9 +38,13 @@ def latency_word(verdict: str) -> str:
     return WORDS(f"latency_{verdict}")
 
 
-def explained(heads: Mapping[str, str]) -> str:
-    """Return what column heads stand for, ``head: meaning; ...``; the values are terms of the word list."""
-    return "; ".join(f"{head}: {WORDS(f'term_{term}')}" for head, term in heads.items())
+def explained(heads: Mapping[str, str], precisions: Iterable[str]) -> str:
+    """Return what column heads stand for, ``head: meaning; ...``; the values are terms of the word list.
+
+    ``precisions`` are those of the figures: a floor is explained as PyTorch's own error in the one that they share.
+    """
+    terms = {"floor": WORDS.floor(precisions)}
+    return "; ".join(f"{head}: {terms.get(term) or WORDS(f'term_{term}')}" for head, term in heads.items())
 
 
 def ascii_safe(text: str) -> str:

@@ -29,7 +29,6 @@ WORDS: dict[str, str] = {
     "kicker": "trt-parity report",
     "skip": "Skip to the content",
     "contents": "Contents",
-    "theme": "Theme",
     "theme_auto": "Theme: as the system",
     "theme_light": "Theme: light",
     "theme_dark": "Theme: dark",
@@ -75,9 +74,7 @@ WORDS: dict[str, str] = {
     "difference": "difference",
     # page: outputs
     "outputs": "Outputs",
-    "outputs_caption": (
-        "Outputs: {count}. Errors of the engine against the reference; floor: PyTorch's own error in that precision"
-    ),
+    "outputs_caption": ("Outputs: {count}. Errors of the engine against the reference; floor: {floor}"),
     "target": "Target",
     "case": "Case",
     "output": "Output",
@@ -125,10 +122,10 @@ WORDS: dict[str, str] = {
     "layers": "Layers",
     "layer_counts": "{count} values and tensors: {seen}. Mode: {mode}.",
     "nothing_compared": "no value was compared, so nothing is known about any layer",
-    "not_trusted": "THIS OBSERVATION CANNOT BE TRUSTED: looking changed the outputs as much as the error looked for",
-    "observer_unknown": "it is not known whether looking changed the outputs",
-    "observer_none": "Observer effect: looking changed no bit of {name}; its error is {error}.",
-    "observer_some": "Observer effect: looking changed {name} by {difference}; its error is {error}.",
+    "not_trusted": "THIS OBSERVATION CANNOT BE TRUSTED: observing changed the outputs as much as the error looked for",
+    "observer_unknown": "it is not known whether observing changed the outputs",
+    "observer_none": "Observer effect: observing changed no bit of {name}; its error is {error}.",
+    "observer_some": "Observer effect: observing changed {name} by {difference}; its error is {error}.",
     "first_nonfinite": "First non-finite value",
     "status_compared": "compared",
     "status_inner": "inner",
@@ -137,14 +134,14 @@ WORDS: dict[str, str] = {
     "status_not_compared": "not compared",
     "error_along_depth": "Error along depth",
     "legend_accumulated": "accumulated: engine against reference",
-    "legend_floor": "its floor: PyTorch's own error in that precision",
+    "legend_floor": "its floor: {floor}",
     "legend_local": "local: made here",
     "legend_local_floor": "local floor",
     "legend_suspect": "suspect: {count}",
     "legend_nonfinite": "NaN or infinity: {count}",
     "legend_exact": "no error at all",
     "chart_mode": "taps: {mode}",
-    "chart_not_trusted": "NOT TO BE TRUSTED: looking changed the outputs",
+    "chart_not_trusted": "NOT TO BE TRUSTED: observing changed the outputs",
     "chart_nonfinite_from": "not finite from {name}",
     "axis_depth": "depth: position in dataflow order",
     "axis_error": "relative L2 error",
@@ -174,12 +171,12 @@ WORDS: dict[str, str] = {
     "time_ms": "Time ms",
     "time_share": "Time share",
     "time_by_module": "Time by module, error by module",
-    "time_by_module_note": "Every kernel was timed apart; above 2 times the floor an error bar is red",
-    "time_without_errors": "Every kernel was timed apart; nobody looked into this engine at this size: no errors",
+    "time_by_module_note": "Each kernel was timed separately; an error bar is red above 2 times the floor",
+    "time_without_errors": "Each kernel was timed separately; there is no layer report of this engine at this size",
     # page: bisection
     "bisection": "Bisection",
-    "bisect_incomplete": "The search did not come to its end: a smaller plan may exist",
-    "region": "Where it shows",
+    "bisect_incomplete": "The search was not finished: a smaller plan may exist",
+    "region": "Values that show it",
     "plan": "Precision plan that passes",
     "plan_no_file": "no file was written",
     "no_plan": "none was found",
@@ -191,7 +188,7 @@ WORDS: dict[str, str] = {
     "plan_ms": "plan {ms} ms",
     "low_ms": "all low precision {ms} ms",
     "fp32_ms": "FP32 {ms} ms",
-    "gates_caption": "Questions asked before anything is blamed",
+    "gates_caption": "Questions answered before the search",
     "question": "Question",
     "answer": "Answer",
     "answer_yes": "yes",
@@ -206,8 +203,8 @@ WORDS: dict[str, str] = {
     "latency": "Latency",
     "latency_caption": "Latency: {count} measured",
     "latency_note": (
-        "Median over fresh processes; the range is that of their medians. Speed-ups were measured in turns with the "
-        "engine; brackets hold the 95 % interval."
+        "Median over fresh processes; the range is that of their medians. For a speed-up, engine and baseline were run "
+        "alternately; brackets hold the 95 % interval."
     ),
     "many_results": "{count} results",
     "many_measurements": "{count} measurements",
@@ -313,13 +310,20 @@ WORDS: dict[str, str] = {
     "error": "Error",
     "terms": "Terms",
     "term_rel_err": "norm of (engine - reference) over the norm of the reference, the figure that is judged",
-    "term_floor": "PyTorch's own error in the engine's precision, against the same reference",
+    "term_floor": "PyTorch's own error in the engine's precision",
+    "term_floor_of": "PyTorch's own {precision} error",
     "term_ratio": "error over its floor, about 1 where the engine is as good as PyTorch",
     "term_local": "error made here, against a replay of this region on the engine's own inputs",
-    "term_accumulated": "error against the reference, with all that arrived with the inputs",
-    "term_effect": "what the outputs would lose if only this value were as wrong as it is",
+    "term_accumulated": "error against the reference, including what arrived with the inputs",
+    "term_effect": "error of the outputs if this local error were the only one",
     "term_share": "squared effect over the squared error of the outputs",
     "term_bias": "mean of the error over its RMS, -1 to 1 (of an output: over the RMS of the reference)",
+    "term_mark_nonfinite": "NaN or infinity made here",
+    "term_mark_flip": "a discrete value (an index, a label) differs from the reference's",
+    "term_mark_suspect": "an error made here that reaches the outputs",
+    "term_mark_passed_on": "wrong, but the error arrived with the inputs",
+    "term_mark_healed": "an error made here that does not reach the outputs",
+    "term_mark_ok": "as good as PyTorch",
     "term_verdict_not_judged": "no verdict could be given, for the reason shown; it is not a pass",
     # README: sections
     "title_overview": "Overview",
@@ -413,11 +417,10 @@ WORDS: dict[str, str] = {
         "Median time of one run ({device}): this plan {plan} ms, all low precision {low} ms, FP32 {fp32} ms."
     ),
     "readme_layers": (
-        "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first; floor: PyTorch's own error "
-        "in that precision."
+        "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first; floor: {floor}."
     ),
-    "readme_not_trusted": "Note: looking changed the outputs, so these figures cannot be trusted.",
-    "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed apart):",
+    "readme_not_trusted": "Note: observing changed the outputs, so these figures cannot be trusted.",
+    "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed separately):",
     "readme_random_weights": (
         "Note: {subjects} ran with random weights: the figures tell numerics, not the quality of a task."
     ),
@@ -431,8 +434,8 @@ WORDS: dict[str, str] = {
     ),
     "readme_accuracy_note": (
         "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model; overall: the ratio of "
-        "2-norms; floor: PyTorch's own error in that precision. NaN/Inf counts elements that are not finite and "
-        "not the same on both sides; all figures are over elements finite on both."
+        "2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and not the same on both sides; all "
+        "figures are over elements finite on both."
     ),
     "readme_undefined": (
         "{name}: {count} elements have e = 0 and a not, so they have no relative error and are not counted."
@@ -442,11 +445,10 @@ WORDS: dict[str, str] = {
     "readme_scores": "Contest folders, judged by the rules of the 2023 preliminary:",
     "readme_performance": "{subject}/{case}, {device}, {how}:",
     "readme_performance_note": (
-        "Latency is the median over the processes' medians; speed-ups were measured in turns with PyTorch, above 1 is "
-        "faster, with the 95 % interval; one that includes 1 proves nothing. Throughput: runs per second under load."
+        "Latency is the median over the processes' medians. For a speed-up, engine and PyTorch were run alternately; "
+        "above 1 is faster; a 95 % interval that includes 1 proves no difference. Throughput: runs per second under "
+        "load."
     ),
-    "clock_gpu_ms": "GPU time",
-    "clock_end_to_end_ms": "end-to-end time of one run",
     "readme_invalid": "invalid: {why}",
     "readme_times": "{benchmark} was recorded {count} times; the newest is shown.",
     "readme_no_sizes": "Only one size was recorded, so there is no chart over batch size or sequence length.",
@@ -472,48 +474,26 @@ WORDS: dict[str, str] = {
     ),
     "readme_twice": "Note: ",
     # README: column heads and words in cells
-    "head_subject": "model",
-    "head_engine": "engine",
-    "head_origin": "weights, inputs, device",
-    "head_verdict": "verdict",
-    "head_case": "case",
-    "head_output": "output",
-    "head_error": "largest relative error",
-    "head_cosine": "cosine",
-    "head_latency": "latency (ms)",
-    "head_speed_up": "speed-up",
-    "head_over": "speed-up over {name}",
-    "head_throughput": "throughput (runs/s)",
-    "head_absolute": "absolute error",
-    "head_relative": "relative error",
-    "head_max": "max",
-    "head_mean": "mean",
-    "head_median": "median",
-    "head_overall": "overall relative error",
-    "head_floor": "floor",
-    "head_metric": "metric",
-    "head_folder": "folder",
-    "head_pictures": "pictures",
-    "head_expected": "original model",
-    "head_allowed": "allowed",
-    "head_variant": "variant",
-    "head_settings": "differs from the first in",
-    "head_gain": "gain",
-    "head_score": "score",
-    "head_reason": "remark",
-    "head_kept_fp32": "kept in FP32",
-    "head_where": "tried on",
-    "head_result": "result",
-    "head_module": "module",
-    "head_op": "operator",
-    "head_local": "made here",
-    "head_propagated": "accumulated",
-    "head_share": "share",
-    "head_mark": "mark",
-    "head_kernel": "kernel",
-    "head_item": "item",
-    "head_value": "value",
-    "head_size": "size",
+    "model": "Model",
+    "origin": "Weights, inputs, device",
+    "largest_error": "Largest relative error",
+    "throughput": "Throughput (runs/s)",
+    "absolute": "Absolute error",
+    "relative": "Relative error",
+    "max": "max",
+    "mean": "mean",
+    "median": "median",
+    "overall": "Overall relative error",
+    "folder": "Folder",
+    "expected": "Original model",
+    "changed": "Differs from the first in",
+    "gain": "Gain",
+    "remark": "Remark",
+    "result": "Result",
+    "made_here": "Made here",
+    "propagated": "Accumulated",
+    "item": "Item",
+    "size": "Size",
     "list_comma": ", ",
     "source_trained": "trained",
     "source_random": "random",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.report.words import en, zh
+from harness.subject import PLAIN_PRECISIONS
 
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[Language, Mapping[str, str]] = {"en": en.WORDS, "zh": zh.WORDS}
@@ -18,6 +19,12 @@ class Words:
     """The words in one language."""
 
     lang: Language
+
+    def floor(self, precisions: Iterable[str]) -> str:
+        """Return what a floor is, with the precision where all figures have the same: PyTorch's own fp16 error."""
+        known = set(precisions)
+        plain = len(known) == 1 and known <= set(PLAIN_PRECISIONS)
+        return self("term_floor_of", precision=known.pop()) if plain else self("term_floor")
 
     def __call__(self, key: str, /, **values: Any) -> str:
         """Return the words of a key, with its fields filled in where ``values`` are given."""
