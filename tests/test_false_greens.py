@@ -22,7 +22,7 @@ from harness.backends import BACKENDS
 from harness.checks import PROPERTY, LatencyTiming, Parity
 from harness.cli import commands as cli
 from harness.history.history import open_history
-from harness.latency import benchmark, outcome, turns
+from harness.latency import benchmark, turns
 from harness.latency.options import Options
 from harness.metrics.binding import Metric
 from harness.metrics.perceptual_distance import perceptual_distance
@@ -465,7 +465,7 @@ def test_a_latency_in_an_invalid_environment_is_not_judged(asked, timed, prepare
         parity.check_latency()
     (found,) = timings(prepared)
     assert found.comparison.verdict == "invalid_environment"
-    assert outcome.exit_status([found]) == 3
+    assert benchmark.exit_status([found]) == 3
 
 
 def test_a_session_with_one_process_has_no_figures(asked, timed, prepared):
@@ -477,14 +477,14 @@ def test_a_session_with_one_process_has_no_figures(asked, timed, prepared):
     timed(only_one)
     (found,) = timings(prepared)
     assert not isinstance(found, Measured)
-    assert outcome.exit_status([found]) == 3
+    assert benchmark.exit_status([found]) == 3
     timed(only_one)
     with asked(required=True) as parity, pytest.raises(FAILED, match="no memory for another process"):
         parity.check_latency()
 
 
 def test_nothing_timed_is_not_a_pass():
-    assert outcome.exit_status([]) == 3
+    assert benchmark.exit_status([]) == 3
 
 
 def accepted(prepared: Run, sessions: int, timed: Callable[..., None]) -> Session:

@@ -23,7 +23,7 @@ class ExportFault:
     """Relative L2 error of that value."""
 
 
-def export_fault(prepared: Prepared, case: str, *, limit: float = SAME) -> ExportFault | None:
+def export_fault(prepared: Prepared, case: str) -> ExportFault | None:
     """Return the first value that ONNX Runtime and PyTorch compute differently from PyTorch's own inputs, or None."""
     program = prepared.program
     depths = program.depths()
@@ -38,7 +38,7 @@ def export_fault(prepared: Prepared, case: str, *, limit: float = SAME) -> Expor
         if found is None or not wanted.is_floating_point():
             continue
         error = relative_l2(found, wanted)
-        if error > limit:
+        if error > SAME:
             return ExportFault(value=program.values[name], error=error)
         evaluator.observe(name, wanted)
         evaluator.done(name)

@@ -6,12 +6,11 @@ come out, each compared with the accepted ones of its series.
 
 from __future__ import annotations
 
-from harness.latency.acceptance import Accepted, Selection, accept, recorded_series
-from harness.latency.benchmark import bench, bench_opened
+from harness.latency.baseline import Accepted, Selection, accept, recorded_series
+from harness.latency.benchmark import adjusted, bench, bench_opened, exit_status, lacking
 from harness.latency.estimate import FEWEST_SESSIONS
 from harness.latency.noise import measure_noise, noise_of, noise_report
 from harness.latency.options import BASELINES, Options
-from harness.latency.outcome import adjusted, exit_status, lacking
 from harness.latency.sizes import combinations
 from harness.latency.verdict import compare_in_turns, compare_sessions, holm
 

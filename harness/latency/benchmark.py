@@ -1,23 +1,23 @@
-"""Time a subject's engines and PyTorch on it: fresh processes in turns, one session per contestant, case and size.
+"""A subject's engines and PyTorch timed in turns: one session per contestant, case and size, and the exit status.
 
-The process is the unit of statistics, so every contestant is measured in several of them, interleaved A B B A: what
-drifts while they run drifts for all of them. docs/latency.md says what the figures mean.
+The process is the unit of statistics, so every contestant is measured in several processes, interleaved A B B A: a
+drift during the measurement affects them all. docs/latency.md says what the figures mean.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from harness.errors import ParityError, UsageError
 from harness.history import History
-from harness.latency.contestants import Contestant, open_contestant
+from harness.latency.contestants import Contestant, Workload, open_contestant
 from harness.latency.group import Group, measure
 from harness.latency.options import Options
 from harness.latency.sizes import Sizes, check_sizes
-from harness.latency.workload import Workload
+from harness.latency.verdict import holm
 from harness.records import Measured, NotMeasured
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -34,11 +34,11 @@ def bench(
     options: Options | None = None,
     history: History | None = None,
 ) -> Iterator[Measured | NotMeasured]:
-    """Yield every engine and baseline, timed and compared, as soon as its case and size are through.
+    """Yield every engine and baseline, timed and compared, as soon as its case and size are measured.
 
     ``sizes`` gives the dynamic dimensions by symbol; an empty one leaves a case as it is. An interruption yields what
-    was measured and then raises KeyboardInterrupt. Raises UsageError for sizes that the subject does not hold, and for
-    an L2 cache that is to be flushed where only CPUs compute.
+    was measured and then raises KeyboardInterrupt. Raises UsageError for sizes outside the ranges of the subject, and
+    for ``l2="flush"`` where every contestant runs on the CPU.
     """
     options = options or Options()
     for size in sizes:
@@ -62,7 +62,7 @@ def bench(
 
 
 def bench_opened(opened: OpenTarget, case: str, options: Options, history: History | None) -> Measured | NotMeasured:
-    """Return one target that is open already, timed and compared at one case as it is."""
+    """Return an open target, timed and compared at the sizes of one case."""
     (found,) = repeat(opened, Workload(run=opened.run, case=case, sizes={}), options, history=history)
     return found
 
@@ -70,7 +70,7 @@ def bench_opened(opened: OpenTarget, case: str, options: Options, history: Histo
 def repeat(
     opened: OpenTarget, workload: Workload, options: Options, *, sessions: int = 1, history: History | None = None
 ) -> Iterator[Measured | NotMeasured]:
-    """Yield sessions of one target and no baselines, one after the other; one NotMeasured where there are none."""
+    """Yield sessions of one target without baselines, in succession; one NotMeasured where there are none."""
     contestant = open_contestant(opened)
     if not isinstance(contestant, Contestant):
         yield _not_measured(workload, opened.target, contestant)
@@ -82,3 +82,31 @@ def repeat(
 
 def _not_measured(workload: Workload, target: Target, error: ParityError) -> NotMeasured:
     return workload.not_measured(error, backend=target.backend, precision=target.precision_name)
+
+
+def adjusted(found: Sequence[Measured | NotMeasured]) -> list[Measured | NotMeasured]:
+    """Return the verdicts of one run with Holm's correction: every further benchmark adds a chance of a false alarm."""
+    comparisons = iter(holm([item.comparison for item in found if isinstance(item, Measured)]))
+    return [replace(item, comparison=next(comparisons)) if isinstance(item, Measured) else item for item in found]
+
+
+def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] = ()) -> int:
+    """Return 1 for a repeated regression or an engine that failed, 3 where figures are missing or invalid, else 0.
+
+    Baselines do not count: where no engine could be timed, the status is 3.
+    """
+    measured = [item for item in found if isinstance(item, Measured)]
+    if any(one.comparison.verdict == "regressed" and one.comparison.repeated for one in measured):
+        return 1
+    if any(isinstance(item, NotMeasured) and item.failed for item in found):
+        return 1
+    if any(one.session.invalid for one in measured) or lacking(found, require):
+        return 3
+    return 3 if all(one.baseline for one in measured) else 0
+
+
+def lacking(found: Sequence[Measured | NotMeasured], require: Iterable[str]) -> list[str]:
+    """Return the required backends that were not timed, or not everywhere."""
+    sound = {item.session.backend for item in found if isinstance(item, Measured) and not item.session.invalid}
+    missing = {item.backend for item in found if isinstance(item, NotMeasured) and not item.baseline}
+    return [name for name in dict.fromkeys(require) if name not in sound or name in missing]

@@ -1,4 +1,4 @@
-"""What a session can be compared with, and the one figure per process that a comparison is about."""
+"""Which sessions can be compared, and the figure of a process that is compared."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 from harness.records import Metric, ProcessRun, Session, Summary
 
 FEWEST_PROCESSES = 2
-"""Below it nothing is known of how processes scatter."""
+"""Fewer have no spread."""
 Figure = Literal["median", "cycles", "p99"]
 
 
 def why_unusable(session: Session, metric: Metric) -> str:
-    """Return why a session can be compared with nothing, or an empty string."""
+    """Return why a session cannot be compared, or an empty string."""
     if session.invalid:
         return f"invalid environment: {'; '.join(session.invalid)}"
     if len(session.runs) < FEWEST_PROCESSES:
@@ -30,7 +30,7 @@ def why_unusable(session: Session, metric: Metric) -> str:
 
 
 def why_incomparable(new: Session, old: Session) -> str:
-    """Return what keeps two sessions of one benchmark from being compared, or an empty string."""
+    """Return why two sessions of one benchmark cannot be compared, or an empty string."""
     if old.id == new.id:
         return "it is this session itself"
     if old.machine.key != new.machine.key:
@@ -50,7 +50,7 @@ def why_incomparable(new: Session, old: Session) -> str:
 
 
 def difference_notes(new: Session, old: list[Session]) -> list[str]:
-    """Return notes on what else differs from every session of the baseline."""
+    """Return notes on an engine, weights or inputs that differ from every session of the baseline."""
     notes = []
     for field, words in (
         ("engine_sha256", "engine changed: its file"),
@@ -65,7 +65,7 @@ def difference_notes(new: Session, old: list[Session]) -> list[str]:
 
 
 def flag_notes(new: Sequence[Session], old: Sequence[Session] = ()) -> list[str]:
-    """Return the flags of the processes as notes, with how many carry each."""
+    """Return the flags of the processes as notes, each with the number of processes."""
     notes = []
     for sessions, where in ((new, ""), (old, " of the baseline")):
         runs = [run for session in sessions for run in session.runs]
@@ -75,7 +75,7 @@ def flag_notes(new: Sequence[Session], old: Sequence[Session] = ()) -> list[str]
 
 
 def graph_modes(session: Session) -> set[bool]:
-    """Return whether its processes replayed a CUDA graph: both, where some did and some did not."""
+    """Return whether the processes replayed a CUDA graph: both answers where they differ."""
     return {run.graph for run in session.runs}
 
 
@@ -85,14 +85,14 @@ def power_capped(*sessions: Session) -> bool:
 
 
 def log_figures(session: Session, metric: Metric, figure: Figure) -> list[float]:
-    """Return the logarithm of a figure of every process; empty when one of them has not got it."""
+    """Return the logarithm of a figure of every process; empty when one of them lacks it."""
     values = [_positive(run, metric, figure) for run in session.runs]
     known = [math.log(value) for value in values if value is not None]
     return known if len(known) == len(values) else []
 
 
 def _positive(run: ProcessRun, metric: Metric, figure: Figure) -> float | None:
-    """Return one figure of a process if it is a positive finite number; JSON turns NaN to None."""
+    """Return a figure of a process if it is positive and finite, else None."""
     summary: Summary | None = getattr(run, metric)
     value = summary and (summary.p99 if figure == "p99" else summary.median)
     if value and figure == "cycles":

@@ -1,16 +1,19 @@
-"""Contestants: an engine, or PyTorch in one way, each timed in fresh processes of its own."""
+"""What is timed: contestants, each an engine or PyTorch in one way, on a workload."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.backends import BACKENDS, Engine, Kernel, TapSession, key_hash
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.latency.options import BASELINES, Options
-from harness.records import Runner, contestant_name
+from harness.latency.sizes import Sizes, resized, size_label
+from harness.records import NotMeasured, Runner, contestant_name
 from harness.subject import PLAIN_PRECISIONS, Subject
-from harness.verify import OpenTarget
+from harness.tensors import Tensors
+from harness.verify import OpenTarget, Run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +28,7 @@ class Contestant:
     version: str
     """Of the backend."""
     opened: OpenTarget | None = None
-    """None for a baseline, which is measured to compare with and gets no verdict."""
+    """None for a baseline, which gets no verdict."""
     engine: Engine | None = None
     kernels_sha256: str = ""
 
@@ -41,14 +44,48 @@ class Contestant:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is PyTorch that is only compared with."""
+        """Whether it is PyTorch as a baseline."""
         return self.opened is None
 
 
-def open_contestant(opened: OpenTarget) -> Contestant | ParityError:
-    """Return the contestant, its engine built or found, or why there is none. Raises UsageError.
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One case of a subject at one size."""
 
-    A UsageError is not about this target alone.
+    run: Run
+    case: str
+    sizes: Sizes
+
+    @cached_property
+    def inputs(self) -> Tensors:
+        """The case's inputs at these sizes."""
+        return resized(self.run.prepared.inputs[self.case], self.subject.dynamic, self.sizes)
+
+    @property
+    def subject(self) -> Subject:
+        """The subject."""
+        return self.run.subject
+
+    def say(self, words: str) -> None:
+        """Print a line of progress."""
+        label = size_label(self.sizes)
+        self.run.settings.progress(f"{self.subject.name}/{self.case}{f' {label}' if label else ''} {words}")
+
+    def not_measured(
+        self, error: ParityError, *, backend: str, precision: str, runner: Runner = "engine", baseline: bool = False
+    ) -> NotMeasured:
+        """Return why a contestant has no figures; EngineFailed makes it a failure, except of a baseline."""
+        return NotMeasured(
+            subject=self.subject.name, case=self.case, backend=backend, precision=precision, runner=runner,
+            sizes=dict(self.sizes), reason=str(error), failed=isinstance(error, EngineFailed) and not baseline,
+            baseline=baseline,
+        )  # fmt: skip
+
+
+def open_contestant(opened: OpenTarget) -> Contestant | ParityError:
+    """Return the contestant, its engine built or found, or why there is none.
+
+    Raises UsageError, which concerns more than this target.
     """
     try:
         return _open_contestant(opened)
@@ -79,7 +116,7 @@ def _open_contestant(opened: OpenTarget) -> Contestant:
 
 
 def baselines(subject: Subject, contestants: Sequence[Contestant], options: Options) -> list[Contestant]:
-    """Return the PyTorch baselines that are not among the contestants already; an ONNX file has none."""
+    """Return the PyTorch baselines that are not contestants already; none for an ONNX file."""
     if not contestants or subject.onnx is not None:
         return []
     names = options.baselines
@@ -98,7 +135,7 @@ def baselines(subject: Subject, contestants: Sequence[Contestant], options: Opti
 
 
 def free_engine(opened: OpenTarget) -> None:
-    """Free the engine while others measure; one that is not cached would be deleted, so it stays."""
+    """Free the engine while others measure; without the cache that would delete its file, so it stays loaded."""
     if opened.run.settings.engine_cache:
         opened.free()
 

@@ -1,7 +1,7 @@
-"""How far two sets of log times are apart, how surely that is known, and what verdict follows.
+"""The ratio of two sets of times, its interval, and the verdict that follows.
 
 The unit is one figure per process, never one run: the runs of a process share its clock, its memory layout and its
-temperature, so that tests over pooled runs call two equal engines different three times in four.
+temperature, so tests over pooled runs call two equal engines different three times in four.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ CONFIDENCE = 0.95
 FEWEST_SESSIONS = 4
 """Of a baseline; below it the spread between sessions is not known, and no regression counts."""
 WIDEST_LOG = 700.0
-"""exp() of more overflows; an interval that wide says nothing anyway."""
+"""exp() of more overflows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What counts as a change and what as none."""
+    """The margins of a change and of equivalence."""
 
     regress: float = 0.01
-    """A regression is a ratio surely above 1 + this; the measured spread between sessions is its floor."""
+    """A regression is an interval above 1 + this, or above 1 + the spread between sessions where that is larger."""
     equivalent: float = 0.03
-    """Equivalent is a ratio surely within 1 / (1 + this) and 1 + this."""
+    """Equivalent is an interval within 1 / (1 + this) and 1 + this."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.regress < 1 and 0 < self.equivalent < 1):  # NaN fails both
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The logarithm of a ratio new / old, and how surely it is known."""
+    """The logarithm of a ratio new / old, with its error."""
 
     delta: float
     error: float
@@ -51,7 +51,7 @@ class Estimate:
     spread: float
     """Standard deviation between sessions; 0 where it is not known."""
     words: str
-    """What the interval is made of."""
+    """The kind of interval and its data."""
 
     def interval(self) -> tuple[float, float, float]:
         """Return the ratio and both ends of its 95 % interval."""
@@ -60,7 +60,7 @@ class Estimate:
         return math.exp(self.delta), math.exp(low), math.exp(high)
 
     def p_value(self, margin: float) -> float:
-        """Return the one-sided p value of a ratio no further from 1 than the margin, in the direction seen."""
+        """Return the one-sided p value of a ratio within the margin, in the direction of ``delta``."""
         beyond = abs(self.delta) - math.log(margin)
         if not self.error:
             return 0.0 if beyond > 0 else 1.0
@@ -78,7 +78,7 @@ def _predict(new: list[float], old: list[list[float]]) -> Estimate:
     """Return the estimate by the prediction interval for one more session, from log values per process and session.
 
     Random effects: sessions scatter by s_b about their mean, so a new one lies within t x s_b sqrt(1 + 1/S) of it. Its
-    own error is never less than what its processes show, s_p / sqrt(k): of the baseline's and its own, the larger.
+    own error is at least that of its processes, s_p / sqrt(k), with the larger s_p of the baseline and of itself.
     """
     values = [median(session) for session in old]
     between = variance(values)
@@ -93,7 +93,7 @@ def _predict(new: list[float], old: list[list[float]]) -> Estimate:
 
 
 def welch(new: Sequence[float], old: Sequence[float]) -> Estimate:
-    """Return the estimate from log values per process, at least two a side, of two spreads (Welch, Biometrika 1947)."""
+    """Return the estimate from log values per process, at least two a side (Welch, Biometrika 1947)."""
     parts = variance(new) / len(new), variance(old) / len(old)
     total = sum(parts)
     bottom = parts[0] ** 2 / (len(new) - 1) + parts[1] ** 2 / (len(old) - 1)
@@ -115,18 +115,17 @@ def decide(estimate: Estimate, limits: Limits) -> LatencyVerdict:
 
 
 def margin_of(estimate: Estimate, limits: Limits) -> float:
-    """Return the ratio beyond which a change counts: what was asked for, and no less than sessions scatter."""
+    """Return the ratio beyond which a change counts: the margin, or the spread between sessions if larger."""
     return 1 + max(limits.regress, estimate.spread)
 
 
 def ratio_words(estimate: Estimate) -> str:
-    """Return the ratio with its interval."""
     ratio, low, high = estimate.interval()
     return f"{ratio:.5g} [{low:.5g}, {high:.5g}]"
 
 
 def rule_words(estimate: Estimate, limits: Limits, verdict: LatencyVerdict) -> str:
-    """Return the rule that decided, with its numbers, in one sentence."""
+    """Return the rule that decided, with its figures, in one sentence."""
     margin, same = margin_of(estimate, limits), 1 + limits.equivalent
     where = {
         "regressed": f"wholly above {margin:.5g}",
@@ -142,7 +141,7 @@ def hodges_lehmann(new: Sequence[float], old: Sequence[float]) -> float:
 
 
 def t_quantile(freedom: float, probability: float) -> float:
-    """Return the value that Student's t with so many degrees of freedom stays below with this probability."""
+    """Return the quantile of Student's t with ``freedom`` degrees of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))

@@ -1,4 +1,4 @@
-"""Contestants of one device on one workload: timed in turns, compared, recorded, in named steps."""
+"""The steps of a measurement: contestants of one device on one workload are timed in turns, compared and recorded."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from harness.errors import ParityError
 from harness.history import History
 from harness.latency.baseline import compare_with_baseline, without_baseline
 from harness.latency.comparable import FEWEST_PROCESSES
-from harness.latency.contestants import Contestant, baselines
+from harness.latency.contestants import Contestant, Workload, baselines
 from harness.latency.kernels import time_kernels
 from harness.latency.options import MOST_PROCESSES, PROCESSES, Options
 from harness.latency.turns import replays_graph, take_turns
 from harness.latency.verdict import compare_in_turns, speed_up
-from harness.latency.workload import Workload
 from harness.machine import machine
 from harness.records import Measured, NotMeasured, ProcessRun, Session
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Contestants of one device on one workload, and what the steps so far found out."""
+    """Contestants of one device on one workload, and the results of the steps so far."""
 
     workload: Workload
     contestants: tuple[Contestant, ...]
     options: Options
     history: History | None
     runs: Mapping[Contestant, tuple[ProcessRun, ...]] = field(default_factory=dict)
-    """What the processes of each found."""
+    """The measurements of each, one per process."""
     problems: Mapping[Contestant, NotMeasured] = field(default_factory=dict)
-    """Why some have no figures."""
+    """The contestants without figures, and why."""
     interrupted: bool = False
-    """Whether Ctrl-C ended a step: what was measured until then is compared, and not recorded."""
+    """Whether Ctrl-C ended a step: the sessions so far are then compared and not recorded."""
     measured: Mapping[Contestant, Measured] = field(default_factory=dict)
-    """The session of each that has figures, with its verdict."""
+    """The session and verdict of each that has figures."""
 
 
 def add_baselines(group: Group) -> Group:
-    """Add PyTorch, which the engines are compared with."""
+    """Add the PyTorch baselines."""
     added = baselines(group.workload.subject, group.contestants, group.options)
     return replace(group, contestants=(*group.contestants, *added))
 
 
 def time_in_turns(group: Group) -> Group:
-    """Time every contestant in as many fresh processes as were asked for."""
+    """Time every contestant in ``options.processes`` fresh processes."""
     return _timed(group, group.contestants, group.options.processes)
 
 
@@ -65,20 +64,20 @@ def compare(group: Group) -> Group:
 
 
 def time_inconclusive_again(group: Group) -> Group:
-    """Give more processes to inconclusive contestants, as long as more could tell and are allowed."""
+    """Time inconclusive contestants in further processes, up to MOST_PROCESSES each."""
     while not group.interrupted and (short := {c: left for c in group.measured if (left := _left(group, c)) > 0}):
         group = compare(_timed(group, short, min(PROCESSES, *short.values())))
     return group
 
 
 def add_speed_ups(group: Group) -> Group:
-    """Add to every session how many times faster it is than each PyTorch session that was timed in turns with it."""
+    """Add to every session its speed-up over each PyTorch session of the group."""
     others = {contestant.name: one.session for contestant, one in group.measured.items()}
     return replace(group, measured={c: _with_speed_ups(one, others) for c, one in group.measured.items()})
 
 
 def record(group: Group) -> Group:
-    """Add the sessions to the history, where they are to be recorded and are whole."""
+    """Add the sessions to the history, unless ``record`` is off or the measurement was interrupted."""
     if group.history is not None and group.options.record and not group.interrupted:
         for one in group.measured.values():
             group.history.add(one.session)
@@ -86,7 +85,7 @@ def record(group: Group) -> Group:
 
 
 def add_kernels(group: Group) -> Group:
-    """Add the time of every kernel, where that was asked for."""
+    """Add the time of every kernel, if ``options.kernels`` is set."""
     if not group.options.kernels or group.interrupted:
         return group
     measured = dict(group.measured)
@@ -107,11 +106,11 @@ STEPS: tuple[Callable[[Group], Group], ...] = (
     record,
     add_kernels,
 )
-"""What is done with a group; each step gets what the one before returned."""
+"""Each step gets the group that the one before returned."""
 
 
 def measure(group: Group) -> Iterator[Measured | NotMeasured]:
-    """Yield every contestant of a group, timed and compared; raise KeyboardInterrupt at the end where Ctrl-C came."""
+    """Yield every contestant, timed and compared; after Ctrl-C raise KeyboardInterrupt at the end."""
     for step in STEPS:
         group = step(group)
     yield from group.problems.values()
@@ -121,7 +120,7 @@ def measure(group: Group) -> Iterator[Measured | NotMeasured]:
 
 
 def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Group:
-    """Return the group with what further processes of these contestants found."""
+    """Return the group with ``rounds`` further processes of each of these contestants."""
     workload = group.workload
     runs, problems, interrupted = dict(group.runs), dict(group.problems), False
     try:
@@ -143,19 +142,19 @@ def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Grou
 
 
 def _left(group: Group, contestant: Contestant) -> int:
-    """Return how many more processes could tell whether an inconclusive contestant changed."""
+    """Return how many more processes an inconclusive contestant may have."""
     compared = group.measured[contestant].comparison
-    if compared.verdict != "inconclusive" or compared.ratio is None:  # without a ratio no number of them can
+    if compared.verdict != "inconclusive" or compared.ratio is None:  # more processes do not give a ratio
         return 0
     return MOST_PROCESSES - len(group.runs[contestant])
 
 
 def _session(group: Group, contestant: Contestant) -> Session:
-    """Return what the processes of one contestant found, as a record."""
+    """Return the measurements of one contestant as a record."""
     workload, options, runs, engine = group.workload, group.options, group.runs[contestant], contestant.engine
     subject = workload.subject
     short = f"interrupted after {len(runs)} of {options.processes} processes"
-    # A clock that was asked for and not held everywhere would make another machine of this one.
+    # The locked clock is part of the machine's key, so it counts only if every process held it.
     locked = runs[0].locked_mhz if len({run.locked_mhz for run in runs}) == 1 else None
     return Session(
         id=uuid.uuid4().hex,
@@ -189,7 +188,7 @@ def _with_speed_ups(measured: Measured, sessions: Mapping[str, Session]) -> Meas
     for name, other in sessions.items():
         if other.runner == "engine" or other.id == session.id or other.invalid or session.invalid:
             continue
-        other = replace(other, machine=session.machine)  # whose key holds the backend too, and here that may differ
+        other = replace(other, machine=session.machine)  # the backend, part of the key, may differ here
         found = speed_up(compare_in_turns(session, other))
         if found is not None:
             speed_ups[name], intervals[name] = found[0], (found[1], found[2])

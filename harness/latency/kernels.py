@@ -1,4 +1,4 @@
-"""Where an engine's time goes: its kernels, the ONNX nodes inside them and the PyTorch modules these come from."""
+"""The time of every kernel of an engine, with the ONNX nodes inside it and their PyTorch module."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from harness.backends import TapSession
 from harness.errors import ParityError
 from harness.graph import Program
-from harness.latency.contestants import Contestant, free_engine
-from harness.latency.workload import Workload
+from harness.latency.contestants import Contestant, Workload, free_engine
 from harness.records import KernelTime
 from harness.timing import kernel_times
 
 
 def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime, ...]:
-    """Return the time of every kernel of an engine; nothing, said once, where the backend has no profiler."""
+    """Return the time of every kernel of an engine; empty, with a line of progress, where it cannot be profiled."""
     if contestant.engine is None or contestant.opened is None:
         return ()
     opened = contestant.opened
@@ -34,7 +33,7 @@ def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime
 
 
 def node_modules(program: Program) -> dict[str, str]:
-    """Return the module of every ONNX node of the graph, by the node's name."""
+    """Return the PyTorch module of every ONNX node, by the node's name."""
     return {
         str(node.name): program.values[str(output.name)].module
         for node in program.model.graph
@@ -46,9 +45,9 @@ def node_modules(program: Program) -> dict[str, str]:
 def join_kernels(
     times: Sequence[tuple[str, float]], nodes: Mapping[str, Sequence[str]], modules: Mapping[str, str]
 ) -> tuple[KernelTime, ...]:
-    """Return kernel times, slowest first, with the ONNX nodes inside each and the module that holds them all.
+    """Return kernel times, slowest first, with the ONNX nodes inside each and their common module.
 
-    A kernel that the inspector does not list goes by its own name, which on ONNX Runtime is a node's.
+    A kernel that the inspector does not list has the node of its own name, as on ONNX Runtime.
     """
     total = sum(ms for _, ms in times)
     found = []
@@ -61,7 +60,7 @@ def join_kernels(
 
 
 def common_module(modules: Sequence[str]) -> str:
-    """Return the innermost module that holds them all; empty where only the whole network does."""
+    """Return the innermost module that contains them all; empty for the whole network."""
     paths = [module.split(".") for module in modules]
     return ".".join(
         parts[0] for parts in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*paths, strict=False))

@@ -1,4 +1,4 @@
-"""What change a machine can show: sessions of one engine that did not change, compared with each other."""
+"""The smallest change that a machine can show, from sessions of one unchanged engine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from harness.errors import NotJudged
 from harness.latency.benchmark import repeat
 from harness.latency.comparable import flag_notes, graph_modes, log_figures, why_unusable
+from harness.latency.contestants import Workload
 from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile
 from harness.latency.options import Options
 from harness.latency.sizes import Sizes, case_label, check_sizes
 from harness.latency.verdict import compare_sessions
-from harness.latency.workload import Workload
 from harness.records import Measured, Metric, NotMeasured, Session, contestant_name, plain
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.verify import Run
 
 POWER = 0.9
-"""With which the smallest change is found."""
+"""Probability that the smallest change is found."""
 _ALONE = (
     "only one session on the machine as it was then: its facts (power limit, locked clock, driver) changed between the "
     "sessions, or the others were not measured; measure again"
@@ -34,11 +34,11 @@ _ALONE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What a machine can tell apart, from sessions of one engine that did not change. Spreads are relative."""
+    """The spreads of one unchanged engine on one machine, all relative, and the smallest change they show."""
 
     benchmark: str
     target: str
-    """Engine, case and sizes in words."""
+    """Engine, case and sizes, for the reader."""
     device: str
     """A GPU's name, or ``CPU``."""
     ms: float
@@ -46,18 +46,18 @@ class Noise:
     sd_within: float
     """Of single runs in one process: root mean square of the coefficients of variation."""
     sd_process: float
-    """Of process medians in one session, pooled; the sampling error of the medians is in it."""
+    """Of process medians in one session, pooled, including the sampling error of the medians."""
     sd_session: float | None
-    """Between sessions, beyond what their processes explain (one-way random effects); None with one session."""
+    """Between sessions, without the part of their processes (one-way random effects); None with one session."""
     smallest_change: float
     """Slow-down that is called ``regressed`` nine times in ten, with these sessions as the baseline."""
     sessions: int
     processes: int
     """Per session; the fewest, where they differ."""
     verdicts: dict[str, int] = field(default_factory=dict)
-    """How often each came out, over all pairs of sessions; ``noise_report`` counts them."""
+    """How often each verdict came out over all pairs of sessions; filled by ``noise_report``."""
     notes: tuple[str, ...] = ()
-    """Which sessions were left out and why; what else a reader must know."""
+    """Which sessions were left out and why, and flags of the others."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -67,10 +67,10 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseReport:
-    """What ``parity noise`` found."""
+    """The result of ``parity noise``."""
 
     rows: tuple[Noise, ...] = ()
-    """One for every engine with at least two sessions that count."""
+    """One for every engine with at least two valid sessions."""
     not_measured: tuple[NotMeasured, ...] = ()
     sessions: tuple[Session, ...] = ()
 
@@ -93,7 +93,7 @@ def measure_noise(
     sessions: int,
     options: Options,
 ) -> Iterator[Measured | NotMeasured]:
-    """Yield sessions of every engine, one after the other, none of them recorded."""
+    """Yield sessions of every engine in succession, none of them recorded."""
     for size in sizes:
         check_sizes(subject, size)
     run = Run(subject, settings)
@@ -106,33 +106,33 @@ def measure_noise(
 
 
 def noise_report(found: Sequence[Measured | NotMeasured], *, complete: bool) -> NoiseReport:
-    """Return the noise of every engine; only in a complete run it is wrong that a session stands alone."""
+    """Return the noise of every engine; in a complete run a single session of an engine is reported as not measured."""
     series: dict[tuple[str, str], list[Session]] = {}
     for item in found:
         if isinstance(item, Measured):
             series.setdefault((item.session.benchmark, item.session.machine.key), []).append(item.session)
     rows = []
-    useless = [item for item in found if isinstance(item, NotMeasured)]
+    without_figures = [item for item in found if isinstance(item, NotMeasured)]
     for same in series.values():
         if len(same) > 1:
             try:
                 rows.append(dataclasses.replace(noise_of(same), verdicts=_pair_verdicts(same)))
-            except NotJudged as error:  # all in an invalid environment; those of other engines may not be
-                useless.append(_not_measured(same[0], str(error)))
+            except NotJudged as error:  # all in an invalid environment
+                without_figures.append(_not_measured(same[0], str(error)))
         elif complete:
-            useless.append(_not_measured(same[0], _ALONE))
+            without_figures.append(_not_measured(same[0], _ALONE))
     sessions = tuple(session for same in series.values() for session in same)
-    return NoiseReport(rows=tuple(rows), not_measured=tuple(useless), sessions=sessions)
+    return NoiseReport(rows=tuple(rows), not_measured=tuple(without_figures), sessions=sessions)
 
 
 def noise_of(sessions: Sequence[Session]) -> Noise:
     """Return the spreads of one unchanged engine, and the smallest slow-down that ``compare_sessions`` would find.
 
     With four sessions or more, the ratio of distance to standard error follows Student's noncentral t; the change is
-    where its probability to lie beyond the limit is ``POWER``. Below, the interval over processes is widened by the
-    normal quantile of ``POWER`` times the spread of both levels, as far as it is known. It is an estimate: from four
-    sessions the spread between sessions is itself known to about 40 %. Raises ValueError for sessions of several
-    benchmarks or machines and NotJudged when none can be used.
+    where its probability to exceed the limit is ``POWER``. With fewer, the interval over processes is widened by the
+    normal quantile of ``POWER`` times the spread of both levels. It is an estimate: with four sessions the spread
+    between sessions is known to about 40 %. Raises ValueError for sessions of several benchmarks or machines and
+    NotJudged when none can be used.
     """
     if len({(session.benchmark, session.machine.key) for session in sessions}) > 1:
         raise ValueError("noise is that of one benchmark on one machine")
@@ -143,7 +143,7 @@ def noise_of(sessions: Sequence[Session]) -> Noise:
             notes.append(f"engine changed between the sessions ({name}): they are not of one engine")
     if len(usable) < FEWEST_SESSIONS:
         notes.append(
-            f"only {len(usable)} of {FEWEST_SESSIONS} sessions: the spread between sessions is hardly known, and the "
+            f"only {len(usable)} of {FEWEST_SESSIONS} sessions: the spread between sessions is uncertain, and the "
             "smallest change is a lower bound"
         )
     logs = [log_figures(session, chosen, "median") for session in usable]
@@ -173,14 +173,14 @@ def _pair_verdicts(sessions: Sequence[Session]) -> dict[str, int]:
 
 
 def _usable(sessions: Sequence[Session], metric: Metric) -> tuple[list[Session], list[str]]:
-    """Return the sessions that count, and notes on the others. Raises NotJudged where none counts."""
+    """Return the valid sessions, and notes on the others. Raises NotJudged where there is none."""
     sound = [session for session in sessions if not why_unusable(session, metric)]
     flaws = {
         session.id: why_unusable(session, metric) or _other_graph(session, sound[0], metric) for session in sessions
     }
     notes = [f"session {name} left out: {flaw}" for name, flaw in flaws.items() if flaw]
     if not sound:
-        raise NotJudged(f"no session can tell how far this machine scatters: {'; '.join(notes) or 'none was measured'}")
+        raise NotJudged(f"no session gives the spread of this machine: {'; '.join(notes) or 'none was measured'}")
     return [session for session in sessions if not flaws[session.id]], notes
 
 
@@ -192,7 +192,7 @@ def _not_measured(session: Session, reason: str) -> NotMeasured:
 
 
 def _other_graph(session: Session, first: Session, metric: Metric) -> str:
-    """Return that only one of them replayed a CUDA graph, which is another measurement; or an empty string."""
+    """Return that only one of them replayed a CUDA graph, or an empty string."""
     if metric != "gpu_ms" or graph_modes(session) == graph_modes(first):
         return ""
     return f"session {first.id} and this one do not both replay a CUDA graph"

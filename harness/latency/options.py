@@ -1,4 +1,4 @@
-"""How contestants are timed: by how many processes, and what each of them does."""
+"""How contestants are timed: the number of processes, and what each measures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from harness.records import Runner
 
 PROCESSES = 5
 MOST_PROCESSES = 15
-"""An inconclusive comparison gets more processes, up to so many."""
-
-
+"""An inconclusive comparison gets more processes, up to this number."""
 BASELINES: Mapping[str, tuple[Runner, str]] = {
     "eager-fp32": ("eager", "fp32"),
     "eager-tf32": ("eager", "tf32"),
@@ -23,7 +21,7 @@ BASELINES: Mapping[str, tuple[Runner, str]] = {
     "compile": ("compile", "fp32"),
     "compile-fp16": ("compile", "fp16"),
 }
-"""PyTorch that an engine may be compared with: how it runs, and in which precision."""
+"""PyTorch as a baseline: runner and precision by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +44,14 @@ class Options:
     lock_clocks: int | None = None
     """MHz; None leaves the clocks alone."""
     suites: Path = Path("suites")
-    """Where a process looks for the subject that is a suite's name."""
+    """Where a process finds the subject of a suite."""
     locator: str = ""
-    """What a process finds the subject by, where that is neither its own locator nor its name."""
+    """The subject's locator for a process; empty for the subject's own, or its name."""
     sampling: Mapping[str, Any] | None = None
-    """Figures of ``harness.timing.sampling.Sampling`` that are to be others; None for its own."""
+    """Fields of ``harness.timing.sampling.Sampling`` that differ from their defaults."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a baseline that there is not."""
+        """Raise UsageError for an unknown baseline."""
         for name in self.baselines or ():
             if name not in BASELINES:
                 raise unknown_name("baseline", name, [*BASELINES, "none"])

@@ -1,4 +1,4 @@
-"""The processes that time, seen from the one that starts them, tells them to measure, and reads their results."""
+"""Processes that time, as the parent sees them: it starts them, lets them measure, and reads their results."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from harness.process import how_it_ended, python_child
 from harness.records import ProcessRun, run_from_json
 
 READY_S = 180.0
-"""Importing PyTorch takes seconds, and sixteen at once on a slow disk a minute."""
+"""Importing PyTorch takes seconds; sixteen imports at once on a slow disk take a minute."""
 RESULT_S = 900.0
 MODULE = "harness.timing.worker"
 _STATUS_ERROR = 3
-"""The exit status of a worker that wrote an error with a sentence in place of a result."""
+"""The exit status of a worker that wrote an error in place of a result."""
 _KINDS = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ParityError)
 }
 
 
 class Worker:
-    """One process of :mod:`harness.timing.worker`: started at once, measuring when told to."""
+    """One process of :mod:`harness.timing.worker`; use as a context manager, or close it."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        """Start it. ``request["result"]`` is where it will write; the request itself is written beside that."""
+        """Start it. ``request["result"]`` is the path of its result; the request is written beside that."""
         self.result_file = Path(request["result"])
         self._what = f"{request['backend']}-{request['precision']} ({request['runner']})"
         file = self.result_file.with_suffix(".request.json")
@@ -44,14 +44,14 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            bufsize=0,  # nothing is left to be flushed into a pipe whose reader is gone
+            bufsize=0,  # so close() has nothing to flush into a broken pipe
             env=environment,
         )
 
     def ready(self, timeout_s: float = READY_S) -> None:
         """Wait until its imports are done.
 
-        Raises what it found wrong (UsageError, NotJudged), EngineFailed when it died, NotJudged when it takes too long.
+        Raises the error that it wrote (UsageError, NotJudged), EngineFailed when it died, NotJudged after the timeout.
         """
         assert self._process.stdout is not None
         end = time.monotonic() + timeout_s
@@ -63,7 +63,7 @@ class Worker:
             raise self._problem(self._process.wait())
 
     def go(self) -> None:
-        """Let it measure. Raises as :meth:`ready` does when it died meanwhile."""
+        """Let it measure. Raises as :meth:`ready` does when it died."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(b"go\n")
@@ -82,7 +82,7 @@ class Worker:
         return run_from_json(json.loads(self.result_file.read_text(encoding="utf-8")))
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process, and close its streams."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):

@@ -1,4 +1,4 @@
-"""Sizes of dynamic dimensions: which are declared, whether an engine holds them, and inputs made to fit them."""
+"""Sizes of dynamic dimensions: combined, checked against the subject's ranges, and inputs resized to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Sizes = Mapping[str, int]
 """Size of a dynamic dimension by its symbol; an empty one leaves a case as it is."""
 Sweep = tuple[str | None, Sequence[int]]
-"""A dynamic dimension, by its symbol or None for dimension 0 of the inputs, and the sizes it is to have."""
+"""A dynamic dimension, by its symbol or None for dimension 0 of the inputs, and its sizes."""
 
 
 def size_label(sizes: Sizes) -> str:
@@ -30,9 +30,9 @@ def case_label(case: str, sizes: Sizes) -> str:
 
 
 def combinations(subject: Subject, sweeps: Sequence[Sweep]) -> list[dict[str, int]]:
-    """Return every combination of the sizes asked for; one empty one for a case as it is.
+    """Return every combination of the sizes; without sweeps one empty combination.
 
-    Raises UsageError for a dimension that the subject does not declare, or sizes its engines are not built for.
+    Raises UsageError for a dimension that the subject does not declare, or a size outside its range.
     """
     axes: dict[str, Sequence[int]] = {}
     for name, sizes in sweeps:
@@ -47,7 +47,7 @@ def combinations(subject: Subject, sweeps: Sequence[Sweep]) -> list[dict[str, in
 
 
 def batch_symbol(subject: Subject) -> str:
-    """Return the symbol of dimension 0 of the inputs. Raises UsageError where there is none, or more than one."""
+    """Return the symbol of dimension 0 of the inputs. Raises UsageError for none or several."""
     if subject.onnx is not None:
         raise UsageError(
             f"the engine of {subject.onnx} is built for the shapes of its inputs; give them as --shape instead of "
@@ -68,7 +68,7 @@ def batch_symbol(subject: Subject) -> str:
 
 
 def check_sizes(subject: Subject, sizes: Sizes) -> None:
-    """Raise UsageError for a dimension that is not declared, or a size that the engine's profile does not hold."""
+    """Raise UsageError for a dimension that is not declared, or a size outside its range."""
     if sizes and subject.onnx is not None:
         batch_symbol(subject)
     for symbol, size in sizes.items():

@@ -1,4 +1,4 @@
-"""Contestants take turns, each turn in a fresh process: A B B A, so that what drifts drifts for all of them."""
+"""Contestants take turns, A B B A, each in a fresh process: a drift affects them all."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from harness.errors import ParityError
-from harness.latency.contestants import Contestant
+from harness.latency.contestants import Contestant, Workload
 from harness.latency.options import Options
 from harness.latency.processes import Worker
-from harness.latency.workload import Workload
 from harness.machine import open_gpu
 from harness.records import ProcessRun
 from harness.tensors import Tensors
 
 AT_ONCE = 16
-"""Processes that wait at a time, imports done, for their turn: each holds some hundred MB."""
+"""Processes that wait for their turn at a time, with their imports done: each holds some hundred MB."""
 Requests = Sequence[tuple[Contestant, dict[str, Any]]]
 
 
@@ -33,10 +32,10 @@ def take_turns(
     rounds: int,
     timed_before: Collection[Contestant] = (),
 ) -> Generator[tuple[Contestant, ProcessRun | ParityError], None, None]:
-    """Yield what each fresh process found, as soon as it is through.
+    """Yield the measurement of each fresh process as soon as it ends.
 
-    Contestants go forwards in one round and backwards in the next. One that fails yields its error and gets no further
-    turn. ``timed_before`` have a process that measured the throughput, of which one is enough: no verdict is about it.
+    The order of the contestants is reversed in every second round. One that fails yields its error and gets no further
+    turn. The throughput is measured in the first process of a contestant; ``timed_before`` have had theirs.
     """
     order = list(in_turns(contestants, rounds))
     failed: set[Contestant] = set()
@@ -57,13 +56,13 @@ def take_turns(
 
 
 def in_turns(contestants: Sequence[Contestant], rounds: int) -> Iterator[Contestant]:
-    """Yield A B B A A B ...: every round once through the contestants, every second one backwards."""
+    """Yield A B B A A B ...: every second round in reverse order."""
     for number in range(rounds):
         yield from contestants if number % 2 == 0 else reversed(contestants)
 
 
 def replays_graph(contestant: Contestant, options: Options) -> bool:
-    """Return whether a contestant is asked to replay a CUDA graph; PyTorch runs as it is."""
+    """Return whether a contestant is to replay a CUDA graph; only engines do."""
     return options.graph and contestant.device == "cuda" and contestant.runner == "engine"
 
 
@@ -97,7 +96,7 @@ def _measure(requests: Requests, options: Options) -> Iterator[tuple[Contestant,
 
 def _save_inputs(inputs: Tensors, folder: Path) -> Path:
     path = folder / "inputs.safetensors"
-    # safetensors takes no tensors that share memory, and one input may be given under two names.
+    # safetensors refuses tensors that share memory, and one input may be given under two names.
     save_file({name: tensor.cpu().contiguous().clone() for name, tensor in inputs.items()}, path)
     return path
 
@@ -122,6 +121,5 @@ def _request(workload: Workload, contestant: Contestant, options: Options, throu
 
 
 def _free_clocks() -> None:
-    """Unlock the GPU's clocks, whichever process locked them."""
     with open_gpu(torch.device("cuda", torch.cuda.current_device())) as gpu:
         gpu.free_clocks()

@@ -1,10 +1,9 @@
-"""From times to a verdict: is a session slower than its baseline, and by how much.
+"""Whether a session is slower than its baseline, and by how much.
 
-A process is represented by the logarithm of its median, a session by the median over its processes. With four sessions
-or more in the baseline, the spread between sessions is known and the new session is held against the prediction
-interval for one more of them; with fewer, Welch's interval over processes is used, and no
-regression counts.
-``python benchmarks/latency_verdict.py`` prints how often each rule is wrong.
+The figure of a process is the logarithm of its median, that of a session the median over its processes. With four
+sessions or more in the baseline, the new session is compared with the prediction interval for one more of them; with
+fewer, Welch's interval over processes is used, and no regression counts. ``python benchmarks/latency_verdict.py``
+prints how often each rule is wrong.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def compare_sessions(
     ``previous`` is the session before this one: a regression is ``repeated`` when it had regressed too, by the same
     rule. Baseline sessions that cannot be compared (another machine, metric or graph mode, an invalid environment, this
     session itself) are left out with a note; when none is left, the verdict is ``no_baseline``. Raises ValueError for
-    sessions of another benchmark and UsageError for limits that make no sense.
+    sessions of another benchmark and UsageError for margins outside 0 to 1.
     """
     limits = Limits(regress=regress_margin, equivalent=equivalent_within)
     for other in (*baseline, *([previous] if previous else ())):
@@ -75,7 +74,7 @@ def compare_sessions(
 def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) -> Comparison:
     """Return how ``a`` compares with ``b``, measured in turns (A B B A) on one machine: Welch over log process medians.
 
-    The ratio is time of ``a`` over time of ``b``; ``speed_up`` turns it round. It is of GPU time where both have it,
+    The ratio is time of ``a`` over time of ``b``; ``speed_up`` gives the inverse. It is of GPU time where both have it,
     otherwise end to end. Raises ValueError for sessions of two machines.
     """
     limits = Limits(regress=regress_margin)
@@ -103,8 +102,8 @@ def speed_up(comparison: Comparison) -> tuple[float, float, float] | None:
 def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Return the comparisons of one run, in their order, with Holm's correction for their number.
 
-    A ``regressed`` or ``improved`` that does not stand among so many tests becomes ``inconclusive``; no verdict
-    gets sharper. The family is every comparison that was tested (Holm, Scandinavian Journal of Statistics 1979).
+    A ``regressed`` or ``improved`` whose corrected p value is above 2.5 % becomes ``inconclusive``; no other verdict
+    changes. The family is every comparison that was tested (Holm, Scandinavian Journal of Statistics 1979).
     """
     tested = sorted((c.p_value, index) for index, c in enumerate(comparisons) if c.p_value is not None)
     adjusted = list(comparisons)
@@ -180,7 +179,7 @@ def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, n
 def _check_in_cycles(
     verdict: LatencyVerdict, rule: str, cycles: Estimate, limits: Limits, notes: list[str], capped: bool
 ) -> tuple[LatencyVerdict, str, list[str]]:
-    """Return verdict, rule and notes once clock cycles (time x SM clock) have been judged by the same rule."""
+    """Return verdict, rule and notes, checked against clock cycles (time x SM clock) under the same rule."""
     in_cycles = decide(cycles, limits)
     numbers = f"in clock cycles {ratio_words(cycles)}"
     if verdict == "regressed" and in_cycles == "equivalent":
@@ -196,22 +195,21 @@ def _check_in_cycles(
 
 
 def _estimate_of_figure(new: Session, old: list[Session], metric: Metric, figure: Figure) -> Estimate | None:
-    """Return the estimate for a figure that every process of every session must have; None where one has not."""
+    """Return the estimate for a figure; None where a process of one of the sessions lacks it."""
     mine, theirs = log_figures(new, metric, figure), [log_figures(session, metric, figure) for session in old]
     return estimate_of(mine, theirs) if mine and all(theirs) else None
 
 
 def _advice(new: Session, baseline: Sequence[Session], metric: Metric) -> list[str]:
-    """Return a note on sessions of the same class of machine, which advise and never decide."""
-    same = [s for s in baseline if s.machine.class_key == new.machine.class_key and s.machine.key != new.machine.key]
+    """Return a note on sessions of the same class of machine, which never decide the verdict."""
     same = [
-        session for session in same if graph_modes(session) == graph_modes(new) and not why_unusable(session, metric)
-    ]
+        old for old in baseline
+        if old.machine.class_key == new.machine.class_key and old.machine.key != new.machine.key
+        and graph_modes(old) == graph_modes(new) and not why_unusable(old, metric)
+    ]  # fmt: skip
     if not same or not new.machine.class_key:
         return []
-    estimate = estimate_of(
-        log_figures(new, metric, "median"), [log_figures(session, metric, "median") for session in same]
-    )
+    estimate = estimate_of(log_figures(new, metric, "median"), [log_figures(old, metric, "median") for old in same])
     return [f"advice only, machine of the same class: {ratio_words(estimate)}"]
 
 

@@ -1,6 +1,6 @@
-"""Launching on a GPU, timed: a run captured into a CUDA graph where that works, events around it, copies.
+"""Timed launches on a GPU: a run captured into a CUDA graph where possible, events around it, copies.
 
-Every launch happens on the run's own stream, which is made the current one around a block of samples.
+Every launch is on the run's own stream, which is the current one during a block of samples.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from harness.timing.sampling import Block
 
 Tensors = Mapping[str, torch.Tensor]
 PLAIN_RUNS = 3
-"""Before a capture: libraries allocate their workspaces in the first ones."""
+"""Runs before a capture: libraries allocate their workspaces in the first ones."""
 SHORT_MS = 0.1
-"""Below it a sample spans several runs: events resolve about half a microsecond."""
+"""A sample of shorter runs spans several of them: events resolve about half a microsecond."""
 SAMPLE_MS = 0.2
 DEPTH = 2
 """Launches in the queue, so that the GPU never waits for the host (as trtexec does)."""
 SAME_OUTPUTS = 0.01
-"""Largest relative difference between a replayed and a launched run; far above what the order of additions makes."""
+"""Largest relative difference between a replayed and a launched run; the order of additions makes far less."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedRun:
-    """A run that has run, and how it is launched when it is timed."""
+    """A bound run that is warm, and how it is launched."""
 
     run: BoundRun
     launch: Callable[[], None]
     """The replay of a CUDA graph, or the run's own launch."""
     captured: bool
     failure: str = ""
-    """Why a capture that was asked for did not succeed."""
+    """Why a requested capture failed."""
 
 
 class ModuleRun:
-    """A PyTorch function on fixed inputs, as a run that can be launched and captured."""
+    """A PyTorch function on fixed inputs, as a :class:`harness.backends.BoundRun`."""
 
     def __init__(self, call: Callable[[Tensors], Any], inputs: Tensors, device: torch.device) -> None:
         self.stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ class ModuleRun:
         """Do nothing: every launch writes fresh memory."""
 
     def not_capturable(self) -> str:
-        """Return an empty string: PyTorch only finds out by trying."""
+        """Return an empty string: PyTorch fails in the capture itself."""
         return ""
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class ModuleRun:
 
 
 def make_timed_run(bind: Callable[[], BoundRun], *, graph: bool) -> TimedRun:
-    """Bind a run, run it, and capture it where that is asked for; a capture that fails leaves a run without a graph."""
+    """Bind a run, warm it up, and capture it if ``graph``; where the capture fails it is launched without a graph."""
     run = bind()
     try:
         _run_plainly(run)
@@ -89,7 +89,7 @@ def make_timed_run(bind: Callable[[], BoundRun], *, graph: bool) -> TimedRun:
         raise
     if replay is not None:
         return TimedRun(run=run, launch=replay, captured=True)
-    # A capture that broke off may leave its stream and its part of PyTorch's allocator unusable.
+    # A failed capture may leave its stream and its memory pool unusable.
     run.close()
     run = bind()
     _run_plainly(run)
@@ -99,14 +99,14 @@ def make_timed_run(bind: Callable[[], BoundRun], *, graph: bool) -> TimedRun:
 def capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
     """Return why a run cannot be captured, or an empty string and the replay of its graph.
 
-    A replay counts only when it gives what the launch gave: a graph into which nothing was captured is very fast.
+    The replay must give the outputs of the launch: a graph that captured nothing is very fast.
     """
     if reason := run.not_capturable():
         return reason, None
     expected = {name: tensor.clone() for name, tensor in run.outputs.items()}
     graph = torch.cuda.CUDAGraph()
     try:
-        # The outer context restores the stream, which torch.cuda.graph does not when the capture ends in an error.
+        # The outer context restores the stream; torch.cuda.graph does not after an error.
         with torch.cuda.stream(run.stream), warnings.catch_warnings():
             # PyTorch gives this warning no class of its own.
             warnings.filterwarnings("error", message="The CUDA Graph is empty")
@@ -126,14 +126,14 @@ def capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
 
 
 def gpu_block(timed: TimedRun, *, inner: int, flush: torch.Tensor | None) -> Block:
-    """Return what takes samples between CUDA events, each over ``inner`` runs; a flush comes before the first event."""
+    """Return a block that samples between CUDA events, each over ``inner`` runs, after a flush of L2 if any."""
     events: list[tuple[Any, Any]] = []
     stream = timed.run.stream
 
     def block(count: int) -> list[float]:
         events.extend((_event(), _event()) for _ in range(count - len(events)))
         with torch.cuda.stream(stream):
-            timed.launch()  # else the first sample would start from an empty queue, and contain its own launch
+            timed.launch()  # else the first sample starts from an empty queue and contains its own launch
             for index, (start, stop) in enumerate(events[:count]):
                 if flush is not None:
                     flush.zero_()
@@ -150,13 +150,13 @@ def gpu_block(timed: TimedRun, *, inner: int, flush: torch.Tensor | None) -> Blo
 
 
 def runs_per_sample(timed: TimedRun) -> int:
-    """Return how many runs a sample must span so that it is long enough to be measured."""
+    """Return how many runs a sample spans: at least SAMPLE_MS of short ones, else one."""
     each = statistics.median(gpu_block(timed, inner=1, flush=None)(10))
     return math.ceil(SAMPLE_MS / max(each, 1e-4)) if each < SHORT_MS else 1
 
 
 def end_to_end_block(timed: TimedRun, inputs: Tensors) -> Block:
-    """Return what times whole runs by the host's clock: pinned inputs to the device, run, outputs to pinned memory."""
+    """Return a block of whole runs by the host's clock: pinned inputs to the device, run, outputs to pinned memory."""
     run = timed.run
     host = {name: pinned_like(tensor).copy_(tensor) for name, tensor in inputs.items()}
     back = {name: pinned_like(tensor) for name, tensor in run.outputs.items()}
@@ -175,7 +175,7 @@ def end_to_end_block(timed: TimedRun, inputs: Tensors) -> Block:
 
 
 def enqueue_block(run: BoundRun) -> Block:
-    """Return what times by the host's clock how long a launch without a CUDA graph keeps the host busy."""
+    """Return a block of launches without a CUDA graph, by the host's clock until the launch returns."""
 
     def once() -> float:
         started = time.perf_counter()
@@ -188,13 +188,13 @@ def enqueue_block(run: BoundRun) -> Block:
 
 
 def flush_buffer(device: torch.device) -> torch.Tensor:
-    """Return memory twice as large as the L2 cache: writing it all leaves nothing else in the cache."""
+    """Return memory twice as large as the L2 cache: writing it evicts everything else."""
     size = 2 * int(torch.cuda.get_device_properties(device).L2_cache_size)
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
 def pinned_like(tensor: torch.Tensor) -> torch.Tensor:
-    """Return page-locked host memory for a tensor, which copies reach without a detour."""
+    """Return page-locked host memory of a tensor's shape and dtype."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
 
 

@@ -1,8 +1,8 @@
-"""How long one run of a loaded engine or PyTorch module takes, measured in one process.
+"""The time of one run of a loaded engine or PyTorch module, measured in one process.
 
-Three figures that are never mixed: GPU time (between CUDA events around the launch, launches queued two deep so that
-their cost is hidden), end to end (the host's clock, with the copies, one run at a time) and enqueue time (how long a
-launch keeps the host busy). On the CPU there is one: the time of a run, as end to end.
+There are three figures: GPU time (between CUDA events around the launch, with two launches queued, which hides their
+cost), end to end (host clock, with copies, one run at a time) and enqueue time (host clock, until the launch returns).
+On the CPU there is one: the time of a run, as end to end.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ _NO_GPU = "there is no GPU to capture a CUDA graph on"
 
 @dataclass(frozen=True, kw_only=True)
 class TimingOptions:
-    """How one process times a run, and what it knows of the processes around it."""
+    """How one process times a run, and which other processes it knows."""
 
     device: str
     """``cuda`` or ``cpu``."""
     graph: bool
-    """Replay a CUDA graph; one that cannot be had is recorded in ``ProcessRun.graph_failure``."""
+    """Replay a CUDA graph; ``ProcessRun.graph_failure`` records why there is none."""
     l2: str = "warm"
     """The GPU's L2 cache before each run: ``warm`` or ``flush``."""
     throughput: bool = True
     """Measure the runs per second under load as well."""
     known_processes: Sequence[int] = ()
-    """Ids of processes that may hold the GPU too: the one that started this one."""
+    """Ids of processes that may use the GPU too: the parent."""
     free_bytes: int | None = None
-    """GPU memory that was free before anything was loaded; None where that was not asked."""
+    """GPU memory that was free before anything was loaded; None where it is not known."""
     lock_mhz: int | None = None
-    """Clock to lock the GPU's multiprocessors at; None leaves them alone."""
+    """Clock to lock the GPU's multiprocessors at; None does not lock it."""
     sampling: Sampling | None = None
-    """How long to measure; None for the usual of the device."""
+    """How long to measure; None for ``ON_GPU`` or ``ON_CPU``."""
 
 
 def measure_engine(session: Session, inputs: Tensors, options: TimingOptions, *, load_ms: float) -> ProcessRun:
-    """Time a loaded engine on these inputs; ``load_ms`` is how long loading took and is recorded.
+    """Time a loaded engine on these inputs; ``load_ms`` is the time of loading, for the record.
 
-    Raises UsageError for a flush on the CPU, NotJudged for one before runs that a GPU backend launches by itself, and
-    what the session raises.
+    Raises UsageError for a flush on the CPU, NotJudged for a flush on a GPU backend without BenchSession, and what the
+    session raises.
     """
     device = _device(options)
     if device.type == "cuda" and isinstance(session, BenchSession):
         return _on_gpu(lambda: session.bind(inputs), inputs, device, options, load_ms)
     if options.l2 == "flush":
         raise NotJudged(
-            "this backend copies and launches by itself, so that the L2 cache cannot be flushed before a run; leave "
+            "this backend copies and launches by itself, so the L2 cache cannot be flushed before a run; leave "
             "out --l2 flush"
         )
     on_host = {name: tensor.cpu() for name, tensor in inputs.items()}
@@ -83,9 +83,9 @@ def measure_engine(session: Session, inputs: Tensors, options: TimingOptions, *,
 def measure_module(
     call: Callable[[Tensors], Any], inputs: Tensors, options: TimingOptions, *, load_ms: float
 ) -> ProcessRun:
-    """Time a PyTorch function of named inputs under inference mode, as :func:`measure_engine` does an engine.
+    """Time a PyTorch function of named inputs in inference mode, as :func:`measure_engine` times an engine.
 
-    The inputs have the dtypes the function takes. Raises what the function raises.
+    The inputs have the dtypes that the function takes. Raises what the function raises.
     """
     device = _device(options)
     if device.type == "cuda":
@@ -155,7 +155,7 @@ def _on_gpu(
 
 
 def _on_host(run: Callable[[], Any], device: torch.device, options: TimingOptions, load_ms: float) -> ProcessRun:
-    """Time whole runs by the host's clock: on the CPU, and where a backend does not let others launch."""
+    """Time whole runs by the host's clock: on the CPU, and for a GPU backend without BenchSession."""
     started, on_gpu = _now(), device.type == "cuda"
     sampling = options.sampling or (ON_GPU if on_gpu else ON_CPU)
 
@@ -188,7 +188,7 @@ def _on_host(run: Callable[[], Any], device: torch.device, options: TimingOption
 
 
 def _sampled(block: Block, monitor: GpuMonitor, sampling: Sampling) -> tuple[Summary, float, bool]:
-    """Return the figure that verdicts are about, how long warming up took in ms, and whether the device got warm."""
+    """Return the figure that the verdict uses, the warm-up time in ms, and whether the device got warm."""
     size = block_size(block, sampling)
     warm_ms, stable = warm_up(block, size, monitor, sampling)
     return summarise(sample(block, size, monitor, sampling)), warm_ms, stable
@@ -201,15 +201,15 @@ def _bytes_taken(options: TimingOptions, device: torch.device) -> int | None:
 
 
 def _not_finite(outputs: Tensors) -> list[str]:
-    """Return which outputs hold no finite number at all: the time of such a run is that of nothing useful."""
-    useless = [name for name, tensor in outputs.items() if tensor.numel() and not tensor.float().isfinite().any()]
-    return [f"no finite number in the output {', '.join(useless)}"] if useless else []
+    """Return a flag that names the outputs without any finite number."""
+    not_finite = [name for name, tensor in outputs.items() if tensor.numel() and not tensor.float().isfinite().any()]
+    return [f"no finite number in the output {', '.join(not_finite)}"] if not_finite else []
 
 
 def _flags(
     lock: ClockLock, not_finite: Sequence[str], summary: Summary, monitor: GpuMonitor, *, stable: bool, on_gpu: bool
 ) -> list[str]:
-    """Return what a reader must know of this process, in sentences."""
+    """Return the flags of this process, each a sentence."""
     flags = [*([lock.problem] if lock.problem else []), *not_finite, *([] if stable else ["warm-up unstable"])]
     if not summary.cv <= MOST_VARIATION:
         flags.append("unstable")

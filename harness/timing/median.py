@@ -1,19 +1,21 @@
-"""The median time of one run, where a quick figure is enough and no verdict is about it."""
+"""Quick medians that no verdict is based on: of one run, and of every kernel of an engine."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from harness.backends import Session
+from harness.backends import ProfileSession, Session
+from harness.errors import NotJudged
 
 WARM_UP_S = 0.2
 MEASURE_S = 0.5
 FEWEST = 10
-"""Runs, however long they last."""
+"""Runs that are timed at least."""
 
 
 def median_ms(session: Session, inputs: Mapping[str, torch.Tensor]) -> float:
@@ -29,6 +31,26 @@ def median_ms(session: Session, inputs: Mapping[str, torch.Tensor]) -> float:
     once = between_events_ms if on_gpu else host_ms
     _sample(run, WARM_UP_S, once)
     return statistics.median(_sample(run, MEASURE_S, once))
+
+
+def kernel_times(session: Session, inputs: Mapping[str, torch.Tensor], *, runs: int = 20) -> list[tuple[str, float]]:
+    """Return the median milliseconds of every kernel (or node) over the runs, in execution order.
+
+    A name that a run has twice stays twice. Raises NotJudged where the backend has no profiler, or its profiles of
+    several runs do not name the same kernels.
+    """
+    if not isinstance(session, ProfileSession):
+        raise NotJudged("this backend has no profiler; the time of single kernels is known of trt, rtx and ort-*")
+    profiles = session.profile(inputs, runs=runs)
+    if not profiles or not profiles[0]:
+        raise NotJudged("the profiler reported no kernel")
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for profile in profiles:
+        for key, ms in _numbered(profile):
+            times[key].append(ms)
+    if uneven := next((name for (name, _), found in times.items() if len(found) != len(profiles)), None):
+        raise NotJudged(f"the profiler reported {uneven!r} in some runs and not in others: their times have no median")
+    return [(name, statistics.median(found)) for (name, _), found in times.items()]
 
 
 def between_events_ms(run: Callable[[], object]) -> float:
@@ -54,3 +76,13 @@ def _sample(run: Callable[[], object], seconds: float, once: Callable[[Callable[
     while time.perf_counter() < end or len(times) < FEWEST:
         times.append(once(run))
     return times
+
+
+def _numbered(profile: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, int], float]]:
+    """Return the times by name and occurrence: a kernel in a loop has one name and several times."""
+    seen: dict[str, int] = defaultdict(int)
+    numbered = []
+    for name, ms in profile:
+        numbered.append(((name, seen[name]), ms))
+        seen[name] += 1
+    return numbered

@@ -1,4 +1,4 @@
-"""What the GPU does while one process measures: which blocks of samples count, and what a reader must know."""
+"""The state of the GPU while one process measures: which blocks of samples count, flags and conditions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.machine import POWER_CAP, Gpu, Snapshot, growth
 from harness.records import Conditions
 
 CLOCK_JUMP = 0.02
-"""A clock that moves more than this during the sample, relative, is flagged."""
+"""Relative range of the clock during the sample above which it is flagged."""
 MOST_DISCARDED = 5
-"""Discarded blocks beyond which the sample says nothing."""
+"""Discarded blocks above which the sample is invalid."""
 
 
 class GpuMonitor:
-    """Asks the GPU between blocks of samples, never during one, and sums up what it answered."""
+    """Reads the state of the GPU between blocks of samples, never during one."""
 
     def __init__(self, gpu: Gpu, *, known: Collection[int] = ()) -> None:
         """``known`` are the ids of processes that may use the GPU too."""
@@ -31,11 +31,11 @@ class GpuMonitor:
         self.start_block()
 
     def start_block(self) -> None:
-        """Begin a block: slow-downs before it do not count."""
+        """Begin a block: earlier slow-downs do not count."""
         self._counters = self.gpu.throttle_counters()
 
     def observe(self) -> Snapshot:
-        """Return what the GPU does now, and note which other processes compute on it."""
+        """Return the state of the GPU, and record which other processes compute on it."""
         self._foreign |= set(self.gpu.foreign_processes(self._known))
         return self.gpu.snapshot()
 
@@ -55,7 +55,7 @@ class GpuMonitor:
 
     @property
     def too_many_discarded(self) -> bool:
-        """Whether so many blocks were discarded that the sample says nothing."""
+        """Whether more than MOST_DISCARDED blocks were discarded."""
         return self.discarded > MOST_DISCARDED
 
     def conditions(self) -> Conditions:
@@ -70,7 +70,7 @@ class GpuMonitor:
         )
 
     def flags(self) -> list[str]:
-        """Return what a reader must know of the device."""
+        """Return the flags of the device, each a sentence."""
         flags = []
         if relative_range([seen.sm_mhz for seen in self._kept]) > CLOCK_JUMP:
             flags.append("clock jumped")
@@ -81,7 +81,7 @@ class GpuMonitor:
         return flags
 
     def invalid(self) -> list[str]:
-        """Return why the figures say nothing of what was measured; empty when they count."""
+        """Return why the figures are invalid; empty when they are valid."""
         sentences = []
         if self.too_many_discarded:
             sentences.append(
@@ -95,7 +95,7 @@ class GpuMonitor:
 
 
 def relative_range(values: Sequence[float | None]) -> float:
-    """Return the distance between smallest and largest over the median; 0 where nothing is known."""
+    """Return (largest - smallest) / median of the known values; 0 without any."""
     known = [value for value in values if value is not None]
     middle = statistics.median(known) if known else 0.0
     return (max(known) - min(known)) / middle if middle else 0.0

@@ -1,7 +1,7 @@
 """When a device is warm and when a sample is large enough.
 
-Samples are taken in blocks of 50 ms. Between blocks the GPU is asked what it is doing: a block during which the
-hardware slowed itself down is discarded.
+Samples are taken in blocks of 50 ms. The state of the GPU is read between blocks: a block during which the hardware
+slowed itself down is discarded.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from dataclasses import dataclass
 from harness.timing.monitor import GpuMonitor, relative_range
 
 Block = Callable[[int], list[float]]
-"""Takes so many samples and returns them, in milliseconds."""
+"""Takes this number of samples and returns them, in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How long is sampled, in seconds, and what is enough; ``*_cap_s`` ends it whatever was reached."""
+    """How long to sample, in seconds, and the criteria that end it; ``*_cap_s`` ends it without them."""
 
     warm_up_s: float = 0.2
-    """At least so long, before anything counts."""
+    """At least; nothing before counts."""
     warm_up_cap_s: float = 2.0
     sample_s: float = 0.6
-    """At least so long for the figure that verdicts are about."""
+    """At least, for the figure that the verdict uses."""
     sample_cap_s: float = 2.0
     secondary_s: float = 0.15
-    """For each figure that no verdict is about."""
+    """For each other figure."""
     throughput_s: float = 0.4
     block_s: float = 0.05
     fewest: int = 100
-    """Samples, unless ``sample_cap_s`` ends before."""
+    """Samples, unless ``sample_cap_s`` ends it earlier."""
     stable_within: float = 0.005
-    """A device is warm once the medians of the last five blocks span no more than this, relative."""
+    """Largest relative range of the medians of the last five blocks on a warm device."""
     half_width: float = 0.0025
-    """A sample is large enough once the 95 % interval of its median is no wider than this to each side, relative."""
+    """Largest half of the 95 % interval of the median of a sample that is large enough, relative."""
 
 
 ON_GPU = Sampling()
 ON_CPU = Sampling(warm_up_cap_s=0.6, sample_s=0.6, sample_cap_s=1.2, fewest=30, stable_within=0.03)
-"""Other programs share the CPU, so that more time does not make the interval as narrow as on a GPU."""
+"""Other programs share the CPU, so more time does not make the interval as narrow as on a GPU."""
 LEAST = 5
-"""Samples that are taken however long they last."""
+"""Samples that are always taken."""
 STABLE_BLOCKS = 5
 CLOCK_STABLE = 0.01
-"""A clock that moves no more than this, relative, over the last blocks stands still."""
+"""Largest relative range of a stable clock over the last blocks."""
 BACK_OFF_S = 0.05
-"""Pause after the first discarded block; it doubles with every further one."""
+"""Pause after the first discarded block; each further one doubles it."""
 
 
 def block_size(block: Block, sampling: Sampling) -> int:
-    """Return how many samples last one block."""
-    for count in (1, LEAST):  # the first run may be a cold one; a run that fills a block by itself is not repeated
+    """Return how many samples fill one block."""
+    for count in (1, LEAST):  # the first run may be cold; a run as long as a block is not repeated
         started = time.perf_counter()
         block(count)
         each = (time.perf_counter() - started) / count
@@ -64,7 +64,7 @@ def block_size(block: Block, sampling: Sampling) -> int:
 
 
 def warm_up(block: Block, size: int, monitor: GpuMonitor, sampling: Sampling) -> tuple[float, bool]:
-    """Run until medians and clock stand still; return how long that took in milliseconds, and whether they did."""
+    """Run until medians and clock are stable; return the time in milliseconds, and whether they became stable."""
     started = time.perf_counter()
     medians: list[float] = []
     clocks: list[float | None] = []
@@ -82,8 +82,7 @@ def warm_up(block: Block, size: int, monitor: GpuMonitor, sampling: Sampling) ->
 def sample(block: Block, size: int, monitor: GpuMonitor, sampling: Sampling) -> list[float]:
     """Return samples in milliseconds: until the interval of their median is narrow, or ``sample_cap_s`` has passed.
 
-    When the GPU slows itself down too often the discarded blocks are all there is, and are returned;
-    ``monitor.invalid()`` then says so.
+    When too many blocks are discarded and none was kept, those are returned; ``monitor.invalid()`` then says so.
     """
     started = time.perf_counter()
     kept: list[float] = []
@@ -106,7 +105,7 @@ def sample(block: Block, size: int, monitor: GpuMonitor, sampling: Sampling) -> 
 
 
 def sample_secondary(block: Block, sampling: Sampling) -> list[float]:
-    """Return samples of a figure that no verdict is about, in milliseconds: for a fixed time, on a warm device."""
+    """Return samples in milliseconds, taken for ``secondary_s`` on a warm device; no verdict uses them."""
     size = block_size(block, sampling)
     end = time.perf_counter() + sampling.secondary_s
     samples = block(max(LEAST, min(size, sampling.fewest)))

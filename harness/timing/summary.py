@@ -9,19 +9,19 @@ from harness.errors import NotJudged
 from harness.records import Summary
 
 PERCENTILES = {90: 100, 95: 200, 99: 1000}
-"""The samples that a percentile needs, so that ten lie beyond it."""
+"""Samples that a percentile needs: ten lie beyond it."""
 TAIL = 0.025
-"""Probability to each side of the interval of the median."""
+"""Probability on each side of the interval of the median."""
 
 
 def summarise(samples_ms: Sequence[float]) -> Summary:
     """Return the summary of the times of one process, in milliseconds.
 
-    The median of an even number of samples is the mean of the middle two. A percentile is an element of the sorted
-    sample, the smallest that at least p % of it do not exceed, as in trtexec; none is interpolated, and none is given
-    below ``PERCENTILES`` samples. ``low`` and ``high`` are order statistics that cover the median with at least 95 %
-    for independent samples of any distribution; below six samples there are none such, and they are the extremes.
-    ``cv`` has the standard deviation with n - 1. Raises NotJudged when a time is not positive and finite.
+    The median of an even number of samples is the mean of the middle two. A percentile is the smallest sample that at
+    least p % of them do not exceed, as in trtexec, without interpolation; it is None below ``PERCENTILES`` samples.
+    ``low`` and ``high`` are order statistics that cover the median with at least 95 % for independent samples of any
+    distribution; below six samples, which is too few for that, they are the extremes. ``cv`` uses the standard
+    deviation with n - 1. Raises NotJudged when a time is not positive and finite.
     """
     import numpy as np
 

@@ -15,13 +15,13 @@ from harness.errors import NotJudged, first_line
 from harness.timing.cuda import DEPTH, TimedRun, make_timed_run
 
 STREAMS = 2
-"""Contexts and streams that make the load; threads on the CPU."""
+"""Contexts, each on a stream of its own; threads on the CPU."""
 
 
 def gpu_throughput(
     bind: Callable[[], BoundRun], first: TimedRun, *, inner: int, device: torch.device, seconds: float
 ) -> tuple[float | None, list[str]]:
-    """Return the runs per second of several contexts at once, and what kept it from being measured."""
+    """Return the runs per second of several contexts at once (None where it failed), and flags on the figure."""
     with contextlib.ExitStack() as stack:
         timed = [first]
         try:
@@ -37,7 +37,7 @@ def gpu_throughput(
 
 
 def host_throughput(run: Callable[[], object], seconds: float) -> float:
-    """Return how many runs several threads finish in a second together, each at least one."""
+    """Return the runs per second of several threads together, each with at least one run."""
 
     def keep_busy(end: float) -> int:
         count = 0
@@ -50,7 +50,7 @@ def host_throughput(run: Callable[[], object], seconds: float) -> float:
 
 
 def _keep_gpu_busy(timed: TimedRun, inner: int, device: torch.device, end: float) -> int:
-    """Launch until ``end``, a time of ``perf_counter``; return how many runs were launched and finished."""
+    """Launch until ``end``, a time of ``perf_counter``; return the number of finished runs."""
     count = 0
     stream, marks = timed.run.stream, [torch.cuda.Event() for _ in range(DEPTH)]  # type: ignore[no-untyped-call]
     with torch.cuda.device(device), torch.inference_mode(), torch.cuda.stream(stream):

@@ -1,13 +1,13 @@
 """One fresh process that times one engine or PyTorch module: ``python -m harness.timing.worker REQUEST``.
 
-It imports what it needs, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
-:class:`harness.records.ProcessRun` as JSON to the path in the request. An error with a sentence for the user is
-written as ``{"error": ..., "kind": ...}``, with exit status 3.
+It imports its modules, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
+:class:`harness.records.ProcessRun` as JSON to the path in the request. A ParityError is written as
+``{"error": ..., "kind": ...}``, with exit status 3.
 
 The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``compile``), ``backend``, ``engine``
 (path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``), ``inputs`` (safetensors file),
-``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and where the figures
-of :class:`harness.timing.sampling.Sampling` are to be others ``sampling``.
+``device``, ``graph``, ``l2``, ``throughput``, ``lock_clocks`` (MHz or null), ``result`` (path), and optionally
+``sampling``, fields of :class:`harness.timing.sampling.Sampling`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Tensors = Mapping[str, torch.Tensor]
 READY = "ready"
 GO = "go"
 STATUS_ERROR = 3
-"""The exit status when the result is an error with a sentence."""
+"""The exit status when the result is an error."""
 
 
 def main(request_file: str) -> int:
@@ -59,9 +59,9 @@ def main(request_file: str) -> int:
 
 
 def prepare(request: Request) -> Subject | None:
-    """Import whatever takes time, so that it is not done while this process has its turn; find a module's subject.
+    """Import all modules before this process has its turn; return the subject of a PyTorch runner.
 
-    Nothing here touches the GPU: a context of a process that waits is one more on the GPU that is measured.
+    Nothing here uses the GPU: a waiting process must not hold a context on the GPU that is measured.
     """
     summarise([1.0] * 10)  # imports NumPy and SciPy
     if request["runner"] == "engine":
@@ -78,7 +78,7 @@ def prepare(request: Request) -> Subject | None:
 
 
 def measure(request: Request, subject: Subject | None) -> ProcessRun:
-    """Load what the request names and time it. Raises NotJudged, UsageError or EngineFailed with a sentence."""
+    """Load the engine or module of the request and time it. Raises NotJudged, UsageError or EngineFailed."""
     device = torch.device(request["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
@@ -137,7 +137,7 @@ def _compiled(module: torch.nn.Module, name: str) -> Callable[[Tensors], Any]:
 
 
 def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> None:
-    """Run once, which is when torch.compile compiles. Raises NotJudged with a sentence for what the run raises."""
+    """Run once: torch.compile compiles then. Raises NotJudged for any other exception of the run."""
     try:
         with torch.inference_mode():
             call(inputs)
@@ -145,12 +145,12 @@ def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> No
             torch.cuda.synchronize()
     except (ParityError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # a compiler raises whatever it likes
+    except Exception as error:  # a compiler may raise any exception
         raise NotJudged(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _own_stdout() -> TextIO:
-    """Return standard output for this module alone; whatever else is printed goes to standard error."""
+    """Return standard output for this module alone; all other prints go to standard error."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return out
@@ -158,8 +158,7 @@ def _own_stdout() -> TextIO:
 
 if __name__ == "__main__":
     status = main(sys.argv[1])
-    # The next process waits for this one's end: the interpreter's orderly exit takes half a second, and the result is
-    # written.
+    # The next process waits for this one: the interpreter's own exit takes half a second, and the result is written.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PARITY_HISTORY", raising=False)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "test_clip.py").write_text(SUITE)
-    monkeypatch.setattr("harness.latency.acceptance.machine", lambda *name, **options: CPU)
+    monkeypatch.setattr("harness.latency.baseline.machine", lambda *name, **options: CPU)
     return tmp_path
 
 

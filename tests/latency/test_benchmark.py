@@ -19,14 +19,13 @@ from harness import Settings
 from harness.backends import BACKENDS, Kernel
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.latency import benchmark, group, turns
-from harness.latency.contestants import kernels_sha256
+from harness.latency.benchmark import adjusted, exit_status, lacking
+from harness.latency.contestants import Workload, kernels_sha256
 from harness.latency.kernels import common_module, join_kernels
 from harness.latency.noise import measure_noise
 from harness.latency.options import Options
-from harness.latency.outcome import adjusted, exit_status, lacking
 from harness.latency.sizes import batch_symbol, resized
 from harness.latency.verdict import holm
-from harness.latency.workload import Workload
 from harness.machine.identity import Machine
 from harness.records.latency import Comparison, Measured, NotMeasured, ProcessRun, Session, Summary
 from harness.subject import Subject, Target

@@ -21,9 +21,8 @@ from harness.errors import EngineFailed, NotJudged, UsageError
 from harness.machine.gpu import Gpu
 from harness.records.latency import ProcessRun
 from harness.timing import cuda, measure, median
-from harness.timing.kernels import kernel_times
 from harness.timing.measure import TimingOptions, measure_engine, measure_module
-from harness.timing.median import FEWEST, between_events_ms, median_ms
+from harness.timing.median import FEWEST, between_events_ms, kernel_times, median_ms
 from harness.timing.sampling import LEAST, Sampling
 
 
