@@ -118,7 +118,10 @@ class _CandidateEngines:
             )
         )  # fmt: skip
         if passed and (self.best is None or len(patterns) < len(self.best)):
-            self._keep(patterns)
+            self.best = patterns
+            if self.context.plan_file is not None:
+                found_by = f"Found by: {self.context.command('bisect', self.target.precision)}"
+                _write(self.target, patterns, self.context.plan_file, comment=(found_by, "Verified on the engine."))
         best = f"; the best plan so far keeps {len(self.best)}" if self.best else ""
         self.context.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
         return passed
@@ -128,12 +131,6 @@ class _CandidateEngines:
         target = plan_target(self.context, self.target, patterns)
         with contextlib.suppress(ParityError), self.context.run.target(target) as opened:
             opened.build()
-
-    def _keep(self, patterns: frozenset[str]) -> None:
-        self.best = patterns
-        if self.context.plan_file is not None:
-            found_by = f"Found by: {self.context.command('bisect', self.target.precision)}"
-            _write(self.target, patterns, self.context.plan_file, comment=(found_by, "Verified on the engine."))
 
 
 def plan_target(context: Context, target: Target, patterns: frozenset[str]) -> Target:

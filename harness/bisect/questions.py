@@ -15,30 +15,33 @@ from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for
 
-REFERENCE_REPEATS = Question(
-    question="is the reference repeatable?", answer="yes", detail="two runs of PyTorch agree"
-)  # fmt: skip
-"""Answered yes wherever there is a reference: it exists only where two runs of PyTorch agree."""
+_REPEATABLE = "is the reference repeatable?"
+
+
+def answered(question: str, yes: bool, detail: str, *, good: Literal["yes", "no"] = "yes") -> Question:
+    """Return a question answered yes or no."""
+    return Question(question=question, answer="yes" if yes else "no", detail=detail, good=good)
+
+
+REFERENCE_REPEATS = answered(_REPEATABLE, True, "two runs of PyTorch agree")
+"""Asked wherever there is a reference: it exists only where two runs of PyTorch agree."""
 
 
 def no_reference(error: NotJudged) -> Question:
     """Return the question that ends the bisection of a subject without a reference."""
-    question = REFERENCE_REPEATS.question if isinstance(error, NotRepeatable) else "is there a reference?"
-    return Question(question=question, answer="no", detail=str(error))
+    question = _REPEATABLE if isinstance(error, NotRepeatable) else "is there a reference?"
+    return answered(question, False, str(error))
 
 
 def inputs_unchanged(before: str, after: str) -> Question:
     """Return whether the engine left its inputs as they were, by their hashes."""
     words = f"sha256 {before[:12]} before and after the run" if before == after else "it writes into them"
-    return Question(
-        question="does the engine leave its inputs unchanged?", answer=yes_or_no(before == after), detail=words
-    )
+    return answered("does the engine leave its inputs unchanged?", before == after, words)
 
 
 def not_judged(result: Result) -> Question:
     """Return the question that ends the bisection of an engine without a verdict."""
-    question = "can the engine be judged?" if result.outputs else "does the engine run?"
-    return Question(question=question, answer="no", detail=result.reason)
+    return answered("can the engine be judged?" if result.outputs else "does the engine run?", False, result.reason)
 
 
 def about_outputs(outcome: Outcome) -> list[Question]:
@@ -47,15 +50,11 @@ def about_outputs(outcome: Outcome) -> list[Question]:
     asked = []
     if result.repeatable is not None and repeats is not None:
         words = repeats.words() or f"{repeats.runs} runs give the same bits"
-        asked.append(
-            Question(question="is the engine repeatable?", answer=yes_or_no(not repeats.differing), detail=words)
-        )
+        asked.append(answered("is the engine repeatable?", not repeats.differing, words))
     stats = [(output.name, output.stats) for output in result.outputs if output.stats]
     bad = [f"{name}: {s.nonfinite_actual} of {s.elements} elements are not" for name, s in stats if s.nonfinite_actual]
-    words = "; ".join(bad) or "no NaN and no infinity"
-    asked.append(Question(question="are all outputs finite?", answer=yes_or_no(not bad), detail=words))
-    wrong = result.verdict != "pass"
-    asked.append(Question(question="is the engine wrong?", answer=yes_or_no(wrong), detail=result.reason, good="no"))
+    asked.append(answered("are all outputs finite?", not bad, "; ".join(bad) or "no NaN and no infinity"))
+    asked.append(answered("is the engine wrong?", result.verdict != "pass", result.reason, good="no"))
     return asked
 
 
@@ -64,12 +63,12 @@ def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
 
     An FP32 engine that computes in TF32 is right for a plan in a lower precision.
     """
+    question = "is the FP32 engine right?"
     words = "it is the engine that was asked about" if asked else result.reason
-    answer = "not asked" if result.verdict == "not_judged" else yes_or_no(result.verdict == "pass" or only_tf32)
-    return Question(
-        question="is the FP32 engine right?", answer=answer,
-        detail=f"{words}; it computes FP32 in TF32" if only_tf32 else words,
-    )  # fmt: skip
+    words = f"{words}; it computes FP32 in TF32" if only_tf32 else words
+    if result.verdict == "not_judged":
+        return Question(question=question, answer="not asked", detail=words)
+    return answered(question, result.verdict == "pass" or only_tf32, words)
 
 
 def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
@@ -86,10 +85,8 @@ def pytorch_right(result: Result, plan: Plan, *, passes: bool) -> Question:
     """Return whether PyTorch in the same precision is right, with its error: the floor."""
     errors = [(output.name, output.floor.relative_l2) for output in result.outputs if output.floor]
     figures = [f"{name} {error:.3g}" if isfinite(error) else f"{name} not finite" for name, error in errors]
-    return Question(
-        question="is PyTorch in the same precision right?", answer=yes_or_no(passes),
-        detail=f"PyTorch's own {plan.computes_in} error (the floor): {', '.join(figures) or 'not finite'}",
-    )  # fmt: skip
+    words = f"PyTorch's own {plan.computes_in} error (the floor): {', '.join(figures) or 'not finite'}"
+    return answered("is PyTorch in the same precision right?", passes, words)
 
 
 def would_pass(run: Run, case: str, plan: Plan, outputs: Tensors) -> bool:
@@ -103,8 +100,3 @@ def would_pass(run: Run, case: str, plan: Plan, outputs: Tensors) -> bool:
         )
         verdicts.append(judged.verdict)
     return overall(verdicts) == "pass"
-
-
-def yes_or_no(answer: bool) -> Literal["yes", "no"]:
-    """Return the word for an answer."""
-    return "yes" if answer else "no"

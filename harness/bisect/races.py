@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.backends import run_serialised
-from harness.bisect.questions import computes_in_tf32, yes_or_no
+from harness.bisect.questions import answered, computes_in_tf32
 from harness.compare import bitwise_equal, total_error
 from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
@@ -50,11 +50,11 @@ def race_in(run: Run, target: Target, case: str) -> Race:
     if isinstance(found, Race):
         return found
     if all(bitwise_equal(found.alone[name], tensor) for name, tensor in found.together.items()):
-        return Race(questions=(Question(question=question, answer="yes", detail="bit for bit"),))
+        return Race(questions=(answered(question, True, "bit for bit"),))
     alone, together = total_error(found.alone, found.expected), total_error(found.together, found.expected)
     passes = ", which passes" if overall(output.verdict for output in found.judged) == "pass" else ""
     detail = f"with CUDA_LAUNCH_BLOCKING=1 the relative error is {alone:.3g}{passes}; without it, {together:.3g}"
-    return Race(races=alone < together / 2, questions=(Question(question=question, answer="no", detail=detail),))
+    return Race(races=alone < together / 2, questions=(answered(question, False, detail),))
 
 
 def race_in_fp32(run: Run, target: Target, case: str) -> Race:
@@ -65,8 +65,7 @@ def race_in_fp32(run: Run, target: Target, case: str) -> Race:
         return found
     verdict = overall(output.verdict for output in found.judged)
     right = verdict == "pass" or computes_in_tf32(target, found.judged)
-    detail = worst_reason(found.judged, verdict)
-    return Race(races=right, questions=(Question(question=question, answer=yes_or_no(right), detail=detail),))
+    return Race(races=right, questions=(answered(question, right, worst_reason(found.judged, verdict)),))
 
 
 def _ask(question: str, run: Run, target: Target, case: str) -> Alone | Race:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +54,7 @@ def run(options: argparse.Namespace) -> int:
     )
     subject, targets, cases = request_of(options)
     sizes, settings = latency.combinations(subject, options.sweep), settings_of(options)
-    document = Document(options, settings)
-
-    def show(found: Sequence[Measured | NotMeasured]) -> None:
-        _show(found, options)
-
+    document, show = Document(options, settings), partial(_show, folder=charts_folder(options))
     with open_history(options) as history:
         measured = latency.bench(
             subject, targets=targets, cases=cases, settings=settings, sizes=sizes, options=chosen, history=history
@@ -91,7 +88,7 @@ def _rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
     }
 
 
-def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) -> None:
+def _show(found: Sequence[Measured | NotMeasured], folder: Path) -> None:
     """Print the table, the kernels, and where the charts are."""
     from harness.report.plots import bench_charts, save_bench
     from harness.report.text import kernels_table, latency_table
@@ -103,4 +100,4 @@ def _show(found: Sequence[Measured | NotMeasured], options: argparse.Namespace) 
         if item["kernels"]:
             print(f"\n{kernels_table(item)}")
     for name, items in bench_charts(measured).items():
-        chart(save_bench, items, charts_folder(options) / name)
+        chart(save_bench, items, folder / name)

@@ -35,14 +35,14 @@ def run(options: argparse.Namespace) -> int:
     document = Document(options, settings)
 
     def rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
-        return latency.noise_report(found, complete=False).to_json()
+        return latency.noise_report(found, complete=False)
 
     measured = latency.measure_noise(
         subject, targets=targets, cases=cases, settings=settings, sizes=sizes, sessions=options.sessions,
         options=measuring(options),
     )  # fmt: skip
     found, interrupted = document.collect(measured, rows, lambda found: None)
-    report = latency.noise_report(found, complete=not interrupted).to_json()
+    report = latency.noise_report(found, complete=not interrupted)
     document.write(complete=not interrupted, error="interrupted" if interrupted else "", **report)
     if report["aa"]:
         print(noise_text(report["aa"]))

@@ -1,7 +1,4 @@
-"""The history's latencies as files of other tools; docs/history.md documents every format.
-
-Sessions only, and of these only the ones that count.
-"""
+"""Valid sessions of the history as files of other tools; docs/history.md documents every format."""
 
 from __future__ import annotations
 
@@ -156,7 +153,7 @@ def _p99(run: ProcessRun, metric: str) -> float | None:
 
 
 def _over_processes(session: Session, figure: Callable[[ProcessRun, str], float | None]) -> float | None:
-    """Return the median of a figure over the processes that count; None where one of them lacks it."""
+    """Return the median of a figure over the valid processes; None where one of them lacks it."""
     values = [figure(run, session.metric) for run in session.runs if not run.invalid]
     known = [value for value in values if value is not None]
     return statistics.median(known) if known and len(known) == len(values) else None
@@ -169,13 +166,13 @@ WRITERS: Mapping[str, Callable[[Sequence[Session], Path], None]] = {
 }
 FORMATS = ("parity", *WRITERS)
 ONE_MACHINE = ("pytest-benchmark", "github-action-benchmark")
-"""Formats whose file is about one machine at one time: the newest session of each of its benchmarks."""
+"""Formats whose file holds the newest session of each benchmark of one machine."""
 
 
 def of_machine(sessions: Sequence[Session], key: str) -> list[Session]:
-    """Return the sessions of the machine, or of the system, whose key is this or begins so.
+    """Return the sessions of the machine, or of the system, whose key begins with ``key``.
 
-    Raises UsageError where there is none, or more than one.
+    Raises UsageError for none or several.
     """
     machines = {session.machine.key for session in sessions if session.machine.key.startswith(key)}
     systems = {system_of(session) for session in sessions if system_of(session).startswith(key)}
@@ -188,9 +185,9 @@ def of_machine(sessions: Sequence[Session], key: str) -> list[Session]:
 
 
 def of_one_system(sessions: Sequence[Session], here: Collection[str], form: str) -> list[Session]:
-    """Return the sessions of the only system there is, or of the one that is ``here`` (system keys).
+    """Return the sessions of the only system, or of the one whose key is in ``here``.
 
-    Raises UsageError where that leaves none or several.
+    Raises UsageError for none or several.
     """
     systems = {system_of(session) for session in sessions}
     chosen = systems if len(systems) < 2 else systems & set(here)
@@ -200,12 +197,12 @@ def of_one_system(sessions: Sequence[Session], here: Collection[str], form: str)
 
 
 def system_of(session: Session) -> str:
-    """Return what sessions of all backends on one machine share; a record without it stands for itself."""
+    """Return the system key, which sessions of all backends on one machine share; else the machine key."""
     return session.machine.system_key or session.machine.key
 
 
 def _choice(sessions: Sequence[Session]) -> str:
-    """Return every system in words, with the day of its newest session: the driver may be all that differs."""
+    """Return every system with device, host and the day of its newest session."""
     newest = {system_of(session): session for session in sorted(sessions, key=lambda one: utc(one.recorded_at))}
     return ", ".join(
         f"{key} ({one.device}, host {one.machine.facts.get('host', 'unknown')}, newest {utc(one.recorded_at)[:10]})"
@@ -214,11 +211,11 @@ def _choice(sessions: Sequence[Session]) -> str:
 
 
 def check_format(name: str, *, importing: bool = False) -> None:
-    """Raise UsageError for a format that is not known, or that cannot be imported."""
+    """Raise UsageError for an unknown format, or one that cannot be imported."""
     if name not in FORMATS:
         raise unknown_name("history format", name, FORMATS)
     if importing and name != "parity":
         raise UsageError(
-            f"the format {name} cannot be imported: it does not say on which device, engine and precision its times"
-            " were measured, and they would have to be guessed; import the format parity"
+            f"the format {name} cannot be imported: it does not record the device, engine and precision of its times;"
+            " import the format parity"
         )

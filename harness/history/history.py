@@ -1,6 +1,6 @@
 """The history of latencies: sessions and accepted baselines, appended and never changed.
 
-docs/history.md says where it is kept and what happens when that place fails.
+docs/history.md describes where it is kept, and what happens when that place fails.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from harness.errors import CannotWrite, NotJudged, UsageError
 from harness.files import write_text
 from harness.history.formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
-from harness.history.rows import Record, Row, read_lines, record_of, row_of, write_lines
+from harness.history.rows import Record, Row, Series, read_lines, record_of, row_of, write_lines
 from harness.records import Acceptance, Session, utc
 
 if TYPE_CHECKING:
@@ -26,33 +25,19 @@ if TYPE_CHECKING:
 
 VARIABLE = "PARITY_HISTORY"
 FOLDER = Path(".parity")
-"""Where the embedded file is by default, and where records wait for a database that is down."""
+"""The default folder of the SQLite file, and of records that wait for a database that is down."""
 _SUFFIXES = (".sqlite", ".sqlite3", ".db")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """All sessions of one benchmark on one machine."""
-
-    benchmark: str
-    """As ``Session.benchmark``."""
-    machine_key: str
-    """As ``Machine.key``."""
-    sessions: int
-    """How many."""
-    newest: str
-    """When the newest was recorded; UTC, ISO 8601."""
-
-
 class History:
-    """Owns a store of sessions and acceptances; use as a context manager. Made by ``open_history``."""
+    """Owns a store of sessions and acceptances; a context manager. Made by ``open_history``."""
 
     def __init__(self, store: Store, embedded: Path) -> None:
         self._store = store
         self._embedded = embedded
-        """The history itself, or what stands in for a database that is down."""
-        self._stands_in = False
+        """The SQLite file: the history itself, or a substitute for a database that is down."""
+        self._is_substitute = False
         self._notes: dict[str, None] = {}
 
     @property
@@ -62,48 +47,48 @@ class History:
 
     @property
     def readable(self) -> bool:
-        """Whether its records can be read now; not while a file stands in for a database that is down."""
-        return not self._stands_in
+        """Whether its records can be read now; False while its database is down."""
+        return not self._is_substitute
 
     def check_readable(self, consequence: str) -> None:
-        """Raise NotJudged, saying what was therefore not done, while a file stands in for a database that is down."""
-        if self._stands_in:
+        """Raise NotJudged with the consequence while the database is down."""
+        if self._is_substitute:
             raise NotJudged(f"the history cannot be read now, so {consequence}: try again when its database is back")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was renamed as damaged, kept locally or left out, in sentences."""
+        """Sentences on damaged files, records kept locally and records left out."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
-        """Add a sentence to the notes, once; nothing where it is empty."""
+        """Add a sentence to the notes, unless it is empty or there already."""
         if text:
             self._notes[text] = None
 
     def prepare(self) -> None:
-        """Create the table where it is missing, and send what waited for the database. Called by ``open_history``."""
+        """Create the table where it is missing, and send the records that waited for the database."""
         database = self._store
         self._with_store(lambda store: store.prepare())
         if self._store is database and self._embedded.exists():
             self._send_waiting()
 
     def add(self, record: Record) -> None:
-        """Record a session or an acceptance; one that is there already stays as it is.
+        """Record a session or an acceptance; one that is there already is not changed.
 
-        Raises UsageError for a record without content, and for another record with the same id.
+        Raises UsageError for a record that could not be read back, and for another record with the same id.
         """
         row = row_of(record)
         self._with_store(lambda store: store.insert([row]))
 
     def sessions(self, benchmark: str, machine_key: str, *, limit: int | None = None) -> list[Session]:
-        """Return the sessions of a benchmark on a machine, oldest first; with ``limit`` the newest so many."""
+        """Return the sessions of a benchmark on a machine, oldest first; with ``limit`` only the newest."""
         wanted = self._with_store(
             lambda store: store.rows(kind="session", benchmark=benchmark, machine_key=machine_key, newest=limit)
         )
         return [record for record in self._records(wanted) if isinstance(record, Session)]
 
     def acceptances(self, benchmark: str, machine_key: str) -> list[Acceptance]:
-        """Return what was accepted for a benchmark on a machine, oldest first."""
+        """Return the acceptances of a benchmark on a machine, oldest first."""
         wanted = self._with_store(
             lambda store: store.rows(kind="acceptance", benchmark=benchmark, machine_key=machine_key)
         )
@@ -111,13 +96,12 @@ class History:
 
     def benchmarks(self) -> list[Series]:
         """Return every series of the history, by benchmark and machine key."""
-        found = self._with_store(lambda store: store.series())
-        return [Series(benchmark=one[0], machine_key=one[1], sessions=one[2], newest=one[3]) for one in found]
+        return self._with_store(lambda store: store.series())
 
     def baseline(self, benchmark: str, machine_key: str) -> list[Session]:
-        """Return the sessions of the newest acceptance, oldest first; empty where nothing was accepted.
+        """Return the sessions of the newest acceptance, oldest first; empty where there is none.
 
-        Sessions of it that cannot be used are left out and named in the notes.
+        Those that cannot be used are left out and named in the notes.
         """
         accepted = self.acceptances(benchmark, machine_key)
         if not accepted:
@@ -165,7 +149,7 @@ class History:
         return acceptance
 
     def _after(self, accepted: Sequence[Acceptance]) -> str:
-        """Return the time now, or one after the newest acceptance: the newest is the baseline, whatever the clock."""
+        """Return the time now, or just after the newest acceptance if that is later: the newest one is the baseline."""
         now = datetime.now(UTC)
         last = max((datetime.fromisoformat(utc(one.accepted_at)) for one in accepted), default=now)
         if last > now:
@@ -176,13 +160,13 @@ class History:
     def export(
         self, format: str, path: Path | str, *, machine_key: str | None = None, here: Collection[str] = ()
     ) -> int:
-        """Write the history, or what of it belongs to one machine, in one of ``FORMATS``; return the records written.
+        """Write the history, or the part of one machine, in one of ``FORMATS``; return the number of records.
 
-        ``parity`` takes every record. The others take sessions that count: ``otava`` all of them, into a folder; the
-        others the newest of each benchmark of one machine: the only one there is, or the one of the system keys
-        ``here`` that the history knows. ``machine_key`` chooses: a machine's or a system's key, or how one begins.
-        Raises UsageError for an unknown format or machine, where there is nothing to write, where one machine has to be
-        chosen, and for a path that cannot be written. Raises NotJudged while the database is down.
+        ``parity`` takes every record, the other formats valid sessions: ``otava`` all of them, into a folder; the
+        others the newest of each benchmark of one machine, which is the only one of the history, or the one whose
+        system key is in ``here``. ``machine_key``, the key of a machine or a system or its beginning, selects another.
+        Raises UsageError for an unknown format or machine, for a history without sessions or with several machines to
+        select from, and for a path that cannot be written. Raises NotJudged while the database is down.
         """
         check_format(format)
         self.check_readable(f"{path} was not written")
@@ -209,9 +193,9 @@ class History:
         return len(count)
 
     def import_(self, format: str, path: Path | str) -> int:
-        """Add every record of a file and return how many were new. All are added, or none.
+        """Add every record of a file, or none, and return how many were new.
 
-        Raises UsageError for a format that cannot be imported, and naming every line that is wrong.
+        Raises UsageError for a format that cannot be imported, and for wrong lines, which it names.
         """
         check_format(format, importing=True)
         rows = read_lines(Path(path))
@@ -241,28 +225,28 @@ class History:
         return records
 
     def _with_store(self, work: Callable[[Store], T]) -> T:
-        """Work on the store, or on what takes its place: a new file for a damaged one, a file for a database."""
+        """Work on the store, or on its substitute: a new file for a damaged one, a file for a database."""
         from harness.history.store import Damaged, Unreachable, open_embedded
 
         for _ in range(3):
             try:
                 return work(self._store)
             except Unreachable as error:
-                self._stands_in = True
+                self._is_substitute = True
                 _keep_out_of_git(self._embedded.parent)
                 self.note(
                     f"the history {self.where} cannot be used now ({error}): records are kept in {self._embedded} and"
                     " sent when it is next opened; what it holds cannot be read until then"
                 )
             except Damaged:
-                pass  # opening the file again renames it, and says so
+                pass  # open_embedded() below renames the file, and returns a note
             self._store.close()
             self._store, note = open_embedded(self._embedded)
             self.note(note)
-        raise UsageError(f"the history {self.where} is damaged again and again; set {VARIABLE} to another file")
+        raise UsageError(f"the history {self.where} is damaged repeatedly; set {VARIABLE} to another file")
 
     def _send_waiting(self) -> None:
-        """Send to the database what waited for it, and forget it here only when it is there."""
+        """Send the waiting records to the database; each is deleted here once it is there."""
         from harness.history.store import Unreachable, open_embedded
 
         waiting, note = open_embedded(self._embedded)
@@ -312,7 +296,7 @@ def open_history(url: str | None = None, *, folder: Path = FOLDER) -> History:
 
 
 def _history_file(text: str) -> Path:
-    """Return the path of an embedded history. Raises UsageError for a name that may be that of any other file."""
+    """Return the path of a SQLite history. Raises UsageError for a name without one of ``_SUFFIXES``."""
     path = Path(text)
     if path.suffix not in _SUFFIXES or path.is_dir():
         raise UsageError(
@@ -323,7 +307,7 @@ def _history_file(text: str) -> Path:
 
 
 def _keep_out_of_git(folder: Path) -> None:
-    """Make the folder one that git ignores, whose files do not make a work tree unclean."""
+    """Make git ignore the folder: its files are not changes of the work tree."""
     ignore = folder / ".gitignore"
     try:
         if not ignore.exists():

@@ -1,4 +1,4 @@
-"""What can still be read from a damaged history file. The file itself is never written to."""
+"""Records that can still be read from a damaged history file, which itself is not written to."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _BESIDE = ("-wal", "-shm")
 PAGE_BYTES = 4096
 """The page size of every history file."""
 _UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""The second where SQLite quotes damaged text in its message."""
+"""SQLite raises the second when its message quotes damaged text."""
 _SMALLEST_ROW = 400
-"""Bytes. No stored record is smaller, so a file of n bytes has at most n / 400 of them."""
+"""Bytes of the smallest record: a file of n bytes has at most n / 400 of them."""
 
 
 def rename_damaged(path: Path) -> Path:
-    """Rename a history file, and what SQLite keeps beside it, to a name with a time stamp; return the new path.
+    """Rename a history file and SQLite's files beside it, with a time stamp; return the new path.
 
     Raises UsageError when the file cannot be renamed.
     """
@@ -37,7 +37,7 @@ def rename_damaged(path: Path) -> Path:
                 path.with_name(path.name + end).rename(damaged.with_name(damaged.name + end))
     except OSError as error:
         raise UsageError(
-            f"the history {path} is damaged and cannot be renamed: {error.strerror or error}; move it away"
+            f"the history {path} is damaged and cannot be renamed: {error.strerror or error}; rename it"
         ) from error
     return damaged
 
@@ -45,8 +45,8 @@ def rename_damaged(path: Path) -> Path:
 def recover(damaged: Path, *, table: str, empty: Path) -> list[Row]:
     """Return every whole record that a damaged file still holds; ``empty`` is a sound history without records.
 
-    The first page of a SQLite file holds its header and its schema, the same in every history: where it is what was
-    damaged, that of ``empty`` stands in for it.
+    The first page of a SQLite file holds its header and its schema, the same in every history: if it is damaged, that
+    of ``empty`` takes its place.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.sqlite"
@@ -63,14 +63,14 @@ def recover(damaged: Path, *, table: str, empty: Path) -> list[Row]:
 
 
 def _first_page(path: Path) -> bytes:
-    """Return the first page without its count of pages (offset 28): SQLite then goes by the size of the file."""
+    """Return the first page without its count of pages (offset 28): SQLite then uses the size of the file."""
     page = bytearray(path.read_bytes()[:PAGE_BYTES])
     page[28:32] = bytes(4)
     return bytes(page)
 
 
 def _whole_rows(path: Path, table: str) -> Iterator[Row]:
-    """Yield the records that are whole, asking for one at a time: a damaged page costs only what lies on it."""
+    """Yield the whole records, reading one at a time: a damaged page loses only its own records."""
     most = path.stat().st_size // _SMALLEST_ROW
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.text_factory = bytes
@@ -91,7 +91,6 @@ def _whole_rows(path: Path, table: str) -> Iterator[Row]:
 
 
 def _whole(found: tuple[bytes, int, bytes, bytes]) -> Row | None:
-    """Return the row that the columns hold, or None where it is damaged."""
     try:
         kind, sha256, data = (text.decode() for text in (found[0], found[2], found[3]))
         row = make_row(kind, json.loads(data), found[1])

@@ -15,7 +15,7 @@ from harness.files import write_text
 from harness.records import Acceptance, Session, acceptance_from_json, session_from_json, utc
 
 SCHEMA = 1
-"""Version of a record. A history that holds a newer one is not read: half understood is worse than not read."""
+"""Version of a record. A history with a newer one is not read."""
 Record = Session | Acceptance
 Kind = Literal["session", "acceptance"]
 _PARSERS: dict[str, Callable[[dict[str, Any]], Record]] = {
@@ -27,7 +27,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One record as it is stored. All but ``kind``, ``schema`` and ``data`` follow from ``data``."""
+    """One record as it is stored; all but ``kind`` and ``schema`` is computed from ``data``."""
 
     id: str
     """The record's own."""
@@ -42,9 +42,23 @@ class Row:
     schema: int
     """Version of the record's form."""
     sha256: str
-    """Of ``data``: finds a record that was damaged where the file or database cannot tell."""
+    """Of ``data``: finds damage that the file or database does not report."""
     data: str
     """The record's JSON, keys sorted, ASCII."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Series:
+    """All sessions of one benchmark on one machine."""
+
+    benchmark: str
+    """As ``Session.benchmark``."""
+    machine_key: str
+    """As ``Machine.key``."""
+    sessions: int
+    """Their number."""
+    newest: str
+    """When the newest was recorded; UTC, ISO 8601."""
 
 
 def row_of(record: Record) -> Row:
@@ -93,7 +107,7 @@ def parse(kind: str, data: Any) -> Record:
 
 
 def _check(record: Record) -> None:
-    """Raise ValueError for a record with which no verdict could be given."""
+    """Raise ValueError for a record that no verdict could use."""
     names = {"id": record.id, "benchmark": record.benchmark}
     if isinstance(record, Session):
         names |= {"subject": record.subject, "machine key": record.machine.key}
@@ -123,7 +137,7 @@ def text_sha256(text: str) -> str:
 
 
 def write_lines(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as JSON lines, in one step. Raises UsageError when the file cannot be written."""
+    """Write rows in the format ``parity``: one JSON record a line. Raises UsageError when that is impossible."""
     lines = [
         json.dumps({"schema": row.schema, "kind": row.kind, "sha256": row.sha256, "data": json.loads(row.data)})
         for row in rows
@@ -131,13 +145,10 @@ def write_lines(rows: Iterable[Row], path: Path) -> None:
     write_text("".join(f"{line}\n" for line in lines), path)
 
 
-# Format "parity": one record a line.
-
-
 def read_lines(path: Path) -> list[Row]:
     """Return the rows of a file that ``write_lines`` wrote.
 
-    Raises UsageError when the file cannot be read, and naming every line that is not a whole and known record.
+    Raises UsageError when the file cannot be read, and for lines that are not a whole and known record, named.
     """
     try:
         texts = path.read_bytes().splitlines()

@@ -17,13 +17,13 @@ from sqlalchemy.pool import NullPool
 
 from harness.errors import NotJudged, UsageError, install_hint
 from harness.history.recovery import PAGE_BYTES, recover, rename_damaged
-from harness.history.rows import SCHEMA, Row
+from harness.history.rows import SCHEMA, Row, Series
 
 TABLE = "parity_history"
 LOCK_S = 60.0
 """A writer waits this long for another one."""
 CONNECT_S = 5
-"""A database that does not answer in this time is down; ``?connect_timeout=`` in the URL says otherwise."""
+"""A database that does not answer in this time is down; ``?connect_timeout=`` in the URL takes precedence."""
 _RETRIES_S = (0.05, 0.2, 1.0)
 _METADATA = sa.MetaData()
 RECORDS = sa.Table(
@@ -40,27 +40,26 @@ RECORDS = sa.Table(
 )
 _SERIES = sa.Index(f"{TABLE}_series", RECORDS.c.benchmark, RECORDS.c.machine_key, RECORDS.c.kind, RECORDS.c.recorded_at)
 _SQLITE_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_CREATED_MEANWHILE = ("23505", "42P07", "42710")
-"""SQLSTATEs of two clients that create one table at once."""
-# psycopg gives a connection that is refused no SQLSTATE: only the server's own text tells why. It is searched in
-# ``_refusal`` and nowhere else.
+_CREATED_AT_ONCE = ("23505", "42P07", "42710")
+"""SQLSTATEs of two clients that create one table at the same time."""
+# psycopg gives a refused connection no SQLSTATE: only the server's text has the reason. Only ``_refusal`` searches it.
 _SOON_BACK = ("starting up", "shutting down", "not yet accepting", "recovery mode", "too many", "reserved for")
-"""Refusals of a PostgreSQL server that pass by themselves."""
+"""Temporary refusals of a PostgreSQL server."""
 _REFUSALS = ("FATAL: ", "permission denied ", "no password supplied")
 T = TypeVar("T")
 
 
 class Damaged(Exception):
-    """A SQLite file is not sound; the text says how that showed."""
+    """A SQLite file is damaged; the text has the symptom."""
 
 
 class Unreachable(Exception):
-    """A database cannot be used now; the text says why, without a password."""
+    """A database cannot be used now; the text has the reason, without a password."""
 
     def __init__(self, text: str, *, refusal: str = "") -> None:
         super().__init__(text)
         self.refusal = refusal
-        """Why a server that answered does not let us in; empty for one that is down, or will soon be back."""
+        """Why the server refused the connection; empty for one that is down or temporarily refuses."""
 
 
 class Store:
@@ -100,33 +99,33 @@ class Store:
         machine_key: str | None = None,
         newest: int | None = None,
     ) -> list[Row]:
-        """Return the rows that match, oldest first; with ``newest`` only so many of them, the last ones."""
+        """Return the rows that match, oldest first; with ``newest`` only this number of the last ones."""
         wanted = {"kind": kind, "benchmark": benchmark, "machine_key": machine_key}
         query = sa.select(RECORDS).filter_by(**{name: value for name, value in wanted.items() if value is not None})
         query = query.order_by(RECORDS.c.recorded_at.desc(), RECORDS.c.id.desc()).limit(newest)
         return self._run(lambda connection: _rows(connection.execute(query)))[::-1]
 
     def get(self, ids: Iterable[str]) -> list[Row]:
-        """Return the rows with these ids, oldest first; an id that is not there is left out."""
+        """Return the rows with these ids, oldest first; unknown ids are left out."""
         wanted = list(ids)
         return sorted(self._run(lambda c: _by_id(c, wanted)), key=lambda row: (row.recorded_at, row.id))
 
-    def series(self) -> list[tuple[str, str, int, str]]:
-        """Return benchmark, machine key, number of sessions and the newest one's time of every series."""
+    def series(self) -> list[Series]:
+        """Return every series of sessions, by benchmark and machine key."""
         columns = (RECORDS.c.benchmark, RECORDS.c.machine_key)
-        query = sa.select(*columns, sa.func.count(), sa.func.max(RECORDS.c.recorded_at))
-        query = query.where(RECORDS.c.kind == "session").group_by(*columns)
-        return sorted(self._run(lambda c: [(row[0], row[1], row[2], row[3]) for row in c.execute(query)]))
+        figures = (sa.func.count().label("sessions"), sa.func.max(RECORDS.c.recorded_at).label("newest"))
+        query = sa.select(*columns, *figures).where(RECORDS.c.kind == "session").group_by(*columns)
+        return sorted(self._run(lambda connection: [Series(**row._mapping) for row in connection.execute(query)]))
 
     def remove(self, rows: Sequence[Row]) -> None:
-        """Delete rows: for what waited here and is safe elsewhere."""
+        """Delete rows that are now stored elsewhere."""
         statement = sa.delete(RECORDS).where(RECORDS.c.id == sa.bindparam("gone"))
         self._run(lambda connection: connection.execute(statement, [{"gone": row.id} for row in rows]))
 
     def prepare(self) -> None:
         """Create the table where it is missing.
 
-        Raises UsageError for a table of a newer version, another program's file, and a database that refuses us.
+        Raises UsageError for a table of a newer version, another program's file, and a database that refuses.
         """
         try:
             self._run(self._prepare)
@@ -159,17 +158,17 @@ class Store:
                 f"the history {self.where} was written by another version of trt-parity (schema {newest or 'unknown'};"
                 f" this one knows up to {SCHEMA}); update it, or set PARITY_HISTORY to another history"
             )
-        _SERIES.create(connection, checkfirst=True)  # its creator may have been killed before it came to that
+        _SERIES.create(connection, checkfirst=True)  # its creator may have been killed before this
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work in a transaction, again after a short wait where another process was in the way."""
+        """Do work in a transaction; retry after a short wait where another process held a lock."""
         for wait in (*_RETRIES_S, None):
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
             except sa.exc.DBAPIError as error:
-                if wait is None or not _passes_by_itself(error.orig):
-                    # Without its cause: the traceback of a driver shows the password that it was given.
+                if wait is None or not _is_temporary(error.orig):
+                    # Without its cause: the driver's traceback shows the password.
                     raise self._as_our_error(error.orig) from None
                 time.sleep(wait)
             except UnicodeDecodeError as error:  # sqlite3 on a schema that is no text
@@ -177,7 +176,6 @@ class Store:
         raise AssertionError("unreachable")
 
     def _as_our_error(self, error: BaseException | None) -> Exception:
-        """Return the driver's error as one of ours."""
         text = " ".join(str(error).split())
         for secret in self._secrets:
             text = text.replace(secret, "***")
@@ -196,10 +194,10 @@ class Store:
 
 
 def open_embedded(path: Path) -> tuple[Store, str]:
-    """Open a SQLite file, new where there is none; return it and a sentence on a damaged file, mostly empty.
+    """Open a SQLite file, new where there is none; return it and a note on a damaged file, else an empty string.
 
-    A file that is damaged is renamed; a new one starts with what can still be read from it. Raises UsageError for a
-    file that cannot be written, is another program's, or was written by a newer version.
+    A damaged file is renamed; a new one starts with the records that can be read from it. Raises UsageError for a file
+    that cannot be written, is another program's, or was written by a newer version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +221,7 @@ def _open_embedded(path: Path) -> tuple[Store, str]:
         damaged, why = rename_damaged(path), str(error)
     store = Store(_embedded_engine(path), str(path))
     store.prepare()
-    store.close()  # so that the new file is whole, without a write-ahead log beside it
+    store.close()  # the new file is then whole, without a write-ahead log
     rows = recover(damaged, table=TABLE, empty=path)
     store.insert(rows)
     return store, (
@@ -239,16 +237,16 @@ def _embedded_engine(path: Path) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.text_factory = lambda data: data.decode(errors="replace")  # damaged text: the checksum tells
-        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file: recovery counts on it
-        connection.execute("PRAGMA journal_mode=WAL")  # a reader does not stop a writer
+        connection.text_factory = lambda data: data.decode(errors="replace")  # the checksum finds damaged text
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # recovery assumes this size
+        connection.execute("PRAGMA journal_mode=WAL")  # readers do not block writers
         connection.execute("PRAGMA synchronous=FULL")  # what is committed survives a power cut
 
     return engine
 
 
 def connect(url: str) -> Store:
-    """Return the store of a ``postgresql://`` URL, which connects when it is used.
+    """Return the store of a ``postgresql://`` URL, which connects on first use.
 
     Raises UsageError for another URL, and where psycopg is missing.
     """
@@ -279,7 +277,7 @@ def _parsed(url: str) -> URL:
 
 
 def _refusal(text: str) -> str:
-    """Return why a server that answered does not let us in; empty for one that is down, or will soon be back."""
+    """Return why the server refused the connection; empty for one that is down or temporarily refuses."""
     for sign in _REFUSALS:
         _, found, after = text.rpartition(sign)
         if found and not any(passing in after for passing in _SOON_BACK):
@@ -287,9 +285,9 @@ def _refusal(text: str) -> str:
     return ""
 
 
-def _passes_by_itself(error: BaseException | None) -> bool:
-    """Return whether the same statement may succeed in a moment."""
-    return _sqlite_code(error) in _SQLITE_LOCKED or getattr(error, "sqlstate", "") in _CREATED_MEANWHILE
+def _is_temporary(error: BaseException | None) -> bool:
+    """Return whether the same statement may succeed on a retry."""
+    return _sqlite_code(error) in _SQLITE_LOCKED or getattr(error, "sqlstate", "") in _CREATED_AT_ONCE
 
 
 def _sqlite_code(error: BaseException | None) -> int:

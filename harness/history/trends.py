@@ -1,8 +1,8 @@
-"""What a series of session medians did over time: steps (change points) and slow drift (a monotone trend).
+"""Steps (change points) and slow drift (a monotone trend) in a series of session medians.
 
-Both warn and never fail: a single session is judged against its accepted baseline, which does not roll, while these
-look for what no single comparison can show. Values are positive times, oldest first; NaN stands for a session that is
-missing. All is deterministic, on logarithms, so that a change is a ratio.
+Both are reported and never fail: the verdict compares a session with its accepted baseline alone. Values are positive
+times, oldest first; NaN is a missing session. All figures are deterministic and computed on logarithms, so a change is
+a ratio.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 
 P_VALUE = 0.001
-"""Of Student's t between the levels on both sides of a change."""
+"""Largest p value of Student's t between the levels on both sides of a change."""
 WEAK = 10.0
-"""Candidates may have this many times P_VALUE; they are tested again once all their neighbours are known."""
+"""Candidates may have this many times P_VALUE; they are tested again between their final neighbours."""
 WINDOW = 50
-"""Points that are searched at a time, so that an old large step does not hide a new small one."""
+"""Points that are searched at a time: an old large step then does not hide a new small one."""
 FEWEST_POINTS = 5
-"""Points that make a level: an outlier, or three of them, do not."""
+"""Points of the shortest level; fewer are outliers."""
 SHORTEST = 2
-"""Points of a stretch that is searched for: an energy distance needs pairs."""
+"""Points of the shortest stretch: an energy distance needs pairs."""
 LEAST_CHANGE = 0.01
-"""Smaller changes are not reported, however sure they are."""
+"""Smaller relative changes are not reported, whatever their p value."""
 TREND_P_VALUE = 0.01
 TREND_POINTS = 60
-"""The last points that a trend is looked for in."""
+"""A trend is computed from at most this number of the last points."""
 TREND_FEWEST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangePoint:
-    """The level of a series changed and stayed."""
+    """A lasting change of the level of a series."""
 
     index: int
-    """Of the first value of the new level, in the series as it was given."""
+    """Position of the first value of the new level in the given series."""
     before: float
     """Geometric mean of the level before, back to the change before this one."""
     after: float
@@ -51,17 +51,17 @@ class ChangePoint:
     change: float
     """after / before - 1; above 0 is slower."""
     p_value: float
-    """Of Student's t-test between the two levels. The place was searched for, which makes it optimistic."""
+    """Of Student's t-test between the two levels; too small, because the position was searched."""
     points_after: int
-    """Values of the new level, without outliers between them that were left out."""
+    """Values of the new level, without outliers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """Whether a series moves one way. A step moves it too: look at the change points first."""
+    """Whether a series moves in one direction; a change point has that effect too."""
 
     points: int
-    """Values that were looked at."""
+    """Values that were used."""
     p_value: float | None
     """Mann-Kendall, two-sided (Kendall's tau against time); None below TREND_FEWEST points."""
     change: float | None
@@ -71,17 +71,16 @@ class Trend:
     high: float | None
     """Upper end of it."""
     drifts: bool
-    """Whether the p value is below 1 % and the whole interval of the change lies beyond 1 %."""
+    """Whether the p value is below 1 % and the whole interval of the change is beyond 1 %."""
 
 
 def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     """Return the changes of level in a series, oldest first.
 
-    E-divisive proposes (Matteson and James, JASA 2014: the split with the largest energy distance), Student's t-test
-    decides, as in Hunter (arXiv 2301.03034): no permutations, hence no chance. Unlike there, the test knows that
-    neighbouring sessions resemble each other. A stretch of fewer than ``FEWEST_POINTS`` values (outliers, or the newest
-    few) is no level and is left out before the levels around it are compared. Raises ValueError for a value that is
-    zero, negative or infinite.
+    E-divisive proposes the split with the largest energy distance (Matteson and James, JASA 2014) and Student's t-test
+    decides, without random permutations, as in Hunter (arXiv 2301.03034). Unlike Hunter's, the test corrects for the
+    correlation of neighbouring sessions. A stretch of fewer than ``FEWEST_POINTS`` values is left out before the levels
+    around it are compared. Raises ValueError for a value that is zero, negative or infinite.
     """
     import numpy as np
 
@@ -106,10 +105,10 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
 
 
 def trend_of(values: Sequence[float]) -> Trend:
-    """Return whether the last values of a series move one way (Mann 1945, Kendall 1975; Theil 1950, Sen 1968).
+    """Return whether the last values move in one direction (Mann 1945, Kendall 1975; Theil 1950, Sen 1968).
 
-    Time is the position in the series, so that a missing session keeps its place. Raises ValueError for a value that is
-    zero, negative or infinite.
+    Time is the position in the series, including missing sessions. Raises ValueError for a value that is zero, negative
+    or infinite.
     """
     from scipy.stats import kendalltau, theilslopes
 
@@ -129,7 +128,7 @@ def trend_of(values: Sequence[float]) -> Trend:
 
 
 def _clean(values: Sequence[float]) -> tuple[Array, list[int]]:
-    """Return the logarithms of the values that are there, and their places."""
+    """Return the logarithms of the values that are not NaN, and their positions."""
     import numpy as np
 
     places = [place for place, value in enumerate(values) if not math.isnan(value)]
@@ -187,7 +186,7 @@ def _best_split(part: Array) -> tuple[int, int]:
 
 
 def _significant(logs: Array, found: list[int]) -> dict[int, float]:
-    """Return the candidates that stand against their neighbours with their p values; the least sure goes first."""
+    """Return the significant candidates with their p values; the weakest is removed until all are significant."""
     kept = list(found)
     while kept:
         edges = [0, *kept, len(logs)]
@@ -203,10 +202,10 @@ def _significant(logs: Array, found: list[int]) -> dict[int, float]:
 
 
 def _dependence(logs: Array, edges: list[int]) -> float:
-    """Return how many sessions are worth one independent session, (1 + r) / (1 - r) for AR(1), at least 1.
+    """Return how many sessions equal one independent session: (1 + r) / (1 - r) for AR(1), at least 1.
 
-    r is the correlation of neighbours about their levels. Without this, every second series of 60 whose neighbours
-    resemble each other (r = 0.5) shows a change that is not there; with it one in ten does.
+    r is the correlation of neighbours about their levels. Without this factor 1 of 2 stationary series of 60 sessions
+    with r = 0.5 shows a false change; with it, 1 of 10.
     """
     import numpy as np
 
@@ -224,6 +223,6 @@ def _t_test(left: Array, right: Array, repeats: float = 1.0) -> float:
     difference = abs(float(left.mean() - right.mean()))
     squares = float(((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum())
     error = math.sqrt(squares / freedom * (1 / len(left) + 1 / len(right)) * repeats)
-    if error <= 1e-12 * difference or difference <= 1e-12:  # nothing but rounding on one of the two
+    if error <= 1e-12 * difference or difference <= 1e-12:  # one of the two is only rounding
         return 0.0 if difference > 1e-12 else 1.0
     return 2 * float(stdtr(max(freedom / repeats, 2.0), -difference / error))

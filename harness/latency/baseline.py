@@ -140,7 +140,7 @@ def compare_with_baseline(session: Session, history: History | None) -> Comparis
     key = session.machine.key
     baseline = history.baseline(session.benchmark, key)
     if not baseline and not history.readable and not session.invalid:
-        return _no_baseline("the history cannot be read now, so the accepted sessions are not known")
+        return without_baseline("the history cannot be read now, so the accepted sessions are not known")
     if not baseline:  # sessions of another machine are left out with a note
         others = [one.machine_key for one in history.benchmarks() if one.benchmark == session.benchmark]
         baseline = [old for other in others for old in history.baseline(session.benchmark, other)]
@@ -149,9 +149,9 @@ def compare_with_baseline(session: Session, history: History | None) -> Comparis
     return replace(found, notes=(*found.notes, note)) if note else found
 
 
-def without_baseline() -> Comparison:
-    """Return the comparison of PyTorch as a baseline, which has no baseline itself."""
-    return _no_baseline("measured to compare engines with; -b torch would judge it")
+def without_baseline(rule: str) -> Comparison:
+    """Return the comparison of a session that is compared with nothing; ``rule`` says why."""
+    return Comparison(verdict="no_baseline", ratio=None, low=None, high=None, rule=rule)
 
 
 def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | None, str]:
@@ -170,10 +170,6 @@ def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | No
 
 def _mode(session: Session) -> tuple[str, set[bool]]:
     return session.metric, graph_modes(session)  # as measured: ``Session.graph`` is what was asked for
-
-
-def _no_baseline(rule: str) -> Comparison:
-    return Comparison(verdict="no_baseline", ratio=None, low=None, high=None, rule=rule)
 
 
 def _user() -> str:

@@ -58,7 +58,10 @@ def compare(group: Group) -> Group:
         if contestant in group.problems or len(runs) < FEWEST_PROCESSES:
             continue
         session = _session(group, contestant)
-        compared = without_baseline() if contestant.is_baseline else compare_with_baseline(session, group.history)
+        compared = (
+            without_baseline("measured to compare engines with; -b torch would judge it") if contestant.is_baseline
+            else compare_with_baseline(session, group.history)
+        )  # fmt: skip
         measured[contestant] = Measured(session=session, comparison=compared, baseline=contestant.is_baseline)
     return replace(group, measured=measured)
 

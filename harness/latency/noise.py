@@ -65,24 +65,6 @@ class Noise:
         return data
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseReport:
-    """The result of ``parity noise``."""
-
-    rows: tuple[Noise, ...] = ()
-    """One for every engine with at least two valid sessions."""
-    not_measured: tuple[NotMeasured, ...] = ()
-    sessions: tuple[Session, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data with the documented keys."""
-        return {
-            "aa": [row.to_json() for row in self.rows],
-            "not_measured": [item.to_json() for item in self.not_measured],
-            "sessions": [session.to_json() for session in self.sessions],
-        }
-
-
 def measure_noise(
     subject: Subject,
     *,
@@ -105,8 +87,11 @@ def measure_noise(
                 yield from repeat(opened, workload, options, sessions=sessions)
 
 
-def noise_report(found: Sequence[Measured | NotMeasured], *, complete: bool) -> NoiseReport:
-    """Return the noise of every engine; in a complete run a single session of an engine is reported as not measured."""
+def noise_report(found: Sequence[Measured | NotMeasured], *, complete: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return the noise of every engine as JSON: ``aa``, ``not_measured`` and ``sessions`` (docs/json.md).
+
+    In a complete run an engine with a single session is reported as not measured.
+    """
     series: dict[tuple[str, str], list[Session]] = {}
     for item in found:
         if isinstance(item, Measured):
@@ -121,8 +106,11 @@ def noise_report(found: Sequence[Measured | NotMeasured], *, complete: bool) -> 
                 without_figures.append(_not_measured(same[0], str(error)))
         elif complete:
             without_figures.append(_not_measured(same[0], _ALONE))
-    sessions = tuple(session for same in series.values() for session in same)
-    return NoiseReport(rows=tuple(rows), not_measured=tuple(without_figures), sessions=sessions)
+    sessions = [session for same in series.values() for session in same]
+    parts: dict[str, Sequence[Noise | NotMeasured | Session]] = {
+        "aa": rows, "not_measured": without_figures, "sessions": sessions,
+    }  # fmt: skip
+    return {name: [item.to_json() for item in items] for name, items in parts.items()}
 
 
 def noise_of(sessions: Sequence[Session]) -> Noise:

@@ -9,8 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from harness import errors
 from harness.errors import EngineFailed, NotJudged, ParityError
@@ -29,7 +28,7 @@ _KINDS = {
 
 
 class Worker:
-    """One process of :mod:`harness.timing.worker`; use as a context manager, or close it."""
+    """One process of :mod:`harness.timing.worker`; :meth:`close` it."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         """Start it. ``request["result"]`` is the path of its result; the request is written beside that."""
@@ -88,14 +87,6 @@ class Worker:
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None and not stream.closed:
                 stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def _problem(self, status: int) -> ParityError:
         """Return the error of a process that ended without a result."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import torch
 
 from harness.errors import UsageError, unknown_name
 from harness.subject import Subject
-
-if TYPE_CHECKING:
-    import torch
-
 
 Sizes = Mapping[str, int]
 """Size of a dynamic dimension by its symbol; an empty one leaves a case as it is."""
@@ -86,8 +83,6 @@ def resized(
     inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Mapping[int, str]], sizes: Sizes
 ) -> dict[str, torch.Tensor]:
     """Return the inputs with every dynamic dimension that ``sizes`` names repeated, then cut, to its size."""
-    import torch
-
     found = dict(inputs)
     for name, dims in dynamic.items():
         for axis, symbol in dims.items():

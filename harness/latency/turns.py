@@ -49,10 +49,7 @@ def take_turns(
                     throughput = contestant not in timed_before and contestant not in order[:number]
                     files = {"inputs": str(inputs), "result": str(folder / f"{number}.json")}
                     requests.append((contestant, _request(workload, contestant, options, throughput) | files))
-            for contestant, found in _measure(requests, options):
-                yield contestant, found
-                if isinstance(found, ParityError):
-                    failed.add(contestant)
+            yield from _measure(requests, options, failed)
 
 
 def in_turns(contestants: Sequence[Contestant], rounds: int) -> Iterator[Contestant]:
@@ -66,9 +63,13 @@ def replays_graph(contestant: Contestant, options: Options) -> bool:
     return options.graph and contestant.device == "cuda" and contestant.runner == "engine"
 
 
-def _measure(requests: Requests, options: Options) -> Iterator[tuple[Contestant, ProcessRun | ParityError]]:
-    """Start all processes, wait until their imports are done, and let them measure one at a time."""
-    failed: set[Contestant] = set()
+def _measure(
+    requests: Requests, options: Options, failed: set[Contestant]
+) -> Iterator[tuple[Contestant, ProcessRun | ParityError]]:
+    """Start all processes, wait until their imports are done, and let them measure one at a time.
+
+    A contestant that fails is added to ``failed``, and its other processes do not measure.
+    """
     with contextlib.ExitStack() as stack:
         if options.lock_clocks is not None and any(contestant.device == "cuda" for contestant, _ in requests):
             stack.callback(_free_clocks)  # a process that is killed leaves its GPU locked

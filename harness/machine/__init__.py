@@ -1,4 +1,4 @@
-"""What this machine is: its GPU and driver, the versions installed, and the key that makes latencies comparable."""
+"""This machine: its GPU and driver, the installed versions, and the key that makes latencies comparable."""
 
 from __future__ import annotations
 

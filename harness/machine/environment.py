@@ -1,4 +1,4 @@
-"""What this machine is and what can be used on it: the data behind ``parity doctor`` and every report."""
+"""The facts on this machine that ``parity doctor`` and every report show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "trt-parity")
-"""Distributions whose versions are part of every report; an ORT build for GPUs has another name, see below."""
+"""Distributions whose versions are in every report; see ``_SAME_MODULE`` for ONNX Runtime on a GPU."""
 CHANGED = "+changes"
-"""What a commit ends with when the work tree is not clean."""
+"""The end of a commit when the work tree is not clean."""
 _SAME_MODULE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 
 
@@ -74,7 +74,6 @@ def _why_no_gpu() -> str:
 
 
 def _driver() -> str:
-    """Return the NVIDIA driver's version, or an empty string."""
     lines = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
     return lines[0].strip() if lines else ""
 
@@ -90,7 +89,7 @@ def cpu_name() -> str:
 
 
 def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution, of which nothing is imported; None where there is none."""
+    """Return the version of an installed distribution without importing it; None where there is none."""
     for distribution in _SAME_MODULE.get(name, (name,)):
         try:
             return importlib.metadata.version(distribution)
@@ -100,7 +99,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _output(program: str, *arguments: str) -> str:
-    """Return what a program prints; empty where it is missing, fails or takes longer than ten seconds."""
+    """Return the output of a program; empty where it is missing, fails or takes longer than ten seconds."""
     path = shutil.which(program)
     if path is None:
         return ""

@@ -1,7 +1,7 @@
-"""What a GPU is doing while something is measured on it: clocks, power, temperature, slow-downs, other processes.
+"""The state of a GPU during a measurement: clocks, power, temperature, slow-downs, other processes.
 
-Everything comes from NVML (``nvidia-ml-py``), which answers for a whole GPU and not for a CUDA context. In containers,
-on MIG slices and on virtual GPUs many of its questions are not supported; what it does not tell is None here.
+All figures come from NVML (``nvidia-ml-py``) and are those of the whole GPU, not of a CUDA context. In containers, on
+MIG slices and on virtual GPUs NVML does not support many of them; those are None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 POWER_CAP = "power cap"
-"""The one cause of a slow-down that is normal operation under load."""
+"""The one cause of a slow-down that is normal under load."""
 SLOWDOWN_BITS = {
     0x08: "hardware slow-down",
     0x20: "software thermal slow-down",
@@ -24,7 +24,7 @@ SLOWDOWN_BITS = {
     0x80: "power brake",
 }
 POWER_CAP_BIT = 0x04
-# Time spent slowed down since the driver was loaded; a difference shows what happened between two readings.
+# Time spent slowed down since the driver was loaded.
 COUNTERS = {
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP": POWER_CAP,
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN": SLOWDOWN_BITS[0x20],
@@ -35,7 +35,7 @@ COUNTERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The GPU at one moment; None where the driver does not tell."""
+    """The state of the GPU at one moment; None where the driver has no answer."""
 
     sm_mhz: float | None = None
     """Clock of the multiprocessors."""
@@ -46,9 +46,9 @@ class Snapshot:
     temperature_c: float | None = None
     """Temperature of the chip."""
     slowdowns: tuple[str, ...] = ()
-    """Why the hardware runs slower than it was asked to, right now."""
+    """Why the hardware runs slower than its requested clock."""
     power_capped: bool = False
-    """The power limit holds the clock down right now, which is normal operation under load."""
+    """Whether the power limit reduces the clock, which is normal under load."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,33 +56,34 @@ class ClockLock:
     """Whether the multiprocessors are held at one clock."""
 
     mhz: int | None = None
-    """The clock they are held at; None where they are free."""
+    """The clock; None where it is not locked."""
     problem: str = ""
-    """Why they are free though a clock was asked for, as a sentence; otherwise empty."""
+    """Why a requested clock was not locked, as a sentence; otherwise empty."""
 
 
 class Gpu:
-    """One GPU as NVML sees it. Without NVML every question is answered with None, and ``reason`` says why."""
+    """One GPU in NVML. Without NVML every answer is None, and ``reason`` has the cause."""
 
     def __init__(self, nvml: Any = None, handle: Any = None, *, reason: str = "") -> None:
         self.nvml, self.handle, self.reason = nvml, handle, reason
         self._first_listed: frozenset[int] | None = None
 
     def snapshot(self) -> Snapshot:
-        """Return clocks (MHz), power (W), temperature (Celsius) and what slows the GPU down now."""
-        reasons = self._first("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+        """Return clocks (MHz), power (W), temperature (Celsius) and the present causes of a slow-down."""
+        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # new, old
+        reasons = next((answer for name in names if (answer := self._ask(name)) is not None), 0)
         power = self._ask("nvmlDeviceGetPowerUsage")
         return Snapshot(
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
             power_w=None if power is None else power / 1e3,
             temperature_c=self._ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
-            slowdowns=tuple(word for bit, word in SLOWDOWN_BITS.items() if (reasons or 0) & bit),
-            power_capped=bool((reasons or 0) & POWER_CAP_BIT),
+            slowdowns=tuple(word for bit, word in SLOWDOWN_BITS.items() if reasons & bit),
+            power_capped=bool(reasons & POWER_CAP_BIT),
         )
 
     def throttle_counters(self) -> dict[str, int]:
-        """Return the time spent slowed down by cause, ever growing; what the driver does not tell is missing."""
+        """Return the time spent slowed down since the driver was loaded, by cause; unsupported causes are missing."""
         fields = {getattr(self.nvml, name): word for name, word in COUNTERS.items() if hasattr(self.nvml, name)}
         values = self._ask("nvmlDeviceGetFieldValues", list(fields)) if fields else None
         return {fields[v.fieldId]: int(v.value.ullVal) for v in values or () if v.nvmlReturn == 0}
@@ -90,12 +91,12 @@ class Gpu:
     def foreign_processes(self, known: Collection[int] = ()) -> tuple[int, ...]:
         """Return the ids of processes that compute on this GPU and are neither this one nor ``known``.
 
-        In a container the ids may be the host's, among which this process cannot find itself: then those that were
-        there at the first call count as known, and only later ones are foreign (see ``processes_unclear``).
+        In a container the ids may be the host's, which do not include this process's own: then those of the first call
+        count as known, and only later ones are foreign (see ``processes_unclear``).
         """
         listed = {process.pid: process for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ()}
         if own := listed.get(os.getpid()):
-            # On a MIG slice the list is that of the whole GPU, and 0xFFFFFFFF stands for no slice.
+            # On a MIG slice the list is that of the whole GPU; 0xFFFFFFFF means no slice.
             same_slice = {pid for pid, process in listed.items() if _slice(process) == _slice(own)}
             return tuple(sorted(same_slice - {os.getpid(), *known}))
         if self._first_listed is None:
@@ -104,7 +105,7 @@ class Gpu:
 
     @property
     def processes_unclear(self) -> bool:
-        """Whether NVML gave a list in which this process is not to be found, and which is not it alone."""
+        """Whether NVML's list lacks this process's id, and holds none or several others."""
         return self.nvml is not None and self._first_listed is not None and len(self._first_listed) != 1
 
     def confidential_compute(self) -> bool | None:
@@ -113,7 +114,7 @@ class Gpu:
         return None if state is None else bool(state.ccFeature)
 
     def facts(self) -> dict[str, Any]:
-        """Return what makes this GPU fast or slow: power limit (W), ECC, MIG, driver, PCIe, largest clock (MHz)."""
+        """Return the facts that determine its speed: power limit (W), ECC, MIG, driver, PCIe, largest clock (MHz)."""
         limit = self._ask("nvmlDeviceGetEnforcedPowerLimit")
         return {
             "driver": self._call("nvmlSystemGetDriverVersion"),
@@ -130,10 +131,7 @@ class Gpu:
 
     @contextlib.contextmanager
     def lock_clocks(self, mhz: int | None) -> Iterator[ClockLock]:
-        """Hold the multiprocessors at one clock, which needs root, and yield whether they are held.
-
-        The clocks are free again afterwards.
-        """
+        """Lock the clock of the multiprocessors, which needs root; yield whether it is locked, and unlock it."""
         if mhz is None:
             yield ClockLock()
         elif problem := self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz):
@@ -145,7 +143,7 @@ class Gpu:
                 self.free_clocks()
 
     def free_clocks(self) -> None:
-        """Unlock the clocks, whichever process locked them; does nothing where that is not allowed."""
+        """Unlock the clocks, whichever process locked them; does nothing without permission."""
         self._ask("nvmlDeviceResetGpuLockedClocks")
 
     def __enter__(self) -> Self:
@@ -154,12 +152,8 @@ class Gpu:
     def __exit__(self, *_: object) -> None:
         self._call("nvmlShutdown")
 
-    def _first(self, *functions: str) -> Any:
-        """Return the answer of the first function that has one: NVML renames its functions."""
-        return next((answer for name in functions if (answer := self._ask(name)) is not None), None)
-
     def _ask(self, function: str, *arguments: Any) -> Any:
-        """Return what NVML says about this GPU; names of its constants stand for them. None where it does not tell."""
+        """Return NVML's answer on this GPU, or None; an argument may be the name of an NVML constant."""
         values = (getattr(self.nvml, word) if isinstance(word, str) and self.nvml else word for word in arguments)
         return self._call(function, self.handle, *values)
 
@@ -172,7 +166,7 @@ class Gpu:
             return None
 
     def _problem(self, function: str, *arguments: Any) -> str:
-        """Call a function that changes the GPU; return why it did not."""
+        """Call a function that changes the GPU; return why it failed, or an empty string."""
         if self.nvml is None:
             return self.reason
         try:
@@ -183,9 +177,9 @@ class Gpu:
 
 
 def open_gpu(device: torch.device) -> Gpu:
-    """Return the GPU behind a CUDA device, to be used as a context manager; for the CPU one that answers nothing.
+    """Return the GPU of a CUDA device, a context manager; for the CPU one whose answers are all None.
 
-    The GPU is found by its PCI bus id: NVML's own numbering does not know ``CUDA_VISIBLE_DEVICES``.
+    The GPU is found by its PCI bus id: NVML's numbering ignores ``CUDA_VISIBLE_DEVICES``.
     """
     if device.type != "cuda":
         return Gpu(reason="there is no GPU")
@@ -219,5 +213,5 @@ def _slice(process: Any) -> Any:
 
 
 def _current(modes: Any) -> bool | None:
-    """Return the current one of NVML's pair of a current and a pending mode."""
+    """Return the current mode of NVML's pair (current, pending)."""
     return None if modes is None else bool(modes[0])

@@ -1,4 +1,4 @@
-"""What a latency belongs to: the machine as a key that a baseline must share, and as facts for a reader."""
+"""The machine that a latency belongs to: as a key, which a baseline must share, and as facts for a reader."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from harness.machine.gpu import open_gpu
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a baseline must share."""
+    """The machine of a session; a baseline must have the same key."""
 
     key: str
     """Hash of everything that makes latencies comparable: GPU, power limit, driver, CUDA, backend version, CPU."""
     class_key: str
-    """Hash of the GPU model and its memory and MIG profile alone: the same class, advice but no verdict."""
+    """Hash of the GPU model, memory and MIG profile: sessions of the same class give advice but no verdict."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What was hashed and what was not (host name, UUID), in words."""
+    """The hashed facts, and others (host name, UUID)."""
     system_key: str = ""
-    """Hash of what ``key`` hashes without the backend and its version: what holds sessions of all backends together."""
+    """Hash of the facts of ``key`` without the backend and its version: the same for sessions of all backends."""
 
 
 KEY_LENGTH = 16
 RECORDED = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
-"""Facts that are recorded and not hashed: cloud machines change them from day to day under the same name."""
+"""Facts that are recorded and not hashed: on cloud machines of one name they vary."""
 CLASS = ("gpu", "memory_gib", "mig", "multiprocessors", "cpu")
-"""Facts of the class: machines that differ in nothing of these are of one kind, whatever their driver."""
+"""Facts of the class, which is independent of the driver."""
 BACKEND = ("backend", "backend_version")
-"""Facts that the key has and the system's key has not."""
+"""Facts of the key that the system key lacks."""
 
 
 def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz: int | None = None) -> Machine:
-    """Return the machine as it is now; ``locked_mhz`` is the clock it was locked at while it was measured.
+    """Return this machine; ``locked_mhz`` is the clock that it was locked at during the measurement.
 
     The key is over everything that makes latencies comparable: GPU, multiprocessors, memory, power limit, MIG, ECC,
     locked clock, driver, CUDA, the backend and its version, the CPU model, and on the CPU how many cores may be used.
@@ -57,7 +57,7 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
     else:
         facts |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
     hashed = {name: value for name, value in facts.items() if name not in RECORDED}
-    # A GPU is of one class whatever CPU it stands beside.
+    # The class of a GPU is independent of the CPU.
     kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}
     system = {name: value for name, value in hashed.items() if name not in BACKEND}
     return Machine(key=key_of(hashed), class_key=key_of(kind), system_key=key_of(system), facts=facts)
@@ -72,7 +72,7 @@ def system_keys() -> set[str]:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Return the first digits of the SHA-256 of facts in a fixed order."""
+    """Return the first KEY_LENGTH digits of the SHA-256 of facts, sorted by name."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
@@ -88,7 +88,7 @@ def _gpu_facts() -> dict[str, Any]:
         "gpu": properties.name,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
-        # A driver keeps some of the memory for itself, and not always the same amount.
+        # Rounded: the amount that the driver reserves varies.
         "memory_gib": round(properties.total_memory / 2**30),
         "cuda": torch.version.cuda,
         **facts,

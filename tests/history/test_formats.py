@@ -169,7 +169,7 @@ def test_an_import_that_contradicts_the_history_adds_nothing(history: History, t
 
 @pytest.mark.parametrize("format", FORMATS[1:])
 def test_what_would_have_to_be_guessed_is_not_imported(history: History, tmp_path: Path, format: str) -> None:
-    with pytest.raises(UsageError, match=rf"the format {format} cannot be imported: .*guessed"):
+    with pytest.raises(UsageError, match=rf"the format {format} cannot be imported: .*does not record the device"):
         history.import_(format, tmp_path / "x.json")
 
 

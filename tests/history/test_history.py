@@ -16,7 +16,8 @@ from history_records import BENCHMARK, KEY, ids, run, session, summary
 
 import harness
 from harness.errors import NotJudged, UsageError
-from harness.history.history import History, Series, open_history
+from harness.history.history import History, open_history
+from harness.history.rows import Series
 from harness.records.latency import Acceptance
 
 ROOT = Path(harness.__file__).parents[1]
