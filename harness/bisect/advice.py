@@ -6,11 +6,10 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.bisect.candidates import suspects_in
 from harness.bisect.context import Context
 from harness.bisect.export_check import ExportFault
 from harness.bisect.findings import Findings, shortened
-from harness.bisect.units import plain
+from harness.bisect.units import plain, suspects_in
 from harness.graph import Values, is_fp32
 from harness.layers import local_ratio
 from harness.records import Advice, ValueFinding

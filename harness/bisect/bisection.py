@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from harness.bisect import advice, questions
-from harness.bisect.candidates import Candidates, candidates_in_engine, suspects_in
 from harness.bisect.context import Context
 from harness.bisect.export_check import export_fault
 from harness.bisect.findings import Findings
@@ -24,6 +23,7 @@ from harness.bisect.races import race_in, race_in_fp32
 from harness.bisect.region_reproducer import write_region
 from harness.bisect.regions import search_region
 from harness.bisect.screening import Screen
+from harness.bisect.units import Candidates, candidates_in_engine, suspects_in
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import is_fp32

@@ -27,9 +27,9 @@ def export_fault(prepared: Prepared, case: str) -> ExportFault | None:
     """Return the first value that ONNX Runtime and PyTorch compute differently from PyTorch's own inputs, or None."""
     program = prepared.program
     depths = program.depths()
-    shared = sorted(
-        (name for name in order(program.model) if _is_shared(program.values.get(name))), key=depths.__getitem__
-    )
+    # Values that PyTorch has too, and not only the ONNX graph.
+    known = [name for name in order(program.model) if name in program.values]
+    shared = sorted((n for n in known if not program.values[n].op.startswith("onnx.")), key=depths.__getitem__)
     expected = prepared.values(case, shared)
     inputs = {name: tensor.cpu() for name, tensor in prepared.inputs[case].items()}
     evaluator = OnnxEvaluator(program.model, inputs, keep=shared, runner=NodeRunner())
@@ -43,8 +43,3 @@ def export_fault(prepared: Prepared, case: str) -> ExportFault | None:
         evaluator.observe(name, wanted)
         evaluator.done(name)
     return None
-
-
-def _is_shared(value: Value | None) -> bool:
-    """Return whether PyTorch has the value too, and not only the ONNX graph."""
-    return value is not None and not value.op.startswith("onnx.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.bisect.candidates import Candidates
 from harness.bisect.export_check import ExportFault
 from harness.bisect.plan_search import PlanFound
 from harness.bisect.regions import Region
 from harness.bisect.screening import Screened
+from harness.bisect.units import Candidates
 from harness.graph import Plan, load_plan
 from harness.records import Kind, LayerReport, Price, Question, Result, Trial
 from harness.subject import Target

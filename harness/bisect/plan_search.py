@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.bisect.candidates import Candidates
 from harness.bisect.context import Context
 from harness.bisect.search import smallest_set
-from harness.bisect.units import Units
+from harness.bisect.units import Candidates, Units
 from harness.errors import ParityError
 from harness.graph import load_plan, write_plan
 from harness.records import Price, Result, Trial

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from harness.bisect.candidates import suspects_in
 from harness.bisect.context import Budget, Context
 from harness.bisect.questions import computes_in_tf32, is_only_tf32
 from harness.bisect.search import smallest_interval
+from harness.bisect.units import suspects_in
 from harness.errors import NotJudged, ParityError
 from harness.graph import boundary, extract, is_fp32, load_plan, order, save_model, write_plan
 from harness.records import LayerReport, Result, is_nonfinite

@@ -1,12 +1,15 @@
-"""The float values of a program as units of a precision plan: modules and single values."""
+"""What a plan may keep in FP32: modules and single values as units, and those to try first for a wrong engine."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.graph import Value, Values
+from harness.layers import local_ratio, worst_first
+from harness.records import LayerReport, ValueFinding
 
 MOST_UNITS = 64
 """Units of one ranking; each costs one run of the program."""
@@ -81,3 +84,43 @@ def unit_of(module: str, value: str) -> str:
 def plain(module: str) -> str:
     """Return a module path without call numbers, as plans name it."""
     return re.sub(r"#\d+", "", module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The patterns that a search for a plan tries, the likeliest first."""
+
+    first: tuple[str, ...] = ()
+    """Units that are tried all together."""
+    rest: tuple[str, ...] = ()
+    """The other units."""
+    operators: tuple[str, ...] = ()
+    """Operators that make several values wrong: one pattern covers them all."""
+
+
+def suspects_in(report: LayerReport | None) -> list[ValueFinding]:
+    """Return the values where the error is made: non-finite ones first, in dataflow order, the others by ratio."""
+    compared = [value for value in report.values if value.status == "compared"] if report else []
+    first = [value for value in compared if value.mark == "nonfinite"]
+    others = [value for value in compared if value.mark in ("suspect", "flip")]
+    return [*first, *sorted(others, key=lambda value: -local_ratio(value))]
+
+
+def candidates_in_engine(values: Values, region: Sequence[str], report: LayerReport | None) -> Candidates:
+    """Return the candidates for a wrong engine: the suspects and the region that fails alone, then all other units.
+
+    Those are ordered by their error, or in dataflow order where the values were not observed.
+    """
+    suspects = suspects_in(report)
+    first = [values[name] for name in [*(value.name for value in suspects), *region] if name in values]
+    if report is None:
+        rest = [unit_of(value.module, value.origin) for value in Units.of(values).values.values()]
+    else:
+        compared = worst_first([value for value in report.values if value.status == "compared"])
+        rest = [unit_of(value.module, value.name) for value in compared]
+    operators = Counter(value.op for value in suspects if value.op.startswith("aten."))
+    return Candidates(
+        first=tuple(dict.fromkeys(unit_of(value.module, value.origin) for value in first)),
+        rest=tuple(dict.fromkeys(rest)),
+        operators=tuple(f"op:{op}" for op, count in operators.most_common() if count > 1),
+    )

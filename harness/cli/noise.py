@@ -1,24 +1,25 @@
-"""``parity noise``: what change this machine can show, from one engine timed against itself."""
+"""``parity noise``: the smallest change that this machine can show, from one engine timed against itself."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.cli.latency_options import add_measuring, measuring
 from harness.cli.options import INTERRUPTED, Document, add_command, at_least, request_of, settings_of
-
-if TYPE_CHECKING:
-    from harness.records import Measured, NotMeasured
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     noise = add_command(
-        commands, "noise", run, "show what change this machine can show: one engine against itself", aliases=["aa"]
+        commands,
+        "noise",
+        run,
+        "show the smallest change that this machine can show: one engine against itself",
+        aliases=["aa"],
     )
     add_measuring(noise)
     noise.add_argument("--sessions", type=at_least(2), default=4, metavar="N", help="default: 4")
@@ -33,15 +34,11 @@ def run(options: argparse.Namespace) -> int:
     subject, targets, cases = request_of(options)
     sizes, settings = latency.combinations(subject, options.sweep), settings_of(options)
     document = Document(options, settings)
-
-    def rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
-        return latency.noise_report(found, complete=False)
-
     measured = latency.measure_noise(
         subject, targets=targets, cases=cases, settings=settings, sizes=sizes, sessions=options.sessions,
         options=measuring(options),
     )  # fmt: skip
-    found, interrupted = document.collect(measured, rows, lambda found: None)
+    found, interrupted = document.collect(measured, partial(latency.noise_report, complete=False), lambda found: None)
     report = latency.noise_report(found, complete=not interrupted)
     document.write(complete=not interrupted, error="interrupted" if interrupted else "", **report)
     if report["aa"]:

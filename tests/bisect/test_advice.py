@@ -9,10 +9,10 @@ import pytest
 
 from harness import Target
 from harness.bisect.advice import advice_on, engine_finding
-from harness.bisect.candidates import Candidates
 from harness.bisect.findings import Findings
 from harness.bisect.plan_search import PlanFound
 from harness.bisect.screening import Screened
+from harness.bisect.units import Candidates
 from harness.records.bisection import Trial
 from harness.records.layers import LayerReport, ValueFinding
 
