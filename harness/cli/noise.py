@@ -15,12 +15,9 @@ from harness.cli.options import INTERRUPTED, Document, add_command, at_least, re
 def add(commands: Any) -> None:
     """Add the command."""
     noise = add_command(
-        commands,
-        "noise",
-        run,
-        "show the smallest change that this machine can show: one engine against itself",
+        commands, "noise", run, "time an engine against itself: the smallest change that this machine can show",
         aliases=["aa"],
-    )
+    )  # fmt: skip
     add_measuring(noise)
     noise.add_argument("--sessions", type=at_least(2), default=4, metavar="N", help="default: 4")
     noise.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
