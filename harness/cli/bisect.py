@@ -55,6 +55,6 @@ def run(options: argparse.Namespace) -> int:
             reproducer=options.reproducer or folder / f"{subject.name}-{target}-reproducer", executor=executor,
             width=options.jobs,
         )  # fmt: skip
-    print(bisection_text(found.to_json()))
     document.write(complete=found.complete, bisect=found.to_json())
+    print(bisection_text(found.to_json()))
     return INTERRUPTED if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)

@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
         output=options.output or Path("reports") / f"score-{options.folder.resolve().name}",
         timeout_s=options.timeout, python=options.python, progress=print_progress,
     )  # fmt: skip
-    print("\n".join(_lines(result)))
     document.write(complete=True, score=result.to_json())
+    print("\n".join(_lines(result)))
     return records.status_of([result.verdict])
 
 

@@ -25,8 +25,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     document = Document(options, settings)
-    print(machine_text(document.environment or environment(settings)))
     document.write(complete=True)
+    print(machine_text(document.environment or environment(settings)))
     return 0
 
 

@@ -58,13 +58,14 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     document = Document(options, settings)
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
+    missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
+    if not interrupted:  # before anything is shown: whoever reads the table may close it
+        document.write(complete=not missing, error="; ".join(missing), **_rows(results))
     _show_table(results)
     _show_layers(results, charts_folder(options))
     if interrupted:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
         return INTERRUPTED
-    missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
-    document.write(complete=not missing, error="; ".join(missing), **_rows(results))
     for sentence in missing:
         print(f"parity: {sentence}", file=sys.stderr)
     return exit_status(results, options.require)

@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -42,6 +43,13 @@ def test_a_finding_exits_1_and_writes_plan_and_json(plant: Any, folder: Path, ca
     assert tomllib.loads(Path("new/deep/plan.toml").read_text())["keep_fp32"] == ["blocks.2.norm"]
     assert not list(folder.glob("reports/*"))
     assert parity("verify", "overflow", "-b", "planted", "-p", "new/deep/plan.toml") == 0
+
+
+def test_json_is_written_before_anything_is_shown(plant: Any, monkeypatch: pytest.MonkeyPatch):
+    plant("overflow")
+    monkeypatch.setattr("harness.report.text.bisection_text", Mock(side_effect=KeyboardInterrupt))
+    assert bisect("overflow", "--json", "found.json") == 130
+    assert json.loads(Path("found.json").read_text())["complete"] is True
 
 
 def test_commands_reach_the_same_subject_and_inputs(plant: Any, folder: Path, capsys: pytest.CaptureFixture[str]):

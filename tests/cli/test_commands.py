@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fake
 import pytest
@@ -157,6 +158,20 @@ def test_json_is_complete_after_every_result(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(harness.verify, "verify", verify)
     assert cli.main(["verify", "clip", "--json", "out.json"]) == 0
     assert counts == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [(["verify", "clip"], "results_table"), (["doctor"], "machine_text")],
+    ids=["verify", "doctor"],
+)
+def test_json_is_complete_before_anything_is_shown(
+    give: Give, monkeypatch: pytest.MonkeyPatch, command: list[str], shown: str
+):
+    give(a_result())
+    monkeypatch.setattr(f"harness.report.text.{shown}", Mock(side_effect=KeyboardInterrupt))
+    assert cli.main([*command, "--json", "out.json"]) == 130
+    assert json.loads(Path("out.json").read_text())["complete"] is True
 
 
 def test_crash_of_the_harness_keeps_the_json(give: Give, capsys: pytest.CaptureFixture[str]):
