@@ -115,7 +115,7 @@ def judge_fp32(context: Context, found: Findings) -> Findings:
     target = Target(found.target.backend, "fp32")
     asked = is_fp32(found.base_plan)
     result = found.failure if asked else context.judge(target).result
-    # An FP32 engine that computes in TF32 passes for a plan in a lower format, and fails where FP32 is asked for.
+    # An FP32 engine that computes in TF32 passes for a plan in a lower format, and fails where FP32 is requested.
     only_tf32 = not asked and questions.computes_in_tf32(target, result.outputs)
     found = found.asked(questions.fp32_right(result, asked=asked, only_tf32=only_tf32))
     if result.verdict == "not_judged":

@@ -1,4 +1,4 @@
-"""One bisection as it was asked for: the request, the subject made ready, and the engines that may still be built."""
+"""One bisection: its options, the prepared subject, and the number of engines that may still be built."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """One bisection as it was asked for; every step reads it. Raises UsageError for limits that are out of range."""
+    """The options of one bisection, its subject and its budget; every step reads it.
+
+    Raises UsageError for limits that are out of range.
+    """
 
     subject: Subject
     target: Target
@@ -96,7 +99,7 @@ class Context:
 
     @property
     def prepared(self) -> Prepared:
-        """The subject made ready. Raises UsageError or NotJudged where that is impossible."""
+        """The prepared subject. Raises UsageError or NotJudged where that is impossible."""
         return self.run.prepared
 
     def judge(self, target: Target) -> Outcome:

@@ -23,7 +23,7 @@ class Findings:
     """What is known so far. Every step of :mod:`harness.bisect.bisection` returns a new one."""
 
     target: Target
-    """The engine that is searched: the one that was asked for, or the FP32 engine where that is wrong already."""
+    """The engine that is searched: the requested one, or the FP32 engine where that is wrong too."""
     questions: tuple[Question, ...] = ()
     """In the order they were asked."""
     notes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Findings:
     races: bool = False
     """Whether the target's error shrinks when its kernels run one at a time."""
     only_tf32: bool = False
-    """Whether FP32 is asked for, and the error is no larger than that of computing in TF32."""
+    """Whether FP32 is requested, and the error is no larger than that of computing in TF32."""
     export: ExportFault | None = None
     """The operation that the export gets wrong."""
     report: LayerReport | None = None
@@ -79,7 +79,7 @@ class Findings:
 
     @property
     def plan(self) -> tuple[str, ...] | None:
-        """The patterns of the smallest plan that was seen to pass; None when none was."""
+        """The patterns of the smallest plan that passed; None when none did."""
         return self.plans.plan if self.plans is not None else None
 
     @property
@@ -101,6 +101,6 @@ class Findings:
         return replace(self, kind=kind, finding=finding, ended=True)
 
 
-def shortened(names: Sequence[str], most: int = 4) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def shortened(names: Sequence[str]) -> str:
+    """Return the first four names, and the number of others."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -34,7 +34,7 @@ def no_reference(error: NotJudged) -> Question:
 
 
 def inputs_unchanged(before: str, after: str) -> Question:
-    """Return whether the engine left its inputs as they were, by their hashes."""
+    """Return whether the engine left its inputs unchanged, by their hashes."""
     words = f"sha256 {before[:12]} before and after the run" if before == after else "it writes into them"
     return answered("does the engine leave its inputs unchanged?", before == after, words)
 
@@ -77,7 +77,7 @@ def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
 
 
 def is_only_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
-    """Return whether FP32 is asked for, and the error is no larger than that of computing in TF32."""
+    """Return whether FP32 is requested, and the error is no larger than that of computing in TF32."""
     return is_fp32(load_plan(target.precision)) and computes_in_tf32(target, outputs)
 
 

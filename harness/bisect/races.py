@@ -28,10 +28,10 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Alone:
-    """The outputs of an engine as it runs, and with one kernel at a time."""
+    """The outputs of an engine in a normal run, and with one kernel at a time."""
 
     together: Tensors
-    """Of the worst run of the engine as it is."""
+    """Of the worst normal run."""
     alone: Tensors
     """With one kernel at a time."""
     expected: Tensors
@@ -77,7 +77,7 @@ def _ask(question: str, run: Run, target: Target, case: str) -> Alone | Race:
 
 
 def run_alone(run: Run, target: Target, case: str) -> Alone | None:
-    """Run an engine as it is and with one kernel at a time; None for an engine that does not run on a GPU.
+    """Run an engine normally and with one kernel at a time; None for an engine that does not run on a GPU.
 
     Raises ParityError where the second run fails.
     """

@@ -46,7 +46,7 @@ class RegionFound:
     """What a search among parts of a graph found."""
 
     region: Region | None = None
-    """The smallest part that was seen to show the fault."""
+    """The smallest part that showed the fault."""
     complete: bool = True
     """False when a part was not built because the budget was spent."""
     interrupted: bool = False
@@ -111,7 +111,7 @@ class Regions:
         self.model = run.prepared.program.model
         self.order = order(self.model)
         self.failing: dict[tuple[str, ...], Region] = {}
-        """Every part that was seen to show the fault."""
+        """Every part that showed the fault."""
         self._fails: dict[tuple[str, ...], bool | None] = {}
         self._refused = False
         """Whether a part was not built because the budget was spent."""

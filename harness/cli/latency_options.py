@@ -86,7 +86,7 @@ def measuring(options: argparse.Namespace, **changes: Any) -> Options:
 
 
 def selection(options: argparse.Namespace) -> Selection:
-    """Return which recorded series are meant."""
+    """Return the selected series."""
     from harness.latency import Selection, combinations
 
     subject, _, _ = request_of(options)

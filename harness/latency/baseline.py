@@ -169,7 +169,7 @@ def _before(session: Session, recorded: Sequence[Session]) -> tuple[Session | No
 
 
 def _mode(session: Session) -> tuple[str, set[bool]]:
-    return session.metric, graph_modes(session)  # as measured: ``Session.graph`` is what was asked for
+    return session.metric, graph_modes(session)  # as measured; ``Session.graph`` is the request
 
 
 def _user() -> str:

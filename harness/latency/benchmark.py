@@ -36,8 +36,8 @@ def bench(
 ) -> Iterator[Measured | NotMeasured]:
     """Yield every engine and baseline, timed and compared, as soon as its case and size are measured.
 
-    ``sizes`` gives the dynamic dimensions by symbol; an empty one leaves a case as it is. An interruption yields what
-    was measured and then raises KeyboardInterrupt. Raises UsageError for sizes outside the ranges of the subject, and
+    ``sizes`` gives the dynamic dimensions by symbol; an empty one keeps the sizes of a case. An interruption yields the
+    results so far and then raises KeyboardInterrupt. Raises UsageError for sizes outside the ranges of the subject, and
     for ``l2="flush"`` where every contestant runs on the CPU.
     """
     options = options or Options()

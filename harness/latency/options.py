@@ -32,7 +32,7 @@ class Options:
     baselines: tuple[str, ...] | None = None
     """Names of ``BASELINES``; None for eager FP32, and on a GPU eager FP16 and torch.compile as well."""
     graph: bool = True
-    """Replay a CUDA graph of the engine; PyTorch runs as it is."""
+    """Replay a CUDA graph of the engine; PyTorch runs without one."""
     l2: Literal["warm", "flush"] = "warm"
     """The GPU's L2 cache before each run."""
     throughput: bool = True

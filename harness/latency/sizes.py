@@ -11,13 +11,13 @@ from harness.errors import UsageError, unknown_name
 from harness.subject import Subject
 
 Sizes = Mapping[str, int]
-"""Size of a dynamic dimension by its symbol; an empty one leaves a case as it is."""
+"""Size of a dynamic dimension by its symbol; an empty one keeps the sizes of a case."""
 Sweep = tuple[str | None, Sequence[int]]
 """A dynamic dimension, by its symbol or None for dimension 0 of the inputs, and its sizes."""
 
 
 def size_label(sizes: Sizes) -> str:
-    """Return ``batch=4 tokens=16``; empty for a case as it is."""
+    """Return ``batch=4 tokens=16``; empty for the sizes of the case."""
     return " ".join(f"{name}={size}" for name, size in sizes.items())
 
 

@@ -86,8 +86,6 @@ class Spec:
     """The right outputs by name, computed in PyTorch FP32; no NaN among them."""
     limits: Mapping[str, float]
     """Largest relative L2 error allowed, by output."""
-    limits_why: str = ""
-    """Where the limits come from; empty for the usual multiple of PyTorch's own error in this precision."""
     finding: str
     """What is wrong, in one sentence."""
     notes: tuple[str, ...] = ()
@@ -179,8 +177,7 @@ def _on_gpu_api(spec: Spec) -> bool:
 
 
 def _limits_why(spec: Spec) -> str:
-    usual = f"{FACTOR:g} times PyTorch's own {spec.precision} error (the floor), both against PyTorch FP32"
-    return spec.limits_why or usual
+    return f"{FACTOR:g} times PyTorch's own {spec.precision} error (the floor), both against PyTorch FP32"
 
 
 def readme(spec: Spec, output: str) -> str:
