@@ -188,7 +188,7 @@ def _selection(state: State) -> str:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
-    """Show every backend, and what was left out, once it is known that a suite was collected."""
+    """Show every backend and what was deselected, where a suite was collected."""
     state = config.stash[STATE]
     if not state.deselected and not any(_target_of(item) for item in items):
         return []  # asking the backends imports torch: not for a run that has no suite
@@ -211,7 +211,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over from an xdist worker what it left out."""
+    """Take what an xdist worker deselected into this process."""
     output = getattr(node, "workeroutput", None) or {}
     node.config.stash[STATE].deselected.update(output.get("parity_deselected", {}))
 
@@ -225,7 +225,7 @@ def _header(state: State) -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand over to the controlling process what an xdist worker left out."""
+    """Send what an xdist worker deselected to the controlling process."""
     if is_worker(session.config):
         # xdist adds the attribute; it holds only builtins.
         session.config.workeroutput["parity_deselected"] = session.config.stash[STATE].deselected  # type: ignore[attr-defined]

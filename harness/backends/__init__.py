@@ -21,9 +21,8 @@ from harness.backends.base import (
 from harness.backends.cache import EngineCache
 from harness.backends.engine_file import Engine, key_hash
 from harness.backends.inspector import Kernel
-from harness.backends.registry import BACKENDS
+from harness.backends.registry import BACKENDS, environment
 from harness.backends.serialised import run_serialised
-from harness.backends.status import environment
 
 __all__ = [
     "BACKENDS",

@@ -99,7 +99,8 @@ class EngineCache:
         return self._path(key, name).is_file()
 
     def _path(self, key: Mapping[str, Any], name: str) -> Path:
-        return self.folder / f"{_file_name(name)}-{key_hash(key)[:16]}.engine"
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80] or "engine"
+        return self.folder / f"{safe}-{key_hash(key)[:16]}.engine"
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""
@@ -151,10 +152,6 @@ class EngineCache:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > STALE_S:
                     path.unlink()
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80] or "engine"
 
 
 @contextlib.contextmanager

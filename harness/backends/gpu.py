@@ -1,6 +1,15 @@
-"""Whether there is a GPU that PyTorch can use, and its name."""
+"""The GPU as backends need it: whether there is one, its name, and memory that an engine owns."""
 
 from __future__ import annotations
+
+import ctypes
+import math
+from typing import TYPE_CHECKING
+
+from harness.backends.base import Shape
+
+if TYPE_CHECKING:
+    import torch
 
 
 def no_gpu() -> str | None:
@@ -18,3 +27,30 @@ def gpu_name() -> str:
 
     major, minor = torch.cuda.get_device_capability()
     return f"{torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+
+
+class CudaMemory:
+    """Bytes on the GPU, in the form PyTorch accepts."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": None,
+            "version": 2,
+        }
+
+
+def copy_memory(address: int, shape: Shape, dtype: torch.dtype, device: torch.device, *, on_host: bool) -> torch.Tensor:
+    """Return a copy of memory, laid out row by row, as a fresh tensor on ``device``."""
+    import torch
+
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return torch.empty(shape, dtype=dtype, device=device)
+    if on_host:
+        memory = torch.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype=torch.uint8)
+    else:
+        memory = torch.as_tensor(CudaMemory(address, size), device=device)
+    return memory.to(device, copy=True).view(dtype).reshape(shape)

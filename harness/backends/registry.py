@@ -1,12 +1,16 @@
-"""Every backend there is, by the name typed after ``-b``."""
+"""Every backend there is, by the name typed after ``-b``, and what of them can be used here."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from harness.backends.base import Backend
 from harness.backends.onnxruntime import OnnxRuntimeBackend
 from harness.backends.tensorrt import TensorRTBackend
 from harness.backends.torch import TorchBackend
 from harness.errors import install_hint
+from harness.machine import describe
+from harness.settings import Settings
 
 BACKENDS: dict[str, Backend] = {
     "trt": TensorRTBackend(
@@ -25,4 +29,20 @@ BACKENDS: dict[str, Backend] = {
     "ort-cuda": OnnxRuntimeBackend("ort-cuda", device="cuda"),
     "torch": TorchBackend(),
 }
-"""Every backend there is."""
+"""Every backend there is, by name."""
+
+
+def environment(settings: Settings) -> dict[str, Any]:
+    """Return this machine (:func:`harness.machine.describe`) and every backend as plain data.
+
+    Asks every backend, which takes seconds in a fresh process.
+    """
+    return {**describe(settings), "backends": {name: backend_status(backend) for name, backend in BACKENDS.items()}}
+
+
+def backend_status(backend: Backend) -> dict[str, str | None]:
+    """Return a backend's version, or why it is unavailable, and why it cannot run what it builds."""
+    reason = backend.unavailable()
+    if reason is not None:
+        return {"version": None, "unavailable": reason, "cannot_run": None}
+    return {"version": backend.version(), "unavailable": None, "cannot_run": backend.cannot_run()}

@@ -1,7 +1,7 @@
 """Runs an engine once in a process of its own, so that it runs under another environment than this process.
 
-``CUDA_LAUNCH_BLOCKING=1`` lets one kernel end before the next begins; it counts only from the start of a process. An
-engine whose result changes under it depends on the order in which its kernels happen to run.
+``CUDA_LAUNCH_BLOCKING=1`` lets one kernel end before the next begins; CUDA reads it once, at the start of a process.
+An engine whose result changes under it has a race between kernels.
 
 Usage: ``python -m harness.backends.serialised BACKEND ENGINE INPUTS OUTPUTS``, inputs and outputs as safetensors.
 """
@@ -26,9 +26,9 @@ TIMEOUT_S = 600.0
 
 
 def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return an engine's outputs, on the CPU, when no kernel begins before the one before it has ended.
+    """Return an engine's outputs, on the CPU, when each kernel ends before the next begins.
 
-    Raises EngineFailed when the process does not come to its end.
+    Raises EngineFailed when the process fails or takes longer than TIMEOUT_S seconds.
     """
     from safetensors.torch import load_file, save_file
 

@@ -64,7 +64,7 @@ def process(
     yield from (row for row in rows if "error" not in row)
     said = next((row["error"] for row in rows if "error" in row), problem)
     if not said and len(rows) != len(images):
-        said = f"{SCRIPT} ended after {len(rows)} of {len(images)} pictures without a word"
+        said = f"{SCRIPT} ended after {len(rows)} of {len(images)} pictures and gave no reason"
     if said:
         raise EntryError(said)
 
@@ -97,4 +97,4 @@ def _run(command: Sequence[str], folder: Path, log: Path, timeout_s: float, name
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line.strip() for line in said if line.strip()]
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise EntryError(f"{name} {how}: {lines[-1] if lines else 'it said nothing'} (see {log.name})")
+        raise EntryError(f"{name} {how}: {lines[-1] if lines else 'it gave no reason'} (see {log.name})")

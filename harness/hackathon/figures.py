@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import NotJudged, ParityError
-from harness.files import replacing
+from harness.files import write_bytes
 from harness.records import Entry, Json, Records
 from harness.report import newest_sessions, slug, target_name
 from harness.report.plots import save_bench, save_layers
@@ -116,12 +116,7 @@ def _copied(title: str, entry: Entry, file: str, folder: Path, write: bool) -> F
     if source.suffix.lower() not in _PICTURES:
         return Figure(title=title, path="", why=f"{file!r} is no picture ({', '.join(_PICTURES)})")
     name = f"{slug('study', entry.document.name, title)}{source.suffix.lower()}"
-    if write:
-        _copy(source, folder / FOLDER / name)
+    copy = folder / FOLDER / name
+    if write and not (copy.exists() and copy.samefile(source)):
+        write_bytes(source.read_bytes(), copy)
     return Figure(title=title, path=f"{FOLDER}/{name}")
-
-
-def _copy(source: Path, copy: Path) -> None:
-    if not (copy.exists() and copy.samefile(source)):
-        with replacing(copy) as file:
-            file.write(source.read_bytes())

@@ -1,4 +1,4 @@
-"""The overview of a hackathon report: that it is an entry, the key numbers, and what went wrong on the way."""
+"""The overview of a hackathon report: the link to the contest, the key numbers, and what failed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.report.text import ms, speed_up, worst_error
 
 
 def entry(context: Context) -> list[str]:
-    """Return the sentence that this is an entry, with the link that the contest asks for."""
+    """Return the sentence that this is an entry to the contest, with its link."""
     year = context.template
     return [context.words("readme_entry", year=year, link=CONTEST.format(year=year)), ""]
 
@@ -80,7 +80,7 @@ def _timed(context: Context) -> dict[_RowKey, list[Json]]:
 
 
 def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
-    """Return latency and speed-up of the case as it is, else of the first size timed; of which, unless it is clear."""
+    """Return latency and speed-up of the case as it is, else of the first size timed, named where there are several."""
     if not measured:
         return ["-", "-"]
     shown = min(measured, key=lambda item: len(item["session"]["sizes"]))
@@ -107,9 +107,9 @@ def _worst(results: Sequence[Json]) -> list[str]:
 
 
 def findings(context: Context) -> list[str]:
-    """Return what went wrong on the way, from bisections and from engines that failed or were refused.
+    """Return the findings of bisections, and the engines that failed or were refused.
 
-    That nothing went wrong is said only where everything was judged and passed.
+    "No problem" is returned only where everything was judged and passed.
     """
     words, records = context.words, context.records
     lines = []

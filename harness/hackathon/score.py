@@ -126,7 +126,7 @@ def _natural(path: Path) -> list[Any]:
 def _distances(
     rows: Sequence[Mapping[str, Any]], expected: Mapping[str, Path], reference: Path | None
 ) -> tuple[dict[str, float], list[str], dict[str, str]]:
-    """Return the perceptual distance by picture, what has to be said about it, and why some pictures have none.
+    """Return the perceptual distance by picture, remarks on it, and why some pictures have none.
 
     A picture that cannot be compared with its reference is that picture's failure: the others are judged all the same.
     """

@@ -1,4 +1,4 @@
-"""Compare every value of an engine with PyTorch's, and find where its error was made."""
+"""The comparison of every value of an engine with PyTorch's, from observing to the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.verify import OpenTarget, verify_case
 
 
 def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerReport:
-    """Return what every value of a target's engine is, for one case.
+    """Return the layer report of a target's engine, for one case.
 
     ``mode`` is ``unfused`` (the tensors between kernels, which leaves the engine as it is), ``outputs`` (values as
     outputs of further engines) or ``outputs:PATTERN`` (only these; as in a precision plan). Without one, the first mode
@@ -42,7 +42,7 @@ def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerRep
 
 
 def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Result:
-    """Return a verdict with the report on every value, or with a note why there is none.
+    """Return a verdict with the layer report, or with a note why there is none.
 
     Raises UsageError for an unknown mode, before anything is built.
     """

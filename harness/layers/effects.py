@@ -52,7 +52,7 @@ def propagate(before: Unobserved, observer: Observer) -> list[ValueFinding]:
 
 
 def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, ...]:
-    """Return how far the engine is from a reference that takes the engine's discrete decisions, where they differ."""
+    """Return the error against a reference with the engine's own discrete decisions (argmax, top-k), if any differ."""
     decisions, canonical = observation.observer.decisions, observation.observer.evaluators.canonical
     if not decisions:
         return ()
@@ -61,8 +61,8 @@ def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, .
         evaluator.observe(canonical(name), decision)
     error, with_decisions = output_error(before.result), total_error(before.outputs, evaluator.outputs())
     return (
-        f"discrete decisions fall otherwise ({', '.join(decisions)}): the outputs are {error:.3g} from the reference, "
-        f"and {with_decisions:.3g} from the reference with the engine's decisions",
+        f"discrete decisions differ ({', '.join(decisions)}): the relative error of the outputs is {error:.3g} against "
+        f"the reference, {with_decisions:.3g} against one with the engine's decisions",
     )
 
 
@@ -82,7 +82,7 @@ def _effect(evaluator: Evaluator, name: str, error: torch.Tensor, expected: Tens
 
 
 def _harmless_effect(result: Result) -> float:
-    """Return an effect that no verdict depends on: a part of the floor of the output that is most exact."""
+    """Return an effect too small to change a verdict: the smallest floor of the outputs over FACTOR."""
     floors = [output.floor.relative_l2 for output in result.outputs if output.floor is not None]
     return min(floors, default=0.0) / FACTOR
 

@@ -36,10 +36,10 @@ class Candidates:
     read: tuple[str, ...] = ()
     """Read by its nodes: what a kernel that copies, pads or casts writes."""
     after: tuple[str, ...] = ()
-    """What those that leave become by a constant factor or another shape: a builder moves the factor of an attention
-    into the weights of the product before it."""
+    """What the leaving values become by a constant factor or another shape: builders move the scale of an attention
+    into the weights of the MatMul before it."""
     unfinished: frozenset[str] = frozenset()
-    """Those that a later kernel works on too: this one may write a partial result of them."""
+    """Those that a later kernel computes too: this one may write a partial result of them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class EngineKernels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Graph:
-    """A typed graph in the names of the value table; what is computed from constants is left out: builders fold it."""
+    """A typed graph in the names of the value table, without what is computed from constants: builders fold it."""
 
     inputs: frozenset[str]
     outputs: frozenset[str]
@@ -135,7 +135,7 @@ def _read_graph(typed: onnx_ir.Model, values: Values) -> _Graph:
 
 
 def _candidates(kernel: Kernel, graph: _Graph, *, last: Mapping[str, int], writers: Mapping[str, Kernel]) -> Candidates:
-    if not kernel.nodes:  # the builder's own: a copy of something that the kernels before it wrote
+    if not kernel.nodes:  # added by the builder: a copy of what the kernels before it wrote
         before = [writers[name] for name in kernel.reads if name in writers]
         return Candidates(read=tuple(graph.made_by({node for writer in before for node in writer.nodes})))
     nodes = set(kernel.nodes)

@@ -22,7 +22,7 @@ CLOSE = 10.0
 
 
 class KernelTaps:
-    """Turns the tensors that a tap delivers into values, one kernel at a time."""
+    """Maps the tensors that a tap delivers to values, one kernel at a time."""
 
     def __init__(self, kernels: EngineKernels, observer: Observer) -> None:
         self.kernels, self.observer = kernels, observer
@@ -64,7 +64,7 @@ class KernelTaps:
             self.observer.evaluators.done(value for value in names if self._uses[value] <= 0)
 
     def _decide(self, kernel: Kernel, tensors: dict[str, torch.Tensor]) -> dict[str, Decision]:
-        # The candidates are computed in a fork: they come from replays, and what follows must read the engine's values.
+        # Candidates are computed in a fork: they are replays, and later kernels must read the engine's own values.
         evaluators, asked = self.observer.evaluators.fork(), set[str]()
 
         def expect(name: str) -> Expected | None:
@@ -72,7 +72,7 @@ class KernelTaps:
             return self._expect(evaluators, name)
 
         decisions = decide(tensors, self.kernels.candidates[kernel.index], expect, self._assume)
-        if len(asked) == 1:  # nothing but what the comparison would compute again
+        if len(asked) == 1:  # the fork holds only what the comparison needs: it need not be computed again
             self.observer.evaluators.adopt(evaluators)
         return decisions
 

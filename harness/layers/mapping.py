@@ -27,7 +27,7 @@ class Decision:
     fits: tuple[Fit, ...] = ()
     """One value, or the several that are concatenated in it; none for what is no value."""
     mapped_by: str = ""
-    """``contents``, or ``name`` when it resembles nothing and only one value can be meant, or explains the others."""
+    """``contents``; ``name`` when it resembles no value and only one can be meant, or others follow from it."""
     inner: bool = False
     """It is no value: a statistic, a work space, a partial result."""
     reason: str = ""

@@ -104,7 +104,7 @@ class Observer:
         end = LARGEST[self.precision]
         floor = self.evaluators.value(self.evaluators.floor, name)
         low = self.evaluators.value(self.evaluators.replay_low, name)
-        # PyTorch saturates by itself: where only the engine does not, the floor would excuse any error of the engine.
+        # Saturation counts as right in PyTorch: else the floor would be so large that any error of the engine passes.
         local_floor = math.nan if low is None else local_error(low, saturated(replay, low, end)).relative
         floor_error = None if floor is None else local_error(floor, saturated(reference, floor, end)).relative
         reference, replay = (saturated(value, tensor, end) for value in (reference, replay))
@@ -172,7 +172,7 @@ class Observer:
             name=name, op=value.op, module=value.module, source=value.source, depth=self.depths[name], **fields
         )
         before = self.findings.get(name)
-        if before is not None:  # the engine makes it twice, or copies it: the worse one is shown
+        if before is not None:  # the engine computes or copies it twice: the worse one is shown
             finding = max(before, finding, key=_badness)
         self.findings[name] = finding
 

@@ -62,8 +62,8 @@ def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
             f"fault; {command} finds it with separately built parts of the graph"
         )
     return (
-        "observing changes the outputs by as much as the error that is looked for, so this observation cannot be "
-        f"trusted; {command} uses separately built parts of the graph instead"
+        "observing changes the outputs by as much as the error in question, so this observation cannot be trusted; "
+        f"{command} uses separately built parts of the graph instead"
     )
 
 

@@ -20,7 +20,7 @@ from harness.report.text import WORDS, latency_word, ms, number, verdict_counts,
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
 _LAST_LINE = 80
-"""Bytes that are kept for the sentence on what was left out."""
+"""Bytes reserved for the sentence on what was left out."""
 
 
 def summary(records: Records) -> str:

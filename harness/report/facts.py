@@ -116,25 +116,22 @@ def value_error(value: Json) -> float | None:
     return figure
 
 
-def error_ratio(finding: Json) -> float:
-    """Return the local error over the local floor: infinite over a floor of 0, -1 without a local error."""
+def error_ratio(finding: Json) -> float | None:
+    """Return the local error over the local floor: infinite over a floor of 0, None without a local error."""
     local, floor = finding["local"], finding["local_floor"]
     if local is None or floor is None:
-        return -1.0
-    return local / floor if floor else (math.inf if local else 1.0)
+        return None
+    ratio: float = local / floor if floor else (math.inf if local else 1.0)
+    return ratio
 
 
 def worst_first(values: Iterable[Json]) -> list[Json]:
     """Return values from the worst to the best: non-finite ones in dataflow order, then by mark, then by ratio."""
 
     def key(value: Json) -> tuple[bool, float, float, float]:
-        bad = is_nonfinite_value(value)
-        return (
-            not bad,
-            value["depth"] if bad else MARKS.index(value["mark"]),
-            -error_ratio(value),
-            -(value_error(value) or 0.0),
-        )
+        bad, ratio = is_nonfinite_value(value), error_ratio(value)
+        place = value["depth"] if bad else MARKS.index(value["mark"])
+        return not bad, place, 1.0 if ratio is None else -ratio, -(value_error(value) or 0.0)
 
     return sorted(values, key=key)
 

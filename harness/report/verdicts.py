@@ -1,4 +1,4 @@
-"""What of the records is a verdict, and which one: the same for the page, the badge and the summary of a CI run."""
+"""The verdicts that records hold: the same for the page, the badge and the summary of a CI run."""
 
 from __future__ import annotations
 
@@ -27,25 +27,40 @@ class Judged:
 
 def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
-    found = [_judged("accuracy", e.data["verdict"], e.data, e.data["case"], e.data["reason"]) for e in records.results]
-    found += [
-        _judged("bisection", bisection(e.data), e.data, e.data["case"], e.data["finding"]) for e in records.bisections
+    return [
+        *(result_item(entry.data) for entry in records.results),
+        *(bisection_item(entry.data) for entry in records.bisections),
+        *(latency_item(measured) for measured in newest(entry.data for entry in records.bench)),
+        *(missing_item(entry.data) for entry in records.not_measured),
+        *(variant_item(entry.data, variant) for entry in records.studies for variant in variants(entry.data)),
+        *(score_item(entry.data) for entry in records.scores),
     ]
-    found += [latency_item(measured) for measured in newest(e.data for e in records.bench)]
-    found += [
-        Judged(kind="latency", verdict=missing_verdict(e.data), name=_timed_name(e.data), reason=e.data["reason"])
-        for e in records.not_measured
-    ]
-    found += [
-        Judged(kind="study", verdict=v["verdict"], name=f"{e.data['name']}: {v['name']}", reason=v["reason"])
-        for e in records.studies
-        for v in variants(e.data)
-    ]
-    found += [
-        Judged(kind="score", verdict=e.data["verdict"], name=e.data["folder"], reason=e.data["reason"])
-        for e in records.scores
-    ]
-    return found
+
+
+def result_item(result: Json) -> Judged:
+    """Return the verdict on an engine's outputs."""
+    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=result["reason"])
+
+
+def bisection_item(found: Json) -> Judged:
+    """Return what a bisection says of its engine."""
+    return Judged(kind="bisection", verdict=bisection(found), name=_name(found), reason=found["finding"])
+
+
+def missing_item(item: Json) -> Judged:
+    """Return the verdict on an engine that could not be timed."""
+    return Judged(kind="latency", verdict=missing_verdict(item), name=_timed_name(item), reason=item["reason"])
+
+
+def variant_item(study: Json, variant: Json) -> Judged:
+    """Return the verdict on one variant of a study."""
+    name = f"{study['name']}: {variant['name']}"
+    return Judged(kind="study", verdict=variant["verdict"], name=name, reason=variant["reason"])
+
+
+def score_item(score: Json) -> Judged:
+    """Return the verdict on a contest folder."""
+    return Judged(kind="score", verdict=score["verdict"], name=score["folder"], reason=score["reason"])
 
 
 def problems(records: Records) -> list[str]:
@@ -120,6 +135,5 @@ def _timed_name(data: Json) -> str:
     return f"{data['subject']} {session_target(data)} {case_label(data)}"
 
 
-def _judged(kind: str, verdict: str, data: Json, case: str, reason: str) -> Judged:
-    name = f"{data['subject']} {target_name(data)} {case}"
-    return Judged(kind=kind, verdict=verdict, name=name, reason=reason)
+def _name(data: Json) -> str:
+    return f"{data['subject']} {target_name(data)} {data['case']}"

@@ -44,7 +44,7 @@ def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, Ca
 
 
 class OnnxGraph:
-    """An ONNX file's graph. PyTorch cannot say what a precision costs here, so the floor is emulated, and named so."""
+    """An ONNX file's graph. PyTorch cannot run it, so the floor is emulated, and called so."""
 
     device = torch.device("cpu")
     computed_by = ComputedBy(

@@ -1,4 +1,4 @@
-"""Run an engine several times: its outputs are the declared ones, in memory of their own, and the worst run counts."""
+"""Runs an engine several times, checks names, dtypes and memory of its outputs, and returns the worst run."""
 
 from __future__ import annotations
 

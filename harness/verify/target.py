@@ -50,7 +50,7 @@ class Run:
 
     @property
     def prepared(self) -> Prepared:
-        """The subject made ready; a failure is kept, so that ten targets do not fail ten times as slowly."""
+        """The prepared subject; a failure is kept, so that the next target does not prepare it again."""
         if self._problem is not None:
             raise self._problem
         try:
@@ -88,7 +88,7 @@ class OpenTarget:
         self.engine: Engine | None = None
         self.session: Session | None = None
         self.outcomes: dict[str, Outcome] = {}
-        """What was found out so far, by case."""
+        """The outcomes so far, by case."""
         self._stack = stack
         self._problem: ParityError | None = None
 

@@ -82,7 +82,7 @@ def judge_output(
 
 
 def confidence_factor(elements: int) -> float:
-    """Return by how much a floor measured on so few elements may understate the true one.
+    """Return the factor by which a floor measured on this many elements may understate the true one.
 
     The upper 99 % confidence bound of an RMS of n independent normal errors over its estimate, sqrt(n / chi2(0.01, n)),
     with the Wilson-Hilferty approximation of the quantile (Biometrika 1931); at most 10, reached below 4 elements.

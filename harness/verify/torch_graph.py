@@ -27,7 +27,7 @@ from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import ComputedBy, GraphIdentity, value_dtypes
 
-# Two FP32 runs of one program on one machine: summation order moves the last bits, a live dropout moves everything.
+# Two FP32 runs of one program on one machine: summation order changes the last bits, an active dropout far more.
 REPEATABLE = 2.0**-20
 
 
@@ -83,7 +83,7 @@ class TorchGraph:
 
     @property
     def program(self) -> Program:
-        """The traced program as ONNX, with its value table; what keeps it from being made is found out once."""
+        """The traced program as ONNX, with its value table; exported once, and a refusal is kept too."""
         if self._refused is not None:
             raise self._refused
         if self._program is None:

@@ -43,7 +43,7 @@ def verify(
 def verify_case(opened: OpenTarget, case: str) -> Outcome:
     """Return the verdict on one case of one target, with the outputs it is about. Raises UsageError only.
 
-    This is the whole job, from top to bottom; it is done once, however often it is asked for.
+    This is the whole job, from top to bottom; a second call returns the first one's outcome.
     """
     if case in opened.outcomes:
         return opened.outcomes[case]

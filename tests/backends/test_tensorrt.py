@@ -30,7 +30,7 @@ from harness.settings import Settings
 
 SOURCES = [
     Path(importlib.import_module(f"harness.backends.tensorrt.{name}").__file__ or "")
-    for name in ("build", "context", "tensors", "session", "bound", "listener", "output")
+    for name in ("build", "context", "tensors", "session", "bound", "output")
 ]
 RTX = "tensorrt_rtx_bindings"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec(RTX) is None, reason=f"{RTX} is not installed")

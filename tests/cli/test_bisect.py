@@ -112,7 +112,7 @@ def test_a_backend_that_is_not_there_exits_3(plant: Any, capsys: pytest.CaptureF
 def test_few_builds_keep_the_finding_and_say_that_more_is_to_be_had(plant: Any, capsys: pytest.CaptureFixture[str]):
     plant("growing_stream")
     assert bisect("growing_stream", "--limit", "0.0045", "--max-builds", "1", "--json", "found.json") == 1
-    assert "the search did not come to its end" in capsys.readouterr().out
+    assert "the search was not finished" in capsys.readouterr().out
     data = json.loads(Path("found.json").read_text())
     assert (data["complete"], data["bisect"]["complete"]) == (False, False)
     assert bisect("growing_stream", "--limit", "0.0045", "--json", "found.json") == 1

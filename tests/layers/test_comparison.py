@@ -463,7 +463,7 @@ def test_a_decision_that_the_engine_gets_wrong_itself_is_a_flip():
     assert found.value("argmax").mark == "flip"
     assert found.value("argmax").reason == "1 of 16 decisions differ from the reference's, 1 of them decided here"
     assert found.report.modules[0].module == "router"
-    assert [note for note in found.report.notes if note.startswith("discrete decisions fall otherwise (argmax)")]
+    assert [note for note in found.report.notes if note.startswith("discrete decisions differ (argmax)")]
 
 
 # Everything is accounted for

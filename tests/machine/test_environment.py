@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.backends import BACKENDS, environment
-from harness.backends.status import backend_status
+from harness.backends.registry import backend_status
 from harness.machine import commit
 from harness.report.text import machine as text
 from harness.settings import Settings

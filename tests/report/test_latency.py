@@ -11,8 +11,9 @@ from latencies import GPU, KERNELS, comparison, eager, measured, process, sessio
 
 from harness.errors import NotJudged, UsageError
 from harness.records.latency import Acceptance, Measured, Session
+from harness.report import facts
 from harness.report.plots import latency as latency_plot
-from harness.report.text import kernels, latency
+from harness.report.text import latency
 from harness.report.text import series as latency_series
 
 MISSING = {
@@ -144,32 +145,32 @@ def test_short(verdict: Any, words: str):
 
 def test_figures_of_sessions_without_any():
     empty = session(()).to_json()
-    assert latency.session_latency(empty) is None
-    assert latency.figures(empty, "gpu_ms", "median") == []
+    assert facts.session_latency(empty) is None
+    assert facts.figures(empty, "gpu_ms", "median") == []
     assert "no figure" in latency.latency_line(measured(session(())).to_json())
 
 
 def test_kernels_by_time_and_by_module():
-    text = kernels.kernels_table(measured(kernels=KERNELS).to_json())
+    text = latency.kernels_table(measured(kernels=KERNELS).to_json())
     assert row(text, "0.6").split() == ["0.6", "60.0%", "encoder.layers.0.mlp", "gemm_1"]
     assert "of no one module" in text
     assert "3 kernels" in text
-    assert kernels.by_module(json(measured(kernels=KERNELS))[0]["kernels"]) == {
+    assert facts.by_module(json(measured(kernels=KERNELS))[0]["kernels"]) == {
         "encoder.layers.0.mlp": (0.6, 0.6, 1), "encoder.layers.1.mlp": (0.3, 0.3, 1), "": (0.1, 0.1, 1),
     }  # fmt: skip
 
 
 def test_kernels_without_modules_and_long_lists():
     plain = tuple(replace(kernel, module="") for kernel in KERNELS)
-    text = kernels.kernels_table(measured(kernels=plain).to_json(), rows=2)
+    text = latency.kernels_table(measured(kernels=plain).to_json(), rows=2)
     assert "1 more kernels" in text
     assert "no one module" not in text
 
 
 def test_modules_are_cut_to_as_many_levels_as_fit():
     timed = json(measured(kernels=KERNELS))[0]["kernels"]
-    assert [k["module"] for k in kernels.levels(timed, 3)] == ["encoder.layers.0.mlp", "encoder.layers.1.mlp", ""]
-    assert [k["module"] for k in kernels.levels(timed, 2)] == ["encoder.layers", "encoder.layers", ""]
+    assert [k["module"] for k in latency.levels(timed, 3)] == ["encoder.layers.0.mlp", "encoder.layers.1.mlp", ""]
+    assert [k["module"] for k in latency.levels(timed, 2)] == ["encoder.layers", "encoder.layers", ""]
 
 
 def sessions(*levels: float) -> list[Session]:

@@ -18,6 +18,7 @@ from harness.errors import NotJudged, UsageError
 from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
+from harness.report import facts
 from harness.report.plots import layers as plot
 from harness.report.text import bisection, layers
 from harness.report.words import Words
@@ -187,7 +188,7 @@ def test_worst_come_first_and_the_others_are_counted():
     shown = layers.layers_table(changed(), rows=1)
     rest = [row for row in shown.splitlines() if row.startswith("3 more ")]
     assert [row.split(": ")[1] for row in rest] == ["1 passed on, 2 ok"] * 2
-    assert [value["name"] for value in layers.worst_first(changed()["values"][:2])] == ["linear_4", "add"]
+    assert [value["name"] for value in facts.worst_first(changed()["values"][:2])] == ["linear_4", "add"]
 
 
 def test_nothing_is_cut_and_lines_fit():
@@ -211,7 +212,7 @@ def test_nan_is_the_worst_result():
 
 def test_nan_that_only_passed_on_ranks_above_finite_suspects_and_below_its_cause():
     behind = a_value("mul_9", 9, stats=NAN, mark="passed_on", local=0.0)
-    ranked = layers.worst_first(changed(values=(*REPORT.values, behind, OVERFLOW))["values"])
+    ranked = facts.worst_first(changed(values=(*REPORT.values, behind, OVERFLOW))["values"])
     assert [value["name"] for value in ranked[:3]] == ["pow_3", "mul_9", "layer_norm_2"]
 
 
@@ -299,9 +300,9 @@ def test_text_is_plain_ascii():
 
 
 def test_ratio_over_a_floor_of_zero():
-    assert layers.error_ratio({"local": 1e-3, "local_floor": 0.0}) == math.inf
-    assert layers.error_ratio({"local": 0.0, "local_floor": 0.0}) == 1.0
-    assert layers.error_ratio({"local": None, "local_floor": 1e-3}) == -1.0
+    assert facts.error_ratio({"local": 1e-3, "local_floor": 0.0}) == math.inf
+    assert facts.error_ratio({"local": 0.0, "local_floor": 0.0}) == 1.0
+    assert facts.error_ratio({"local": None, "local_floor": 1e-3}) is None
 
 
 def test_boundaries_are_the_two_top_levels_below_what_is_common():

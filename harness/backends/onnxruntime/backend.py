@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.base import BuildReport, BuildRequest, ProfileSession, Shape, check_inputs
-from harness.backends.memory import copy_memory
+from harness.backends.gpu import copy_memory, gpu_name, no_gpu
 from harness.backends.onnxruntime.file import map_weights, pack, read_header
 from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROFILE_WARM_UP = 2
+_KERNEL = "_kernel_time"
 FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
 # TensorProto.DataType: name in ``tensor(...)``, number, name in torch.
 _DTYPES = (
@@ -71,8 +72,6 @@ class OnnxRuntimeBackend:
 
     def cannot_run(self) -> str | None:
         """Return why a built engine cannot be run here, or None."""
-        from harness.backends.gpu import no_gpu
-
         return no_gpu() if self._device == "cuda" else None
 
     def version(self) -> str:
@@ -83,8 +82,6 @@ class OnnxRuntimeBackend:
 
     def cache_key(self) -> dict[str, str]:
         """Return the version and the device."""
-        from harness.backends.gpu import gpu_name
-
         device = (gpu_name() or "no GPU") if self._device == "cuda" else "CPU"
         return {"version": self.version(), "device": device}
 
@@ -182,15 +179,13 @@ class OnnxRuntimeSession(ProfileSession):
 
         ONNX Runtime profiles a session from its start or not at all, so the model is loaded once more for it.
         """
-        from harness.backends.onnxruntime.profile import node_times
-
         with tempfile.TemporaryDirectory(prefix="parity-profile-") as folder:
             prefix = Path(folder) / "profile"
             with OnnxRuntimeSession(self._path, name=self._name, device=self._device.type, profile=prefix) as session:
                 for _ in range(PROFILE_WARM_UP + runs):
                     session.run(inputs)
                 events = json.loads(Path(session._session.end_profiling()).read_text(encoding="utf-8"))
-        return node_times(events)[PROFILE_WARM_UP:]
+        return _node_times(events)[PROFILE_WARM_UP:]
 
     def close(self) -> None:
         """Free the model."""
@@ -222,9 +217,29 @@ def _open(file: Path, name: str, device: str, index: int, profile: Path | None) 
                 mapped.close()
     if session.get_providers()[0] != PROVIDERS[device]:
         raise EngineRefused(
-            f"{name}: onnxruntime fell back to {session.get_providers()[0]}; its CUDA libraries do not load"
+            f"{name}: onnxruntime fell back to {session.get_providers()[0]}: its CUDA libraries cannot be loaded"
         )
     return session
+
+
+def _node_times(events: Iterable[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
+    """Return, for each run in a profile, its nodes in execution order with their milliseconds.
+
+    ``events`` are those of the trace-event format: a run is an event ``model_run`` of the category ``Session``, a node
+    one of the category ``Node`` that lies inside it and whose name ends with ``_kernel_time``; times are microseconds.
+    """
+    events = list(events)
+    runs = sorted(
+        (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("cat") == "Session" and event.get("name") == "model_run"
+    )
+    nodes = sorted(
+        (event["ts"], event["name"].removesuffix(_KERNEL), event["dur"] / 1e3)
+        for event in events
+        if event.get("cat") == "Node" and str(event.get("name")).endswith(_KERNEL)
+    )
+    return [[(name, ms) for start, name, ms in nodes if begin <= start < end] for begin, end in runs]
 
 
 def _port(node: Any, backend: str) -> _Port:

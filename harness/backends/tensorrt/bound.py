@@ -72,7 +72,7 @@ class BoundEngine:
             raise failure(f"{self._name} could not launch the engine: {last_lines(self._log.errors)}")
 
     def forget(self) -> None:
-        """Fill the output buffers with what no engine writes, NaN in every float; returns once that is done."""
+        """Fill the output buffers with UNWRITTEN (NaN in every float format); returns once that is done."""
         import torch
 
         for buffer in self._outputs.values():

@@ -24,7 +24,7 @@ from typing import Any
 
 PHASE_INTERVAL_S = 2.0
 _NO_DRIVER = "CUDA driver version is insufficient"
-_MOOT = "has Int64 binding"  # a warning for every INT64 input, whose dtype the session checks
+_MOOT = "has Int64 binding"  # a warning for every INT64 input, not needed: the session checks dtypes
 
 
 class BuildError(Exception):
@@ -47,7 +47,7 @@ def main() -> None:
     Path(request["report"]).write_text(json.dumps(report), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # the builder's destructors have nothing left to do and are a place to crash
+    os._exit(0)  # without the builder's destructors: nothing is left to free, and they may crash
 
 
 def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ALIGNMENT = 256
 
 
 def is_ours(trt: Any) -> bool:
-    """Return whether engines of this flavour get their memory from us."""
+    """Return whether this module's engines get the memory of their activations from the caller."""
     return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
@@ -34,12 +34,12 @@ def make_context(trt: Any, engine: Any, config: Any = None) -> Any:
 
 
 def runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
-    """Return how contexts of this engine are made, so that they run their final kernels from the first run on.
+    """Return the runtime configuration of contexts, so that they run their final kernels from the first run on.
 
-    TensorRT for RTX compiles kernels for the actual sizes in the background while it runs others, which would make two
-    runs differ, and which a CUDA graph would freeze: here it is told to wait for them, and to keep them for the next
-    context. The configuration comes first, followed by what must live as long as it. Empty for TensorRT, whose kernels
-    are final in the engine.
+    TensorRT for RTX compiles kernels for the actual sizes in the background and runs others until then: two runs would
+    differ, and a CUDA graph would keep the first kernels. Here it waits for them, and keeps them for the next context.
+    The configuration comes first, followed by what must live as long. Empty for TensorRT, whose engines hold their
+    final kernels.
     """
     if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy") or not hasattr(engine, "create_runtime_config"):
         return ()

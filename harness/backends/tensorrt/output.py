@@ -1,12 +1,14 @@
-"""The memory of an output during one run, and what TensorRT asks for it when its shape depends on the data."""
+"""What one run hands out: the memory of its outputs, and the tensors that a tap delivers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.base import Shape
-from harness.backends.tensorrt.tensors import EngineTensor
+from harness.backends.gpu import copy_memory
+from harness.backends.tensorrt.tensors import TORCH_DTYPES, EngineTensor
 from harness.errors import EngineFailed, first_line
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class EngineOutput:
         self.address = 0 if shape is None else self.allocate(math.prod(shape) * tensor.dtype.itemsize)
 
     def allocate(self, size: int) -> int:
-        """Allocate ``size`` bytes that no output can look like, so that an unwritten one is not taken for a result."""
+        """Allocate ``size`` bytes of a pattern that is no likely result, so that an unwritten output is noticed."""
         import torch
 
         # 0xFF in every byte is NaN in every float format; in integers 0x7F is rarer than -1.
@@ -45,7 +47,7 @@ class EngineOutput:
             value = value.to(self._device)
         elif value.is_cuda:
             value.record_stream(current if self.allocator else side)
-        self.allocator = self._memory = None  # the allocator refers back to this: without it the memory goes at once
+        self.allocator = self._memory = None  # the allocator refers back to this object: without the cycle it is freed
         return value
 
 
@@ -72,3 +74,31 @@ def make_allocator(trt: Any, output: EngineOutput, side: Any, log: Any) -> Any:
             output.shape = tuple(shape)
 
     return Allocator()
+
+
+def make_listener(trt: Any, on_tensor: Callable[[str, torch.Tensor], None], device: torch.device) -> Any:
+    """Return what TensorRT calls with every debug tensor while the engine runs; it may not raise into TensorRT."""
+    import torch
+
+    class Listener(trt.IDebugListener):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IDebugListener.__init__(self)
+            self.delivered = 0
+            self.problem: BaseException | None = None
+
+        def process_debug_tensor(
+            self, address: int, location: Any, dtype: Any, shape: Any, name: str, stream: int
+        ) -> bool:
+            if self.problem is None and dtype.name in TORCH_DTYPES:
+                try:
+                    kind = getattr(torch, TORCH_DTYPES[dtype.name])
+                    on_host = location == trt.TensorLocation.HOST
+                    if not on_host:
+                        torch.cuda.ExternalStream(stream).synchronize()  # type: ignore[no-untyped-call]
+                    on_tensor(name, copy_memory(address, tuple(shape), kind, device, on_host=on_host))
+                    self.delivered += 1
+                except BaseException as error:
+                    self.problem = error
+            return True
+
+    return Listener()

@@ -12,8 +12,7 @@ from harness.backends.inspector import Kernel, read_kernels
 from harness.backends.tensorrt.build import last_lines
 from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context, runtime_config
 from harness.backends.tensorrt.errors import failure, refusal
-from harness.backends.tensorrt.listener import make_listener
-from harness.backends.tensorrt.output import EngineOutput, make_allocator
+from harness.backends.tensorrt.output import EngineOutput, make_allocator, make_listener
 from harness.backends.tensorrt.tensors import EngineTensor, io_tensors
 from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TensorRTSession(TapSession, BenchSession, ProfileSession):
-    """A loaded engine with one execution context and a stream of its own.
+    """A loaded engine with one execution context and its own stream.
 
     ``layers`` is the number of layers (kernels) after fusion; ``engine`` and ``context`` are TensorRT's objects.
     """

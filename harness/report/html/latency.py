@@ -8,19 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.records import session_from_json
-from harness.report.facts import (
-    Json,
-    by_module,
-    case_label,
-    device_mib,
-    figures,
-    is_invalid,
-    is_judged,
-    newest_sessions,
-    session_latency,
-    session_target,
-    throughput,
-)
+from harness.report import facts
+from harness.report.facts import Json
 from harness.report.html.parts import (
     TONES,
     Cell,
@@ -53,7 +42,7 @@ if TYPE_CHECKING:
 def module_times(kernels: Sequence[Json]) -> dict[str, float]:
     """Return milliseconds by module, slowest first; empty where no kernel's module is known."""
     timed = [kernel for kernel in kernels if None not in (kernel["ms"], kernel["share"])]
-    found = {name: ms for name, (ms, _, _) in by_module(timed).items()}
+    found = {name: ms for name, (ms, _, _) in facts.by_module(timed).items()}
     return found if any(found) else {}
 
 
@@ -64,7 +53,7 @@ def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t:
     if missing:
         parts.append(Lines(items=tuple(_missing(item, t) for item in missing)))
     if measured:
-        newest = newest_sessions(measured)
+        newest = facts.newest_sessions(measured)
         parts.append(_table(newest, f"{id}-table", labels, t))
         parts.append(Lines(items=(Line(text=t("latency_note"), tone="muted"), *_remarks(newest, t))))
         parts += _charts(newest, id, labels, t)
@@ -88,11 +77,11 @@ def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words)
 
 def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
     session, comparison = measured["session"], measured["comparison"]
-    metric, time = session["metric"], session_latency(session)
+    metric, time = session["metric"], facts.session_latency(session)
     cells = [
         _verdict(measured, t),
-        word(session_target(session)),
-        word(case_label(session)),
+        word(facts.session_target(session)),
+        word(facts.case_label(session)),
         word(t(f"metric_{metric}")),
         number(time and time[0], ".4g"),
         word(f"[{time[1]:.4g}, {time[2]:.4g}]" if time else ""),
@@ -102,8 +91,8 @@ def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
         _middle(session, "enqueue_ms", "median"),
         _middle(session, metric, "p90"),
         _middle(session, metric, "p99"),
-        number(throughput(session), ".4g"),
-        number(device_mib(session), ".4g"),
+        number(facts.throughput(session), ".4g"),
+        number(facts.device_mib(session), ".4g"),
         word(session["device"]),
     ]
     return Row(cells=tuple(cells))
@@ -111,13 +100,13 @@ def _row(measured: Json, baselines: Sequence[str], t: Words) -> Row:
 
 def _verdict(measured: Json, t: Words) -> Cell:
     """Return the verdict; PyTorch that is there to compare with has none."""
-    if not is_judged(measured):
+    if not facts.is_judged(measured):
         return Cell(text=t("verdict_reference"), tone="muted")
     return Cell(text=t("latency_" + measured["comparison"]["verdict"]), tone=TONES[judged(measured)])
 
 
 def _middle(session: Json, metric: str, figure: str) -> Cell:
-    found = figures(session, metric, figure)
+    found = facts.figures(session, metric, figure)
     return number(median(found) if found else None, ".4g")
 
 
@@ -143,10 +132,10 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
     found: list[tuple[str, Tone, str]] = []
     for item in measured:
         session, comparison = item["session"], item["comparison"]
-        name = f"{session_target(session)} {case_label(session)}"
+        name = f"{facts.session_target(session)} {facts.case_label(session)}"
         if comparison["rule"]:
             words = f"{t('latency_' + comparison['verdict'])}: {comparison['rule']}"
-            found.append((words, TONES[judged(item)] if is_judged(item) else "muted", name))
+            found.append((words, TONES[judged(item)] if facts.is_judged(item) else "muted", name))
         failures = [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
         found += [(why, "warn", name) for run in session["runs"] for why in run["invalid"]]
         found += [(why, "warn", name) for why in failures]
@@ -157,7 +146,7 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
 
 def _missing(item: Json, t: Words) -> Line:
     lead = t("verdict_fail" if item["failed"] else "verdict_not_judged")
-    text = f"{session_target(item)} {case_label(item)}: {item['reason']}"
+    text = f"{facts.session_target(item)} {facts.case_label(item)}: {item['reason']}"
     return Line(text=text, tone="bad" if item["failed"] else "warn", lead=lead)
 
 
@@ -166,7 +155,7 @@ def _charts(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words
 
     Sessions in an invalid environment are left out: their figures do not count.
     """
-    valid = [m for m in measured if not is_invalid(m["session"])]
+    valid = [m for m in measured if not facts.is_invalid(m["session"])]
     found: list[Part] = []
     places = distinct((m["session"]["case"], m["session"]["device"]) for m in valid)
     for n, (case, device) in enumerate(places, start=1):
@@ -207,7 +196,7 @@ def _kernels(measured: Json, id: str, t: Words) -> Details:
         for kernel in measured["kernels"]
     )  # fmt: skip
     shape = columns(t, "kernel", "time_ms", "time_share", "module", "nodes")
-    caption = t("kernels_caption", count=len(rows), name=f"{session_target(session)} {case_label(session)}")
+    caption = t("kernels_caption", count=len(rows), name=f"{facts.session_target(session)} {facts.case_label(session)}")
     table = Table(id=id, caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=warnings(session, t))
     return Details(summary=caption, parts=(table,), long=len(rows) > 60)
 

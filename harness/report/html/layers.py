@@ -7,20 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from harness.records import MARKS
-from harness.report.facts import (
-    Json,
-    case_label,
-    compared,
-    error_ratio,
-    is_nonfinite_value,
-    nonfinite_names,
-    session_target,
-    short_op,
-    target_name,
-    trial_verdict,
-    value_error,
-    worst_first,
-)
+from harness.report import facts
+from harness.report.facts import Json
 from harness.report.html.parts import (
     TONES,
     Cell,
@@ -57,7 +45,7 @@ OPEN_ROWS = 1000
 
 def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> Group:
     """Return one layer report; ``times`` has the milliseconds of modules, where kernels were profiled."""
-    values = compared(report)
+    values = facts.compared(report)
     labels = warnings(report, t)
     parts: list[Part] = [_trust(report, t)]
     if values:
@@ -67,9 +55,8 @@ def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> 
     if report["values"]:
         table = _value_table(report, values, f"{id}-values", labels, t)
         parts.append(Details(summary=table.caption, parts=(table,), open=len(table.rows) <= OPEN_ROWS, long=True))
-    return Group(
-        id=id, heading=f"{t('layers')}: {target_name(report)}, {report['case']}", parts=tuple(parts), labels=labels
-    )
+    heading = f"{t('layers')}: {facts.target_name(report)}, {report['case']}"
+    return Group(id=id, heading=heading, parts=tuple(parts), labels=labels)
 
 
 def _trust(report: Json, t: Words) -> Lines:
@@ -77,7 +64,7 @@ def _trust(report: Json, t: Words) -> Lines:
     counts = Counter(value["status"] for value in report["values"])
     seen = ", ".join(f"{count} {t('status_' + status)}" for status, count in counts.items())
     lines = [Line(text=t("layer_counts", count=len(report["values"]), seen=seen or "-", mode=report["mode"]))]
-    if not compared(report):
+    if not facts.compared(report):
         lines.append(Line(text=t("nothing_compared"), tone="warn", lead=t("verdict_not_judged")))
     if not report["trusted"]:
         lines.append(Line(text=t("not_trusted"), tone="bad"))
@@ -94,7 +81,7 @@ def _trust(report: Json, t: Words) -> Lines:
 
 
 def _chart(report: Json, table: str, labels: tuple[str, ...], t: Words) -> Chart:
-    title = f"{t('error_along_depth')}: {report['subject']} {target_name(report)}"
+    title = f"{t('error_along_depth')}: {report['subject']} {facts.target_name(report)}"
     draw = partial(draw_depth, report=report, t=t)
     return chart(draw, f"{table}-chart", title, labels, table=table, height=DEPTH_INCHES, margins=DEPTH_MARGINS)
 
@@ -105,20 +92,20 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     ``report`` is the layer report of the same engine; without one there are no errors beside the times.
     """
     findings = {module["module"]: module for module in report["modules"]} if report else {}
-    bad = nonfinite_names(report) if report else set()
+    bad = facts.nonfinite_names(report) if report else set()
     total = sum(times.values()) or 1.0
     bars, rows = [], []
     for name in sorted(times, key=lambda name: -times[name]):
         found = findings.get(name)
-        share, lost = times[name] / total, _known(error_ratio(found)) if found else None
+        share, lost = times[name] / total, facts.error_ratio(found) if found else None
         bars.append((name, share, lost))
         mark = _mark(shown_mark(found, bad), t) if found else word("")
         figures = [number(lost), number(found and found["local"]), number(found and found["share"])]
         time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share)]
         rows.append(Row(cells=(word(name or t("no_module")), *time, mark, *figures)))
     labels = warnings(session, t)
-    place = f"{case_label(session)}, {session['device']}"
-    title = f"{t('time_by_module')}: {session['subject']} {session_target(session)}, {place}"
+    place = f"{facts.case_label(session)}, {session['device']}"
+    title = f"{t('time_by_module')}: {session['subject']} {facts.session_target(session)}, {place}"
     shape = columns(t, "module", "time_ms", "time_share", "mark", "ratio", "local", "share")
     table = Table(id=f"{id}-table", caption=title, columns=shape, rows=tuple(rows), labels=labels)
     note = t("time_by_module_note") if report else t("time_without_errors")
@@ -131,18 +118,18 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
 
 def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return the modules, worst first, each with its worst value; its name shows its values in the table below."""
-    bad = nonfinite_names(report)
+    bad = facts.nonfinite_names(report)
     keys = ["mark", "module", "ratio", "local", "local_floor", "accumulated", "floor", "share", "value_count"]
     keys += [*(["time_ms"] if times else []), "worst_value", "op"]
     rows = []
     for module in report["modules"]:
         mark, name = shown_mark(module, bad), module["module"]
         link = Cell(text=name or t("root"), href=f"#{id}-values", choose=name or "(root)")
-        figures = [number(_known(error_ratio(module))), number(module["local"]), number(module["local_floor"])]
+        figures = [number(facts.error_ratio(module)), number(module["local"]), number(module["local_floor"])]
         figures.append(number(module["propagated"], absent="NaN" if module["worst"] in bad else "-"))
         figures += [number(module["floor"]), number(module["share"]), number(module["values"], "d")]
         figures += [number(times.get(name), ".4g")] if times else []
-        cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(short_op(module["op"])))
+        cells = (_mark(mark, t), link, *figures, word(module["worst"]), word(facts.short_op(module["op"])))
         rows.append(Row(cells=cells, mark=mark))
     rows.sort(key=lambda row: ORDER.index(row.mark))
     return Table(
@@ -159,8 +146,8 @@ def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tup
 def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return every value, those that were compared first and the worst of them at the top."""
     rest = [value for value in report["values"] if value["status"] != "compared"]
-    bad = nonfinite_names(report)
-    rows = [_value_row(value, shown_mark(value, bad), t) for value in [*worst_first(values), *rest]]
+    bad = facts.nonfinite_names(report)
+    rows = [_value_row(value, shown_mark(value, bad), t) for value in [*facts.worst_first(values), *rest]]
     keys = (
         "mark", "depth", "value", "op", "module", "ratio", "local", "local_floor", "accumulated", "floor", "effect",
         "bias", "largest", "status", "reason", "kernel", "source",
@@ -178,16 +165,16 @@ def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[st
 
 
 def _value_row(value: Json, mark: str, t: Words) -> Row:
-    bad = is_nonfinite_value(value)
+    bad = facts.is_nonfinite_value(value)
     nan = bool((value["stats"] or {}).get("nan_actual"))
-    accumulated = number(value_error(value), absent=("NaN" if nan else "inf") if bad else "-")
+    accumulated = number(facts.value_error(value), absent=("NaN" if nan else "inf") if bad else "-")
     cells = (
         _mark(mark, t),
         number(value["depth"], "d"),
         word(value["name"]),
-        word(short_op(value["op"])),
+        word(facts.short_op(value["op"])),
         word(value["module"]),
-        number(_known(error_ratio(value))),
+        number(facts.error_ratio(value)),
         number(value["local"]),
         number(value["local_floor"]),
         Cell(text="NaN" if nan else "inf", tone="bad") if bad else accumulated,
@@ -219,7 +206,7 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
     parts += [Code(label=t("commands"), text="\n".join(found["commands"]))] if found["commands"] else []
     parts += [_questions(found, id, t)] if found["gates"] else []
     parts += [_trials(found, id, t)] if found["trials"] else []
-    heading = f"{t('bisection')}: {target_name(found)}, {found['case']}"
+    heading = f"{t('bisection')}: {facts.target_name(found)}, {found['case']}"
     return Group(id=id, heading=heading, parts=tuple(parts), labels=warnings(found["price"] or {}, t))
 
 
@@ -269,7 +256,7 @@ def _trials(found: Json, id: str, t: Words) -> Details:
     rows = tuple(
         Row(cells=(
             word(t("trial_" + trial["where"])),
-            word(t("verdict_" + trial_verdict(trial)), TONES[trial_verdict(trial)]),
+            word(t("verdict_" + facts.trial_verdict(trial)), TONES[facts.trial_verdict(trial)]),
             number(trial["error"]),
             word(", ".join(trial["keep_fp32"]) or t("nothing")),
             word(trial["reason"]),
@@ -298,7 +285,3 @@ def _prefixes(values: Sequence[Json]) -> tuple[str, ...]:
         for length in range(1, len(parts) + 1):
             found.setdefault(".".join(parts[:length]))
     return tuple(found)
-
-
-def _known(value: float) -> float | None:
-    return None if value < 0 else value

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from harness.report import verdicts
-from harness.report.facts import Json, case_label, session_latency, session_target, target_name
+from harness.report.facts import Json, session_latency
 from harness.report.html.parts import (
     RANKS,
     TONES,
@@ -33,18 +34,18 @@ NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One verdict."""
+class Item(verdicts.Judged):
+    """One verdict with its figure and its place in the page."""
 
-    kind: str
-    """One of ``verdicts.KINDS``."""
-    verdict: str
-    name: str
-    """What was judged: subject, target, case."""
     figure: str
     """What it was judged by, in words."""
-    reason: str
     href: str
+
+    @classmethod
+    def of(cls, judged: verdicts.Judged, figure: str, href: str, *, label: str = "") -> Self:
+        """Return a verdict as an item; ``label`` stands in front of its reason."""
+        reason = ": ".join(filter(None, (label, judged.reason)))
+        return cls(kind=judged.kind, verdict=judged.verdict, name=judged.name, reason=reason, figure=figure, href=href)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,7 @@ def overview(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, 
 
 def result_item(result: Json, href: str) -> Item:
     """Return the verdict on an engine's outputs, with the error furthest above its floor."""
-    name = f"{result['subject']} {target_name(result)} {result['case']}"
-    return Item(kind="accuracy", verdict=result["verdict"], name=name, figure=_furthest(result["outputs"]),
-                reason=result["reason"], href=href)  # fmt: skip
+    return Item.of(verdicts.result_item(result), _furthest(result["outputs"]), href)
 
 
 def _furthest(outputs: Sequence[Json]) -> str:
@@ -97,41 +96,25 @@ def _furthest(outputs: Sequence[Json]) -> str:
     return f"{error:.3g}, {times:.3g}x"
 
 
-def bisect_item(found: Json, href: str) -> Item:
-    """Return what a bisection says of the engine it was asked about."""
-    name = f"{found['subject']} {target_name(found)} {found['case']}"
-    return Item(kind="bisection", verdict=verdicts.bisection(found), name=name, figure=found["kind"], href=href,
-                reason=found["finding"])  # fmt: skip
-
-
 def latency_item(measured: Json, href: str, t: Words) -> Item:
     """Return the verdict on a latency."""
-    time, found = session_latency(measured["session"]), verdicts.latency_item(measured)
+    time = session_latency(measured["session"])
     figure = f"{time[0]:.4g} ms" if time else ""
-    words = ": ".join(filter(None, (t("latency_" + measured["comparison"]["verdict"]), found.reason)))
-    return Item(kind="latency", verdict=found.verdict, name=found.name, figure=figure, reason=words, href=href)
-
-
-def missing_item(item: Json, href: str) -> Item:
-    """Return the verdict on what could not be timed."""
-    name = f"{item['subject']} {session_target(item)} {case_label(item)}"
-    return Item(
-        kind="latency", verdict=verdicts.missing_verdict(item), name=name, figure="", reason=item["reason"], href=href
+    return Item.of(
+        verdicts.latency_item(measured), figure, href, label=t(f"latency_{measured['comparison']['verdict']}")
     )
 
 
-def variant_item(study: str, variant: Json, href: str) -> Item:
+def variant_item(study: Json, variant: Json, href: str) -> Item:
     """Return the verdict on one variant of a study."""
     figure = "" if variant["latency_ms"] is None else f"{variant['latency_ms']:.4g} ms"
-    name = f"{study}: {variant['name']}"
-    return Item(kind="study", verdict=variant["verdict"], name=name, figure=figure, reason=variant["reason"], href=href)
+    return Item.of(verdicts.variant_item(study, variant), figure, href)
 
 
 def score_item(score: Json, href: str) -> Item:
     """Return the verdict on an entrant's folder."""
     figure = "" if score["pd_max"] is None else f"PD {score['pd_max']:.4g}"
-    return Item(kind="score", verdict=score["verdict"], name=score["folder"], figure=figure, reason=score["reason"],
-                href=href)  # fmt: skip
+    return Item.of(verdicts.score_item(score), figure, href)
 
 
 def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Words) -> str:

@@ -90,15 +90,16 @@ def _by_subject(records: Records) -> list[Known]:
 
 def _items(known: Sequence[Known], records: Records, t: Words) -> list[overview.Item]:
     """Return every verdict with the place in the page that explains it."""
-    items = []
+    items, item_of = [], overview.Item.of
     for n, one in enumerate(known, start=1):
         items += [overview.result_item(result, f"#s{n}-outputs") for result in one.results]
-        items += [overview.bisect_item(found, f"#s{n}-bisect-{i}") for i, found in enumerate(one.bisections, start=1)]
+        for i, found in enumerate(one.bisections, start=1):
+            items.append(item_of(verdicts.bisection_item(found), found["kind"], f"#s{n}-bisect-{i}"))
         items += [overview.latency_item(measured, f"#s{n}-latency", t) for measured in verdicts.newest(one.bench)]
-        items += [overview.missing_item(item, f"#s{n}-latency") for item in one.missing]
+        items += [item_of(verdicts.missing_item(item), "", f"#s{n}-latency") for item in one.missing]
     for n, entry in enumerate(records.studies, start=1):
         study = entry.data
-        items += [overview.variant_item(study["name"], variant, f"#study{n}") for variant in verdicts.variants(study)]
+        items += [overview.variant_item(study, variant, f"#study{n}") for variant in verdicts.variants(study)]
     items += [overview.score_item(e.data, f"#score{n}") for n, e in enumerate(records.scores, start=1)]
     return items
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 INCHES = (11.0, 5.0)
 WIDEST = 3.0
-"""Times the largest figure: an interval over sizes is drawn up to there, so that it does not hide the others."""
+"""The axis ends at this many times the largest figure, so that one wide interval does not flatten the others."""
 DATES = 8
 """Sessions of a series that have a date below them."""
 

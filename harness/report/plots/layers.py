@@ -42,13 +42,13 @@ WIDEST = 18.0
 BARS = 16
 """Modules with bars; the table has all."""
 WRONG = 2.0
-"""Times its floor: a local error above it has a red bar."""
+"""A local error above this many times its floor has a red bar."""
 LONGEST = 48
 """Characters of a module beside its bar."""
 NAMED = 8
 """Suspects that are named; the others are ringed."""
 LEAST_BOUNDARIES = 6
-"""Boundaries; fewer do not say where in the network a value lies."""
+"""With fewer boundaries than these the chart does not show where in the network a value lies."""
 _LABEL_GAP = 0.19  # inches between two module labels, which stand at 60 degrees
 _CHARACTER = 0.078  # inches, of a name at 7.5 points, with some air
 _MARGIN = 1.2  # inches beside the axes
@@ -292,5 +292,5 @@ def draw_module_bars(figure: Figure, rows: Sequence[tuple[str, float | None, flo
 
 
 def _shortened(name: str) -> str:
-    """Return the end of a module's path, which tells more than its start."""
+    """Return the end of a module's path, which distinguishes it better than its start."""
     return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"

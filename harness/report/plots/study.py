@@ -25,7 +25,7 @@ INCHES = (10.0, 5.5)
 NAMED = 12
 """Variants; of more only the numbers stand in the chart."""
 NEAR = 3.0
-"""Times the worst quality: a limit further away is not drawn."""
+"""A limit above this many times the worst quality is not drawn."""
 
 
 def save_study(study: Json, stem: Path) -> dict[str, Path]:

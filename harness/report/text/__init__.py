@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
-from harness.report.text.kernels import kernels_table
-from harness.report.text.latency import latency_advice, latency_line, latency_table, speed_up
+from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_table, shown_mark
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
 from harness.report.text.results import (

@@ -1,4 +1,4 @@
-"""What a bisection found, as plain text: the questions asked, whose fault it is, what to keep in FP32, what to type.
+"""A bisection as plain text: the questions and answers, the kind of fault, what to keep in FP32, what to type next.
 
 Everything here takes the dict of ``Bisection.to_json()``.
 """
@@ -94,8 +94,8 @@ def _plan(bisection: Json) -> list[str]:
     allowed = f"{searched} of {bisection['max_builds']} allowed for the search"
     lines.append(f"engines built: {bisection['gate_builds']} for the questions, {allowed}")
     if not bisection["complete"]:
-        ending = "a smaller plan may exist" if plan is not None else "what was not tried may hold the answer"
-        lines += wrapped("", f"the search did not come to its end: {ending}; the same command resumes it")
+        ending = "a smaller plan may exist" if plan is not None else "a plan that passes may exist"
+        lines += wrapped("", f"the search was not finished: {ending}; the same command resumes it")
     return lines
 
 

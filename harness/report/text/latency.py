@@ -1,4 +1,4 @@
-"""Latency as plain text: the table of a run.
+"""Latency as plain text: the table of a run, the slowest kernels of an engine, and its time by module.
 
 Everything here takes the dicts of ``Measured.to_json()`` and ``NotMeasured.to_json()``.
 """
@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import get_args
+from typing import Any, get_args
 
 from harness.records import LatencyVerdict
-from harness.report.facts import (
-    BASELINE,
-    Json,
-    case_label,
-    device_mib,
-    figures,
-    is_judged,
-    session_latency,
-    session_target,
-    throughput,
-)
+from harness.report import facts
+from harness.report.facts import Json
 from harness.report.text.layers import weights_words
 from harness.report.text.tables import ascii_safe, columns, latency_word, ms, number, wrapped
 
 _ALWAYS = 3
 """Columns that are shown even where all their cells are empty."""
+KERNELS, MODULES = 12, 12
 
 
 def latency_table(measured: Sequence[Json], not_measured: Sequence[Json] = ()) -> str:
@@ -42,7 +34,7 @@ def latency_table(measured: Sequence[Json], not_measured: Sequence[Json] = ()) -
 def latency_counts(measured: Iterable[Json], not_measured: Sequence[Json] = ()) -> str:
     """Return ``3 timed: 1 equivalent, 2 no baseline; 1 not measured``."""
     measured = list(measured)
-    verdicts = [item["comparison"]["verdict"] for item in measured if is_judged(item)]
+    verdicts = [item["comparison"]["verdict"] for item in measured if facts.is_judged(item)]
     counts = ", ".join(
         f"{verdicts.count(key)} {latency_word(key)}" for key in get_args(LatencyVerdict) if key in verdicts
     )
@@ -54,10 +46,10 @@ def latency_line(measured: Json) -> str:
     """Return one line: ``minilm short [ort-cpu-fp32] CPU 1.23 ms (equivalent, 1.002 of the baseline)``."""
     session, comparison = measured["session"], measured["comparison"]
     ratio = "" if comparison["ratio"] is None else f", {comparison['ratio']:.4g} of the baseline"
-    time = session_latency(session)
+    time = facts.session_latency(session)
     ms = "no figure" if time is None else f"{time[0]:.4g} ms"
     verdict = latency_word(comparison["verdict"])
-    label = f"{session['subject']} {case_label(session)} [{session_target(session)}]"
+    label = f"{session['subject']} {facts.case_label(session)} [{facts.session_target(session)}]"
     return ascii_safe(f"{label} {session['device']} {ms} ({verdict}{ratio})")
 
 
@@ -102,25 +94,25 @@ def _place(session: Json) -> str:
 
 def _base(measured: Sequence[Json]) -> str:
     names = [name for item in measured for name in item["speed_up"]]
-    return BASELINE if BASELINE in names or not names else names[0]
+    return facts.BASELINE if facts.BASELINE in names or not names else names[0]
 
 
 def _row(measured: Json, base: str) -> list[str]:
     session, metric = measured["session"], measured["session"]["metric"]
-    time = session_latency(session)
+    time = facts.session_latency(session)
     return [
-        session_target(session),
-        case_label(session),
+        facts.session_target(session),
+        facts.case_label(session),
         ms(time and time[0]),
         f"[{ms(time[1])}, {ms(time[2])}]" if time else "-",
-        "-" if metric == "end_to_end_ms" else _middle(figures(session, "end_to_end_ms", "median")),
-        _middle(figures(session, "enqueue_ms", "median")),
-        _middle(figures(session, metric, "p90")),
-        _middle(figures(session, metric, "p99")),
-        number(throughput(session)),
-        number(device_mib(session), ".4g"),
+        "-" if metric == "end_to_end_ms" else _middle(facts.figures(session, "end_to_end_ms", "median")),
+        _middle(facts.figures(session, "enqueue_ms", "median")),
+        _middle(facts.figures(session, metric, "p90")),
+        _middle(facts.figures(session, metric, "p99")),
+        number(facts.throughput(session)),
+        number(facts.device_mib(session), ".4g"),
         speed_up(measured, base, sign="x"),
-        latency_word(measured["comparison"]["verdict"]) if is_judged(measured) else "-",
+        latency_word(measured["comparison"]["verdict"]) if facts.is_judged(measured) else "-",
     ]
 
 
@@ -165,7 +157,7 @@ def _remarks(measured: Sequence[Json]) -> list[str]:
     """Return, per contestant, why its verdict is what it is and what else must be known; the same words once."""
     found: dict[str, list[str]] = {}
     for item in measured:
-        name = f"{session_target(item['session'])} {case_label(item['session'])}"
+        name = f"{facts.session_target(item['session'])} {facts.case_label(item['session'])}"
         for sentence in _sentences(item):
             found.setdefault(sentence, []).append(name)
     lines = []
@@ -195,4 +187,44 @@ def _count(runs: Sequence[Json], flag: str) -> str:
 
 def _missing(item: Json) -> list[str]:
     words = "FAILED" if item["failed"] else "not measured"
-    return wrapped(f"{session_target(item)} {case_label(item)}: {words}: ", item["reason"])
+    return wrapped(f"{facts.session_target(item)} {facts.case_label(item)}: {words}: ", item["reason"])
+
+
+def kernels_table(measured: Json, *, rows: int = KERNELS) -> str:
+    """Return the kernels that take longest and, where kernels are known to belong to modules, the time by module."""
+    found = measured["kernels"]
+    session = measured["session"]
+    where = f"{session['subject']} {facts.case_label(session)} [{facts.session_target(session)}]"
+    title = f"{where}: {len(found)} kernels, each timed separately"
+    blocks = [wrapped("", title), _kernel_rows(found, rows)]
+    if any(kernel["module"] for kernel in found):
+        blocks.append(_module_rows(found, MODULES))
+    return ascii_safe("\n\n".join("\n".join(block) for block in blocks))
+
+
+def _kernel_rows(found: Sequence[Json], rows: int) -> list[str]:
+    shown = [([ms(k["ms"]), f"{k['share']:.1%}", k["module"] or "-"], [k["name"]]) for k in found[:rows]]
+    return columns(("ms", "share", "module", "kernel"), shown) + _rest(found, rows, "kernels")
+
+
+def levels(kernels: Sequence[Json], rows: int) -> Sequence[Json]:
+    """Return the kernels with their modules cut to the most levels for which there are at most ``rows`` of them."""
+    deepest = max((kernel["module"].count(".") + 1 for kernel in kernels), default=1)
+    for depth in range(deepest, 0, -1):
+        cut = [{**kernel, "module": ".".join(kernel["module"].split(".")[:depth])} for kernel in kernels]
+        if len({kernel["module"] for kernel in cut}) <= rows:
+            break
+    return cut
+
+
+def _module_rows(found: Sequence[Json], rows: int) -> list[str]:
+    modules = facts.by_module(levels(found, rows))
+    shown = [
+        ([ms(time), f"{share:.1%}", str(count)], [module or "(of no one module)"])
+        for module, (time, share, count) in list(modules.items())[:rows]
+    ]
+    return columns(("ms", "share", "kernels", "module"), shown) + _rest(list(modules), rows, "modules")
+
+
+def _rest(found: Sequence[Any], rows: int, what: str) -> list[str]:
+    return [f"... and {len(found) - rows} more {what}; the JSON has them all"] if len(found) > rows else []

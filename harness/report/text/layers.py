@@ -9,17 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from harness.records import MARKS
-from harness.report.facts import (
-    RANDOM,
-    Json,
-    compared,
-    error_ratio,
-    is_nonfinite_value,
-    nonfinite_names,
-    short_op,
-    value_error,
-    worst_first,
-)
+from harness.report import facts
+from harness.report.facts import Json
 from harness.report.text.tables import WORDS, ascii_safe, columns, explained, number, plural, wrapped
 
 _TERMS = {
@@ -37,7 +28,7 @@ def layers_table(report: Json, *, rows: int = 20) -> str:
     Names of what could not be mapped are all printed.
     """
     blocks = [_heading(report) + _counts(report), _observer(report)]
-    if compared(report):
+    if facts.compared(report):
         blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), _legend(report)]
     else:
         blocks.append([f"NOT JUDGED: {WORDS('nothing_compared')}"])
@@ -64,7 +55,7 @@ def layers_title(report: Json) -> str:
 
 def weights_words(report: Json) -> str:
     """Return where the weights come from; random ones stand out."""
-    words = {"random": f"weights: {RANDOM}", "": "weights: not recorded"}
+    words = {"random": f"weights: {facts.RANDOM}", "": "weights: not recorded"}
     return words.get(report["weights"], f"weights: {report['weights']}")
 
 
@@ -142,7 +133,7 @@ def _change(effect: Json) -> str:
 
 def _nonfinite(report: Json) -> list[str]:
     """Return where the first value is that is not finite, and how large the finite ones before it were."""
-    values = [value for value in report["values"] if is_nonfinite_value(value)]
+    values = [value for value in report["values"] if facts.is_nonfinite_value(value)]
     seen = [value for value in values if value["status"] == "compared"]
     unseen = any(effect["error"] is None for effect in report["observer"])
     if not values:
@@ -153,7 +144,7 @@ def _nonfinite(report: Json) -> list[str]:
         lines += wrapped("first non-finite value: ", _overflow(first, report))
     elif seen:
         lines += wrapped("non-finite, but not known to be the first: ", f"{seen[0]['name']}, {seen[0]['reason']}")
-    lines += [f"non-finite values: {len(seen)} of {len(compared(report))} compared"] if seen else []
+    lines += [f"non-finite values: {len(seen)} of {len(facts.compared(report))} compared"] if seen else []
     for value in values:
         if value["status"] != "compared":
             lines += wrapped("non-finite, though no value of the graph: ", f"{value['name']}, {value['reason']}")
@@ -166,7 +157,7 @@ def _overflow(value: Json, report: Json) -> str:
     counts = f"{bad} of {stats.get('elements', 0)} elements are not finite, the first at {stats.get('first_nonfinite')}"
     words = f"{_place(value)}, depth {value['depth']}: {value['reason'] or counts}; {nan} NaN, {bad - nan} infinite"
     words += f"; largest finite magnitude in it {number(value['largest'], '.6g')}"
-    before = [v for v in compared(report) if v["depth"] < value["depth"] and v["largest"] is not None]
+    before = [v for v in facts.compared(report) if v["depth"] < value["depth"] and v["largest"] is not None]
     if before:
         peak = max(before, key=lambda v: v["largest"])
         words += f", in the values before it {number(peak['largest'], '.6g')} ({peak['name']})"
@@ -174,43 +165,41 @@ def _overflow(value: Json, report: Json) -> str:
 
 
 def _flips(report: Json) -> list[str]:
-    flips = [value for value in compared(report) if value["mark"] == "flip"]
+    flips = [value for value in facts.compared(report) if value["mark"] == "flip"]
     return [line for value in flips for line in wrapped("flipped decision: ", f"{_place(value)}: {value['reason']}")]
 
 
 def _place(value: Json) -> str:
     where = f", in {value['module']}" if value["module"] else ""
-    return f"{value['name']} ({short_op(value['op'])}{where})"
+    return f"{value['name']} ({facts.short_op(value['op'])}{where})"
 
 
 def _modules(report: Json, rows: int) -> list[str]:
     if not report["modules"]:
         return ["modules: not judged, no compared value belongs to one"]
-    bad = nonfinite_names(report)
+    bad = facts.nonfinite_names(report)
     modules = sorted(report["modules"], key=lambda m: (m["worst"] not in bad, MARKS.index(m["mark"])))
     lines = []
     for module in modules[:rows]:
         mark = shown_mark(module, bad)
-        accumulated = (
-            "non-finite" if mark == "nonfinite" and module["propagated"] is None else number(module["propagated"])
-        )
-        figures = [_ratio(module), number(module["local"]), number(module["local_floor"])]
+        infinite = mark == "nonfinite" and module["propagated"] is None
+        accumulated = "non-finite" if infinite else number(module["propagated"])
+        figures = [number(facts.error_ratio(module)), number(module["local"]), number(module["local_floor"])]
         figures += [accumulated, number(module["floor"]), number(module["share"])]
-        lines.append(
-            ([WORDS(f"mark_{mark}"), *figures], [module["module"] or "(root)", module["worst"], short_op(module["op"])])
-        )
+        names = [module["module"] or "(root)", module["worst"], facts.short_op(module["op"])]
+        lines.append(([WORDS(f"mark_{mark}"), *figures], names))
     headings = ("modules", "ratio", "local", "floor", "accum.", "floor", "share", "module, its worst value")
     return [*columns(headings, lines), *_rest("modules", modules, rows, bad)]
 
 
 def _values(report: Json, rows: int) -> list[str]:
-    values, bad = compared(report), nonfinite_names(report)
-    ranked = worst_first(values)
+    values, bad = facts.compared(report), facts.nonfinite_names(report)
+    ranked = facts.worst_first(values)
     lines = []
     for value in ranked[:rows]:
         figures = [str(value["depth"]), number(value["local"]), number(value["local_floor"]), _accumulated(value)]
         figures += [number(value["floor"]), number(value["effect"]), number(value["local_bias"], ".3f")]
-        names = [value["name"], short_op(value["op"]), value["module"], _short(value["kernel"])]
+        names = [value["name"], facts.short_op(value["op"]), value["module"], _short(value["kernel"])]
         lines.append(([WORDS(f"mark_{shown_mark(value, bad)}"), *figures], names))
     headings = (
         "values",
@@ -243,14 +232,9 @@ def _rest(kind: str, findings: Sequence[Json], rows: int, bad: Collection[str]) 
 
 
 def _accumulated(value: Json) -> str:
-    if is_nonfinite_value(value):
+    if facts.is_nonfinite_value(value):
         return "NaN" if (value["stats"] or {}).get("nan_actual") else "inf"
-    return number(value_error(value))
-
-
-def _ratio(finding: Json) -> str:
-    found = error_ratio(finding)
-    return "-" if found < 0 else number(found)
+    return number(facts.value_error(value))
 
 
 def _short(kernel: str) -> str:

@@ -167,7 +167,7 @@ def _remarks(results: Sequence[Json]) -> list[str]:
 
 
 def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
-    """Return the targets a sentence is about, with the cases unless it is about all of them."""
+    """Return the targets that a sentence concerns, with the cases unless it concerns all of them."""
     labels = []
     for name in dict.fromkeys(map(target_name, found)):
         cases = [result["case"] for result in found if target_name(result) == name]

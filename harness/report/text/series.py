@@ -1,4 +1,4 @@
-"""Latency over time: what was recorded of one benchmark on one machine, where it changed, and what a machine can tell.
+"""Latency over time as plain text: the sessions of a benchmark on one machine, where it changed, a machine's noise.
 
 ``series_of()`` makes the plain data that the text here and the charts are rendered from.
 """
@@ -123,7 +123,7 @@ def _series(series: Json, rows: int) -> list[str]:
 
 
 def noise_text(rows: Sequence[Json]) -> str:
-    """Return what this machine can tell apart: spreads at three levels, the smallest change, and pairwise verdicts."""
+    """Return the noise of a machine: spreads at three levels, the smallest change it detects, and pairwise verdicts."""
     shown = [(_noise_cells(row), [", ".join(_counted(row["verdicts"]))]) for row in rows]
     headings = ("target", "ms", "within", "processes", "sessions", "smallest change", "measured", "pairs, same engine")
     legend = (
