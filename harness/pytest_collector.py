@@ -146,7 +146,7 @@ class Collector:
             self.state.save()  # a crash of the process must not lose hours of results
 
     def _note_unrecorded(self, report: pytest.TestReport) -> None:
-        """Name a test that failed without a result that says so: the results alone would look right."""
+        """Record a test that failed although its result passed: the results alone would hide it."""
         why = self.failed.pop(report.nodeid, None)
         found: dict[str, Any] = dict(report.user_properties)
         recorded = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
@@ -159,13 +159,13 @@ class Collector:
         state = self.state
         if session.config.option.collectonly:
             return
-        # What has no teardown report lost its process: a worker of xdist that crashed.
+        # A test without a teardown report ran in an xdist worker that crashed.
         state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
         interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
-        stopped = session.shouldstop or session.shouldfail  # -x and --maxfail leave the rest unseen
+        stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
         if stopped:
             state.problems.append(f"not all tests ran: {stopped}")
         try:
@@ -197,7 +197,7 @@ def _merged(known: Json, data: Json) -> Json:
     metrics: dict[str, Json] = {}
     for metric in (*known["metrics"], *data["metrics"]):
         metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
-    layers = known["layers"] or data["layers"]  # only the test that looks has them
+    layers = known["layers"] or data["layers"]  # only test_layers records them
     return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
 
 
