@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ def test_a_worker_whose_parent_is_gone_measures_nothing(
 
 def test_two_processes_wait_and_measure_in_turn(request_for: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     requests = [request_for(result=str(tmp_path / f"{number}.json")) for number in range(2)]
-    with Worker(requests[0]) as first, Worker(requests[1]) as second:
+    with closing(Worker(requests[0])) as first, closing(Worker(requests[1])) as second:
         first.ready()
         second.ready()
         assert not (tmp_path / "0.json").exists()
@@ -234,7 +235,7 @@ def test_what_a_suite_prints_does_not_count_as_ready(
     request_for: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     body = "print('ready or not'); import os; os.write(1, b'go'); return Twice().eval()"
-    with Worker(request_for(**module_request(tmp_path, body))) as worker:
+    with closing(Worker(request_for(**module_request(tmp_path, body)))) as worker:
         worker.ready()
         worker.go()
         assert worker.result().end_to_end_ms.n > 0
@@ -242,7 +243,7 @@ def test_what_a_suite_prints_does_not_count_as_ready(
 
 def test_a_process_that_dies_says_how(request_for: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     body = "import os, sys; print('last words', file=sys.stderr, flush=True); os.abort()"
-    with Worker(request_for(**module_request(tmp_path, body))) as worker:
+    with closing(Worker(request_for(**module_request(tmp_path, body)))) as worker:
         worker.ready()
         worker.go()
         with pytest.raises(
