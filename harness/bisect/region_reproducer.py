@@ -18,7 +18,7 @@ from harness.verify import FACTOR, Run, write_graph
 
 
 def write_region(context: Context, found: Findings, region: Region) -> Path:
-    """Write a part that fails alone as a reproducer, and return its folder.
+    """Write a part that fails alone as a reproducer, and return its folder as it was given.
 
     Raises ParityError where that is impossible, or the reproducer does not show the fault; then there is no folder.
     """
@@ -44,7 +44,8 @@ def write_region(context: Context, found: Findings, region: Region) -> Path:
             inputs_kind=context.subject.inputs,
             full_model=f"{context.subject.as_typed}, {len(order(context.prepared.program.model))} values",
         )
-        return write(folder, spec, progress=context.settings.progress).folder
+        write(folder, spec, progress=context.settings.progress)
+    return folder
 
 
 def _allowed(output: OutputResult) -> float:

@@ -101,7 +101,8 @@ def test_a_reproducer_on_onnx_runtime_is_run_before_it_is_kept(
     monkeypatch.setattr(verify_target, "write_graph", spoilt)
     if shown:
         monkeypatch.setattr(region_reproducer, "write_graph", spoilt)
-    subject, folder = with_faults().subject, tmp_path / "reproducer"
+    monkeypatch.chdir(tmp_path)
+    subject, folder = with_faults().subject, Path("reproducer")
     found = bisect(subject, Target("ort-cpu", "fp16"), "one", quiet(tmp_path), reproducer=folder)
     assert (found.kind, found.region) == ("engine", ("layer_norm_1",))
     assert found.plan in (("blocks.1.norm",), ("blocks.1",))
