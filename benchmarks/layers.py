@@ -29,7 +29,7 @@ from pathlib import Path
 TARGETS = {"cold": 1 / 4, "cached": 1 / 10}
 """What our time may be at most, as a part of Polygraphy's."""
 MEMORY_MIB = 2048
-"""What looking at every value may add to the peak host memory."""
+"""What observing every value may add to the peak host memory."""
 REPOSITORY = Path(__file__).parents[1]
 IMPORTS = ("torch", "onnxscript", "onnxruntime", "transformers", "matplotlib.pyplot", "polygraphy", "harness.verify")
 
@@ -259,7 +259,7 @@ def judge_verify(run: Measured, report: Path, log: Path, *, layers: bool, cold: 
         problem = "; ".join(result["notes"]) or "no value was compared"
     elif cold != bool(built):
         problem = f"it built {built} engines"
-    untrusted = "" if looked.get("trusted", True) else ", but looking changed the engine: not to be trusted"
+    untrusted = "" if looked.get("trusted", True) else ", but observing changed the engine: not to be trusted"
     return dataclasses.replace(run, values=values, verdict=result["verdict"] + untrusted, problem=problem)
 
 
@@ -272,7 +272,7 @@ def ratios(kind: str, row: dict[str, Measured], theirs: Measured) -> None:
 
 
 def memory(kind: str, row: dict[str, Measured]) -> None:
-    """Print what looking at every value adds to the peak host memory of a run with cached engines."""
+    """Print what observing every value adds to the peak host memory of a run with cached engines."""
     ran = not (row["cached"].problem or row["plain"].problem)
     added = f"{row['cached'].peak_mib - row['plain'].peak_mib:.0f}" if ran else ""
     against(f"{kind}, memory that layers add, MiB", added, f"{MEMORY_MIB}")

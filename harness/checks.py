@@ -118,15 +118,15 @@ class Parity:
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         with failing_in_one_sentence():
-            looked = judge_with_layers(self._opened, self._case)
-        report = looked.layers
+            judged = judge_with_layers(self._opened, self._case)
+        report = judged.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
         if result.verdict == "fail":
             table = [layers_table(report.to_json(), rows=SHOWN_ROWS)] if report else []
-            raise AssertionError("\n".join([failure_text(looked.to_json()), *table]))
+            raise AssertionError("\n".join([failure_text(judged.to_json()), *table]))
         if report is None or not report.trusted:
-            self._not_judged((report.notes if report else looked.notes)[-1])
+            self._not_judged((report.notes if report else judged.notes)[-1])
         if not any(value.status == "compared" for value in report.values):
             self._not_judged("no value inside the engine could be held against PyTorch; the outputs are right")
         return report

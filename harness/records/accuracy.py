@@ -143,7 +143,7 @@ class Result(TargetRecord):
     next_step: str = ""
     """What to type next, a command per line, where there is something."""
     layers: LayerReport | None = None
-    """Every value of the engine; None where layers were not looked at."""
+    """Every value of the engine; None where they were not observed."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time of this verdict went, in seconds."""
 

@@ -1,4 +1,4 @@
-"""What looking inside an engine found, as data: the error of every value, and whose fault it is. See docs/json.md."""
+"""What observing an engine's values found, as data: the error of each, and where it was made. See docs/json.md."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ModuleFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputEffect:
-    """What looking did to one output."""
+    """What observing did to one output."""
 
     name: str
     """Its declared name."""
@@ -119,9 +119,9 @@ class LayerReport(TargetRecord):
     modules: tuple[ModuleFinding, ...]
     """Worst first."""
     observer: tuple[OutputEffect, ...]
-    """What looking did to the outputs."""
+    """What observing did to the outputs."""
     trusted: bool
-    """False when looking changed the outputs by as much as the error being looked for."""
+    """False when observing changed the outputs by as much as the error being looked for."""
     first_nonfinite: str = ""
     """The first value that is non-finite while all it is computed from is finite; empty where there is none."""
     weights: str = ""

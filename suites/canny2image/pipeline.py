@@ -117,7 +117,7 @@ class Pipeline:
         """Return the start and the latents after every step, without CUDA graphs.
 
         ``forced`` is a trajectory whose latents each step starts from. With ``checked`` every network's outputs are
-        looked at, the decoder's too, and EngineFailed names the first that is not finite.
+        checked, the decoder's too, and EngineFailed names the first that is not finite.
         """
         self._checked, self._where = checked, ""
         try:
