@@ -229,7 +229,7 @@ def _where_not_finite(pipeline: Pipeline, image: Pixels, request: Request, error
         pipeline.trajectory(image, request, checked=True)
     except EngineFailed as found:
         return str(found)
-    return f"{error}; run step by step, every output of every network is finite: a result that changes when values are observed"
+    return f"{error}; run step by step, every output of every network is finite: observing changes the result"
 
 
 def _metrics(shared: _Shared, actual: Pixels, expected: Pixels) -> dict[str, float | None]:
