@@ -55,12 +55,12 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """GPU (or CPU) time of one run of three engines, in one session."""
+    """GPU (or CPU) time of one run of three engines, in turns: of each the smaller of two medians."""
 
     device: str
     """What the engines ran on: a GPU's name, or ``CPU``."""
     plan_ms: float
-    """Median time of the engine with the plan."""
+    """Of the engine with the plan."""
     low_ms: float
     """Of the engine in full low precision."""
     fp32_ms: float
