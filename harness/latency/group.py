@@ -62,7 +62,11 @@ def compare(group: Group) -> Group:
             without_baseline("measured to compare engines with; -b torch would judge it") if contestant.is_baseline
             else compare_with_baseline(session, group.history)
         )  # fmt: skip
-        measured[contestant] = Measured(session=session, comparison=compared, baseline=contestant.is_baseline)
+        judged = not contestant.is_baseline and compared.verdict == "no_baseline"
+        accept = f"parity accept {group.workload.subject.as_typed} --why ..." if judged else ""
+        measured[contestant] = Measured(
+            session=session, comparison=compared, baseline=contestant.is_baseline, next_step=accept
+        )
     return replace(group, measured=measured)
 
 

@@ -262,6 +262,8 @@ class Measured:
     """Slowest first; empty where nothing was profiled."""
     baseline: bool = False
     """Whether it is PyTorch that was only to be compared with: no verdict is about it."""
+    next_step: str = ""
+    """What to type next; empty where there is nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -272,6 +274,7 @@ class Measured:
             "speed_up_intervals": plain(self.speed_up_intervals),
             "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
             "baseline": self.baseline,
+            "next_step": self.next_step,
         }
 
 

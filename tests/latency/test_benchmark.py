@@ -28,6 +28,7 @@ from harness.latency.sizes import batch_symbol, resized
 from harness.latency.verdict import holm
 from harness.machine.identity import Machine
 from harness.records.latency import Comparison, Measured, NotMeasured, ProcessRun, Session, Summary
+from harness.report.text import latency_advice
 from harness.subject import Subject, Target
 from harness.verify import Run
 from harness.verify import target as verify_target
@@ -178,6 +179,14 @@ def test_session_says_what_was_measured(processes: Processes, tmp_path: Path):
     assert session.notes == ()
     assert (eager.session.backend, eager.session.runner, eager.session.engine_sha256) == ("torch", "eager", "")
     assert engine.comparison.verdict == eager.comparison.verdict == "no_baseline"
+
+
+def test_what_to_type_next_reaches_a_subject_by_its_path(processes: Processes, tmp_path: Path):
+    engine, eager = run(tmp_path, subject(locator="examples/heads.py"))
+    assert isinstance(engine, Measured)
+    assert isinstance(eager, Measured)
+    assert (engine.next_step, eager.next_step) == ("parity accept examples/heads.py --why ...", "")
+    assert engine.next_step in latency_advice(engine.to_json())
 
 
 def test_speed_up_is_time_of_the_baseline_over_time_of_the_engine(processes: Processes, tmp_path: Path):

@@ -58,8 +58,8 @@ def latency_advice(measured: Json) -> str:
     session, comparison = measured["session"], measured["comparison"]
     verdict = comparison["verdict"]
     if verdict == "no_baseline":
-        accept = f"parity accept {session['subject']} --why ... makes it one"
-        return f"no baseline on this machine ({comparison['rule']}): {accept}"
+        accept = measured.get("next_step") or f"parity accept {session['subject']} --why ..."
+        return f"no baseline on this machine ({comparison['rule']}): {accept} makes it one"
     if verdict == "regressed" and not comparison["repeated"]:
         return "slower, seen once: only a second session in a row that is slower is a failure; measure again"
     if verdict == "inconclusive":
