@@ -26,7 +26,8 @@ HEAVY = {
     "matplotlib", "sqlalchemy", "psycopg", "jinja2", "safetensors", "PIL", "lpips", "pytorch_fid", "torchmetrics",
     "rouge_score", "nltk", "jiwer",
 }  # fmt: skip
-METRICS = ("perceptual_distance", "lpips", "image", "text", "speech", "vision", "embedding")
+INNER = {"__init__", "binding", "networks", "paired", "remarks"}
+METRICS = sorted({path.stem for path in (Path(harness.__file__).parent / "metrics").glob("*.py")} - INNER)
 LIGHT = {
     **dict.fromkeys(("harness", "harness.cli", "harness.plugin", "harness.checks", "harness.discovery"), HEAVY),
     **dict.fromkeys(("harness.report.text", "harness.history"), HEAVY),
