@@ -31,7 +31,7 @@ ORDER = (
     "metrics",
     "reference",
     "graph",
-    "compare",
+    "compare operators",
     "records",
     "machine",
     "pytorch",

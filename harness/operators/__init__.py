@@ -1,0 +1,12 @@
+"""ONNX operators in PyTorch: what each means, by opset, in the dtype and on the device of its inputs.
+
+``bind(node)`` gives the function of a node with its attributes; tests hold every one against the node tests of ONNX.
+"""
+
+from __future__ import annotations
+
+from harness.operators import elementwise  # noqa: F401  (registers)
+from harness.operators.binding import Call, bind, tensor_of
+from harness.operators.values import CARRIED, Unsupported
+
+__all__ = ["CARRIED", "Call", "Unsupported", "bind", "tensor_of"]
