@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from harness.graph import Plan, is_fp32, load_plan
 from harness.records import ErrorStats, OutputResult
 from harness.subject import Tolerance
 from harness.tensors import Tensors
+from harness.verify.decisions import judge_decisions
 from harness.verify.references import References
 from harness.verify.target import OpenTarget
 from harness.verify.tolerance import judge_output
@@ -49,21 +50,29 @@ def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | N
 
 
 def compare_outputs(actual: Tensors, expected: Tensors, floor: Tensors | None, *, precision: str) -> list[Compared]:
-    """Return the figures of every expected output."""
+    """Return the figures of every expected output, floats and decisions each in their own way."""
     found = []
     for name, tensor in expected.items():
-        floor_stats = _floor_stats(floor[name], tensor) if floor is not None else None
-        note = ""
-        if floor is not None and floor_stats is None:
-            shapes = f"{list(floor[name].shape)}, and the reference has {list(tensor.shape)}"
-            note = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}"
+        compare_one = _compare_floats if tensor.is_floating_point() else _compare_decisions
+        note, own_floor = "", None if floor is None else floor[name]
+        if own_floor is not None and own_floor.shape != tensor.shape:
+            shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
+            note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
         try:
-            stats = compare(actual[name], tensor, name=name)
+            found.append(replace(compare_one(name, actual[name], tensor, own_floor), note=note))
         except EngineFailed as error:
             found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
-        else:
-            found.append(Compared(name=name, stats=stats, floor=floor_stats, note=note))
     return found
+
+
+def _compare_floats(name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None) -> Compared:
+    stats = compare(actual, expected, name=name)
+    return Compared(name=name, stats=stats, floor=None if floor is None else compare(floor, expected))
+
+
+def _compare_decisions(name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None) -> Compared:
+    stats = compare(actual, expected, name=name)
+    return Compared(name=name, stats=stats, floor=None if floor is None else compare(floor, expected))
 
 
 def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -> tuple[OutputResult, ...]:
@@ -76,6 +85,21 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
         if output.stats is None:
             results.append(OutputResult(name=output.name, verdict="fail", reason=output.problem))
             continue
+        tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
+        floor_name = computed_by.fp32_floor if is_fp32(plan) else computed_by.floor
+        if not expected[output.name].is_floating_point():
+            results.append(
+                judge_decisions(
+                    output.name,
+                    output.stats,
+                    precision=plan.computes_in,
+                    floor=output.floor,
+                    floor_name=floor_name,
+                    tolerance=tolerance,
+                    is_floor=opened.is_pytorch,
+                )
+            )
+            continue
         tf32_floor = None
         if is_fp32(plan) and has_tf32(opened.backend):
             tf32_floor = partial(_tf32_floor, references, case, output.name, expected[output.name])
@@ -85,9 +109,9 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                 output.stats,
                 precision=plan.computes_in,
                 floor=output.floor,
-                floor_name=computed_by.fp32_floor if is_fp32(plan) else computed_by.floor,
+                floor_name=floor_name,
                 tf32_floor=tf32_floor,
-                tolerance=tolerance_for(output.name, run.limit, run.subject.tolerances, plan),
+                tolerance=tolerance,
                 is_floor=opened.is_pytorch,
             )
         )
