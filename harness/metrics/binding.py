@@ -111,48 +111,82 @@ def judge(metric: Metric, value: Values, reference: Values | None = None, *, not
     """Return the verdict on a measured value, or on a value per sample.
 
     ``reference`` is the same of the reference's outputs, and needed for a ``difference`` only. A NaN fails, and so does
-    an empty tensor.
+    an empty tensor. Samples that are plus infinity under ``at_least`` do not count while others are there; any other
+    infinity fails. The reason names every sample that is not finite.
     """
-    import torch
-
-    found = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    found = _tensor(metric, value)
     if metric.bound != "difference":
         return _judge_value(metric, found.flatten(), notes)
     if reference is None:
         raise UsageError(f"metric {metric.name!r} judges a difference: give the reference's value too")
-    wanted = torch.as_tensor(reference, dtype=torch.float64).detach().cpu()
+    wanted = _tensor(metric, reference)
     if found.shape != wanted.shape or not found.numel():
         shapes = f"{list(found.shape)}, of the reference's {list(wanted.shape)}"
         reason = f"shape of the metric is {shapes}; both need the same and at least one element"
         return _result(metric, "fail", reason, notes=notes)
     if metric.over == "mean" and found.numel() > 1:
         return _judge_means(metric, found.flatten(), wanted.flatten(), notes)
-    differences = (found - wanted).abs().flatten()
+    found, wanted = found.flatten(), wanted.flatten()
+    differences = (found - wanted).abs()
     # NaN counts as the largest difference: argmax finds it first.
     worst = int(differences.argmax())
-    left, right, difference = (float(t.flatten()[worst]) for t in (found, wanted, differences))
+    left, right, difference = (float(t[worst]) for t in (found, wanted, differences))
     reason = f"{left:.6g}, reference {right:.6g}: differs by {difference:.3g} (allowed {metric.limit:.3g})"
+    reason += _not_finite(found) + _not_finite(wanted, "the reference's ")
     verdict: Verdict = "pass" if difference <= metric.limit else "fail"
     return _result(metric, verdict, reason, actual=left, expected=right, notes=notes)
 
 
+def _tensor(metric: Metric, value: Values) -> torch.Tensor:
+    """Return a measured value in float64 on the CPU. Raises UsageError for what is neither a number nor a tensor."""
+    import torch
+
+    try:
+        found = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"metric {metric.name!r} gave a {type(value).__name__}; give a number, or a tensor with one per sample"
+        ) from error
+    if found.is_complex():
+        raise UsageError(f"metric {metric.name!r} gave complex numbers, which no limit orders; give real ones")
+    return found.double()
+
+
 def _judge_value(metric: Metric, values: torch.Tensor, notes: Sequence[str]) -> MetricResult:
+    import torch
+
     if not values.numel():
         return _result(metric, "fail", "the metric is empty; it needs at least one sample", notes=notes)
     lower = metric.bound == "at_most"
-    mean = float(values.mean())
+    # Identical images have an infinite PSNR: no fault, and nothing that the other samples may pass by. A distance of
+    # -inf is as wrong as NaN.
+    best = values.isposinf() if not lower else torch.zeros_like(values, dtype=torch.bool)
+    counted = values if bool(best.all()) else values[~best]
+    mean = float(counted.mean())
     # max() and min() give NaN where there is one.
-    worst = float(values.max() if lower else values.min())
+    worst = float(counted.max() if lower else counted.min())
     value = worst if metric.over == "worst" else mean
-    # A distance of -inf is as wrong as NaN; identical images have an infinite PSNR.
-    passed = -math.inf < value <= metric.limit if lower else value >= metric.limit
+    is_broken = bool((values.isnan() | values.isneginf()).any())
+    passed = not is_broken and (value <= metric.limit if lower else value >= metric.limit)
     samples = ""
     if values.numel() > 1:
         other = f"mean {mean:.6g}" if metric.over == "worst" else f"worst {worst:.6g}"
-        samples = f" ({metric.over} of {values.numel()}, {other})"
+        samples = f" ({metric.over} of {counted.numel()}, {other})"
     words = "at most" if lower else "at least"
-    reason = f"{value:.6g}{samples}: allowed {words} {metric.limit:.6g}"
+    reason = f"{value:.6g}{samples}: allowed {words} {metric.limit:.6g}{_not_finite(values)}"
+    if counted.numel() < values.numel():
+        reason += ", left out"
     return _result(metric, "pass" if passed else "fail", reason, actual=value, notes=notes)
+
+
+def _not_finite(values: torch.Tensor, whose: str = "") -> str:
+    """Return which samples are NaN or infinite, to be put behind a sentence; empty where none is."""
+    wrong = [int(index) for index in (~values.isfinite()).nonzero()]
+    if not wrong or values.numel() == 1:
+        return ""
+    shown = ", ".join(f"{index} is {float(values[index])}" for index in wrong[:3])
+    more = f" and {len(wrong) - 3} more are not finite" if len(wrong) > 3 else ""
+    return f"; {whose}sample {shown}{more} (of {values.numel()})"
 
 
 def _judge_means(metric: Metric, found: torch.Tensor, wanted: torch.Tensor, notes: Sequence[str]) -> MetricResult:
@@ -162,6 +196,7 @@ def _judge_means(metric: Metric, found: torch.Tensor, wanted: torch.Tensor, note
     verdict, reason = paired.within(metric.limit)
     means = float(found.mean()), float(wanted.mean())
     reason = f"mean {means[0]:.6g}, reference {means[1]:.6g}: {reason}"
+    reason += _not_finite(found) + _not_finite(wanted, "the reference's ")
     return _result(metric, verdict, reason, actual=means[0], expected=means[1], notes=notes)
 
 

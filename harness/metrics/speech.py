@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from harness.errors import UsageError
 from harness.metrics import networks
 from harness.metrics.remarks import remark
-from harness.metrics.text import CJK, check_texts
+from harness.metrics.text import CJK, check_texts, words
 
-NORMALISER = "NFKC, lower case, no apostrophes, other punctuation as spaces, each Chinese character or kana a word"
+NORMALISER = (
+    "NFKC, lower case, no apostrophes, other signs as spaces but those of -5 and C++, each Chinese character or kana a "
+    "word"
+)
 """What :func:`normalise` does; error rates under different normalisers cannot be compared."""
 _APOSTROPHES = re.compile(r"['\u2019\u02bc\u2018`]")
-_SEPARATORS = dict.fromkeys("PSZC", " ")
-"""By the first letter of a character's Unicode category: punctuation, symbols, separators and control characters."""
-_CHARACTER = re.compile(rf"([{CJK}])")
 _SPACE_BESIDE = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 
 
@@ -43,8 +43,7 @@ def cer(actual: Sequence[str], expected: Sequence[str]) -> float:
 def normalise(text: str) -> str:
     """Return a text as :data:`NORMALISER` says, with single spaces between its words."""
     text = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", text).lower())
-    text = "".join(_SEPARATORS.get(unicodedata.category(character)[0], character) for character in text)
-    return " ".join(_CHARACTER.sub(r" \1 ", text).split())
+    return " ".join(words(text))
 
 
 def _normalised(actual: Sequence[str], expected: Sequence[str]) -> tuple[list[str], list[str]]:

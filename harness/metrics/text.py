@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,40 @@ CJK = (
     "\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 """Chinese characters and kana, which are written without spaces, as the inside of a regular expression's brackets."""
-_TOKEN = re.compile(rf"(?=\w)[{CJK}]|[^\W_{CJK}]+")
+_CJK = re.compile(f"[{CJK}]")
+_WORD = re.compile(r"cm*|(?:(?<![acdm-])-(?=d))?[ad][adm]*(?:(?<=[am])(?:\+\+|[+#](?![acdm])))?")
+"""A word, in kinds of characters (see :func:`_kind`)."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f\uff1b])\s*(?=\S)")
 
 
 def tokenize(text: str) -> list[str]:
     """Return the words of a text in lower case; Chinese characters and kana are words of their own.
 
-    On ASCII text these are the tokens of rouge-score without its stemmer. Korean is split at its spaces.
+    On ASCII text these are the tokens of rouge-score without its stemmer, but for the signs of :func:`words`. Korean is
+    split at its spaces, and so are Thai, Lao and Khmer, which have few: there a word is a phrase.
     """
-    return _TOKEN.findall(unicodedata.normalize("NFC", text).lower())
+    return words(unicodedata.normalize("NFC", text).lower())
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text as they stand in it: runs of letters, their combining marks and digits.
+
+    A minus before a number (not between two) and the signs of a name (``C++``, ``C#``) belong to the word: without them
+    it means another thing. Joiners and other characters without a width are dropped; a zero-width space parts words.
+    """
+    shown = [c for c in text.replace("\u2212", "-") if c == "\u200b" or unicodedata.category(c) != "Cf"]
+    kinds = "".join(map(_kind, shown))
+    return ["".join(shown[slice(*match.span())]) for match in _WORD.finditer(kinds)]
+
+
+@lru_cache(maxsize=4096)
+def _kind(character: str) -> str:
+    """Return what a character is: ``m`` mark, ``c`` Chinese or kana, ``d`` digit, ``a`` letter, a sign, or a space."""
+    if unicodedata.category(character)[0] == "M":
+        return "m"
+    if character.isalnum():
+        return "c" if _CJK.match(character) else "d" if character.isdecimal() else "a"
+    return character if character in "+#-" else " "
 
 
 def one_sentence_per_line(text: str) -> str:
@@ -70,7 +95,7 @@ def rouge(
 def check_texts(actual: Sequence[str], expected: Sequence[str]) -> None:
     """Raise UsageError unless both are lists of as many texts, and at least one."""
     for name, texts in (("actual", actual), ("expected", expected)):
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"{name} must be a list of texts")
     if len(actual) != len(expected) or not actual:
         raise UsageError(

@@ -12,28 +12,35 @@ if TYPE_CHECKING:
 
 
 NO_CLASS = -1
-"""The label of a pixel that has none because a score is NaN: wrong whatever the reference says."""
+"""The label of a pixel that has none because a score is NaN or infinite: wrong whatever the reference says."""
 
 
 def top1_agreement(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the share of rows whose largest score is at the same class, 0 to 1.
 
-    Both are scores [n, classes]. A row with a NaN on either side does not agree. Raises UsageError when the shapes
-    differ, and for an empty batch.
+    Both are scores [n, classes]. A row with a NaN or plus infinity on either side does not agree, nor does one whose
+    scores are all alike where the other's are not. Raises UsageError when the shapes differ, for an empty batch, and
+    for scores that are not floating point.
     """
     if actual.shape != expected.shape or actual.ndim != 2 or not actual.numel():
         shapes = f"{list(actual.shape)} against {list(expected.shape)}"
         raise UsageError(f"top-1 agreement: scores of {shapes}; give two tensors [n, classes]")
-    left, right = labels(actual), labels(expected).to(actual.device)
-    return float(((left == right) & (left != NO_CLASS)).double().mean())
+    expected = expected.to(actual.device)
+    left, right = labels(actual), labels(expected)
+    # A plain argmax gives the first class to a row of zeros, and be it right.
+    is_flat = [scores.amax(dim=1) == scores.amin(dim=1) for scores in (actual, expected)]
+    return float(((left == right) & (left != NO_CLASS) & (is_flat[0] == is_flat[1])).double().mean())
 
 
 def labels(scores: torch.Tensor) -> torch.Tensor:
-    """Return the class with the largest score: [n, classes, ...] in, [n, ...] int64 out; NO_CLASS where one is NaN.
+    """Return the class with the largest score: [n, classes, ...] in, [n, ...] int64 out.
 
-    A plain argmax takes a NaN for the largest score and returns its class.
+    NO_CLASS where a score is NaN or plus infinity: a plain argmax takes it for the largest and returns its class.
+    Raises UsageError for scores that are not floating point, or have no classes.
     """
-    return scores.argmax(dim=1).masked_fill(scores.isnan().any(dim=1), NO_CLASS)
+    if not scores.is_floating_point() or scores.ndim < 2 or not scores.shape[1]:
+        raise UsageError(f"scores are {scores.dtype} {list(scores.shape)}; give floating point [n, classes, ...]")
+    return scores.argmax(dim=1).masked_fill((scores.isnan() | scores.isposinf()).any(dim=1), NO_CLASS)
 
 
 def mean_iou(actual: torch.Tensor, expected: torch.Tensor, *, classes: int, ignore_index: int | None = None) -> float:

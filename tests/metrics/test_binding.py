@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,13 @@ def bound(**limits: object) -> Metric:
         ({"at_least": 30}, INF, "pass"),
         ({"at_least": 30}, [INF, NAN], "fail"),
         ({"at_least": 30, "over": "mean"}, [INF, NAN], "fail"),
+        ({"at_least": 30, "over": "mean"}, [INF, 7.8, 7.8, 7.7], "fail"),
+        ({"at_least": 30, "over": "mean"}, [INF, 31.0, 31.0], "pass"),
+        ({"at_least": 30, "over": "mean"}, [INF, INF], "pass"),
+        ({"at_least": 30, "over": "mean"}, [INF, -INF], "fail"),
+        ({"at_least": 30}, [-INF, 31.0], "fail"),
+        ({"at_most": 1}, [-INF, 0.5], "fail"),
+        ({"at_most": 1, "over": "mean"}, [-INF, INF], "fail"),
         ({"at_least": -1}, [], "fail"),
     ],
 )
@@ -50,6 +58,20 @@ def test_reason_names_value_spread_and_limit():
     assert (result.actual, result.bound, result.direction) == (13.0, "at_most", "lower")
     assert math.isnan(result.expected)
     assert judge(bound(at_least=30), 29.5).reason == "29.5: allowed at least 30"
+
+
+@pytest.mark.parametrize("limits", [{"at_least": 30}, {"at_least": 30, "over": "mean"}, {"at_most": 30}])
+def test_reason_names_samples_that_are_not_finite(limits: dict[str, object]):
+    assert "sample 2 is inf (of 4)" in judge(bound(**limits), [31.0, 31.0, INF, 31.0]).reason
+    assert "sample 1 is nan" in judge(bound(**limits), [31.0, NAN]).reason
+
+
+@pytest.mark.parametrize("over", ["mean", "worst"])
+def test_reason_of_a_difference_names_samples_that_are_not_finite(over: str):
+    result = judge(bound(difference=1, over=over), [1.0, INF], [1.0, NAN])
+    assert result.verdict == "fail"
+    assert "sample 1 is inf" in result.reason
+    assert "the reference's sample 1 is nan" in result.reason
 
 
 @pytest.mark.parametrize(
@@ -160,13 +182,15 @@ def scores(samples: int, *, shift: float = 0.0, spread: float = 0.0) -> tuple[to
 @pytest.mark.parametrize(
     ("samples", "shift", "spread", "verdict"),
     [
-        (40, 0.0, 0.0, "pass"),
-        (40, 0.3, 0.5, "pass"),
-        (40, 0.9, 3.0, "not_judged"),
-        (40, 1.2, 0.1, "fail"),
-        (40, -1.2, 0.1, "fail"),
-        (LEAST_SAMPLES - 2, 0.1, 0.0, "not_judged"),
-        (LEAST_SAMPLES - 2, 1.1, 0.0, "fail"),
+        (60, 0.0, 0.0, "pass"),
+        (60, 0.3, 0.5, "pass"),
+        (60, 0.9, 3.0, "not_judged"),
+        (60, -0.9, 3.0, "not_judged"),
+        (60, 1.2, 0.1, "fail"),
+        (60, -1.2, 0.1, "fail"),
+        (LEAST_SAMPLES, 0.1, 0.0, "pass"),
+        (LEAST_SAMPLES - 1, 0.1, 0.0, "not_judged"),
+        (LEAST_SAMPLES - 1, 1.1, 0.0, "fail"),
     ],
 )
 def test_difference_of_means_is_judged_with_its_interval(samples: int, shift: float, spread: float, verdict: str):
@@ -174,13 +198,13 @@ def test_difference_of_means_is_judged_with_its_interval(samples: int, shift: fl
 
 
 def test_difference_of_means_says_why():
-    assert "95% interval" in judge(mean_metric(), *scores(40, shift=0.3, spread=0.5)).reason
-    assert "give more samples" in judge(mean_metric(), *scores(40, shift=0.9, spread=3.0)).reason
+    assert "95% interval" in judge(mean_metric(), *scores(60, shift=0.3, spread=0.5)).reason
+    assert "give more samples" in judge(mean_metric(), *scores(60, shift=0.9, spread=3.0)).reason
     assert f"give at least {LEAST_SAMPLES}" in judge(mean_metric(), *scores(4)).reason
 
 
 def test_one_nan_sample_fails_the_mean():
-    actual, expected = scores(40)
+    actual, expected = scores(60)
     actual[7] = NAN
     assert judge(mean_metric(), actual, expected).verdict == "fail"
     assert judge(mean_metric(), expected, actual).verdict == "fail"
@@ -199,15 +223,37 @@ def test_interval_is_that_of_the_mean_and_the_same_every_time():
     assert paired_difference(differences, zero, seed=1) != paired
 
 
-def test_interval_is_wider_than_plain_percentiles_with_few_samples():
-    differences = [float(i % 5) for i in range(10)]
-    paired = paired_difference(differences, [0.0] * 10)
-    plain = 1.96 * float(torch.tensor(differences).std(correction=0)) / math.sqrt(10)
-    assert (paired.high - paired.low) / 2 > 1.1 * plain
+def test_interval_is_that_of_students_t_at_least():
+    differences = [float(i % 5) for i in range(LEAST_SAMPLES)]
+    # One resample, whose t is an ordinary one, leaves Student's: 2.00172 is its 97.5 % quantile, 58 degrees of freedom.
+    paired = paired_difference(differences, [0.0] * LEAST_SAMPLES, resamples=1)
+    error = float(torch.tensor(differences).std()) / math.sqrt(LEAST_SAMPLES)
+    assert (paired.high - paired.difference) / error == pytest.approx(2.00172, abs=1e-5)
+    assert (paired.difference - paired.low) / error == pytest.approx(2.00172, abs=1e-5)
+
+
+def test_a_rare_loss_widens_the_interval_to_its_side():
+    # One sample in 60 loses 20: the mean is -0.33, a percentile interval ends at -1, and the next 60 may lose thrice.
+    paired = paired_difference([-20.0] + [0.1 * (i % 3) for i in range(59)], [0.0] * 60)
+    assert paired.low < -5
+    assert paired.within(2)[0] == "not_judged"
+
+
+@pytest.mark.parametrize("tail", ["normal", "skewed", "rare"])
+def test_the_interval_holds_the_true_mean(tail: str):
+    """400 draws of 60; benchmarks/paired.py draws more, of more kinds."""
+    generator = np.random.default_rng(7)
+    draw = {
+        "normal": lambda: generator.standard_normal(60),
+        "skewed": lambda: generator.lognormal(size=60) - math.exp(0.5),
+        "rare": lambda: 1 - 20.0 * (generator.random(60) < 0.05) + 0.1 * generator.standard_normal(60),
+    }[tail]
+    found = [paired_difference(draw(), np.zeros(60), resamples=200) for _ in range(400)]
+    assert np.mean([paired.low <= 0 <= paired.high for paired in found]) >= 0.92
 
 
 def test_pairing_cancels_what_samples_have_in_common():
-    actual, expected = scores(40, shift=0.1)
+    actual, expected = scores(60, shift=0.1)
     paired = paired_difference(actual, expected)
     assert paired.high - paired.low < 1e-9
     assert paired.difference == pytest.approx(0.1)
@@ -217,4 +263,5 @@ def test_paired_samples_need_pairs():
     for values in (([], []), ([1.0], [1.0, 2.0])):
         with pytest.raises(UsageError, match="same number"):
             paired_difference(*values)
-    assert math.isnan(paired_difference([1.0], [1.0]).low)
+    few = paired_difference([1.0] * (LEAST_SAMPLES - 1), [1.0] * (LEAST_SAMPLES - 1))
+    assert (few.low, few.high) == (-INF, INF)
