@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
-from harness.operators import elementwise  # noqa: F401  (registers)
+from harness.operators import (  # noqa: F401  (each registers its operators)
+    convolution,
+    detection,
+    elementwise,
+    normalization,
+    pooling,
+    recurrent,
+    resize,
+    sampling,
+)
 from harness.operators.binding import Call, bind, tensor_of
 from harness.operators.values import CARRIED, Unsupported
 
