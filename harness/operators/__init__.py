@@ -6,14 +6,23 @@
 from __future__ import annotations
 
 from harness.operators import (  # noqa: F401  (each registers its operators)
+    arithmetic,
+    casting,
     convolution,
     detection,
     elementwise,
+    indexing,
+    linear,
     normalization,
+    ordering,
+    parts,
     pooling,
     recurrent,
+    reductions,
     resize,
     sampling,
+    sequences,
+    shapes,
 )
 from harness.operators.binding import Call, bind, tensor_of
 from harness.operators.values import CARRIED, Unsupported

@@ -42,15 +42,19 @@ def bind(node: ir.Node, *, opset: int, body: Callable[[ir.Graph], Any]) -> Call 
         }
     except Unsupported:
         return None
+    attributes.pop("consumed_inputs", None)  # a hint of opset 1 that overwrites nothing
+    parameters = _parameters(function)
     dtypes = {}
     for name in _DTYPE_ATTRIBUTES:
         number = attributes.pop(name, None)
         if number:  # 0 is "not given"
-            found = CARRIED.get(ir.DataType(number).name)
+            element_type = ir.DataType(number).name
+            found = CARRIED.get(element_type)
             if found is None:
                 return None
             dtypes[name] = found
-    parameters = _parameters(function)
+            if f"{name}_type" in parameters:
+                attributes[f"{name}_type"] = element_type
     known = {
         "outputs": len(node.outputs),
         "input_types": tuple(_element_type(value) for value in node.inputs),
@@ -89,7 +93,7 @@ def _decoded(attribute: ir.Attr, body: Callable[[ir.Graph], Any]) -> Any:
         return tensor_of(value)
     if kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
         return list(value)
-    if kind in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
+    if kind in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING, ir.AttributeType.TYPE_PROTO):
         return value
     raise Unsupported(f"attribute {attribute.name!r} is a {kind.name}")
 
@@ -104,7 +108,7 @@ def tensor_of(constant: ir.TensorProtocol) -> torch.Tensor:
     if dtype is None:
         raise Unsupported(f"constant {constant.name!r} holds {constant.dtype.name.lower()}")
     array = constant.numpy()
-    if array.dtype.kind in "fiubc":
+    if array.dtype.isbuiltin == 1:
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.to(dtype)
     return torch.from_numpy(array.astype("float32")).to(dtype)  # ml_dtypes: small floats and integers

@@ -1,0 +1,155 @@
+"""Operators that read or write elements at places which are themselves values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from harness.operators.registry import operator
+from harness.operators.values import Unsupported, moves, signed
+
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
+def _wrapped(indices: torch.Tensor, length: int) -> torch.Tensor:
+    """Return indices with those below 0 counted from the end."""
+    indices = indices.to(torch.int64)
+    return torch.where(indices < 0, indices + length, indices)
+
+
+@operator("Gather")
+@moves
+def gather(x: torch.Tensor, indices: torch.Tensor, *, axis: int = 0) -> torch.Tensor:
+    axis %= x.ndim
+    found = x.index_select(axis, _wrapped(indices, x.shape[axis]).reshape(-1))
+    return found.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
+
+
+@operator("GatherElements")
+@moves
+def gather_elements(x: torch.Tensor, indices: torch.Tensor, *, axis: int = 0) -> torch.Tensor:
+    return x.gather(axis, _wrapped(indices, x.shape[axis]))
+
+
+@operator("GatherND")
+@moves
+def gather_nd(x: torch.Tensor, indices: torch.Tensor, *, batch_dims: int = 0) -> torch.Tensor:
+    depth = indices.shape[-1]
+    batch, rest = x.shape[:batch_dims], x.shape[batch_dims + depth :]
+    place = _flat_places(indices, x.shape[batch_dims : batch_dims + depth])
+    flat = x.reshape(math.prod(batch), math.prod(x.shape[batch_dims : batch_dims + depth]), *rest)
+    rows = torch.arange(flat.shape[0], device=x.device).unsqueeze(1)
+    found = flat[rows, place.reshape(flat.shape[0], math.prod(place.shape[batch_dims:]))]
+    return found.reshape([*indices.shape[:-1], *rest])
+
+
+def _flat_places(indices: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Return the row-major number of each index tuple (the last axis) in a shape."""
+    place = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=indices.device)
+    for axis, length in enumerate(shape):
+        place = place * length + _wrapped(indices[..., axis], length)
+    return place
+
+
+@operator("ScatterND")
+@moves
+def scatter_nd(
+    x: torch.Tensor, indices: torch.Tensor, updates: torch.Tensor, *, reduction: str = "none"
+) -> torch.Tensor:
+    depth = indices.shape[-1]
+    count, rest = math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
+    place = _flat_places(indices, x.shape[:depth]).reshape(-1, 1) * rest + torch.arange(rest, device=x.device)
+    written = _write(x.reshape(count * rest), place.reshape(-1), updates.reshape(-1), reduction)
+    return written.reshape(x.shape)
+
+
+@operator("ScatterElements", "Scatter")
+@moves
+def scatter_elements(
+    x: torch.Tensor, indices: torch.Tensor, updates: torch.Tensor, *, axis: int = 0, reduction: str = "none"
+) -> torch.Tensor:
+    axis %= x.ndim
+    places = [
+        torch.arange(size, device=x.device).reshape(-1, *[1] * (x.ndim - 1 - number))
+        for number, size in enumerate(indices.shape)
+    ]
+    places[axis] = _wrapped(indices, x.shape[axis])
+    place = _flat_places(torch.stack([it.expand(indices.shape) for it in places], -1), x.shape)
+    return _write(x.reshape(-1), place.reshape(-1), updates.reshape(-1), reduction).reshape(x.shape)
+
+
+def _write(flat: torch.Tensor, place: torch.Tensor, updates: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Return ``flat`` with the updates written at their places; of those for one place the last stays."""
+    if reduction == "add":
+        return flat.index_put((place,), updates, accumulate=True)  # adds in one order, on a GPU too
+    if reduction != "none":
+        if reduction not in _REDUCTIONS:
+            raise Unsupported(f"reduction {reduction!r}")
+        return flat.scatter_reduce(0, place, updates, _REDUCTIONS[reduction])
+    number = torch.arange(len(place), device=place.device)
+    last = torch.full_like(flat, -1, dtype=torch.int64).scatter_reduce(0, place, number, "amax")
+    if not len(updates):
+        return flat
+    return torch.where(last < 0, flat, updates[last.clamp(min=0)])
+
+
+@operator("TensorScatter")
+@moves
+def tensor_scatter(
+    cache: torch.Tensor,
+    update: torch.Tensor,
+    write_indices: torch.Tensor | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
+) -> torch.Tensor:
+    axis %= cache.ndim
+    start = torch.zeros(len(cache), device=cache.device) if write_indices is None else write_indices
+    place = start.to(torch.int64).unsqueeze(1) + torch.arange(update.shape[axis], device=cache.device)
+    if mode == "circular":
+        place = place % cache.shape[axis]
+    shape = [1] * cache.ndim
+    shape[0], shape[axis] = place.shape
+    return cache.scatter(axis, place.reshape(shape).expand(update.shape), update)
+
+
+@operator("OneHot")
+def one_hot(indices: torch.Tensor, depth: torch.Tensor, values: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
+    count = int(depth.item())
+    numbers = torch.arange(count, device=indices.device)
+    hot = _wrapped(signed(indices), count).unsqueeze(axis).movedim(axis, -1) == numbers
+    return _choose(hot.movedim(-1, axis), values[1], values[0])
+
+
+@moves
+def _choose(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.where(condition, a, b)
+
+
+operator("Where")(_choose)
+
+
+@operator("Compress")
+@moves
+def compress(x: torch.Tensor, condition: torch.Tensor, *, axis: int | None = None) -> torch.Tensor:
+    x = x.reshape(-1) if axis is None else x
+    return x.index_select(axis or 0, condition.nonzero().reshape(-1))
+
+
+@operator("NonZero")
+def non_zero(x: torch.Tensor) -> torch.Tensor:
+    return signed(x).nonzero().T
+
+
+@operator("ReverseSequence")
+@moves
+def reverse_sequence(
+    x: torch.Tensor, lengths: torch.Tensor, *, batch_axis: int = 1, time_axis: int = 0
+) -> torch.Tensor:
+    time = torch.arange(x.shape[time_axis], device=x.device)
+    end = lengths.unsqueeze(1)
+    place = torch.where(time < end, end - 1 - time, time)  # [batch, time]
+    place = place.T if time_axis < batch_axis else place
+    place = place.reshape([*place.shape, *[1] * (x.ndim - 2)])
+    return x.gather(time_axis, place.expand(x.shape))
