@@ -1,6 +1,6 @@
 """The share of ONNX's own node tests that operators in PyTorch cover and pass, in FP32 and in FP64.
 
-    python benchmarks/operators.py               # every node test of the onnx package, about a minute
+    python benchmarks/operators.py               # every node test of the onnx package, half a minute
     python benchmarks/operators.py --match pad   # those whose name holds a word
 
 A test is covered where every node of its model is bound to an operator here. In FP64 every FP32 tensor, constant and

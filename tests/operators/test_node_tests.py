@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.operators import PRECISIONS, outcomes
 
-ROUNDED_OTHERWISE = {
+DISPUTED = {
     # The expected values of these were rounded to BF16 or FP16 after each step, in another order than PyTorch's; they
     # are one or two roundings apart, and the tolerance of the tests (0.001) is less than one rounding of BF16.
     "test_attention_3d_causal_bf16_expanded",
@@ -16,14 +16,18 @@ ROUNDED_OTHERWISE = {
     "test_attention_4d_causal_fp16_expanded",
     "test_attention_4d_causal_padded_kv_bf16_expanded",
     "test_attention_4d_padded_kv_bf16_expanded",
+    # The last corner of the input should be the last of the output; these divide by a fractional size of the output
+    # (2.4 columns for 2). ONNX Runtime leaves both tests out as well.
+    "test_resize_downsample_scales_cubic_align_corners",
+    "test_resize_downsample_scales_linear_align_corners",
 }
-COVERED = 0.65
+COVERED = 0.79
 """The share of the node tests all of whose operators PyTorch computes here: raised with what is added."""
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_is_covered_gives_the_expected_values(precision: torch.dtype):
     found = list(outcomes("", precision))
-    failed = {it.test: it.failure for it in found if it.failure and it.test not in ROUNDED_OTHERWISE}
+    failed = {it.test: it.failure for it in found if it.failure and it.test not in DISPUTED}
     assert not failed
     assert sum(not it.refused for it in found) / len(found) >= COVERED
