@@ -57,13 +57,15 @@ def _slice(
     x: torch.Tensor, starts: list[int], ends: list[int], axes: range | list[int], steps: list[int]
 ) -> torch.Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        taken = range(x.shape[axis])[start:end:step]
+        size = x.shape[axis]
         if step > 0:
             index: list[slice] = [slice(None)] * x.ndim
-            index[axis] = slice(taken.start, max(taken.stop, taken.start), step)
+            index[axis] = slice(start, end, step)
             x = x[tuple(index)]
-        else:
-            x = x.index_select(axis, torch.tensor(taken, dtype=torch.int64, device=x.device))
+        else:  # a start before the first element is the first, unlike Python's
+            first = min(max(start + size if start < 0 else start, 0), size - 1)
+            last = min(max(end + size if end < 0 else end, -1), size - 1)
+            x = x.index_select(axis, torch.arange(first, min(first, last), step, device=x.device))
     return x
 
 
