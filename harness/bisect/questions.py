@@ -10,7 +10,7 @@ from harness.backends import BACKENDS
 from harness.compare import compare
 from harness.errors import NotJudged, NotRepeatable
 from harness.graph import Plan, is_fp32, load_plan
-from harness.records import OutputResult, Question, Result, overall
+from harness.records import IS_WRONG, OutputResult, Question, Result, overall
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for
@@ -54,7 +54,7 @@ def about_outputs(outcome: Outcome) -> list[Question]:
     stats = [(output.name, output.stats) for output in result.outputs if output.stats]
     bad = [f"{name}: {s.nonfinite_actual} of {s.elements} elements are not" for name, s in stats if s.nonfinite_actual]
     asked.append(answered("are all outputs finite?", not bad, "; ".join(bad) or "no NaN and no infinity"))
-    asked.append(answered("is the engine wrong?", result.verdict != "pass", result.reason, good="no"))
+    asked.append(answered(IS_WRONG, result.verdict != "pass", result.reason, good="no"))
     return asked
 
 

@@ -74,12 +74,12 @@ def run(options: argparse.Namespace) -> int:
         text = summary(found)
         written = write_summary(text)
         print(f"wrote {written}" if written else text)
-    return 0
+    return 1 if found.contradictory else 0
 
 
 def _warn(found: Records) -> None:
-    """Print on standard error which records could not be used and which came twice."""
-    for sentence in (*found.broken, *found.foreign, *found.twice):
+    """Print on standard error which records could not be used, contradict themselves, or came twice."""
+    for sentence in (*found.broken, *found.contradictory, *found.foreign, *found.twice):
         print(f"parity: {sentence}", file=sys.stderr)
 
 

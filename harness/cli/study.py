@@ -71,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
         error = f"study {options.folder} gave no result; its run() must yield one"
         document.write(error=error, **_study_so_far(found))
         raise NotJudged(error)
-    return records.status_of([variant.verdict for variant in found[-1].variants[1:]])
+    variants = records.settled_study(found[-1].to_json())["variants"]
+    return records.status_of([variant["verdict"] for variant in variants[1:]])
 
 
 def _study_so_far(found: Sequence[StudyResult]) -> dict[str, Any]:

@@ -17,13 +17,18 @@ from harness.report import (
     escape,
     is_invalid,
     largest_error,
+    latency_reason,
     missing_verdict,
+    newest_sessions,
+    problems,
     session_latency,
     session_target,
     table,
     target_name,
 )
 from harness.report.text import ms, speed_up, worst_error
+
+_SLOWER = "regressed"
 
 
 def entry(context: Context) -> list[str]:
@@ -109,7 +114,8 @@ def _worst(results: Sequence[Json]) -> list[str]:
 def findings(context: Context) -> list[str]:
     """Return the findings of bisections, and the engines that failed or were refused.
 
-    "No problem" is returned only where everything was judged and passed.
+    "No problem" is returned only where everything was judged and passed, nothing got slower, and no record is missing,
+    cut short or contradicts itself.
     """
     words, records = context.words, context.records
     lines = []
@@ -121,6 +127,7 @@ def findings(context: Context) -> list[str]:
         label = f"{code(data['subject'])} [{code(target_name(data))}]"
         lines.append(f"- {label}: {escape(words('kind_' + data['kind']))}: {escape(data['finding'])}{plan}")
     lines += _not_passed(context)
+    lines += [f"- {escape(problem)}" for problem in problems(records)]
     if lines:
         return paragraphs([words("readme_findings")], list(dict.fromkeys(lines)))
     judged = [one.verdict for one in all_verdicts(records) if one.kind != "latency"]
@@ -130,18 +137,26 @@ def findings(context: Context) -> list[str]:
 
 
 def _not_passed(context: Context) -> list[str]:
-    """Return a line per engine that failed, was refused or could not be timed; cases of one reason stand together."""
+    """Return a line per engine, variant or folder that did not pass or got slower; cases of one reason in one line."""
+    words = context.words
     found = [(e.data, target_name(e.data), e.data["case"], e.data["verdict"]) for e in context.records.results]
     found += [
         (e.data, session_target(e.data), case_label(e.data), missing_verdict(e.data))
         for e in context.records.not_measured
     ]
+    found += [
+        ({**m["session"], "reason": latency_reason(m)}, session_target(m["session"]), case_label(m["session"]), _SLOWER)
+        for m in newest_sessions(entry.data for entry in context.records.bench)
+        if m["comparison"]["verdict"] == _SLOWER and not m["baseline"]
+    ]
     names: dict[tuple[str, str, str, str], list[str]] = {}
     for data, engine, case, verdict in found:
         if verdict != "pass":
             names.setdefault((data["subject"], engine, verdict, data["reason"]), []).append(case)
-    return [
+    lines = [
         f"- {code(subject)}/{', '.join(map(code, dict.fromkeys(cases)))} [{code(engine)}]: "
-        f"{context.verdict(verdict)}: {escape(reason)}"
+        f"{words('latency_regressed') if verdict == _SLOWER else context.verdict(verdict)}: {escape(reason)}"
         for (subject, engine, verdict, reason), cases in names.items()
     ]
+    others = [one for one in all_verdicts(context.records) if one.kind in ("study", "score") and one.verdict != "pass"]
+    return [*lines, *(f"- {code(one.name)}: {context.verdict(one.verdict)}: {escape(one.reason)}" for one in others)]

@@ -42,8 +42,8 @@ def pair_similarity(embeddings: torch.Tensor) -> torch.Tensor:
 def ranks(scores: torch.Tensor) -> torch.Tensor:
     """Return each score's rank, 0 for the largest; [n] in, [n] int64 out. Equal scores rank in their order.
 
-    Raises UsageError for another shape, for nothing, for what is not floating point, and where a score is NaN: it has no
-    rank, and a sort puts it first.
+    Raises UsageError for another shape, for nothing, for what is not floating point, and where a score is NaN: it has
+    no rank, and a sort puts it first.
     """
     import torch
 

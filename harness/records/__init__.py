@@ -9,14 +9,19 @@ from harness.records.accuracy import (
     Provenance,
     Result,
     Verdict,
-    all_judged,
-    exit_status,
     is_nonfinite,
     overall,
     status_of,
 )
-from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
+from harness.records.bisection import IS_WRONG, Advice, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
+from harness.records.contradictions import (
+    CONTRADICTORY,
+    all_judged,
+    exit_status,
+    settled_result,
+    settled_study,
+)
 from harness.records.data import plain
 from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (
@@ -55,7 +60,9 @@ from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 
 __all__ = [
+    "CONTRADICTORY",
     "HARMLESS",
+    "IS_WRONG",
     "MARKS",
     "Acceptance",
     "Advice",
@@ -110,6 +117,8 @@ __all__ = [
     "run_from_json",
     "save_json",
     "session_from_json",
+    "settled_result",
+    "settled_study",
     "status_of",
     "utc",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -177,19 +177,7 @@ def is_nonfinite(result: Result) -> bool:
     return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
 
 
-def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
-    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
-    status = status_of(result.verdict for result in results)
-    return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
-
-
 def status_of(verdicts: Iterable[Verdict]) -> int:
     """Return 1 if one is ``fail``, 0 if one is ``pass``, 3 if nothing was judged."""
     given = set(verdicts)
     return 1 if "fail" in given else 0 if "pass" in given else 3
-
-
-def all_judged(results: Sequence[Result], backend: str) -> bool:
-    """Return whether every result of a backend carries a verdict, and there is at least one."""
-    verdicts = [result.verdict for result in results if result.backend == backend]
-    return bool(verdicts) and "not_judged" not in verdicts

@@ -9,6 +9,8 @@ from harness.records.data import TargetRecord
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
+IS_WRONG = "is the engine wrong?"
+"""The question whose answer decides whether there is anything to repair."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,9 @@ class Document:
     score: Json | None = None
     """``ContestResult.to_json()``."""
 
+    contradictory: tuple[str, ...] = ()
+    """One sentence per record whose parts contradict its verdict; it is shown with the verdict that they leave."""
+
     def file(self, relative: str) -> Path:
         """Return a file that this document names, such as a picture of a study.
 
@@ -82,6 +85,11 @@ class Records:
     def results(self) -> tuple[Entry, ...]:
         """Verdicts: ``Result.to_json()``, one per subject, case and target."""
         return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.results)
+
+    @property
+    def contradictory(self) -> tuple[str, ...]:
+        """One sentence per record whose parts contradict its verdict."""
+        return tuple(sentence for doc in self.documents for sentence in doc.contradictory)
 
     @property
     def layers(self) -> tuple[Entry, ...]:

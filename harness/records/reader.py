@@ -1,14 +1,14 @@
 """JSON documents read back, each checked against the dataclasses that wrote it.
 
 Keys that were added since are filled with their defaults. What cannot be used is named in ``Records.broken`` or
-``Records.foreign``, one sentence each.
+``Records.foreign``, one sentence each. A record whose parts contradict its verdict is read as ``contradictory``.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from harness.errors import UsageError
 from harness.records.accuracy import OutputResult, Result
 from harness.records.bisection import Bisection
 from harness.records.contest import ContestResult
+from harness.records.contradictions import (
+    settled_bisection,
+    settled_measurement,
+    settled_result,
+    settled_score,
+    settled_study,
+)
 from harness.records.data import SCHEMA
 from harness.records.documents import Document, Json, Records
 from harness.records.earlier import as_written_today
@@ -134,10 +141,27 @@ def _document(path: Path, name: str, data: Json) -> Document:
     top = {key: checked(data.get(key, default), kind, key) for key, kind, default in _TOP}
     if top["environment"]:
         top["environment"] = checked(top["environment"], Environment, "environment")
-    results = tuple(_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results")))
-    bench = tuple(_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench")))
+    results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
+    bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
     top["not_measured"] = tuple(top["not_measured"])
-    return Document(path=path, name=name, results=results, bench=bench, **top)
+    contradictory: list[str] = []
+
+    def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
+        found = settle(row)
+        if found != row:
+            contradictory.append(f"{name}: the parts of {where} contradict its verdict; record it again")
+        return found
+
+    for key, settle in (("bisect", settled_bisection), ("study", settled_study), ("score", settled_score)):
+        top[key] = settled(top[key], settle, key) if top[key] else top[key]
+    return Document(
+        path=path,
+        name=name,
+        results=tuple(settled(row, settled_result, f"results[{i}]") for i, row in enumerate(results)),
+        bench=tuple(settled(row, settled_measurement, f"bench[{i}]") for i, row in enumerate(bench)),
+        contradictory=tuple(contradictory),
+        **top,
+    )
 
 
 _TOP: tuple[tuple[str, Any, Any], ...] = (

@@ -23,7 +23,7 @@ from harness.report.facts import (
 )
 from harness.report.markdown import code, escape, fence, image, slug, table, verdict_cell
 from harness.report.polygraphy import run_line, save_inputs
-from harness.report.verdicts import all_verdicts, missing_verdict
+from harness.report.verdicts import all_verdicts, latency_reason, missing_verdict, problems
 
 __all__ = [
     "BASELINE",
@@ -38,9 +38,11 @@ __all__ = [
     "is_invalid",
     "is_reference",
     "largest_error",
+    "latency_reason",
     "missing_verdict",
     "newest_sessions",
     "nonfinite_names",
+    "problems",
     "run_line",
     "save_inputs",
     "session_latency",

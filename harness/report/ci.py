@@ -95,6 +95,7 @@ def badge(records: Records) -> dict[str, Any]:
         "not judged": sum(one.verdict == "not_judged" for one in found),
         "empty studies": len(verdicts.empty_studies(records)),
         "unreadable": len(records.broken),
+        "contradictory": len(records.contradictory),
         "cut short": len(verdicts.cut_short(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"

@@ -28,6 +28,7 @@ from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.documents import Json, Records
+from harness.records.latency import Comparison
 from harness.report import markdown
 from harness.report.words import LANGUAGES
 
@@ -239,6 +240,14 @@ def test_no_problem_is_claimed_only_where_all_was_judged_and_passed(tmp_path: Pa
     assert shown.count("it crashed") == 2  # among the findings, and where latencies are
     assert claim not in shown
     assert claim not in text(results=[recorded.result()], studied=recorded.study())
+    assert claim not in text(results=[recorded.result()], complete=False, error="interrupted")
+    assert claim in text(results=[recorded.result()], bench=[recorded.measured()])
+    slower = Comparison(verdict="regressed", ratio=1.2, low=1.1, high=1.3, rule="20 % slower")
+    shown = text(results=[recorded.result()], bench=[replace(recorded.measured(), comparison=slower)])
+    assert re.search("`rtx-fp16`.*REGRESSED.*20 % slower", shown)
+    assert claim not in shown
+    (tmp_path / "r" / "other.json").write_text('{"schema": "parity/1", "results": [1]}')
+    assert claim not in save(records.load([recorded.document(tmp_path / "r", results=[recorded.result()]).parent]))
 
 
 def test_a_bisection_that_was_not_judged_shows_no_engine_to_be_right(tmp_path: Path, save: Save):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from harness.records import settled_result
 from harness.report.facts import Json, largest_error, target_name
 from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
 
@@ -20,6 +21,7 @@ def results_table(results: Sequence[Json]) -> str:
     """Return the result table of a run: one block per subject, the reasons in full, the legend and the count."""
     if not results:
         return "no verdicts: nothing was run"
+    results = [settled_result(result) for result in results]
     blocks = []
     for name in dict.fromkeys(result["subject"] for result in results):
         blocks.append(_subject_block([result for result in results if result["subject"] == name]))
@@ -42,6 +44,7 @@ def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
 
 def failure_text(result: Json) -> str:
     """Return what is wrong with one result: a sentence per output and metric that failed, then what to type next."""
+    result = settled_result(result)
     label = f"{result['subject']} [{result['backend']} {result['precision']}]"
     lines = [f"{label} {item['name']}: {item['reason']}" for item in _judged_badly(result)]
     if not lines:
@@ -54,6 +57,7 @@ def failure_text(result: Json) -> str:
 
 def result_line(result: Json) -> str:
     """Return one line for a JUnit property: the verdict and each output's relative error and floor."""
+    result = settled_result(result)
     figures = [
         f"{output['name']} rel err {number(output.get('relative_l2'))} floor {number(_floor(output))}"
         for output in result["outputs"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.records import settled_study
 from harness.report.facts import Json, is_reference, study_metric
 from harness.report.text.results import verdict_counts
 from harness.report.text.tables import aligned, ascii_safe, number, verdict_word
@@ -22,6 +23,7 @@ _HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
 
 def study_text(study: Json) -> str:
     """Return the study as text."""
+    study = settled_study(study)
     lines = [_head(study), *aligned([_HEADINGS, *(_row(study, variant) for variant in study["variants"])]), ""]
     lines += _reasons(study["variants"])
     lines += [f"{v['name']}: note: {note}" for v in study["variants"] for note in v["notes"]]

@@ -1,0 +1,107 @@
+"""Records whose parts contradict their verdict: what is shown of them is the worst of the parts, with these words.
+
+A verdict is derived from its parts where it is made. A record that was edited, cut or written by a suite of its own may
+say otherwise, and must not be green because of it. Each function takes a record as JSON and returns a copy: as it is,
+or with the verdict that its parts leave and a reason that begins with ``contradictory``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.records.accuracy import Result, Verdict, status_of
+from harness.records.bisection import IS_WRONG
+
+_ORDER: tuple[Verdict, ...] = ("pass", "not_judged", "fail")
+"""From the best to the worst."""
+_WORDS = {"pass": "passed", "not_judged": "was not judged", "fail": "failed"}
+CONTRADICTORY = "contradictory"
+"""How the reason of such a record begins."""
+
+
+def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of one engine: worse outputs, metrics or values than its verdict says contradict it."""
+    parts: list[tuple[str, Verdict]] = [
+        (f"output {o['name']}", "fail" if o.get("mismatched_nonfinite") else o["verdict"]) for o in result["outputs"]
+    ]
+    parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
+    return _settled(result, parts or [("no output", "not_judged")])
+
+
+def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study with its variants: a metric that failed contradicts a variant that passed.
+
+    A metric that was not judged does not: some are only shown.
+    """
+    return {**study, "variants": [_settled_variant(variant) for variant in study["variants"]]}
+
+
+def _settled_variant(variant: Mapping[str, Any]) -> dict[str, Any]:
+    failed = [m["name"] for m in variant["metrics"] if m["verdict"] == "fail" and variant["verdict"] == "pass"]
+    return _settled(variant, [(f"metric {name}", "fail") for name in failed])
+
+
+def settled_score(score: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a contest folder: a picture that fails whatever the others are contradicts a pass."""
+    return _settled(
+        score, [(f"picture {picture['name']}", "fail") for picture in score["pictures"] if picture["reason"]]
+    )
+
+
+def settled_bisection(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a bisection: an engine that it found to be wrong contradicts that nothing is to be repaired."""
+    wrong = [asked for asked in found["gates"] if asked["question"] == IS_WRONG and asked["answer"] == "yes"]
+    if found["kind"] != "none" or not wrong:
+        return dict(found)
+    finding = f"{CONTRADICTORY}: the engine is said to be right, but {IS_WRONG} yes: {wrong[0]['detail']}"
+    return {**found, "kind": "not_judged", "finding": finding}
+
+
+def settled_measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a measured session: times that do not count, or a ratio beyond it, contradict a good verdict."""
+    comparison, runs = measured["comparison"], measured["session"]["runs"]
+    found = ""
+    if comparison["verdict"] in ("equivalent", "improved") and runs and all(run["invalid"] for run in runs):
+        found = "none of its processes counts"
+    elif comparison["verdict"] == "improved" and (comparison["ratio"] or 0) > 1:
+        found = f"it took {comparison['ratio']:.3g} times as long"
+    if not found:
+        return dict(measured)
+    rule = f"{CONTRADICTORY}: the verdict is {comparison['verdict']}, but {found}"
+    return {**measured, "comparison": {**comparison, "verdict": "inconclusive", "rule": rule}}
+
+
+def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
+    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
+    status = status_of(verdict_of(result) for result in results)
+    return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
+
+
+def all_judged(results: Sequence[Result], backend: str) -> bool:
+    """Return whether every result of a backend carries a verdict, and there is at least one."""
+    verdicts = [verdict_of(result) for result in results if result.backend == backend]
+    return bool(verdicts) and "not_judged" not in verdicts
+
+
+def verdict_of(result: Result) -> Verdict:
+    """Return the verdict that counts: the result's own, or that of its worst part."""
+    outputs = [
+        {"name": o.name, "verdict": o.verdict, "mismatched_nonfinite": o.stats and o.stats.mismatched_nonfinite}
+        for o in result.outputs
+    ]
+    metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
+    bare = {"verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics}
+    verdict: Verdict = settled_result(bare)["verdict"]
+    return verdict
+
+
+def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
+    """Return a record with the verdict that its parts leave."""
+    worse = [part for part in parts if _ORDER.index(part[1]) > _ORDER.index(record["verdict"])]
+    if not worse:
+        return dict(record)
+    name, verdict = max(worse, key=lambda part: _ORDER.index(part[1]))
+    words = f"{CONTRADICTORY}: the verdict is {record['verdict'].replace('_', ' ')}, but {name} {_WORDS[verdict]}"
+    reason = ": ".join(filter(None, (words, record["reason"])))
+    return {**record, "verdict": verdict, "reason": reason, "notes": [*record.get("notes", ()), words]}
