@@ -17,6 +17,8 @@ from harness.operators import (  # noqa: F401  (each registers its operators)
     ordering,
     parts,
     pooling,
+    quantization,
+    quantized,
     recurrent,
     reductions,
     resize,

@@ -1,0 +1,117 @@
+"""From numbers to codes and back: per tensor, per axis, and in blocks, for integers, FP8 and FP4."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.operators.registry import MICROSOFT, operator
+from harness.operators.values import CARRIED, Unsupported, wide
+
+RANGES = {
+    "UINT8": (0, 255),
+    "INT8": (-128, 127),
+    "UINT16": (0, 65535),
+    "INT16": (-32768, 32767),
+    "INT32": (-(2**31), 2**31 - 1),
+    "UINT4": (0, 15),
+    "INT4": (-8, 7),
+    "UINT2": (0, 3),
+    "INT2": (-2, 1),
+}
+_Names = tuple[str | None, ...]
+
+
+@operator("QuantizeLinear", since=10)
+@operator("QuantizeLinear", domain=MICROSOFT)
+def quantize_linear(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero: torch.Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    input_types: _Names,
+    output_dtype: torch.dtype | None = None,
+    output_types: _Names,
+    precision: int = 0,
+    saturate: int = 1,
+) -> torch.Tensor:
+    """The type of the codes is that of the output, or of the zero point, or unsigned 8-bit."""
+    kind = output_types[0] or (input_types[2] if len(input_types) > 2 else None)
+    if kind is None and output_dtype is not None:
+        kind = next(name for name, dtype in CARRIED.items() if dtype == output_dtype)
+    elif kind is None and zero is not None:
+        kind = next(name for name, dtype in CARRIED.items() if dtype == zero.dtype)
+    dtype = scale.dtype if not precision else CARRIED[_PRECISIONS[precision]]
+    by = _spread(scale, x, axis, block_size)
+    ratio = x.to(dtype) / by.to(dtype)
+    offset = None if zero is None else _spread(zero, x, axis, block_size)
+    return codes(ratio, offset, kind or "UINT8", saturate=bool(saturate))
+
+
+_PRECISIONS = {1: "FLOAT", 10: "FLOAT16", 16: "BFLOAT16", 11: "DOUBLE"}
+
+
+def codes(ratio: torch.Tensor, zero: torch.Tensor | None, kind: str, *, saturate: bool = True) -> torch.Tensor:
+    """Return numbers in units of their scale as codes of an ONNX type, ties to even."""
+    if kind in RANGES:
+        whole = ratio.round().double()
+        if zero is not None:
+            whole = whole + zero.double()
+        return whole.clamp(*RANGES[kind]).to(CARRIED[kind])
+    moved = ratio if zero is None else ratio + zero.to(ratio.dtype)
+    if kind == "FLOAT4E2M1":
+        size = moved.abs()
+        step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0)).to(moved.dtype)
+        return ((moved / step).round() * step).clamp(-6, 6).to(CARRIED[kind])
+    if not kind.startswith("FLOAT8"):
+        raise Unsupported(f"quantisation to {kind.lower()}")
+    dtype = CARRIED[kind]
+    if saturate:
+        moved = wide(moved).clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return moved.to(dtype)
+
+
+@operator("DequantizeLinear", since=10)
+@operator("DequantizeLinear", domain=MICROSOFT)
+def dequantize_linear(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero: torch.Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """The difference to the zero point is exact; the product is in the type of the result."""
+    dtype = output_dtype or (scale.dtype if scale.dtype != torch.float8_e8m0fnu else torch.float32)
+    numbers = x
+    if zero is not None and not x.is_floating_point():
+        numbers = x.long() - _spread(zero, x, axis, block_size).long()
+    elif zero is not None:
+        numbers = x.to(dtype) - _spread(zero, x, axis, block_size).to(dtype)
+    return numbers.to(dtype) * _spread(scale, x, axis, block_size).to(dtype)
+
+
+def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block_size: int) -> torch.Tensor:
+    """Return a scale or zero point in a shape that broadcasts over what it belongs to."""
+    if parameter.numel() == 1:
+        return parameter.reshape(())
+    if block_size or parameter.ndim > 1:
+        block = block_size or -(-x.shape[axis] // parameter.shape[axis])
+        index = torch.arange(x.shape[axis], device=x.device) // block
+        return parameter.index_select(axis, index)
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+@operator("DynamicQuantizeLinear", since=11)
+def dynamic_quantize_linear(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes of 8 bits over the range of a tensor with zero in it, their scale and their zero point."""
+    zero = x.new_zeros(())
+    least, most = torch.minimum(x.min(), zero), torch.maximum(x.max(), zero)
+    scale = (most - least) / 255
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    point = codes(-least / scale, None, "UINT8")
+    return codes(x / scale, point, "UINT8"), scale, point
