@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from harness.operators import (  # noqa: F401  (each registers its operators)
     arithmetic,
+    attention,
     casting,
+    classical,
     convolution,
     detection,
     elementwise,
     indexing,
     linear,
+    losses,
     normalization,
     ordering,
     parts,
@@ -25,6 +28,7 @@ from harness.operators import (  # noqa: F401  (each registers its operators)
     sampling,
     sequences,
     shapes,
+    signal,
 )
 from harness.operators.binding import Call, bind, tensor_of
 from harness.operators.values import CARRIED, Unsupported

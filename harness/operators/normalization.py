@@ -23,7 +23,6 @@ def batch_normalization(
     momentum: float = 0.9,
     is_test: int = 0,
     spatial: int = 1,
-    consumed_inputs: Sequence[int] | None = None,
     outputs: int = 1,
 ) -> torch.Tensor:
     """Before opset 14 it is the number of outputs that says training. One statistic an element if not ``spatial``."""
@@ -64,7 +63,6 @@ def instance_normalization(
     bias: torch.Tensor,
     *,
     epsilon: float = 1e-5,
-    consumed_inputs: Sequence[int] | None = None,
 ) -> torch.Tensor:
     return torch.group_norm(wide(x), x.shape[1], wide(scale), wide(bias), epsilon).to(x.dtype)
 
@@ -166,7 +164,6 @@ def dropout(
     *,
     ratio: float = 0.5,
     is_test: int = 0,
-    consumed_inputs: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if not is_test and ratio:
         raise Unsupported("Dropout in training")

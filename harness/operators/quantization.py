@@ -32,15 +32,13 @@ def quantize_linear(
     block_size: int = 0,
     input_types: _Names,
     output_dtype: torch.dtype | None = None,
-    output_types: _Names,
+    output_dtype_type: str | None = None,
     precision: int = 0,
     saturate: int = 1,
 ) -> torch.Tensor:
-    """The type of the codes is that of the output, or of the zero point, or unsigned 8-bit."""
-    kind = output_types[0] or (input_types[2] if len(input_types) > 2 else None)
-    if kind is None and output_dtype is not None:
-        kind = next(name for name, dtype in CARRIED.items() if dtype == output_dtype)
-    elif kind is None and zero is not None:
+    """The type of the codes is asked for, or that of the zero point, or unsigned 8-bit."""
+    kind = output_dtype_type or (input_types[2] if len(input_types) > 2 else None)
+    if kind is None and zero is not None:
         kind = next(name for name, dtype in CARRIED.items() if dtype == zero.dtype)
     dtype = scale.dtype if not precision else CARRIED[_PRECISIONS[precision]]
     by = _spread(scale, x, axis, block_size)
