@@ -1,4 +1,4 @@
-"""Attention as ONNX has it, with its relatives: rotary positions, linear attention, and attention with own subgraphs."""
+"""Attention as ONNX has it, and its relatives: rotary positions, linear attention, attention with subgraphs."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def matmul_nbits(
     block_size: int,
     weight_prepacked: int = 0,
 ) -> torch.Tensor:
-    """Weights (N, blocks, bytes) hold K codes a row, the low bits first; without zero points the middle code is zero."""
+    """Weights (N, blocks, bytes) hold K codes a row, the low bits first; the middle code is zero if none is given."""
     if weight_prepacked or bits not in (2, 4, 8):
         raise Unsupported(f"MatMulNBits with weights of {bits} bits in a layout of its own")
     blocks = -(-K // block_size)
@@ -270,4 +270,5 @@ def matmul_nbits(
 def _unpacked(packed: torch.Tensor, bits: int) -> torch.Tensor:
     """Return the codes in bytes (rows, bytes), the low bits first."""
     shifts = torch.arange(0, 8, bits, device=packed.device)
-    return ((packed.to(torch.int32)[..., None] >> shifts) & (2**bits - 1)).flatten(1)
+    codes_of = torch.bitwise_right_shift(packed.to(torch.int32)[..., None], shifts)
+    return codes_of.bitwise_and(2**bits - 1).flatten(1)

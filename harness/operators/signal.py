@@ -31,15 +31,17 @@ def dft(
     along = (-2 if axis is None else int(axis)) % x.ndim
     values = _complex(x)
     count = None if length is None else int(length)
+    y: torch.Tensor
     if inverse:
         if onesided:
-            return torch.fft.irfft(values, count, along)[..., None].to(x.dtype)
+            y = torch.fft.irfft(values, count, along)[..., None]
+            return y.to(x.dtype)
         y = torch.fft.ifft(values, count, along)
     else:
         y = torch.fft.fft(values, count, along)
         if onesided:
             y = y.narrow(along, 0, y.shape[along] // 2 + 1)
-    return torch.view_as_real(y.resolve_conj()).to(x.dtype)
+    return torch.view_as_real(y).to(x.dtype)
 
 
 def _complex(x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +80,8 @@ def rfft(x: torch.Tensor, *, normalized: int = 0, onesided: int = 1, signal_ndim
 @operator("Irfft", domain=MICROSOFT)
 def irfft(x: torch.Tensor, *, normalized: int = 0, onesided: int = 1, signal_ndim: int = 1) -> torch.Tensor:
     axes = list(range(-signal_ndim, 0))
-    return torch.fft.irfftn(_complex(x), dim=axes).to(x.dtype)
+    y: torch.Tensor = torch.fft.irfftn(_complex(x), dim=axes)
+    return y.to(x.dtype)
 
 
 def _cosines(

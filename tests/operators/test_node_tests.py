@@ -16,12 +16,25 @@ DISPUTED = {
     "test_attention_4d_causal_fp16_expanded",
     "test_attention_4d_causal_padded_kv_bf16_expanded",
     "test_attention_4d_padded_kv_bf16_expanded",
+    "test_attention_3d_causal_bf16",
+    "test_attention_4d_attn_mask_causal_bf16",
+    "test_attention_4d_causal_bf16",
+    "test_attention_4d_causal_fp16",
+    "test_attention_4d_causal_padded_kv_bf16",
+    "test_attention_4d_gqa_with_past_and_present_fp16",
+    "test_attention_4d_padded_kv_bf16",
+    # What is exactly zero was expected as 1.9e-7, the rounding of the forward transform that made the input.
+    "test_dft_inverse",
+    "test_dft_inverse_opset19",
+    # A tie that FP32 makes of 25.4999997: in FP64 it is none.
+    "test_dynamicquantizelinear",
+    "test_dynamicquantizelinear_expanded",
     # The last corner of the input should be the last of the output; these divide by a fractional size of the output
     # (2.4 columns for 2). ONNX Runtime leaves both tests out as well.
     "test_resize_downsample_scales_cubic_align_corners",
     "test_resize_downsample_scales_linear_align_corners",
 }
-COVERED = 0.79
+COVERED = 0.945
 """The share of the node tests all of whose operators PyTorch computes here: raised with what is added."""
 
 
