@@ -136,7 +136,8 @@ def _resized(x: torch.Tensor, axes: Sequence[_Axis], method: _Method) -> torch.T
     moving = [it for it in axes if it.scale != 1 or it.out != it.size or method.coordinates == "tf_crop_and_resize"]
     # A scale of 0.6 is 0.60000002 in FP32, and only FP32 rounds a place back to the element that was meant: where
     # places decide, they are computed as every engine computes them.
-    precision = torch.float32 if method.mode == "nearest" else torch.float64
+    decides = method.mode == "nearest" or method.coordinates == "tf_crop_and_resize"
+    precision = torch.float32 if decides else torch.float64
     places = [_coordinates(it, method.coordinates, precision) for it in moving]
     if method.mode == "nearest":
         y = x
