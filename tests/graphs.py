@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 import torch
 
 from harness import Subject, Target
-from harness.graph import Plan
 from harness.graph.export import to_onnx, trace
-from harness.reference.onnx_run import Run, run_emulated
 
 
 def parse(body: str, *, opset: int = 18) -> ir.Model:
     """Return the model of ONNX text, with initializers where it has them."""
     return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
-
-
-def emulated(model: ir.Model, plan: Plan, dtypes: Mapping[str, str]) -> Run:
-    """Return a function that runs a model in FP32 arithmetic rounded like a plan."""
-    return run_emulated(model, default=plan.compute_dtype, dtypes=dtypes, tf32=plan.tf32)
 
 
 class Net(torch.nn.Module):
@@ -55,3 +46,39 @@ def subject(**changes):
 def export(subject, module, inputs, names):
     """Trace and translate in one step."""
     return to_onnx(subject, trace(subject, module, inputs), inputs, names)
+
+
+class Block(torch.nn.Module):
+    """An embedding, a convolution, normalisations, attention and an MLP with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(11, 8)
+        self.conv = torch.nn.Conv1d(8, 8, 3, padding=1)
+        self.norm, self.group = torch.nn.LayerNorm(8), torch.nn.GroupNorm(2, 8)
+        self.qkv, self.first, self.second = torch.nn.Linear(8, 24), torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.words(ids)
+        hidden = hidden + self.group(self.conv(hidden.transpose(1, 2))).transpose(1, 2)
+        query, key, value = self.qkv(self.norm(hidden)).chunk(3, dim=-1)
+        scores = query @ key.transpose(1, 2) / 8**0.5
+        scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
+        hidden = hidden + scores.softmax(-1) @ value
+        hidden = hidden + self.second(torch.nn.functional.gelu(self.first(hidden)))
+        return {"hidden": hidden, "best": hidden.argmax(-1)}
+
+
+BLOCK_INPUTS = {"ids": torch.arange(10).reshape(2, 5), "mask": torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])}
+
+
+def export_module(module: torch.nn.Module, inputs: dict[str, torch.Tensor], names: list[str]):
+    """Trace and translate a module with inputs of fixed sizes."""
+    fixed = subject(build=lambda: module, cases={"one": lambda: dict(inputs)}, dynamic={}, ranges={})
+    return export(fixed, module, dict(inputs), names)
+
+
+def exported_block():
+    """Return the program of a :class:`Block` with seeded weights."""
+    torch.manual_seed(0)
+    return export_module(Block().eval(), BLOCK_INPUTS, ["hidden", "best"])

@@ -20,7 +20,8 @@ from harness.compare.norms import relative_l2
 from harness.graph.plan import Plan, assign, load_plan
 from harness.graph.subgraph import extract, with_outputs
 from harness.graph.typed import apply
-from harness.reference.interpreter import run_program
+from harness.reference.interpreter import run_graph
+from harness.reference.run_graph import exported_run_graph
 from harness.verify.prepare import Prepared, prepare
 from harness.verify.verify import verify
 
@@ -39,8 +40,8 @@ def error_with(name: str, keep: frozenset[str]) -> float:
     plan = Plan(name="trial", dtype="fp16", keep_fp32=tuple(sorted(keep)))
     dtypes = {value: getattr(torch, dtype) for value, dtype in assign(plan, healthy.program.values).items()}
     inputs = healthy.inputs["one"]
-    actual = run_program(healthy.program, inputs, dtype=torch.float16, dtypes=dtypes)
-    expected = run_program(healthy.program, inputs, dtype=torch.float32)
+    actual = run_graph(exported_run_graph(healthy.program), inputs, dtype=torch.float16, dtypes=dtypes)
+    expected = run_graph(exported_run_graph(healthy.program), inputs, dtype=torch.float32)
     return max(relative_l2(actual[output], expected[output]) for output in expected)
 
 
@@ -114,7 +115,7 @@ def test_nan_is_made_where_the_plant_says(name, value, dtype):
         if tensor.isnan().any():
             made_nan.append(made)
 
-    outputs = run_program(healthy.program, healthy.inputs["one"], dtype=dtype, on_value=note)
+    outputs = run_graph(exported_run_graph(healthy.program), healthy.inputs["one"], dtype=dtype, on_value=note)
     assert made_nan[0] == value
     assert outputs["output"].isfinite().all() == (PLANTED[name].kind == "none")
 
@@ -129,7 +130,7 @@ def test_the_decision_flips_for_positive_rows_only():
     chosen = {}
     for dtype in (torch.float16, torch.float32):
         seen: dict[str, torch.Tensor] = {}
-        run_program(healthy.program, healthy.inputs["one"], dtype=dtype, on_value=seen.__setitem__)
+        run_graph(exported_run_graph(healthy.program), healthy.inputs["one"], dtype=dtype, on_value=seen.__setitem__)
         chosen[dtype] = seen["argmax"]
     flips = chosen[torch.float16] != chosen[torch.float32]
     assert torch.equal(flips, healthy.inputs["one"]["x"][..., 0] > 0)

@@ -9,10 +9,10 @@ from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace
 from harness.graph.hash import CODE_SHA256, graph_sha256
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
+from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
 from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs, torch_dtype
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
-from harness.graph.rounding import emulate
 from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
 from harness.graph.typed import apply
 from harness.graph.types import infer_types, promote, to_float64
@@ -22,6 +22,7 @@ __all__ = [
     "CODE_SHA256",
     "INLINE_BYTES",
     "PRECISIONS",
+    "InputKind",
     "InputSpec",
     "Plan",
     "Program",
@@ -36,7 +37,6 @@ __all__ = [
     "constant_of",
     "copy_model",
     "elements_of",
-    "emulate",
     "extract",
     "generate_inputs",
     "graph_sha256",
@@ -46,6 +46,7 @@ __all__ = [
     "load_inputs",
     "load_plan",
     "matching",
+    "node_typing",
     "onnx_values",
     "open_onnx",
     "order",

@@ -7,25 +7,17 @@ copy, which shares the weights.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
 
 import onnx_ir as ir
 
 from harness.graph.constants import convert, count_outside, largest
 from harness.graph.dtypes import FLOAT, NAMES, NUMBERS, PRECISIONS
 from harness.graph.edits import FreshNames, add_initializer, insert_after, new_node
-from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs, is_tensor
+from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs
+from harness.graph.node_typing import InputKind, NodeTyping, node_typing
 from harness.graph.types import complete_types, is_switchable, make_cast, set_dtype_attribute
-
-# Rounding a scale moves the quantisation grid, and the scale of a bias underflows in float16.
-_EXACT = {"QuantizeLinear", "DequantizeLinear"}
-# Inputs that hold sizes, positions or counts rather than values: float16 counts only up to 2048.
-_NATURAL_INPUTS = {"Resize": (1, 2), "Upsample": (1,), "OneHot": (0, 1)}
-# These read only the shape of their input, or convert it themselves.
-_ANY_INPUT = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Cast"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +43,7 @@ def apply(model: ir.Model, dtypes: Mapping[str, str], *, default: str) -> Applie
     typed = copy_model(model)
     complete_types(typed, needed=default != "float32" or any(dtype != "float32" for dtype in dtypes.values()))
     typer = _Typer(typed, dtypes, default)
-    for node in list(typed.graph):
-        typer.visit(node)
-    typer.restore_outputs()
+    typer.visit_graph(typed.graph)
     typer.drop_unused()
     return Applied(model=typed, notes=typer.notes(), counts=dict(typer.counts))
 
@@ -68,49 +58,53 @@ class _Typer:
         self._dtypes = dtypes
         self._default = default
         self._names = FreshNames(model)
-        self._declared = [value.dtype for value in model.graph.outputs]
         self._natural: dict[ir.Value, int] = {}
         self._made: dict[tuple[ir.Value, int], ir.Value] = {}
         self._kept: Counter[tuple[str, str]] = Counter()
         self._saturated: dict[tuple[str, int], list[str]] = defaultdict(list)
 
-    def visit(self, node: ir.Node) -> None:
+    def visit_graph(self, graph: ir.Graph) -> None:
+        """Give the nodes of a graph or of a body their dtypes, and its outputs those that they had."""
+        declared = [value.dtype for value in graph.outputs]
+        for node in list(graph):
+            self._visit(node)
+        self._restore_outputs(graph, declared)
+
+    def _visit(self, node: ir.Node) -> None:
         """Give one node its compute dtype: cast its inputs, set its attributes and the dtypes of its outputs."""
         if node.op_type == "Constant" and node.domain == "":
             return
-        reason = self._reason_to_leave(node)
-        if reason is not None:
-            self._leave(node, reason)
+        typing = node_typing(node, self._opset)
+        if typing.reason or typing.has_bodies:
+            self._leave(node, typing)
             return
-        signature = _signature(node.op_type, self._opset)
-        assert signature is not None
         dtype = self._compute_dtype(node)
         if node.op_type == "CastLike" and is_switchable(node.outputs[0]):
             make_cast(node)
         for index, value in enumerate(node.inputs):
-            if value is None or not is_switchable(value) or node.op_type in _ANY_INPUT:
+            if value is None or not is_switchable(value):
                 continue
-            if index in _NATURAL_INPUTS.get(node.op_type, ()):
-                wanted = self._natural_dtype(value)
-            else:
-                wanted = dtype if signature.input_takes_half(index) else FLOAT
-            node.replace_input_with(index, self._as(value, wanted))
+            kind = typing.input_kind(index)
+            if kind is not InputKind.ANY:
+                wanted = {InputKind.NATURAL: self._natural_dtype(value), InputKind.FLOAT: FLOAT}.get(kind, dtype)
+                node.replace_input_with(index, self._as(value, wanted))
         for index, value in enumerate(node.outputs):
             if is_switchable(value):
-                self._set_dtype(value, dtype if signature.output_takes_half(index) else FLOAT)
+                self._set_dtype(value, dtype if typing.output_takes_half(index) else FLOAT)
         if any(is_switchable(value) for value in node.outputs):
             set_dtype_attribute(node, dtype)
 
-    def restore_outputs(self) -> None:
-        """Cast the network outputs back to their declared dtypes, under their own names."""
-        for index, (value, declared) in enumerate(zip(list(self.graph.outputs), self._declared, strict=True)):
-            if declared is None or value.dtype == declared:
+    def _restore_outputs(self, graph: ir.Graph, declared: Sequence[ir.DataType | None]) -> None:
+        """Cast the outputs of a graph back to the dtypes they were declared in, under their own names."""
+        for index, (value, dtype) in enumerate(zip(list(graph.outputs), declared, strict=True)):
+            if dtype is None or value.dtype == dtype:
                 continue
             name = str(value.name)
-            cast = self._as(value, declared)
-            value.name = self._names.fresh(f"{name}_{PRECISIONS[NAMES[int(value.dtype or 0)]]}")
-            cast.name = name
-            self.graph.outputs[index] = cast
+            cast = self._as(value, dtype)
+            if value.graph is graph:
+                value.name = self._names.fresh(f"{name}_{PRECISIONS[NAMES[int(value.dtype or 0)]]}")
+                cast.name = name
+            graph.outputs[index] = cast
 
     def drop_unused(self) -> None:
         """Remove the constants of which only converted copies are used."""
@@ -143,36 +137,18 @@ class _Typer:
     def _assigned(self, value: ir.Value) -> int:
         return NUMBERS[self._dtypes.get(str(value.name), self._default)]
 
-    def _reason_to_leave(self, node: ir.Node) -> str | None:
-        """Return why a node is left as it is, or None."""
-        if any(True for _ in inner_graphs(node)):
-            return "its subgraphs are not converted"
-        signature = _signature(node.op_type, self._opset) if node.domain == "" else None
-        if signature is None:
-            return f"ONNX does not define it (domain {node.domain or 'ai.onnx'})"
-        touched = [value for value in (*node.inputs, *node.outputs) if value is not None and value.type is not None]
-        if not all(is_tensor(value) for value in touched):
-            return "it works on sequences"
-        if node.op_type in _EXACT:
-            return "a scale must not be rounded"
-        if node.op_type == "Range" or (is_switchable(node.outputs[0]) and not signature.output_takes_half(0)):
-            return "ONNX defines no float16 for it"
-        return None
-
-    def _leave(self, node: ir.Node, reason: str) -> None:
-        """Feed a node, and whatever its subgraphs capture, in the dtypes of the original graph."""
+    def _leave(self, node: ir.Node, typing: NodeTyping) -> None:
+        """Feed a node in the dtypes of the original graph; its bodies are typed inside."""
         for index, value in enumerate(node.inputs):
             if value is not None and is_switchable(value):
                 node.replace_input_with(index, self._as(value, self._natural_dtype(value)))
-        for inner in (inner for graph in inner_graphs(node) for inner in graph.all_nodes()):
-            for index, value in enumerate(inner.inputs):
-                if value in self._natural and is_switchable(value):
-                    inner.replace_input_with(index, self._as(value, self._natural_dtype(value)))
+        for body in inner_graphs(node):
+            self.visit_graph(body)
         floats = [value for value in node.outputs if is_switchable(value)]
         for value in floats:
             self._set_dtype(value, int(value.dtype or 0))
-        if any(self._assigned(value) != value.dtype for value in floats):
-            self._kept[node.op_type, reason] += 1
+        if typing.reason and any(self._assigned(value) != value.dtype for value in floats):
+            self._kept[node.op_type, typing.reason] += 1
 
     def _set_dtype(self, value: ir.Value, dtype: int) -> None:
         self._natural[value] = int(value.dtype or 0)
@@ -197,7 +173,7 @@ class _Typer:
     def _cast(self, value: ir.Value, dtype: int) -> ir.Value:
         name = self._names.fresh(f"{value.name}_as_{PRECISIONS[NAMES[dtype]]}")
         cast = new_node("Cast", [value], name, dtype, to=dtype)
-        insert_after(self.graph, value, [cast])
+        insert_after(value.graph or self.graph, value, [cast])
         return cast.outputs[0]
 
     def _converted(self, value: ir.Value, tensor: ir.TensorProtocol, dtype: int) -> ir.Value:
@@ -207,36 +183,6 @@ class _Typer:
             what = f"{elements_of(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
             self._saturated[limit, dtype].append(f"{value.name} ({what})")
         return add_initializer(self.graph, name, convert(tensor, dtype))
-
-
-class _Signature(NamedTuple):
-    """Which inputs and outputs of an ONNX op may be float16."""
-
-    inputs: tuple[bool, ...]
-    outputs: tuple[bool, ...]
-
-    def input_takes_half(self, index: int) -> bool:
-        return bool(self.inputs) and self.inputs[min(index, len(self.inputs) - 1)]
-
-    def output_takes_half(self, index: int) -> bool:
-        return bool(self.outputs) and self.outputs[min(index, len(self.outputs) - 1)]
-
-
-@cache
-def _signature(op: str, opset: int) -> _Signature | None:
-    """Return the signature by the op's schema, or None when ONNX has none.
-
-    Where a schema has float16, bfloat16 is taken as allowed too: TensorRT does, and ONNX catches up later.
-    """
-    from onnx import defs
-
-    try:
-        schema = defs.get_schema(op, opset, "")
-    except defs.SchemaError:
-        return None
-    sides = (schema.inputs, schema.outputs)
-    inputs, outputs = (tuple("tensor(float16)" in formal.types for formal in side) for side in sides)
-    return _Signature(inputs, outputs)
 
 
 def _many(count: int, what: str) -> str:

@@ -75,21 +75,23 @@ def infer_types(model: ir.Model) -> None:
 
 def complete_types(model: ir.Model, *, needed: bool) -> None:
     """Fill in missing dtypes; raises NotJudged when one stays unknown and is needed."""
-    if _untyped(model.graph) is None:
+    if _untyped(model) is None:
         return
     infer_types(model)
-    value = _untyped(model.graph)
+    value = _untyped(model)
     if value is not None and (needed or any(item.dtype in HALF for item in graph_values(model.graph))):
         node = value.producer()
         assert node is not None
+        where = "" if node.graph is model.graph else ", inside the body of a control flow node, which cannot be typed"
         raise NotJudged(
-            f"the dtype of value {value.name!r} is not known: ONNX cannot infer it for node {node.name!r} "
+            f"the dtype of value {value.name!r} is not known{where}: ONNX cannot infer it for node {node.name!r} "
             f"({node.domain or 'ai.onnx'}.{node.op_type}); add its value_info to the file"
         )
 
 
-def _untyped(graph: ir.Graph) -> ir.Value | None:
-    return next((value for node in graph for value in node.outputs if value.name and value.type is None), None)
+def _untyped(model: ir.Model) -> ir.Value | None:
+    nodes = model.graph.all_nodes()  # those of bodies too
+    return next((value for node in nodes for value in node.outputs if value.name and value.type is None), None)
 
 
 def is_switchable(value: ir.Value) -> bool:

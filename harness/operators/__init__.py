@@ -9,6 +9,7 @@ from harness.operators import (  # noqa: F401  (each registers its operators)
     arithmetic,
     attention,
     casting,
+    control_flow,
     classical,
     convolution,
     detection,

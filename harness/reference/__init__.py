@@ -6,12 +6,12 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import CODE_SHA256, RunNotes, run_program
-from harness.reference.node_runner import NodeRunner
-from harness.reference.onnx_replay import OnnxEvaluator
-from harness.reference.onnx_run import run_emulated, run_fp32, run_fp64
+from harness.reference.interpreter import CODE_SHA256, RunNotes, run_graph
+from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
+from harness.reference.run_graph import RunGraph, exported_run_graph
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
+from harness.reference.witness import run_onnxruntime
 
 __all__ = [
     "CODE_SHA256",
@@ -19,17 +19,16 @@ __all__ = [
     "Evaluators",
     "HelperValues",
     "Identity",
-    "NodeRunner",
-    "OnnxEvaluator",
     "OutputCache",
     "ProgramEvaluator",
     "ReferenceStore",
+    "RunGraph",
     "RunNotes",
     "StaleReference",
     "Stored",
-    "run_emulated",
-    "run_fp32",
-    "run_fp64",
-    "run_program",
+    "exported_run_graph",
+    "onnx_run_graph",
+    "run_graph",
+    "run_onnxruntime",
     "update_command",
 ]

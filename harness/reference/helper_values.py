@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.fx import Node
 
-from harness.errors import unknown_name
-from harness.graph import constant_of
+from harness.errors import NotJudged, unknown_name
 from harness.pytorch import tf32_allowed
-from harness.reference.node_runner import NodeRunner
-from harness.reference.node_values import CPU, common_precision, declared_tensor, read_on
-from harness.reference.onnx_operators import evaluate
-from harness.reference.precision_view import PrecisionView, rounds_to
+from harness.reference.interpreter import TypedInterpreter
+from harness.reference.onnx_calls import onnx_run_graph
 
-_LOW_PRECISIONS = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+CPU = torch.device("cpu")
 
 
 class HelperValues:
@@ -29,20 +26,17 @@ class HelperValues:
     graph lacks are of no use here and harmless. ``name in helpers`` says whether a value is one to compute.
     """
 
-    def __init__(
-        self, model: ir.Model, known: Collection[str], runner: NodeRunner, *, aliases: Mapping[str, str] | None = None
-    ) -> None:
-        self._model, self._runner = model, runner
-        values = self._view(torch.float32).values
-        names = {name: (aliases or {}).get(name, name) for name in values}
-        self._known = {
-            name: other for name, other in names.items() if other in known or values[name].producer() is None
-        }
-        graph_names = {value: name for name, value in values.items()}
-        known_values = {values[name] for name in self._known}
-        self._regions = {
-            name: self._region(value, graph_names, known_values - {value}) for name, value in values.items()
-        }
+    def __init__(self, model: ir.Model, known: Collection[str], *, aliases: Mapping[str, str] | None = None) -> None:
+        self._graph = onnx_run_graph(model)
+        values = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
+        self._shapes = {str(value.name): value.shape for value in values}
+        sources = self._graph.sources
+        nodes = {node.name: node for node in self._graph.graph.nodes if node.op != "output"}
+        self._nodes = {name: node for name, node in nodes.items() if name not in self._graph.weights}
+        names = {name: (aliases or {}).get(name, name) for name in self._nodes}
+        self._known = {name: other for name, other in names.items() if other in known or name in sources}
+        given = {self._nodes[name] for name in self._known}
+        self._regions = {name: self._region(node, given - {node}) for name, node in self._nodes.items()}
         self._names = {other: name for name, other in self._known.items()}
         self._owners: dict[str, set[str]] = defaultdict(set)
         for name, other in self._known.items():
@@ -81,9 +75,9 @@ class HelperValues:
         """Return a value computed from what ``get`` gives for :meth:`needs`, on ``device``; None if that is None.
 
         Its parts are taken from ``seen`` where they are there; a value that PyTorch knows, by its name, is computed
-        from its parts too. The precision is that of what ``get`` gives: FP64 where that is FP64, rounded to float16 or
-        bfloat16 after every node where all of it is, else FP32. Raises UsageError for an unknown name, NotJudged when
-        a node cannot run or a tensor has not the shape of the graph's value.
+        from its parts too. The precision is that of what ``get`` gives: FP64 where that is FP64, float16 or bfloat16
+        where all of it is, else FP32. Raises UsageError for an unknown name, NotJudged when a node cannot run or a
+        tensor has not the shape of the graph's value.
         """
         name = self._names.get(name, name)
         if name not in self._regions:
@@ -94,53 +88,57 @@ class HelperValues:
         if len(tensors) < len(given):
             return None
         tensors |= {part: seen[part] for part in region.parts & seen.keys()}
-        dtype = common_precision({tensor.dtype for tensor in tensors.values()})
-        view = self._view(dtype)
-        env: dict[ir.Value, Any] = {
-            view.values[source]: declared_tensor(tensor, view.values[source], device)
-            for source, tensor in tensors.items()
-        }
-        wanted = view.values[name]
+        dtype = _common_precision(tensors.values())
+        runner = TypedInterpreter(self._graph, {}, dtype=dtype, device=device)
+        for source, tensor in tensors.items():
+            self._require_shape(source, tensor)
+            runner.env[self._nodes[source]] = tensor.detach().to(device)
+        wanted = self._nodes[name]
         with torch.no_grad(), tf32_allowed(False):
-            for node in view.nodes_between(wanted, env):
-                env.update(self._run_here(view, node, env, device))
-        result = read_on(device, wanted, env)
-        if not isinstance(result, torch.Tensor):
-            return None
-        return result.to(dtype) if result.dtype.is_floating_point else result
+            for node in nodes_between(wanted, runner.env):
+                runner.env[node] = runner.run_node(node)
+        result = runner.env[wanted]
+        return result if isinstance(result, torch.Tensor) else None
 
-    def _run_here(
-        self, view: PrecisionView, node: ir.Node, env: Mapping[ir.Value, Any], device: torch.device
-    ) -> dict[ir.Value, Any]:
-        """Run one node where its inputs are, or in ONNX Runtime on the CPU."""
+    def _require_shape(self, name: str, tensor: torch.Tensor) -> None:
+        declared = self._shapes.get(name)
+        if declared is not None and (
+            len(declared) != tensor.ndim
+            or any(isinstance(size, int) and size != have for size, have in zip(declared, tensor.shape, strict=True))
+        ):
+            raise NotJudged(f"value {name!r} has shape {list(tensor.shape)}, where the graph declares {declared}")
 
-        def read(value: ir.Value | None) -> Any:
-            return read_on(device, value, env)
-
-        if low := rounds_to(node):
-            return {node.outputs[0]: read(node.inputs[0]).to(low).to(torch.float32)}
-        result = evaluate(node, read, opset=view.model.opset_imports.get("", 0))
-        if result is not None:
-            return {node.outputs[0]: result}
-        arrays = {
-            value: given.cpu().contiguous().numpy() if isinstance(given, torch.Tensor) else given
-            for value in view.reads[node]
-            if (given := env.get(value)) is not None
-        }
-        return self._runner.run_on(view.model, node, arrays)
-
-    def _view(self, dtype: torch.dtype) -> PrecisionView:
-        name = "float64" if dtype == torch.float64 else "float32"
-        return self._runner.view(self._model, dtype=name, dtypes={}, default=_LOW_PRECISIONS.get(dtype), tf32=False)
-
-    def _region(self, value: ir.Value, names: Mapping[ir.Value, str], known: Collection[ir.Value]) -> _Region:
-        view = self._view(torch.float32)
-        reads = dict.fromkeys(read for node in view.nodes_between(value, known) for read in view.reads[node])
-        found = [names[read] for read in reads if read in names and constant_of(read) is None]
+    def _region(self, node: Node, known: Collection[Node]) -> _Region:
+        reads = dict.fromkeys(item for step in nodes_between(node, known) for item in step.all_input_nodes)
+        found = [item.name for item in reads if item.name in self._nodes]
         return _Region(
             sources=tuple(name for name in found if name in self._known),
             parts=frozenset(name for name in found if name not in self._known),
         )
+
+
+def nodes_between(wanted: Node, known: Container[Node]) -> list[Node]:
+    """Return the nodes to run for a value, in the order to run them, where these values are known."""
+    ordered: list[Node] = []
+    visited: set[Node] = set()
+    pending = [(wanted, False)]
+    while pending:
+        node, ready = pending.pop()
+        if ready:
+            ordered.append(node)
+        elif node not in visited and node not in known:
+            visited.add(node)
+            pending.append((node, True))
+            pending.extend((item, False) for item in reversed(node.all_input_nodes))
+    return ordered
+
+
+def _common_precision(tensors: Collection[torch.Tensor]) -> torch.dtype:
+    """Return float64 where one is float64, the one float dtype where all share it, else float32."""
+    floats = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    if torch.float64 in floats:
+        return torch.float64
+    return floats.pop() if len(floats) == 1 else torch.float32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,30 +1,36 @@
-"""Run an exported program in PyTorch, op by op, with a dtype per value: the reference, the truth and the floor.
+"""Run a subject's graph in PyTorch, op by op, with a dtype per value: the reference, the truth and the floor.
 
 The reference is FP32 with TF32 off, the truth FP64, the floor the precision plan of the engine. All three run the same
-graph that the engine is built from, so a difference is the engine's and not the model's.
+graph that the engine is built from, so a difference is the engine's and not the model's. An exported module and an ONNX
+file are run by the same code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
+from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
-from harness.graph import Program
+from harness.graph import InputKind
 from harness.pytorch import tf32_allowed
+from harness.reference.onnx_calls import OnnxCall
+from harness.reference.run_graph import FLOATS, RunGraph, SourceKind, branch_run_graph
 from harness.tensors import Tensors
 
-# Outputs kept from another version of the interpreter are other outputs.
-CODE_SHA256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_HOUSE = Path(__file__).parents[1]
+# Outputs kept from another version of the interpreter or its operators are other outputs.
+CODE_SHA256 = hashlib.sha256(
+    b"".join(it.read_bytes() for folder in ("reference", "operators") for it in sorted((_HOUSE / folder).glob("*.py")))
+).hexdigest()
+_HALVES = (torch.float16, torch.bfloat16)
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
@@ -48,28 +54,30 @@ class RunNotes:
         return tuple(lines)
 
 
-def run_program(
-    program: Program,
+def run_graph(
+    graph: RunGraph,
     inputs: Mapping[str, torch.Tensor],
     *,
     dtype: torch.dtype,
+    device: torch.device | None = None,
     dtypes: Mapping[str, torch.dtype] | None = None,
     allow_tf32: bool = False,
     weights: Mapping[str, torch.Tensor] | None = None,
     on_value: Callable[[str, torch.Tensor], None] | None = None,
     notes: RunNotes | None = None,
 ) -> Tensors:
-    """Run the program with every FP32 value in ``dtype``, or as ``dtypes`` says by FX name; return outputs by name.
+    """Run a graph with every FP32 value in ``dtype``, or as ``dtypes`` says by name; return outputs by declared name.
 
     A value is freed after its last use; ``on_value`` sees each one as it is made. Outputs have the dtype they were
-    computed in. Inputs decide the device; ``weights`` that are there already need not be copied.
+    computed in. The first input decides the device, where none is given; ``weights`` that are there already need not be
+    copied.
     """
-    device = next(iter(inputs.values())).device
     runner = TypedInterpreter(
-        program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, on_value=on_value, notes=notes
+        graph, inputs, dtype=dtype, device=device, dtypes=dtypes, weights=weights, on_value=on_value, notes=notes
     )
     with torch.inference_mode(), tf32_allowed(allow_tf32):
-        return runner.outputs(inputs)
+        by_node = dict(zip(graph.result_names, runner.results(), strict=True))
+    return {name: by_node[node] for name, node in graph.outputs.items()}
 
 
 class TypedInterpreter(Interpreter):
@@ -77,102 +85,183 @@ class TypedInterpreter(Interpreter):
 
     def __init__(
         self,
-        program: Program,
+        graph: RunGraph,
+        inputs: Mapping[str, Any],
         *,
         dtype: torch.dtype,
-        dtypes: Mapping[str, torch.dtype],
-        device: torch.device,
+        device: torch.device | None = None,
+        dtypes: Mapping[str, torch.dtype] | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
         on_value: Callable[[str, torch.Tensor], None] | None = None,
         notes: RunNotes | None = None,
     ) -> None:
-        assert program.exported is not None
-        super().__init__(program.exported.graph_module, garbage_collect_values=True)
-        self.program, self.exported = program, program.exported
-        self.dtype, self.dtypes, self.device = dtype, dtypes, device
+        super().__init__(graph.module, garbage_collect_values=True, graph=graph.graph)
+        self.run_graph, self.inputs = graph, inputs
+        self.dtype, self.dtypes = dtype, dtypes or {}
+        self.device = device or next((it.device for it in tree_leaves(dict(inputs))), torch.device("cpu"))
         self.weights = weights or {}
         self.on_value, self.notes = on_value, RunNotes() if notes is None else notes
+        self.extra_traceback = False
 
-    def outputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Run with these inputs and return the declared outputs by name."""
-        given = self.exported.graph_signature.input_specs
-        results = self.run(*(self.placeholder_value(spec, inputs) for spec in given))
-        specs = self.exported.graph_signature.output_specs
-        by_node = {spec.arg.name: result for spec, result in zip(specs, results, strict=True)}
-        return {name: by_node[node] for name, node in self.program.outputs.items()}
-
-    def placeholder_value(self, spec: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
-        """Return what a placeholder of the graph stands for: an input, a weight or a constant."""
-        if spec.kind is InputKind.USER_INPUT:
-            return inputs[spec.arg.name].to(self.device)
-        if spec.target in self.weights:
-            return self.weights[spec.target].to(self.device)
-        store = self.exported.state_dict if spec.target in self.exported.state_dict else self.exported.constants
-        return store[spec.target].to(self.device)
+    def results(self) -> Sequence[Any]:
+        """Run the graph and return what it returns, in order."""
+        results: Sequence[Any] = self.run(enable_io_processing=False)
+        return results
 
     def run_node(self, n: Node) -> Any:
         """Run one node; FX calls this."""
+        if n.op == "placeholder":
+            return self._placeholder(n)
         if n.op != "call_function":
             return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        wanted = self.dtype_of(n)
-        result = self._call(n, args, kwargs, wanted)
+        result = self._call(n, self.dtype_of(n))
         if self.on_value is not None and isinstance(result, torch.Tensor):
             self.on_value(n.name, result)
         return result
 
     def dtype_of(self, node: Node) -> torch.dtype | None:
         """Return the dtype this node computes in; None for a node whose results are not FP32 in the graph."""
-        results = [value for value in tree_leaves(node.meta.get("val")) if isinstance(value, torch.Tensor)]
-        if not any(value.dtype in FLOATS for value in results):
+        if node.name not in self.run_graph.floats:
             return None
-        return self.dtypes.get(node.name, self.dtype)
+        if node.name in self.run_graph.exact:
+            return self._exact
+        if isinstance(node.target, OnnxCall):
+            wanted = {self._assigned(str(value.name)) for value in node.target.node.outputs if value.name}
+            return wanted.pop() if len(wanted) == 1 else self._exact
+        return self._assigned(node.name)
 
-    def _call(self, node: Node, args: Any, kwargs: Any, wanted: torch.dtype | None) -> Any:
-        # A kernel of another device or dtype may lay its result out differently than the traced one did, and a view of
-        # it may then not exist; reshape is the same mathematics.
-        function: Any = torch.ops.aten.reshape.default if node.target in _VIEWS else node.target
-        args, kwargs = tree_map(self._to_device, (args, kwargs))
-        if wanted is None:  # comparisons, indices, shapes: on the inputs as they are, at their highest precision
-            highest = self._highest((args, kwargs))
-            args, kwargs = tree_map(lambda value: cast(value, highest), (args, kwargs))
-            return function(*args, **kwargs)
-        typed = tree_map(lambda value: self._typed(node, value, wanted), (args, kwargs))
-        try:
-            result = function(*typed[0], **typed[1])
-        except NotImplementedError:  # what PyTorch's dispatch raises for a dtype that a kernel has not
-            if wanted not in (torch.float16, torch.bfloat16):
-                raise
-            self.notes.emulated.add(str(node.target))
-            exact = tree_map(lambda value: self._typed(node, value, torch.float32), typed)
-            result = function(*exact[0], **exact[1])
-        return tree_map(lambda value: cast(value, wanted), result)
+    @property
+    def _exact(self) -> torch.dtype:
+        """The dtype of what no plan rounds."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def _assigned(self, name: str) -> torch.dtype:
+        return self.dtypes.get(name, self.dtype)
+
+    def _placeholder(self, node: Node) -> Any:
+        source = self.run_graph.sources[node.name]
+        if source.kind is SourceKind.INPUT:
+            return self._to_device(self.inputs[source.name])
+        kept = self.weights.get(source.name)
+        return self._to_device(self.run_graph.weights[source.name] if kept is None else kept)
 
     def _to_device(self, value: Any) -> Any:
-        return self.device if isinstance(value, torch.device) else value
+        return tree_map(lambda it: it.to(self.device) if isinstance(it, torch.Tensor) else it, value)
 
-    def _highest(self, values: Any) -> torch.dtype:
-        present = {value.dtype for value in tree_leaves(values) if isinstance(value, torch.Tensor)}
+    def _call(self, node: Node, wanted: torch.dtype | None) -> Any:
+        reads = wanted or self._highest(node)
+        args, kwargs = self._arguments(node, reads)
+        try:
+            result = self._run(node, args, kwargs)
+        except NotImplementedError:  # what PyTorch's dispatch raises for a dtype that a kernel has not
+            if reads not in _HALVES:
+                raise
+            self.notes.emulated.add(str(node.target))
+            exact = tree_map(lambda value: _retyped(value, reads, torch.float32), (args, kwargs))
+            result = self._run(node, *exact)
+        return result if wanted is None else tree_map(lambda value: cast(value, wanted), result)
+
+    def _arguments(self, node: Node, reads: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return a node's arguments in the dtypes that it reads them in."""
+        target = node.target
+        if target in _CONTROL_FLOW:
+            return self.fetch_args_kwargs_from_env(node)
+        if isinstance(target, OnnxCall):
+            kinds = {InputKind.COMPUTE: reads, InputKind.ANY: None}
+            args = tuple(
+                self._argument(node, item, kinds.get(target.input_kind(index), self._exact))
+                for index, item in enumerate(node.args)
+            )
+        else:
+            args = tuple(self._argument(node, item, reads) for item in node.args)
+        return args, {name: self._argument(node, item, reads) for name, item in node.kwargs.items()}
+
+    def _argument(self, node: Node, item: Any, reads: torch.dtype | None) -> Any:
+        loaded = map_arg(item, lambda arg: self._read(node, arg, reads))
+        return loaded if reads is None else tree_map(lambda value: self._number(node, value, reads), loaded)
+
+    def _read(self, reader: Node, node: Node, reads: torch.dtype | None) -> Any:
+        """Return a value as a node reads it."""
+        value = self.env[node]
+        if reads is None:
+            return value
+        if reads in _HALVES and self._is_weight(node) and isinstance(value, torch.Tensor) and value.is_floating_point():
+            return self._saturated(reader, value, reads)
+        return tree_map(lambda it: cast(it, reads), value)
+
+    def _is_weight(self, node: Node) -> bool:
+        return node.op == "placeholder" and self.run_graph.sources[node.name].kind is SourceKind.WEIGHT
+
+    def _saturated(self, reader: Node, value: torch.Tensor, low: torch.dtype) -> torch.Tensor:
+        """Return a constant in low precision as the graph of an engine holds it: finite numbers stay finite."""
+        rounded, limit = value.to(low), torch.finfo(low).max
+        outside = value.isfinite() & (value.abs() > limit)
+        if not bool(outside.any()):
+            return rounded
+        self.notes.saturated.add(reader.name)
+        return torch.where(outside, value.clamp(-limit, limit).to(low), rounded)
+
+    def _number(self, node: Node, value: Any, reads: torch.dtype) -> Any:
+        """Return an argument that is no tensor: a dtype of the precision, a number that it holds, this device."""
+        if isinstance(value, torch.dtype):
+            return reads if value in FLOATS else value
+        if isinstance(value, torch.device):
+            return self.device
+        if isinstance(value, float) and reads in _HALVES:
+            # What PyTorch itself writes when the model is in this precision: finfo(dtype).min, not -inf.
+            limit = torch.finfo(reads).max
+            if limit < abs(value) < float("inf"):
+                self.notes.saturated.add(node.name)
+                return limit if value > 0 else -limit
+        return value
+
+    def _highest(self, node: Node) -> torch.dtype:
+        """Return the precision of a comparison, an index or a shape: the highest of what it reads."""
+        given = [item for item in node.all_input_nodes if not self._is_weight(item)] or node.all_input_nodes
+        values = (value for item in given for value in tree_leaves(self.env[item]))
+        present = {value.dtype for value in values if isinstance(value, torch.Tensor)}
         for dtype in (torch.float64, torch.float32):
             if dtype in present:
                 return dtype
         # FP16 and BF16 hold values the other cannot, so their common precision is FP32.
-        return (
-            torch.float32
-            if {torch.float16, torch.bfloat16} <= present
-            else next(iter(present & set(FLOATS)), self.dtype)
-        )
+        return torch.float32 if set(_HALVES) <= present else next(iter(present & set(FLOATS)), self.dtype)
 
-    def _typed(self, node: Node, value: Any, wanted: torch.dtype) -> Any:
-        if isinstance(value, torch.dtype):
-            return wanted if value in FLOATS else value
-        if isinstance(value, float) and wanted in (torch.float16, torch.bfloat16):
-            # What PyTorch itself writes when the model is in this precision: finfo(dtype).min, not -inf.
-            limit = torch.finfo(wanted).max
-            if limit < abs(value) < float("inf"):
-                self.notes.saturated.add(node.name)
-                return limit if value > 0 else -limit
-        return cast(value, wanted)
+    def _run(self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        target: Any = node.target
+        if isinstance(target, OnnxCall):
+            return target(args, kwargs, run_body=self._run_body, double=self.dtype == torch.float64)
+        if target in _CONTROL_FLOW:
+            return _CONTROL_FLOW[target](self, *args)
+        # A kernel of another device or dtype may lay its result out differently than the traced one did, and a view of
+        # it may then not exist; reshape is the same mathematics.
+        return torch.ops.aten.reshape.default(*args) if target in _VIEWS else target(*args, **kwargs)
+
+    def _run_body(self, graph: RunGraph, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Run the body of a control flow node in the same precision."""
+        runner = TypedInterpreter(
+            graph, values, dtype=self.dtype, device=self.device, dtypes=self.dtypes, on_value=self.on_value,
+            notes=self.notes,
+        )  # fmt: skip
+        return runner.results()
+
+    def _run_traced(self, module: torch.fx.GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]:
+        graph = branch_run_graph(module)
+        return tuple(self._run_body(graph, dict(zip(graph.sources, operands, strict=True))))
+
+    def _cond(self, condition: Any, then: Any, other: Any, operands: Sequence[Any] = ()) -> tuple[Any, ...]:
+        return self._run_traced(then if bool(condition) else other, operands)
+
+    def _while_loop(self, condition: Any, body: Any, carried: Sequence[Any], fixed: Sequence[Any] = ()) -> Any:
+        values = tuple(carried)
+        while bool(self._run_traced(condition, (*values, *fixed))[0]):
+            values = self._run_traced(body, (*values, *fixed))
+        return values
+
+
+_CONTROL_FLOW: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.higher_order.cond: TypedInterpreter._cond,
+    torch.ops.higher_order.while_loop: TypedInterpreter._while_loop,
+}
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
@@ -180,3 +269,7 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, torch.Tensor) and (value.dtype in FLOATS or value.dtype is torch.float64):
         return value.to(dtype)
     return value
+
+
+def _retyped(value: Any, low: torch.dtype, dtype: torch.dtype) -> Any:
+    return dtype if value is low else cast(value, dtype)

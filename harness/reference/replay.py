@@ -11,15 +11,16 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch.fx import Node
 
-from harness.graph import Program
+from harness.errors import EngineFailed
 from harness.pytorch import tf32_allowed
-from harness.reference.helper_values import HelperValues
+from harness.reference.helper_values import HelperValues, nodes_between
 from harness.reference.interpreter import RunNotes, TypedInterpreter, cast
+from harness.reference.run_graph import RunGraph
 from harness.tensors import Tensors
 
 
@@ -43,14 +44,15 @@ class Evaluator(Protocol):
 
 
 class ProgramEvaluator:
-    """Evaluates an exported program. A value is freed when all that read it have run and it will not be asked for."""
+    """Evaluates a graph. A value is freed when all that read it have run and it will not be asked for."""
 
     def __init__(
         self,
-        program: Program,
+        graph: RunGraph,
         inputs: Mapping[str, torch.Tensor],
         *,
         dtype: torch.dtype,
+        device: torch.device | None = None,
         dtypes: Mapping[str, torch.dtype] | None = None,
         allow_tf32: bool = False,
         weights: Mapping[str, torch.Tensor] | None = None,
@@ -58,16 +60,14 @@ class ProgramEvaluator:
         notes: RunNotes | None = None,
         helpers: HelperValues | None = None,
     ) -> None:
-        device = next(iter(inputs.values())).device
         self._runner = TypedInterpreter(
-            program, dtype=dtype, dtypes=dtypes or {}, device=device, weights=weights, notes=notes
+            graph, inputs, dtype=dtype, device=device, dtypes=dtypes, weights=weights, notes=notes
         )
-        self._inputs, self._allow_tf32 = inputs, allow_tf32
-        self._nodes: dict[str, Node] = {node.name: node for node in self._runner.exported.graph.nodes}
-        self._specs = {spec.arg.name: spec for spec in self._runner.exported.graph_signature.input_specs}
+        self._allow_tf32 = allow_tf32
+        self._nodes: dict[str, Node] = {node.name: node for node in graph.graph.nodes}
         self._unread: Counter[Node] = Counter({node: len(node.users) for node in self._nodes.values()})
-        self._asked = set(asked) | set(program.outputs.values())
-        self._outputs = program.outputs
+        self._asked = set(asked) | set(graph.outputs.values())
+        self._outputs = graph.outputs
         self._freed: set[Node] = set()
         self._helpers = helpers
         self._helped: dict[str, torch.Tensor | None] = {}
@@ -86,11 +86,15 @@ class ProgramEvaluator:
         return result if isinstance(result, torch.Tensor) else None
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
-        """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in."""
+        """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in.
+
+        Raises EngineFailed when it has another number of elements, or floats where the value is integer.
+        """
         computed = self.value(name)
         if computed is not None:
+            _require_fit(name, tensor, computed)
             self._helped.clear()
-            tensor = tensor.to(computed.device, computed.dtype).reshape(computed.shape)
+            tensor = tensor.to(computed.device, computed.dtype, copy=True).reshape(computed.shape)
             if name in self._nodes:
                 self._runner.env[self._nodes[name]] = tensor
             else:
@@ -121,25 +125,13 @@ class ProgramEvaluator:
         return sum(node.op == "call_function" for node in self._runner.env)
 
     def _compute(self, wanted: Node) -> None:
-        pending = [wanted]
         with torch.inference_mode(), tf32_allowed(self._allow_tf32):
-            while pending:
-                node = pending[-1]
-                missing = [item for item in node.all_input_nodes if item not in self._runner.env]
-                if node in self._runner.env or not missing:
-                    pending.pop()
-                    if node not in self._runner.env:
-                        self._run(node)
-                else:
-                    pending += missing
+            for node in nodes_between(wanted, self._runner.env):
+                self._run(node)
 
     def _run(self, node: Node) -> None:
-        if node.op == "placeholder":
-            result: Any = self._runner.placeholder_value(self._specs[node.name], self._inputs)
-        else:
-            result = self._composed(node)
-            result = self._runner.run_node(node) if result is None else result
-        self._runner.env[node] = result
+        result = None if node.op == "placeholder" else self._composed(node)
+        self._runner.env[node] = self._runner.run_node(node) if result is None else result
         for item in node.all_input_nodes:
             self._unread[item] -= 1
             self._free_if_read(item)
@@ -185,6 +177,16 @@ class ProgramEvaluator:
         if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:
             del self._runner.env[node]
             self._freed.add(node)
+
+
+def _require_fit(name: str, tensor: torch.Tensor, computed: torch.Tensor) -> None:
+    if tensor.numel() != computed.numel():
+        raise EngineFailed(
+            f"the engine's value {name!r} has shape {list(tensor.shape)}, where the graph gives "
+            f"{list(computed.shape)}; it is another value, or in another layout"
+        )
+    if tensor.is_floating_point() and not computed.is_floating_point():
+        raise EngineFailed(f"the engine's value {name!r} is {tensor.dtype}, where the graph gives {computed.dtype}")
 
 
 @dataclass(kw_only=True, eq=False)

@@ -9,10 +9,9 @@ from harness.verify.inputs import case_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, tolerance_for
 from harness.verify.prepare import Prepared
 from harness.verify.result import next_step, worst_reason
-from harness.verify.subject_graph import value_dtypes
+from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
 from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
-from harness.verify.torch_graph import compute_device
 from harness.verify.verify import build_engines, update_references, verify, verify_case
 
 __all__ = [

@@ -17,11 +17,8 @@ def judge_decisions(
     *,
     precision: str,
     floor: ErrorStats | None,
-    floor_name: str,
     tolerance: Tolerance | None,
     is_floor: bool,
 ) -> OutputResult:
     """Return the verdict on one output of integers or booleans."""
-    return judge_output(
-        name, stats, precision=precision, floor=floor, floor_name=floor_name, tolerance=tolerance, is_floor=is_floor
-    )
+    return judge_output(name, stats, precision=precision, floor=floor, tolerance=tolerance, is_floor=is_floor)

@@ -79,14 +79,13 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
     """Return the verdict on every output."""
     run, plan = opened.run, opened.plan
     references = run.prepared.references
-    expected, computed_by = references.expected(case, plan), references.graph.computed_by
+    expected = references.expected(case, plan)
     results = []
     for output in compared:
         if output.stats is None:
             results.append(OutputResult(name=output.name, verdict="fail", reason=output.problem))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
-        floor_name = computed_by.fp32_floor if is_fp32(plan) else computed_by.floor
         if not expected[output.name].is_floating_point():
             results.append(
                 judge_decisions(
@@ -94,7 +93,6 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                     output.stats,
                     precision=plan.computes_in,
                     floor=output.floor,
-                    floor_name=floor_name,
                     tolerance=tolerance,
                     is_floor=opened.is_pytorch,
                 )
@@ -109,7 +107,6 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                 output.stats,
                 precision=plan.computes_in,
                 floor=output.floor,
-                floor_name=floor_name,
                 tf32_floor=tf32_floor,
                 tolerance=tolerance,
                 is_floor=opened.is_pytorch,

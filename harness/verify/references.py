@@ -83,7 +83,7 @@ class References:
     def words(self, case: str, precision: str) -> str:
         """Return where a reference comes from: ``computed in FP32 on cuda``, or ``stored, made in FP32 on cpu``."""
         if (stored := self._load(case)) is None:
-            return self.graph.computed_by.reference[precision]
+            return f"computed in {precision.upper()} on {self.graph.device.type}"
         return f"stored, made in {precision.upper()} on {stored.provenance.get('device', 'an unknown device')}"
 
     def dtypes(self, case: str) -> dict[str, torch.dtype]:
@@ -106,7 +106,7 @@ class References:
         """Compute and store the FP32 reference and the FP64 truth of a case, and return the file."""
         if self._store is None:
             raise UsageError(
-                f"{self.subject.name} is an ONNX file: its reference is computed by ONNX Runtime, never stored"
+                f"{self.subject.name} is an ONNX file: its reference is computed from the file, never stored"
             )
         self._stored[case] = None
         self._stale.discard(case)
@@ -150,8 +150,7 @@ class References:
             }
 
             def say_and_compute() -> _Outputs:
-                by = self.graph.computed_by.program(what)
-                self._progress(f"{self.subject.name}/{case}: {by} {what} on {device.type}")
+                self._progress(f"{self.subject.name}/{case}: PyTorch {what} on {device.type}")
                 return compute()
 
             self._computed[memory] = self._cache.get(full, say_and_compute, device)

@@ -1,15 +1,17 @@
-"""What is asked of a subject's graph, be it a PyTorch module or an ONNX file."""
+"""A subject's graph, be it of a PyTorch module or of an ONNX file, and how it is computed here."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from harness.graph import Plan, Program, assign
-from harness.reference import Evaluator, Evaluators
+from harness.errors import NotJudged, first_line
+from harness.graph import Plan, Program, assign, is_fp32
+from harness.reference import Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
+from harness.settings import Settings
 from harness.tensors import Tensors
 
 
@@ -23,58 +25,106 @@ class GraphIdentity:
     """The exporter's versions and options; nothing for a graph that was read from a file."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComputedBy:
-    """What computes a subject's references and floors, as tables and sentences name it."""
+class SubjectGraph(ABC):
+    """A subject's graph: PyTorch runs it op by op in any precision, with every value."""
 
-    reference: Mapping[str, str]
-    """By ``fp32`` and ``fp64``."""
-    floor: str
-    """What makes the floor of a precision."""
-    fp32_floor: str
-    """What computes the FP32 reference, and so the floor of FP32."""
-    fp64: str
-    """What computes the FP64 truth."""
-
-    def program(self, what: str) -> str:
-        """Return what computes outputs in ``fp32``, ``fp64`` or a lower precision."""
-        return {"fp32": self.fp32_floor, "fp64": self.fp64}.get(what, self.floor)
-
-
-class SubjectGraph(Protocol):
-    """A subject's graph, and how it is computed here."""
-
+    name: str
+    """The subject's."""
     identity: GraphIdentity
     device: torch.device
     """Where it is computed."""
     output_names: tuple[str, ...]
     """The declared outputs, in their order."""
-    computed_by: ComputedBy
+    witness_name: str
+    """What computes the outputs a second time: ``the module``."""
+    helpers: HelperValues | None = None
+    """Values that only the ONNX graph has, where PyTorch runs another."""
 
     @property
+    @abstractmethod
     def program(self) -> Program:
         """The FP32 graph with named values; made when an engine has to be built or a plan names values."""
 
-    def run(
-        self, inputs: Tensors, *, dtype: str, dtypes: Mapping[str, str] | None = None, tf32: bool = False
-    ) -> tuple[Tensors, tuple[str, ...]]:
-        """Return the outputs by name, and notes on how they came about.
+    @property
+    @abstractmethod
+    def run_graph(self) -> RunGraph:
+        """What the interpreter runs."""
 
-        Every FP32 value is computed in ``dtype`` (``float64``, ``float32``, ``float16``, ``bfloat16``), or as
-        ``dtypes`` says by value name. Raises NotJudged where that cannot be computed here.
-        """
+    @property
+    @abstractmethod
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The weights, on the device."""
 
+    @abstractmethod
     def witness(self, inputs: Tensors) -> Tensors | None:
         """Return the outputs of an independent FP32 computation, or None where there is none.
 
         Raises NotRepeatable when two such computations differ.
         """
 
+    def run(
+        self, inputs: Tensors, *, dtype: str, dtypes: Mapping[str, str] | None = None, tf32: bool = False
+    ) -> tuple[Tensors, tuple[str, ...]]:
+        """Return the outputs by name, computed op by op in PyTorch, and notes on what the run had to emulate.
+
+        Every FP32 value is computed in ``dtype`` (``float64``, ``float32``, ``float16``, ``bfloat16``), or as
+        ``dtypes`` says by value name. Raises NotJudged where that cannot be computed here.
+        """
+        if tf32 and self.device.type != "cuda":
+            raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
+        notes = RunNotes()
+        try:
+            outputs = run_graph(
+                self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device, dtypes=_torch_dtypes(dtypes),
+                allow_tf32=tf32, weights=self.weights, notes=notes,
+            )  # fmt: skip
+        except torch.cuda.OutOfMemoryError as error:
+            raise NotJudged(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
+        except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+            where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
+            raise NotJudged(f"{where}: {type(error).__name__}: {first_line(error)}") from error
+        return outputs, notes.lines()
+
     def evaluators(self, inputs: Tensors, plan: Plan, asked: Collection[str]) -> Evaluators:
         """Return the evaluators to hold an engine's values against; ``asked`` names the values that will be needed."""
+        high = torch.float64 if is_fp32(plan) else torch.float32
+        low = getattr(torch, plan.compute_dtype)
+        outputs, helpers = self.run_graph.outputs, self.helpers
 
-    def evaluator(self, inputs: Tensors) -> Evaluator:
+        def canonical(name: str) -> str:
+            return outputs.get(name, name)
+
+        uses = {
+            name: tuple(map(canonical, (name, *(helpers.needs(name) if helpers and name in helpers else ()))))
+            for name in asked
+        }
+        names = {used for several in uses.values() for used in several}
+        dtypes = _torch_dtypes(value_dtypes(self, plan))
+
+        def evaluator(dtype: torch.dtype, *, typed: bool) -> ProgramEvaluator:
+            return ProgramEvaluator(
+                self.run_graph, inputs, dtype=dtype, device=self.device, dtypes=dtypes if typed else None, asked=names,
+                allow_tf32=typed and plan.tf32, weights=self.weights, helpers=helpers,
+            )  # fmt: skip
+
+        return Evaluators(
+            reference=evaluator(high, typed=False), floor=evaluator(low, typed=True),
+            replay=evaluator(high, typed=False), replay_low=evaluator(low, typed=True),
+            canonical=canonical, uses=uses,
+        )  # fmt: skip
+
+    def evaluator(self, inputs: Tensors) -> ProgramEvaluator:
         """Return one evaluator in FP32, to see what a change of one value does to the outputs."""
+        return ProgramEvaluator(
+            self.run_graph, inputs, dtype=torch.float32, device=self.device, weights=self.weights, helpers=self.helpers
+        )
+
+
+def compute_device(settings: Settings) -> torch.device:
+    """Return where PyTorch computes: what was asked for, else a GPU when there is one."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise NotJudged("no GPU that PyTorch can use; leave out --device cuda to compute on the CPU")
+    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def value_dtypes(graph: SubjectGraph, plan: Plan) -> dict[str, str]:
@@ -83,3 +133,7 @@ def value_dtypes(graph: SubjectGraph, plan: Plan) -> dict[str, str]:
     Raises UsageError for a plan that names nothing.
     """
     return assign(plan, graph.program.values) if plan.keep_fp32 else {}
+
+
+def _torch_dtypes(dtypes: Mapping[str, str] | None) -> dict[str, torch.dtype]:
+    return {name: getattr(torch, dtype) for name, dtype in (dtypes or {}).items()}

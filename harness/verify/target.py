@@ -104,8 +104,6 @@ class OpenTarget:
         if (computes := self.plan.computes_in) not in self.backend.precisions:
             raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
         value_dtypes(self.run.prepared.graph, self.plan)  # an error even where the engine is in the cache
-        if self.is_pytorch and (file := self.run.subject.onnx) is not None:
-            raise NotJudged(f"the torch backend needs a PyTorch module, and {file} is an ONNX file")
 
     def build(self) -> Engine:
         """Build the engine, or find it in the cache. Raises NotJudged where that is impossible."""

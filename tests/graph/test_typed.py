@@ -18,10 +18,11 @@ from harness.errors import NotJudged, UsageError
 from harness.graph import constants
 from harness.graph.onnx_file import onnx_values
 from harness.graph.plan import Plan, assign, load_plan, matching
-from harness.graph.rounding import emulate
 from harness.graph.typed import apply
 from harness.graph.types import promote, to_float64
 from harness.graph.values import Value
+from harness.reference.interpreter import run_graph
+from harness.reference.onnx_calls import onnx_run_graph
 
 HALF_ULP = {"float16": 2**-11, "bfloat16": 2**-8}
 
@@ -224,10 +225,7 @@ def test_every_value_is_typed_and_the_boundary_stays() -> None:
 def test_the_model_itself_is_unchanged() -> None:
     model = parse(LINEAR)
     before = ir.to_proto(model).SerializeToString()
-    for change in (
-        lambda: apply(model, {}, default="float16"),
-        lambda: emulate(model, {}, default="float16", tf32=True),
-    ):
+    for change in (lambda: apply(model, {}, default="float16"),):
         change()
         assert ir.to_proto(model).SerializeToString() == before
     to_float64(model), promote(model)
@@ -350,13 +348,23 @@ def test_special_cases_run_in_float16_as_in_float32(case: str) -> None:
     fp16(model, **inputs_of(model))
 
 
+def computed(
+    model: ir.Model, dtype: str, dtypes: dict[str, str] | None = None, **inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the outputs that PyTorch computes in a precision: the floor of what an engine of the typed graph gives."""
+    tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in inputs.items()}
+    by_value = {name: getattr(torch, kind) for name, kind in (dtypes or {}).items()}
+    outputs = run_graph(onnx_run_graph(model), tensors, dtype=getattr(torch, dtype), dtypes=by_value)
+    return {name: tensor.float().numpy() for name, tensor in outputs.items()}
+
+
 @pytest.mark.parametrize("case", SPECIAL_CASES)
-def test_special_cases_emulate(case: str) -> None:
+def test_pytorch_computes_the_special_cases_in_every_precision(case: str) -> None:
     model = parse(SPECIAL_CASES[case])
     inputs = inputs_of(model)
     expected = run(model, **inputs)
     for dtype in ("float16", "bfloat16"):
-        actual = run(emulate(model, {}, default=dtype, tf32=True), **inputs)
+        actual = computed(model, dtype, **inputs)
         assert list(actual) == list(expected)
         for name in expected:
             np.testing.assert_allclose(
@@ -419,7 +427,6 @@ def test_ops_with_a_dtype_attribute_state_it() -> None:
 @pytest.mark.parametrize(
     ("case", "note"),
     [
-        ("if", "1 If node kept in FP32: its subgraphs are not converted"),
         ("range", "1 Range node kept in FP32: ONNX defines no float16 for it"),
         ("quantize", "1 DequantizeLinear node kept in FP32: a scale must not be rounded"),
         ("sequence", "1 SequenceAt node kept in FP32: it works on sequences"),
@@ -429,11 +436,13 @@ def test_nodes_kept_in_fp32_are_noted(case: str, note: str) -> None:
     assert apply(parse(SPECIAL_CASES[case]), {}, default="float16").notes == (note,)
 
 
-def test_subgraphs_stay_float32_and_capture_casts() -> None:
+def test_bodies_are_typed_inside_and_keep_their_declared_outputs() -> None:
     typed = typed_case("if")
-    assert dtypes_of(typed)["e_as_fp32"] == "FLOAT"
-    inner = [item for node in typed.graph if node.op_type == "If" for item in node.attributes["then_branch"].as_graph()]
-    assert [str(item.name) for item in inner[0].inputs] == ["e_as_fp32", "w"]
+    body = next(node for node in typed.graph if node.op_type == "If").attributes["then_branch"].as_graph()
+    first = body[0]
+    assert [str(item.name) for item in first.inputs] == ["e", "w_fp16"]
+    assert first.outputs[0].dtype == ir.DataType.FLOAT16
+    assert [value.dtype for value in body.outputs] == [ir.DataType.FLOAT]
 
 
 def test_functions_are_inlined() -> None:
@@ -519,8 +528,8 @@ def test_infinities_and_nan_stay_what_they_are(special: float) -> None:
     assert applied.notes == ()
 
 
-def test_emulation_saturates_alike() -> None:
-    actual = run(emulate(mask_model(-1e38), {}, default="float16"), c=np.zeros(4, bool), x=normal(4))
+def test_the_floor_saturates_alike() -> None:
+    actual = computed(mask_model(-1e38), "float16", c=np.zeros(4, bool), x=normal(4))
     assert actual["y"].tolist() == [-65504.0] * 4
 
 
@@ -540,61 +549,23 @@ def test_large_weights_are_converted_when_read(tmp_path: Path) -> None:
     assert applied.notes == ("1 constant saturated to +-65504: w (1 elements)",)
 
 
-# Emulation, promotion, float64
+# The floor, promotion, float64
 
 
-def test_emulation_rounds_after_every_operation() -> None:
+def test_the_floor_rounds_after_every_operation() -> None:
     model = parse("g (float[1] x) => (float[1] y) <float one = {1}> { a = Add(x, one)  y = Add(a, one) }")
     x = np.array([2048], np.float32)
-    assert run(emulate(model, {}, default="float16"), x=x)["y"].item() == 2048
-    assert run(emulate(model, {"a": "float32"}, default="float16"), x=x)["y"].item() == 2048
-    assert run(emulate(model, {"a": "float32", "y": "float32"}, default="float16"), x=x)["y"].item() == 2050
-    assert run(emulate(model, {}, default="float32"), x=x)["y"].item() == 2050
+    assert computed(model, "float16", x=x)["y"].item() == 2048
+    assert computed(model, "float16", {"a": "float32"}, x=x)["y"].item() == 2048
+    assert computed(model, "float16", {"a": "float32", "y": "float32"}, x=x)["y"].item() == 2050
+    assert computed(model, "float32", x=x)["y"].item() == 2050
 
 
-def test_emulation_rounds_what_a_lower_value_reads() -> None:
-    model = parse("g (float[1] x) => (float[1] y) <float[1] w = {1}> { y = Mul(x, w) }")
-    x = np.array([1 + 2**-12], np.float32)
-    assert run(emulate(model, {}, default="float16"), x=x)["y"].item() == 1
-    assert run(emulate(model, {}, default="float32"), x=x)["y"].item() == x.item()
-
-
-def test_emulated_float16_overflows_as_float16() -> None:
+def test_the_floor_overflows_as_float16() -> None:
     model = parse("g (float[1] x) => (float[1] y) { a = Mul(x, x)  y = Sqrt(a) }")
     x = np.array([300], np.float32)
-    assert np.isinf(run(emulate(model, {}, default="float16"), x=x)["y"]).all()
-    assert run(emulate(model, {}, default="bfloat16"), x=x)["y"].item() == pytest.approx(300, rel=2**-8)
-
-
-def significant_bits(values: np.ndarray) -> int:
-    """Return the most significant bits that any of the float32 values has."""
-    fractions = (np.abs(np.frexp(values.astype(np.float64))[0]) * 2**24).astype(np.int64)
-    return max(24 - int(fraction & -fraction).bit_length() + 1 for fraction in fractions.ravel() if fraction)
-
-
-def test_tf32_operands_have_11_significant_bits() -> None:
-    weight = normal(16, 16)
-    model = parse("g (float[16, 16] x) => (float[16, 16] y) <float[1] w = {0}> { y = MatMul(x, w) }")
-    model.graph.initializers["w"].const_value = ir.Tensor(weight, name="w")
-    model.graph.initializers["w"].shape = ir.Shape(weight.shape)
-    emulated = emulate(model, {}, tf32=True)
-    product = next(node for node in emulated.graph if node.op_type == "MatMul")
-    emulated.graph.outputs.append(product.inputs[0])
-    x = normal(16, 16) * 1e3
-    results = run(emulated, x=x)
-    rounded, stored = results[str(product.inputs[0].name)], product.inputs[1].const_value.numpy()
-    for exact, tf32 in ((x, rounded), (weight, stored)):
-        assert significant_bits(exact) > 20
-        assert significant_bits(tf32) == 11
-        assert np.abs(tf32 / exact - 1).max() <= 2**-11
-    np.testing.assert_allclose(results["y"], rounded @ stored, rtol=1e-5, atol=1e-3)
-
-
-def test_tf32_spares_biases_and_what_is_not_a_product() -> None:
-    model = parse("g (float[2, 2] x) => (float[2, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float[2] b = {1, 2}>"
-                  "{ a = Gemm(x, w, b)  y = Exp(a) }")  # fmt: skip
-    product = next(node for node in emulate(model, {}, tf32=True).graph if node.op_type == "Gemm")
-    assert [str(item.name) for item in product.inputs] == ["x_tf32", "w_tf32", "b"]
+    assert np.isinf(computed(model, "float16", x=x)["y"]).all()
+    assert computed(model, "bfloat16", x=x)["y"].item() == pytest.approx(300, rel=2**-8)
 
 
 def native_half() -> ir.Model:
@@ -703,11 +674,9 @@ def test_exported_graphs_in_every_precision(make) -> None:  # type: ignore[no-un
     model, inputs = make()
     ((name, expected),) = run(model, **inputs).items()
     errors = {"fp16": relative(run(apply(model, {}, default="float16").model, **inputs)[name], expected)}
-    for key, default, tf32 in (("emulated", "float16", False), ("bf16", "bfloat16", False), ("tf32", "float32", True)):
-        errors[key] = relative(run(emulate(model, {}, default=default, tf32=tf32), **inputs)[name], expected)
-    assert 1e-5 < errors["fp16"] < 4 * errors["emulated"] < 1e-2
-    assert 1e-5 < errors["tf32"] < 1e-2
-    assert 4 * errors["emulated"] < errors["bf16"] < 0.1
+    floors = {dtype: relative(computed(model, dtype, **inputs)[name], expected) for dtype in ("float16", "bfloat16")}
+    assert 1e-5 < errors["fp16"] < 4 * floors["float16"] < 1e-2
+    assert 4 * floors["float16"] < floors["bfloat16"] < 0.1
     onnx.checker.check_model(ir.to_proto(apply(model, {}, default="bfloat16").model))
 
 

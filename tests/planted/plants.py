@@ -17,7 +17,8 @@ from torch import nn
 from harness import Subject, Target
 from harness.backends import BACKENDS
 from harness.records.bisection import Kind
-from harness.reference.interpreter import run_program
+from harness.reference.interpreter import run_graph
+from harness.reference.run_graph import exported_run_graph
 from harness.verify.prepare import Prepared, prepare
 from planted.backend import PlantedBackend
 from planted.faults import Edit, Fault, all_nan, scaled, share_exports, tamper_export, wrong_axis, wrong_epsilon
@@ -189,7 +190,9 @@ def ready(name: str) -> Prepared:
 def values_of(prepared: Prepared, dtype: torch.dtype = torch.float32, **options: Any) -> Tensors:
     """Return every value of a run of the whole program in PyTorch, by its FX name."""
     seen: Tensors = {}
-    run_program(prepared.program, prepared.inputs["one"], dtype=dtype, on_value=seen.__setitem__, **options)
+    run_graph(
+        exported_run_graph(prepared.program), prepared.inputs["one"], dtype=dtype, on_value=seen.__setitem__, **options
+    )
     return seen
 
 

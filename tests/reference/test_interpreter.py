@@ -12,7 +12,8 @@ from graphs import INPUTS, Net, export, subject
 from harness.compare.norms import relative_l2
 from harness.graph.export import Program, trace
 from harness.pytorch import tf32_allowed
-from harness.reference.interpreter import RunNotes, run_program
+from harness.reference.interpreter import RunNotes, run_graph
+from harness.reference.run_graph import exported_run_graph
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ X = {"x": torch.randn(5, 4, generator=torch.Generator().manual_seed(1)), "mask":
 
 
 def test_fp32_is_the_module_itself(program, module):
-    outputs, eager = run_program(program, X, dtype=torch.float32), module(**X)
+    outputs, eager = run_graph(exported_run_graph(program), X, dtype=torch.float32), module(**X)
     assert all(torch.equal(outputs[name], eager[name]) for name in eager)
 
 
@@ -38,14 +39,14 @@ def test_fp64_is_the_module_in_double(program, module):
     double = Net().eval().double()
     double.load_state_dict(module.state_dict())
     expected = double(X["x"].double(), X["mask"])
-    outputs = run_program(program, X, dtype=torch.float64)
+    outputs = run_graph(exported_run_graph(program), X, dtype=torch.float64)
     assert outputs["hidden"].dtype == torch.float64
     assert relative_l2(outputs["hidden"], expected["hidden"]) < 1e-15
 
 
 @pytest.mark.parametrize(("dtype", "roundoff"), [(torch.float16, 2.0**-11), (torch.bfloat16, 2.0**-8)])
 def test_low_precision_loses_a_few_roundings(program, module, dtype, roundoff):
-    outputs = run_program(program, X, dtype=dtype)
+    outputs = run_graph(exported_run_graph(program), X, dtype=dtype)
     assert outputs["hidden"].dtype == dtype
     assert outputs["best"].dtype == torch.int64
     assert 0 < relative_l2(outputs["hidden"], module(**X)["hidden"]) < 10 * roundoff
@@ -53,7 +54,7 @@ def test_low_precision_loses_a_few_roundings(program, module, dtype, roundoff):
 
 def test_lowest_fp32_number_saturates_instead_of_overflowing(program):
     notes = RunNotes()
-    outputs = run_program(program, X, dtype=torch.float16, notes=notes)
+    outputs = run_graph(exported_run_graph(program), X, dtype=torch.float16, notes=notes)
     assert outputs["scores"].isfinite().all()
     assert notes.saturated == {"masked_fill"}
     assert "saturates 1 constant" in notes.lines()[0]
@@ -72,7 +73,7 @@ def test_an_operator_without_a_kernel_is_computed_in_fp32_and_rounded():
     output = exported.graph_signature.output_specs[0].arg.name
     distances = Program(name="distances", model=None, values={}, outputs={"y": output}, exported=exported)
     notes = RunNotes()
-    found = run_program(distances, inputs, dtype=torch.float16, notes=notes)["y"]
+    found = run_graph(exported_run_graph(distances), inputs, dtype=torch.float16, notes=notes)["y"]
     rounded = inputs["x"].half().float()
     assert torch.equal(found, torch.cdist(rounded, rounded, p=1.0).half())
     assert notes.emulated == {"aten._cdist_forward.default"}
@@ -81,7 +82,13 @@ def test_an_operator_without_a_kernel_is_computed_in_fp32_and_rounded():
 def test_one_value_can_keep_another_dtype(program):
     seen = {}
     dtypes = {"linear": torch.float32}
-    run_program(program, X, dtype=torch.float16, dtypes=dtypes, on_value=lambda n, t: seen.update({n: t.dtype}))
+    run_graph(
+        exported_run_graph(program),
+        X,
+        dtype=torch.float16,
+        dtypes=dtypes,
+        on_value=lambda n, t: seen.update({n: t.dtype}),
+    )
     assert seen["linear"] == torch.float32
     assert seen["linear_1"] == torch.float16
 
@@ -97,7 +104,7 @@ def test_values_are_freed_as_the_run_goes_on(program):
 
     gc.freeze()  # what other tests left is not looked through once per value, which takes seconds
     try:
-        run_program(program, X, dtype=torch.float32, on_value=watch)
+        run_graph(exported_run_graph(program), X, dtype=torch.float32, on_value=watch)
     finally:
         gc.unfreeze()
     assert 0 < peak <= 4  # a chain with one value that three others read
@@ -127,7 +134,7 @@ def test_memory_does_not_grow_with_the_number_of_values(depth):
         alive.add(tensor)
         peak = max(peak, len(alive))
 
-    run_program(chain, inputs, dtype=torch.float16, on_value=watch)
+    run_graph(exported_run_graph(chain), inputs, dtype=torch.float16, on_value=watch)
     assert peak <= 3
 
 

@@ -16,8 +16,9 @@ from harness import Subject, Target
 from harness.compare.norms import relative_l2
 from harness.graph.plan import load_plan
 from harness.reference.helper_values import HelperValues
-from harness.reference.interpreter import RunNotes, run_program
+from harness.reference.interpreter import RunNotes, run_graph
 from harness.reference.replay import Evaluators, ProgramEvaluator
+from harness.reference.run_graph import exported_run_graph
 from harness.verify.prepare import Prepared, prepare
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -64,7 +65,7 @@ def ready(name: str) -> Prepared:
 
 def evaluator(name: str, dtype: torch.dtype = torch.float32, **options: object) -> ProgramEvaluator:
     prepared = ready(name)
-    return ProgramEvaluator(prepared.program, prepared.inputs["one"], dtype=dtype, **options)
+    return ProgramEvaluator(exported_run_graph(prepared.program), prepared.inputs["one"], dtype=dtype, **options)
 
 
 def run(name: str, dtype: torch.dtype = torch.float32, **options: object) -> dict[str, torch.Tensor]:
@@ -101,7 +102,7 @@ def test_an_evaluator_computes_in_the_dtypes_of_a_plan():
 
 def test_outputs_go_by_their_declared_names():
     prepared = ready("two")
-    expected = run_program(prepared.program, prepared.inputs["one"], dtype=torch.float32)
+    expected = run_graph(exported_run_graph(prepared.program), prepared.inputs["one"], dtype=torch.float32)
     outputs = evaluator("two").outputs()
     assert list(outputs) == ["hidden", "last"]
     assert all(torch.equal(outputs[name], expected[name]) for name in expected)
@@ -111,7 +112,7 @@ def test_notes_tell_of_saturated_constants():
     notes = RunNotes()
     expected = RunNotes()
     prepared = ready("masked_overflow")
-    run_program(prepared.program, prepared.inputs["one"], dtype=torch.float16, notes=expected)
+    run_graph(exported_run_graph(prepared.program), prepared.inputs["one"], dtype=torch.float16, notes=expected)
     evaluator("masked_overflow", torch.float16, notes=notes).outputs()
     assert notes == expected
 

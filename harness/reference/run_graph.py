@@ -1,0 +1,104 @@
+"""What the interpreter runs: an FX graph with named values, be it of an exported module or of an ONNX file."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import Graph, Node
+from torch.utils._pytree import tree_leaves
+
+from harness.graph import Program
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+"""The dtypes that a plan decides; float64, integers and booleans stay what the graph says."""
+
+
+class SourceKind(enum.Enum):
+    """Where the value of a placeholder comes from."""
+
+    INPUT = "an input of the subject, a value around a body, or an argument of a body"
+    WEIGHT = "a weight or constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a placeholder of the graph stands for."""
+
+    kind: SourceKind
+    name: str
+    """Of the input or the weight."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunGraph:
+    """An FX graph that can be run in any precision."""
+
+    graph: Graph
+    module: torch.nn.Module = field(default_factory=torch.nn.Module)
+    """What the graph's attributes are looked up in."""
+    sources: Mapping[str, Source]
+    """By placeholder."""
+    weights: Mapping[str, torch.Tensor]
+    """By name."""
+    outputs: Mapping[str, str]
+    """Declared output -> the node that computes it."""
+    floats: frozenset[str]
+    """Nodes whose results a plan types."""
+    exact: frozenset[str] = frozenset()
+    """Those of them that stay in FP32 whatever the plan says, as in the graph that engines are built from."""
+
+    @property
+    def result_names(self) -> list[str]:
+        """The nodes that the graph returns, in order."""
+        (output,) = (node for node in self.graph.nodes if node.op == "output")
+        return [node.name if isinstance(node, Node) else "" for node in output.args[0]]
+
+
+def exported_run_graph(program: Program) -> RunGraph:
+    """Return the exported program of a PyTorch subject."""
+    exported = program.exported
+    assert exported is not None
+    user_input = "USER_INPUT"
+    sources, weights = {}, {}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind.name == user_input:
+            sources[spec.arg.name] = Source(kind=SourceKind.INPUT, name=spec.arg.name)
+        else:
+            assert spec.target is not None
+            sources[spec.arg.name] = Source(kind=SourceKind.WEIGHT, name=spec.target)
+            store = exported.state_dict if spec.target in exported.state_dict else exported.constants
+            weights[spec.target] = store[spec.target]
+    graph = exported.graph_module.graph
+    return RunGraph(
+        graph=graph,
+        module=exported.graph_module,
+        sources=sources,
+        weights=weights,
+        outputs=program.outputs,
+        floats=_traced_floats(graph),
+    )
+
+
+def branch_run_graph(module: torch.fx.GraphModule) -> RunGraph:
+    """Return the body of a traced control flow operator; its arguments go by their placeholders' names."""
+    placeholders = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    return RunGraph(
+        graph=module.graph,
+        module=module,
+        sources={name: Source(kind=SourceKind.INPUT, name=name) for name in placeholders},
+        weights={},
+        outputs={},
+        floats=_traced_floats(module.graph),
+    )
+
+
+def _traced_floats(graph: Graph) -> frozenset[str]:
+    """Return the nodes of which a traced result is a float that a plan types."""
+    return frozenset(
+        node.name
+        for node in graph.nodes
+        if any(isinstance(it, torch.Tensor) and it.dtype in FLOATS for it in tree_leaves(node.meta.get("val")))
+    )

@@ -1,0 +1,70 @@
+"""The second witness of an ONNX file's reference: ONNX Runtime on the CPU, or ``onnx.reference`` where that refuses."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from harness.errors import NotJudged, first_line
+from harness.graph import INLINE_BYTES, promote, weight_bytes, weights_of, with_outputs
+from harness.tensors import Tensors
+
+LARGEST_REFERENCE = 2**26
+"""Weights in bytes up to which ``onnx.reference``, which computes element by element, is waited for."""
+
+
+def run_onnxruntime(model: ir.Model, inputs: Mapping[str, torch.Tensor], *, also: Sequence[str] = ()) -> Tensors:
+    """Return a model's outputs in FP32 as another implementation computes them, without graph optimisation.
+
+    ``also`` names values of the graph to return as well. float16 and bfloat16 in the file are promoted. Raises
+    NotJudged where neither runs the graph.
+    """
+    promoted = promote(with_outputs(model, also) if also else model)
+    names = list(dict.fromkeys(str(value.name) for value in promoted.graph.outputs))
+    declared = {str(value.name): value for value in promoted.graph.inputs if not value.is_initializer()}
+    feeds = {name: inputs[name].detach().cpu().numpy() for name in declared}
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        serialized = _serialized(promoted, Path(folder))
+        try:
+            results: list[Any] = _session(serialized).run(names, feeds)
+        except Exception as error:
+            results = _reference(promoted, names, feeds, refusal=first_line(error))
+    return {name: torch.as_tensor(result) for name, result in zip(names, results, strict=True)}
+
+
+def _session(model: bytes | str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _reference(model: ir.Model, names: list[str], feeds: Mapping[str, Any], *, refusal: str) -> list[Any]:
+    from onnx.reference import ReferenceEvaluator
+
+    if weight_bytes(model) > LARGEST_REFERENCE:
+        raise NotJudged(f"ONNX Runtime refuses the graph: {refusal}")
+    try:
+        results: Any = ReferenceEvaluator(ir.to_proto(model)).run(names, dict(feeds))
+    except Exception as error:
+        raise NotJudged(
+            f"ONNX Runtime refuses the graph: {refusal}; onnx.reference does too: {first_line(error)}"
+        ) from error
+    return list(results)
+
+
+def _serialized(model: ir.Model, folder: Path) -> bytes | str:
+    """Return the model as bytes, or the path of a file in the folder when its weights are large or in other files."""
+    if weight_bytes(model) < INLINE_BYTES and not any(isinstance(it, ir.ExternalTensor) for it in weights_of(model)):
+        serialized: bytes = ir.to_proto(model).SerializeToString()
+        return serialized
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="weights.bin")
+    return str(path)
