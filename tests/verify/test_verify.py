@@ -156,7 +156,7 @@ def test_a_floor_that_fails_without_a_word_is_a_reason(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise NotImplementedError
 
-    monkeypatch.setattr("harness.verify.torch_graph.run_program", refuse)
+    monkeypatch.setattr("harness.verify.subject_graph.run_graph", refuse)
     result = judge(subject(targets=(Target("torch", "fp16"),)), tmp_path)[0]
     assert result.verdict == "not_judged"
     assert "NotImplementedError: NotImplementedError" in result.reason
@@ -228,16 +228,23 @@ def test_an_onnx_file_with_its_weights_beside_it(tmp_path):
     given, said = onnx_subject(onnx_file(tmp_path), *targets("ort-cpu", precisions=("fp32", "fp16"))), []
     results = judge(given, tmp_path, progress=said.append)
     assert [result.verdict for result in results] == ["pass", "pass"]
-    assert "ONNX Runtime fp32 loses" in results[0].reason
-    assert "emulated fp16 loses" in results[1].reason
-    assert any("emulated" in note for note in results[1].notes)
-    programs = ("ONNX Runtime fp32", "onnx.reference fp64", "emulated fp16")
-    assert all(f"net/one: {program} on cpu" in said for program in programs)
+    assert "PyTorch fp32 loses" in results[0].reason
+    assert "PyTorch fp16 loses" in results[1].reason
+    assert all(f"net/one: PyTorch {precision} on cpu" in said for precision in ("fp32", "fp64", "fp16"))
 
 
-def test_an_onnx_file_has_no_pytorch_backend_and_no_stored_reference(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_an_onnx_file_runs_in_pytorch_in_every_precision(tmp_path, precision):
+    (result,) = judge(onnx_subject(onnx_file(tmp_path), Target("torch", precision)), tmp_path)
+    (output,) = result.outputs
+    assert result.verdict == "pass"
+    assert output.stats == output.floor
+    roundoff = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    assert roundoff / 8 < output.stats.relative_l2 < roundoff * 8
+
+
+def test_an_onnx_file_has_no_stored_reference(tmp_path):
     given = onnx_subject(onnx_file(tmp_path), Target("torch", "fp16"))
-    assert judge(given, tmp_path)[0].verdict == "not_judged"
     with pytest.raises(UsageError, match="is an ONNX file"):
         update_references(given, ["one"], quiet(tmp_path))
 
