@@ -150,7 +150,8 @@ def _register_along_axis(name: str, function: Callable[[torch.Tensor, int], torc
     def of_matrix(x: torch.Tensor, *, axis: int = 1) -> torch.Tensor:
         # Before opset 13 the axes from this one on are one.
         axis %= x.ndim
-        return function(x.reshape(math.prod(x.shape[:axis]), -1), 1).reshape(x.shape)
+        matrix = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        return function(matrix, 1).reshape(x.shape)
 
     @operator(name, since=13)
     def along_axis(x: torch.Tensor, *, axis: int = -1) -> torch.Tensor:

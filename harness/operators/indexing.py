@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -37,19 +38,19 @@ def gather_elements(x: torch.Tensor, indices: torch.Tensor, *, axis: int = 0) ->
 def gather_nd(x: torch.Tensor, indices: torch.Tensor, *, batch_dims: int = 0) -> torch.Tensor:
     depth = indices.shape[-1]
     batch, rest = x.shape[:batch_dims], x.shape[batch_dims + depth :]
-    place = _flat_places(indices, x.shape[batch_dims : batch_dims + depth])
+    place = _row_major(indices.unbind(-1), x.shape[batch_dims : batch_dims + depth])
     flat = x.reshape(math.prod(batch), math.prod(x.shape[batch_dims : batch_dims + depth]), *rest)
     rows = torch.arange(flat.shape[0], device=x.device).unsqueeze(1)
     found = flat[rows, place.reshape(flat.shape[0], math.prod(place.shape[batch_dims:]))]
     return found.reshape([*indices.shape[:-1], *rest])
 
 
-def _flat_places(indices: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Return the row-major number of each index tuple (the last axis) in a shape."""
-    place = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=indices.device)
-    for axis, length in enumerate(shape):
-        place = place * length + _wrapped(indices[..., axis], length)
-    return place
+def _row_major(places: Sequence[torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    """Return the number of each element in row-major order; places are given axis by axis, and broadcast."""
+    number = torch.zeros((), dtype=torch.int64, device=places[0].device)
+    for place, length in zip(places, shape, strict=True):
+        number = number * length + _wrapped(place, length)
+    return number
 
 
 @operator("ScatterND")
@@ -59,7 +60,7 @@ def scatter_nd(
 ) -> torch.Tensor:
     depth = indices.shape[-1]
     count, rest = math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
-    place = _flat_places(indices, x.shape[:depth]).reshape(-1, 1) * rest + torch.arange(rest, device=x.device)
+    place = _row_major(indices.unbind(-1), x.shape[:depth]).reshape(-1, 1) * rest + torch.arange(rest, device=x.device)
     written = _write(x.reshape(count * rest), place.reshape(-1), updates.reshape(-1), reduction)
     return written.reshape(x.shape)
 
@@ -74,9 +75,10 @@ def scatter_elements(
         torch.arange(size, device=x.device).reshape(-1, *[1] * (x.ndim - 1 - number))
         for number, size in enumerate(indices.shape)
     ]
-    places[axis] = _wrapped(indices, x.shape[axis])
-    place = _flat_places(torch.stack([it.expand(indices.shape) for it in places], -1), x.shape)
-    return _write(x.reshape(-1), place.reshape(-1), updates.reshape(-1), reduction).reshape(x.shape)
+    places[axis] = indices
+    return _write(x.reshape(-1), _row_major(places, x.shape).reshape(-1), updates.reshape(-1), reduction).reshape(
+        x.shape
+    )
 
 
 def _write(flat: torch.Tensor, place: torch.Tensor, updates: torch.Tensor, reduction: str) -> torch.Tensor:

@@ -93,7 +93,7 @@ def _register(name: str, function: Reduction, *, inputs_since: int) -> None:
     def by_input(
         x: torch.Tensor, axes: torch.Tensor | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> torch.Tensor:
-        given = [] if axes is None else axes.tolist()
+        given = [] if axes is None else axes.reshape(-1).tolist()
         if not given and not noop_with_empty_axes:
             given = list(range(x.ndim))
         return reduced(x, given, bool(keepdims))

@@ -42,7 +42,8 @@ def sequence_erase(sequence: Tensors, position: torch.Tensor | None = None) -> T
 
 @operator("SequenceLength")
 def sequence_length(sequence: Tensors) -> torch.Tensor:
-    return torch.tensor(len(sequence), dtype=torch.int64)
+    device = sequence[0].device if sequence else None
+    return torch.tensor(len(sequence), dtype=torch.int64, device=device)
 
 
 @operator("SplitToSequence")

@@ -98,7 +98,7 @@ def squeeze_by_attribute(x: torch.Tensor, *, axes: list[int] | None = None) -> t
 
 @operator("Squeeze", since=13)
 def squeeze(x: torch.Tensor, axes: torch.Tensor | None = None) -> torch.Tensor:
-    return squeeze_by_attribute(x, axes=None if axes is None else axes.tolist())
+    return squeeze_by_attribute(x, axes=None if axes is None else axes.reshape(-1).tolist())
 
 
 @operator("Unsqueeze")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.operators import PRECISIONS, outcomes
+from benchmarks.operators import TOLERANCES, outcomes
 
 DISPUTED = {
     # The expected values of these were rounded to BF16 or FP16 after each step, in another order than PyTorch's; they
@@ -34,13 +34,24 @@ DISPUTED = {
     "test_resize_downsample_scales_cubic_align_corners",
     "test_resize_downsample_scales_linear_align_corners",
 }
+BEYOND = {
+    # Their inputs or results have no place in FP16 or BF16: 10001 is 10000, 12! is infinite.
+    "test_logsoftmax_large_number",
+    "test_logsoftmax_large_number_expanded",
+    "test_logsoftmax_large_number_expanded_ver18",
+    "test_reduce_prod_default_axes_keepdims_example",
+    "test_softmax_large_number",
+    "test_softmax_large_number_expanded",
+    "test_softmax_large_number_expanded_ver18",
+}
 COVERED = 0.945
 """The share of the node tests all of whose operators PyTorch computes here: raised with what is added."""
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", TOLERANCES)
 def test_what_is_covered_gives_the_expected_values(precision: torch.dtype):
     found = list(outcomes("", precision))
-    failed = {it.test: it.failure for it in found if it.failure and it.test not in DISPUTED}
+    known = DISPUTED | BEYOND if precision.itemsize == 2 else DISPUTED
+    failed = {it.test: it.failure for it in found if it.failure and it.test not in known}
     assert not failed
     assert sum(not it.refused for it in found) / len(found) >= COVERED
