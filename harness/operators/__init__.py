@@ -14,6 +14,8 @@ from harness.operators import (  # noqa: F401  (each registers its operators)
     convolution,
     detection,
     elementwise,
+    fused,
+    fused_attention,
     indexing,
     linear,
     losses,

@@ -54,10 +54,7 @@ def frontier(
     The result is (rows, columns), or (batch, 1, rows, columns) where offsets are (batch,).
     """
     at = torch.arange(rows, device=device)[:, None]
-    if isinstance(offset, torch.Tensor):
-        at = at + offset.reshape(-1, 1, 1, 1)
-    else:
-        at = at + offset
+    at = at + (offset.reshape(-1, 1, 1, 1) if isinstance(offset, torch.Tensor) else offset)
     behind = at - torch.arange(columns, device=device)
     seen = torch.ones_like(behind, dtype=torch.bool)
     if left >= 0:

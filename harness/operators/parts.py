@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.operators.registry import operator
+from harness.operators.registry import MICROSOFT, operator
 from harness.operators.values import Unsupported, moves
 
 
@@ -80,6 +80,7 @@ def pad_by_attribute(x: torch.Tensor, *, pads: list[int], mode: str = "constant"
 
 
 @operator("Pad", since=11)
+@operator("Pad", domain=MICROSOFT)
 @moves
 def pad(
     x: torch.Tensor,

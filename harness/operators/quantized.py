@@ -16,20 +16,19 @@ _KINDS = {CARRIED[name]: name for name in ("UINT8", "INT8", "UINT16", "INT16")}
 
 
 def _less(x: torch.Tensor, zero: torch.Tensor | None) -> torch.Tensor:
-    """Return codes less their zero point, exactly. One for each row of a matrix stands as a column."""
+    """Return codes less their zero point, exactly."""
     return x.double() if zero is None else x.double() - zero.double()
 
 
-def _column(parameter: torch.Tensor | None) -> torch.Tensor | None:
-    """Return what a left matrix has for each row, or for all."""
-    if parameter is None or parameter.numel() == 1:
-        return None if parameter is None else parameter.reshape(())
-    return parameter[:, None] if parameter.ndim == 1 else parameter
+def _column(parameter: torch.Tensor) -> torch.Tensor:
+    """Return what a left matrix has for each row as a column."""
+    return parameter[:, None] if parameter.ndim == 1 and parameter.numel() > 1 else parameter
 
 
-def _row(parameter: torch.Tensor | None) -> torch.Tensor | None:
-    """Return what a right matrix has for each column, or for all."""
-    return parameter.reshape(()) if parameter is not None and parameter.numel() == 1 else parameter
+def _product(
+    a: torch.Tensor, b: torch.Tensor, a_zero: torch.Tensor | None, b_zero: torch.Tensor | None
+) -> torch.Tensor:
+    return _less(a, None if a_zero is None else _column(a_zero)) @ _less(b, b_zero)
 
 
 def _values(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None) -> torch.Tensor:
@@ -45,7 +44,7 @@ def _back(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, like:
 def matmul_integer(
     a: torch.Tensor, b: torch.Tensor, a_zero: torch.Tensor | None = None, b_zero: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return (_less(a, _column(a_zero)) @ _less(b, _row(b_zero))).to(torch.int32)
+    return _product(a, b, a_zero, b_zero).to(torch.int32)
 
 
 @operator("QLinearMatMul", since=10)
@@ -59,10 +58,8 @@ def qlinear_matmul(
     y_scale: torch.Tensor,
     y_zero: torch.Tensor,
 ) -> torch.Tensor:
-    total = _less(a, _column(a_zero)) @ _less(b, _row(b_zero))
-    left, right, out = _column(a_scale), _row(b_scale), _column(y_scale)
-    assert left is not None and right is not None and out is not None
-    return codes(total.to(a_scale.dtype) * (left * right / out), _column(y_zero), _KINDS[y_zero.dtype])
+    by = _column(a_scale) * b_scale / _column(y_scale)
+    return codes(_product(a, b, a_zero, b_zero).to(by.dtype) * by, _column(y_zero), _KINDS[y_zero.dtype])
 
 
 @operator("QLinearConv", since=10)
@@ -111,10 +108,8 @@ def matmul_integer_to_float(
     b_zero: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    total = _less(a, _column(a_zero)) @ _less(b, _row(b_zero))
-    left, right = _column(a_scale), _row(b_scale)
-    assert left is not None and right is not None
-    y = total.to(a_scale.dtype) * (left * right)
+    by = _column(a_scale) * b_scale
+    y = _product(a, b, a_zero, b_zero).to(by.dtype) * by
     return y if bias is None else y + bias
 
 

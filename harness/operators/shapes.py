@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from harness.operators.registry import operator
+from harness.operators.registry import MICROSOFT, operator
 from harness.operators.values import Unsupported, moves
 
 
@@ -165,6 +165,7 @@ def space_to_depth(x: torch.Tensor, *, blocksize: int, mode: str = "DCR") -> tor
 
 
 @operator("Trilu")
+@operator("Trilu", domain=MICROSOFT)
 @moves
 def trilu(x: torch.Tensor, k: torch.Tensor | None = None, *, upper: int = 1) -> torch.Tensor:
     diagonal = 0 if k is None else int(k.item())
