@@ -60,6 +60,8 @@ class EngineCache:
         self.limit_bytes = limit_bytes
         self.built = 0
         """Engines built through this object; those that were there already do not count."""
+        self.before_build: Callable[[], None] | None = None
+        """Called before every build; what it raises refuses the build."""
 
     def get(
         self,
@@ -74,12 +76,14 @@ class EngineCache:
 
         ``key`` is JSON data: all that the engine depends on. ``name`` only makes the file easy to recognise. With
         ``use_cache=False`` the engine is always built, and ``Engine.discard`` deletes it.
-        Raises what ``build`` raises, NotJudged when the disk is full, UsageError when the folder cannot be written.
+        Raises what ``build`` and ``before_build`` raise, NotJudged when the disk is full, UsageError when the folder
+        cannot be written.
         """
         path = self._path(key, name)
         with _disk_errors(self.folder):
             self._prepare()
             if not use_cache:
+                self._announce()
                 scratch = build_engine(path.with_suffix(f".{unique()}.tmp"), key, build, progress)
                 self.built += 1
                 return scratch
@@ -88,11 +92,16 @@ class EngineCache:
                 if engine is None:
                     if fault:
                         progress(f"engine cache: {fault}; building it again")
+                    self._announce()
                     engine = build_in_place(path, key, build, fault, progress)
                     self.built += 1
                     self._clean(keep=path)
                 os.utime(path)
                 return engine
+
+    def _announce(self) -> None:
+        if self.before_build is not None:
+            self.before_build()
 
     def holds(self, key: Mapping[str, Any], *, name: str = "engine") -> bool:
         """Return whether the engine of ``key`` is there, as far as its file's name says."""

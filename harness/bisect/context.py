@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import math
 import shlex
+import threading
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from harness.backends import EngineCache
-from harness.errors import UsageError
+from harness.errors import NotJudged, UsageError
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.verify import Outcome, Prepared, Run, verify_case
 
 
 class Budget:
-    """Counts the engines that are built, and says how many the search may still build.
+    """Counts the builds of a bisection, whatever they are for, and refuses more of them than were allowed.
 
-    Engines that are found in the cache cost nothing.
+    Engines that are found in the cache cost nothing; a build that is refused or fails costs as much as another.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        """Engines that the search may build."""
+        """Engines that may be built, all together."""
+        self._begun = 0
+        self._elsewhere = 0
         self._caches: list[EngineCache] = []
         self._before_search: int | None = None
+        self._lock = threading.Lock()
 
     def count(self, engines: EngineCache) -> None:
         """Count what is built through this cache from now on."""
         self._caches.append(engines)
+        engines.before_build = self._begin
 
-    def begin_search(self) -> None:
-        """Let the budget begin here: what was built so far was for the questions."""
-        self._before_search = self.built
+    def spend(self) -> None:
+        """Count an engine that is built elsewhere, such as by a reproducer. Raises NotJudged when none is left."""
+        self._begin()
+        self._elsewhere += 1
+
+    def _begin(self) -> None:
+        with self._lock:  # engines are built several at a time
+            if not self.left:
+                raise NotJudged(f"the {self.most} builds that --max-builds allows are spent; give a larger number")
+            self._begun += 1
 
     @property
     def built(self) -> int:
         """Engines built so far."""
-        return sum(cache.built for cache in self._caches)
+        return self._elsewhere + sum(cache.built for cache in self._caches)
+
+    def begin_search(self) -> None:
+        """Note that what was built so far was for the questions."""
+        self._before_search = self.built
 
     @property
     def for_questions(self) -> int:
@@ -48,8 +64,8 @@ class Budget:
 
     @property
     def left(self) -> int:
-        """Engines that the search may still build."""
-        return max(0, self.most - (self.built - (self._before_search or 0)))
+        """Engines that may still be built."""
+        return self.most - self._begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +83,7 @@ class Context:
     folder: Path
     """For the plans and parts of the graph that are tried; the caller deletes it."""
     max_builds: int
-    """Engines that the search may build; those that the questions need come on top."""
+    """Engines that may be built, all together."""
     limit: float | None = None
     """The relative L2 error that outputs may have, in place of the limits derived or declared."""
     plan_file: Path | None = None
@@ -88,14 +104,14 @@ class Context:
     @cached_property
     def run(self) -> Run:
         """The subject, and the engines of the whole of it. Nothing is computed before it is used."""
-        return Run(self.subject, self.settings, limit=self.limit)
+        run = Run(self.subject, self.settings, limit=self.limit)
+        self.budget.count(run.engines)
+        return run
 
     @cached_property
     def budget(self) -> Budget:
         """Counts those engines, and those of parts of the graph."""
-        budget = Budget(self.max_builds)
-        budget.count(self.run.engines)
-        return budget
+        return Budget(self.max_builds)
 
     @property
     def prepared(self) -> Prepared:

@@ -10,7 +10,7 @@ from harness.backends import environment
 from harness.bisect.context import Context
 from harness.bisect.findings import Findings
 from harness.bisect.regions import CASE, Region
-from harness.bisect.reproducer import Spec, write
+from harness.bisect.reproducer import RUNTIMES, Spec, write
 from harness.graph import order
 from harness.records import OutputResult
 from harness.subject import Target
@@ -44,6 +44,8 @@ def write_region(context: Context, found: Findings, region: Region) -> Path:
             inputs_kind=context.subject.inputs,
             full_model=f"{context.subject.as_typed}, {len(order(context.prepared.program.model))} values",
         )
+        if target.backend in RUNTIMES:  # the script builds an engine; for another backend none is written
+            context.budget.spend()
         write(folder, spec, progress=context.settings.progress)
     return folder
 

@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
     add_computing(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
-    bisect.add_argument("--max-builds", type=int, default=30, metavar="N", help="engines to try at most; default: 30")
+    bisect.add_argument(
+        "--max-builds", type=int, default=30, metavar="N", help="engines to build at most, all together; default: 30"
+    )
     bisect.add_argument(
         "--limit", type=float, metavar="ERROR", help="relative error (2-norm) that outputs may have; default: as verify"
     )

@@ -45,7 +45,7 @@ def propagate(before: Unobserved, observer: Observer) -> list[ValueFinding]:
         findings[kept.name] = replace(finding, effect=effect, mark=HARMLESS if harmless else finding.mark)
     if before.result.verdict == "pass":
         for name, finding in findings.items():
-            if finding.mark == "nonfinite":
+            if finding.mark == "nonfinite" and finding.status == "compared":
                 reason = f"{finding.reason}; it does not reach the outputs, which are right"
                 findings[name] = replace(finding, mark=HARMLESS, reason=reason)
     return sorted(findings.values(), key=lambda finding: finding.depth)

@@ -59,15 +59,16 @@ def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torc
     return figures
 
 
-def saturated(expected: torch.Tensor, actual: torch.Tensor, largest: float) -> torch.Tensor:
-    """Return the expected values with those beyond the format at its end where the actual ones are.
+def saturated(expected: torch.Tensor, low: torch.Tensor, largest: float) -> torch.Tensor:
+    """Return the expected values with those at the end of the format that PyTorch in that format, ``low``, ends there.
 
-    A mask of -3.4e38 becomes -65504 in FP16, in PyTorch as in an engine.
+    A mask of -3.4e38 becomes -65504 in FP16, in PyTorch as in an engine. A computed value beyond 65504 is infinite in
+    PyTorch's FP16: an engine that gives 65504 in its place is as wrong as any other.
     """
     if largest > 1e38:
         return expected  # what lies beyond is beyond FP32 too
     beyond = expected.abs() > largest
     if not bool(beyond.any()):
         return expected
-    at_the_end = beyond & (actual.abs() >= largest) & actual.isfinite() & ((actual < 0) == (expected < 0))
-    return torch.where(at_the_end, actual.to(expected.dtype), expected)
+    at_the_end = beyond & (low.abs() >= largest) & low.isfinite() & ((low < 0) == (expected < 0))
+    return torch.where(at_the_end, low.to(expected.dtype), expected)

@@ -68,12 +68,17 @@ class Observer:
         replay = self.evaluators.value(self.evaluators.replay, name)
         reference = self.evaluators.value(self.evaluators.reference, name)
         if replay is None or reference is None:
-            self._record(name, status="not_compared", reason="nothing but the engine computes it", **record)
+            bad = _nonfinite_words(tensor)
+            seen: Mark = "nonfinite" if bad else "not_judged"
+            reason = f"nothing but the engine computes it{bad}"
+            self._record(name, status="not_compared", mark=seen, reason=reason, **record)
         elif not tensor.numel():
             self._record(name, status="not_compared", reason="it has no elements", **record)
         elif tuple(tensor.shape) != tuple(reference.shape):
             shapes = f"{list(tensor.shape)}, the reference's {list(reference.shape)}"
-            self._record(name, status="compared", mark="suspect", reason=f"its shape is {shapes}", **record)
+            bad = _nonfinite_words(tensor)
+            mark: Mark = "nonfinite" if bad else "suspect"
+            self._record(name, status="compared", mark=mark, reason=f"its shape is {shapes}{bad}", **record)
         elif not reference.is_floating_point():
             self._add_discrete(name, tensor, reference, replay, record)
         else:
@@ -81,8 +86,8 @@ class Observer:
 
     def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
         """Record a tensor that is no value of the graph, or could not be mapped to one."""
-        bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
-        reason = f"{decision.reason}; {bad} of {tensor.numel()} elements are not finite" if bad else decision.reason
+        bad = _nonfinite_words(tensor)
+        reason = f"{decision.reason}{bad}"
         status: Status = "inner" if decision.inner else "unmapped"
         if not tensor.is_floating_point():
             status, reason = "not_compared", f"{str(tensor.dtype).removeprefix('torch.')}: {reason}"
@@ -104,10 +109,11 @@ class Observer:
         end = LARGEST[self.precision]
         floor = self.evaluators.value(self.evaluators.floor, name)
         low = self.evaluators.value(self.evaluators.replay_low, name)
-        # Saturation counts as right in PyTorch: else the floor would be so large that any error of the engine passes.
-        local_floor = math.nan if low is None else local_error(low, saturated(replay, low, end)).relative
-        floor_error = None if floor is None else local_error(floor, saturated(reference, floor, end)).relative
-        reference, replay = (saturated(value, tensor, end) for value in (reference, replay))
+        # What saturates in PyTorch is right: else the floor would be so large that any error of the engine passes.
+        replay = replay if low is None else saturated(replay, low, end)
+        reference = reference if floor is None else saturated(reference, floor, end)
+        local_floor = math.nan if low is None else local_error(low, replay).relative
+        floor_error = None if floor is None else local_error(floor, reference).relative
         stats = compare(tensor, reference, name=name)
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
@@ -159,9 +165,12 @@ class Observer:
     ) -> None:
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
-        reason = f"{in_all} of {tensor.numel()} decisions differ from the reference's, {here} of them decided here"
+        reason = (
+            f"{in_all} of its {tensor.numel()} decisions differ from the reference's, and {here} from what PyTorch "
+            "decides on the engine's own inputs"
+        )
         mark: Mark = "flip" if here else "passed_on" if in_all else "ok"
-        self._record(name, status="compared", mark=mark, reason=reason if in_all else "", **record)
+        self._record(name, status="compared", mark=mark, reason=reason if here or in_all else "", **record)
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
         self.evaluators.observe(name, tensor.to(replay.dtype))
@@ -175,6 +184,12 @@ class Observer:
         if before is not None:  # the engine computes or copies it twice: the worse one is shown
             finding = max(before, finding, key=_badness)
         self.findings[name] = finding
+
+
+def _nonfinite_words(tensor: torch.Tensor) -> str:
+    """Return how many elements are not finite, to be put behind a reason; empty where all are."""
+    bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
+    return f"; {bad} of {tensor.numel()} elements are not finite" if bad else ""
 
 
 def _badness(finding: ValueFinding) -> tuple[bool, float]:

@@ -97,11 +97,11 @@ class Bisection(TargetRecord):
     trials: tuple[Trial, ...] = ()
     """Every plan tried on an engine, and the last ones tried in PyTorch."""
     builds: int = 0
-    """Engines built; those from the cache do not count."""
+    """Engines built, that of the reproducer's script with them; those from the cache do not count."""
     gate_builds: int = 0
-    """Those of them that the questions needed."""
+    """Those of them that the questions and the look needed."""
     max_builds: int = 0
-    """What the search may build after the questions."""
+    """How many could be built, all together."""
     complete: bool = True
     """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
     interrupted: bool = False

@@ -16,9 +16,10 @@ from fake import quiet
 from planted import PLANTED, Fault, PlantedBackend, PlantedSession, all_nan, normal, ready, scaled
 
 from harness import EngineRefused, NotJudged, Target, UsageError
-from harness.backends.base import BuildRequest
+from harness.backends import EngineCache
+from harness.backends.base import BuildReport, BuildRequest
 from harness.bisect.bisection import STEPS, Step, bisect, run_steps
-from harness.bisect.context import Context
+from harness.bisect.context import Budget, Context
 from harness.bisect.findings import Findings
 from harness.bisect.screening import Screen
 from harness.records.bisection import Bisection
@@ -90,7 +91,7 @@ def test_the_price_is_of_the_plan_and_both_extremes(overflow: Bisection):
 
 def test_progress_names_builds_and_the_best_plan(overflow: Bisection, said: list[str]):
     assert overflow.builds == 3
-    assert "overflow/one [planted-fp16]: 1 of 30 engines built; the best plan so far keeps 1" in said
+    assert "overflow/one [planted-fp16]: 3 of 30 engines built; the best plan so far keeps 1" in said
 
 
 def test_every_engine_that_was_tried_is_a_trial(bisected: Bisect):
@@ -224,7 +225,7 @@ def test_an_inspector_without_metadata_still_gives_the_region(bisected: Bisect, 
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("overflow", 1), ("overflow", 3), ("wrong_kernel", 1), ("nan_unobserved", 3)]
+    ("name", "most"), [("overflow", 2), ("overflow", 3), ("wrong_kernel", 4), ("nan_unobserved", 5)]
 )
 def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, tmp_path: Path):
     plant = PLANTED[name]
@@ -232,8 +233,8 @@ def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, 
     assert found.kind == plant.kind
     assert found.region
     assert found.max_builds == most
-    assert found.complete == (name == "overflow")
-    assert found.builds - found.gate_builds <= most
+    assert found.complete == ((name, most) == ("overflow", 3))
+    assert found.builds <= most
     if found.plan is None:
         assert "no plan passed" not in [advice.indicator for advice in found.advice], "it is not known that none does"
         assert not (tmp_path / "found").exists()
@@ -242,7 +243,7 @@ def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, 
 
 
 def test_a_search_without_the_builds_it_needs_says_so_and_a_second_one_goes_on(bisected: Bisect):
-    first, engine = bisected(PLANTED["growing_stream"], max_builds=3)
+    first, engine = bisected(PLANTED["growing_stream"], max_builds=5)
     assert (first.complete, engine.builds, first.gate_builds) == (False, 5, 2)
     second, engine = bisected(PLANTED["growing_stream"])
     assert second.complete
@@ -290,7 +291,7 @@ def test_builds_ahead_count_as_builds(bisected: Bisect):
             TWO_KERNELS, prepare_engine=without_taps, executor=executor, width=2, max_builds=16, reproducer=None
         )
     assert found.builds == engine.builds
-    assert found.builds - found.gate_builds <= found.max_builds
+    assert found.builds <= found.max_builds
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -411,3 +412,32 @@ def test_missing_weights_are_not_judged(tmp_path: Path):
     subject = dataclasses.replace(PLANTED["overflow"].subject, build=missing)
     found = bisect(subject, Target("torch", "fp16"), "one", quiet(tmp_path))
     assert (found.kind, found.finding) == ("not_judged", "no weights: download them first")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6])
+@pytest.mark.parametrize("name", ["overflow", "wrong_kernel", "nan_unobserved"])
+def test_no_more_engines_are_built_than_allowed_whatever_for(name: str, most: int, bisected: Bisect):
+    found, engine = bisected(PLANTED[name], max_builds=most)
+    assert engine.builds == found.builds <= most
+    assert found.gate_builds <= found.builds
+    if found.builds == most < 3:
+        assert not found.complete
+
+
+def test_a_reproducer_counts_as_a_build(tmp_path: Path):
+    def build(path: Path) -> BuildReport:
+        path.write_bytes(b"an engine")
+        return BuildReport()
+
+    budget = Budget(2)
+    engines = EngineCache(tmp_path, limit_bytes=2**20)
+    budget.count(engines)
+    engines.get({"a": 1}, build, progress=print)
+    assert (budget.built, budget.left) == (1, 1)
+    budget.spend()
+    assert (budget.built, budget.left) == (2, 0)
+    with pytest.raises(NotJudged, match="--max-builds"):
+        budget.spend()
+    with pytest.raises(NotJudged, match="2 builds"):
+        engines.get({"a": 2}, build, progress=print)
+    assert engines.get({"a": 1}, build, progress=print).path.is_file(), "one from the cache costs nothing"

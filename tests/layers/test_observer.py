@@ -225,7 +225,7 @@ def test_an_infinite_mask_is_not_saturation():
 def test_a_decision_made_here_is_a_flip():
     finding = single(torch.tensor([1, 2, 3]), torch.tensor([1, 2, 4]))
     assert finding.mark == "flip"
-    assert finding.reason == "1 of 3 decisions differ from the reference's, 1 of them decided here"
+    assert finding.reason.startswith("1 of its 3 decisions differ from the reference's, and 1 from")
     assert single(torch.tensor([1, 2, 4], dtype=torch.int32), torch.tensor([1, 2, 4])).mark == "ok"
 
 
@@ -446,3 +446,35 @@ def test_the_worst_come_first():
     ]
     assert local_ratio(exact) == math.inf
     assert local_ratio(none) == 0
+
+
+@pytest.mark.parametrize("floor", [math.inf, None])
+def test_a_computed_value_beyond_the_format_is_not_excused_where_the_engine_clamps_it(floor: float | None):
+    reference = torch.linspace(1, 2, 64)
+    reference[7] = 1e5
+    low = None
+    if floor is not None:
+        low = reference.half()
+        assert low[7] == floor
+    engine = reference.clamp(max=65504).half()
+    finding = single(engine, reference, low)
+    assert finding.mark == "suspect"
+    assert finding.local == pytest.approx((1e5 - 65504) / 1e5, rel=1e-3)
+
+
+@pytest.mark.parametrize(("reference", "mark"), [(None, "nonfinite"), (torch.ones(3), "nonfinite")])
+def test_nan_is_seen_where_nothing_can_be_compared(reference: torch.Tensor | None, mark: str):
+    finding = single(torch.tensor([1.0, math.nan]), reference)
+    assert finding.mark == mark
+    assert "1 of 2 elements are not finite" in finding.reason
+
+
+def test_a_decision_that_agrees_with_the_reference_by_chance_is_said():
+    prepared = ready("wrong_kernel")
+    evaluators = Fixed(torch.tensor([1, 2, 3]))
+    evaluators.tensors["replay"] = torch.tensor([1, 2, 4])
+    seen = Observer(evaluators, prepared.program.values, prepared.program.depths(), precision="fp16")
+    seen.add_value("gelu", torch.tensor([1, 2, 3]))
+    finding = seen.findings["gelu"]
+    assert finding.mark == "flip"
+    assert finding.reason.startswith("0 of its 3 decisions differ from the reference's, and 1 from what PyTorch")

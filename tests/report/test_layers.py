@@ -401,9 +401,9 @@ def test_plan_is_printed_as_its_file_has_it():
     assert "2 patterns" in head
     assert "plans/clip.toml" in head
     assert re.findall(r"\d+", next(row for row in shown.splitlines() if row.startswith("engines built"))) == [
-        "2",
-        "2",
+        "4",
         "30",
+        "2",
     ]
 
 
@@ -488,3 +488,15 @@ def test_a_long_region_is_counted_not_listed():
     shown = bisection.bisection_text(found(region=names))
     assert "value_15 and 4 more" in joined(shown)
     assert "value_16" not in shown
+
+
+def test_every_nan_that_was_seen_and_every_decision_that_differs_is_printed():
+    masked = a_value("mask", 1, stats=stats(1e-3, nonfinite_actual=3, nonfinite_expected=3))
+    alone = a_value("alone", 2, status="not_compared", mark="nonfinite", stats=None, reason="2 of 9 are not finite")
+    flipped = a_value("argmax", 3, mark="flip", stats=None, reason="1 of its 8 decisions differ")
+    follows = a_value("gather", 4, mark="passed_on", stats=None, reason="4 of its 8 decisions differ")
+    text = joined(layers.layers_table(changed(values=(*REPORT.values, masked, alone, flipped, follows))))
+    assert "non-finite where the reference is too: mask (3 of" in text
+    assert "non-finite, and not compared: alone, 2 of 9 are not finite" in text
+    assert re.search(r"flipped decision: argmax .*1 of its 8 decisions differ", text)
+    assert re.search(r"decision that follows: gather .*4 of its 8 decisions differ", text)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from harness.bisect.reproducer.folder import write
-from harness.bisect.reproducer.text import Spec
+from harness.bisect.reproducer.text import RUNTIMES, Spec
 
-__all__ = ["Spec", "write"]
+__all__ = ["RUNTIMES", "Spec", "write"]

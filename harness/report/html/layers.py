@@ -211,7 +211,7 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
 
 
 def _bisect_facts(found: Json, t: Words) -> Facts:
-    builds = t("builds", gates=found["gate_builds"], search=found["builds"] - found["gate_builds"],
+    builds = t("builds", gates=found["gate_builds"], built=found["builds"],
                                 most=found["max_builds"])  # fmt: skip
     rows = [(t("region"), ", ".join(found["region"]) or "-")]
     rows += [(t("plan"), t("no_plan"))] if found["plan"] is None and _needs_plan(found) else []

@@ -90,9 +90,8 @@ def _plan(bisection: Json) -> list[str]:
     elif bisection["kind"] not in ("none", "not_judged"):
         tried = any(trial["where"] == "engine" for trial in bisection["trials"])
         lines = ["plan: none passed" if tried else "plan: none was tried"]
-    searched = bisection["builds"] - bisection["gate_builds"]
-    allowed = f"{searched} of {bisection['max_builds']} allowed for the search"
-    lines.append(f"engines built: {bisection['gate_builds']} for the questions, {allowed}")
+    built, gates, most = bisection["builds"], bisection["gate_builds"], bisection["max_builds"]
+    lines.append(f"engines built: {built} of {most} allowed, {gates} of them for the questions")
     if not bisection["complete"]:
         ending = "a smaller plan may exist" if plan is not None else "a plan that passes may exist"
         lines += wrapped("", f"the search was not finished: {ending}; the same command resumes it")

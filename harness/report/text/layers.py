@@ -29,7 +29,14 @@ def layers_table(report: Json, *, rows: int = 20) -> str:
     """
     blocks = [_heading(report) + _counts(report), _observer(report)]
     if facts.compared(report):
-        blocks += [_nonfinite(report), _flips(report), _modules(report, rows), _values(report, rows), _legend(report)]
+        blocks += [
+            _nonfinite(report),
+            _nonfinite_in_both(report),
+            _flips(report),
+            _modules(report, rows),
+            _values(report, rows),
+            _legend(report),
+        ]
     else:
         blocks.append([f"NOT JUDGED: {WORDS('nothing_compared')}"])
         blocks.append(_nonfinite(report))
@@ -147,8 +154,20 @@ def _nonfinite(report: Json) -> list[str]:
     lines += [f"non-finite values: {len(seen)} of {len(facts.compared(report))} compared"] if seen else []
     for value in values:
         if value["status"] != "compared":
-            lines += wrapped("non-finite, though no value of the graph: ", f"{value['name']}, {value['reason']}")
+            lines += wrapped("non-finite, and not compared: ", f"{value['name']}, {value['reason']}")
     return lines
+
+
+def _nonfinite_in_both(report: Json) -> list[str]:
+    """Return the values that hold a NaN or an infinity where the reference does too: they are seen, and no fault."""
+    values = [
+        value
+        for value in facts.compared(report)
+        if (value["stats"] or {}).get("nonfinite_actual") and not facts.is_nonfinite_value(value)
+    ]
+    named = ", ".join(f"{v['name']} ({v['stats']['nonfinite_actual']} of {v['stats']['elements']})" for v in values[:4])
+    more = f" and {len(values) - 4} more values" if len(values) > 4 else ""
+    return wrapped("non-finite where the reference is too: ", f"{named}{more}") if values else []
 
 
 def _overflow(value: Json, report: Json) -> str:
@@ -165,8 +184,12 @@ def _overflow(value: Json, report: Json) -> str:
 
 
 def _flips(report: Json) -> list[str]:
-    flips = [value for value in facts.compared(report) if value["mark"] == "flip"]
-    return [line for value in flips for line in wrapped("flipped decision: ", f"{_place(value)}: {value['reason']}")]
+    """Return a sentence for every discrete value that differs: decided here, or following from what differs before."""
+    labels = {"flip": "flipped decision: ", "passed_on": "decision that follows: "}
+    differing = [v for v in facts.compared(report) if v["mark"] in labels and v["stats"] is None and v["reason"]]
+    return [
+        line for value in differing for line in wrapped(labels[value["mark"]], f"{_place(value)}: {value['reason']}")
+    ]
 
 
 def _place(value: Json) -> str:

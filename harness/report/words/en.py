@@ -183,7 +183,7 @@ WORDS: dict[str, str] = {
     "reproducer": "Reproducer",
     "no_reproducer": "none was written",
     "engines_built": "Engines built",
-    "builds": "{gates} for the questions, {search} of {most} allowed for the search",
+    "builds": "{built} of {most} allowed, {gates} of them for the questions",
     "price": "Price on {device}",
     "plan_ms": "plan {ms} ms",
     "low_ms": "all low precision {ms} ms",

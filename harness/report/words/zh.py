@@ -183,7 +183,7 @@ WORDS: dict[str, str] = {
     "reproducer": "复现脚本",
     "no_reproducer": "没有写入",
     "engines_built": "构建的引擎",
-    "builds": "提问用 {gates} 个，搜索用 {search} 个（上限 {most}）",
+    "builds": "共 {built} 个（上限 {most}），其中提问用 {gates} 个",
     "price": "{device} 上的代价",
     "plan_ms": "方案 {ms} ms",
     "low_ms": "全低精度 {ms} ms",
