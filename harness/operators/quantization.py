@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from harness.operators.casting import cast
 from harness.operators.registry import MICROSOFT, operator
-from harness.operators.values import CARRIED, Unsupported, wide
+from harness.operators.values import CARRIED, Unsupported
 
 RANGES = {
     "UINT8": (0, 255),
@@ -58,16 +59,9 @@ def codes(ratio: torch.Tensor, zero: torch.Tensor | None, kind: str, *, saturate
             whole = whole + zero.double()
         return whole.clamp(*RANGES[kind]).to(CARRIED[kind])
     moved = ratio if zero is None else ratio + zero.to(ratio.dtype)
-    if kind == "FLOAT4E2M1":
-        size = moved.abs()
-        step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0)).to(moved.dtype)
-        return ((moved / step).round() * step).clamp(-6, 6).to(CARRIED[kind])
-    if not kind.startswith("FLOAT8"):
+    if not kind.startswith("FLOAT"):
         raise Unsupported(f"quantisation to {kind.lower()}")
-    dtype = CARRIED[kind]
-    if saturate:
-        moved = wide(moved).clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
-    return moved.to(dtype)
+    return cast(moved, to=CARRIED[kind], to_type=kind, saturate=int(saturate))
 
 
 @operator("DequantizeLinear", since=10)

@@ -36,7 +36,7 @@ def resizes(draw: st.DrawFn) -> dict:
 
 
 @given(resizes(), st.integers(1, 7), st.integers(1, 7), SCALES, SCALES)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=70)
 def test_scales(chosen: dict, height: int, width: int, down: float, across: float):
     assume(height * down >= 1 and width * across >= 1)
     roi = np.zeros(0, np.float32) if chosen["opset"] == 11 else None
@@ -44,7 +44,7 @@ def test_scales(chosen: dict, height: int, width: int, down: float, across: floa
 
 
 @given(resizes(), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=70)
 def test_sizes(chosen: dict, height: int, width: int, high: int, wide: int):
     assume(chosen["mode"] != "nearest")  # ties again: 2 / (4 / 7) is 3.5 or not
     empty = np.zeros(0, np.float32) if chosen["opset"] == 11 else None
