@@ -116,7 +116,7 @@ def _array(value: Any, double: bool) -> Any:
 def _checked(node: ir.Node, result: Any, double: bool, device: torch.device) -> Any:
     if isinstance(result, list):
         return [_checked(node, item, double, device) for item in result]
-    array = np.asarray(result)
+    array = np.asarray(result, order="C")  # onnx.reference gives views that run backwards
     if array.dtype.kind not in "fiubc":
         return array
     if double and array.dtype == np.float32:

@@ -40,6 +40,8 @@ class RunNotes:
 
     emulated: set[str] = dataclasses.field(default_factory=set)
     """Ops without a kernel in their dtype: computed in FP32 on rounded inputs, and rounded."""
+    elsewhere: set[str] = dataclasses.field(default_factory=set)
+    """ONNX operators that PyTorch has not: ONNX Runtime computed them."""
     saturated: set[str] = dataclasses.field(default_factory=set)
     """Values with a constant outside their format, which became the format's largest finite value."""
 
@@ -167,9 +169,10 @@ class TypedInterpreter(Interpreter):
         if target in _CONTROL_FLOW:
             return self.fetch_args_kwargs_from_env(node)
         if isinstance(target, OnnxCall):
+            natural = torch.float64 if reads == torch.float64 else self._exact  # doubles of the file stay doubles
             kinds = {InputKind.COMPUTE: reads, InputKind.ANY: None}
             args = tuple(
-                self._argument(node, item, kinds.get(target.input_kind(index), self._exact))
+                self._argument(node, item, kinds.get(target.input_kind(index), natural))
                 for index, item in enumerate(node.args)
             )
         else:
@@ -229,7 +232,8 @@ class TypedInterpreter(Interpreter):
     def _run(self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         target: Any = node.target
         if isinstance(target, OnnxCall):
-            return target(args, kwargs, run_body=self._run_body, double=self.dtype == torch.float64)
+            double = self.dtype == torch.float64
+            return target(args, kwargs, run_body=self._run_body, double=double, elsewhere=self.notes.elsewhere)
         if target in _CONTROL_FLOW:
             return _CONTROL_FLOW[target](self, *args)
         # A kernel of another device or dtype may lay its result out differently than the traced one did, and a view of

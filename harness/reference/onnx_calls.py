@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch.fx import Graph, Node
@@ -44,19 +45,28 @@ class OnnxCall:
         """Return in what an argument is read; a body reads what it captures as it is."""
         return self.typing.input_kind(index) if index < len(self.node.inputs) else InputKind.ANY
 
-    def __call__(self, args: Sequence[Any], keywords: Mapping[str, Any], *, run_body: RunBody, double: bool) -> Any:
-        """Return the node's output, or a tuple of several.
+    def __call__(
+        self,
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        *,
+        run_body: RunBody,
+        double: bool,
+        elsewhere: set[str],
+    ) -> Any:
+        """Return the node's output, or a tuple of several; add the node to ``elsewhere`` where PyTorch has none.
 
         Raises NotImplementedError where there is no kernel for these dtypes, NotJudged where nothing computes the node.
         """
         inputs, around = args[: len(self.node.inputs)], args[len(self.node.inputs) :]
         captured = dict(zip(self.captured, around, strict=True))
-        if self.bound is not None:
+        if self.bound is not None and not any(isinstance(item, np.ndarray) for item in inputs):  # strings
             bodies = {name: _callable(body, captured, run_body) for name, body in self.bodies.items()}
             try:
                 return self._outputs(self.bound.function(*inputs, **self.fixed, **bodies, **keywords))
             except Unsupported:
                 pass
+        elsewhere.add(repr(self))
         return run_elsewhere(self.node, self.opsets, inputs, captured, double=double)
 
     def _outputs(self, result: Any) -> Any:
