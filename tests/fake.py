@@ -249,3 +249,36 @@ class FakeSession(CountedSession):
         with torch.no_grad():
             outputs = {name: tensor.half().float() for name, tensor in self.module(given["x"]).items()}
         return self.backend.fault(outputs, given, self.runs)
+
+
+class ModuleBackend(FakeBackend):
+    """Runs a module in a dtype on the CPU, through ``fault``; float outputs and inputs are float32."""
+
+    precisions = ("fp32", "fp16", "bf16")
+
+    def __init__(self, make: Callable[[], torch.nn.Module], dtype: torch.dtype, fault: Fault | None = None) -> None:
+        super().__init__(fault)
+        self.module, self.dtype = make().to(dtype), dtype
+
+    def load(self, engine: Path) -> ModuleSession:
+        return ModuleSession(self)
+
+
+class ModuleSession(CountedSession):
+    """A session of :class:`ModuleBackend`."""
+
+    layers = None
+
+    def __init__(self, backend: ModuleBackend) -> None:
+        self.backend, self.runs = backend, 0
+
+    def run(self, given: Mapping[str, torch.Tensor]) -> Tensors:
+        self.runs += 1
+        inputs = {
+            name: tensor.to(self.backend.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in given.items()
+        }
+        with torch.no_grad():
+            outputs = self.backend.module(**inputs)
+        outputs = {name: t.float() if t.is_floating_point() else t.clone() for name, t in outputs.items()}
+        return self.backend.fault(outputs, given, self.runs)

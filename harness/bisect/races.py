@@ -14,7 +14,7 @@ from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
 from harness.subject import Target
 from harness.tensors import Tensors, on_devices_of
-from harness.verify import Run, compare_outputs, floor_of, judge_outputs, verify_case, worst_reason
+from harness.verify import Run, compare_outputs, floor_of, judge_outputs, settle, verify_case, worst_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,10 @@ def run_alone(run: Run, target: Target, case: str) -> Alone | None:
         made = run_serialised(target.backend, opened.engine.path, prepared.inputs[case])
         alone = on_devices_of(outcome.expected, made)
         floor, _ = floor_of(prepared.references, case, plan)
-        compared = compare_outputs(alone, outcome.expected, floor, precision=plan.computes_in)
+        settled = settle(prepared, case, plan, alone, outcome.expected, floor)
+        compared = compare_outputs(
+            alone, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
+        )
         return Alone(
             together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
             judged=judge_outputs(opened, case, compared),

@@ -5,7 +5,17 @@
 
 from __future__ import annotations
 
+from harness.compare.decisions import count_differences
 from harness.compare.norms import finite_error, ratio, relative_l2, require_close, total_error
 from harness.compare.tensors import bitwise_equal, compare
 
-__all__ = ["bitwise_equal", "compare", "finite_error", "ratio", "relative_l2", "require_close", "total_error"]
+__all__ = [
+    "bitwise_equal",
+    "compare",
+    "count_differences",
+    "finite_error",
+    "ratio",
+    "relative_l2",
+    "require_close",
+    "total_error",
+]

@@ -23,6 +23,7 @@ from harness.records.contradictions import (
     settled_study,
 )
 from harness.records.data import plain
+from harness.records.decisions import Decisions, WrongDecision
 from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (
     Acceptance,
@@ -71,6 +72,7 @@ __all__ = [
     "Conditions",
     "ContestPicture",
     "ContestResult",
+    "Decisions",
     "EngineInfo",
     "Entry",
     "ErrorStats",
@@ -104,6 +106,7 @@ __all__ = [
     "ValueFinding",
     "VariantResult",
     "Verdict",
+    "WrongDecision",
     "acceptance_from_json",
     "all_judged",
     "contestant_name",

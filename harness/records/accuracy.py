@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.data import TargetRecord, plain
+from harness.records.decisions import Decisions
 from harness.records.stats import ErrorStats
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class OutputResult:
     """The engine against the reference; None when they could not be compared."""
     floor: ErrorStats | None = None
     """PyTorch in the same precision against the same reference; None when it could not be had."""
+    decisions: Decisions | None = None
+    """The counts of an output of integers or booleans, which has no ``stats``; None for floats."""
     allowed: dict[str, float] = field(default_factory=dict)
     """The limits that were applied, by figure name."""
     tf32_sized: bool = False
@@ -45,6 +48,7 @@ class OutputResult:
             "verdict": self.verdict,
             "reason": self.reason,
             "floor": self.floor.to_json() if self.floor else None,
+            "decisions": self.decisions.to_json() if self.decisions else None,
             "allowed": self.allowed,
             "tf32_sized": self.tf32_sized,
         }

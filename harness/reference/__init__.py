@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.reference.helper_values import HelperValues
 from harness.reference.interpreter import CODE_SHA256, RunNotes, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
+from harness.reference.region import Region
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
 from harness.reference.run_graph import RunGraph, exported_run_graph
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
@@ -22,6 +23,7 @@ __all__ = [
     "OutputCache",
     "ProgramEvaluator",
     "ReferenceStore",
+    "Region",
     "RunGraph",
     "RunNotes",
     "StaleReference",

@@ -9,6 +9,7 @@ from harness.verify.inputs import case_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, tolerance_for
 from harness.verify.prepare import Prepared
 from harness.verify.result import next_step, worst_reason
+from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
 from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
@@ -33,6 +34,7 @@ __all__ = [
     "judge_output",
     "judge_outputs",
     "next_step",
+    "settle",
     "tolerance_for",
     "update_references",
     "value_dtypes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import torch
 
@@ -12,7 +13,7 @@ from harness.backends import Backend
 from harness.compare import compare
 from harness.errors import EngineFailed, NotJudged
 from harness.graph import Plan, is_fp32, load_plan
-from harness.records import ErrorStats, OutputResult
+from harness.records import Decisions, ErrorStats, OutputResult
 from harness.subject import Tolerance
 from harness.tensors import Tensors
 from harness.verify.decisions import judge_decisions
@@ -36,6 +37,8 @@ class Compared:
     """Why they cannot be compared."""
     note: str = ""
     """Why this output has no floor though others have."""
+    decisions: Decisions | None = None
+    """The counts of an output that is no float."""
 
 
 def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | None, tuple[str, ...]]:
@@ -49,28 +52,34 @@ def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | N
     return floor.outputs, floor.notes
 
 
-def compare_outputs(actual: Tensors, expected: Tensors, floor: Tensors | None, *, precision: str) -> list[Compared]:
-    """Return the figures of every expected output, floats and decisions each in their own way."""
+def compare_outputs(
+    actual: Tensors,
+    expected: Tensors,
+    floor: Tensors | None,
+    *,
+    precision: str,
+    decisions: Mapping[str, Decisions | EngineFailed] = MappingProxyType({}),
+) -> list[Compared]:
+    """Return the figures of every expected output; ``decisions`` are the counts of those that are no floats."""
     found = []
     for name, tensor in expected.items():
-        compare_one = _compare_floats if tensor.is_floating_point() else _compare_decisions
         note, own_floor = "", None if floor is None else floor[name]
         if own_floor is not None and own_floor.shape != tensor.shape:
             shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
             note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
         try:
-            found.append(replace(compare_one(name, actual[name], tensor, own_floor), note=note))
+            if (counts := decisions.get(name)) is None:
+                found.append(replace(_compare_floats(name, actual[name], tensor, own_floor), note=note))
+            elif isinstance(counts, EngineFailed):
+                raise counts
+            else:
+                found.append(Compared(name=name, stats=None, floor=None, decisions=counts, note=note))
         except EngineFailed as error:
             found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
     return found
 
 
 def _compare_floats(name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None) -> Compared:
-    stats = compare(actual, expected, name=name)
-    return Compared(name=name, stats=stats, floor=None if floor is None else compare(floor, expected))
-
-
-def _compare_decisions(name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None) -> Compared:
     stats = compare(actual, expected, name=name)
     return Compared(name=name, stats=stats, floor=None if floor is None else compare(floor, expected))
 
@@ -82,22 +91,16 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
     expected = references.expected(case, plan)
     results = []
     for output in compared:
+        if output.decisions is not None:
+            tolerance = run.subject.tolerances.get(output.name)  # one of a precision is meant for floats
+            results.append(
+                judge_decisions(output.name, output.decisions, precision=plan.computes_in, tolerance=tolerance)
+            )
+            continue
         if output.stats is None:
             results.append(OutputResult(name=output.name, verdict="fail", reason=output.problem))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
-        if not expected[output.name].is_floating_point():
-            results.append(
-                judge_decisions(
-                    output.name,
-                    output.stats,
-                    precision=plan.computes_in,
-                    floor=output.floor,
-                    tolerance=tolerance,
-                    is_floor=opened.is_pytorch,
-                )
-            )
-            continue
         tf32_floor = None
         if is_fp32(plan) and has_tf32(opened.backend):
             tf32_floor = partial(_tf32_floor, references, case, output.name, expected[output.name])

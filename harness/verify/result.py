@@ -51,9 +51,13 @@ def next_step(opened: OpenTarget, case: str) -> str:
 
 
 def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
-    """Return the reason of the output that decided: the one with the largest error among those of that verdict."""
+    """Return the reason of the output that decided: the one with the largest error among those of that verdict.
+
+    A wrong decision, and what could not be compared, come before any error; right decisions after it.
+    """
     deciding = [output for output in outputs if output.verdict == verdict]
     if not deciding:
         return "no output was compared"
-    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else float("inf"))
+    without = float("-inf") if verdict == "pass" else float("inf")
+    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else without)
     return f"{chosen.name}: {chosen.reason}"

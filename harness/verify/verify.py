@@ -17,6 +17,7 @@ from harness.verify.judging import compare_outputs, floor_of, judge_outputs
 from harness.verify.prepare import prepare
 from harness.verify.result import engine_info, next_step, provenance, worst_reason
 from harness.verify.run import Repeats, run_repeatedly
+from harness.verify.settling import settle
 from harness.verify.target import OpenTarget, Outcome, Run
 
 
@@ -73,9 +74,12 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
                 on_gpu=opened.on_gpu,
             )
         floor, notes = floor_of(references, case, plan)
-        compared = compare_outputs(repeats.worst, expected, floor, precision=plan.computes_in)
+        settled = settle(prepared, case, plan, repeats.worst, expected, floor)
+        compared = compare_outputs(
+            repeats.worst, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
+        )
         outputs = judge_outputs(opened, case, compared)
-        notes = (*notes, *(output.note for output in compared if output.note))
+        notes = (*notes, *settled.notes, *(output.note for output in compared if output.note))
         verdict: Verdict = overall(output.verdict for output in outputs)
         reason = worst_reason(outputs, verdict)
     except (EngineFailed, StaleReference) as error:
