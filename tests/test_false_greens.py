@@ -26,7 +26,7 @@ from harness.latency import benchmark, turns
 from harness.latency.options import Options
 from harness.metrics.binding import Metric
 from harness.metrics.perceptual_distance import perceptual_distance
-from harness.records.accuracy import exit_status
+from harness.records import exit_status
 from harness.records.latency import Measured, ProcessRun, Session
 from harness.records.layers import LayerReport
 from harness.records.writer import document, save_json

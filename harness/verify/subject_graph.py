@@ -46,6 +46,11 @@ class SubjectGraph(ABC):
         """The FP32 graph with named values; made when an engine has to be built or a plan names values."""
 
     @property
+    def sorts(self) -> bool:
+        """Whether anything is put in order: a sort, or the best so many."""
+        return any(node.op_type == "TopK" for node in self.program.model.graph)
+
+    @property
     @abstractmethod
     def run_graph(self) -> RunGraph:
         """What the interpreter runs."""

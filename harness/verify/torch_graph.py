@@ -20,6 +20,7 @@ from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import GraphIdentity, SubjectGraph, compute_device
 
+_SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
 # Two FP32 runs of one program on one machine: summation order changes the last bits, an active dropout far more.
 REPEATABLE = 2.0**-20
 
@@ -114,6 +115,11 @@ class TorchGraph(SubjectGraph):
             if tensor.numel() == 0:
                 raise NotJudged(f"{name}: output {output!r} is empty, shape {list(tensor.shape)}")
         return first
+
+    @property
+    def sorts(self) -> bool:
+        """Whether the traced program puts anything in order; known before it is exported."""
+        return any(str(node.target).startswith(_SORTS) for node in self._traced.graph.nodes)
 
     @cached_property
     def run_graph(self) -> RunGraph:
