@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.verify.margins import Deciding
+from harness.verify import Deciding
 
 VALUES = 2**21
 TIMES = (1.0, 2.0, 3.0)

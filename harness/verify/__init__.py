@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from harness.verify.inputs import case_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, tolerance_for
+from harness.verify.margins import Deciding
 from harness.verify.prepare import Prepared
 from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
@@ -19,6 +20,7 @@ __all__ = [
     "FACTOR",
     "MAX_FACTOR",
     "UNIT_ROUNDOFF",
+    "Deciding",
     "OpenTarget",
     "Outcome",
     "Prepared",
