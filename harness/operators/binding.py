@@ -48,7 +48,7 @@ def bind(node: ir.Node, *, opset: int, body: Callable[[ir.Graph], Any]) -> Call 
     for name in _DTYPE_ATTRIBUTES:
         number = attributes.pop(name, None)
         if number:  # 0 is "not given"
-            element_type = ir.DataType(number).name
+            element_type = number if isinstance(number, str) else ir.DataType(number).name  # a name before opset 6
             found = CARRIED.get(element_type)
             if found is None:
                 return None

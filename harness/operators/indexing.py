@@ -60,8 +60,8 @@ def scatter_nd(
 ) -> torch.Tensor:
     depth = indices.shape[-1]
     count, rest = math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
-    place = _row_major(indices.unbind(-1), x.shape[:depth]).reshape(-1, 1) * rest + torch.arange(rest, device=x.device)
-    written = _write(x.reshape(count * rest), place.reshape(-1), updates.reshape(-1), reduction)
+    place = _row_major(indices.unbind(-1), x.shape[:depth]).reshape(-1)
+    written = _write(x.reshape(count, rest), place, updates.reshape(len(place), rest), reduction)
     return written.reshape(x.shape)
 
 
@@ -76,24 +76,22 @@ def scatter_elements(
         for number, size in enumerate(indices.shape)
     ]
     places[axis] = indices
-    return _write(x.reshape(-1), _row_major(places, x.shape).reshape(-1), updates.reshape(-1), reduction).reshape(
-        x.shape
-    )
+    place = _row_major(places, x.shape).reshape(-1)
+    return _write(x.reshape(-1, 1), place, updates.reshape(-1, 1), reduction).reshape(x.shape)
 
 
-def _write(flat: torch.Tensor, place: torch.Tensor, updates: torch.Tensor, reduction: str) -> torch.Tensor:
-    """Return ``flat`` with the updates written at their places; of those for one place the last stays."""
+def _write(rows: torch.Tensor, place: torch.Tensor, updates: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Return rows [count, size] with updates [n, size] written at their places [n]; of those for one the last stays."""
     if reduction == "add":
-        return flat.index_put((place,), updates, accumulate=True)  # adds in one order, on a GPU too
+        return rows.index_put((place,), updates, accumulate=True)  # adds in one order, on a GPU too
+    if reduction in _REDUCTIONS:
+        return rows.scatter_reduce(0, place.unsqueeze(1).expand_as(updates), updates, _REDUCTIONS[reduction])
     if reduction != "none":
-        if reduction not in _REDUCTIONS:
-            raise Unsupported(f"reduction {reduction!r}")
-        return flat.scatter_reduce(0, place, updates, _REDUCTIONS[reduction])
+        raise Unsupported(f"reduction {reduction!r}")
+    # All updates for a place become the last one, so that it does not matter which is written last.
     number = torch.arange(len(place), device=place.device)
-    last = torch.full_like(flat, -1, dtype=torch.int64).scatter_reduce(0, place, number, "amax")
-    if not len(updates):
-        return flat
-    return torch.where(last < 0, flat, updates[last.clamp(min=0)])
+    last = number.new_zeros(len(rows)).scatter_reduce(0, place, number, "amax")
+    return rows.index_put((place,), updates[last[place]])
 
 
 @operator("TensorScatter")

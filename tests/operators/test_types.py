@@ -200,6 +200,7 @@ OLD = [
     ("Concat", 1, [(2, 3), (2, 1)], {}, lambda a, b: torch.cat([a, b], 1)),
     ("Reshape", 1, [(2, 3)], {"shape": [-1, 2]}, lambda a: a.reshape(3, 2)),
     ("Pad", 1, [(2, 3)], {"paddings": [0, 1, 0, 0], "value": 2.0}, lambda a: F.pad(a, (1, 0), value=2)),
+    ("Cast", 1, [(2, 3)], {"to": "INT32"}, lambda a: a.int()),
     ("Clip", 1, [(2, 3)], {"max": 0.0}, lambda a: a.clamp(max=0)),
 ]
 
