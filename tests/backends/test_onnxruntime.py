@@ -8,13 +8,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from fake import quiet
 from onnx import TensorProto, helper
 
+from harness import Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.backends.onnxruntime import backend as module
+from harness.bisect import bisect
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 from harness.settings import Settings
+from harness.verify import verify
 
 QUIET = Settings(progress=lambda message: None)
 CPU = BACKENDS["ort-cpu"]
@@ -166,6 +170,49 @@ def test_a_run_that_raises_has_failed(tmp_path: Path) -> None:
         pytest.raises(EngineFailed, match=r"could not run the model.*node_reshape"),
     ):
         session.run({"x": torch.ones(2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("message", "refused"),
+    [
+        ("MLFloat16 data type is not supported with ScatterND opset 16 when reduction is 'add'.", True),
+        ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : the kernel lacks it", True),
+        ("Unsupported data type: BFloat16", True),
+        ("The input tensor cannot be reshaped to the requested shape. Input shape:{2,4}, requested shape:{7}", False),
+        ("invalid expand shape", False),
+    ],
+)
+def test_a_kernel_that_lacks_a_dtype_is_a_refusal_with_its_op(message: str, refused: bool) -> None:
+    head = "[ONNXRuntimeError] : 6 : Non-zero status code returned while running Op node. Name:'n1'"
+    text = f"{head} Status Message: {message}"
+    error = module._run_error("ort-cpu", RuntimeError(text))
+    assert isinstance(error, EngineRefused) == refused
+    assert isinstance(error, EngineFailed) != refused
+    if refused:
+        assert "op 'Op' (node 'n1')" in str(error)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_operator_without_a_kernel_in_half_precision_is_not_judged(tmp_path: Path, precision: str) -> None:
+    """ONNX Runtime takes the model and refuses when it runs: ``MLFloat16 data type is not supported``."""
+    node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"], name="scatter", reduction="add")
+    ports = {"x": (TensorProto.FLOAT, [6]), "i": (TensorProto.INT64, [3, 1]), "u": (TensorProto.FLOAT, [3])}
+    inputs = [helper.make_tensor_value_info(name, dtype, shape) for name, (dtype, shape) in ports.items()]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [6])])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    given = {"x": torch.zeros(6), "i": torch.tensor([[1], [1], [4]]), "u": torch.tensor([1.0, 2.0, 3.0])}
+    target, settings = Target("ort-cpu", precision), quiet(tmp_path)
+    subject = Subject(
+        name="net", onnx=tmp_path / "m.onnx", cases={"one": lambda: given}, targets=(target,), weights="file"
+    )
+    [result] = verify(subject, targets=[target], cases=["one"], settings=settings)
+    found = bisect(subject, target, "one", settings)
+    assert (result.verdict, found.kind) == ("not_judged", "not_judged")
+    for sentence in (result.reason, found.finding):
+        assert "op 'ScatterND' (node 'scatter')" in sentence
+    [right] = verify(subject, targets=[Target("ort-cpu", "fp32")], cases=["one"], settings=settings)
+    assert right.verdict == "pass"
 
 
 def test_a_closed_session_does_not_run(tmp_path: Path) -> None:

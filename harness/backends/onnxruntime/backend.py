@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROFILE_WARM_UP = 2
 _KERNEL = "_kernel_time"
+_MISSING = re.compile(
+    r"NOT_IMPLEMENTED|not (?:yet )?implemented|(?:MLFloat16|BFloat16|float16|data ?type|types?)\b[^.;]*\bnot supported"
+    r"|not supported[^.;]*(?:MLFloat16|BFloat16|float16|data ?type)|unsupported (?:data ?|input |tensor )?type",
+    re.IGNORECASE,
+)
+"""How ONNX Runtime says that a kernel lacks something."""
 FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
 # TensorProto.DataType: name in ``tensor(...)``, number, name in torch.
 _DTYPES = (
@@ -282,9 +288,16 @@ def _load_error(name: str, error: Exception) -> NotJudged:
 
 
 def _run_error(name: str, error: Exception) -> NotJudged | EngineFailed:
+    """Return a refusal, with the op and the node, for what ONNX Runtime has not implemented; else the engine failed.
+
+    Some kernels are there for a dtype and refuse it only when they run.
+    """
     message = " ".join(str(error).split())
     if _is_out_of_memory(message):
         return NotJudged(f"{name} ran out of memory: {message}")
+    node = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", message)
+    if node and _MISSING.search(message):
+        return EngineRefused(f"{name} cannot run this graph: op {node[1]!r} (node {node[2]!r}): {node[3]}")
     return EngineFailed(f"{name} could not run the model: {message}")
 
 
