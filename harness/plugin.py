@@ -83,6 +83,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--require", dest="parity_require", metavar="BACKEND", help="fail unless this backend was judged", **names)
     add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
     add("--no-engine-cache", dest="parity_no_engine_cache", help="build every engine afresh", **switch)
+    add(
+        "--parity-runs", dest="parity_runs", type=int, metavar="N",
+        help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU",
+    )  # fmt: skip
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
     add(
         "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
@@ -106,6 +110,8 @@ def pytest_configure(config: pytest.Config) -> None:
         discovery.check_precisions(state.precisions)
         if state.timing.processes < 2:
             raise UsageError(f"--latency-processes {state.timing.processes} tells no spread; give at least 2")
+        if state.settings.runs is not None and state.settings.runs < 2:
+            raise UsageError(f"--parity-runs {state.settings.runs} shows no difference between runs; give at least 2")
         if state.json and not is_worker(config):
             files.check_writable(state.json)
     except UsageError as error:

@@ -38,6 +38,7 @@ class State:
             references=option("parity_references") or defaults.references,
             engine_cache=not option("parity_no_engine_cache"),
             update_references=option("parity_update_references"),
+            runs=option("parity_runs"),
             progress=_progress(config),
         )
         self.backends: list[str] = option("parity_backend")

@@ -34,5 +34,7 @@ class Settings:
     """Write stored references instead of holding the run against them."""
     device: str | None = None
     """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
+    runs: int | None = None
+    """How often each engine runs a case before it is judged; None: 8 times on a GPU, twice on a CPU."""
     progress: Callable[[str], None] = print_progress
     """Called with one short line whenever a long step starts or ends."""

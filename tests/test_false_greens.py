@@ -30,6 +30,7 @@ from harness.records import exit_status
 from harness.records.latency import Measured, ProcessRun, Session
 from harness.records.layers import LayerReport
 from harness.records.writer import document, save_json
+from harness.report.text import results_table
 from harness.verify.references import References
 from harness.verify.target import Run
 from harness.verify.verify import verify, verify_case
@@ -198,6 +199,18 @@ def test_an_engine_that_is_wrong_in_one_run_of_many_fails(judged, monkeypatch):
     words = "not repeatable: 1 of 8 runs of the engine differ"
     assert words in result.reason
     assert any(note.startswith(words) for note in result.notes)
+
+
+def test_a_fault_in_one_run_of_ten_is_found_with_enough_runs_and_what_few_miss_is_said(judged, tmp_path):
+    def racing(outputs, given, run):
+        return {name: t + (0.3 if run % 10 == 9 else 0) for name, t in outputs.items()}
+
+    [few] = judged(racing)
+    assert (few.verdict, few.runs) == ("pass", 2)
+    assert "2 runs of " in (text := results_table([few.to_json()]))
+    assert "1 of 10 with 81%" in text
+    [many] = judged(racing, settings=quiet(tmp_path, runs=20))
+    assert (many.verdict, many.repeatable, many.runs) == ("fail", False, 20)
 
 
 def test_a_wrong_run_that_a_later_one_overwrites_fails(judged, monkeypatch):

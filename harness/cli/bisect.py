@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import INTERRUPTED, Document, add_command, add_computing, add_subject, request_of, settings_of
+from harness.cli.options import (
+    INTERRUPTED,
+    Document,
+    add_command,
+    add_computing,
+    add_runs,
+    add_subject,
+    request_of,
+    settings_of,
+)
 from harness.errors import UsageError
 
 
@@ -18,6 +27,7 @@ def add(commands: Any) -> None:
     add_subject(bisect)
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
     add_computing(bisect)
+    add_runs(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
     bisect.add_argument(

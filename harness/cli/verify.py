@@ -18,6 +18,7 @@ from harness.cli.options import (
     add_command,
     add_computing,
     add_engine_cache,
+    add_runs,
     add_subject,
     chart,
     charts_folder,
@@ -40,6 +41,7 @@ def add(commands: Any) -> None:
     add_choice(verify)
     add_engine_cache(verify)
     add_computing(verify)
+    add_runs(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")

@@ -8,7 +8,8 @@ from harness.records.accuracy import (
     OutputResult,
     Provenance,
     Result,
-    Verdict,
+    all_judged,
+    exit_status,
     is_nonfinite,
     overall,
     status_of,
@@ -17,12 +18,10 @@ from harness.records.bisection import IS_WRONG, Advice, Bisection, Kind, Price, 
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
-    all_judged,
-    exit_status,
     settled_result,
     settled_study,
 )
-from harness.records.data import plain
+from harness.records.data import Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
 from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (

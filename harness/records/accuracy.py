@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.records.data import TargetRecord, plain
+from harness.records.contradictions import settled_result
+from harness.records.data import TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
 from harness.records.stats import ErrorStats
 
 if TYPE_CHECKING:
     from harness.records.layers import LayerReport
-
-
-Verdict = Literal["pass", "fail", "not_judged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +140,8 @@ class Result(TargetRecord):
     """The suite's task metrics."""
     repeatable: bool | None = None
     """Whether all runs of the engine gave the same bits; None when it did not run."""
+    runs: int | None = None
+    """How often the engine ran; None when it did not."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures: emulation, saturated constants, a rebuilt engine."""
     next_step: str = ""
@@ -179,6 +179,30 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
 def is_nonfinite(result: Result) -> bool:
     """Return whether an output is not finite where its reference is, or the other way round."""
     return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
+
+
+def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
+    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
+    status = status_of(verdict_of(result) for result in results)
+    return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
+
+
+def all_judged(results: Sequence[Result], backend: str) -> bool:
+    """Return whether every result of a backend carries a verdict, and there is at least one."""
+    verdicts = [verdict_of(result) for result in results if result.backend == backend]
+    return bool(verdicts) and "not_judged" not in verdicts
+
+
+def verdict_of(result: Result) -> Verdict:
+    """Return the verdict that counts: the result's own, or that of its worst part."""
+    outputs = [
+        {"name": o.name, "verdict": o.verdict, "mismatched_nonfinite": o.stats and o.stats.mismatched_nonfinite}
+        for o in result.outputs
+    ]
+    metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
+    bare = {"verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics}
+    verdict: Verdict = settled_result(bare)["verdict"]
+    return verdict
 
 
 def status_of(verdicts: Iterable[Verdict]) -> int:

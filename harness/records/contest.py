@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records.accuracy import Verdict
-from harness.records.data import JsonRecord
+from harness.records.data import JsonRecord, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

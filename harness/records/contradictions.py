@@ -7,11 +7,11 @@ or with the verdict that its parts leave and a reason that begins with ``contrad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.records.accuracy import Result, Verdict, status_of
 from harness.records.bisection import IS_WRONG
+from harness.records.data import Verdict
 
 _ORDER: tuple[Verdict, ...] = ("pass", "not_judged", "fail")
 """From the best to the worst."""
@@ -70,30 +70,6 @@ def settled_measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
         return dict(measured)
     rule = f"{CONTRADICTORY}: the verdict is {comparison['verdict']}, but {found}"
     return {**measured, "comparison": {**comparison, "verdict": "inconclusive", "rule": rule}}
-
-
-def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
-    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
-    status = status_of(verdict_of(result) for result in results)
-    return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
-
-
-def all_judged(results: Sequence[Result], backend: str) -> bool:
-    """Return whether every result of a backend carries a verdict, and there is at least one."""
-    verdicts = [verdict_of(result) for result in results if result.backend == backend]
-    return bool(verdicts) and "not_judged" not in verdicts
-
-
-def verdict_of(result: Result) -> Verdict:
-    """Return the verdict that counts: the result's own, or that of its worst part."""
-    outputs = [
-        {"name": o.name, "verdict": o.verdict, "mismatched_nonfinite": o.stats and o.stats.mismatched_nonfinite}
-        for o in result.outputs
-    ]
-    metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
-    bare = {"verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics}
-    verdict: Verdict = settled_result(bare)["verdict"]
-    return verdict
 
 
 def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:

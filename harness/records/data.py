@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA = "parity/1"
+Verdict = Literal["pass", "fail", "not_judged"]
 
 
 def plain(value: Any) -> Any:

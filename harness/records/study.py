@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.records.accuracy import MetricResult, Verdict
-from harness.records.data import JsonRecord
+from harness.records.accuracy import MetricResult
+from harness.records.data import JsonRecord, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,11 @@ def largest_error(outputs: Iterable[Json]) -> float | None:
     return math.inf if None in errors else max(errors, default=None)
 
 
+def missed(runs: int, share: float) -> float:
+    """Return the chance that a fault which comes in this share of the runs comes in none of so many."""
+    return (1 - share) ** runs
+
+
 def by_module(kernels: Sequence[Json]) -> dict[str, tuple[float, float, int]]:
     """Return ms, share and number of kernels per module, longest first; kernels of no known module come under ''."""
     found: dict[str, tuple[float, float, int]] = {}

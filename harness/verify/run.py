@@ -36,11 +36,17 @@ class Repeats:
 
 
 def run_repeatedly(
-    run: Callable[[], Tensors], *, inputs: Tensors, expected: Tensors, declared: Mapping[str, torch.dtype], on_gpu: bool
+    run: Callable[[], Tensors],
+    *,
+    inputs: Tensors,
+    expected: Tensors,
+    declared: Mapping[str, torch.dtype],
+    on_gpu: bool,
+    runs: int | None = None,
 ) -> Repeats:
     """Return the outputs of the worst of several runs, on the devices of the expected ones.
 
-    A GPU gets more runs than a CPU: kernels that overlap by mistake give the right result in some runs.
+    Without a number a GPU gets more ``runs`` than a CPU: kernels that overlap by mistake give the right result in some.
 
     Raises EngineFailed where a run's outputs are not the declared ones, or lie in memory that is not their own.
     """
@@ -48,7 +54,7 @@ def run_repeatedly(
     check_outputs(made, declared, inputs)
     first = worst = on_devices_of(expected, made)
     wrong: float | None = None  # of the worst run; asked for only where runs differ
-    spread, differing, runs = 0.0, 0, RUNS_ON_GPU if on_gpu else RUNS_ON_CPU
+    spread, differing, runs = 0.0, 0, runs or (RUNS_ON_GPU if on_gpu else RUNS_ON_CPU)
     for _ in range(runs - 1):
         again = run()
         check_outputs(again, declared, made | inputs)

@@ -72,6 +72,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
                 expected=expected,
                 declared=references.dtypes(case),
                 on_gpu=opened.on_gpu,
+                runs=opened.run.settings.runs,
             )
         floor, notes = floor_of(references, case, plan)
         settled = settle(prepared, case, plan, repeats.worst, expected, floor)
@@ -101,6 +102,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         provenance=provenance(opened, case),
         outputs=outputs,
         repeatable=None if repeats is None or opened.is_pytorch else not repeats.differing,
+        runs=None if repeats is None or opened.is_pytorch else repeats.runs,
         notes=tuple(dict.fromkeys([*(opened.engine.report.notes if opened.engine else ()), *notes])),
         next_step=next_step(opened, case) if verdict == "fail" else "",
         timings_s={"judge": time.perf_counter() - started, **opened.steps.since(spent)},

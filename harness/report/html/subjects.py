@@ -236,6 +236,7 @@ def _provenance(result: Json, t: Words) -> Details:
         kept = ", ".join(source["plan"].get("keep_fp32") or ()) or t("nothing")
         rows += [(t("device"), source["device"]), (t("commit"), source["commit"] or "-"), (t("kept_fp32"), kept)]
     repeatable = {True: "yes", False: "no", None: "not_run"}[result["repeatable"]]
-    rows.append((t("repeatable"), t("repeatable_" + repeatable)))
+    runs = f" ({result['runs']})" if result["runs"] else ""
+    rows.append((t("repeatable"), f"{t('repeatable_' + repeatable)}{runs}"))
     rows.append((t("timings"), ", ".join(f"{k} {figure(v)} s" for k, v in result["timings_s"].items()) or "-"))
     return Details(summary=f"{target_name(result)}, {result['case']}", parts=(Facts(rows=tuple(rows)),), long=True)

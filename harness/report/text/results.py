@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.records import settled_result
-from harness.report.facts import Json, largest_error, target_name
+from harness.report.facts import Json, largest_error, missed, target_name
 from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
 
 _HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
@@ -28,7 +28,7 @@ def results_table(results: Sequence[Json]) -> str:
     terms = {"rel err": "rel_err", "floor": "floor", "ratio": "ratio"}
     legend = explained(terms, (result["precision"] for result in results))
     lines = wrapped("", f"{legend}; bits: -log2(rel err); max abs: the largest absolute error.")
-    blocks.append("\n".join((*lines, verdict_counts(results))))
+    blocks.append("\n".join((*lines, *runs_lines(results), verdict_counts(results))))
     return "\n\n".join(blocks)
 
 
@@ -40,6 +40,20 @@ def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
         for key, words in (("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged"))
     )
     return f"{plural(len(verdicts), noun)}: {numbers}"
+
+
+def runs_lines(results: Iterable[Json]) -> list[str]:
+    """Return how often engines ran, and how likely that is to miss a fault that comes in some of the runs."""
+    targets: dict[int, list[str]] = {}
+    for result in results:
+        if result.get("runs"):
+            targets.setdefault(result["runs"], []).append(target_name(result))
+    lines = []
+    for runs, names in targets.items():
+        third, tenth = f"{missed(runs, 1 / 3):.0%}", f"{missed(runs, 0.1):.0%}"
+        words = f"a fault in 1 of 3 runs is missed with {third}, one in 1 of 10 with {tenth}; --runs N makes more"
+        lines += wrapped(f"{runs} runs of {_distinct(names)}: ", words)
+    return lines
 
 
 def failure_text(result: Json) -> str:
