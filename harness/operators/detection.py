@@ -52,33 +52,49 @@ def roi_align(
 ) -> torch.Tensor:
     """Regions are (n, 4): left, top, right, bottom. The maximum is taken over the weighted pixels, not their sums."""
     half = coordinate_transformation_mode == "half_pixel"
-    found = []
-    for region, batch in zip(wide(rois), batches.tolist(), strict=True):
-        left, top, right, bottom = (region * spatial_scale - (0.5 if half else 0)).unbind()
-        sizes = [bottom - top, right - left]
-        if not half:
-            sizes = [size.clamp(min=1) for size in sizes]
-        bins = [sizes[0] / output_height, sizes[1] / output_width]
-        samples = [max(sampling_ratio or math.ceil(size), 0) for size in bins]
-        rows, columns = (
-            start + (torch.arange(count * n, device=x.device) + 0.5) * size / max(n, 1)
-            for start, count, size, n in zip((top, left), (output_height, output_width), bins, samples, strict=True)
-        )
-        places = torch.meshgrid(rows, columns, indexing="ij")
-        high, across = x.shape[2:]
-        inside = (places[0] >= -1) & (places[0] <= high) & (places[1] >= -1) & (places[1] <= across)
-        down, along = places[0].clamp(0, high - 1), places[1].clamp(0, across - 1)
-        read = corners(wide(x[batch : batch + 1]), down[None], along[None])
-        parts = torch.stack([weight * value for weight, value in read])[:, 0] * inside
-        shape = (4, x.shape[1], output_height, samples[0], output_width, samples[1])
-        parts = parts.reshape(shape)
-        if mode == "max" and parts.numel():
-            found.append(parts.amax((0, 3, 5)))
-        else:
-            found.append(parts.sum((0, 3, 5)) / max(samples[0] * samples[1], 1))
-    if not found:
-        return x.new_zeros(0, x.shape[1], output_height, output_width)
-    return torch.stack(found).to(x.dtype)
+    left, top, right, bottom = (wide(rois) * spatial_scale - (0.5 if half else 0)).unbind(1)
+    sizes = torch.stack([bottom - top, right - left], 1)
+    if not half:
+        sizes = sizes.clamp(min=1)
+    bins = sizes / sizes.new_tensor([output_height, output_width])
+    samples = torch.full_like(bins, sampling_ratio) if sampling_ratio else bins.ceil().clamp(min=0)
+    corner, out = torch.stack([top, left], 1), (output_height, output_width)
+    y = x.new_empty(rois.shape[0], x.shape[1], *out)
+    for counts in torch.unique(samples, dim=0):
+        high, across = (int(count) for count in counts)
+        same = (samples == counts).all(1).nonzero()[:, 0]
+        most = max(_ELEMENTS // max(x.shape[1] * high * across * math.prod(out), 1), 1)
+        for chosen in same.split(most):
+            size, start = bins[chosen], corner[chosen]
+            rows, columns = (
+                start[:, axis, None]
+                + (torch.arange(out[axis] * n, device=x.device) + 0.5) * size[:, axis, None] / max(n, 1)
+                for axis, n in enumerate((high, across))
+            )
+            shape = (len(chosen), x.shape[1], output_height, high, output_width, across)
+            y[chosen] = _pooled(x, batches[chosen], rows, columns, shape, mode).to(x.dtype)
+    return y
+
+
+_ELEMENTS = 2**23
+"""How many samples of regions are taken at once: what they take of memory, four times over."""
+
+
+def _pooled(
+    x: torch.Tensor, images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, shape: tuple[int, ...], mode: str
+) -> torch.Tensor:
+    """Return the samples at rows (n, height) by columns (n, width), pooled by bins."""
+    size = x.shape[2:]
+    places = [rows[:, :, None].expand(-1, -1, columns.shape[1]), columns[:, None].expand(-1, rows.shape[1], -1)]
+    inside = torch.ones_like(places[0], dtype=torch.bool)
+    for place, most in zip(places, size, strict=True):
+        inside = inside & (place >= -1) & (place <= most)
+    held = [place.clamp(0, most - 1) for place, most in zip(places, size, strict=True)]
+    parts = [(weight * value * inside[:, None]).reshape(shape) for weight, value in corners(wide(x), images, *held)]
+    if mode == "max" and parts[0].numel():
+        return torch.stack(parts).amax((0, 4, 6))
+    total: torch.Tensor = sum(parts)  # type: ignore[assignment]
+    return total.sum((3, 5)) / max(shape[3] * shape[5], 1)
 
 
 @operator("MaxRoiPool")
@@ -130,22 +146,38 @@ def non_max_suppression(
     kept = []
     for batch in range(scores.shape[0]):
         lows, highs = _ends(boxes[batch].cpu(), center=bool(center_point_box))
-        areas = (highs - lows).prod(1)
         for category in range(scores.shape[1]):
             values = scores[batch, category].cpu()
             order = values.argsort(descending=True, stable=True)
             if score_threshold is not None:
                 order = order[values[order] > score_threshold.cpu().to(values.dtype)]
-            taken = 0
-            while order.numel() and taken < count:
-                best, order = order[0], order[1:]
-                kept.append([batch, category, int(best)])
-                taken += 1
-                sides = torch.minimum(highs[best], highs[order]) - torch.maximum(lows[best], lows[order])
-                shared = sides.clamp(min=0).prod(1)
-                union = areas[best] + areas[order] - shared
-                order = order[~((shared > 0) & (shared / union > iou))]
+            best = _greedy(lows[order], highs[order], iou, count)
+            kept += [[batch, category, box] for box in order[best].tolist()]
     return torch.tensor(kept, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
+
+
+def _greedy(lows: torch.Tensor, highs: torch.Tensor, iou: float, count: int) -> list[int]:
+    """Return at most so many of sorted boxes, none of which overlaps an earlier one of them by more than ``iou``."""
+    kept: list[int] = []
+    areas = (highs - lows).prod(1)
+    for start in range(0, len(lows) if count else 0, _AT_ONCE):
+        here = list(range(start, min(start + _AT_ONCE, len(lows))))
+        others = kept + here
+        sides = torch.minimum(highs[here, None], highs[others]) - torch.maximum(lows[here, None], lows[others])
+        shared = sides.clamp(min=0).prod(2)
+        over = (shared > 0) & (shared / (areas[here, None] + areas[others] - shared) > iou)
+        gone, among = over[:, : len(kept)].any(1), over[:, len(kept) :]
+        for number, box in enumerate(here):
+            if not gone[number]:
+                kept.append(box)
+                if len(kept) == count:
+                    return kept
+                gone = gone | among[number]
+    return kept
+
+
+_AT_ONCE = 64
+"""Boxes whose overlaps are computed together."""
 
 
 def _ends(boxes: torch.Tensor, *, center: bool) -> tuple[torch.Tensor, torch.Tensor]:

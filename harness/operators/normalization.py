@@ -79,12 +79,10 @@ def layer_normalization(
     stash_type: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the result with the mean and the inverse deviation of each row."""
-    values = wide(x)
-    axes = list(range(axis % x.ndim, x.ndim))
-    variance, mean = torch.var_mean(values, axes, correction=0, keepdim=True)
-    inverse = (variance + epsilon).rsqrt()
-    y = (values - mean) * inverse * wide(scale)
-    return (y if bias is None else y + wide(bias)).to(x.dtype), mean, inverse
+    shape = x.shape[axis % x.ndim :]
+    scale, bias = wide(scale).expand(shape), None if bias is None else wide(bias).expand(shape)
+    y, mean, inverse = torch.native_layer_norm(wide(x), shape, scale, bias, epsilon)
+    return y.to(x.dtype), mean, inverse
 
 
 @operator("GroupNormalization", since=18)

@@ -42,17 +42,18 @@ def max_pool(
     # FP32 holds the 8-bit integers, and has the infinity that padding must be.
     values = x if x.is_floating_point() else x.float()
     enlarged = padded(values, where.before, where.overhang, -math.inf)
-    pooled, index = _MAX_POOL[rank - 1](enlarged, where.kernel, where.strides, 0, where.dilations, return_indices=True)
-    result = pooled.to(x.dtype)
+    settings = (where.kernel, where.strides, 0, where.dilations)
     if outputs == 1:
-        return result
+        result: torch.Tensor = _MAX_POOL[rank - 1](enlarged, *settings)
+        return result.to(x.dtype)
+    pooled, index = _MAX_POOL[rank - 1](enlarged, *settings, return_indices=True)
     coordinates = torch.unravel_index(index, enlarged.shape[2:])
     flat = torch.zeros_like(index)
     axes = range(rank) if storage_order == 0 else reversed(range(rank))
     for axis in axes:
         flat = flat * x.shape[2 + axis] + coordinates[axis] - where.before[axis]
     image = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(*x.shape[:2], *[1] * rank)
-    return result, flat + image * math.prod(x.shape[2:])
+    return pooled.to(x.dtype), flat + image * math.prod(x.shape[2:])
 
 
 @operator("MaxUnpool", since=9)

@@ -217,7 +217,9 @@ def _cubic(distance: torch.Tensor, a: float) -> torch.Tensor:
 def _weighted(x: torch.Tensor, axis: int, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     shape = [1] * x.ndim
     shape[axis] = -1
-    y = torch.zeros((), dtype=x.dtype, device=x.device)
+    y: torch.Tensor | None = None
     for taken, by in zip(index.to(x.device), weight.to(x), strict=True):
-        y = y + x.index_select(axis, taken) * by.reshape(shape)
+        value, by = x.index_select(axis, taken), by.reshape(shape)
+        y = value * by if y is None else y.addcmul_(value, by)
+    assert y is not None
     return y

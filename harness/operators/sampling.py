@@ -16,23 +16,28 @@ def bilinear(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torc
 
     The result is (n, channels, *places).
     """
-    return sum(weight * value for weight, value in corners(x, rows, columns))  # type: ignore[return-value]
+    images = torch.arange(x.shape[0], device=x.device)
+    return sum(weight * value for weight, value in corners(x, images, rows, columns))  # type: ignore[return-value]
 
 
-def corners(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the weights and values of the four pixels about each point; the values are zero outside the image."""
-    n, channels, high, wide_ = x.shape
-    flat = x.reshape(n, channels, -1)
+def corners(
+    x: torch.Tensor, images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the weights and values of the four pixels about points (n, *places) in the n images that are named.
+
+    The values are zero outside the image; both are (n, channels or 1, *places).
+    """
+    high, across = x.shape[2:]
+    image = images.reshape(-1, *[1] * (rows.ndim - 1))
     top, left = rows.floor(), columns.floor()
     down, right = rows - top, columns - left
     found = []
     for row, by_row in ((top, 1 - down), (top + 1, down)):
         for column, by_column in ((left, 1 - right), (left + 1, right)):
-            inside = (row >= 0) & (row < high) & (column >= 0) & (column < wide_)
-            index = (row.clamp(0, high - 1) * wide_ + column.clamp(0, wide_ - 1)).long()
-            chosen = flat.gather(2, index.reshape(n, 1, -1).expand(-1, channels, -1))
-            value = chosen.reshape(n, channels, *rows.shape[1:]) * inside[:, None]
-            found.append(((by_row * by_column)[:, None], value))
+            inside = (row >= 0) & (row < high) & (column >= 0) & (column < across)
+            place = (row.clamp(0, high - 1).long(), column.clamp(0, across - 1).long())
+            value = x[image, :, place[0], place[1]] * inside[..., None]
+            found.append(((by_row * by_column)[:, None], value.movedim(-1, 1)))
     return found
 
 
