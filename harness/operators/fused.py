@@ -145,6 +145,7 @@ def skip_group_norm(
 
 
 @operator("FusedMatMul", domain=MICROSOFT)
+@operator("TransposeMatMul", domain=MICROSOFT)  # its older name
 @operator("FusedMatMulActivation", domain=MICROSOFT)
 def fused_matmul(
     a: torch.Tensor,

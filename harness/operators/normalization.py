@@ -132,16 +132,11 @@ def lp_normalization(x: torch.Tensor, *, axis: int = -1, p: int = 2) -> torch.Te
     return torch.where(norm == 0, 0, wide(x) / norm).to(x.dtype)
 
 
-@operator("MeanVarianceNormalization")
-def mean_variance_normalization(
-    x: torch.Tensor, *, axes: Sequence[int] = (0, 2, 3), across_channels: int = 0, normalize_variance: int = 1
-) -> torch.Tensor:
-    """The schema's function adds 1e-9 to the deviation. Before opset 9 the axes are said by ``across_channels``."""
-    if across_channels:
-        axes = range(x.ndim)
+@operator("MeanVarianceNormalization", since=9)
+def mean_variance_normalization(x: torch.Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> torch.Tensor:
+    """The schema's function adds 1e-9 to the deviation."""
     variance, mean = torch.var_mean(wide(x), list(axes), correction=0, keepdim=True)
-    y = wide(x) - mean
-    return (y / (variance.sqrt() + 1e-9) if normalize_variance else y).to(x.dtype)
+    return ((wide(x) - mean) / (variance.sqrt() + 1e-9)).to(x.dtype)
 
 
 @operator("LRN")

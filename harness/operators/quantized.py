@@ -228,6 +228,51 @@ def qlinear_concat(y_scale: torch.Tensor, y_zero: torch.Tensor, *inputs: torch.T
     return _back(torch.cat(parts, dim=axis), y_scale, y_zero, inputs[0])
 
 
+@operator("QLinearSoftmax", domain=MICROSOFT)
+def qlinear_softmax(
+    x: torch.Tensor,
+    x_scale: torch.Tensor,
+    x_zero: torch.Tensor | None,
+    y_scale: torch.Tensor,
+    y_zero: torch.Tensor | None = None,
+    *,
+    axis: int = -1,
+    opset: int,
+) -> torch.Tensor:
+    """Before opset 13 the softmax is over all axes from one on."""
+    values = _values(x, x_scale, x_zero)
+    y = values.softmax(axis) if opset >= 13 else values.flatten(axis).softmax(-1).reshape(x.shape)
+    return _back(y, y_scale, y_zero, x)
+
+
+@operator("QGemm", domain=MICROSOFT)
+def qgemm(
+    a: torch.Tensor,
+    a_scale: torch.Tensor,
+    a_zero: torch.Tensor,
+    b: torch.Tensor,
+    b_scale: torch.Tensor,
+    b_zero: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    y_scale: torch.Tensor | None = None,
+    y_zero: torch.Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> torch.Tensor:
+    """The bias is in units of both scales. Without a scale of its own the result is a float."""
+    left, right = _less(a, a_zero), _less(b, b_zero if b_zero.ndim == 0 or not transB else b_zero[:, None])
+    total = (left.T if transA else left) @ (right.T if transB else right)
+    if bias is not None:
+        total = total + bias.double()
+    by = a_scale * b_scale * alpha
+    if y_scale is None:
+        return total.to(by.dtype) * by
+    by = by / y_scale
+    return codes(total.to(by.dtype) * by, y_zero, _KINDS[a.dtype if y_zero is None else y_zero.dtype])
+
+
 @operator("MatMulNBits", domain=MICROSOFT)
 def matmul_nbits(
     a: torch.Tensor,

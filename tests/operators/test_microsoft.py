@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 from single_node import assert_agrees, here, model_of, onnxruntime_gives
 
 MICROSOFT = {"opset": 1, "domain": "com.microsoft"}
@@ -76,6 +77,21 @@ CASES = {
         [number(0.1), ZERO, codes(2, 3), number(0.2), OTHER, codes(2, 4), number(0.05), ZERO],
         {"axis": 1},
     ),
+    "QGemm": (
+        [
+            codes(3, 5),
+            number(0.1),
+            ZERO,
+            codes(4, 5).astype(np.int8),
+            normal(4) ** 2,
+            np.array([0, 1, -2, 3], np.int8),
+            np.array([100, -200, 300, 7], np.int32),
+            number(7.3),
+            OTHER,
+        ],
+        {"transB": 1},
+    ),
+    "TransposeMatMul": ([normal(2, 5, 3), normal(2, 5, 4)], {"transA": 1}),
     "RotaryEmbedding": ([normal(2, 3, 16), np.array([[0, 1, 2], [4, 5, 6]]), normal(8, 4), normal(8, 4, seed=1)], {}),
     "RotaryEmbedding offset": (
         [normal(2, 3, 16), np.array([2]), normal(8, 2), normal(8, 2, seed=1)],
@@ -87,7 +103,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_an_operator(name: str):
     inputs, settings = CASES[name]
-    quantised = name.startswith(("QLinear", "Quantize", "Dynamic"))  # FP64 decides a tie otherwise
+    quantised = name.startswith(("Q", "Dynamic"))  # FP64 decides a tie otherwise
     assert_agrees(name.split()[0], inputs, **MICROSOFT, **settings, twice=not quantised)
 
 
@@ -104,6 +120,13 @@ def test_a_skip_is_added_before_it_is_normalised(name: str, biased: bool):
     found = here(model, inputs)
     np.testing.assert_allclose(found[0], y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found[-1], total, rtol=1e-5, atol=1e-6)
+
+
+def test_a_softmax_of_codes():
+    inputs = [codes(3, 4), number(0.1), ZERO, number(1 / 256), np.array(0, np.uint8)]
+    model = model_of("QLinearSoftmax", inputs, **MICROSOFT, axis=-1)
+    model.graph.node[0].attribute.append(helper.make_attribute("opset", 13))
+    np.testing.assert_array_equal(here(model, inputs)[0], onnxruntime_gives(model, inputs)[0])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
