@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
     Index = tuple[int | slice, ...]
     Errors = Sequence[float] | Array | torch.Tensor
 

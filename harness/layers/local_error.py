@@ -9,8 +9,6 @@ import torch
 
 from harness.compare import ratio
 
-SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
-"""Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
 LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
 
 

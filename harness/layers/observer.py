@@ -12,11 +12,11 @@ import torch
 from harness.backends import Kernel
 from harness.compare import compare, ratio
 from harness.graph import Value
-from harness.layers.local_error import LARGEST, SMALLEST_STEP, LocalError, local_error, saturated
+from harness.layers.local_error import LARGEST, LocalError, local_error, saturated
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
-from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor
+from harness.verify import FACTOR, SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor
 
 PROPAGATED, SUSPECTS = 16, 64
 """The effect on the outputs is computed for the PROPAGATED largest local errors, and for suspects among the SUSPECTS

@@ -53,6 +53,7 @@ from harness.records.layers import (
     Status,
     ValueFinding,
 )
+from harness.records.parts import Figure, PartResult
 from harness.records.plan_lines import plan_lines
 from harness.records.reader import load
 from harness.records.stats import ErrorStats
@@ -75,6 +76,7 @@ __all__ = [
     "EngineInfo",
     "Entry",
     "ErrorStats",
+    "Figure",
     "Json",
     "KernelTime",
     "Kind",
@@ -88,6 +90,7 @@ __all__ = [
     "NotMeasured",
     "OutputEffect",
     "OutputResult",
+    "PartResult",
     "Picture",
     "Price",
     "ProcessRun",

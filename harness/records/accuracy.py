@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.records.contradictions import settled_result
 from harness.records.data import TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
+from harness.records.parts import PartResult
 from harness.records.stats import ErrorStats
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class OutputResult:
     """The counts of an output of integers or booleans, which has no ``stats``; None for floats."""
     allowed: dict[str, float] = field(default_factory=dict)
     """The limits that were applied, by figure name."""
+    parts: tuple[PartResult, ...] = ()
+    """The whole and the worst of its parts, with their limits; empty where nothing was held against a floor."""
     tf32_sized: bool = False
     """Whether an FP32 engine failed by about what TF32 loses: then it computes in TF32."""
 
@@ -48,6 +51,7 @@ class OutputResult:
             "floor": self.floor.to_json() if self.floor else None,
             "decisions": self.decisions.to_json() if self.decisions else None,
             "allowed": self.allowed,
+            "parts": [part.to_json() for part in self.parts],
             "tf32_sized": self.tf32_sized,
         }
 

@@ -23,7 +23,8 @@ CONTRADICTORY = "contradictory"
 def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of one engine: worse outputs, metrics or values than its verdict says contradict it."""
     parts: list[tuple[str, Verdict]] = [
-        (f"output {o['name']}", "fail" if o.get("mismatched_nonfinite") else o["verdict"]) for o in result["outputs"]
+        (f"output {o['name']}", "fail" if o.get("mismatched_nonfinite") and not o.get("nan_expected") else o["verdict"])
+        for o in result["outputs"]
     ]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
     return _settled(result, parts or [("no output", "not_judged")])

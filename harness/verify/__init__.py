@@ -6,19 +6,21 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 from __future__ import annotations
 
 from harness.verify.inputs import case_inputs
-from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, tolerance_for
+from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, judge_tensors, tolerance_for
 from harness.verify.margins import Deciding
+from harness.verify.parts import FACTOR, MAX_FACTOR, judge_parts
 from harness.verify.prepare import Prepared
 from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
-from harness.verify.tolerance import FACTOR, MAX_FACTOR, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
+from harness.verify.tolerance import SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
 from harness.verify.verify import build_engines, update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
     "MAX_FACTOR",
+    "SMALLEST_STEP",
     "UNIT_ROUNDOFF",
     "Deciding",
     "OpenTarget",
@@ -35,6 +37,8 @@ __all__ = [
     "is_tf32",
     "judge_output",
     "judge_outputs",
+    "judge_parts",
+    "judge_tensors",
     "next_step",
     "settle",
     "tolerance_for",

@@ -11,15 +11,16 @@ import torch
 
 from harness.backends import Backend
 from harness.compare import compare
-from harness.errors import EngineFailed, NotJudged
+from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.graph import Plan, is_fp32, load_plan
-from harness.records import Decisions, ErrorStats, OutputResult
+from harness.records import Decisions, ErrorStats, OutputResult, PartResult
 from harness.subject import Tolerance
 from harness.tensors import Tensors
 from harness.verify.decisions import judge_decisions
+from harness.verify.parts import FACTOR, judge_parts
 from harness.verify.references import References
 from harness.verify.target import OpenTarget
-from harness.verify.tolerance import judge_output
+from harness.verify.tolerance import PART_HOLDS, SMALLEST_STEP, UNIT_ROUNDOFF, cannot_hold, judge_output
 
 _LIMIT_WHY = "the limit this search was asked for"
 
@@ -33,6 +34,10 @@ class Compared:
     """The engine against the reference; None where they cannot be compared."""
     floor: ErrorStats | None
     """PyTorch in the engine's precision against the same reference; None where there is no such floor."""
+    parts: tuple[PartResult, ...] = ()
+    """Of an output of floats: the whole and its worst parts against the floor."""
+    empty: bool = False
+    """Whether both are empty, in the same shape."""
     problem: str = ""
     """Why they cannot be compared."""
     note: str = ""
@@ -68,20 +73,65 @@ def compare_outputs(
             shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
             note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
         try:
-            if (counts := decisions.get(name)) is None:
-                found.append(replace(_compare_floats(name, actual[name], tensor, own_floor), note=note))
-            elif isinstance(counts, EngineFailed):
-                raise counts
-            else:
+            if (counts := decisions.get(name)) is not None:
+                if isinstance(counts, EngineFailed):
+                    raise counts
                 found.append(Compared(name=name, stats=None, floor=None, decisions=counts, note=note))
+            elif not tensor.numel() and actual[name].shape == tensor.shape:
+                found.append(Compared(name=name, stats=None, floor=None, empty=True))
+            else:
+                one = compare_floats(name, actual[name], tensor, own_floor, precision=precision)
+                found.append(replace(one, note=note))
         except EngineFailed as error:
             found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
     return found
 
 
-def _compare_floats(name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None) -> Compared:
+def compare_floats(
+    name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None, *, precision: str
+) -> Compared:
+    """Return the figures of an output of floats and of its parts; where the floor is none, of its parts alone.
+
+    Raises EngineFailed where the two cannot be compared.
+    """
     stats = compare(actual, expected, name=name)
-    return Compared(name=name, stats=stats, floor=None if floor is None else compare(floor, expected))
+    if floor is None:
+        return Compared(name=name, stats=stats, floor=None)
+    floor_stats = compare(floor, expected)
+    if stats.nan_expected or stats.mismatched_nonfinite:
+        return Compared(name=name, stats=stats, floor=floor_stats)
+    held = not cannot_hold(floor_stats, precision)
+    roundoff = UNIT_ROUNDOFF[precision] if held else PART_HOLDS / FACTOR
+    parts = judge_parts(actual, expected, floor if held else expected, roundoff=roundoff, step=SMALLEST_STEP[precision])
+    return Compared(name=name, stats=stats, floor=floor_stats, parts=parts)
+
+
+def judge_tensors(
+    name: str,
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    floor: torch.Tensor | None,
+    *,
+    precision: str,
+    tolerance: Tolerance | None = None,
+    cause: str = "",
+) -> OutputResult:
+    """Return the verdict on one output of floats from its tensors alone: the engine's, the reference and the floor."""
+    [compared] = compare_outputs(
+        {name: actual}, {name: expected}, None if floor is None else {name: floor}, precision=precision
+    )
+    if compared.stats is None:
+        return _without_figures(compared)
+    return judge_output(
+        name, compared.stats, precision=precision, floor=compared.floor, parts=compared.parts, tolerance=tolerance,
+        cause=cause,
+    )  # fmt: skip
+
+
+def _without_figures(compared: Compared) -> OutputResult:
+    if compared.empty:
+        return OutputResult(name=compared.name, verdict="pass", reason="empty, as the reference is")
+    return OutputResult(name=compared.name, verdict="fail", reason=compared.problem)
 
 
 def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -> tuple[OutputResult, ...]:
@@ -98,7 +148,7 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
             )
             continue
         if output.stats is None:
-            results.append(OutputResult(name=output.name, verdict="fail", reason=output.problem))
+            results.append(_without_figures(output))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
         tf32_floor = None
@@ -110,7 +160,9 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                 output.stats,
                 precision=plan.computes_in,
                 floor=output.floor,
+                parts=output.parts,
                 tf32_floor=tf32_floor,
+                reference_error=None if is_fp32(plan) else partial(_reference_error, references, case, output.name),
                 tolerance=tolerance,
                 is_floor=opened.is_pytorch,
             )
@@ -143,6 +195,14 @@ def _tf32_floor(references: References, case: str, name: str, expected: torch.Te
     except NotJudged:
         return None
     return _floor_stats(floor.outputs[name], expected)
+
+
+def _reference_error(references: References, case: str, name: str) -> ErrorStats | None:
+    """Return how far the FP32 reference is from FP64; None where there is no FP64."""
+    try:
+        return compare(references.reference(case, "fp32")[name], references.reference(case, "fp64")[name])
+    except ParityError:
+        return None
 
 
 def _floor_stats(floor: torch.Tensor, expected: torch.Tensor) -> ErrorStats | None:
