@@ -16,7 +16,7 @@ from harness.tensors import Tensors
 from harness.verify.deciders import Origin, cone_of
 from harness.verify.deciding_values import DecidingValues
 from harness.verify.margins import Weighed, weigh
-from harness.verify.tolerance import FACTOR
+from harness.verify.parts import FACTOR
 
 MOST_TRIED = 64
 """How many other decisions of one element are tried, the nearest first."""

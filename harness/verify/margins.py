@@ -16,7 +16,8 @@ from typing import Protocol
 import torch
 
 from harness.verify.deciders import COMPARISONS, Decider
-from harness.verify.tolerance import FACTOR, UNIT_ROUNDOFF, confidence_factor
+from harness.verify.parts import FACTOR
+from harness.verify.tolerance import UNIT_ROUNDOFF, confidence_factor
 
 ALIKE = 64
 """How many values of the most similar size tell the error of one: by magnitude, along the axis of an ArgMax by rank."""

@@ -51,12 +51,12 @@ def judge_output(
 ) -> OutputResult:
     """Return the verdict on one output of floats.
 
-    ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``). ``parts`` are the whole and its worst parts against the floor, by :func:`judge_parts`. ``tf32_floor`` is
-    given where an FP32 engine may compute in TF32: it returns what PyTorch loses in TF32, or None without a GPU.
-    ``reference_error`` returns how far the FP32 reference is from FP64; it is asked only where an output is about to
-    fail for having no bit in common with its reference. ``is_floor`` marks the ``torch`` backend, whose result is the
-    floor: without a tolerance it can only fail for what no limit excuses. ``cause`` says why PyTorch cannot hold the
-    model in this precision.
+    ``precision`` is the format computed in (``fp32``, ``tf32``, ``fp16``, ``bf16``). ``parts`` are the whole and its
+    worst parts against the floor, by :func:`judge_parts`. ``tf32_floor`` is given where an FP32 engine may compute in
+    TF32: it returns what PyTorch loses in TF32, or None without a GPU. ``reference_error`` returns how far the FP32
+    reference is from FP64; it is asked only where an output is about to fail for having no bit in common with its
+    reference. ``is_floor`` marks the ``torch`` backend, whose result is the floor: without a tolerance it can only fail
+    for what no limit excuses. ``cause`` says why PyTorch cannot hold the model in this precision.
     """
 
     def result(verdict: Verdict, reason: str, *, allowed: dict[str, float] | None = None) -> OutputResult:
