@@ -307,8 +307,43 @@ def matmul_nbits(
     return y if bias is None else y + bias
 
 
+@operator("GatherBlockQuantized", domain=MICROSOFT)
+def gather_block_quantized(
+    table: torch.Tensor,
+    indices: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None = None,
+    *,
+    bits: int = 4,
+    block_size: int = 128,
+    gather_axis: int = 0,
+    input_types: tuple[str | None, ...],
+    quantize_axis: int = 1,
+) -> torch.Tensor:
+    """Rows of a table of codes, in blocks along its rows; bytes hold the codes of few bits, about their middle."""
+    if (
+        table.ndim != 2
+        or gather_axis % 2 != 0
+        or quantize_axis % 2 != 1
+        or not block_size
+        or table.dtype.is_floating_point
+    ):
+        raise Unsupported("GatherBlockQuantized but for rows of a table, in blocks along them")
+    chosen = indices.long()
+    rows, by = table[chosen], scales[chosen]
+    points = None if zeros is None else zeros[chosen]
+    if input_types[0] in (None, "UINT8"):
+        rows = _unpacked(rows, bits)
+        points = torch.tensor(2 ** (bits - 1), device=rows.device) if points is None else _unpacked(points, bits)
+    block = torch.arange(rows.shape[-1], device=rows.device) // block_size
+    if points is not None and points.ndim:
+        points = points[..., block]
+    difference = rows.long() if points is None else rows.long() - points.long()
+    return difference.to(by.dtype) * by[..., block]
+
+
 def _unpacked(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the codes in bytes (rows, bytes), the low bits first."""
+    """Return the codes in bytes (..., bytes), the low bits first."""
     shifts = torch.arange(0, 8, bits, device=packed.device)
     codes_of = torch.bitwise_right_shift(packed.to(torch.int32)[..., None], shifts)
-    return codes_of.bitwise_and(2**bits - 1).flatten(1)
+    return codes_of.bitwise_and(2**bits - 1).flatten(-2)

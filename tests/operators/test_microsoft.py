@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -122,6 +124,33 @@ def test_a_skip_is_added_before_it_is_normalised(name: str, biased: bool):
     np.testing.assert_allclose(found[-1], total, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("points", [True, False])
+def test_rows_of_a_table_of_few_bits(bits: int, points: bool):
+    inputs = [codes(5, 48 * bits // 8), np.array([[4, 0], [1, 4]]), normal(5, 3)]
+    inputs += [codes(5, -(-3 * bits // 8), seed=3)] if points else []
+    settings = {"bits": bits, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+    assert_agrees("GatherBlockQuantized", inputs, **MICROSOFT, **settings)
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+def test_linear_attention(rule: str):
+    q, k, v = normal(2, 3, 16), 0.3 * normal(2, 3, 8), normal(2, 3, 12)
+    decay = -np.abs(normal(2, 3, 2)) if "gated" in rule else None
+    beta = np.abs(normal(2, 3, 2, seed=1)) if "delta" in rule else None
+    inputs = [q, k, v, normal(2, 2, 4, 6), decay, beta]
+    while inputs[-1] is None:
+        inputs.pop()
+    assert_agrees(
+        "LinearAttention", inputs, **MICROSOFT, outputs=2, q_num_heads=4, kv_num_heads=2, update_rule=rule, atol=1e-4
+    )
+
+
+def test_a_causal_convolution_and_what_it_carries():
+    inputs = [normal(2, 3, 5), normal(3, 1, 4), normal(3), normal(2, 3, 3)]
+    assert_agrees("CausalConvWithState", inputs, **MICROSOFT, outputs=2, activation="silu", ndim=1)
+
+
 def test_a_softmax_of_codes():
     inputs = [codes(3, 4), number(0.1), ZERO, number(1 / 256), np.array(0, np.uint8)]
     model = model_of("QLinearSoftmax", inputs, **MICROSOFT, axis=-1)
@@ -195,6 +224,10 @@ def grouped(lengths: list[int], rows: int, held: int, *, packed: bool = False, r
         (grouped([5, 5], 5, 0), {"local_window_size": 2}),
         (grouped([4, 4], 4, 0), {"softcap": 2.0, "scale": 0.3}),
         (grouped([4, 4], 4, 0), {"smooth_softmax": 1}),
+        ([*grouped([6, 4], 1, 8), None, None, None, None, normal(4)], {}),
+        ([*grouped([6, 4], 1, 8), None, None, None, normal(2, 4, 1, 6)], {}),
+        ([*grouped([4, 4], 4, 0, rotary=True), np.array([[0, 1, 2, 3]] * 2)], {"do_rotary": 1}),
+        (grouped([4, 3], 4, 0), {}),
     ],
 )
 def test_grouped_queries_with_a_cache(inputs: list, settings: dict):
@@ -202,11 +235,11 @@ def test_grouped_queries_with_a_cache(inputs: list, settings: dict):
     settings = {"num_heads": 4, "kv_num_heads": 2, **settings}
     model = model_of("GroupQueryAttention", inputs, **MICROSOFT, outputs=3, **settings)
     ours, theirs = here(model, inputs), onnxruntime_gives(model, inputs)
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
-    for mine, other in zip(ours[1:], theirs[1:], strict=True):
-        assert mine.shape == other.shape
-        for number, last in enumerate(inputs[5]):
-            kept = slice(0, last + 1)
+    for number, last in enumerate(inputs[5]):
+        kept = slice(0, last + 1)
+        np.testing.assert_allclose(ours[0][number, kept], theirs[0][number, kept], rtol=1e-4, atol=1e-5)
+        for mine, other in zip(ours[1:], theirs[1:], strict=True):
+            assert mine.shape == other.shape
             np.testing.assert_allclose(mine[number, :, kept], other[number, :, kept], rtol=1e-4, atol=1e-5)
 
 
@@ -229,3 +262,20 @@ def test_what_no_cpu_build_of_onnx_runtime_has():
     mean, spread = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
     y = ((parts - mean) / np.sqrt(spread + 1e-5)).reshape(x.shape) * scale + shift
     np.testing.assert_allclose(got, y / (1 + np.exp(-y)), rtol=1e-3, atol=1e-5)
+    skip, sum_of = normal(2, 3, 4, 6, seed=2), x + normal(2, 3, 4, 6, seed=2)
+    inputs = [x, scale, shift, skip]
+    with_skip, total = here(model_of("SkipGroupNorm", inputs, **MICROSOFT, outputs=2, **settings), inputs)
+    plain = here(model_of("GroupNorm", [sum_of, scale, shift], **MICROSOFT, **settings), [sum_of, scale, shift])
+    np.testing.assert_allclose(with_skip, plain[0], rtol=1e-6)
+    np.testing.assert_array_equal(total, sum_of)
+    [got] = here(model_of("BiasAdd", [x, scale, skip], **MICROSOFT), [x, scale, skip])
+    np.testing.assert_allclose(got, x + scale + skip, rtol=1e-6)
+    [got] = here(model_of("BiasSplitGelu", [x, scale], **MICROSOFT), [x, scale])
+    left, right = np.split((x + scale).astype(np.float64), 2, -1)
+    erf = np.vectorize(math.erf)(right / math.sqrt(2))
+    np.testing.assert_allclose(got, left * right * (1 + erf) / 2, rtol=1e-4, atol=1e-6)
+    w = normal(5, 2, 2, 6)
+    [got] = here(model_of("NhwcConv", [x, w], **MICROSOFT), [x, w])
+    first = [x.transpose(0, 3, 1, 2).copy(), w.transpose(0, 3, 1, 2).copy()]
+    [want] = onnxruntime_gives(model_of("Conv", first, opset=17), first)
+    np.testing.assert_allclose(got, want.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
