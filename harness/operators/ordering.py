@@ -33,7 +33,8 @@ def unique(
     """Return the distinct elements (or slices of an axis), where each is first, which one each is, and how often."""
     distinct = signed(x) if axis is not None else signed(x).reshape(-1)
     along = axis or 0
-    values, which, counts = torch.unique(distinct, return_inverse=True, return_counts=True, dim=along)
+    dim = along if distinct.ndim > 1 else None  # with a dim, NaN among the numbers disturbs PyTorch's sort
+    values, which, counts = torch.unique(distinct, return_inverse=True, return_counts=True, dim=dim)
     count = distinct.shape[along]
     first = torch.full_like(counts, count).scatter_reduce(0, which, torch.arange(count, device=x.device), "amin")
     if not sorted:

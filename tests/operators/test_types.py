@@ -183,6 +183,15 @@ def test_of_equal_elements_the_lower_index_comes_first():
     assert where.tolist() == [4, 9, 14]
 
 
+@pytest.mark.parametrize("axis", [{}, {"axis": 0}])
+def test_nan_does_not_hide_equal_elements(axis: dict[str, int]):
+    values, first, which, counts = run("Unique", torch.tensor([1.0, 3, NAN, 3, -0.0, 0.0, 1]), outputs=4, **axis)
+    np.testing.assert_array_equal(values.numpy(), [0, 1, 3, NAN])
+    assert first.tolist() == [4, 0, 1, 2]
+    assert which.tolist() == [1, 2, 3, 2, 0, 0, 1]
+    assert counts.tolist() == [2, 2, 2, 1]
+
+
 def test_nothing_is_reduced_to_the_neutral_element():
     nothing = torch.zeros(2, 0)
     expected = {"Sum": 0, "Prod": 1, "Max": -INF, "Min": INF, "L1": 0, "L2": 0, "LogSum": -INF, "SumSquare": 0}
