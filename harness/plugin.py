@@ -82,6 +82,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--precision", dest="parity_precision", metavar="NAME", help="only this precision; repeatable", **names)
     add("--require", dest="parity_require", metavar="BACKEND", help="fail unless this backend was judged", **names)
     add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
+    add(
+        "--seed-random", dest="parity_seed_random", type=int, nargs="?", const=0, metavar="SEED",
+        help="judge models with random operators: what they draw becomes stored noise",
+    )  # fmt: skip
     add("--no-engine-cache", dest="parity_no_engine_cache", help="build every engine afresh", **switch)
     add(
         "--parity-runs", dest="parity_runs", type=int, metavar="N",

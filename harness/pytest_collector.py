@@ -39,6 +39,7 @@ class State:
             engine_cache=not option("parity_no_engine_cache"),
             update_references=option("parity_update_references"),
             runs=option("parity_runs"),
+            seed_random=option("parity_seed_random"),
             progress=_progress(config),
         )
         self.backends: list[str] = option("parity_backend")

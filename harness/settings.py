@@ -32,6 +32,8 @@ class Settings:
     """The cache is cut back to this size, least recently used first."""
     update_references: bool = False
     """Write stored references instead of holding the run against them."""
+    seed_random: int | None = None
+    """Replace what random operators draw by stored noise of this seed; None judges no random model."""
     device: str | None = None
     """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
     runs: int | None = None

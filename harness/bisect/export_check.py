@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.compare import relative_l2
+from harness.compare import FAITHFUL, relative_l2
 from harness.graph import Value, order
 from harness.reference import ProgramEvaluator, onnx_run_graph
 from harness.verify import Prepared
-
-SAME = 2.0**-14
-"""Largest relative L2 error of a right operation: ONNX operator against PyTorch's own, both in FP32, other kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ def export_fault(prepared: Prepared, case: str) -> ExportFault | None:
         if found is None or not wanted.is_floating_point():
             continue
         error = relative_l2(found, wanted)
-        if error > SAME:
+        if error > FAITHFUL:
             return ExportFault(value=program.values[name], error=error)
         evaluator.observe(name, wanted)
         evaluator.done(name)

@@ -31,7 +31,7 @@ def add_command(
     )
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
-        no_engine_cache=False, update_references=False, runs=None,
+        no_engine_cache=False, update_references=False, runs=None, seed_random=None,
     )  # fmt: skip
     return parser
 
@@ -61,6 +61,10 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
 
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Add where PyTorch computes, and where engines and references are."""
+    parser.add_argument(
+        "--seed-random", type=at_least(0), nargs="?", const=0, metavar="SEED",
+        help="judge a model with random operators: what they draw becomes stored noise of this seed",
+    )  # fmt: skip
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
@@ -136,7 +140,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     given = {name: folder for name in ("engines", "references") if (folder := vars(options)[name])}
     return Settings(
         engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,
-        runs=options.runs, **given,
+        runs=options.runs, seed_random=options.seed_random, **given,
     )  # fmt: skip
 
 
@@ -151,6 +155,8 @@ def _typed(options: argparse.Namespace) -> str:
         words += ["--inputs", str(options.inputs)]
     for name, sizes in options.shape:
         words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
+    if options.seed_random is not None:
+        words += ["--seed-random", str(options.seed_random)]
     return shlex.join(words)
 
 

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 from harness.compare.decisions import count_differences
-from harness.compare.norms import finite_error, ratio, relative_l2, require_close, total_error
+from harness.compare.norms import FAITHFUL, distance, finite_error, ratio, relative_l2, require_close, total_error
 from harness.compare.parts import Octaves, Slices, measure_octaves, measure_slices
 from harness.compare.tensors import bitwise_equal, compare
 from harness.compare.totals import Array
 
 __all__ = [
+    "FAITHFUL",
     "Array",
     "Octaves",
     "Slices",
     "bitwise_equal",
     "compare",
     "count_differences",
+    "distance",
     "finite_error",
     "measure_octaves",
     "measure_slices",

@@ -9,6 +9,9 @@ import torch
 from harness.errors import NotJudged
 from harness.tensors import Tensors
 
+FAITHFUL = 2.0**-14
+"""Largest relative L2 distance of two FP32 computations of one model: other kernels, other order of summation."""
+
 
 def ratio(error: float, norm: float) -> float:
     """Return ``error / norm``; by zero 0 for no error, and an infinity of the error's sign for any other."""
@@ -37,6 +40,21 @@ def finite_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return relative_l2(actual[finite], expected[finite])
 
 
+def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return :func:`finite_error` of floats, of others the share of elements that differ; inf for another shape.
+
+    The NaN of both are equal, and so are empty tensors.
+    """
+    if actual.shape != expected.shape:
+        return math.inf
+    actual = actual.to(expected.device)
+    if torch.equal(actual.to(expected.dtype), expected):
+        return 0.0
+    if expected.is_floating_point():
+        return finite_error(actual, expected)
+    return float((actual != expected).double().mean())
+
+
 def total_error(actual: Tensors, expected: Tensors) -> float:
     """Return the largest relative L2 error of any output; infinite where one is not finite or has another shape."""
     return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
@@ -47,14 +65,10 @@ def require_close(
 ) -> None:
     """Hold outputs against expected ones, by name.
 
-    The error of floats is :func:`finite_error`, of others the share of elements that differ. Raises ``error_type`` with
+    The error is :func:`distance`. Raises ``error_type`` with
     ``sentence``, in which ``{name}`` and ``{error}`` are filled in, when one is beyond ``limit``.
     """
     for name, tensor in expected.items():
-        other = actual[name]
-        if torch.equal(other.to(tensor.dtype), tensor):
-            continue
-        floats = tensor.is_floating_point()
-        error = finite_error(other, tensor) if floats else float((other != tensor).double().mean())
+        error = distance(actual[name], tensor)
         if error > limit:
             raise error_type(sentence.format(name=name, error=f"{error:.3g}"))

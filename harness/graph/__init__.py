@@ -11,8 +11,18 @@ from harness.graph.hash import CODE_SHA256, graph_sha256
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
-from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs, torch_dtype
+from harness.graph.onnx_inputs import (
+    InputSpec,
+    check_inputs,
+    generate_inputs,
+    input_specs,
+    load_inputs,
+    torch_dtype,
+    undeclared_shapes,
+)
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
+from harness.graph.random_calls import random_calls, with_noise_stored
+from harness.graph.random_nodes import random_nodes, with_stored_noise
 from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
 from harness.graph.typed import apply
 from harness.graph.types import infer_types, promote, to_float64
@@ -52,15 +62,20 @@ __all__ = [
     "order",
     "program_sha256",
     "promote",
+    "random_calls",
+    "random_nodes",
     "save_model",
     "to_float64",
     "to_onnx",
     "torch_dtype",
     "trace",
+    "undeclared_shapes",
     "used_values",
     "variable_values",
     "weight_bytes",
     "weights_of",
+    "with_noise_stored",
     "with_outputs",
+    "with_stored_noise",
     "write_plan",
 ]

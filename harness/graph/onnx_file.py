@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from harness.errors import UsageError, first_line
-from harness.graph.ir import copy_model, weight_bytes
+from harness.graph.ir import copy_model, graph_values, weight_bytes
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
@@ -53,6 +53,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     _check_inputs_exist(model, path)
     _check_external_data(model, path)
     _load_arrays(model)
+    _tidy(model.graph)
     return model
 
 
@@ -102,6 +103,17 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 raise UsageError(f"{path}: external data file {file} cannot be used: {error}") from error
             finally:
                 tensor.release()
+
+
+def _tidy(graph: ir.Graph) -> None:
+    """Name every output once, and leave dimensions open that a file declares as -1."""
+    outputs = list(dict.fromkeys(graph.outputs))
+    if len(outputs) < len(graph.outputs):
+        graph.outputs.clear()
+        graph.outputs.extend(outputs)
+    for value in graph_values(graph):
+        if value.shape is not None and any(isinstance(size, int) and size < 0 for size in value.shape):
+            value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
 
 
 def _load_arrays(model: ir.Model) -> None:

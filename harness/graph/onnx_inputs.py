@@ -22,6 +22,7 @@ from harness.settings import print_progress
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
 _DTYPE_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
+_INDEXES_TABLE = {"Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"}
 _KEEPS_INDEX = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
 
 
@@ -150,12 +151,25 @@ def _index_bound(value: ir.Value) -> int:
     for node, position in value.uses():
         if node.op_type in _KEEPS_INDEX and position == 0:
             bound = min(bound, _index_bound(node.outputs[0]))
-        table = node.inputs[0] if node.op_type == "Gather" and position == 1 else None
-        if table is not None and table.shape is not None:
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-            length = table.shape[axis]
-            bound = min(bound, length) if isinstance(length, int) else bound
+        if position == 1 and node.op_type in _INDEXES_TABLE:
+            bound = min([bound, *_indexed_lengths(node, value)])
     return max(bound, 1)
+
+
+def _indexed_lengths(node: ir.Node, indices: ir.Value) -> list[int]:
+    """Return the lengths of the dimensions that a node's second input indexes, as far as they are known."""
+    table = node.inputs[0]
+    if table is None or table.shape is None:
+        return []
+    sizes = list(table.shape)
+    if node.op_type in ("GatherND", "ScatterND"):
+        first = node.attributes["batch_dims"].as_int() if "batch_dims" in node.attributes else 0
+        depth = indices.shape[-1] if indices.shape else 1
+        sizes = sizes[first : first + depth] if isinstance(depth, int) else sizes
+    else:
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        sizes = sizes[axis : axis + 1 or None]
+    return [size for size in sizes if isinstance(size, int)]
 
 
 def torch_dtype(spec: InputSpec) -> torch.dtype:
@@ -257,6 +271,30 @@ def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec])
         _bind(spec, tuple(tensor.shape), sizes, kind="the given tensor")
         if tensor.dtype.is_floating_point and (found := _not_finite(tensor)):
             raise NotJudged(f"input {spec.name!r} holds {found}; no verdict can be given")
+
+
+def undeclared_shapes(
+    model: ir.Model, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Return a sentence for every output whose shape is not the declared one, with the sizes that the inputs give."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        declared = dimensions(value.shape)
+        if declared is not None and value.name is not None and value.name in inputs:
+            pairs = zip(declared, inputs[value.name].shape, strict=True)
+            sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and dim != UNKNOWN_DIM}
+    found = []
+    for value in model.graph.outputs:
+        declared, shape = dimensions(value.shape), list(outputs[str(value.name)].shape)
+        if declared is None:
+            continue
+        expected = [sizes.get(dim) if isinstance(dim, str) else dim for dim in declared]
+        if len(expected) != len(shape) or any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
+            known = {dim: sizes[dim] for dim in declared if isinstance(dim, str) and dim in sizes}
+            given = "".join(f", {dim} = {size}" for dim, size in known.items())
+            declared_words = ", ".join(map(str, declared))
+            found.append(f"output {value.name!r} is declared [{declared_words}]{given}, and the model gives {shape}")
+    return found
 
 
 def _not_finite(tensor: torch.Tensor) -> str:

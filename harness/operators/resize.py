@@ -1,4 +1,4 @@
-"""Resize and Upsample: one axis after the other, from coordinates and weights in FP64."""
+"""Resize and Upsample: one axis after the other, from coordinates and weights in FP32, or FP64 where the input is."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _resized(x: torch.Tensor, axes: Sequence[_Axis], method: _Method) -> torch.T
     # A scale of 0.6 is 0.60000002 in FP32, and only FP32 rounds a place back to the element that was meant: where
     # places decide, they are computed as every engine computes them.
     decides = method.mode == "nearest" or method.coordinates == "tf_crop_and_resize"
-    precision = torch.float32 if decides else torch.float64
+    precision = torch.float64 if x.dtype == torch.float64 and not decides else torch.float32
     places = [_coordinates(it, method.coordinates, precision) for it in moving]
     if method.mode == "nearest":
         y = x

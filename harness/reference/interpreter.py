@@ -67,16 +67,18 @@ def run_graph(
     weights: Mapping[str, torch.Tensor] | None = None,
     on_value: Callable[[str, torch.Tensor], None] | None = None,
     notes: RunNotes | None = None,
+    saturate: torch.dtype | None = None,
 ) -> Tensors:
     """Run a graph with every FP32 value in ``dtype``, or as ``dtypes`` says by name; return outputs by declared name.
 
     A value is freed after its last use; ``on_value`` sees each one as it is made. Outputs have the dtype they were
     computed in. The first input decides the device, where none is given; ``weights`` that are there already need not be
-    copied.
+    copied. ``saturate`` limits constants to the range of that format, whatever is computed in.
     """
     runner = TypedInterpreter(
         graph, inputs, dtype=dtype, device=device, dtypes=dtypes, weights=weights, on_value=on_value, notes=notes
     )
+    runner.saturate = saturate
     with torch.inference_mode(), tf32_allowed(allow_tf32):
         by_node = dict(zip(graph.result_names, runner.results(), strict=True))
     return {name: by_node[node] for name, node in graph.outputs.items()}
@@ -104,6 +106,7 @@ class TypedInterpreter(Interpreter):
         self.weights = weights or {}
         self.on_value, self.notes = on_value, RunNotes() if notes is None else notes
         self.extra_traceback = False
+        self.saturate: torch.dtype | None = None
 
     def results(self) -> Sequence[Any]:
         """Run the graph and return what it returns, in order."""
@@ -188,21 +191,22 @@ class TypedInterpreter(Interpreter):
         value = self.env[node]
         if reads is None:
             return value
-        if reads in _HALVES and self._is_weight(node) and isinstance(value, torch.Tensor) and value.is_floating_point():
-            return self._saturated(reader, value, reads)
+        low = self.saturate or reads
+        if low in _HALVES and self._is_weight(node) and isinstance(value, torch.Tensor) and value.is_floating_point():
+            return self._saturated(reader, value, low).to(reads)
         return tree_map(lambda it: cast(it, reads), value)
 
     def _is_weight(self, node: Node) -> bool:
         return node.op == "placeholder" and self.run_graph.sources[node.name].kind is SourceKind.WEIGHT
 
     def _saturated(self, reader: Node, value: torch.Tensor, low: torch.dtype) -> torch.Tensor:
-        """Return a constant in low precision as the graph of an engine holds it: finite numbers stay finite."""
-        rounded, limit = value.to(low), torch.finfo(low).max
+        """Return a constant within the range of a format, as the graph of an engine holds it: finite stays finite."""
+        limit = torch.finfo(low).max
         outside = value.isfinite() & (value.abs() > limit)
         if not bool(outside.any()):
-            return rounded
+            return value
         self.notes.saturated.add(reader.name)
-        return torch.where(outside, value.clamp(-limit, limit).to(low), rounded)
+        return torch.where(outside, value.clamp(-limit, limit), value)
 
     def _number(self, node: Node, value: Any, reads: torch.dtype) -> Any:
         """Return an argument that is no tensor: a dtype of the precision, a number that it holds, this device."""
@@ -210,9 +214,10 @@ class TypedInterpreter(Interpreter):
             return reads if value in FLOATS else value
         if isinstance(value, torch.device):
             return self.device
-        if isinstance(value, float) and reads in _HALVES:
+        low = self.saturate or reads
+        if isinstance(value, float) and low in _HALVES:
             # What PyTorch itself writes when the model is in this precision: finfo(dtype).min, not -inf.
-            limit = torch.finfo(reads).max
+            limit = torch.finfo(low).max
             if limit < abs(value) < float("inf"):
                 self.notes.saturated.add(node.name)
                 return limit if value > 0 else -limit
@@ -246,6 +251,7 @@ class TypedInterpreter(Interpreter):
             graph, values, dtype=self.dtype, device=self.device, dtypes=self.dtypes, on_value=self.on_value,
             notes=self.notes,
         )  # fmt: skip
+        runner.saturate = self.saturate
         return runner.results()
 
     def _run_traced(self, module: torch.fx.GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]:

@@ -113,6 +113,7 @@ class _Builder:
         self.weights: dict[str, torch.Tensor] = {}
         self.floats: set[str] = set()
         self.exact: set[str] = set()
+        self.elsewhere: set[str] = set()
         self._nodes: dict[ir.Value, Node] = {}
 
     def build(self, graph: ir.Graph) -> RunGraph:
@@ -127,12 +128,15 @@ class _Builder:
         names = {str(value.name): node.name for value, node in zip(graph.outputs, outputs, strict=True) if node}
         return RunGraph(
             graph=self.graph, sources=self.sources, weights=self.weights, outputs=names,
-            floats=frozenset(self.floats), exact=frozenset(self.exact),
+            floats=frozenset(self.floats), exact=frozenset(self.exact), elsewhere=frozenset(self.elsewhere),
         )  # fmt: skip
 
     def _add(self, node: ir.Node) -> None:
         call = OnnxCall(node, self.opsets)
         args = tuple(map(self._read, (*node.inputs, *captured_values(node))))
+        self.elsewhere |= {body for it in call.bodies.values() for body in it.run_graph.elsewhere}
+        if call.bound is None:
+            self.elsewhere.add(node.op_type)
         keywords: dict[str, Any] = {**call.numbers, **(call.bound.dtypes if call.bound else {})}
         made = self.graph.create_node("call_function", call, args, keywords)
         outputs = [value for value in node.outputs if value.name]

@@ -18,8 +18,10 @@ LARGEST_REFERENCE = 2**26
 """Weights in bytes up to which ``onnx.reference``, which computes element by element, is waited for."""
 
 
-def run_onnxruntime(model: ir.Model, inputs: Mapping[str, torch.Tensor], *, also: Sequence[str] = ()) -> Tensors:
-    """Return a model's outputs in FP32 as another implementation computes them, without graph optimisation.
+def run_onnxruntime(
+    model: ir.Model, inputs: Mapping[str, torch.Tensor], *, also: Sequence[str] = (), runs: int = 1
+) -> list[Tensors]:
+    """Return a model's outputs in FP32, run by run, as another implementation computes them, without optimisation.
 
     ``also`` names values of the graph to return as well. float16 and bfloat16 in the file are promoted. Raises
     NotJudged where neither runs the graph.
@@ -31,10 +33,11 @@ def run_onnxruntime(model: ir.Model, inputs: Mapping[str, torch.Tensor], *, also
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         serialized = _serialized(promoted, Path(folder))
         try:
-            results: list[Any] = _session(serialized).run(names, feeds)
+            session = _session(serialized)
+            results: list[list[Any]] = [session.run(names, feeds) for _ in range(runs)]
         except Exception as error:
-            results = _reference(promoted, names, feeds, refusal=first_line(error))
-    return {name: torch.as_tensor(result) for name, result in zip(names, results, strict=True)}
+            results = [_reference(promoted, names, feeds, refusal=first_line(error))] * runs
+    return [{name: torch.as_tensor(it) for name, it in zip(names, result, strict=True)} for result in results]
 
 
 def _session(model: bytes | str) -> Any:

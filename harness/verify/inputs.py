@@ -54,7 +54,7 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
     except Exception as error:
         what = f"{type(error).__name__}: {first_line(error)}"
         raise NotJudged(f"{subject.name}: case {case!r} raised {what}") from error
-    if not isinstance(inputs, Mapping) or not inputs:
+    if not isinstance(inputs, Mapping) or not (inputs or subject.onnx):
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
     for name, tensor in inputs.items():
         if not isinstance(tensor, torch.Tensor):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import torch
 
+from harness.compare import require_close
+from harness.errors import NotJudged, NotRepeatable
 from harness.graph import (
     Program,
     check_inputs,
@@ -14,20 +16,27 @@ from harness.graph import (
     input_specs,
     onnx_values,
     open_onnx,
+    order,
     promote,
+    random_nodes,
+    undeclared_shapes,
+    with_stored_noise,
 )
 from harness.reference import RunGraph, onnx_run_graph, run_onnxruntime
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors
 from harness.verify.inputs import CaseInputs
-from harness.verify.subject_graph import GraphIdentity, SubjectGraph, compute_device
+from harness.verify.subject_graph import REPEATABLE, GraphIdentity, SubjectGraph, compute_device, noise_note
+
+VALUES_A_RUN = 64
+"""Values that ONNX Runtime shows in one run: each is held in memory until the run ends."""
 
 
 def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, CaseInputs]:
     """Read the file and return its graph and its checked inputs. Raises UsageError where it cannot be read."""
     settings.progress(f"{subject.name}: reading {subject.onnx}")
-    graph = OnnxGraph(subject, device=compute_device(settings))
+    graph = OnnxGraph(subject, device=compute_device(settings), seed_random=settings.seed_random)
     specs = input_specs(graph.program.model)
 
     def accept(inputs: Tensors, case: str) -> Tensors:
@@ -42,13 +51,23 @@ def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, Ca
 class OnnxGraph(SubjectGraph):
     """An ONNX file's graph. Another implementation, ONNX Runtime, is the witness of what PyTorch computes."""
 
-    witness_name = "ONNX Runtime"
+    computed_by, witness_name = "PyTorch", "ONNX Runtime"
 
-    def __init__(self, subject: Subject, *, device: torch.device) -> None:
+    def __init__(self, subject: Subject, *, device: torch.device, seed_random: int | None) -> None:
         assert subject.onnx is not None
+        super().__init__()
         self.name, self.device = subject.name, device
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
         model = promote(open_onnx(subject.onnx))
+        if seed_random is not None:
+            drawn = random_nodes(model)
+            model = with_stored_noise(model, seed_random)
+            self.notes = noise_note(drawn, seed_random)
+        elif random := random_nodes(model):
+            raise NotRepeatable(
+                f"{subject.name} is random: {', '.join(random[:3])}{' and others' * (len(random) > 3)}; give "
+                "--seed-random to replace what is drawn by stored noise"
+            )
         self.output_names = tuple(dict.fromkeys(str(value.name) for value in model.graph.outputs))
         self._program = Program(
             name=subject.name,
@@ -75,7 +94,30 @@ class OnnxGraph(SubjectGraph):
         weights = self.run_graph.weights
         return {name: it.to(self.device) if isinstance(it, torch.Tensor) else it for name, it in weights.items()}
 
-    def witness(self, inputs: Tensors) -> Tensors | None:
-        """Return the outputs of ONNX Runtime in FP32 on the CPU, without graph optimisation."""
-        outputs = run_onnxruntime(self.program.model, inputs)
-        return {name: tensor.to(self.device) for name, tensor in outputs.items()}
+    def remarks(self, inputs: Tensors, outputs: Tensors) -> tuple[str, ...]:
+        """Add which operators only the witness computes, and which outputs have not the declared shapes."""
+        elsewhere = ", ".join(sorted(self.run_graph.elsewhere))
+        note = (f"ONNX Runtime alone computes {elsewhere}: there is no second witness of it",) if elsewhere else ()
+        return (*self.notes, *note, *undeclared_shapes(self.program.model, inputs, outputs))
+
+    def witness(self, inputs: Tensors) -> Tensors | str:
+        """Return the outputs of ONNX Runtime in FP32 on the CPU, without graph optimisation; two runs must agree."""
+        try:
+            first, second = run_onnxruntime(self.program.model, inputs, runs=2)
+        except NotJudged as error:
+            return str(error)
+        sentence = f"{self.name} is not repeatable: two runs of ONNX Runtime differ in {{name!r}} by {{error}}"
+        require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
+        return {name: tensor.to(self.device) for name, tensor in first.items()}
+
+    def witness_value_names(self) -> list[str]:
+        """Return the values of the main graph whose type is known."""
+        return [name for name in order(self.program.model) if self.program.values[name].dtype]
+
+    def witness_values(self, inputs: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield what ONNX Runtime gives for the values of the main graph, a few dozen a run."""
+        names = self.witness_value_names()
+        for start in range(0, len(names), VALUES_A_RUN):
+            chosen = names[start : start + VALUES_A_RUN]
+            (found,) = run_onnxruntime(self.program.model, inputs, also=chosen)
+            yield from ((name, found[name].to(self.device)) for name in chosen)

@@ -69,4 +69,5 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
         update=settings.update_references,
         progress=settings.progress,
     )
+    graph.cases, graph.recall = inputs.values, references.recall
     return Prepared(subject=subject, graph=graph, inputs=inputs, references=references)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from harness.compare import require_close
+from harness.compare import FAITHFUL, require_close
 from harness.errors import NotJudged, UsageError
 from harness.graph import CODE_SHA256 as GRAPH_CODE
 from harness.graph import Plan, is_fp32
@@ -21,9 +22,8 @@ from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import SubjectGraph, value_dtypes
+from harness.verify.witnesses import require_agreement
 
-# An exported program against the module it came from, both FP32: other kernels, other order, the same mathematics.
-FAITHFUL = 2.0**-14
 _DTYPES = {"fp32": "float32", "fp64": "float64"}
 _Outputs = tuple[Tensors, tuple[str, ...]]
 
@@ -58,7 +58,8 @@ class References:
         """Cases whose stored reference is to be written anew before it is used."""
         self._stored: dict[str, Stored | None] = {}
         self._computed: dict[tuple[str, str, str], _Outputs] = {}
-        self._faithful: set[str] = set()
+        self._agreed: dict[str, tuple[str, ...]] = {}
+        """Cases whose reference a second computation confirms, with notes on that."""
 
     def expected(self, case: str, plan: Plan) -> Tensors:
         """Return what a plan's engine is held against: FP64 for an FP32 engine, else the FP32 reference."""
@@ -73,12 +74,15 @@ class References:
             return {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
         run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
         outputs, _ = self._kept(case, precision, run)
-        if precision == "fp32" and case not in self._faithful:
-            sentence = f"{self.subject.name}: the exported program differs from the module in {{name!r}} by {{error}}"
-            if (witness := self.graph.witness(self.inputs[case])) is not None:
-                require_close(outputs, witness, limit=FAITHFUL, sentence=sentence)
-            self._faithful.add(case)
+        if precision == "fp32" and case not in self._agreed:
+            exact = partial(self.reference, case, "fp64")
+            self._agreed[case] = require_agreement(self.graph, self.inputs[case], outputs, exact=exact)
         return {name: outputs[name] for name in self.graph.output_names}
+
+    def notes(self, case: str) -> tuple[str, ...]:
+        """Return what is to be said of the graph and of the reference of a case: that nothing else computes it."""
+        outputs = self.reference(case, "fp32")
+        return (*self.graph.remarks(self.inputs[case], outputs), *self._agreed.get(case, ()))
 
     def words(self, case: str, precision: str) -> str:
         """Return where a reference comes from: ``computed in FP32 on cuda``, or ``stored, made in FP32 on cpu``."""
@@ -94,7 +98,11 @@ class References:
         """Return what PyTorch gives in a plan's precision. Raises NotJudged where there is no such floor."""
         dtypes = value_dtypes(self.graph, plan)
         run = partial(self.graph.run, self.inputs[case], dtype=plan.compute_dtype, dtypes=dtypes, tf32=plan.tf32)
-        same = [plan.computes_in, sorted(plan.keep_fp32)]  # not the name of the plan's file
+        same = [
+            plan.computes_in,
+            sorted(plan.keep_fp32),
+            sorted(self.graph.kept_for_range(plan)),
+        ]  # not its file's name
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)
 
@@ -140,14 +148,7 @@ class References:
         """Return outputs computed in this run or an earlier one from the same graph and inputs by the same code."""
         if (memory := (case, what, repr(key))) not in self._computed:
             device = self.graph.device
-            full = {
-                **dataclasses.asdict(self._identity(case)),
-                **self.graph.identity.exporter,
-                **key,
-                "what": what,
-                "where": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-                "code": [GRAPH_CODE, REFERENCE_CODE],
-            }
+            full = {**dataclasses.asdict(self._identity(case)), **self._maker, **key, "what": what}
 
             def say_and_compute() -> _Outputs:
                 self._progress(f"{self.subject.name}/{case}: PyTorch {what} on {device.type}")
@@ -155,6 +156,20 @@ class References:
 
             self._computed[memory] = self._cache.get(full, say_and_compute, device)
         return self._computed[memory]
+
+    def recall(self, what: str, compute: Callable[[], frozenset[str]]) -> frozenset[str]:
+        """Return names computed in this run or an earlier one from the same graph and the inputs of all cases."""
+        cases = [dataclasses.asdict(self._identity(case)) for case in self.inputs]
+        found = self._cache.get(
+            {**self._maker, "cases": cases, "what": what}, lambda: ({}, tuple(sorted(compute()))), self.graph.device
+        )
+        return frozenset(found[1])
+
+    @property
+    def _maker(self) -> dict[str, Any]:
+        """What computes the outputs, as far as another would compute others."""
+        where = torch.cuda.get_device_name() if self.graph.device.type == "cuda" else "cpu"
+        return {**self.graph.identity.exporter, "where": where, "code": [GRAPH_CODE, REFERENCE_CODE]}
 
     def _load(self, case: str) -> Stored | None:
         """Return the stored reference of a case, held against the module; None where there is none to use."""
@@ -173,7 +188,7 @@ class References:
 
     def _require_fresh(self, case: str, stored: Stored, command: str) -> None:
         witness = self.graph.witness(self.inputs[case])
-        assert witness is not None, "only a module has stored references"
+        assert not isinstance(witness, str), "only a module has stored references"
         kept = {name: tensor.to(self.graph.device) for name, tensor in stored.fp32.items()}
         if set(kept) != set(witness):
             raise NotJudged(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,10 @@ from harness.graph import Plan, Program, assign, is_fp32
 from harness.reference import Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
 from harness.settings import Settings
 from harness.tensors import Tensors
+from harness.verify.value_range import first_beyond, kept_for_range
+
+REPEATABLE = 2.0**-20
+"""Largest distance of two FP32 runs of one program on one machine: the order of summation may change the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,21 @@ class SubjectGraph(ABC):
     """Where it is computed."""
     output_names: tuple[str, ...]
     """The declared outputs, in their order."""
+    computed_by: str
+    """What computes the reference, in a sentence: ``the exported program``."""
     witness_name: str
-    """What computes the outputs a second time: ``the module``."""
+    """What computes it a second time: ``the module``."""
     helpers: HelperValues | None = None
     """Values that only the ONNX graph has, where PyTorch runs another."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the graph with every result."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, frozenset[str]] = {}
+        self.cases: Callable[[], Iterable[Tensors]] = tuple
+        """The inputs of all cases: an engine serves them all."""
+        self.recall: Callable[[str, Callable[[], frozenset[str]]], frozenset[str]] = lambda what, compute: compute()
+        """Return what an earlier run computed of this graph and these cases, or compute it."""
 
     @property
     @abstractmethod
@@ -61,11 +76,23 @@ class SubjectGraph(ABC):
         """The weights, on the device."""
 
     @abstractmethod
-    def witness(self, inputs: Tensors) -> Tensors | None:
-        """Return the outputs of an independent FP32 computation, or None where there is none.
+    def witness(self, inputs: Tensors) -> Tensors | str:
+        """Return the outputs of an independent FP32 computation, or why there is none.
 
         Raises NotRepeatable when two such computations differ.
         """
+
+    @abstractmethod
+    def witness_value_names(self) -> list[str]:
+        """Return the names of the values that the witness can show, in the order of the graph."""
+
+    @abstractmethod
+    def witness_values(self, inputs: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield values of the independent computation by name, in the order of the graph."""
+
+    def remarks(self, inputs: Tensors, outputs: Tensors) -> tuple[str, ...]:
+        """Return what is to be said of the graph and of what it gives for these inputs."""
+        return self.notes
 
     def run(
         self, inputs: Tensors, *, dtype: str, dtypes: Mapping[str, str] | None = None, tf32: bool = False
@@ -80,7 +107,7 @@ class SubjectGraph(ABC):
         notes = RunNotes()
         try:
             outputs = run_graph(
-                self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device, dtypes=_torch_dtypes(dtypes),
+                self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device, dtypes=torch_dtypes(dtypes),
                 allow_tf32=tf32, weights=self.weights, notes=notes,
             )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
@@ -89,6 +116,21 @@ class SubjectGraph(ABC):
             where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
             raise NotJudged(f"{where}: {type(error).__name__}: {first_line(error)}") from error
         return outputs, notes.lines()
+
+    def kept_for_range(self, plan: Plan) -> frozenset[str]:
+        """Return the nodes that stay in FP32 since the range of the plan's format would change the result."""
+        if plan.dtype == "fp32":
+            return frozenset()
+        dtype = plan.compute_dtype
+
+        def compute() -> frozenset[str]:
+            return kept_for_range(
+                self.run_graph, getattr(torch, dtype), self.cases, weights=self.weights, device=self.device
+            )
+
+        if dtype not in self._kept:
+            self._kept[dtype] = self.recall(f"what {dtype} cannot hold", compute)
+        return self._kept[dtype]
 
     def evaluators(self, inputs: Tensors, plan: Plan, asked: Collection[str]) -> Evaluators:
         """Return the evaluators to hold an engine's values against; ``asked`` names the values that will be needed."""
@@ -104,7 +146,7 @@ class SubjectGraph(ABC):
             for name in asked
         }
         names = {used for several in uses.values() for used in several}
-        dtypes = _torch_dtypes(value_dtypes(self, plan))
+        dtypes = torch_dtypes(value_dtypes(self, plan))
 
         def evaluator(dtype: torch.dtype, *, typed: bool) -> ProgramEvaluator:
             return ProgramEvaluator(
@@ -118,11 +160,22 @@ class SubjectGraph(ABC):
             canonical=canonical, uses=uses,
         )  # fmt: skip
 
+    def first_beyond(self, inputs: Tensors, plan: Plan) -> str:
+        """Return which value the plan's precision cannot hold first, and why; empty where it holds all."""
+        names = [node.name for node in self.run_graph.graph.nodes if node.name in self.run_graph.floats]
+        evaluators = self.evaluators(inputs, plan, names)
+        return first_beyond(evaluators.reference, evaluators.floor, names)
+
     def evaluator(self, inputs: Tensors) -> ProgramEvaluator:
         """Return one evaluator in FP32, to see what a change of one value does to the outputs."""
         return ProgramEvaluator(
             self.run_graph, inputs, dtype=torch.float32, device=self.device, weights=self.weights, helpers=self.helpers
         )
+
+
+def noise_note(random: Sequence[str], seed: int) -> tuple[str, ...]:
+    """Return the note on random operators that were replaced."""
+    return (f"stored noise of seed {seed} in the place of {', '.join(random)}",) if random else ()
 
 
 def compute_device(settings: Settings) -> torch.device:
@@ -137,8 +190,12 @@ def value_dtypes(graph: SubjectGraph, plan: Plan) -> dict[str, str]:
 
     Raises UsageError for a plan that names nothing.
     """
-    return assign(plan, graph.program.values) if plan.keep_fp32 else {}
+    dtypes = assign(plan, graph.program.values) if plan.keep_fp32 else {}
+    kept = graph.kept_for_range(plan)
+    by_origin = {name for name, value in graph.program.values.items() if value.origin in kept} if kept else set()
+    return dtypes | dict.fromkeys(sorted(kept | by_origin), "float32")
 
 
-def _torch_dtypes(dtypes: Mapping[str, str] | None) -> dict[str, torch.dtype]:
+def torch_dtypes(dtypes: Mapping[str, str] | None) -> dict[str, torch.dtype]:
+    """Return dtypes by name as PyTorch's."""
     return {name: getattr(torch, dtype) for name, dtype in (dtypes or {}).items()}

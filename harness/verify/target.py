@@ -196,6 +196,7 @@ class OpenTarget:
             "program": identity.program_sha256,
             "exporter": dict(identity.exporter),
             "plan": [self.plan.dtype, self.plan.tf32, sorted(self.plan.keep_fp32)],
+            **({"kept": sorted(kept)} if (kept := prepared.graph.kept_for_range(self.plan)) else {}),
             "graph_code": CODE_SHA256,
             "backend": self.backend.name,
             "machine": dict(self.backend.cache_key()),
@@ -243,4 +244,11 @@ def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[
     """
     typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
     save_model(with_outputs(typed.model, marked) if marked else typed.model, path)
-    return typed.notes
+    kept = prepared.graph.kept_for_range(plan)
+    if not kept:
+        return typed.notes
+    names = ", ".join(sorted(kept)[:5]) + " and others" * (len(kept) > 5)
+    return (
+        f"kept in FP32, since a constant that {plan.computes_in} cannot hold changes the result: {names}",
+        *typed.notes,
+    )

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError
-from harness.graph import Program, check_arguments, program_sha256, to_onnx, trace
+from harness.graph import Program, check_arguments, program_sha256, random_calls, to_onnx, trace, with_noise_stored
 from harness.pytorch import build_module, named_outputs, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
-from harness.verify.subject_graph import GraphIdentity, SubjectGraph, compute_device
+from harness.verify.subject_graph import REPEATABLE, GraphIdentity, SubjectGraph, compute_device, noise_note
 
 _SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
-# Two FP32 runs of one program on one machine: summation order changes the last bits, an active dropout far more.
-REPEATABLE = 2.0**-20
 
 
 def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, CaseInputs]:
@@ -45,27 +45,48 @@ def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, 
 class TorchGraph(SubjectGraph):
     """A module's graph. The module itself, run as it is, is the witness of its own export."""
 
-    witness_name = "the module"
+    computed_by, witness_name = "the exported program", "the module"
 
     def __init__(
         self, subject: Subject, module: torch.nn.Module, example: Tensors, *, device: torch.device, settings: Settings
     ) -> None:
+        super().__init__()
         self.subject, self.name, self.module, self.device = subject, subject.name, module, device
         self._example, self._progress = example, settings.progress
-        self.output_names = tuple(self.witness(example))
+        if settings.seed_random is not None:
+            with self._on_cpu() as inputs:
+                traced = trace(subject, module, inputs)
+                self.notes = noise_note(random_calls(traced), settings.seed_random)
+                self.module = with_noise_stored(traced, settings.seed_random)
+            self.module.to(device)
+        try:
+            self.output_names = tuple(self.witness(example))
+        except NotRepeatable as error:
+            raise self._random(error) from error
         self._progress(f"{subject.name}: tracing the module")
         with self._on_cpu() as inputs:
-            self._traced = trace(subject, module, inputs)
+            self._traced = trace(subject, self.module, inputs)
         self._refused: NotJudged | None = None
         self._program: Program | None = None
         self.identity = GraphIdentity(
-            weights_sha256=sha256_of(module.state_dict()),
+            weights_sha256=sha256_of(self.module.state_dict()),
             program_sha256=program_sha256(self._traced),
             exporter={
                 **{name: version(name) for name in ("torch", "onnxscript", "onnx-ir")},
                 "outputs": repr(list(self.output_names)),
                 "options": repr(dict(subject.options)),
             },
+        )
+
+    def _random(self, error: NotRepeatable) -> NotRepeatable:
+        """Return the refusal of a module whose runs differ, with the random operators in it."""
+        with self._on_cpu() as inputs:
+            random = random_calls(trace(self.subject, self.module, inputs))
+        if not random:
+            return error
+        return NotRepeatable(
+            f"{error}; it is random: {', '.join(random[:3])}{' and others' * (len(random) > 3)}; give --seed-random to "
+            "replace what is drawn by stored noise"
         )
 
     @property
@@ -111,15 +132,47 @@ class TorchGraph(SubjectGraph):
                 raise UsageError(f"{name}: forward() raised {type(error).__name__}: {error}") from error
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
-        for output, tensor in first.items():
-            if tensor.numel() == 0:
-                raise NotJudged(f"{name}: output {output!r} is empty, shape {list(tensor.shape)}")
         return first
 
     @property
     def sorts(self) -> bool:
         """Whether the traced program puts anything in order; known before it is exported."""
         return any(str(node.target).startswith(_SORTS) for node in self._traced.graph.nodes)
+
+    def witness_value_names(self) -> list[str]:
+        """Return the value that each submodule gives: the last that is computed in it."""
+        return list(dict.fromkeys(self._module_values.values()))
+
+    def witness_values(self, inputs: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield what the module's own submodules give, in the order of their ends."""
+        found: list[tuple[str, torch.Tensor]] = []
+        calls: Counter[str] = Counter()
+
+        def note(path: str, result: Any) -> None:
+            calls[path] += 1
+            name = self._module_values.get(path if calls[path] == 1 else f"{path}#{calls[path]}")
+            if name is not None and isinstance(result, torch.Tensor):
+                found.append((name, result.detach()))
+
+        hooks = [
+            module.register_forward_hook(lambda _, __, result, path=path: note(path, result))
+            for path, module in self.module.named_modules()
+            if path
+        ]
+        try:
+            with torch.inference_mode(), tf32_allowed(False):
+                self.module(**inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        yield from found
+
+    @cached_property
+    def _module_values(self) -> dict[str, str]:
+        """The last value computed in each submodule, by its path with the number of a later call."""
+        depths = self.program.depths()
+        known = [name for name, value in self.program.values.items() if name == value.origin and value.module]
+        return {self.program.values[name].module: name for name in sorted(known, key=lambda it: depths.get(it, -1))}
 
     @cached_property
     def run_graph(self) -> RunGraph:

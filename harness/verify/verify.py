@@ -80,7 +80,8 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
             repeats.worst, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
         )
         outputs = judge_outputs(opened, case, compared)
-        notes = (*notes, *settled.notes, *(output.note for output in compared if output.note))
+        said = (*references.notes(case), *notes, *settled.notes)
+        notes = (*said, *(output.note for output in compared if output.note))
         verdict: Verdict = overall(output.verdict for output in outputs)
         reason = worst_reason(outputs, verdict)
     except (EngineFailed, StaleReference) as error:

@@ -1,0 +1,119 @@
+"""What the range of a format does to a model: constants that it cannot hold, and the operator that overflows first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves
+
+from harness.compare import FAITHFUL, distance, relative_l2
+from harness.reference import Evaluator, RunGraph, run_graph
+from harness.tensors import Tensors
+
+UNUSABLE = 0.1
+"""A value of which low precision loses more than this is named as the first that it cannot hold."""
+
+
+def kept_for_range(
+    run: RunGraph,
+    dtype: torch.dtype,
+    cases: Callable[[], Iterable[Tensors]],
+    *,
+    weights: Mapping[str, torch.Tensor],
+    device: torch.device,
+) -> frozenset[str]:
+    """Return the nodes that stay in FP32 since saturating a constant to a format changes the result of a case.
+
+    A mask of FP32's lowest number absorbs every score it is added to; one of -65504 does not. Where that shows in an
+    output, what reads such a constant keeps FP32, and so does what reads a value that FP16 cannot hold, until values
+    are small again: after the softmax.
+    """
+    limit = torch.finfo(dtype).max
+    beyond = _constants_beyond(run, weights, limit)
+    readers = {node.name for node in run.graph.nodes if node.op == "call_function" and _reads(node, beyond, limit)}
+    if not readers:
+        return frozenset()
+    kept: set[str] = set()
+    for inputs in cases():
+        compute = partial(run_graph, run, inputs, dtype=torch.float32, device=device, weights=weights)
+        largest: dict[str, float] = {}
+
+        def note(name: str, tensor: torch.Tensor, largest: dict[str, float] = largest) -> None:
+            if tensor.is_floating_point() and tensor.numel():
+                largest[name] = max(largest.get(name, 0.0), _largest_finite(tensor))
+
+        expected, saturated = compute(on_value=note), compute(saturate=dtype)
+        if any(not distance(saturated[name], tensor) <= FAITHFUL for name, tensor in expected.items()):
+            kept |= _spread(run, readers, {name for name, most in largest.items() if most > limit})
+    return frozenset(kept)
+
+
+def _constants_beyond(run: RunGraph, weights: Mapping[str, torch.Tensor], limit: float) -> set[str]:
+    """Return the placeholders of constants that a format cannot hold."""
+    names = {placeholder: source.name for placeholder, source in run.sources.items()}
+    given = {placeholder: weights.get(name, run.weights.get(name)) for placeholder, name in names.items()}
+    return {
+        placeholder
+        for placeholder, tensor in given.items()
+        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and _largest_finite(tensor) > limit
+    }
+
+
+def _largest_finite(tensor: torch.Tensor) -> float:
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor.detach())
+    most = max(abs(low.item()), abs(high.item()))
+    if most < math.inf:  # False where there is a NaN too
+        return most
+    finite = tensor[tensor.isfinite()]
+    return finite.abs().max().item() if finite.numel() else 0.0
+
+
+def _reads(node: Node, beyond: set[str], limit: float) -> bool:
+    """Return whether a node reads a constant that a format cannot hold."""
+    numbers = (abs(item) for item in tree_leaves((node.args, node.kwargs)) if isinstance(item, float))
+    read = (item.name in beyond for item in node.all_input_nodes)
+    return any(limit < number < math.inf for number in numbers) or any(read)
+
+
+def _spread(run: RunGraph, readers: set[str], large: set[str]) -> set[str]:
+    """Return the readers, and what reads a kept value that is too large, in the order of the graph."""
+    kept: set[str] = set()
+    for node in run.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.name in readers or any(item.name in kept and item.name in large for item in node.all_input_nodes):
+            kept.add(node.name)
+    return kept
+
+
+def first_beyond(high: Evaluator, low: Evaluator, names: Sequence[str]) -> str:
+    """Return which value low precision cannot hold first, and why: ``pow_1 overflows (9.2e+05 in FP32)``.
+
+    ``high`` computes in FP32, ``low`` in the precision; both are asked for the names in the order of the graph.
+    """
+    for name in names:
+        expected, found = high.value(name), low.value(name)
+        if expected is not None and found is not None and expected.shape == found.shape and expected.numel():
+            trouble = _trouble(found.float(), expected)
+            if trouble:
+                return f"{name} {trouble}"
+        high.done(name)
+        low.done(name)
+    return ""
+
+
+def _trouble(found: torch.Tensor, expected: torch.Tensor) -> str:
+    finite = expected.isfinite()
+    if bool((finite & ~found.isfinite()).any()):
+        return f"overflows ({expected[finite].abs().max().item():.3g} in FP32)"
+    nonzero = finite & (expected != 0)
+    if bool(nonzero.any()) and int((nonzero & (found == 0)).sum()) * 2 > int(nonzero.sum()):
+        return f"underflows ({expected[nonzero].abs().max().item():.3g} in FP32)"
+    error = relative_l2(found[finite], expected[finite])
+    return f"loses {error:.3g}" if error > UNUSABLE else ""
