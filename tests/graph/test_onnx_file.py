@@ -393,7 +393,7 @@ def test_fp32_and_fp64_agree() -> None:
 
 def test_the_witness_of_a_half_file_computes_in_fp32() -> None:
     model = parse("g (float16[1] x) => (float16[1] y) { a = Add(x, x)  y = Mul(a, a) }")
-    result = run_onnxruntime(model, {"x": torch.tensor([1000.0])})["y"]
+    result = run_onnxruntime(model, {"x": torch.tensor([1000.0])})[0]["y"]
     assert (result.dtype, result.item()) == (torch.float32, 4e6)
 
 
@@ -401,7 +401,7 @@ def test_external_weights_run(tmp_path: Path) -> None:
     model, x = open_onnx(external(tmp_path)), torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     for dtype in (torch.float32, torch.float64, torch.float16):
         assert torch.equal(computed(model, dtype, x=x)["y"], x.to(dtype))
-    assert torch.equal(run_onnxruntime(model, {"x": x})["y"], x)
+    assert torch.equal(run_onnxruntime(model, {"x": x})[0]["y"], x)
     assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
 
 
@@ -409,7 +409,7 @@ def test_external_weights_run(tmp_path: Path) -> None:
 def test_weights_reach_onnx_runtime_within_the_graph_or_beside_it(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.reference.witness.INLINE_BYTES", limit)
     model = parse("g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }")
-    assert run_onnxruntime(model, {"x": torch.tensor([[1.0, 10.0]])})["y"].tolist() == [[31, 42]]
+    assert run_onnxruntime(model, {"x": torch.tensor([[1.0, 10.0]])})[0]["y"].tolist() == [[31, 42]]
 
 
 def test_a_witness_that_refuses_is_named() -> None:
@@ -417,4 +417,4 @@ def test_a_witness_that_refuses_is_named() -> None:
         '<ir_version: 9, opset_import: ["" : 18, "plugin" : 1]> g (float[2] x) => (float[2] y) { y = plugin.Foo(x) }'
     )
     with pytest.raises(NotJudged, match=r"ONNX Runtime refuses the graph: .*Foo"):
-        run_onnxruntime(custom, {"x": torch.zeros(2)})
+        run_onnxruntime(custom, {"x": torch.zeros(2)})[0]

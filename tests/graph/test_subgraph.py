@@ -17,7 +17,7 @@ from harness.reference.witness import run_onnxruntime
 def run(model: ir.Model, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     """Check a model fully and run it."""
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    return run_onnxruntime(model, inputs)
+    return run_onnxruntime(model, inputs)[0]
 
 
 def names(values: object) -> list[str]:
@@ -121,7 +121,7 @@ def test_values_of_functions_are_found_by_the_names_of_the_value_table() -> None
     assert output == "y"
     marked = with_outputs(model, [inside])
     x = torch.tensor([0.0, 1.0])
-    outputs = run_onnxruntime(marked, {"x": x})
+    outputs = run_onnxruntime(marked, {"x": x})[0]
     torch.testing.assert_close(outputs[inside], x.exp())
     assert boundary(model, [inside]) == (("x",), (inside,))
 
@@ -186,8 +186,8 @@ def test_captured_values_belong_to_the_border() -> None:
     region = extract(model, ["flag", "s", "t"], ["c"])
     x, z = torch.tensor([0.5, 1.0]), torch.tensor([2.0, 3.0])
     for flag in (True, False):
-        full = run_onnxruntime(model, {"x": x, "z": z, "flag": torch.tensor(flag)}, also=["c", "s", "t"])
-        found = run_onnxruntime(region, {"flag": torch.tensor(flag), "s": full["s"], "t": full["t"]})
+        full = run_onnxruntime(model, {"x": x, "z": z, "flag": torch.tensor(flag)}, also=["c", "s", "t"])[0]
+        found = run_onnxruntime(region, {"flag": torch.tensor(flag), "s": full["s"], "t": full["t"]})[0]
         assert torch.equal(found["c"], full["c"])
 
 

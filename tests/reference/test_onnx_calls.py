@@ -127,7 +127,7 @@ def test_every_value_is_that_of_onnxruntime(name: str, dtype: str) -> None:
 
 def test_an_exported_model_in_every_precision(block: Program) -> None:
     names = order(block.model)
-    expected = run_onnxruntime(block.model, BLOCK_INPUTS, also=names)
+    expected = run_onnxruntime(block.model, BLOCK_INPUTS, also=names)[0]
     for dtype, rtol in (("float32", 2e-6), ("float64", 2e-6)):
         assert_same_values(evaluator_of(block.model, BLOCK_INPUTS, dtype=dtype, keep=names), expected, rtol=rtol)
     floats = {name: tensor for name, tensor in expected.items() if tensor.is_floating_point()}
