@@ -17,7 +17,7 @@ from harness.graph.plan import Plan, assign
 from harness.graph.subgraph import order
 from harness.graph.typed import apply
 from harness.graph.types import promote
-from harness.reference.interpreter import run_graph
+from harness.reference.interpreter import RunNotes, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.replay import ProgramEvaluator
 from harness.reference.witness import run_onnxruntime
@@ -355,3 +355,16 @@ def test_a_node_that_pytorch_has_not_runs_elsewhere() -> None:
     model.graph.insert_before(nodes["TfIdfVectorizer"], nodes["Cast"])
     found = evaluator_of(model, {"x": torch.tensor([-2.0, -2.0])}, keep=["y"]).value("y")
     assert found.tolist() == [2.0, 0.0]
+    notes = RunNotes()
+    run_graph(onnx_run_graph(model), {"x": torch.tensor([-2.0, -2.0])}, dtype=torch.float32, notes=notes)
+    assert notes.elsewhere == {"onnx.TfIdfVectorizer"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_doubles_of_a_file_stay_doubles_in_a_foreign_operator(dtype: torch.dtype) -> None:
+    model = parse("g (double[3] x) => (double[3] y) { y = Neg(x) }")
+    node = model.graph[0]
+    node.op_type, node.domain, model.opset_imports["com.microsoft"] = "Gelu", "com.microsoft", 1
+    x = normal(3).double()
+    found = run_graph(onnx_run_graph(model), {"x": x}, dtype=dtype)["y"]
+    assert torch.equal(found, torch.nn.functional.gelu(x))
