@@ -213,10 +213,11 @@ def check_precisions(names: Sequence[str], also: Sequence[str] = ()) -> None:
 
 
 def check_cases(subject: Subject, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the cases asked for, or all. Raises UsageError for one that the subject does not have."""
+    """Return the cases asked for, or all of the suite. Raises UsageError for one that the subject does not have."""
+    known = [*subject.cases, *subject.range_cases]
     for name in names:
-        if name not in subject.cases:
-            raise unknown_name(f"case of {subject.name}", name, subject.cases)
+        if name not in known:
+            raise unknown_name(f"case of {subject.name}", name, known)
     return tuple(dict.fromkeys(names)) or tuple(subject.cases)
 
 

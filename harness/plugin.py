@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.checks import Parity, failing_in_one_sentence
+from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
@@ -65,7 +65,8 @@ def parity(
 ) -> Parity:
     """One case on one target: ``.check()``, ``.check_metric(...)``, ``.result``, ``.actual``, ``.expected``."""
     state = request.config.stash[STATE]
-    required = parity_target.backend in state.require
+    is_generated = parity_case in parity_engine.run.subject.range_cases
+    required = parity_target.backend in state.require and not is_generated
     return Parity(parity_engine, parity_case, request.node, required=required, timing=state.timing)
 
 
@@ -133,7 +134,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(target, id=str(target), marks=_marks(metafunc.config, target)) for target in subject.targets
     ]
     metafunc.parametrize("parity_target", targets, indirect=True, scope="module")
-    metafunc.parametrize("parity_case", list(subject.cases), indirect=True)
+    # A suite's own tests and latencies are about its own cases.
+    generated = subject.range_cases if metafunc.function is test_outputs else ()
+    metafunc.parametrize("parity_case", [*subject.cases, *generated], indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -34,6 +34,8 @@ class Tolerance:
             raise UsageError("Tolerance(...) sets no limit; give relative_l2=, max_absolute= or cosine=")
 
 
+RANGE_CASES = ("smallest", "largest")
+"""Names of the cases that are generated at the two ends of the declared ranges."""
 Weights = Literal["trained", "random", "file"]
 InputsKind = Literal["real", "random"]
 PLAIN_PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -99,6 +101,19 @@ class Subject:
     def as_typed(self) -> str:
         """What to type after ``parity verify`` to reach it, as a shell reads it."""
         return self.typed or shlex.quote(str(self.onnx or self.locator or self.name))
+
+    @property
+    def range_cases(self) -> dict[str, dict[str, int]]:
+        """The generated cases ``smallest`` and ``largest``: the sizes at the ends of the declared ranges, by symbol.
+
+        Empty for an ONNX file, whose engine takes the shapes of its cases, and without a dynamic dimension. A case of
+        the suite that has such a name stands in its place.
+        """
+        symbols = sorted({symbol for dims in self.dynamic.values() for symbol in dims.values()})
+        if self.onnx is not None or not symbols:
+            return {}
+        ends = {name: {symbol: self.ranges[symbol][end] for symbol in symbols} for end, name in enumerate(RANGE_CASES)}
+        return {name: sizes for name, sizes in ends.items() if name not in self.cases}
 
     def __post_init__(self) -> None:
         if (self.build is None) == (self.onnx is None):

@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.records import all_judged, exit_status
 
     subject, targets, cases = request_of(options)
+    cases = cases if options.case else (*cases, *subject.range_cases)
     settings = settings_of(options)
     document = Document(options, settings)
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)

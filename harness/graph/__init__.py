@@ -12,6 +12,7 @@ from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes,
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
 from harness.graph.onnx_inputs import (
+    UNKNOWN_DIM,
     InputSpec,
     check_inputs,
     generate_inputs,
@@ -32,6 +33,7 @@ __all__ = [
     "CODE_SHA256",
     "INLINE_BYTES",
     "PRECISIONS",
+    "UNKNOWN_DIM",
     "InputKind",
     "InputSpec",
     "Plan",

@@ -144,6 +144,8 @@ class Result(TargetRecord):
     """The suite's task metrics."""
     repeatable: bool | None = None
     """Whether all runs of the engine gave the same bits; None when it did not run."""
+    generated: str = ""
+    """How the inputs of a generated case were made; empty for a case of the suite."""
     runs: int | None = None
     """How often the engine ran; None when it did not."""
     notes: tuple[str, ...] = ()
@@ -192,8 +194,12 @@ def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
 
 
 def all_judged(results: Sequence[Result], backend: str) -> bool:
-    """Return whether every result of a backend carries a verdict, and there is at least one."""
-    verdicts = [verdict_of(result) for result in results if result.backend == backend]
+    """Return whether every result of a backend carries a verdict, and there is at least one.
+
+    A generated case that could not be judged is shown, and nobody required it.
+    """
+    found = [(verdict_of(result), result.generated) for result in results if result.backend == backend]
+    verdicts = [verdict for verdict, generated in found if verdict != "not_judged" or not generated]
     return bool(verdicts) and "not_judged" not in verdicts
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from harness.backends import ShapeRange
 from harness.errors import NotJudged, ParityError, UsageError, first_line, unknown_name
+from harness.graph import UNKNOWN_DIM, InputSpec
 from harness.subject import Subject
 from harness.tensors import Tensors
 
 
 class CaseInputs(Mapping[str, Tensors]):
-    """The inputs of every case by its name, asked for once and checked.
+    """The inputs of every case by its name, asked for once and checked; generated cases are found, and not listed.
 
     ``accept(inputs, case)`` returns them as the graph takes them, on the device that PyTorch computes on. Raises
     UsageError for an unknown case or what does not fit, NotJudged when the suite's own code raises.
@@ -26,7 +27,12 @@ class CaseInputs(Mapping[str, Tensors]):
 
     def __getitem__(self, case: str) -> Tensors:
         if case not in self._found:
-            self._found[case] = self._accept(case_inputs(self.subject, case), case)
+            try:
+                self._found[case] = self._accept(case_inputs(self.subject, case), case)
+            except UsageError as error:
+                if not (words := generated_words(self.subject, case)):
+                    raise
+                raise NotJudged(f"{error} ({words})") from error  # nobody wrote this case
         return self._found[case]
 
     def __iter__(self) -> Iterator[str]:
@@ -41,12 +47,14 @@ class CaseInputs(Mapping[str, Tensors]):
 
 
 def case_inputs(subject: Subject, case: str) -> Tensors:
-    """Return a case's inputs as the suite gives them.
+    """Return a case's inputs as the suite gives them; ``smallest`` and ``largest`` are made from its first case.
 
     Raises UsageError for an unknown case or what is no tensor, NotJudged when the suite's own code raises.
     """
+    if sizes := subject.range_cases.get(case):
+        return at_sizes(case_inputs(subject, next(iter(subject.cases))), subject.dynamic, sizes)
     if case not in subject.cases:
-        raise unknown_name(f"case of {subject.name}", case, subject.cases)
+        raise unknown_name(f"case of {subject.name}", case, [*subject.cases, *subject.range_cases])
     try:
         inputs: Any = subject.cases[case]()
     except ParityError:
@@ -61,6 +69,54 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
             kind = type(tensor).__name__
             raise UsageError(f"case {case!r} of {subject.name}: input {name!r} is a {kind}, not a tensor")
     return dict(inputs)
+
+
+def generated_words(subject: Subject, case: str) -> str:
+    """Return how a generated case came about; empty for a case of the suite."""
+    if not (sizes := subject.range_cases.get(case)):
+        return ""
+    words = " ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+    return f"generated from the case {next(iter(subject.cases))!r}, repeated or cut to {words}"
+
+
+def sizes_notes(specs: Sequence[InputSpec], inputs: Tensors) -> tuple[str, ...]:
+    """Return the sizes that an ONNX file's dynamic dimensions were run at; nothing where it has none."""
+    sizes = {}
+    for spec in specs:
+        for axis, dim in enumerate(spec.shape or ()):
+            if isinstance(dim, str):
+                sizes[f"{spec.name}[{axis}]" if dim == UNKNOWN_DIM else dim] = inputs[spec.name].shape[axis]
+    words = ", ".join(f"{dim}={size}" for dim, size in sizes.items())
+    return (f"the file's dynamic dimensions were run at {words} only; --shape gives other sizes",) if words else ()
+
+
+def at_sizes(inputs: Tensors, dynamic: Mapping[str, Mapping[int, str]], sizes: Mapping[str, int]) -> Tensors:
+    """Return inputs with every dynamic dimension cut to its size, or repeated up to it.
+
+    What is repeated holds the values that the case holds, so that ids stay valid and masks stay masks. Copies are
+    rolled along another dimension, but for masks: of equal copies an engine could mix up the rows unseen.
+    """
+    found = dict(inputs)
+    for name, dims in dynamic.items():
+        for axis, symbol in dims.items():
+            if symbol in sizes and name in found:
+                found[name] = _at_size(found[name], axis, sizes[symbol], name)
+    return found
+
+
+def _at_size(tensor: torch.Tensor, axis: int, size: int, name: str) -> torch.Tensor:
+    have, is_mask = tensor.shape[axis], bool(((tensor == 0) | (tensor == 1)).all())
+    if size <= have:
+        cut = tensor.narrow(axis, 0, size).contiguous()
+        if not is_mask or axis != tensor.ndim - 1:
+            return cut
+        # Of a row that is padded on the left nothing would be left: a softmax over nothing is NaN.
+        return cut.masked_fill((cut == 0).all(axis, keepdim=True) & (tensor != 0).any(axis, keepdim=True), 1)
+    if not have:
+        raise NotJudged(f"input {name!r} is empty in dimension {axis}; nothing can be repeated to the size {size}")
+    others = [other for other, length in enumerate(tensor.shape) if other != axis and length > 1]
+    copies = [tensor.roll(k, others[-1]) if others and not is_mask else tensor for k in range(-(-size // have))]
+    return torch.cat(copies, dim=axis).narrow(axis, 0, size).contiguous()
 
 
 def engine_shapes(inputs: CaseInputs) -> dict[str, ShapeRange]:

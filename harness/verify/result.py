@@ -45,7 +45,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
 def next_step(opened: OpenTarget, case: str) -> str:
     """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
     subject = opened.run.subject
-    only = ["--case", case] if len(subject.cases) > 1 else []
+    only = ["--case", case] if len(subject.cases) > 1 or case in subject.range_cases else []
     options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only])
     return f"parity bisect {subject.as_typed} {options}"
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from harness.backends import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
+from harness.graph import input_specs
 from harness.records import OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
+from harness.verify.inputs import generated_words, sizes_notes
 from harness.verify.judging import compare_outputs, floor_of, judge_outputs
 from harness.verify.prepare import prepare
 from harness.verify.result import engine_info, next_step, provenance, worst_reason
@@ -82,12 +84,17 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         outputs = judge_outputs(opened, case, compared)
         said = (*references.notes(case), *notes, *settled.notes)
         notes = (*said, *(output.note for output in compared if output.note))
+        if opened.run.subject.onnx is not None:
+            notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
         verdict: Verdict = overall(output.verdict for output in outputs)
         reason = worst_reason(outputs, verdict)
     except (EngineFailed, StaleReference) as error:
         verdict, reason = "fail", str(error)
     except NotJudged as error:
         verdict, reason = "not_judged", str(error)
+    generated = generated_words(opened.run.subject, case)
+    if generated:
+        notes = (*notes, f"{case} is {generated}")
     differ = f"not repeatable: {repeats.words()}" if repeats is not None and repeats.differing else ""
     if differ:
         notes = (*notes, differ)
@@ -103,6 +110,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         provenance=provenance(opened, case),
         outputs=outputs,
         repeatable=None if repeats is None or opened.is_pytorch else not repeats.differing,
+        generated=generated,
         runs=None if repeats is None or opened.is_pytorch else repeats.runs,
         notes=tuple(dict.fromkeys([*(opened.engine.report.notes if opened.engine else ()), *notes])),
         next_step=next_step(opened, case) if verdict == "fail" else "",
