@@ -151,7 +151,9 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
             results.append(_without_figures(output))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
-        tf32_floor = None
+        tf32_floor, cause = None, ""
+        if output.floor is not None and not is_fp32(plan) and cannot_hold(output.floor, plan.computes_in):
+            cause = references.first_beyond(case, plan)
         if is_fp32(plan) and has_tf32(opened.backend):
             tf32_floor = partial(_tf32_floor, references, case, output.name, expected[output.name])
         results.append(
@@ -165,6 +167,7 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                 reference_error=None if is_fp32(plan) else partial(_reference_error, references, case, output.name),
                 tolerance=tolerance,
                 is_floor=opened.is_pytorch,
+                cause=cause,
             )
         )
     return tuple(results)

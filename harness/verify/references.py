@@ -58,6 +58,7 @@ class References:
         """Cases whose stored reference is to be written anew before it is used."""
         self._stored: dict[str, Stored | None] = {}
         self._computed: dict[tuple[str, str, str], _Outputs] = {}
+        self._beyond: dict[tuple[str, str], str] = {}
         self._agreed: dict[str, tuple[str, ...]] = {}
         """Cases whose reference a second computation confirms, with notes on that."""
 
@@ -105,6 +106,13 @@ class References:
         ]  # not its file's name
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)
+
+    def first_beyond(self, case: str, plan: Plan) -> str:
+        """Return which value a plan's precision cannot hold first, and why."""
+        if (case, plan.name) not in self._beyond:
+            self._progress(f"{self.subject.name}/{case}: looking for what {plan.computes_in} cannot hold")
+            self._beyond[case, plan.name] = self.graph.first_beyond(self.inputs[case], plan)
+        return self._beyond[case, plan.name]
 
     def typed(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
         """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""

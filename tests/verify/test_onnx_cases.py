@@ -102,6 +102,17 @@ def test_a_mask_that_a_format_cannot_hold_keeps_its_softmax_in_fp32(tmp_path):
     assert not any("kept" in note for note in fp32.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("rmsnorm_overflow/rms", "overflows"), ("exp_overflow/chain", "overflows")]
+)
+def test_what_fp16_cannot_hold_is_said_of_an_engine_that_is_right(tmp_path, name, words):
+    _, result = results_of(name, tmp_path)
+    reasons = [output.reason for output in result.outputs if "cannot hold" in output.reason]
+    assert result.verdict == "pass"
+    assert reasons
+    assert all(words in reason for reason in reasons)
+
+
 def test_a_file_without_inputs_and_one_with_open_dimensions(tmp_path):
     from onnx import TensorProto, helper, save
 
