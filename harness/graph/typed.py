@@ -111,11 +111,12 @@ class _Typer:
         for value in {value for value, _ in self._made if constant_of(value) is not None}:
             if value.uses() or value.is_graph_output():
                 continue
-            producer = value.producer()
+            producer, graph = value.producer(), value.graph
+            assert isinstance(graph, ir.Graph)
             if producer is None:
-                del self.graph.initializers[str(value.name)]
+                del graph.initializers[str(value.name)]
             else:
-                self.graph.remove(producer, safe=True)
+                graph.remove(producer, safe=True)
 
     def notes(self) -> tuple[str, ...]:
         """Return one sentence for each kind of thing a reader must know."""
@@ -182,7 +183,8 @@ class _Typer:
             limit = f"{largest(dtype):.5g}"
             what = f"{elements_of(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
             self._saturated[limit, dtype].append(f"{value.name} ({what})")
-        return add_initializer(self.graph, name, convert(tensor, dtype))
+        graph = value.graph if isinstance(value.graph, ir.Graph) else self.graph  # a body has constants of its own
+        return add_initializer(graph, name, convert(tensor, dtype))
 
 
 def _many(count: int, what: str) -> str:

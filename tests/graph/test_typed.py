@@ -445,6 +445,20 @@ def test_bodies_are_typed_inside_and_keep_their_declared_outputs() -> None:
     assert [value.dtype for value in body.outputs] == [ir.DataType.FLOAT]
 
 
+def test_constants_of_a_body_are_converted() -> None:
+    model = parse("""g (float[2] x, bool c) => (float[2] y) { y = If (c) <
+        then_branch = a () => (float[2] p) <float[2] w = {0.5, 2}> { p = Mul(x, w) },
+        else_branch = b () => (float[2] q) { k = Constant <value = float[2] {1, 2}> ()  q = Add(x, k) }
+    > }""")
+    typed = apply(model, {}, default="float16").model
+    kept = {name for graph in typed.graphs() for name in graph.initializers}
+    assert kept == {"w_fp16", "k_fp16"}
+    assert "Constant" not in {node.op_type for node in typed.graph.all_nodes()}
+    for c in (True, False):
+        inputs = {"x": normal(2), "c": np.array(c)}
+        np.testing.assert_allclose(run(typed, **inputs)["y"], run(model, **inputs)["y"], rtol=2e-3)
+
+
 def test_functions_are_inlined() -> None:
     model = ir.from_onnx_text(
         '<ir_version: 9, opset_import: ["" : 18, "local" : 1]>'
