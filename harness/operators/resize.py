@@ -111,11 +111,16 @@ def _by_scales(
             number=axis,
             size=x.shape[axis],
             scale=scale,
-            out=math.floor(x.shape[axis] * scale),
+            out=_scaled(x.shape[axis], scale),
             roi=(bounds[at], bounds[at + len(axes)]),
         )
         for at, (axis, scale) in enumerate(zip(axes, scales, strict=True))
     ]
+
+
+def _scaled(size: int, scale: float) -> int:
+    """Return a size times a scale, rounded down after the rounding of FP32: ten times 0.7 is 7, not 6.9999999."""
+    return int(torch.tensor(size, dtype=torch.float32) * torch.tensor(scale, dtype=torch.float32))
 
 
 def _by_sizes(
@@ -133,10 +138,14 @@ def _by_sizes(
 
 
 def _resized(x: torch.Tensor, axes: Sequence[_Axis], method: _Method) -> torch.Tensor:
-    moving = [it for it in axes if it.scale != 1 or it.out != it.size or method.coordinates == "tf_crop_and_resize"]
+    crops = method.coordinates == "tf_crop_and_resize"
+    if method.mode != "cubic" and not crops and all(it.out == it.size for it in axes):
+        # A scale that is not 1 may keep the size. PyTorch and ONNX Runtime copy then; the cubic mode PyTorch resizes.
+        return x
+    moving = [it for it in axes if it.scale != 1 or it.out != it.size or crops]
     # A scale of 0.6 is 0.60000002 in FP32, and only FP32 rounds a place back to the element that was meant: where
     # places decide, they are computed as every engine computes them.
-    decides = method.mode == "nearest" or method.coordinates == "tf_crop_and_resize"
+    decides = method.mode == "nearest" or crops
     precision = torch.float64 if x.dtype == torch.float64 and not decides else torch.float32
     places = [_coordinates(it, method.coordinates, precision) for it in moving]
     if method.mode == "nearest":
@@ -152,7 +161,7 @@ def _resized(x: torch.Tensor, axes: Sequence[_Axis], method: _Method) -> torch.T
             index, weight = _taps(at, axis, method)
             y = _weighted(y, axis.number, index, weight)
         y = y.to(x.dtype)
-    if method.coordinates == "tf_crop_and_resize":
+    if crops:
         for axis, at in zip(moving, places, strict=True):
             outside = ((at < 0) | (at > axis.size - 1)).to(x.device)
             shape = [1] * x.ndim

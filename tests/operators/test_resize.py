@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from single_node import assert_agrees, here, model_of
 
-SCALES = st.sampled_from([0.3, 0.5, 0.6, 1.0, 1.5, 2.0, 2.7, 3.0])
+SCALES = st.sampled_from([0.3, 0.5, 0.6, 0.7, 1.0, 1.5, 2.0, 2.7, 3.0])
 
 
 def image(height: int, width: int) -> np.ndarray:
@@ -38,7 +39,7 @@ def resizes(draw: st.DrawFn) -> dict:
 @given(resizes(), st.integers(1, 7), st.integers(1, 7), SCALES, SCALES)
 @settings(deadline=None, max_examples=70)
 def test_scales(chosen: dict, height: int, width: int, down: float, across: float):
-    assume(height * down >= 1 and width * across >= 1)
+    assume(min(height * down, width * across) >= 1)
     roi = np.zeros(0, np.float32) if chosen["opset"] == 11 else None
     assert_agrees("Resize", [image(height, width), roi, np.array([1, 1, down, across], np.float32)], **chosen)
 
@@ -81,6 +82,24 @@ def test_before_opset_11(mode: str, size: int, scale: float):
             by = {"scales": [1.0, 1.0, scale, scale]} if opset == 7 else {}
             more = [] if by else [np.array([1, 1, scale, scale], np.float32)]
             assert_agrees("Upsample", [image(size, size), *more], opset=opset, mode=mode, **by)
+
+
+def test_a_size_is_rounded_as_fp32_has_it():
+    inputs = [image(10, 7), None, np.array([1, 1, 0.7, 0.7], np.float32)]
+    model = model_of("Resize", inputs, opset=13, mode="linear")
+    assert here(model, inputs)[0].shape == here(model, inputs, dtype=torch.float64)[0].shape == (1, 2, 7, 4)
+    assert_agrees("Resize", inputs, opset=13, mode="linear")
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_a_scale_that_keeps_the_size(mode: str):
+    """PyTorch copies but in the cubic mode; ONNX Runtime copies in all."""
+    x = image(6, 6)
+    inputs = [x, None, np.array([1, 1, 1.1, 1.1], np.float32)]
+    [got] = here(model_of("Resize", inputs, opset=13, mode=mode), inputs)
+    theirs = {"nearest": "nearest-exact", "linear": "bilinear", "cubic": "bicubic"}[mode]
+    want = torch.nn.functional.interpolate(torch.from_numpy(x), scale_factor=1.1, mode=theirs)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_align_corners_is_pytorchs():
