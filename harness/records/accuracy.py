@@ -206,7 +206,12 @@ def all_judged(results: Sequence[Result], backend: str) -> bool:
 def verdict_of(result: Result) -> Verdict:
     """Return the verdict that counts: the result's own, or that of its worst part."""
     outputs = [
-        {"name": o.name, "verdict": o.verdict, "mismatched_nonfinite": o.stats and o.stats.mismatched_nonfinite}
+        {
+            "name": o.name,
+            "verdict": o.verdict,
+            "mismatched_nonfinite": o.stats and o.stats.mismatched_nonfinite,
+            "nan_expected": o.stats and o.stats.nan_expected,
+        }
         for o in result.outputs
     ]
     metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]

@@ -38,6 +38,10 @@ PRIOR_DEGREES = 8.0
 NORMAL_SPREAD = math.pi / math.sqrt(8)
 """Standard deviation of log|x| for a normal x."""
 MOST_SPREAD = 64.0
+WIDE = 1.4
+"""A spread from which a reference is taken for the exponential of something."""
+GAP = 4
+"""Octaves that are empty between two kinds of values."""
 SUMS_TO = 1e-5
 """How far the sum of a softmax may be from the number of its rows, relative to that."""
 MOST_NAMED = 5
@@ -54,6 +58,12 @@ class _Table:
     fair: Array
     degrees: Array
     kurtosis: Array
+    tail: float
+    """The largest squared error of the floor over what its octave is given."""
+    one: float
+    """Over what its octave is given, the squared error that a single element may add to that of a part."""
+    least: float
+    """Size of the numbers that the format only just holds."""
     size: Array
     """Square of the size of the numbers that an element of each octave was computed from."""
     spread: Array
@@ -80,7 +90,7 @@ def judge_parts(
     tests = sum(len(along.count) for along in slices)
     found.extend(_whole_parts(octaves, table, slices, degrees, roundoff))
     for along, own in zip(slices, degrees, strict=True):
-        found.extend(_slice_parts(along, own, tests, roundoff, octaves.scale))
+        found.extend(_slice_parts(along, own, table, tests, roundoff, octaves.scale))
     found.sort(key=lambda part: -_excess(part))
     whole = [part for part in found if part.kind == "whole" and part.figure == "relative_l2"]
     rest = [part for part in found if part not in whole]
@@ -126,8 +136,15 @@ def _fair(octaves: Octaves, least: float, softmax: bool) -> _Table:
         total[i] = prior + degrees[i]
     spread = _spread(octaves, softmax)
     size = np.maximum(spread**2 * octaves.reference / count, _before_cancelling(octaves) ** 2)
-    size = np.maximum(size, min(least * octaves.scale, 1e100) ** 2)
-    return _Table(fair=fair, degrees=total, kurtosis=kurtosis, size=size, spread=spread)
+    least = min(least * octaves.scale, 1e100)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tail = float(np.max(np.where(fair > 0, octaves.floor_largest / fair, 0.0)))
+    # The largest of n normal errors squared is about 2 log 2n: beyond that, tails are heavy and maxima differ.
+    heavy = max(tail / (2 * math.log(2 * count.sum() + 2)), 1.0)
+    return _Table(
+        fair=fair, degrees=total, kurtosis=kurtosis, tail=tail, one=tail * min(heavy, MAX_FACTOR / FACTOR) ** 2,
+        least=least, size=np.maximum(size, least**2), spread=spread,
+    )  # fmt: skip
 
 
 def _before_cancelling(octaves: Octaves) -> Array:
@@ -158,17 +175,20 @@ def _spread(octaves: Octaves, softmax: bool) -> Array:
 
     exp(t) was computed from t: one rounding of t is a relative error of |t| roundings. t is taken for the distance of
     log|reference| from its mean, and not less than its standard deviation over that of normal values. All elements of a
-    softmax share the error of the largest t. At least 1 and at most MOST_SPREAD.
+    softmax share the error of the largest t. Octaves with GAP empty ones between them have nothing in common, such as a
+    mask. At least 1 and at most MOST_SPREAD.
     """
-    places = np.array([np.nan if k is None else k for k in octaves.exponents], dtype=float) * math.log(2)
-    known = ~np.isnan(places)
-    if not known.any():
-        return np.ones(len(places))
-    weights = octaves.count[known]
-    apart = np.abs(places - np.average(places[known], weights=weights))
-    usual = math.sqrt(float(np.average(apart[known] ** 2, weights=weights))) / NORMAL_SPREAD
-    usual = max(usual, float(apart[known][-1]) if softmax else 1.0, 1.0)
-    return np.clip(np.where(known & (usual > 1.4), np.fmax(apart, usual), usual), 1.0, MOST_SPREAD)
+    places = np.array([np.nan if k is None else k for k in octaves.exponents], dtype=float)
+    group = np.cumsum(np.diff(places, prepend=places[:1]) > (math.inf if softmax else GAP))
+    spread = np.ones(len(places))
+    for number in set(group[~np.isnan(places)]):
+        own = (group == number) & ~np.isnan(places)
+        weights, t = octaves.count[own], places[own] * math.log(2)
+        apart = np.abs(t - np.average(t, weights=weights))
+        usual = max(math.sqrt(float(np.average(apart**2, weights=weights))) / NORMAL_SPREAD, 1.0)
+        usual = max(usual, float(apart[-1])) if softmax else usual
+        spread[own] = np.maximum(apart, usual) if usual > WIDE else usual
+    return np.minimum(spread, MOST_SPREAD)
 
 
 def _predicted(x: Array, y: Array, weight: Array) -> float:
@@ -187,9 +207,18 @@ def _octave_parts(octaves: Octaves, table: _Table, roundoff: float) -> Iterator[
         zero = octaves.exponents[i] is None
         yield _octave_part(
             i, octaves, "rms_absolute" if zero else "relative_l2", octaves.engine[i], octaves.floor[i],
-            max(factor**2 * table.fair[i], (FACTOR * roundoff) ** 2 * table.size[i]) * octaves.count[i],
+            max(_allowed(factor, table.fair[i] * octaves.count[i], table.fair[i], table),
+                (FACTOR * roundoff) ** 2 * table.size[i] * octaves.count[i]),
             math.sqrt(octaves.count[i]) * octaves.scale if zero else math.sqrt(octaves.reference[i]),
         )  # fmt: skip
+
+
+def _allowed(factor: float, floor: float, one: float, table: _Table) -> float:
+    """Return the squared error that a part may have: times chance, or with one element as large as tails allow.
+
+    ``one`` is what the octave of the part's largest elements is given.
+    """
+    return max(factor**2 * floor, FACTOR**2 * (floor + table.one * one))
 
 
 def _octave_part(
@@ -208,11 +237,9 @@ def _octave_part(
 
 def _element_parts(octaves: Octaves, table: _Table, roundoff: float) -> Iterator[PartResult]:
     """Yield the largest error of every octave."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tail = float(np.max(np.where(table.fair > 0, octaves.floor_largest / table.fair, 0.0)))
     level = _SHARE / float(octaves.count.sum())
     for i in range(len(octaves.count)):
-        factor = max(MAX_FACTOR**2 * tail, (FACTOR * chance_factor(1.0, table.degrees[i], level)) ** 2)
+        factor = max(MAX_FACTOR**2 * table.tail, (FACTOR * chance_factor(1.0, table.degrees[i], level)) ** 2)
         allowed = max(factor * table.fair[i], (MAX_FACTOR * roundoff) ** 2 * table.size[i])
         yield _octave_part(
             i, octaves, "max_absolute", octaves.engine_largest[i], octaves.floor_largest[i], allowed, octaves.scale
@@ -248,18 +275,22 @@ def _slice_degrees(along: Slices, table: _Table) -> _Degrees:
     return _Degrees(own=own, nominal=nominal, floor=floor, of_floor=of_floor)
 
 
-def _slice_parts(along: Slices, degrees: _Degrees, tests: int, roundoff: float, scale: float) -> Iterator[PartResult]:
+def _slice_parts(
+    along: Slices, degrees: _Degrees, table: _Table, tests: int, roundoff: float, scale: float
+) -> Iterator[PartResult]:
     """Yield the slices that fail, or the one nearest to its limit, by error, scale and bias."""
     s, count = along.sums, np.maximum(along.count, 1)
     # d normal elements are all small by luck, as where terms cancel: their sum of squares has d degrees of freedom.
     d = float(min(np.median(along.count), max(3 * np.median(degrees.nominal), 1.0)))
     by_luck = d / (2 * special.gammaincinv(d / 2, _SHARE / tests))
-    size = np.clip(np.maximum(s["size"], np.median(s["own_size"])), s["own_size"], by_luck * s["own_size"])
+    own = s["own_size"] + along.count * table.least**2
+    size = np.clip(np.maximum(s["size"], np.median(own)), own, by_luck * own)
     rounded = (FACTOR * roundoff) ** 2 * size
     allowed = np.maximum(FACTOR**2 * degrees.floor, rounded)
     for i in _beyond(s["engine"], allowed):
         factor = FACTOR * chance_factor(degrees.own[i], degrees.of_floor[i], _SHARE / tests)
-        limit = max(factor**2 * degrees.floor[i], rounded[i])
+        one = s["fair_squared"][i] / s["fair"][i] if s["fair"][i] else 0.0
+        limit = max(_allowed(factor, degrees.floor[i], one, table), rounded[i])
         yield _slice_part(along, int(i), s["engine"][i], s["floor"][i], limit, scale)
     rms = np.sqrt(s["reference"] / count)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -328,7 +359,8 @@ def _whole_parts(
     own = max(own, 1.0)
     factor = FACTOR * chance_factor(own, min(of_floor, own), _SHARE)
     rounded = (FACTOR * roundoff) ** 2 * float((table.spread**2 * octaves.reference).sum())
-    limit = min(math.sqrt(max(factor**2 * fair, rounded) / reference), 0.5)
+    most = _allowed(factor, fair, float(table.fair.max()), table)
+    limit = min(math.sqrt(max(most, rounded) / reference), 0.5)
     yield PartResult(
         kind="whole", figure="relative_l2", error=math.sqrt(engine / reference),
         floor=math.sqrt(float(octaves.floor.sum()) / reference), allowed=limit, elements=int(count),

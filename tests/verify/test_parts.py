@@ -81,6 +81,7 @@ def test_masked_logits_of_which_the_others_are_random(fill: float, precision: st
     floor = torch.where(expected == fill, expected, rounded(expected, precision))
     truth = expected.double() * (1 + 1e-9) if precision == "fp32" else expected
     assert judged(actual, truth, floor, precision).verdict == "fail"
+    assert judged(torch.where(expected == fill, floor, floor * 1.05), truth, floor, precision).verdict == "fail"
     assert judged(floor, truth, floor, precision).verdict == "pass"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -11,7 +12,7 @@ import torch
 from harness import UsageError
 from harness.compare.tensors import compare
 from harness.subject import Tolerance
-from harness.verify.tolerance import FACTOR, confidence_factor, judge_output
+from harness.verify import FACTOR, UNIT_ROUNDOFF, confidence_factor, judge_output, judge_tensors
 
 
 @pytest.fixture
@@ -168,3 +169,147 @@ def test_tolerance_must_say_why():
         Tolerance(relative_l2=1e-2, why=" ")
     with pytest.raises(UsageError, match="sets no limit"):
         Tolerance(why="because")
+
+
+@pytest.mark.parametrize(
+    ("change", "limits"),
+    [
+        (lambda e: e * 100, {"cosine": 0.99}),
+        (lambda e: e * 0.6, {"cosine": 0.99}),
+        (lambda e: e * 100, {"max_absolute": 1e9}),
+        (lambda e: e + 3 * torch.randn(e.shape, generator=torch.Generator().manual_seed(3)), {"max_absolute": 20.0}),
+        (torch.neg, {"max_absolute": 20.0}),
+        (lambda e: e * 0.4, {"cosine": 0.99}),
+        (lambda e: torch.zeros_like(e), {"cosine": 0.5}),
+    ],
+)
+def test_a_tolerance_of_another_figure_keeps_one_effective_bit(expected, change, limits):
+    assert verdict(change(expected), expected, tolerance=Tolerance(why="a test", **limits)).verdict == "fail"
+
+
+def test_a_tolerance_of_the_norm_itself_may_be_as_wide_as_it_says(expected):
+    loose = Tolerance(why="a test", relative_l2=2.0)
+    assert verdict(noisy(expected, 0.9), expected, tolerance=loose).verdict == "pass"
+    assert verdict(noisy(expected, 2.1), expected, tolerance=loose).verdict == "fail"
+
+
+def test_a_tolerance_of_another_figure_passes_what_it_allows(expected):
+    assert verdict(expected * 1.05, expected, tolerance=Tolerance(why="a test", cosine=0.99)).verdict == "pass"
+    near = Tolerance(why="a test", max_absolute=0.5)
+    assert verdict(noisy(expected, 0.05), expected, tolerance=near).verdict == "pass"
+
+
+def test_a_cosine_that_is_no_number_fails(expected):
+    stats = dataclasses.replace(compare(noisy(expected, 1e-3), expected), cosine=math.nan)
+    floor = compare(noisy(expected, 1e-3, seed=2), expected)
+    tolerance = Tolerance(why="a test", cosine=0.5)
+    assert judge_output("y", stats, precision="fp16", floor=floor, tolerance=tolerance).verdict == "fail"
+    stats = dataclasses.replace(stats, relative_l2=math.nan)
+    assert judge_output("y", stats, precision="fp16", floor=floor).verdict == "fail"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_constant_is_right_only_within_the_rounding_of_the_format(precision):
+    unit = UNIT_ROUNDOFF[precision]
+    sign = torch.tensor([1.0, -1.0]).double().repeat(500)
+    for times, allowed in ((0.5, True), (4.0, False), (20.0, False)):
+        expected = 1000 * (1 + times * unit * sign)
+        stats = compare(torch.full_like(expected, 1000.0), expected)
+        floor = compare(expected * (1 + unit * sign.roll(1)), expected)
+        result = judge_output("y", stats, precision=precision, floor=floor)
+        assert ("the output is constant" not in result.reason) is allowed
+        assert allowed or result.verdict == "fail"
+
+
+@pytest.mark.parametrize("lost", ["constant", "zero", "variance"])
+def test_what_pytorch_loses_as_well_is_left_to_the_limits(expected, lost):
+    """Values that vary by less than FP16 holds beside others; or are smaller than it holds."""
+    shifted = expected * 1e-2 + torch.tensor([0.0, 1000.0]).repeat(32)[:, None] if lost == "variance" else expected
+    gone = {"constant": torch.full_like(expected, 0.25), "zero": torch.zeros_like(expected), "variance": shifted * 0.4}
+    stats = compare(gone[lost], shifted)
+    alike = judge_output("y", stats, precision="fp16", floor=stats)
+    alone = judge_output("y", stats, precision="fp16", floor=compare(shifted, shifted))
+    assert any(words in alone.reason for words in ("all zeros", "constant", "vanished"))
+    assert not any(words in alike.reason for words in ("all zeros", "is constant", "vanished"))
+    assert alone.verdict == "fail"
+
+
+def test_a_reference_that_is_rounding_noise_is_not_judged(expected):
+    noise = compare(noisy(expected, 1.5), expected)
+    for actual in (torch.zeros_like(expected), expected * 100):
+        stats, floor = compare(actual, expected), compare(noisy(expected, 1e3), expected)
+        result = judge_output("y", stats, precision="fp16", floor=floor, reference_error=lambda: noise)
+        assert result.verdict == "not_judged"
+        assert "rounding noise" in result.reason
+        exact = compare(expected, expected)
+        assert (
+            judge_output("y", stats, precision="fp16", floor=floor, reference_error=lambda e=exact: e).verdict == "fail"
+        )
+
+
+@pytest.mark.parametrize(
+    ("loses", "verdict_"), [(0.02, "pass"), (0.099, "pass"), (0.2, "not_judged"), (0.51, "fail"), (30.0, "fail")]
+)
+@pytest.mark.parametrize("overflows", [False, True])
+def test_an_engine_beside_a_floor_that_cannot_hold_the_model(expected, loses, verdict_, overflows):
+    floor = noisy(expected, 0.83, seed=2)
+    if overflows:
+        floor[0, 0] = math.inf
+    result = judge_tensors("y", noisy(expected, loses), expected, floor, precision="fp16", cause="exp overflows")
+    assert result.verdict == verdict_
+    words = "gives 1 non-finite elements" if overflows else "loses 0.83"
+    assert f"PyTorch fp16 cannot hold this model ({words}): exp overflows" in result.reason
+
+
+def test_a_part_that_is_wrong_beside_a_floor_that_cannot_hold_the_model_is_no_pass(expected):
+    actual = noisy(expected, 0.01)
+    actual[:, 3] = 0
+    floor = noisy(expected, 0.83, seed=2)
+    assert judge_tensors("y", actual * 1.0, expected, floor, precision="fp16").verdict == "not_judged"
+
+
+def test_an_fp32_floor_that_is_none(expected):
+    truth = expected.double()
+    floor = compare(noisy(expected, 2e-3, seed=2), truth)
+    for loses in (1e-6, 1e-3, 1.0):
+        result = judge_output("y", compare(noisy(expected, loses), truth), precision="fp32", floor=floor)
+        assert result.verdict == "not_judged"
+        assert "PyTorch fp32 cannot hold this model (loses 0.002)" in result.reason
+    held = compare(noisy(expected, 0.9e-3, seed=2), truth)
+    assert judge_output("y", compare(noisy(expected, 1e-3), truth), precision="fp32", floor=held).verdict == "pass"
+
+
+@pytest.mark.parametrize("holds_nan_too", [False, True])
+def test_nan_in_the_reference_is_not_judged_whatever_the_engine_gives(expected, holds_nan_too):
+    broken, actual = expected.clone(), expected.clone()
+    broken[0, 0] = math.nan
+    actual[3] = math.nan if holds_nan_too else math.inf
+    result = judge_tensors("y", actual, broken, broken, precision="fp16")
+    assert result.verdict == "not_judged"
+    assert "the reference itself holds 1 NaN" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda t: t, "pass"),
+        (lambda t: t.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(math.inf)), "fail"),
+        (lambda t: t.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(1.0)), "fail"),
+        (lambda t: t.index_put((torch.tensor(1), torch.tensor(3)), torch.tensor(-math.inf)), "fail"),
+        (lambda t: t * 1.01, "fail"),
+    ],
+)
+def test_an_infinity_of_the_reference_is_met_and_the_rest_is_judged(expected, change, wanted):
+    masked = expected.clone()
+    masked[0] = -math.inf
+    floor = masked.half().float()
+    assert judge_tensors("y", change(floor), masked, floor, precision="fp16").verdict == wanted
+
+
+def test_an_output_that_is_empty_in_the_reference_is_equal():
+    empty = torch.empty(0, 4)
+    result = judge_tensors("y", empty, empty.clone(), empty.clone(), precision="fp16")
+    assert result.verdict == "pass"
+    assert "empty" in result.reason
+    assert judge_tensors("y", torch.empty(0, 5), empty, empty, precision="fp16").verdict == "fail"
+    assert judge_tensors("y", torch.ones(1, 4), empty, empty, precision="fp16").verdict == "fail"
