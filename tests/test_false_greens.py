@@ -25,6 +25,7 @@ from harness.history.history import open_history
 from harness.latency import benchmark, turns
 from harness.latency.options import Options
 from harness.metrics.binding import Metric
+from harness.metrics.binding import judge as judge_metric
 from harness.metrics.perceptual_distance import perceptual_distance
 from harness.records import exit_status
 from harness.records.latency import Measured, ProcessRun, Session
@@ -623,3 +624,62 @@ def test_a_study_whose_variants_were_not_judged_is_no_pass(tmp_path, monkeypatch
     (tmp_path / "study.py").write_text(STUDY, encoding="utf-8")
     assert cli.main(["study", ".", "-b", "ort-cpu", "--device", "cpu", "--json", "study.json"]) == 3
     assert reported(Path("study.json"))[1]["color"] in ("lightgrey", "yellow")
+
+
+# A range that is declared, metrics of a set, and records
+
+
+def batch_of(cut: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any, Any, int], Any]:
+    """Return a fault that changes every output by ``cut``, whatever its rows are."""
+    return lambda outputs, given, run: {name: cut(tensor.clone()) for name, tensor in outputs.items()}
+
+
+def beyond_eight(tensor: torch.Tensor) -> torch.Tensor:
+    tensor[8:] = 0
+    return tensor
+
+
+def only_of_one(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor * 1.5 if len(tensor) == 1 else tensor
+
+
+def first_row_for_all(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:8].repeat(-(-len(tensor) // 8), 1)[: len(tensor)]
+
+
+@pytest.mark.parametrize(
+    ("cut", "case"), [(beyond_eight, "largest"), (only_of_one, "smallest"), (first_row_for_all, "largest")]
+)
+def test_an_engine_that_is_right_at_the_sizes_of_its_case_alone_fails(judged, cut, case):
+    ranged = {"dynamic": {"x": {0: "batch"}}, "ranges": {"batch": (1, 20)}}
+    one, found = judged(batch_of(cut), ask=("one", case), **ranged)
+    assert one.verdict == "pass"
+    assert found.verdict == "fail"
+    assert "batch=" in found.generated
+
+
+@pytest.mark.parametrize(
+    ("limits", "values"),
+    [
+        ({"at_least": 30, "over": "mean"}, [math.inf, 7.8, 7.8, 7.7]),
+        ({"at_least": 30}, [math.inf, 7.8]),
+        ({"at_most": 1}, [-math.inf, 0.5]),
+        ({"at_most": 1, "over": "mean"}, [0.5, math.nan]),
+    ],
+)
+def test_one_sample_that_is_not_finite_passes_no_set(limits, values):
+    result = judge_metric(Metric("m", lambda *_: 0, why="a test", **limits), torch.tensor(values))
+    assert result.verdict == "fail"
+    assert "sample " in result.reason
+
+
+def test_twenty_samples_that_show_no_rare_loss_are_no_proof_of_none():
+    metric = Metric("m", lambda *_: 0, difference=1, over="mean", why="a test")
+    assert judge_metric(metric, torch.zeros(20), torch.zeros(20)).verdict == "not_judged"
+
+
+def test_a_record_that_contradicts_itself_exits_1(judged):
+    [result] = judged(add_noise)
+    assert result.verdict == "fail"
+    assert exit_status([replace(result, verdict="pass")]) == 1
+    assert "contradictory" in results_table([replace(result, verdict="pass").to_json()])
