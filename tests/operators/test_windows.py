@@ -124,3 +124,13 @@ def test_grouped_transpose_with_uneven_padding_is_pytorchs():
         *(torch.from_numpy(it) for it in (x, w, bias)), stride=(2, 3), output_padding=(1, 2), groups=2
     )
     np.testing.assert_allclose(got, full[:, :, 1:-2, 0:-1].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_ceiling_adds_is_never_counted():
+    """The last window lies one beyond the padding; ONNX Runtime and PyTorch divide by what is within."""
+    x = normal(1, 1, 6, 5)
+    chosen = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1, "pads": [0, 1, 0, 1]}
+    assert_agrees("AveragePool", [x], opset=19, **chosen)
+    [got] = here(model_of("AveragePool", [x], opset=19, **chosen), [x])
+    want = torch.nn.functional.avg_pool2d(torch.from_numpy(x), 3, 2, (0, 1), ceil_mode=True, count_include_pad=True)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-6)
