@@ -14,6 +14,7 @@ import recorded
 from harness.machine.identity import Machine
 from harness.records.accuracy import EngineInfo, MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Advice, Bisection, Price, Question, Trial
+from harness.records.decisions import Decisions, WrongDecision
 from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
@@ -155,6 +156,10 @@ def results(*, values: int = 300) -> list[Result]:
                 output("last_hidden_state", "fail", wrong, stats(3.0e-3),
                        reason="relative error 4.1e-2, PyTorch fp16 loses 3.0e-3 (allowed 3x); worst at [0, 12, 417]"),
                 output("pooler_output", "pass", stats(3.5e-3), stats(3.3e-3)),
+                OutputResult(
+                    name="tokens", verdict="fail", decisions=decisions(),
+                    reason="3 of 77 differ, 2 of them ties; at [0, 12] the engine gives 900, the reference 281",
+                ),
             ),
         ),
         Result(
@@ -175,6 +180,17 @@ def output(name: str, verdict: Any, found: ErrorStats, floor: ErrorStats, *, rea
     words = reason or f"relative error {found.relative_l2:.3g}, PyTorch loses {floor.relative_l2:.3g}"
     return OutputResult(name=name, verdict=verdict, reason=words, stats=found, floor=floor,
                         allowed={"relative_l2": 3 * floor.relative_l2})  # fmt: skip
+
+
+def decisions() -> Decisions:
+    """Return the counts of 77 token ids of which one is wrong."""
+    wrong = WrongDecision(
+        index=(0, 12), actual=900, expected=281, operator="ArgMax", value="argmax",
+        margin=3.2, loses=0.004, excused=0.03,
+    )  # fmt: skip
+    return Decisions(
+        shape=(1, 77), dtype="int64", elements=77, differ=3, ties=2, floor_differ=1, largest=619, wrong=wrong
+    )
 
 
 def bisection() -> Bisection:

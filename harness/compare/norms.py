@@ -56,8 +56,11 @@ def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def total_error(actual: Tensors, expected: Tensors) -> float:
-    """Return the largest relative L2 error of any output; infinite where one is not finite or has another shape."""
-    return max((finite_error(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
+    """Return the largest error of any output: of floats the relative L2 error, of others the share that differs.
+
+    Infinite where one is not finite or has another shape.
+    """
+    return max((distance(actual[name], tensor) for name, tensor in expected.items()), default=math.inf)
 
 
 def require_close(

@@ -60,7 +60,7 @@ def accuracy(context: Context) -> list[str]:
         lines += _accuracy_table(context, [r for r in shown if (r["subject"], target_name(r)) == key])
     if not shown:
         lines += context.missing("results")
-    elif not any("absolute" in output for r in shown for output in r["outputs"]):
+    elif not any("absolute" in output or output.get("decisions") for r in shown for output in r["outputs"]):
         lines += context.missing("figures")
     else:
         floor = context.words.floor(result["precision"] for result in shown)
@@ -95,6 +95,8 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
 def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
     """Return one output's cells; figures of one that could not be compared are dashes and its reason stands below."""
     cells = [code(result["case"]), code(output["name"]), context.verdict(output["verdict"])]
+    if counts := context.words.decisions([output]):
+        return [*cells, *["-"] * 6, counts, context.words.floor_decisions(output) or "-", "-", "0"]
     if "absolute" not in output:
         return [*cells, *["-"] * 10]
     errors = [number(output[kind].get(key)) for kind in ("absolute", "relative") for key in _STATISTICS]

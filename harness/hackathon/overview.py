@@ -50,7 +50,7 @@ def numbers(context: Context) -> list[str]:
             *(item["session"] for item in measured),
         ]
         labels = [code(key[0]), code(key[1]), ", ".join(origin(words, sources).values()), _verdicts(context, judged)]
-        rows.append([*labels, *_worst(judged), *_speed(measured, judged)])
+        rows.append([*labels, *_worst(context, judged), *_speed(measured, judged)])
     if not rows:
         return []
     headings = context.heads("model", "engine", "origin", "verdict", "largest_error", "cosine", "latency_ms")
@@ -102,13 +102,13 @@ def _verdicts(context: Context, results: Sequence[Json]) -> str:
     return ", ".join(counts) or "-"
 
 
-def _worst(results: Sequence[Json]) -> list[str]:
+def _worst(context: Context, results: Sequence[Json]) -> list[str]:
     """Return the largest relative error and the smallest cosine over all outputs; no cosine beside NaN or infinity."""
     outputs = [output for r in results for output in r["outputs"]]
     error = largest_error(outputs)
     cosines = [output["cosine"] for output in outputs if output.get("cosine") is not None]
     finite = error is not None and math.isfinite(error)
-    return [worst_error(outputs), f"{min(cosines):.7f}" if cosines and finite else "-"]
+    return [worst_error(outputs, context.words), f"{min(cosines):.7f}" if cosines and finite else "-"]
 
 
 def findings(context: Context) -> list[str]:

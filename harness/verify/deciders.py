@@ -93,7 +93,7 @@ def origin_of(model: ir.Model, name: str) -> Origin:
             continue
         if _decides(node, value):
             found[node] = Decider(node=node, name=str(value.name))
-        elif not is_float(value) and any(is_float(read) and not _holds_integers(read) for read in used_values(node)):
+        elif not is_float(value) and node.op_type not in COMPARISONS and _reads_floats(node):
             unknown[node.op_type] = None
         else:
             new = [read for read in used_values(node) if read not in seen]
@@ -107,12 +107,16 @@ def _decides(node: ir.Node, value: ir.Value) -> bool:
     if node.domain != "":
         return False
     data = [read for read in node.inputs if read is not None]
-    if node.op_type in COMPARISONS:
-        return any(is_float(read) and not _holds_integers(read) for read in data)
+    if node.op_type in COMPARISONS:  # of whole numbers with a constant: what made them whole decides
+        return any(is_float(read) and constant_of(read) is None and not _holds_integers(read) for read in data)
     known = ROUNDINGS | BESTS if value is node.outputs[0] else {"TopK"}
     if node.op_type == "Cast" and is_float(value):
         return False
     return node.op_type in known and is_float(data[0]) and not _holds_integers(data[0])
+
+
+def _reads_floats(node: ir.Node) -> bool:
+    return any(is_float(read) and not _holds_integers(read) for read in used_values(node))
 
 
 def _holds_integers(value: ir.Value) -> bool:

@@ -76,7 +76,7 @@ def compare_outputs(
             if (counts := decisions.get(name)) is not None:
                 if isinstance(counts, EngineFailed):
                     raise counts
-                found.append(Compared(name=name, stats=None, floor=None, decisions=counts, note=note))
+                found.append(Compared(name=name, stats=None, floor=None, decisions=counts))
             elif not tensor.numel() and actual[name].shape == tensor.shape:
                 found.append(Compared(name=name, stats=None, floor=None, empty=True))
             else:

@@ -153,7 +153,7 @@ class _Places:
         scores = self._scores[False]
         apart = (scores.gather(-1, self.own) - scores.gather(-1, known)).abs()
         reach = torch.hypot(self._reach.gather(-1, self.own), self._reach.gather(-1, known))
-        return (ranks == known) & (torch.nan_to_num(apart, nan=math.inf) <= reach)
+        return (ranks == known) & (torch.nan_to_num(apart, nan=0.0, posinf=math.inf) <= reach)  # equal infinities: 0
 
     def distances(self) -> Iterator[int]:
         """Yield the distances at which there is a near tie, the nearest first."""

@@ -11,6 +11,7 @@ import recorded
 
 from harness.cli import commands as cli
 from harness.errors import UsageError
+from harness.records import Decisions, WrongDecision
 from harness.records import reader as records
 
 SUITE = """
@@ -39,6 +40,21 @@ def test_every_kind_of_record_is_read_back(tmp_path: Path):
     assert (found.weights, found.inputs, found.devices) == (("random",), ("random", "real"), ("NVIDIA H200",))
     assert found.commits == ("c0ffee",)
     assert found.broken == found.foreign == found.twice == found.layers == ()
+
+
+def test_decisions_are_read_back_and_older_records_have_none(tmp_path: Path):
+    wrong = WrongDecision(index=(3,), actual=900, expected=281, operator="ArgMax", value="ids", margin=float("inf"))
+    counts = Decisions(shape=(64,), dtype="int64", elements=64, differ=3, ties=2, largest=619, wrong=wrong)
+    decided = recorded.result(outputs=(recorded.output("ids", "fail", stats=None, floor=None, decisions=counts),))
+    older = recorded.result(case="older").to_json()
+    del older["outputs"][0]["decisions"]
+    document = {"schema": "parity/1", "results": [decided.to_json(), older]}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    first, second = (entry.data for entry in records.load([tmp_path]).results)
+    assert first == decided.to_json()
+    assert first["outputs"][0]["decisions"]["wrong"]["index"] == [3]
+    assert first["outputs"][0]["decisions"]["wrong"]["margin"] is None
+    assert second["outputs"][0]["decisions"] is None
 
 
 def written_before(advice: list[Any], **changes: Any) -> dict[str, Any]:

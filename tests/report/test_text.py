@@ -123,6 +123,25 @@ def test_failure_without_outputs_gives_the_reason():
     )
 
 
+def decided(**changes: Any) -> dict[str, Any]:
+    counts = {"elements": 64, "differ": 2, "ties": 2, "floor_differ": 1, "dtype": "int64", "shape": [64], **changes}
+    output = {"name": "ids", "verdict": "pass", "reason": "2 of 64 differ, both ties", "floor": None, "allowed": {}}
+    return a_result(outputs=[{**output, "decisions": counts}])
+
+
+def test_decisions_are_counted_where_figures_stand():
+    row = next(line for line in text.results_table([decided()]).splitlines() if line.startswith("rtx-fp16"))
+    assert row.endswith("2 of 64 differ, ties: 2")
+    assert text.result_line(decided()) == "pass: ids 2 of 64 differ, ties: 2"
+    assert text.result_line(decided(differ=0, ties=0)) == "pass: ids all 64 equal"
+
+
+def test_decisions_stand_for_the_worst_error_only_where_nothing_has_one():
+    both = [*decided()["outputs"], *a_result()["outputs"]]
+    assert text.worst_error(decided()["outputs"] * 2) == "4 of 128 differ, ties: 4"
+    assert text.worst_error(both) == "0.041"
+
+
 def test_metric_is_a_row():
     metric = {"name": "similarity", "verdict": "fail", "reason": "0.5, reference 0.7: differs by 0.2 (allowed 0.01)",
               "actual": 0.5, "expected": 0.7, "allowed": 0.01}  # fmt: skip

@@ -76,12 +76,12 @@ def overview(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, 
     return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
 
 
-def result_item(result: Json, href: str) -> Item:
+def result_item(result: Json, href: str, t: Words) -> Item:
     """Return the verdict on an engine's outputs, with the error furthest above its floor."""
-    return Item.of(verdicts.result_item(result), _furthest(result["outputs"]), href)
+    return Item.of(verdicts.result_item(result), _furthest(result["outputs"], t), href)
 
 
-def _furthest(outputs: Sequence[Json]) -> str:
+def _furthest(outputs: Sequence[Json], t: Words) -> str:
     """Return the error furthest above its floor, and how many times the floor it is.
 
     The largest error where no floor is known, or where one is not finite.
@@ -90,7 +90,7 @@ def _furthest(outputs: Sequence[Json]) -> str:
     finite = all(output["relative_l2"] is not None and not output.get("mismatched_nonfinite") for output in known)
     floors = [(output["floor"] or {}).get("relative_l2") for output in known]
     if not finite or not any(floors):
-        return worst_error(known)
+        return worst_error(known or outputs, t)
     pairs = zip(known, floors, strict=True)
     times, error = max((output["relative_l2"] / floor, output["relative_l2"]) for output, floor in pairs if floor)
     return f"{error:.3g}, {times:.3g}x"

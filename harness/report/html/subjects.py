@@ -139,7 +139,7 @@ def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
         first = [word(target_name(result)), word(result["case"])]
         first += [word(_conditions(result, t), "warn")] if mixed else []
         for output in result["outputs"]:
-            rows.append(Row(cells=(verdict(output["verdict"], t), *first, *_figures(output))))
+            rows.append(Row(cells=(verdict(output["verdict"], t), *first, *_figures(output, t))))
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
             rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(result["reason"]))))
@@ -153,14 +153,16 @@ def _conditions(result: Json, t: Words) -> str:
     return ", ".join(warnings(result["provenance"] or {}, t))
 
 
-def _figures(output: Json) -> list[Cell]:
+def _figures(output: Json, t: Words) -> list[Cell]:
     """Return the cells of OUTPUT_COLUMNS."""
     error, floor = output.get("relative_l2"), (output["floor"] or {}).get("relative_l2")
     absolute, relative = output.get("absolute") or {}, output.get("relative") or {}
+    counts = output.get("decisions")
+    typed = counts or output
     return [
         word(output["name"]),
-        relative_error(output),
-        number(floor),
+        word(t.decisions([output])) if counts else relative_error(output),
+        word(t.floor_decisions(output)) if counts else number(floor),
         number(error / floor if error is not None and floor else None),
         word(", ".join(f"{name} {figure(limit)}" for name, limit in output["allowed"].items())),
         *(number(absolute.get(key)) for key in ("max", "mean", "median")),
@@ -170,7 +172,7 @@ def _figures(output: Json) -> list[Cell]:
         number(output.get("effective_bits")),
         number(output.get("bias")),
         number(output.get("nonfinite_actual"), "d", tone="bad" if output.get("mismatched_nonfinite") else ""),
-        word(f"{output['dtype']} {output['shape']}" if "shape" in output else ""),
+        word(f"{typed['dtype']} {typed['shape']}" if "shape" in typed else ""),
         word(output["reason"]),
     ]
 

@@ -10,7 +10,18 @@ from collections.abc import Iterable, Sequence
 
 from harness.records import settled_result
 from harness.report.facts import Json, largest_error, missed, target_name
-from harness.report.text.tables import WIDTH, aligned, ascii_safe, explained, number, plural, verdict_word, wrapped
+from harness.report.text.tables import (
+    WIDTH,
+    WORDS,
+    aligned,
+    ascii_safe,
+    explained,
+    number,
+    plural,
+    verdict_word,
+    wrapped,
+)
+from harness.report.words import Words
 
 _HEADINGS = ("target", "case", "output", "verdict", "rel err", "floor", "ratio", "max abs", "cosine", "bits")
 _WORDS = 4
@@ -73,7 +84,9 @@ def result_line(result: Json) -> str:
     """Return one line for a JUnit property: the verdict and each output's relative error and floor."""
     result = settled_result(result)
     figures = [
-        f"{output['name']} rel err {number(output.get('relative_l2'))} floor {number(_floor(output))}"
+        f"{output['name']} {WORDS.decisions([output])}"
+        if output.get("decisions")
+        else f"{output['name']} rel err {number(output.get('relative_l2'))} floor {number(_floor(output))}"
         for output in result["outputs"]
     ]
     figures += [f"{metric['name']} {metric['reason']}" for metric in result["metrics"]]
@@ -81,9 +94,15 @@ def result_line(result: Json) -> str:
     return ascii_safe(f"{verdict_word(result['verdict'])}: {detail}")
 
 
-def worst_error(outputs: Iterable[Json]) -> str:
-    """Return the largest relative error of outputs as the tables print it; a dash where nothing was compared."""
+def worst_error(outputs: Iterable[Json], t: Words = WORDS) -> str:
+    """Return the largest relative error of outputs as the tables print it; a dash where nothing was compared.
+
+    Where all are indices, labels or codes, how many differ.
+    """
+    outputs = list(outputs)
     error = largest_error(outputs)
+    if error is None and (words := t.decisions(outputs)):
+        return words
     return "NaN/Inf" if error is not None and math.isnan(error) else number(error)
 
 
@@ -120,7 +139,8 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
     for output in result["outputs"]:
         words = [name, result["case"], output["name"], verdict_word(output["verdict"])]
         has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
-        rows.append((words + _figures(output), "") if has_figures else (words, output["reason"]))
+        text = WORDS.decisions([output]) or output["reason"]
+        rows.append((words + _figures(output), "") if has_figures else (words, text))
     if not rows:
         rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], result["reason"]))
     for metric in result["metrics"]:

@@ -26,6 +26,19 @@ class Words:
         plain = len(known) == 1 and known <= set(PLAIN_PRECISIONS)
         return self("term_floor_of", precision=known.pop()) if plain else self("term_floor")
 
+    def decisions(self, outputs: Iterable[Mapping[str, Any]]) -> str:
+        """Return how many indices, labels or codes of outputs differ and how many of these are ties; "" for floats."""
+        found = [output["decisions"] for output in outputs if output.get("decisions")]
+        counts = {key: sum(one[key] for one in found) for key in ("elements", "differ", "ties")}
+        if not found:
+            return ""
+        return self("decisions_differ", **counts) if counts["differ"] else self("decisions_equal", **counts)
+
+    def floor_decisions(self, output: Mapping[str, Any]) -> str:
+        """Return how many PyTorch decides differently in the engine's precision; empty where that is not known."""
+        differ = (output.get("decisions") or {}).get("floor_differ")
+        return "" if differ is None else self("decisions_floor", differ=differ)
+
     def __call__(self, key: str, /, **values: Any) -> str:
         """Return the words of a key, with its fields filled in where ``values`` are given."""
         words = LANGUAGES[self.lang][key]
