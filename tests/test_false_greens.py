@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import decided
 import latencies
 import pytest
 import torch
-from fake import FakeBackend, build, inputs, quiet, subject
+from fake import FakeBackend, ModuleBackend, build, inputs, quiet, subject
 
 from harness import NotJudged, Target, Tolerance, UsageError
 from harness.backends import BACKENDS
@@ -683,3 +684,83 @@ def test_a_record_that_contradicts_itself_exits_1(judged):
     assert result.verdict == "fail"
     assert exit_status([replace(result, verdict="pass")]) == 1
     assert "contradictory" in results_table([replace(result, verdict="pass").to_json()])
+
+
+# Decisions: indices, labels, booleans, codes, and what is in their order
+
+
+@pytest.fixture(scope="module")
+def deciding(tmp_path_factory):
+    """A subject with decisions of every kind, exported once."""
+    made = subject(name="decides", build=lambda: decided.Decides().eval(), cases={"one": decided.given})
+    run = Run(made, quiet(tmp_path_factory.mktemp("decides")))
+    assert run.prepared.graph.output_names
+    return run
+
+
+def without_a_place(outputs):
+    return {**outputs, "where": outputs["where"][:-1].clone()}
+
+
+def moved_beside_a_tie(outputs):
+    outputs = decided.together(decided.swap((3, 4)))(outputs)
+    outputs["corners"][0, 3] += 30
+    return outputs
+
+
+def set_to(name, place, value):
+    return decided.altered(name, lambda tensor: tensor.__setitem__(place, value))
+
+
+@pytest.mark.parametrize(
+    ("fault", "output", "words"),
+    [
+        pytest.param(decided.altered("ids", decided.flip(20, by=977)), "ids", "at [20]", id="one-random-id"),
+        pytest.param(decided.altered("ids", decided.flip(3)), "ids", "at [3]", id="the-next-id"),
+        pytest.param(decided.altered("ids", decided.flip(6, by=1500)), "ids", "at [6]", id="the-tie-of-another-row"),
+        pytest.param(set_to("ids", 11, -1), "ids", "at [11]", id="no-such-id"),
+        pytest.param(decided.altered("ids", lambda ids: ids.copy_(ids.roll(1))), "ids", "ArgMax", id="ids-shifted"),
+        pytest.param(decided.altered("shifted", lambda t: t.add_(1)), "shifted", "ArgMax", id="ids-off-by-one"),
+        pytest.param(decided.altered("above", decided.flip(40)), "above", "at [40]", id="a-boolean"),
+        pytest.param(decided.altered("above", lambda t: t.logical_not_()), "above", "Greater", id="negated"),
+        pytest.param(decided.altered("band", decided.flip(41)), "band", "at [41]", id="two-conditions"),
+        pytest.param(without_a_place, "where", "Greater", id="a-place-missing"),
+        pytest.param(lambda o: {**o, "picture": o["cut"].clone()}, "picture", "Round", id="cut-off"),
+        pytest.param(lambda o: {**o, "cut": o["picture"].clone()}, "cut", "Cast", id="rounded"),
+        pytest.param(set_to("picture", (1, 2, 3), 255), "picture", "at [1, 2, 3]", id="a-white-pixel"),
+        pytest.param(decided.altered("sorted", decided.swap((10, 11))), "sorted", "at [0, 10]", id="sorted-wrong"),
+        pytest.param(set_to("sorted", (0, 4), 0), "sorted", "at [0, 4]", id="an-index-that-is-none"),
+        pytest.param(decided.altered("order", decided.swap((3, 4))), "corners", "0.", id="indices-alone"),
+        pytest.param(decided.altered("corners", decided.swap((3, 4))), "corners", "0.", id="boxes-alone"),
+        pytest.param(decided.together(decided.swap((10, 12))), "order", "at [0, 10]", id="all-that-is-ordered"),
+        pytest.param(moved_beside_a_tie, "corners", "0.", id="a-box-beside-a-tie"),
+    ],
+)
+def test_wrong_decision_fails_and_is_named(deciding, monkeypatch, fault, output, words):
+    backend = ModuleBackend(decided.Decides, torch.float32, lambda outputs, given, number: fault(outputs))
+    monkeypatch.setitem(BACKENDS, "fake", backend)
+    with deciding.target(Target("fake", "fp16")) as target:
+        result = verify_case(target, "one").result
+    failed = {found.name: found.reason for found in result.outputs if found.verdict == "fail"}
+    assert result.verdict == "fail"
+    assert words in failed[output]
+
+
+def test_a_decision_of_a_tolerance_in_norms_is_refused(deciding, monkeypatch):
+    loose = Tolerance(relative_l2=1e6, why="to show that it does not help")
+    monkeypatch.setattr(deciding, "subject", replace(deciding.subject, tolerances={"ids": loose}))
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(decided.Decides, torch.float32))
+    with deciding.target(Target("fake", "fp16")) as target, pytest.raises(UsageError, match="counted, not normed"):
+        verify_case(target, "one")
+
+
+def test_a_recorded_pass_with_a_wrong_decision_is_not_green(deciding, monkeypatch, tmp_path):
+    fault = decided.altered("ids", decided.flip(3))
+    monkeypatch.setitem(
+        BACKENDS, "fake", ModuleBackend(decided.Decides, torch.float32, lambda outputs, given, number: fault(outputs))
+    )
+    with deciding.target(Target("fake", "fp16")) as target:
+        record = verify_case(target, "one").result.to_json()
+    monkeypatch.chdir(tmp_path)
+    edited = [{**output, "verdict": "pass"} for output in record["outputs"]]
+    assert reported(saved([{**record, "verdict": "pass", "outputs": edited}]))[1]["color"] == "red"

@@ -22,12 +22,19 @@ CONTRADICTORY = "contradictory"
 
 def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of one engine: worse outputs, metrics or values than its verdict says contradict it."""
-    parts: list[tuple[str, Verdict]] = [
-        (f"output {o['name']}", "fail" if o.get("mismatched_nonfinite") and not o.get("nan_expected") else o["verdict"])
-        for o in result["outputs"]
-    ]
+    parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
     return _settled(result, parts or [("no output", "not_judged")])
+
+
+def _of_output(output: Mapping[str, Any]) -> Verdict:
+    """Return the verdict that an output's own figures leave."""
+    if output.get("mismatched_nonfinite") and not output.get("nan_expected"):
+        return "fail"
+    if output["verdict"] == "pass" and (output.get("decisions") or {}).get("wrong") and not output["allowed"]:
+        return "fail"
+    verdict: Verdict = output["verdict"]
+    return verdict
 
 
 def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:

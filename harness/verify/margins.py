@@ -17,7 +17,7 @@ import torch
 
 from harness.verify.deciders import COMPARISONS, Decider
 from harness.verify.parts import FACTOR
-from harness.verify.tolerance import UNIT_ROUNDOFF, confidence_factor
+from harness.verify.tolerance import FP32_HOLDS, HOLDS, UNIT_ROUNDOFF, confidence_factor
 
 ALIKE = 64
 """How many values of the most similar size tell the error of one: by magnitude, along the axis of an ArgMax by rank."""
@@ -40,13 +40,20 @@ class Deciding:
         lost = self.reference.isfinite() & ~self.floor.isfinite()
         return torch.where(lost, math.inf, torch.nan_to_num(error, nan=0.0, posinf=0.0))
 
+    @property
+    def held(self) -> bool:
+        """Whether PyTorch holds the value in the precision at all: an error like the value itself excuses nothing."""
+        error = self.error[self.reference.isfinite()].norm()
+        limit = FP32_HOLDS if self.roundoff <= UNIT_ROUNDOFF["fp32"] else HOLDS
+        return bool(error <= limit * self.reference[self.reference.isfinite()].norm())
+
     def reach(self, axis: int | None = None) -> torch.Tensor:
         """Return the largest error that may excuse a decision, by element.
 
         The values most like an element are those of the nearest magnitudes in the tensor, or of the nearest ranks
         along ``axis``.
         """
-        error = torch.nan_to_num(self.error, posinf=0.0)
+        error = torch.nan_to_num(self.error, posinf=0.0) if self.held else torch.zeros_like(self.reference)
         by = self.reference.abs() if axis is None else self.reference
         count = self.reference.numel() if axis is None else self.reference.shape[axis]
         nearby = _largest_nearby(error, by, axis) * confidence_factor(min(count, ALIKE))
@@ -73,7 +80,7 @@ class Margin:
     reach: torch.Tensor
     """The largest margin that is excused."""
     loses: torch.Tensor
-    """What PyTorch in the engine's precision loses of the deciding values."""
+    """What PyTorch in the engine's precision loses of the deciding values; infinite where it does not hold them."""
 
     @property
     def tied(self) -> torch.Tensor:
@@ -111,6 +118,10 @@ def weigh(decider: Decider, decided: torch.Tensor, values: Mapping[str, Deciding
     return Rounding(decided, read[0], decider.op)
 
 
+def _lost(gap: Deciding, *made_of: Deciding) -> torch.Tensor:
+    return gap.error if all(value.held for value in made_of) else torch.full_like(gap.reference, math.inf)
+
+
 class Comparison:
     """``a > b`` and its kin: the other answer is ``|a - b|`` away."""
 
@@ -121,7 +132,7 @@ class Comparison:
         self._margin = Margin(
             margin=apart,
             reach=torch.hypot(a.reach(), b.reach()),
-            loses=Deciding(reference=reference, floor=floor, roundoff=0.0).error,
+            loses=_lost(Deciding(reference=reference, floor=floor, roundoff=0.0), a, b),
         )
 
     def alternatives(self) -> Iterator[torch.Tensor]:
@@ -138,7 +149,7 @@ class Rounding:
         self, decided: torch.Tensor, x: Deciding, kind: str, *, scale: list[Deciding] | None = None, axis: int = 1
     ) -> None:
         self.decided, self._x, self._kind = decided, x.reference, kind
-        self._reach, self._loses = x.reach(), x.error
+        self._reach, self._loses = x.reach(), _lost(x, x)
         self._scale, self._zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         limits: torch.finfo | torch.iinfo | None = None
         if scale:
@@ -238,7 +249,7 @@ def _between(
         return tensor.gather(axis, chosen) - tensor.gather(axis, other)
 
     apart = torch.nan_to_num(gap(x.reference).abs(), nan=0.0, posinf=math.inf)
-    loses = Deciding(reference=gap(x.reference), floor=gap(x.floor), roundoff=0.0).error
+    loses = _lost(Deciding(reference=gap(x.reference), floor=gap(x.floor), roundoff=0.0), x)
     both = torch.hypot(reach.gather(axis, chosen), reach.gather(axis, other))
     return torch.where(possible, apart, math.inf), both, loses
 

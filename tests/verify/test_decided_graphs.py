@@ -142,3 +142,101 @@ def test_a_decision_is_a_tie_near_its_boundary_and_wrong_in_the_midst(name, abov
     assert wrong.operator == GRAPHS[name][0]
     assert wrong.margin == pytest.approx(FAR, rel=0.01)
     assert judged(file, {"x": x}).verdict == "pass"
+
+
+def detector(change: Callable[[dict[str, torch.Tensor]], Any], judged: Callable[..., Result]) -> Result:
+    """Judge the detector: 20 of 100 boxes by their scores; those at 3 and 4 are 9e-5 apart, FP16 knows 5e-4."""
+    f = torch.randn(1, 100, 32, generator=torch.Generator().manual_seed(0))
+    return judged(DETECTOR, {"f": f}, change)
+
+
+def exchanged(*names: str, pairs: tuple[tuple[int, int], ...]) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(outputs):
+        for name, (first, second) in ((name, pair) for name in names for pair in pairs):
+            outputs[name][0, [first, second]] = outputs[name][0, [second, first]]
+
+    return change
+
+
+@pytest.mark.parametrize("names", [("tb", "ts"), ("tb",)])
+def test_boxes_of_near_ties_may_be_in_any_order(judged, names):
+    """Where the scores are as near, they may be those of either order."""
+    result = detector(exchanged(*names, pairs=((3, 4),)), judged)
+    assert [(found.name, found.verdict) for found in result.outputs] == [("tb", "pass"), ("ts", "pass")]
+    assert result.outputs[0].stats.relative_l2 == 0
+    assert result.outputs[0].floor.relative_l2 < 1e-3
+
+
+def box_twice(outputs):
+    outputs["tb"][0, 4] = outputs["tb"][0, 3]
+
+
+def box_moved(outputs):
+    exchanged("tb", "ts", pairs=((3, 4),))(outputs)
+    outputs["tb"][0, 3, 2] += 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(exchanged("tb", pairs=((2, 15),)), id="far apart"),
+        pytest.param(exchanged("tb", "ts", pairs=((2, 15),)), id="far apart with their scores"),
+        pytest.param(box_twice, id="one box twice"),
+        pytest.param(box_moved, id="a box is wrong beside the tie"),
+        pytest.param(lambda outputs: outputs["tb"].copy_(outputs["tb"].roll(1, 1)), id="shifted"),
+        pytest.param(lambda outputs: outputs["tb"][0, 19].copy_(outputs["tb"][0, 0]), id="the best in the last place"),
+    ],
+)
+def test_boxes_that_are_no_near_ties_fail(judged, change):
+    result = detector(change, judged)
+    assert result.outputs[0].verdict == "fail"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_detector_on_onnx_runtime_passes(tmp_path, precision, seed):
+    f = torch.randn(1, 100, 32, generator=torch.Generator().manual_seed(seed))
+    target = Target("ort-cpu", precision)
+    made = Subject(name="det", onnx=str(DETECTOR), cases={"one": lambda: {"f": f}}, targets=(target,), weights="file")
+    [result] = verify(made, targets=[target], cases=["one"], settings=quiet(tmp_path))
+    assert result.verdict == "pass", result.reason
+
+
+def test_what_no_known_operator_decides_is_counted_and_fails(judged, tmp_path):
+    """NonMaxSuppression keeps boxes by scores and overlaps of which no margin is known."""
+    body = (
+        "g (float[1,6,4] boxes, float[1,1,6] scores) => (int64[n,3] kept) "
+        "<int64 most = {6}, float overlap = {0.5}> { kept = NonMaxSuppression(boxes, scores, most, overlap) }"
+    )
+    corners = torch.rand(1, 6, 2, generator=torch.Generator().manual_seed(0)) * 10
+    inputs = {"boxes": torch.cat([corners, corners + 1], -1), "scores": torch.linspace(0.1, 0.9, 6)[None, None]}
+    file = written(body, tmp_path)
+    assert judged(file, inputs).verdict == "pass"
+    wrong = judged(file, inputs, lambda outputs: outputs["kept"][[0, 1]].copy_(outputs["kept"][[1, 0]]))
+    assert wrong.verdict == "pass", "a copy of rows was changed, nothing of the outputs"
+    wrong = judged(file, inputs, exchanged_rows)
+    assert wrong.verdict == "fail"
+    assert "NonMaxSuppression" in wrong.reason
+    assert wrong.outputs[0].decisions.ties == 0
+
+
+def exchanged_rows(outputs):
+    outputs["kept"][[0, 1]] = outputs["kept"][[1, 0]]
+
+
+def test_what_follows_from_integers_alone_has_no_ties(judged, tmp_path):
+    file = written("g (int64[4] x) => (int64[4] y) <int64 two = {2}> { y = Mul(x, two) }", tmp_path)
+    result = judged(file, {"x": torch.arange(4)}, lambda outputs: outputs["y"].add_(1))
+    assert result.verdict == "fail"
+    assert result.outputs[0].decisions.differ == 4
+    assert "none is excused" in result.reason
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(2.0**17, "not_judged"), (1.0, "fail")])
+def test_where_pytorch_overflows_nothing_is_decided(judged, tmp_path, scale, verdict):
+    """Beyond 65504 FP16 has no numbers, and so no margin either."""
+    nodes = "h = Mul(x, s) y = ArgMax <axis = 1, keepdims = 0> (h)"
+    body = f"g (float[1,8] x) => (int64[1] y) <float s = {{{scale}}}> {{ {nodes} }}"
+    file = written(body, tmp_path)
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]])
+    assert judged(file, {"x": x}, lambda outputs: outputs["y"].fill_(3)).verdict == verdict
