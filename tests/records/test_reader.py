@@ -45,7 +45,9 @@ def test_every_kind_of_record_is_read_back(tmp_path: Path):
 def test_decisions_are_read_back_and_older_records_have_none(tmp_path: Path):
     wrong = WrongDecision(index=(3,), actual=900, expected=281, operator="ArgMax", value="ids", margin=float("inf"))
     counts = Decisions(shape=(64,), dtype="int64", elements=64, differ=3, ties=2, largest=619, wrong=wrong)
-    decided = recorded.result(outputs=(recorded.output("ids", "fail", stats=None, floor=None, decisions=counts),))
+    decided = recorded.result(
+        "fail", outputs=(recorded.output("ids", "fail", stats=None, floor=None, decisions=counts),)
+    )
     older = recorded.result(case="older").to_json()
     del older["outputs"][0]["decisions"]
     document = {"schema": "parity/1", "results": [decided.to_json(), older]}
