@@ -16,7 +16,9 @@ def bugs(context: Context) -> list[str]:
     """Return a report in the contest's form for every fault of an engine or the export that bisect found."""
     words, bisections = context.words, context.records.bisections
     found = [e for e in bisections if e.data["kind"] in _FAULTS]
-    unjudged = [e for e in bisections if e.data["kind"] == "not_judged"]
+    # One that was cut short has not shown its engine to be right.
+    cut = [e for e in bisections if e.data["kind"] == "none" and not (e.document.complete and e.data["complete"])]
+    unjudged = [*(e for e in bisections if e.data["kind"] == "not_judged"), *cut]
     lines = [line for number, one in enumerate(found, start=1) for line in _bug(context, number, one)]
     if unjudged:
         lines += [words("readme_bisections_not_judged", count=len(unjudged), all=len(bisections)), ""]

@@ -15,7 +15,7 @@ from harness.records import Json, Records
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
 from harness.report.markdown import code, escape, fence, table, verdict_cell
-from harness.report.text import WORDS, latency_word, ms, number, verdict_counts, worst_error
+from harness.report.text import WORDS, latency_word, ms, number, runs_lines, verdict_counts, worst_error
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -40,7 +40,7 @@ def summary(records: Records) -> str:
     room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
     for opening, blocks, closing in (
         ("", bad, ""),
-        _table("verdicts", _HEADINGS, _rows(results), 4, f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n"),
+        _table("verdicts", _HEADINGS, _rows(results), 4, _note(results)),
         _table("latency", _TIMED, _timed(records), 4),
         _table("variants", _VARIANTS, _variants(records), 3),
     ):
@@ -111,6 +111,12 @@ def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
     return [
         f"- {kind}: {verdict_counts({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds
     ]
+
+
+def _note(results: Sequence[Json]) -> str:
+    """Return what stands below the verdicts: what the floor is, and how likely so many runs miss a fault."""
+    runs = [escape(line.strip()) for line in runs_lines(results)]
+    return f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n" + (f"\n{' '.join(runs)}\n" if runs else "")
 
 
 def _failure(result: Json) -> str:

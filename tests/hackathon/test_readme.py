@@ -256,6 +256,8 @@ def test_a_bisection_that_was_not_judged_shows_no_engine_to_be_right(tmp_path: P
 
     right = LANGUAGES["en"]["readme_no_bugs"]
     assert right in text("none")
+    cut = recorded.document(tmp_path / "r", bisect=recorded.bisection(kind="none"), complete=False)
+    assert right not in save(records.load([cut]))
     shown = text("not_judged")
     assert right not in shown
     assert LANGUAGES["en"]["readme_bisections_not_judged"].format(count=1, all=1) in shown

@@ -31,6 +31,14 @@ def test_the_summary_says_what_failed_and_what_to_type(tmp_path: Path):
     assert recorded.cells(text, "`net`", "`one batch=1`", "`rtx-fp16`") == ["no baseline", "0.9", "4.7"]
 
 
+def test_the_summary_says_how_many_runs_there_were_and_what_they_miss(tmp_path: Path):
+    results = [recorded.result(runs=8), recorded.result(case="two", backend="ort-cpu", runs=2)]
+    text = ci.summary(recorded.load(tmp_path, results=results))
+    assert re.search(r"8 runs of rtx-fp16: .*1 of 3 runs is missed with 4%, one in 1 of 10 with 43%", text)
+    assert re.search(r"2 runs of ort-cpu-fp16: .*1 of 3 runs is missed with 44%, one in 1 of 10 with 81%", text)
+    assert "runs of" not in ci.summary(recorded.load(tmp_path, results=[recorded.result()]))
+
+
 def test_the_summary_shows_a_nan_as_such_and_a_run_that_was_cut_short(tmp_path: Path):
     bad = recorded.output(verdict="fail", stats=recorded.stats(1e-9, mismatched_nonfinite=1))
     results = [recorded.result("fail", outputs=(bad,))]
