@@ -200,7 +200,9 @@ def test_difference_of_means_is_judged_with_its_interval(samples: int, shift: fl
 def test_difference_of_means_says_why():
     assert "95% interval" in judge(mean_metric(), *scores(60, shift=0.3, spread=0.5)).reason
     assert "give more samples" in judge(mean_metric(), *scores(60, shift=0.9, spread=3.0)).reason
-    assert f"give at least {LEAST_SAMPLES}" in judge(mean_metric(), *scores(4)).reason
+    few = judge(mean_metric(), *scores(20)).reason
+    assert "20 samples miss a loss in 1 of 20 with 36%" in few
+    assert f"give at least {LEAST_SAMPLES}" in few
 
 
 def test_one_nan_sample_fails_the_mean():
@@ -232,6 +234,14 @@ def test_interval_is_that_of_students_t_at_least():
     assert (paired.difference - paired.low) / error == pytest.approx(2.00172, abs=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_interval_scales_with_the_unit(unit: float):
+    differences = np.random.default_rng(2).lognormal(size=300)
+    one, other = paired_difference(differences, np.zeros(300)), paired_difference(unit * differences, np.zeros(300))
+    for end in ("low", "high", "difference"):
+        assert getattr(other, end) == pytest.approx(unit * getattr(one, end), rel=1e-9)
+
+
 def test_a_rare_loss_widens_the_interval_to_its_side():
     # One sample in 60 loses 20: the mean is -0.33, a percentile interval ends at -1, and the next 60 may lose thrice.
     paired = paired_difference([-20.0] + [0.1 * (i % 3) for i in range(59)], [0.0] * 60)
@@ -260,7 +270,7 @@ def test_pairing_cancels_what_samples_have_in_common():
 
 
 def test_paired_samples_need_pairs():
-    for values in (([], []), ([1.0], [1.0, 2.0])):
+    for values in (([], []), ([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0])):
         with pytest.raises(UsageError, match="same number"):
             paired_difference(*values)
     few = paired_difference([1.0] * (LEAST_SAMPLES - 1), [1.0] * (LEAST_SAMPLES - 1))
