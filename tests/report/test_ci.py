@@ -36,6 +36,8 @@ def test_the_summary_says_how_many_runs_there_were_and_what_they_miss(tmp_path: 
     text = ci.summary(recorded.load(tmp_path, results=results))
     assert re.search(r"8 runs of rtx-fp16: .*1 of 3 runs is missed with 4%, one in 1 of 10 with 43%", text)
     assert re.search(r"2 runs of ort-cpu-fp16: .*1 of 3 runs is missed with 44%, one in 1 of 10 with 81%", text)
+    many = ci.summary(recorded.load(tmp_path, results=[recorded.result(runs=20)]))
+    assert "1 of 3 runs is missed with less than 1%" in many
     assert "runs of" not in ci.summary(recorded.load(tmp_path, results=[recorded.result()]))
 
 

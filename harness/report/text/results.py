@@ -61,10 +61,14 @@ def runs_lines(results: Iterable[Json]) -> list[str]:
             targets.setdefault(result["runs"], []).append(target_name(result))
     lines = []
     for runs, names in targets.items():
-        third, tenth = f"{missed(runs, 1 / 3):.0%}", f"{missed(runs, 0.1):.0%}"
+        third, tenth = (_percent(missed(runs, share)) for share in (1 / 3, 0.1))
         words = f"a fault in 1 of 3 runs is missed with {third}, one in 1 of 10 with {tenth}; --runs N makes more"
         lines += wrapped(f"{runs} runs of {_distinct(names)}: ", words)
     return lines
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def failure_text(result: Json) -> str:
