@@ -7,9 +7,10 @@ up by octave. What it says an element of each octave may lose is given to the se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from harness.compare.totals import Array, Index
 
 
-CHUNK = {"cpu": 2**16, "cuda": 2**23}
-"""Elements handled at a time: on a CPU so few that the rows of a chunk stay in its cache."""
+CHUNK = {"cpu": 32000, "cuda": 2**23}
+"""Elements handled at a time: on a CPU so few that PyTorch starts no threads of its own beside the workers."""
+MOST_WORKERS = 8
+SEED = 4096
+"""Elements of a chunk that the largest errors are first taken from."""
 OCTAVES = 2048
 """Exponents of float64; the first stands for exact zeros."""
 BIAS = 1023
-MOST_SLICES = 2**20
+MOST_SLICES = 2**18
 """Longer axes have too few elements a slice to say more than their octaves do, and their sums would be large."""
 SLICE_ROWS = (
     "engine", "floor", "fair", "fair_squared", "reference",
@@ -72,31 +76,46 @@ class Slices:
     reference, signed errors, and the products of errors with the reference."""
 
 
+_State = TypeVar("_State")
+_OctaveSums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_Pieces = Sequence[torch.Tensor]
+
+
 def measure_octaves(actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor) -> Octaves:
     """Return the sums by octave of three tensors of one shape, over elements that are finite in all three."""
-    scale = _scale(expected)
-    table = torch.zeros(5, OCTAVES, dtype=torch.float64, device=expected.device)
-    peaks = torch.zeros(2, OCTAVES, dtype=torch.float64, device=expected.device)
-    signed = torch.zeros(2, dtype=torch.float64, device=expected.device)
-    for _, (a, e, f), valid in _chunks(actual, expected, floor, scale):
+    scale, device = _scale(expected), expected.device
+
+    def start() -> _OctaveSums:
+        table, peaks, signed = (
+            torch.zeros(n, dtype=torch.float64, device=device) for n in (5 * OCTAVES, 2 * OCTAVES, 2)
+        )
+        return table.view(5, -1), peaks.view(2, -1), signed
+
+    def add(state: _OctaveSums, _: Index, pieces: _Pieces, valid: torch.Tensor | None) -> None:
+        table, peaks, signed = state
+        a, e, f = (piece.view(-1) for piece in pieces)
+        octave = octave_of(e)
         a, f = (a - e).square_(), (f - e).square_()
         signed += torch.stack([e.sum(), e.abs().sum()])
-        octave = octave_of(e)
-        weights = (
-            valid.double() if valid is not None else None, a, f, f.square(), e.square(),
-        )  # fmt: skip
+        weights = (None if valid is None else valid.view(-1).double(), a, f, f.square(), e.square())
         for row, weight in zip(table, weights, strict=True):
-            row += torch.bincount(octave.view(-1), None if weight is None else weight.view(-1), OCTAVES)
+            row += torch.bincount(octave, weight, OCTAVES)
         for row, error in zip(peaks, (f, a), strict=True):
-            row.scatter_reduce_(0, octave.view(-1), error.view(-1), "amax")
-    sums, largest = table.cpu().numpy(), peaks.cpu().numpy()
-    found = np.flatnonzero(sums[0])
-    count, engine, squared, fourth, reference = sums[:, found]
-    total, sizes = signed.tolist()
+            for first, rest in ((octave[:SEED], error[:SEED]), (octave[SEED:], error[SEED:])):
+                larger = rest > row[first]  # few of the rest are, and only they must wait for each other
+                row.scatter_reduce_(0, first[larger], rest[larger], "amax")
+
+    states = _sweep((actual, expected, floor), scale, start, add)
+    sums = torch.stack([state[0] for state in states]).sum(0)
+    largest = torch.stack([state[1] for state in states]).amax(0)
+    total, sizes = torch.stack([state[2] for state in states]).sum(0).tolist()
+    table, peaks = sums.cpu().numpy(), largest.cpu().numpy()
+    found = np.flatnonzero(table[0])
+    count, engine, squared, fourth, reference = table[:, found]
     return Octaves(
         exponents=tuple(None if k == 0 else int(k) - BIAS for k in found),
         count=count, engine=engine, floor=squared, floor_fourth=fourth, reference=reference,
-        floor_largest=largest[0, found], engine_largest=largest[1, found], scale=scale,
+        floor_largest=peaks[0, found], engine_largest=peaks[1, found], scale=scale,
         total=total / scale, positive=total == sizes,
     )  # fmt: skip
 
@@ -115,38 +134,43 @@ def measure_slices(
     ``fair`` is what an element of each octave may lose, squared, ``size`` the square of what it was computed from, and
     ``spread`` what an element is multiplied with before its square is added to ``own_size``.
     """
-    shape, elements = tuple(expected.shape), expected.numel()
+    shape, elements, device = tuple(expected.shape), expected.numel(), expected.device
     axes = [k for k, size in enumerate(shape) if 1 < size <= min(elements // 2, MOST_SLICES)]
     if not axes:
         return []
-    device = expected.device
     table = torch.zeros(3, OCTAVES, dtype=torch.float64, device=device)
     places = [0 if k is None else k + BIAS for k in octaves.exponents]
     table[:, places] = torch.from_numpy(np.stack([fair, size, spread**2])).to(device)
     rows = len(SLICE_ROWS) + 1
-    sums = {k: torch.zeros(rows, shape[k], dtype=torch.float64, device=device) for k in axes}
-    for index, (a, e, f), valid in _chunks(actual, expected, floor, octaves.scale):
+
+    def start() -> dict[int, torch.Tensor]:
+        return {k: torch.zeros(rows, shape[k], dtype=torch.float64, device=device) for k in axes}
+
+    def add(sums: dict[int, torch.Tensor], index: Index, pieces: _Pieces, valid: torch.Tensor | None) -> None:
+        a, e, f = pieces
+        block = torch.empty(rows, *e.shape, dtype=torch.float64, device=device)
         octave = octave_of(e)
-        w = table[0][octave]
-        block = torch.empty(rows, *a.shape, dtype=torch.float64, device=device)
-        a, f = a - e, f - e
-        torch.mul(a, e, out=block[7])
-        torch.mul(f, e, out=block[8])
-        block[5], block[6] = a, f
-        torch.mul(a, a, out=block[0])
-        torch.mul(f, f, out=block[1])
+        torch.sub(a, e, out=block[5])
+        torch.sub(f, e, out=block[6])
+        torch.mul(block[5], block[5], out=block[0])
+        torch.mul(block[6], block[6], out=block[1])
+        block[2] = table[0][octave]
+        torch.mul(block[2], block[2], out=block[3])
         torch.mul(e, e, out=block[4])
-        block[2] = w
-        torch.mul(w, w, out=block[3])
+        torch.mul(block[5], e, out=block[7])
+        torch.mul(block[6], e, out=block[8])
         block[9] = table[1][octave]
         torch.mul(block[4], table[2][octave], out=block[10])
         block[11] = 1.0
         if valid is not None:
-            block *= valid
+            for row in block:
+                row *= valid
         _add_block(sums, block, index)
+
+    states = _sweep((actual, expected, floor), octaves.scale, start, add)
+    totals = {k: torch.stack([state[k] for state in states]).sum(0).cpu().numpy() for k in axes}
     return [
-        Slices(axis=k, count=found[-1], sums=dict(zip(SLICE_ROWS, found, strict=False)))
-        for k, found in ((k, total.cpu().numpy()) for k, total in sums.items())
+        Slices(axis=k, count=found[-1], sums=dict(zip(SLICE_ROWS, found, strict=False))) for k, found in totals.items()
     ]
 
 
@@ -159,24 +183,52 @@ def _scale(expected: torch.Tensor) -> float:
     """Return the power of two that keeps fourth powers in range; only float64 values can leave it."""
     if expected.dtype != torch.float64 or not expected.numel():
         return 1.0
-    low, high = (float(end) for end in torch.aminmax(torch.nan_to_num(expected, 0.0, 0.0, 0.0)))
-    exponent = math.frexp(max(abs(low), abs(high)))[1]
-    return 1.0 if -150 < exponent < 150 else math.ldexp(1.0, -exponent)
+    largest = 0.0
+    for _, index in blocks(expected.shape or (1,), CHUNK[expected.device.type]):
+        piece = expected.reshape(1)[index] if not expected.dim() else expected[index]
+        largest = max(largest, float(torch.where(piece.isfinite(), piece, 0.0).abs().max()))
+    exponent = math.frexp(largest)[1]
+    return 1.0 if -150 < exponent < 150 else math.ldexp(1.0, min(-exponent, 1000))
 
 
-def _chunks(
-    actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor, scale: float
-) -> Iterator[tuple[Index, list[torch.Tensor], torch.Tensor | None]]:
-    """Yield the place of each chunk, its three tensors in float64, and where they are finite (None: everywhere)."""
-    tensors = [tensor.reshape(1) if tensor.dim() == 0 else tensor for tensor in (actual, expected, floor)]
-    for _, index in blocks(tensors[1].shape, CHUNK[expected.device.type]):
-        pieces = [tensor[index].to(expected.device, torch.float64) for tensor in tensors]
-        pieces = [piece if piece.is_contiguous() else piece.contiguous() for piece in pieces]
-        valid = None
-        if not math.isfinite(sum(float(piece.sum()) for piece in pieces)):
-            valid = torch.stack([piece.isfinite() for piece in pieces]).all(0)
-            pieces = [torch.where(valid, piece, 0.0) for piece in pieces]
-        yield index, [piece * scale for piece in pieces] if scale != 1.0 else pieces, valid
+def _sweep(
+    tensors: tuple[torch.Tensor, ...],
+    scale: float,
+    start: Callable[[], _State],
+    add: Callable[[_State, Index, _Pieces, torch.Tensor | None], None],
+) -> list[_State]:
+    """Pass once over the data in float64 and return what was added up, by worker: one on a GPU, else one a thread.
+
+    ``add`` is given the place of a chunk, its tensors, and where all are finite (None: everywhere); others are 0.
+    """
+    tensors = tuple(tensor.detach().reshape(1) if tensor.dim() == 0 else tensor.detach() for tensor in tensors)
+    device = tensors[1].device
+    places = [index for _, index in blocks(tensors[1].shape, CHUNK[device.type])]
+
+    def work(share: Sequence[Index]) -> _State:
+        state = start()
+        for index in share:
+            pieces = [tensor[index].to(device, torch.float64).contiguous() for tensor in tensors]
+            valid = None
+            if not math.isfinite(sum(float(piece.sum()) for piece in pieces)):
+                valid = torch.stack([piece.isfinite() for piece in pieces]).all(0)
+                pieces = [torch.where(valid, piece, 0.0) for piece in pieces]
+            add(state, index, pieces if scale == 1.0 else [piece * scale for piece in pieces], valid)
+        return state
+
+    workers = 1 if device.type == "cuda" else max(1, min(torch.get_num_threads(), MOST_WORKERS, len(places)))
+    if workers == 1:
+        return [work(places)]
+    shares = [places[i * len(places) // workers : (i + 1) * len(places) // workers] for i in range(workers)]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, shares))
+
+
+def _sum(block: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return a sum; NumPy's starts no threads of its own beside the workers."""
+    if block.is_cuda:
+        return block.sum(dim)
+    return torch.from_numpy(np.asarray(block.numpy().sum(axis=dim)))
 
 
 def _add_block(sums: dict[int, torch.Tensor], block: torch.Tensor, index: Index) -> None:
@@ -185,18 +237,13 @@ def _add_block(sums: dict[int, torch.Tensor], block: torch.Tensor, index: Index)
     # index = (*fixed leading positions, a run of the split axis); block = (rows, run, *inner axes)
     while block.dim() > 2:
         if last in sums:
-            sums[last] += block.flatten(1, -2).sum(1)
-        block = block.sum(-1)
+            sums[last] += _sum(block.flatten(1, -2), 1)
+        block = _sum(block, -1)
         last -= 1
     *leading, run = index
     if last in sums:
         sums[last][:, run] += block
-    total = block.sum(1)
+    total = _sum(block, 1)
     for axis, position in enumerate(leading):
         if axis in sums:
             sums[axis][:, position] += total
-
-
-def named(exponent: int | None) -> Sequence[float]:
-    """Return both ends of an octave; nothing for zeros."""
-    return () if exponent is None else (math.ldexp(1.0, exponent), math.ldexp(1.0, exponent + 1))

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 if TYPE_CHECKING:
     from harness.compare import Array
@@ -28,7 +28,10 @@ def chance_factor(engine: float, floor: float, level: float) -> float:
 
     ``engine`` and ``floor`` are their degrees of freedom. Never below 1, and at most MOST_CHANCE.
     """
-    return min(max(1.0, math.sqrt(float(stats.f.isf(level, engine, floor)))), MOST_CHANCE)
+    share = float(special.betaincinv(floor / 2, engine / 2, level))
+    if not share:
+        return MOST_CHANCE
+    return min(max(1.0, math.sqrt(floor * (1 - share) / (engine * share))), MOST_CHANCE)
 
 
 def degrees_between(engine: Array, floor: Array) -> float:
