@@ -348,6 +348,103 @@ def test_a_backend_that_refuses_is_not_judged(tmp_path, monkeypatch):
     assert [result.verdict for result in results] == ["not_judged", "not_judged"]
 
 
+# What is wrong in a part of an output. The norm of the whole hides every one of these.
+
+
+class ManyParts(torch.nn.Module):
+    """Boxes in pixels beside scores, a hidden state with one large channel, logits of which some are masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        shapes = {"boxes": (16, 4), "scores": (16, 16), "hidden": (16, 48), "logits": (16, 64)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.randn(shape, generator=generator) / 4)
+        self.register_buffer("scale", torch.ones(48).index_fill(0, torch.tensor([5]), 1000.0))
+        self.register_buffer("mask", torch.zeros(64).index_fill(0, torch.arange(48, 64), -1e4))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        boxes, scores = torch.sigmoid(x @ self.boxes) * 640, torch.sigmoid(x @ self.scores * 1.5 - 6)
+        return {
+            "pred": torch.cat([boxes, scores], -1).transpose(0, 1)[None],
+            "hidden": ((x @ self.hidden) * self.scale).reshape(4, -1, 48),
+            "logits": (x @ self.logits)[:32] + self.mask,
+        }
+
+
+@pytest.fixture(scope="module")
+def parts_prepared(tmp_path_factory):
+    def given() -> dict[str, torch.Tensor]:
+        return {"x": torch.randn(256, 16, generator=torch.Generator().manual_seed(1))}
+
+    made = subject(name="many-parts", build=lambda: ManyParts().eval(), cases={"one": given})
+    return Run(made, quiet(tmp_path_factory.mktemp("parts")))
+
+
+def part(output: str, index: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    def fault(outputs: Any, given: Any, run: int) -> Any:
+        outputs[output][index] = change(outputs[output][index])
+        return outputs
+
+    return fault
+
+
+def noise(size: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda t: t + size * t.std() * torch.randn(t.shape, generator=torch.Generator().manual_seed(7))
+
+
+EACH = slice(None)
+OTHERS = [k for k in range(48) if k != 5]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        pytest.param(part("pred", (EACH, slice(4, None)), torch.zeros_like), "pred: ", id="scores-zero"),
+        pytest.param(part("pred", (EACH, slice(4, None)), lambda t: t.roll(1, 2)), "pred: ", id="scores-of-others"),
+        pytest.param(part("pred", (EACH, slice(4, None)), lambda t: t.flip(1)), "pred: ", id="classes-reversed"),
+        pytest.param(part("pred", (EACH, 9), torch.zeros_like), "slice 9 of axis 1", id="one-class-zero"),
+        pytest.param(part("pred", (EACH, 9), lambda t: t * 1.02), "slice 9 of axis 1", id="one-class-scaled"),
+        pytest.param(
+            part("pred", (EACH, 9), lambda t: t.mean().expand_as(t)), "slice 9 of axis 1", id="one-class-mean"
+        ),
+        pytest.param(part("pred", (EACH, 9), noise(0.05)), "slice 9 of axis 1", id="one-class-noise"),
+        pytest.param(part("pred", (EACH, EACH, 33), lambda t: t * 1.05), "slice 33 of axis 2", id="one-anchor-scaled"),
+        pytest.param(part("hidden", (..., OTHERS), torch.zeros_like), "hidden: ", id="other-channels-zero"),
+        pytest.param(part("hidden", (..., OTHERS), lambda t: t.roll(1, 1)), "hidden: ", id="other-channels-rolled"),
+        pytest.param(part("hidden", (..., OTHERS), lambda t: t * 1.02), "hidden: ", id="other-channels-scaled"),
+        pytest.param(part("hidden", (..., OTHERS), noise(0.03)), "hidden: ", id="other-channels-noise"),
+        pytest.param(part("hidden", (..., 7), torch.neg), "slice 7 of axis 2", id="one-channel-negated"),
+        pytest.param(
+            part("hidden", (..., 7), lambda t: t + 0.01 * t.std()), "slice 7 of axis 2", id="one-channel-biased"
+        ),
+        pytest.param(part("hidden", (2, EACH, OTHERS), noise(0.05)), "hidden: ", id="one-batch-entry"),
+        pytest.param(part("logits", (EACH, slice(0, 48)), lambda t: t.flip(0)), "logits: ", id="unmasked-of-others"),
+        pytest.param(part("logits", (EACH, slice(0, 48)), torch.zeros_like), "logits: ", id="unmasked-zero"),
+        pytest.param(part("logits", (EACH, slice(0, 48)), lambda t: t * 1.01), "logits: ", id="unmasked-scaled"),
+        pytest.param(part("logits", (EACH, slice(0, 48)), noise(0.03)), "logits: ", id="unmasked-noise"),
+        pytest.param(part("logits", (3, slice(0, 48)), noise(0.1)), "logits: ", id="one-row-of-the-unmasked"),
+        pytest.param(part("logits", (3, 5), lambda t: t + 0.3), "logits: ", id="one-logit"),
+    ],
+)
+def test_a_part_that_is_wrong_fails(fault, words, parts_prepared, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(lambda: ManyParts().eval(), torch.float16, fault))
+    with parts_prepared.target(Target("fake", "fp16")) as target:
+        result = verify_case(target, "one").result
+    assert result.verdict == "fail"
+    assert words in result.reason
+    failed = next(output for output in result.outputs if output.verdict == "fail")
+    assert [output.verdict for output in result.outputs].count("fail") == 1
+    assert any(one.fails and one.kind != "whole" for one in failed.parts)
+    assert "PyTorch fp16 loses" in failed.reason
+
+
+def test_the_same_parts_without_a_fault_pass(parts_prepared, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(lambda: ManyParts().eval(), torch.float16))
+    with parts_prepared.target(Target("fake", "fp16")) as target:
+        assert verify_case(target, "one").result.verdict == "pass"
+
+
 # What a suite's test makes of it. A skipped test is shown with its reason; where the backend is required, it fails.
 
 SKIPPED, FAILED = pytest.skip.Exception, pytest.fail.Exception

@@ -44,10 +44,9 @@ GAP = 4
 """Octaves that are empty between two kinds of values."""
 SUMS_TO = 1e-5
 """How far the sum of a softmax may be from the number of its rows, relative to that."""
-MOST_NAMED = 5
-"""Failing parts that are recorded, beside the whole."""
 FEW = 16
 """Elements up to which the RMS of a part says little about the numbers it was computed from."""
+_ORDER = ("whole", "slice", "octave", "zeros")
 _SHARE = FALSE_REDS / 5  # of the whole, the octaves, the slices, the single elements, the systematic parts
 
 
@@ -73,9 +72,9 @@ class _Table:
 def judge_parts(
     actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor, *, roundoff: float, step: float
 ) -> tuple[PartResult, ...]:
-    """Return the norm of the whole, then the parts that fail, worst first, or the one nearest to its limit.
+    """Return the norm of the whole, then the worst part that fails of each kind and figure.
 
-    At most MOST_NAMED are returned.
+    Slices come before octaves, as they say where to look. Where none fails, the one nearest to its limit is returned.
 
     All three have one shape; elements that are not finite on every side are left out. ``roundoff`` is the largest
     relative error of one rounding of the format, ``step`` the distance of its smallest numbers.
@@ -94,8 +93,12 @@ def judge_parts(
     found.sort(key=lambda part: -_excess(part))
     whole = [part for part in found if part.kind == "whole" and part.figure == "relative_l2"]
     rest = [part for part in found if part not in whole]
-    failing = [part for part in rest if part.fails]
-    return (*whole, *(failing or rest[:1])[:MOST_NAMED])
+    worst: dict[tuple[str, str], PartResult] = {}
+    for part in rest:
+        if part.fails:
+            worst.setdefault((part.kind, part.figure), part)
+    failing = sorted(worst.values(), key=lambda part: _ORDER.index(part.kind))
+    return (*whole, *(failing or rest[:1]))
 
 
 def _excess(part: PartResult) -> float:
@@ -161,7 +164,10 @@ def _before_cancelling(octaves: Octaves) -> Array:
     sure = special.gammaincinv(below, _SHARE)[:, None]
     flat = (below[None, :] >= sure * 2 ** (np.maximum(apart, 0) / 3)) & (apart >= 0)
     sizes = 2.0 ** np.where(flat, places[None, :], -np.inf).max(1, initial=-np.inf)
-    return np.concatenate([[0.0], sizes]) if zeros else sizes
+    if not zeros:
+        return sizes
+    # Where nothing is negative, zeros may have been clipped, from numbers that had cancelled as those of the lowest.
+    return np.concatenate([sizes[:1] if octaves.positive and len(sizes) else [0.0], sizes])
 
 
 def _is_softmax(octaves: Octaves, expected: torch.Tensor) -> bool:
@@ -284,7 +290,8 @@ def _slice_parts(
     d = float(min(np.median(along.count), max(3 * np.median(degrees.nominal), 1.0)))
     by_luck = d / (2 * special.gammaincinv(d / 2, _SHARE / tests))
     own = s["own_size"] + along.count * table.least**2
-    size = np.clip(np.maximum(s["size"], np.median(own)), own, by_luck * own)
+    lucky = np.clip(np.maximum(s["size"], np.median(own)), own, by_luck * own)
+    size = np.where(s["reference"] > 0, lucky, s["size"])
     rounded = (FACTOR * roundoff) ** 2 * size
     allowed = np.maximum(FACTOR**2 * degrees.floor, rounded)
     for i in _beyond(s["engine"], allowed):

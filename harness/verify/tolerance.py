@@ -248,7 +248,7 @@ def _sentence(stats: ErrorStats, broken: Sequence[PartResult], allowed: dict[str
     named = next((part for part in broken if part.kind != "whole" or part.figure != "relative_l2"), None)
     if named is None:
         return whole
-    if broken[0] is named and not any(part.kind == "whole" and part.figure == "relative_l2" for part in broken):
+    if broken[0] is named:
         return f"{_of_part(named, what)}; the whole: {whole}"
     return f"{whole}; {_of_part(named, what)}"
 

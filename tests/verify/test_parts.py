@@ -232,7 +232,10 @@ def test_zeros_that_pytorch_keeps_must_be_kept():
     result = judged(actual, expected, floor)
     assert result.verdict == "fail"
     assert any(part.kind == "zeros" for part in failing(result))
-    assert "elements that should be 0: " in result.reason
+    one = actual.clone()
+    one[expected == 0] = 0
+    one[0, int((expected[0] == 0).nonzero()[0])] = 5e-4  # where another rounding did not clip
+    assert judged(one, expected, floor).verdict == "pass"
 
 
 def test_an_octave_is_named_by_its_ends():
