@@ -163,7 +163,7 @@ def _before_cancelling(octaves: Octaves) -> Array:
     apart = places[None, :] - places[:, None]
     sure = special.gammaincinv(below, _SHARE)[:, None]
     flat = (below[None, :] >= sure * 2 ** (np.maximum(apart, 0) / 3)) & (apart >= 0)
-    sizes = 2.0 ** np.where(flat, places[None, :], -np.inf).max(1, initial=-np.inf)
+    sizes: Array = 2.0 ** np.where(flat, places[None, :], -np.inf).max(1, initial=-np.inf)
     if not zeros:
         return sizes
     # Where nothing is negative, zeros may have been clipped, from numbers that had cancelled as those of the lowest.
