@@ -2,6 +2,7 @@
 
     python benchmarks/operators.py               # every node test of the onnx package, a minute
     python benchmarks/operators.py --match pad   # those whose name holds a word
+    python benchmarks/operators.py --device cuda # on a GPU
 
 A test is covered where PyTorch computes every node of its model; ONNX Runtime runs the others. In FP64, FP16 and BF16
 the results are compared with the same expected values: in FP64 at the tolerance of FP32, in the others at some
@@ -22,6 +23,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from torch.utils._pytree import tree_map
 
 from harness.errors import NotJudged
 from harness.operators import tensor_of
@@ -53,26 +55,30 @@ def node_tests() -> tuple[Any, ...]:
         return tuple(collect_testcases(None))
 
 
-def outcomes(test: Any) -> Iterator[Outcome]:
+def outcomes(test: Any, device: str = "cpu") -> Iterator[Outcome]:
     """Run one node test in every precision and compare each output with the expected one."""
     model = ir.serde.deserialize_model(test.model)
     graph = onnx_run_graph(model)
     names = [str(value.name) for value in model.graph.inputs]
     data = [tuple([_value(it) for it in side] for side in pair) for pair in test.data_sets]
-    plain = _outcome(test, graph, names, data, torch.float32)
+    where = torch.device(device)
+    plain = _outcome(test, graph, names, data, torch.float32, where)
     for precision in TOLERANCES:
         is_same = precision == torch.float32 or not graph.floats  # no value that a precision changes
-        yield replace(plain, precision=precision) if is_same else _outcome(test, graph, names, data, precision)
+        yield replace(plain, precision=precision) if is_same else _outcome(test, graph, names, data, precision, where)
 
 
-def _outcome(test: Any, graph: RunGraph, names: list[str], data: list[Any], precision: torch.dtype) -> Outcome:
+def _outcome(
+    test: Any, graph: RunGraph, names: list[str], data: list[Any], precision: torch.dtype, device: torch.device
+) -> Outcome:
     notes = RunNotes()
     failure = ""
     try:
         for inputs, expected in data:
             feeds = dict(zip(names, inputs, strict=False))
-            results = run_graph(graph, feeds, dtype=precision, device=torch.device("cpu"), notes=notes)
+            results = run_graph(graph, feeds, dtype=precision, device=device, notes=notes)
             for (name, result), wanted in zip(results.items(), expected, strict=True):
+                result = tree_map(lambda it: it.cpu() if isinstance(it, torch.Tensor) else it, result)
                 difference = _difference(result, wanted, precision, rtol=test.rtol, atol=test.atol)
                 failure = failure or (f"{name}: {difference}" if difference else "")
     except NotJudged as error:
@@ -127,9 +133,10 @@ def main() -> None:
     """Print the coverage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", help="only tests whose name holds this")
+    parser.add_argument("--device", default="cpu", help="where PyTorch computes: cpu or cuda")
     arguments = parser.parse_args()
-    print(f"onnx {onnx.__version__}, PyTorch {torch.__version__}")
-    every = [it for test in node_tests() if arguments.match in test.name for it in outcomes(test)]
+    print(f"onnx {onnx.__version__}, PyTorch {torch.__version__}, {arguments.device}")
+    every = [it for test in node_tests() if arguments.match in test.name for it in outcomes(test, arguments.device)]
     for precision in TOLERANCES:
         found = [it for it in every if it.precision == precision]
         covered = [it for it in found if not it.elsewhere]
