@@ -29,7 +29,7 @@ MAX_FACTOR = 12.0
 """The same for the single largest error, against the largest that PyTorch makes anywhere."""
 FALSE_REDS = 1e-3
 """Share of right engines that all parts of one output together may call wrong."""
-MOST_DEGREES = 48.0
+MOST_DEGREES = 32.0
 """Degrees of freedom of a slice or octave, at most: the errors in it have causes in common."""
 NEIGHBOURS = 4
 """Octaves on either side that say what an octave with few elements loses."""
