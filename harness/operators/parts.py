@@ -60,7 +60,7 @@ def _slice(
         size = x.shape[axis]
         if step > 0:
             index: list[slice] = [slice(None)] * x.ndim
-            index[axis] = slice(start, end, step)
+            index[axis] = slice(max(start, -size), min(end, size), step)  # INT64_MAX stands for the end
             x = x[tuple(index)]
         else:  # a start before the first element is the first, unlike Python's
             first = min(max(start + size if start < 0 else start, 0), size - 1)
