@@ -51,7 +51,7 @@ def next_step(opened: OpenTarget, case: str) -> str:
 
 
 def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
-    """Return the reason of the output that decided: the one with the largest error among those of that verdict.
+    """Return the reason of the output that decided: of those of that verdict the one farthest beyond its limit.
 
     A wrong decision, and what could not be compared, come before any error; right decisions after it.
     """
@@ -59,5 +59,11 @@ def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
     if not deciding:
         return "no output was compared"
     without = float("-inf") if verdict == "pass" else float("inf")
-    chosen = max(deciding, key=lambda output: output.stats.relative_l2 if output.stats else without)
+    chosen = max(deciding, key=lambda output: _excess(output) if output.stats else without)
     return f"{chosen.name}: {chosen.reason}"
+
+
+def _excess(output: OutputResult) -> float:
+    """Return how many times its limit the worst part of an output loses, or the error of the whole without parts."""
+    worst = [abs(part.error) / part.allowed if part.allowed else float("inf") for part in output.parts]
+    return max(worst) if worst else output.stats.relative_l2 if output.stats else 0.0

@@ -309,7 +309,7 @@ WORDS: dict[str, str] = {
     "complete": "完整",
     "error": "错误",
     "terms": "术语",
-    "term_rel_err": "（引擎 − 参考）的范数除以参考的范数：用于评判的数值",
+    "term_rel_err": "(引擎 − 参考) 的范数除以参考的范数，整个输出的；各部分也分别判定",
     "term_floor": "PyTorch 自身在引擎精度下的误差",
     "term_floor_of": "PyTorch 自身的 {precision} 误差",
     "term_ratio": "误差与其本底之比；约为 1 即与 PyTorch 相当",
