@@ -312,7 +312,7 @@ WORDS: dict[str, str] = {
     "complete": "Complete",
     "error": "Error",
     "terms": "Terms",
-    "term_rel_err": "norm of (engine - reference) over that of the reference, for the whole output; its parts are judged too",
+    "term_rel_err": "norm of (engine - reference) over that of the reference; the parts of an output are judged too",
     "term_floor": "PyTorch's own error in the engine's precision",
     "term_floor_of": "PyTorch's own {precision} error",
     "term_ratio": "error over its floor, about 1 where the engine is as good as PyTorch",
