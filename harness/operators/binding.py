@@ -108,7 +108,7 @@ def tensor_of(constant: ir.TensorProtocol) -> torch.Tensor:
     if dtype is None:
         raise Unsupported(f"constant {constant.name!r} holds {constant.dtype.name.lower()}")
     array = constant.numpy()
-    if array.dtype.isbuiltin == 1:
+    if array.dtype.isbuiltin != 2:  # 0 for bytes of a file, whose order is spelled out
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.to(dtype)
     return torch.from_numpy(array.astype("float32")).to(dtype)  # ml_dtypes: small floats and integers
