@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from harness.compare.tensors import require_comparable
 from harness.errors import EngineFailed
 from harness.records import Decisions, WrongDecision
 
@@ -21,11 +22,12 @@ def count_differences(
 
     ``wrong`` marks those that are no ties, by default all that differ; ``right`` is what should be there, by default
     the reference. No norm is taken: of two wrong indices the nearer one is no better. Raises EngineFailed when the
-    shapes differ.
+    shapes differ or ``actual`` holds no integers or booleans.
     """
-    if actual.shape != expected.shape:
-        label = f"output {name!r}" if name else "output"
-        raise EngineFailed(f"{label} has shape {list(actual.shape)}, but should have {list(expected.shape)}")
+    label = require_comparable(actual, expected, name)
+    if actual.is_floating_point():
+        found, wanted = (str(tensor.dtype).removeprefix("torch.") for tensor in (actual, expected))
+        raise EngineFailed(f"{label} holds {found}, but should hold {wanted}")
     actual, expected = actual.cpu(), expected.cpu()
     right = expected if right is None else right.cpu()
     wrong = actual != right if wrong is None else wrong.cpu()

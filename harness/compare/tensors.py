@@ -27,6 +27,15 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> 
     then count as 0 in sums. An ``a - e`` or a sum of relative errors beyond float64 is infinite.
     Raises EngineFailed when the shapes differ, a dtype is complex, or there is no element to compare.
     """
+    label = require_comparable(actual, expected, name)
+    if actual.numel() == 0:
+        raise EngineFailed(f"{label} is empty (shape {list(actual.shape)}); nothing can be compared")
+    actual, expected = actual.detach().resolve_neg(), expected.detach().resolve_neg()
+    return error_stats(actual, expected, _measure(actual, expected))
+
+
+def require_comparable(actual: torch.Tensor, expected: torch.Tensor, name: str) -> str:
+    """Return what errors call the output; raises EngineFailed when the shapes differ or a dtype is complex."""
     label = f"output {name!r}" if name else "output"
     if actual.shape != expected.shape:
         raise EngineFailed(f"{label} has shape {list(actual.shape)}, but should have {list(expected.shape)}")
@@ -34,10 +43,7 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, *, name: str = "") -> 
         raise EngineFailed(
             f"{label} is complex; compare its real and its imaginary part, torch.view_as_real() gives both"
         )
-    if actual.numel() == 0:
-        raise EngineFailed(f"{label} is empty (shape {list(actual.shape)}); nothing can be compared")
-    actual, expected = actual.detach().resolve_neg(), expected.detach().resolve_neg()
-    return error_stats(actual, expected, _measure(actual, expected))
+    return label
 
 
 def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
