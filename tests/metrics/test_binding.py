@@ -242,24 +242,6 @@ def test_interval_scales_with_the_unit(unit: float):
         assert getattr(other, end) == pytest.approx(unit * getattr(one, end), rel=1e-9)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_interval_is_that_of_the_studentised_bootstrap(sign: int):
-    """Against the definition, resample by resample, at the end where it is wider than Student's t."""
-    differences = sign * np.random.default_rng(5).lognormal(sigma=1.5, size=60)[::-1]
-    mean, error = differences.mean(), differences.std(ddof=1) / math.sqrt(60)
-    found = []
-    for row in np.random.default_rng(0).integers(0, 60, (500, 60)):
-        drawn = differences[row]
-        found.append((drawn.mean() - mean) / (drawn.std(ddof=1) / math.sqrt(60)))
-    paired = paired_difference(differences, np.zeros(60), resamples=500)
-    if sign > 0:
-        quantile, end = np.quantile(found, 0.025, method="lower"), paired.high
-    else:
-        quantile, end = np.quantile(found, 0.975, method="higher"), paired.low
-    assert abs(quantile) > 2.1
-    assert end == pytest.approx(mean - quantile * error)
-
-
 def test_a_rare_loss_widens_the_interval_to_its_side():
     # One sample in 60 loses 20: the mean is -0.33, a percentile interval ends at -1, and the next 60 may lose thrice.
     paired = paired_difference([-20.0] + [0.1 * (i % 3) for i in range(59)], [0.0] * 60)
