@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import torch
 
@@ -12,6 +14,11 @@ from harness.graph.export import to_onnx, trace
 def parse(body: str, *, opset: int = 18) -> ir.Model:
     """Return the model of ONNX text, with initializers where it has them."""
     return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
+
+
+def parse_proto(body: str, *, opset: int = 18) -> onnx.ModelProto:
+    """Return the same as a message to save."""
+    return onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{body}')
 
 
 class Net(torch.nn.Module):

@@ -18,6 +18,7 @@ from harness.graph.onnx_inputs import (
     generate_inputs,
     input_specs,
     load_inputs,
+    require_tensors,
     torch_dtype,
     undeclared_shapes,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "promote",
     "random_calls",
     "random_nodes",
+    "require_tensors",
     "save_model",
     "to_float64",
     "to_onnx",

@@ -80,6 +80,12 @@ def _check_inputs_exist(model: ir.Model, path: Path) -> None:
                     f"{path} is not a valid ONNX model: node {node.name!r} ({node.op_type}) uses {value.name!r}, which "
                     "nothing computes; export it again"
                 )
+        for value in graph.outputs:
+            if not (value.producer() or value.is_graph_input() or value.is_initializer()):
+                raise UsageError(
+                    f"{path} is not a valid ONNX model: nothing in graph {graph.name!r} computes its output "
+                    f"{value.name!r}; where it is a value of the graph around it, pass it through an Identity"
+                )
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:

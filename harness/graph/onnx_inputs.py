@@ -64,6 +64,15 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
+def require_tensors(model: ir.Model) -> None:
+    """Raise NotJudged for an output that is a sequence, an optional value or text: there is nothing to compare."""
+    for value in model.graph.outputs:
+        if value.type is not None and (not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING):
+            raise NotJudged(
+                f"output {value.name!r} is not a tensor of numbers ({value.type}); such outputs are not judged"
+            )
+
+
 def generate_inputs(
     model: ir.Model, *, shapes: Mapping[str, tuple[int, ...]], symbols: Mapping[str, int], seed: int = 0
 ) -> dict[str, torch.Tensor]:

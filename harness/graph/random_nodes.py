@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,9 @@ from harness.graph.edits import FreshNames, add_initializer, new_node
 from harness.graph.ir import constant_of, copy_model, elements_of
 from harness.graph.types import infer_types
 
-_NOISE = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
-_RANDOM = {*_NOISE, "Multinomial"}
+_NOISE = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Dropout"}
+_RANDOM = {*_NOISE, "Multinomial"} - {"Dropout"}
+_BOOL = int(ir.DataType.BOOL)
 
 
 def random_nodes(model: ir.Model) -> list[str]:
@@ -44,15 +46,21 @@ def with_stored_noise(model: ir.Model, seed: int) -> ir.Model:
         value = node.outputs[0]
         if node.op_type not in _NOISE:
             raise NotJudged(f"{node.op_type} (value {value.name!r}) is random, and --seed-random cannot replace it")
-        drawn = _drawn(node, value, generator)
+        dtype = int(value.dtype or ir.DataType.FLOAT)
+        share = _ratio(node, opset) if node.op_type == "Dropout" else 0.0
+        drawn = _drawn(node, value, generator, share)
         noise = add_initializer(copy.graph, names.fresh(f"{value.name}_noise"), ir.Tensor(drawn))
         if node.op_type == "Bernoulli":
-            dtype = int(value.dtype or ir.DataType.FLOAT)
-            less = new_node("Less", [noise, _input(node)], names.fresh(f"{value.name}_drawn"), int(ir.DataType.BOOL))
-            made = [less, new_node("Cast", [less.outputs[0]], names.fresh(str(value.name)), dtype, to=dtype)]
+            less = new_node("Less", [noise, _input(node)], names.fresh(f"{value.name}_drawn"), _BOOL)
+            cast = new_node("Cast", [less.outputs[0]], names.fresh(str(value.name)), dtype, to=dtype)
+            _replace(graph, node, [less, cast], [cast.outputs[0]])
+        elif node.op_type == "Dropout":
+            result = new_node("Mul", [_input(node), noise], names.fresh(str(value.name)), dtype)
+            mask = new_node("Cast", [noise], names.fresh(f"{value.name}_mask"), _BOOL, to=_BOOL)
+            _replace(graph, node, [result, mask], [result.outputs[0], mask.outputs[0]])
         else:
-            made = [new_node("Identity", [noise], names.fresh(str(value.name)), int(value.dtype or 1))]
-        _replace(graph, node, made)
+            same = new_node("Identity", [noise], names.fresh(str(value.name)), dtype)
+            _replace(graph, node, [same], [same.outputs[0]])
     return copy
 
 
@@ -64,7 +72,18 @@ def _drops(node: ir.Node, opset: int) -> bool:
         return not (node.attributes["is_test"].as_int() if "is_test" in node.attributes else 0)
     flag = node.inputs[2] if opset >= 12 and len(node.inputs) > 2 else None
     constant = None if flag is None else constant_of(flag)
-    return constant is not None and bool(elements_of(constant).all())
+    return constant is not None and bool(elements_of(constant).all()) and _ratio(node, opset) != 0
+
+
+def _ratio(node: ir.Node, opset: int) -> float | None:
+    """Return what share a Dropout sets to zero; None where the graph computes it."""
+    if opset < 12:
+        return node.attributes["ratio"].as_float() if "ratio" in node.attributes else 0.5
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    constant = None if given is None else constant_of(given)
+    if given is None:
+        return 0.5
+    return None if constant is None else float(elements_of(constant).item())
 
 
 def _input(node: ir.Node) -> ir.Value:
@@ -74,9 +93,14 @@ def _input(node: ir.Node) -> ir.Value:
 
 
 def _drawn(
-    node: ir.Node, value: ir.Value, generator: np.random.Generator
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return seeded noise of a node's kind and shape."""
+    node: ir.Node, value: ir.Value, generator: np.random.Generator, share: float | None
+) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    """Return seeded noise of a node's kind, shape and type; for a Dropout of a share the factors it multiplies by."""
+    if share is None:
+        raise NotJudged(
+            f"Dropout (value {value.name!r}) is random, and the graph computes its ratio, so that --seed-random cannot "
+            "store its noise; make the ratio a constant"
+        )
     shape = value.shape
     if shape is None or not all(isinstance(size, int) for size in shape):
         raise NotJudged(
@@ -90,18 +114,22 @@ def _drawn(
     sizes = tuple(int(size) for size in shape if isinstance(size, int))
     if "Normal" in node.op_type:
         drawn = number("mean", 0.0) + number("scale", 1.0) * generator.standard_normal(sizes)
+    elif node.op_type == "Dropout":
+        drawn = (generator.random(sizes) >= share) / max(1 - share, np.finfo(np.float64).tiny)
     else:
         low, high = (0.0, 1.0) if node.op_type == "Bernoulli" else (number("low", 0.0), number("high", 1.0))
         drawn = low + (high - low) * generator.random(sizes)
     assert drawn.size == math.prod(sizes)
-    return drawn.astype(np.float32)
+    decides = _input(node).dtype if node.op_type == "Bernoulli" else value.dtype
+    return drawn.astype(np.float64 if decides == ir.DataType.DOUBLE else np.float32)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, made: list[ir.Node]) -> None:
-    """Put nodes in the place of one; the last one's output takes over its name."""
-    value, new = node.outputs[0], made[-1].outputs[0]
-    name = value.name
+def _replace(graph: ir.Graph, node: ir.Node, made: list[ir.Node], results: list[ir.Value]) -> None:
+    """Put nodes in the place of one; its outputs' names go over to the results."""
     graph.insert_before(node, made)
-    value.replace_all_uses_with(new, replace_graph_outputs=True)
+    names = [value.name for value in node.outputs]
+    for value, new in zip(node.outputs, results, strict=False):
+        value.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    new.name = name
+    for name, new in zip(names, results, strict=False):
+        new.name = name or new.name

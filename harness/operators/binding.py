@@ -59,6 +59,7 @@ def bind(node: ir.Node, *, opset: int, body: Callable[[ir.Graph], Any]) -> Call 
         "outputs": len(node.outputs),
         "input_types": tuple(_element_type(value) for value in node.inputs),
         "output_types": tuple(_element_type(value) for value in node.outputs),
+        "output_shapes": tuple(value.shape and tuple(value.shape) for value in node.outputs),
     }
     attributes |= {name: value for name, value in known.items() if name in parameters}
     if not (attributes | dtypes).keys() <= parameters:

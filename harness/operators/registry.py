@@ -18,7 +18,8 @@ def operator(*names: str, since: int = 1, domain: str = "") -> Callable[[_F], _F
     The function takes the node's inputs by position (a tensor, a list for a sequence, None for an absent one) and its
     attributes by keyword, those of the schema's defaults included. A parameter named ``outputs`` is given how many
     outputs the node has, one named ``input_types`` or ``output_types`` the ONNX names of their element types (None
-    where that is not known), and ``to_type`` beside ``to`` the ONNX name of an attribute that names an element type.
+    where that is not known), ``output_shapes`` their declared shapes, and ``to_type`` beside ``to`` the ONNX name of an
+    attribute that names an element type.
     It returns the first output, or a tuple of several; an absent one may be left out.
     It computes in the dtype of its inputs, and raises :class:`Unsupported` for what it does not compute.
     """

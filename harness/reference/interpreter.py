@@ -120,6 +120,8 @@ class TypedInterpreter(Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         result = self._call(n, self.dtype_of(n))
+        if self.saturate is not None and n.name in self.run_graph.computed_constants:
+            result = tree_map(self._overflown, result)
         if self.on_value is not None and isinstance(result, torch.Tensor):
             self.on_value(n.name, result)
         return result
@@ -192,7 +194,7 @@ class TypedInterpreter(Interpreter):
         if reads is None:
             return value
         low = self.saturate or reads
-        if low in _HALVES and self._is_weight(node) and isinstance(value, torch.Tensor) and value.is_floating_point():
+        if low in _HALVES and self._is_weight(node) and isinstance(value, torch.Tensor) and value.dtype in FLOATS:
             return self._saturated(reader, value, low).to(reads)
         return tree_map(lambda it: cast(it, reads), value)
 
@@ -207,6 +209,13 @@ class TypedInterpreter(Interpreter):
             return value
         self.notes.saturated.add(reader.name)
         return torch.where(outside, value.clamp(-limit, limit), value)
+
+    def _overflown(self, value: Any) -> Any:
+        """Return a number that was computed from constants as a format holds it: nothing saturates it."""
+        assert self.saturate is not None
+        if not isinstance(value, torch.Tensor) or value.dtype not in FLOATS:
+            return value
+        return torch.where(value.abs() > torch.finfo(self.saturate).max, value.sign() * torch.inf, value)
 
     def _number(self, node: Node, value: Any, reads: torch.dtype) -> Any:
         """Return an argument that is no tensor: a dtype of the precision, a number that it holds, this device."""
@@ -225,14 +234,18 @@ class TypedInterpreter(Interpreter):
 
     def _highest(self, node: Node) -> torch.dtype:
         """Return the precision of a comparison, an index or a shape: the highest of what it reads."""
-        given = [item for item in node.all_input_nodes if not self._is_weight(item)] or node.all_input_nodes
-        values = (value for item in given for value in tree_leaves(self.env[item]))
-        present = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+        given = [item for item in node.all_input_nodes if not self._is_weight(item)]
+        present = self._dtypes_of(given) or self._dtypes_of(node.all_input_nodes)
         for dtype in (torch.float64, torch.float32):
             if dtype in present:
                 return dtype
         # FP16 and BF16 hold values the other cannot, so their common precision is FP32.
-        return torch.float32 if set(_HALVES) <= present else next(iter(present & set(FLOATS)), self.dtype)
+        return torch.float32 if set(_HALVES) <= present else next(iter(present), self.dtype)
+
+    def _dtypes_of(self, nodes: Sequence[Node]) -> set[torch.dtype]:
+        """Return the float dtypes among the results of nodes."""
+        values = (value for node in nodes for value in tree_leaves(self.env[node]))
+        return {it.dtype for it in values if isinstance(it, torch.Tensor)} & {*FLOATS, torch.float64}
 
     def _run(self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         target: Any = node.target

@@ -36,7 +36,15 @@ class OnnxCall:
         self.bodies = {name: value for name, value in settings.items() if isinstance(value, Body)}
         self.numbers = {name: value for name, value in settings.items() if isinstance(value, float)}
         """Attributes that a precision may saturate; they are keyword arguments of the FX node, like its dtypes."""
-        self.fixed = {n: value for n, value in settings.items() if n not in self.bodies and n not in self.numbers}
+        self.tensors = {name: value for name, value in settings.items() if isinstance(value, torch.Tensor)}
+        """Constants like any other: placeholders of the graph, and keyword arguments of the FX node too."""
+        apart = {*self.bodies, *self.numbers, *self.tensors}
+        self.fixed = {name: value for name, value in settings.items() if name not in apart}
+
+    @property
+    def run_graphs(self) -> list[RunGraph]:
+        """The graphs of its bodies."""
+        return [body.run_graph for body in self.bodies.values()]
 
     def __repr__(self) -> str:
         return f"{self.node.domain}.{self.node.op_type}" if self.node.domain else f"onnx.{self.node.op_type}"
@@ -98,7 +106,8 @@ def _callable(body: Body, captured: Mapping[str, Any], run_body: RunBody) -> Cal
 def onnx_run_graph(model: ir.Model) -> RunGraph:
     """Return the graph of an ONNX model. A weight beyond what PyTorch has, such as a string, stays with its reader."""
     copy = copy_model(model)
-    if any(value.type is None for node in copy.graph.all_nodes() for value in node.outputs):
+    made = ((node, value) for node in copy.graph.all_nodes() for value in node.outputs)
+    if any(value.type is None or (value.shape is None and node.op_type in _STEPS) for node, value in made):
         infer_types(copy)
     return _Builder(copy.opset_imports).build(copy.graph)
 
@@ -134,10 +143,12 @@ class _Builder:
     def _add(self, node: ir.Node) -> None:
         call = OnnxCall(node, self.opsets)
         args = tuple(map(self._read, (*node.inputs, *captured_values(node))))
-        self.elsewhere |= {body for it in call.bodies.values() for body in it.run_graph.elsewhere}
+        self.elsewhere |= {name for body in call.run_graphs for name in body.elsewhere}
         if call.bound is None:
             self.elsewhere.add(node.op_type)
         keywords: dict[str, Any] = {**call.numbers, **(call.bound.dtypes if call.bound else {})}
+        for name, tensor in call.tensors.items():
+            keywords[name] = self._weight_placeholder(f"{name} of {node.outputs[0].name}", tensor)
         made = self.graph.create_node("call_function", call, args, keywords)
         outputs = [value for value in node.outputs if value.name]
         if len(node.outputs) == 1:
@@ -152,6 +163,13 @@ class _Builder:
             if call.typing.reason or call.typing.has_bodies:
                 self.exact.add(made.name)
 
+    def _weight_placeholder(self, name: str, weight: Any) -> Node:
+        node = self.graph.create_node("placeholder", "value")
+        node.name = name
+        self.weights[name] = weight
+        self.sources[name] = Source(kind=SourceKind.WEIGHT, name=name)
+        return node
+
     def _name(self, node: Node, value: ir.Value) -> None:
         node.name = str(value.name)
         self._nodes[value] = node
@@ -162,13 +180,13 @@ class _Builder:
         return self._nodes[value] if value in self._nodes else self._placeholder(value)
 
     def _placeholder(self, value: ir.Value) -> Node:
-        name = str(value.name)
+        name, weight = str(value.name), _weight(value)
+        if weight is not None:
+            node = self._nodes[value] = self._weight_placeholder(name, weight)
+            return node
         node = self.graph.create_node("placeholder", "value")
         self._name(node, value)
-        weight = _weight(value)
-        if weight is not None:
-            self.weights[name] = weight
-        self.sources[name] = Source(kind=SourceKind.INPUT if weight is None else SourceKind.WEIGHT, name=name)
+        self.sources[name] = Source(kind=SourceKind.INPUT, name=name)
         return node
 
 
@@ -188,4 +206,6 @@ def _is_float(value: ir.Value) -> bool:
     return not isinstance(kind, ir.TensorType) or kind.dtype in _PLAN_TYPES
 
 
+_STEPS = ("Loop", "Scan")
+"""What these give without a step, only a declaration says."""
 _PLAN_TYPES = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from harness.graph import Program
@@ -57,6 +58,28 @@ class RunGraph:
         """The nodes that the graph returns, in order."""
         (output,) = (node for node in self.graph.nodes if node.op == "output")
         return [node.name if isinstance(node, Node) else "" for node in output.args[0]]
+
+    @cached_property
+    def computed_constants(self) -> frozenset[str]:
+        """Nodes that read constants alone: they give the same numbers whatever the inputs are."""
+        constant = {name for name, source in self.sources.items() if source.kind is SourceKind.WEIGHT}
+        computed = set()
+        for node in self.graph.nodes:
+            if node.op == "call_function" and all(item.name in constant for item in node.all_input_nodes):
+                computed.add(node.name)
+                constant.add(node.name)
+        return frozenset(computed)
+
+    def with_bodies(self) -> Iterator[RunGraph]:
+        """Yield this graph and the bodies of its control flow nodes, at any depth."""
+        yield self
+        for node in self.graph.nodes:
+            bodies = getattr(node.target, "run_graphs", ()) if node.op == "call_function" else ()
+            if node.op == "get_attr":
+                found = getattr(self.module, str(node.target), None)
+                bodies = (branch_run_graph(found),) if isinstance(found, GraphModule) else ()
+            for body in bodies:
+                yield from body.with_bodies()
 
 
 def exported_run_graph(program: Program) -> RunGraph:

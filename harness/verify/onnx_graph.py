@@ -19,6 +19,7 @@ from harness.graph import (
     order,
     promote,
     random_nodes,
+    require_tensors,
     undeclared_shapes,
     with_stored_noise,
 )
@@ -59,6 +60,7 @@ class OnnxGraph(SubjectGraph):
         self.name, self.device = subject.name, device
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
         model = promote(open_onnx(subject.onnx))
+        require_tensors(model)
         if seed_random is not None:
             drawn = random_nodes(model)
             model = with_stored_noise(model, seed_random)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -11,7 +12,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from harness.compare import FAITHFUL, distance, relative_l2
-from harness.reference import Evaluator, RunGraph, run_graph
+from harness.reference import Evaluator, ProgramEvaluator, RunGraph, run_graph
 from harness.tensors import Tensors
 
 UNUSABLE = 0.1
@@ -33,8 +34,12 @@ def kept_for_range(
     are small again: after the softmax.
     """
     limit = torch.finfo(dtype).max
-    beyond = _constants_beyond(run, weights, limit)
-    readers = {node.name for node in run.graph.nodes if node.op == "call_function" and _reads(node, beyond, limit)}
+    readers: set[str] = set()
+    for graph in run.with_bodies():
+        beyond = _constants_beyond(graph, weights if graph is run else {}, limit)
+        computed = _computed_beyond(graph, weights if graph is run else {}, device, limit)
+        nodes = (node for node in graph.graph.nodes if node.op == "call_function")
+        readers |= computed | {node.name for node in nodes if _reads(node, beyond | computed, limit)}
     if not readers:
         return frozenset()
     kept: set[str] = set()
@@ -63,6 +68,16 @@ def _constants_beyond(run: RunGraph, weights: Mapping[str, torch.Tensor], limit:
     }
 
 
+def _computed_beyond(
+    run: RunGraph, weights: Mapping[str, torch.Tensor], device: torch.device, limit: float
+) -> set[str]:
+    """Return the nodes that compute from constants alone what a format cannot hold."""
+    names = run.computed_constants & run.floats
+    evaluator = ProgramEvaluator(run, {}, dtype=torch.float32, device=device, weights=weights, asked=names)
+    values = ((name, evaluator.value(name)) for name in names)
+    return {name for name, value in values if value is not None and _largest_finite(value) > limit}
+
+
 def _largest_finite(tensor: torch.Tensor) -> float:
     if not tensor.numel():
         return 0.0
@@ -84,11 +99,15 @@ def _reads(node: Node, beyond: set[str], limit: float) -> bool:
 def _spread(run: RunGraph, readers: set[str], large: set[str]) -> set[str]:
     """Return the readers, and what reads a kept value that is too large, in the order of the graph."""
     kept: set[str] = set()
-    for node in run.graph.nodes:
-        if node.op != "call_function":
-            continue
-        if node.name in readers or any(item.name in kept and item.name in large for item in node.all_input_nodes):
-            kept.add(node.name)
+    for graph in reversed(list(run.with_bodies())):  # what a body gives is large in the graph around it
+        for node in graph.graph.nodes:
+            if node.op != "call_function":
+                continue
+            several = node.target is operator.getitem  # one result of several, which have no size together
+            given = (item.name in kept and (several or item.name in large) for item in node.all_input_nodes)
+            bodies: list[RunGraph] = getattr(node.target, "run_graphs", [])
+            if node.name in readers or any(given) or any(name in kept for it in bodies for name in it.result_names):
+                kept.add(node.name)
     return kept
 
 
