@@ -50,6 +50,9 @@ class RunNotes:
         lines = []
         if self.emulated:
             lines.append(f"the floor emulates {', '.join(sorted(self.emulated))} (no kernel in this precision here)")
+        if self.elsewhere:
+            names = ", ".join(sorted(self.elsewhere))
+            lines.append(f"ONNX Runtime alone computes {names}: there is no second witness of it")
         if self.saturated:
             plural = "s" * (len(self.saturated) > 1)
             lines.append(f"the floor saturates {len(self.saturated)} constant{plural} outside the format's range")

@@ -122,7 +122,6 @@ class _Builder:
         self.weights: dict[str, torch.Tensor] = {}
         self.floats: set[str] = set()
         self.exact: set[str] = set()
-        self.elsewhere: set[str] = set()
         self._nodes: dict[ir.Value, Node] = {}
 
     def build(self, graph: ir.Graph) -> RunGraph:
@@ -137,15 +136,12 @@ class _Builder:
         names = {str(value.name): node.name for value, node in zip(graph.outputs, outputs, strict=True) if node}
         return RunGraph(
             graph=self.graph, sources=self.sources, weights=self.weights, outputs=names,
-            floats=frozenset(self.floats), exact=frozenset(self.exact), elsewhere=frozenset(self.elsewhere),
+            floats=frozenset(self.floats), exact=frozenset(self.exact),
         )  # fmt: skip
 
     def _add(self, node: ir.Node) -> None:
         call = OnnxCall(node, self.opsets)
         args = tuple(map(self._read, (*node.inputs, *captured_values(node))))
-        self.elsewhere |= {name for body in call.run_graphs for name in body.elsewhere}
-        if call.bound is None:
-            self.elsewhere.add(node.op_type)
         keywords: dict[str, Any] = {**call.numbers, **(call.bound.dtypes if call.bound else {})}
         for name, tensor in call.tensors.items():
             keywords[name] = self._weight_placeholder(f"{name} of {node.outputs[0].name}", tensor)

@@ -50,8 +50,6 @@ class RunGraph:
     """Nodes whose results a plan types."""
     exact: frozenset[str] = frozenset()
     """Those of them that stay in FP32 whatever the plan says, as in the graph that engines are built from."""
-    elsewhere: frozenset[str] = frozenset()
-    """ONNX operators that PyTorch does not compute here."""
 
     @property
     def result_names(self) -> list[str]:

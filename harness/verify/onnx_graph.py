@@ -97,10 +97,8 @@ class OnnxGraph(SubjectGraph):
         return {name: it.to(self.device) if isinstance(it, torch.Tensor) else it for name, it in weights.items()}
 
     def remarks(self, inputs: Tensors, outputs: Tensors) -> tuple[str, ...]:
-        """Add which operators only the witness computes, and which outputs have not the declared shapes."""
-        elsewhere = ", ".join(sorted(self.run_graph.elsewhere))
-        note = (f"ONNX Runtime alone computes {elsewhere}: there is no second witness of it",) if elsewhere else ()
-        return (*self.notes, *note, *undeclared_shapes(self.program.model, inputs, outputs))
+        """Add which outputs have not the declared shapes."""
+        return (*self.notes, *undeclared_shapes(self.program.model, inputs, outputs))
 
     def witness(self, inputs: Tensors) -> Tensors | str:
         """Return the outputs of ONNX Runtime in FP32 on the CPU, without graph optimisation; two runs must agree."""

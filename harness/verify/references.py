@@ -74,10 +74,10 @@ class References:
             kept = stored.fp32 if precision == "fp32" else stored.fp64
             return {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
         run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
-        outputs, _ = self._kept(case, precision, run)
+        outputs, notes = self._kept(case, precision, run)
         if precision == "fp32" and case not in self._agreed:
             exact = partial(self.reference, case, "fp64")
-            self._agreed[case] = require_agreement(self.graph, self.inputs[case], outputs, exact=exact)
+            self._agreed[case] = (*notes, *require_agreement(self.graph, self.inputs[case], outputs, exact=exact))
         return {name: outputs[name] for name in self.graph.output_names}
 
     def notes(self, case: str) -> tuple[str, ...]:
