@@ -102,6 +102,12 @@ def origin_of(model: ir.Model, name: str) -> Origin:
     return Origin(deciders=tuple(sorted(found.values(), key=lambda it: places[it.node])), unknown=tuple(unknown))
 
 
+def is_decided(model: ir.Model, name: str) -> bool:
+    """Return whether floats of the main graph are decisions: whole by the way they are computed from one."""
+    value = value_of(model, name)
+    return _holds_integers(value) and bool(origin_of(model, name).deciders)
+
+
 def _decides(node: ir.Node, value: ir.Value) -> bool:
     """Return whether a node makes a decision of floats that are no decisions themselves."""
     if node.domain != "":

@@ -13,7 +13,7 @@ from harness.errors import EngineFailed, NotJudged
 from harness.graph import Plan
 from harness.records import Decisions
 from harness.tensors import Tensors
-from harness.verify.deciders import Origin, cone_of, origin_of, readable, value_of
+from harness.verify.deciders import Origin, cone_of, is_decided, origin_of, readable, value_of
 from harness.verify.deciding_values import DecidingValues
 from harness.verify.explain import explain
 from harness.verify.orders import Order, orders_of, put_in_order
@@ -27,7 +27,7 @@ class Settled:
     expected: Tensors
     floor: Tensors | None
     decisions: Mapping[str, Decisions | EngineFailed] = field(default_factory=dict)
-    """Of every output that is no float: the counts, or why it cannot be counted."""
+    """Of every output of decisions: the counts, or why it cannot be counted."""
     notes: tuple[str, ...] = ()
 
 
@@ -36,10 +36,12 @@ def settle(
 ) -> Settled:
     """Return reference and floor in the order of the engine's near ties, and the counts of all decisions."""
     decided = [name for name, tensor in expected.items() if not tensor.is_floating_point()]
-    differ = any(not torch.equal(actual[name].to(expected[name]), expected[name]) for name in decided)
+    whole = [name for name, tensor in expected.items() if _is_whole(tensor, plan)]
+    differ = any(not torch.equal(actual[name].to(expected[name]), expected[name]) for name in (*decided, *whole))
     if not differ and not prepared.graph.sorts:
         return Settled(expected=expected, floor=floor, decisions=_plain_counts(decided, actual, expected, floor))
     model = readable(prepared.program.model)
+    decided += [name for name in whole if is_decided(model, name)]
     origins = {name: origin_of(model, _decided_value(model, name)) for name in decided}
     read = [name for origin in origins.values() for name in origin.reads]
     orders = [] if floor is None else orders_of(model, [*expected, *read])
@@ -68,6 +70,14 @@ def settle(
             for name in decided
         },
     )
+
+
+def _is_whole(tensor: torch.Tensor, plan: Plan) -> bool:
+    """Return whether floats may be decisions, such as a mask cast to floats: whole numbers that the format holds."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return False
+    largest = 1 / torch.finfo(getattr(torch, plan.compute_dtype)).eps
+    return bool(((tensor == tensor.trunc()) & (tensor.abs() <= largest)).all())
 
 
 def _plain_counts(

@@ -18,7 +18,7 @@ from harness.backends import BACKENDS
 from harness.records import Result
 from harness.verify.verify import verify
 
-DETECTOR = Path(__file__).parents[1] / "data" / "det.onnx"
+DETECTOR = Path(__file__).parents[1] / "data" / "onnx" / "detection" / "det.onnx"
 FAR, NEAR = 0.3, 2.0**-15
 """How far from a boundary the elements 2 and 5 are, relative to their size: FP16 knows 11 bits."""
 
@@ -91,6 +91,9 @@ GRAPHS = {
     "Ceil": ("Ceil", "int8", "h = Add(x, half) r = Ceil(h) y = Cast <to = 3> (r)"),
     "Cast": ("Cast", "int64", "h = Add(x, half) y = Cast <to = 7> (h)"),
     "Sign": ("Sign", "int64", "h = Sub(x, half) s = Sign(h) y = Cast <to = 7> (s)"),
+    "mask of floats": ("Greater", "float", f"{ABOVE} y = Cast <to = 1> (above)"),
+    "rounded floats": ("Round", "float", "y = Round(x)"),
+    "label as a float": ("ArgMax", "float", f"{LARGEST} a = ArgMax <axis = 1, keepdims = 0> (h) y = Cast <to = 1> (a)"),
     "QuantizeLinear": ("QuantizeLinear", "uint8", "y = QuantizeLinear(x, one, zero_point)"),
     "ArgMax": ("ArgMax", "int64", f"{LARGEST} y = ArgMax <axis = 1, keepdims = 0> (h)"),
     "ArgMin": ("ArgMin", "int64", f"{LARGEST} y = ArgMin <axis = 1, keepdims = 0> (h)"),
