@@ -102,7 +102,10 @@ def put_in_order(order: Order, model: ir.Model, values: DecidingValues, actual: 
         if name in actual and actual[name].shape == tensor.shape
     }
     fitted = places.own
-    if any(not torch.equal(tensor, base[name].double()) for name, tensor in engine.items()):
+    indices = engine.get(order.decided[1])
+    if indices is not None:  # the engine says itself which candidate it took
+        fitted = places.fitted({}, given=places.ranks_of(indices))
+    elif any(not torch.equal(tensor, base[name].double()) for name, tensor in engine.items()):
         blur = {name: _rms(tensor.double() - base[name].double()) for name, tensor in run(places.own, low=True).items()}
         votes = {
             distance: _votes(places.tied(distance), distance, places.own, base, engine, blur, run)
@@ -148,12 +151,23 @@ class _Places:
     def tied(self, distance: int) -> torch.Tensor:
         """Return where the candidate so many ranks further may stand as well."""
         ranks = self.own + distance
-        count = self._ranked.shape[-1]
-        known = ranks.clamp(0, count - 1)
+        known = ranks.clamp(0, self._ranked.shape[-1] - 1)
+        return (ranks == known) & self._near(known)
+
+    def _near(self, ranks: torch.Tensor) -> torch.Tensor:
+        """Return where candidates of these ranks are near ties of the reference's own."""
         scores = self._scores[False]
-        apart = (scores.gather(-1, self.own) - scores.gather(-1, known)).abs()
-        reach = torch.hypot(self._reach.gather(-1, self.own), self._reach.gather(-1, known))
-        return (ranks == known) & (torch.nan_to_num(apart, nan=0.0, posinf=math.inf) <= reach)  # equal infinities: 0
+        apart = (scores.gather(-1, self.own) - scores.gather(-1, ranks)).abs()
+        reach = torch.hypot(self._reach.gather(-1, self.own), self._reach.gather(-1, ranks))
+        return torch.nan_to_num(apart, nan=0.0, posinf=math.inf) <= reach  # equal infinities are 0 apart
+
+    def ranks_of(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the ranks of the engine's candidates where they may stand at its places, else the reference's own."""
+        given = indices.movedim(self._axis, -1).reshape(self.own.shape)
+        count = self._ranked.shape[-1]
+        known = (given >= 0) & (given < count)
+        ranks = self._ranked.argsort(dim=-1).gather(-1, torch.where(known, given, 0).long())
+        return torch.where(known & self._near(ranks), ranks, self.own)
 
     def distances(self) -> Iterator[int]:
         """Yield the distances at which there is a near tie, the nearest first."""
@@ -163,19 +177,27 @@ class _Places:
                 return
             yield from found
 
-    def fitted(self, votes: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Return the ranks, each at most once in a row, for which the sum of the votes is least; its own has 0."""
+    def fitted(self, votes: Mapping[int, torch.Tensor], given: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the ranks, each at most once in a row, for which the sum of the votes is least; its own has 0.
+
+        Of ranks that are ``given`` as many as possible are taken.
+        """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
         ranks = self.own.clone()
-        if not votes:
+        if not votes and given is None:
             return ranks
         places = self.own.shape[-1]
-        wanted = torch.stack([(vote < 0).any(-1) for vote in votes.values()]).any(0)
-        offset = 1.0 + max(float(vote.abs().max()) for vote in votes.values())  # a weight of 0 would be no edge
+        named = self.own if given is None else given
+        wanted = torch.stack([named.ne(self.own).any(-1), *((vote < 0).any(-1) for vote in votes.values())]).any(0)
+        offset = 2.0 + max((float(vote.abs().max()) for vote in votes.values()), default=0.0)  # 0 would be no edge
         for row in wanted.nonzero().flatten().tolist():
             place, rank, weight = [torch.arange(places)], [torch.arange(places)], [torch.full((places,), offset)]
+            if (there := named[row].ne(self.own[row]).nonzero().flatten()).numel():
+                place.append(there)
+                rank.append(named[row][there])
+                weight.append(torch.full((len(there),), offset - 1))
             for distance, vote in votes.items():
                 there = self.tied(distance)[row].nonzero().flatten()
                 place.append(there)

@@ -334,3 +334,30 @@ def test_a_tolerance_of_a_precision_is_for_floats(judged, run, monkeypatch, key)
     loose = {key: Tolerance(relative_l2=1e6, max_absolute=1e6, why="a test")}
     monkeypatch.setattr(run, "subject", replace(run.subject, tolerances=loose))
     assert output(judged(altered("ids", flip(3))), "ids").verdict == "fail"
+
+
+class Crowded(torch.nn.Module):
+    """The best 50 of 5000 scores: in BF16 each is a near tie of dozens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(0.1 * random(64, 5000))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        values, indices = (x @ self.weight).topk(50, dim=-1)
+        return {"values": values, "indices": indices}
+
+
+@pytest.mark.parametrize(("twice", "verdict"), [(False, "pass"), (True, "fail")])
+def test_the_best_of_a_crowd_may_stand_in_any_order_but_once(tmp_path, monkeypatch, twice, verdict):
+    def repeat(outputs, given, number):
+        if twice:
+            outputs["indices"][3, 20] = outputs["indices"][3, 21]
+        return outputs
+
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(Crowded, torch.bfloat16, repeat))
+    torch.manual_seed(0)
+    made = subject(name="crowd", build=lambda: Crowded().eval(), cases={"one": lambda: {"x": random(20, 64, seed=1)}})
+    (result,) = verify(made, targets=[Target("fake", "bf16")], cases=["one"], settings=quiet(tmp_path))
+    assert output(result, "indices").verdict == verdict
+    assert counts(output(result, "indices")).differ > 200
