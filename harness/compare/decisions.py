@@ -42,7 +42,7 @@ def count_differences(
         differ=int(differ.sum()),
         ties=int((differ & ~wrong).sum()),
         floor_differ=int((floor.cpu() != expected).sum()) if floor is not None and has_floor else None,
-        largest=int(apart.max()) if first else 0,
+        largest=max(int(apart.max()), 1) if first else 0,  # FP64 holds no difference beyond 2^53
         zero=not (actual.any() or expected.any()),
         wrong=WrongDecision(
             index=tuple(first[0]), actual=int(actual[tuple(first[0])]), expected=int(right[tuple(first[0])])

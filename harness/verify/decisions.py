@@ -67,7 +67,7 @@ def _judged(found: Decisions, loser: str, tolerance: Tolerance | None) -> tuple[
     assert found.wrong is not None
     first, itself = found.wrong, _itself(found, loser)
     text += f"; at {list(first.index)} the engine gives {first.actual}, the reference {first.expected}"
-    if first.loses is not None and first.loses == float("inf"):
+    if first.loses == float("inf"):
         return "not_judged", f"{text}; {loser} cannot hold what decides it ({first.operator} {first.value!r})"
     if first.margin is not None:
         text += f": {first.margin:.3g} apart in {first.operator} {first.value!r}, {loser} loses {first.loses:.3g} there"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from harness.compare import cpu as module
 from harness.compare import cuda as compare_cuda
 from harness.compare.tensors import bitwise_equal, compare
-from harness.compare.totals import blocks
+from harness.compare.totals import QUANTILES, blocks, brackets_from_sample
 from harness.errors import EngineFailed
 from harness.tensors import tensor_bytes
 
@@ -260,6 +260,32 @@ def test_exact_order_statistics_beyond_2_to_the_24() -> None:
     want = {"max": count - 1, "mean": (count - 1) / 2, "median": (count - 1) // 2, "p99": 99 * (count - 1) // 100}
     assert stats.absolute == want
     assert stats.relative == {**want, "undefined": 0}
+
+
+def test_brackets_leave_little_between_them() -> None:
+    """Exact answers need no narrow bracket; that few errors are kept does."""
+    sample = np.arange(1, 10_001.0)
+    want = {  # 4.5 standard deviations of the rank, and 2: 225 about the median, 44.77 about the 99th percentile
+        ("absolute", "median"): (4774.0, 5228.0), ("absolute", "p99"): (9854.0, 9948.0),
+        ("relative", "median"): (47740.0, 52280.0), ("relative", "p99"): (98540.0, 99480.0),
+    }  # fmt: skip
+    found = brackets_from_sample(sample, 10 * sample)
+    for (kind, figure, _, _), (low, high) in zip(QUANTILES, found, strict=True):
+        ends = want[kind, figure]
+        assert (math.nextafter(low, 0), math.nextafter(high, math.inf)) == ends, "without its own ends"
+    assert brackets_from_sample(np.full(10_000, 3.0), np.full(10_000, 4.0)) == [(3, 3), (3, 3), (4, 4), (4, 4)]
+    two = np.nextafter(3.0, [4.0] * 10_000)
+    two[:5_000] = 3.0
+    assert brackets_from_sample(two, two)[0] == (3.0, two[-1])
+    largest = sys.float_info.max
+    assert brackets_from_sample(np.ones(4), np.ones(4))[::2] == [(0.0, largest)] * 2
+    # Of 30 the rank is 15 and 14.3 aside: 0 and 30, the first of the sample and beyond the last.
+    assert brackets_from_sample(np.arange(1, 31.0), np.ones(0))[0] == (math.nextafter(1.0, 2.0), largest)
+    assert brackets_from_sample(np.arange(1, 26.0), np.ones(0))[0] == (0.0, largest)
+    assert brackets_from_sample(np.arange(1, 33.0), np.ones(0))[0] == (
+        math.nextafter(2.0, 3.0),
+        math.nextafter(32.0, 0),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 1, 9), (4, 3, 2, 5), (1, 1000), (1000, 1), (2, 9, 9)])

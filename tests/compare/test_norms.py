@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from harness.compare.norms import distance, finite_error, ratio, relative_l2, require_close, total_error
+from harness.compare.norms import FAITHFUL, distance, finite_error, ratio, relative_l2, require_close, total_error
 from harness.errors import NotJudged
 
 
@@ -111,3 +111,13 @@ def test_the_first_output_beyond_the_limit_is_named():
 
     with pytest.raises(Other):
         require_close({"y": torch.tensor([NAN])}, {"y": torch.ones(1)}, limit=1.0, sentence="", error_type=Other)
+
+
+def test_a_computation_in_a_lower_precision_is_not_faithful():
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.randn(64, 256, generator=generator), torch.randn(256, 64, generator=generator)
+    truth = x.double() @ w.double()
+    assert distance((x @ w).double(), truth) < FAITHFUL / 10
+    for dtype in (torch.float16, torch.bfloat16):
+        assert distance(x.to(dtype).double() @ w.to(dtype).double(), truth) > FAITHFUL
+        assert distance(truth.to(dtype).double(), truth) > FAITHFUL

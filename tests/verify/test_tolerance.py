@@ -11,8 +11,10 @@ import torch
 
 from harness import UsageError
 from harness.compare.tensors import compare
+from harness.records import ErrorStats, OutputResult
 from harness.subject import Tolerance
 from harness.verify import FACTOR, confidence_factor, judge_output, judge_tensors
+from harness.verify.tolerance import is_tf32
 
 
 @pytest.fixture
@@ -260,11 +262,20 @@ def test_an_engine_beside_a_floor_that_cannot_hold_the_model(expected, loses, ve
     assert f"PyTorch fp16 cannot hold this model ({words}): exp overflows" in result.reason
 
 
+@pytest.mark.parametrize(("floor", "loses", "verdict_"), [(0.09, 0.12, "pass"), (0.12, 0.12, "not_judged")])
+def test_a_floor_that_loses_more_than_a_tenth_is_none(expected, floor, loses, verdict_):
+    result = judge_tensors("y", noisy(expected, loses), expected, noisy(expected, floor, seed=2), precision="bf16")
+    assert (result.verdict, "cannot hold" in result.reason) == (verdict_, verdict_ != "pass")
+
+
 def test_a_part_that_is_wrong_beside_a_floor_that_cannot_hold_the_model_is_no_pass(expected):
-    actual = noisy(expected, 0.01)
-    actual[:, 3] = 0
     floor = noisy(expected, 0.83, seed=2)
-    assert judge_tensors("y", actual * 1.0, expected, floor, precision="fp16").verdict == "not_judged"
+    for wrong, verdict in ((0.35, "pass"), (0.5, "not_judged")):
+        actual = noisy(expected, 0.01)
+        actual[:, 3] = noisy(expected[:, 3], wrong)
+        result = judge_tensors("y", actual, expected, floor, precision="fp16")
+        assert result.stats.relative_l2 < 0.1
+        assert (result.verdict, "slice 3 of axis 1" in result.reason) == (verdict, verdict != "pass")
 
 
 def test_an_fp32_floor_that_is_none(expected):
@@ -312,3 +323,112 @@ def test_an_output_that_is_empty_in_the_reference_is_equal():
     assert "empty" in result.reason
     assert judge_tensors("y", torch.empty(0, 5), empty, empty, precision="fp16").verdict == "fail"
     assert judge_tensors("y", torch.ones(1, 4), empty, empty, precision="fp16").verdict == "fail"
+
+
+def figures(*, relative_l2: float = 0.25, largest: float = 0.5, cosine: float = 0.75, **others) -> ErrorStats:
+    """Return figures that need not belong to one pair of tensors."""
+    stats = compare(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
+    absolute = {**stats.absolute, "max": largest}
+    return dataclasses.replace(stats, relative_l2=relative_l2, absolute=absolute, cosine=cosine, **others)
+
+
+@pytest.mark.parametrize(("figure", "at_the_limit"), [("relative_l2", 0.25), ("max_absolute", 0.5), ("cosine", 0.75)])
+def test_the_limit_of_a_tolerance_is_within_it(figure, at_the_limit):
+    stricter = math.nextafter(at_the_limit, 1.0 if figure == "cosine" else 0.0)
+    for limit, wanted in ((at_the_limit, "pass"), (stricter, "fail")):
+        tolerance = Tolerance(why="a test", **{figure: limit})
+        result = judge_output("y", figures(), precision="fp16", tolerance=tolerance)
+        assert result.verdict == wanted
+        assert result.allowed[figure] == limit
+        words = {"relative_l2": "error 0.25,", "max_absolute": "largest error 0.5 ", "cosine": "cosine 0.750000 "}
+        if wanted == "fail" or figure != "max_absolute":
+            assert f"{words[figure]}" in result.reason
+            assert f"(allowed {limit:.6f})" if figure == "cosine" else f"(allowed {limit:.3g})" in result.reason
+        assert result.reason.startswith("relative error 0.25, no floor")
+        assert ("worst at [1]" in result.reason) is (wanted == "fail")
+
+
+@pytest.mark.parametrize("figure", ["relative_l2", "max_absolute", "cosine"])
+def test_a_figure_that_is_no_number_is_within_no_tolerance(figure):
+    stats = figures(**{"largest" if figure == "max_absolute" else figure: math.nan})
+    tolerance = Tolerance(why="a test", **{figure: -1.0 if figure == "cosine" else 1e9})
+    assert judge_output("y", stats, precision="fp16", tolerance=tolerance).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed"),
+    [
+        ({"relative_l2": 0.3}, {"relative_l2": 0.3}),
+        ({"relative_l2": 0.3, "cosine": 0.5}, {"relative_l2": 0.3, "cosine": 0.5}),
+        ({"max_absolute": 0.6}, {"max_absolute": 0.6, "relative_l2": 0.5}),
+        ({"max_absolute": 0.6, "cosine": 0.5}, {"max_absolute": 0.6, "cosine": 0.5, "relative_l2": 0.5}),
+        ({"cosine": 0.995}, {"cosine": 0.995, "relative_l2": 0.35}),  # the chord sqrt(2 - 2 cosine), and 0.25 of scale
+        ({"cosine": 1.0}, {"cosine": 1.0, "relative_l2": 0.25}),
+        ({"cosine": 0.5}, {"cosine": 0.5, "relative_l2": 0.5}),
+    ],
+)
+def test_what_a_tolerance_does_not_limit(limits, allowed):
+    stats = figures(cosine=1.0)
+    result = judge_output("y", stats, precision="fp16", floor=stats, tolerance=Tolerance(why="a test", **limits))
+    assert result.verdict == "pass"
+    assert result.allowed == pytest.approx(allowed)
+    assert "PyTorch fp16 loses 0.25" in result.reason
+    assert ("(allowed 0.3)" in result.reason) is ("relative_l2" in limits)
+
+
+@pytest.mark.parametrize("limits", [{"cosine": 0.5}, {"max_absolute": 1.0}])
+@pytest.mark.parametrize("relative_l2", [0.5, 0.6, math.nan])
+def test_half_an_error_is_no_bit(limits, relative_l2):
+    result = judge_output(
+        "y", figures(relative_l2=relative_l2), precision="fp16", tolerance=Tolerance(why="a test", **limits)
+    )
+    assert result.verdict == "fail"
+    assert result.reason.count("less than one effective bit") == 1
+    assert "(allowed 0.5)" in result.reason
+    bit = judge_output("y", figures(relative_l2=0.499), precision="fp16", tolerance=Tolerance(why="a test", **limits))
+    assert (bit.verdict, "less than one effective bit" in bit.reason) == ("pass", False)
+
+
+def test_few_elements_have_the_largest_factor():
+    assert [confidence_factor(n) for n in (0, 1, 2)] == [10.0, 10.0, 10.0]
+    assert 4 < confidence_factor(4) < 10
+
+
+@pytest.mark.parametrize(
+    ("relative_l2", "is_alike"),
+    [(1e-4, False), (2.0**-11 / 4, True), (2.0**-11, True), (2.0**-9, True), (2.01e-3, False), (0.01, False)],
+)
+def test_an_error_within_four_times_that_of_tf32_is_tf32_sized(relative_l2, is_alike):
+    floor, tf32 = figures(relative_l2=1e-7, largest=1e-7), figures(relative_l2=2.0**-11)
+    result = judge_output("y", figures(relative_l2=relative_l2), precision="fp32", floor=floor, tf32_floor=lambda: tf32)
+    assert (result.verdict, result.tf32_sized, "TF32-sized" in result.reason) == ("fail", is_alike, is_alike)
+
+
+@pytest.mark.parametrize(
+    ("relative_l2", "is_alike"),
+    [(6e-5, False), (2.0**-14, True), (2.0**-11, True), (2.0**-9, True), (2.01e-3, False), (0.01, False)],
+)
+def test_without_a_gpu_an_11_bit_significand_is_told_by_its_size(relative_l2, is_alike):
+    floor = figures(relative_l2=1e-7, largest=1e-7)
+    result = judge_output("y", figures(relative_l2=relative_l2), precision="fp32", floor=floor, tf32_floor=lambda: None)
+    assert (result.verdict, result.tf32_sized, "TF32-sized" in result.reason) == ("fail", is_alike, is_alike)
+    held = judge_output("y", figures(relative_l2=1e-7, largest=1e-7), precision="fp32", floor=floor)
+    assert (held.verdict, held.tf32_sized) == ("pass", False)
+
+
+def test_an_engine_is_tf32_where_all_that_failed_is_tf32_sized():
+    def output(relative_l2, verdict="fail", *, tf32_sized=False, **others):
+        stats = None if relative_l2 is None else figures(relative_l2=relative_l2, **others)
+        return OutputResult(name="y", verdict=verdict, reason="", stats=stats, tf32_sized=tf32_sized)
+
+    low, high = 2.0**-14, 3 * 2.0**-11
+    for relative_l2 in (low, 2.0**-11, high):
+        assert is_tf32([output(relative_l2)])
+    for relative_l2 in (None, 0.99 * low, 1.01 * high, math.nan):
+        assert not is_tf32([output(relative_l2)])
+        assert not is_tf32([output(low), output(relative_l2)])
+        assert is_tf32([output(low), output(relative_l2, "pass")])
+        assert is_tf32([output(relative_l2, tf32_sized=True)])
+    assert not is_tf32([output(low, nonfinite_actual=1)])
+    assert not is_tf32([output(low, "pass")])
+    assert not is_tf32([])
