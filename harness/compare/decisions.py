@@ -22,13 +22,18 @@ def count_differences(
 
     ``wrong`` marks those that are no ties, by default all that differ; ``right`` is what should be there, by default
     the reference. No norm is taken: of two wrong indices the nearer one is no better. Raises EngineFailed when the
-    shapes differ or ``actual`` holds floats in the place of integers or booleans.
+    shapes differ or ``actual`` holds floats in the place of integers or booleans, or fractions, NaN or infinities.
     """
     label = require_comparable(actual, expected, name)
     if actual.is_floating_point() and not expected.is_floating_point():
         found, wanted = (str(tensor.dtype).removeprefix("torch.") for tensor in (actual, expected))
         raise EngineFailed(f"{label} holds {found}, but should hold {wanted}")
     actual, expected = actual.cpu(), expected.cpu()
+    if actual.is_floating_point() and (odd := (~actual.isfinite() | (actual != actual.trunc())).nonzero()).numel():
+        at = odd[0].tolist()
+        raise EngineFailed(
+            f"{label} holds {actual[tuple(at)].item():g} at {at}; the reference holds whole numbers only"
+        )
     right = expected if right is None else right.cpu()
     wrong = actual != right if wrong is None else wrong.cpu()
     differ = (actual != expected) | wrong

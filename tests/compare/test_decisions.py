@@ -93,3 +93,16 @@ def test_what_is_no_decision_fails_with_words(actual: torch.Tensor, words: str):
     assert str(error.value).startswith(words)
     with pytest.raises(EngineFailed, match=r"^output (has|holds|is) "):
         count_differences(actual, expected)
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "nan"), (float("-inf"), "-inf"), (0.5, "0.5")])
+def test_floats_that_are_decisions_are_whole(value: float, words: str):
+    expected = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    actual = expected.clone()
+    actual[1, 0] = value
+    with pytest.raises(EngineFailed, match=rf"^output 'y' holds {words} at \[1, 0\]"):
+        count_differences(actual, expected, name="y")
+    actual[1, 0] = 3.0
+    found = count_differences(actual.half(), expected)
+    assert (found.differ, found.largest, found.dtype) == (1, 2, "float16")
+    assert found.wrong == WrongDecision(index=(1, 0), actual=3, expected=1)
