@@ -19,6 +19,7 @@ from scipy import special
 from harness.compare import Octaves, Slices, measure_octaves, measure_slices
 from harness.records import Figure, PartResult
 from harness.verify.chance import chance_factor, degrees_between, moderated
+from harness.verify.sizes import before_cancelling, softmax_axis, spread_of
 
 if TYPE_CHECKING:
     from harness.compare import Array
@@ -35,15 +36,6 @@ NEIGHBOURS = 4
 """Octaves on either side that say what an octave with few elements loses."""
 PRIOR_DEGREES = 8.0
 """Degrees of freedom of what the neighbours say."""
-NORMAL_SPREAD = math.pi / math.sqrt(8)
-"""Standard deviation of log|x| for a normal x."""
-MOST_SPREAD = 64.0
-WIDE = 1.4
-"""A spread from which a reference is taken for the exponential of something."""
-GAP = 4
-"""Octaves that are empty between two kinds of values."""
-SUMS_TO = 1e-5
-"""How far the sum of a softmax may be from the number of its rows, relative to that."""
 FEW = 16
 """Elements up to which the RMS of a part says little about the numbers it was computed from."""
 _ORDER = ("whole", "slice", "octave", "zeros")
@@ -64,7 +56,9 @@ class _Table:
     least: float
     """Size of the numbers that the format only just holds."""
     size: Array
-    """Square of the size of the numbers that an element of each octave was computed from."""
+    """Square of the size of the numbers that an element of each octave was computed from, usually."""
+    largest: Array
+    """The same at most."""
     spread: Array
     """How many roundings of an element one rounding of what it was computed from is."""
 
@@ -82,7 +76,8 @@ def judge_parts(
     octaves = measure_octaves(actual, expected, floor)
     if not octaves.exponents:
         return ()
-    table = _fair(octaves, step / 2 / roundoff, _is_softmax(octaves, expected))
+    softmax = softmax_axis(octaves, expected)
+    table = _fair(octaves, step / 2 / roundoff, roundoff, softmax is not None)
     slices = measure_slices(actual, expected, floor, octaves, table.fair, table.size, table.spread)
     found = [*_octave_parts(octaves, table, roundoff), *_element_parts(octaves, table, roundoff)]
     degrees = [_slice_degrees(along, table) for along in slices]
@@ -90,6 +85,8 @@ def judge_parts(
     found.extend(_whole_parts(octaves, table, slices, degrees, roundoff))
     for along, own in zip(slices, degrees, strict=True):
         found.extend(_slice_parts(along, own, table, tests, roundoff, octaves.scale))
+    if softmax is not None:
+        found.extend(_row_parts(actual, expected, floor, softmax, roundoff))
     found.sort(key=lambda part: -_excess(part))
     whole = [part for part in found if part.kind == "whole" and part.figure == "relative_l2"]
     rest = [part for part in found if part not in whole]
@@ -107,7 +104,7 @@ def _excess(part: PartResult) -> float:
     return abs(part.error) / part.allowed if part.allowed else (math.inf if part.error else 0.0)
 
 
-def _fair(octaves: Octaves, least: float, softmax: bool) -> _Table:
+def _fair(octaves: Octaves, least: float, roundoff: float, softmax: bool) -> _Table:
     """Return what an element of each octave may lose: its floor, moderated by what its neighbours lose.
 
     Log-linear regression over NEIGHBOURS octaves on both sides, the octave itself left out, its slope between an error
@@ -130,6 +127,8 @@ def _fair(octaves: Octaves, least: float, softmax: bool) -> _Table:
             near = (np.abs(places - place) <= NEIGHBOURS) & (places != place)
             x = np.nan_to_num(places) - place
         near &= own > 0
+        if not near.any() and count[i] <= FEW:  # far ones say more of a single large element than nothing does
+            near = (own > 0) & ~np.isnan(places) & (places != place)
         if not near.any():
             continue
         weight = degrees[near] / (1 + np.abs(x[near])) ** 2
@@ -137,64 +136,38 @@ def _fair(octaves: Octaves, least: float, softmax: bool) -> _Table:
         prior = min(PRIOR_DEGREES, float(weight.sum()))
         fair[i] = (prior * math.exp(guess) + degrees[i] * own[i]) / (prior + degrees[i])
         total[i] = prior + degrees[i]
-    spread = _spread(octaves, softmax)
-    size = np.maximum(spread**2 * octaves.reference / count, _before_cancelling(octaves) ** 2)
     least = min(least * octaves.scale, 1e100)
+    spread = spread_of(octaves, softmax, fair / roundoff**2, least)
+    size = largest = spread**2 * octaves.reference / count
+    if not softmax:  # no exponential is a difference
+        size, largest = (np.maximum(size, before**2) for before in before_cancelling(octaves, _SHARE))
     with np.errstate(divide="ignore", invalid="ignore"):
         tail = float(np.max(np.where(fair > 0, octaves.floor_largest / fair, 0.0)))
     # The largest of n normal errors squared is about 2 log 2n: beyond that, tails are heavy and maxima differ.
     heavy = max(tail / (2 * math.log(2 * count.sum() + 2)), 1.0)
     return _Table(
         fair=fair, degrees=total, kurtosis=kurtosis, tail=tail, one=tail * min(heavy, MAX_FACTOR / FACTOR) ** 2,
-        least=least, size=np.maximum(size, least**2), spread=spread,
+        least=least, size=np.maximum(size, least**2), largest=np.maximum(largest, least**2),
+        spread=spread,
     )  # fmt: skip
 
 
-def _before_cancelling(octaves: Octaves) -> Array:
-    """Return the size of the numbers whose difference an element of each octave may be.
-
-    Where terms cancel, the results have a flat density around zero: k octaves below, a share 2^-k is left, and of a
-    cube 2^-k/3. An octave with no more below it may have come about so. Few that are below may be so
-    by luck: the number is taken for its lower confidence bound (Poisson).
-    """
-    zeros = octaves.exponents[0] is None
-    places = np.array(octaves.exponents[1 if zeros else 0 :], dtype=float)
-    below = np.cumsum(octaves.count[1 if zeros else 0 :])
-    apart = places[None, :] - places[:, None]
-    sure = special.gammaincinv(below, _SHARE)[:, None]
-    flat = (below[None, :] >= sure * 2 ** (np.maximum(apart, 0) / 3)) & (apart >= 0)
-    sizes: Array = 2.0 ** np.where(flat, places[None, :], -np.inf).max(1, initial=-np.inf)
-    if not zeros:
-        return sizes
-    # Where nothing is negative, zeros may have been clipped, from numbers that had cancelled as those of the lowest.
-    return np.concatenate([sizes[:1] if octaves.positive and len(sizes) else [0.0], sizes])
-
-
-def _is_softmax(octaves: Octaves, expected: torch.Tensor) -> bool:
-    """Return whether all values are positive and add up to one along some axis, as far as their sum shows that."""
-    rows = [expected.numel() / size for size in expected.shape if size > 1]
-    return octaves.positive and any(abs(octaves.total - count) < SUMS_TO * count for count in rows)
-
-
-def _spread(octaves: Octaves, softmax: bool) -> Array:
-    """Return how many roundings of an element one rounding of what it was computed from is, by octave.
-
-    exp(t) was computed from t: one rounding of t is a relative error of |t| roundings. t is taken for the distance of
-    log|reference| from its mean, and not less than its standard deviation over that of normal values. All elements of a
-    softmax share the error of the largest t. Octaves with GAP empty ones between them have nothing in common, such as a
-    mask. At least 1 and at most MOST_SPREAD.
-    """
-    places = np.array([np.nan if k is None else k for k in octaves.exponents], dtype=float)
-    group = np.cumsum(np.diff(places, prepend=places[:1]) > (math.inf if softmax else GAP))
-    spread = np.ones(len(places))
-    for number in set(group[~np.isnan(places)]):
-        own = (group == number) & ~np.isnan(places)
-        weights, t = octaves.count[own], places[own] * math.log(2)
-        apart = np.abs(t - np.average(t, weights=weights))
-        usual = max(math.sqrt(float(np.average(apart**2, weights=weights))) / NORMAL_SPREAD, 1.0)
-        usual = max(usual, float(apart[-1])) if softmax else usual
-        spread[own] = np.maximum(apart, usual) if usual > WIDE else usual
-    return np.minimum(spread, MOST_SPREAD)
+def _row_parts(
+    actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor, axis: int, roundoff: float
+) -> Iterator[PartResult]:
+    """Yield the row of a softmax whose sum is farthest from one: an error of t hardly moves it."""
+    engine, lost = (tensor.double().sum(axis) - expected.sum(axis, dtype=torch.float64) for tensor in (actual, floor))
+    worst = int(engine.abs().argmax())
+    others = [k for k in range(expected.dim()) if k != axis and expected.shape[k] > 1]
+    place = dict(
+        zip(others, torch.unravel_index(torch.tensor(worst), [expected.shape[k] for k in others]), strict=True)
+    )
+    along = max(others, key=lambda k: expected.shape[k], default=None)
+    yield PartResult(
+        kind="whole" if along is None else "slice", axis=along, index=None if along is None else int(place[along]),
+        figure="scale", error=float(engine.flatten()[worst]), floor=float(lost.flatten()[worst]),
+        allowed=FACTOR * (roundoff + float(lost.abs().max())), elements=expected.shape[axis],
+    )  # fmt: skip
 
 
 def _predicted(x: Array, y: Array, weight: Array) -> float:
@@ -246,7 +219,7 @@ def _element_parts(octaves: Octaves, table: _Table, roundoff: float) -> Iterator
     level = _SHARE / float(octaves.count.sum())
     for i in range(len(octaves.count)):
         factor = max(MAX_FACTOR**2 * table.tail, (FACTOR * chance_factor(1.0, table.degrees[i], level)) ** 2)
-        allowed = max(factor * table.fair[i], (MAX_FACTOR * roundoff) ** 2 * table.size[i])
+        allowed = max(factor * table.fair[i], (MAX_FACTOR * roundoff) ** 2 * table.largest[i])
         yield _octave_part(
             i, octaves, "max_absolute", octaves.engine_largest[i], octaves.floor_largest[i], allowed, octaves.scale
         )
@@ -276,7 +249,7 @@ def _slice_degrees(along: Slices, table: _Table) -> _Degrees:
     with np.errstate(divide="ignore", invalid="ignore"):
         nominal = np.where(s["fair_squared"] > 0, s["fair"] ** 2 / s["fair_squared"], along.count)
     nominal = np.clip(np.minimum(nominal, 2 * nominal / max(kurtosis - 1, 1e-9)), 1.0, MOST_DEGREES)
-    own = np.minimum(nominal, degrees_between(s["engine"], s["floor"]))
+    own = np.minimum(nominal, max(degrees_between(s["engine"], s["floor"]), degrees_between(s["floor"], s["fair"])))
     floor, of_floor = moderated(s["floor"], s["fair"], own)
     return _Degrees(own=own, nominal=nominal, floor=floor, of_floor=of_floor)
 
@@ -363,8 +336,9 @@ def _whole_parts(
     for along in degrees:  # what chance moves together counts once
         if len(along.own) > 1 and float(along.floor.sum()):
             own = min(own, float(along.floor.sum()) ** 2 / float((along.floor**2 / along.own).sum()))
+            of_floor = min(of_floor, float(along.floor.sum()) ** 2 / float((along.floor**2 / along.of_floor).sum()))
     own = max(own, 1.0)
-    factor = FACTOR * chance_factor(own, min(of_floor, own), _SHARE)
+    factor = FACTOR * chance_factor(own, of_floor, _SHARE)
     rounded = (FACTOR * roundoff) ** 2 * float((table.spread**2 * octaves.reference).sum())
     most = _allowed(factor, fair, float(table.fair.max()), table)
     limit = min(math.sqrt(max(most, rounded) / reference), 0.5)

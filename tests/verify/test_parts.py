@@ -180,6 +180,38 @@ def test_a_scale_that_the_floor_has_not(precision: str, scale: float, verdict: s
         assert "scale off by" in result.reason
 
 
+HIDDEN: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
+    "small-half-random": (random(16, 256), lambda x: torch.where(x.abs() < 0.02, 3 * x, x)),
+    "rare-classes-zero": (torch.sigmoid(random(8, 1000) * 2 - 7), lambda x: torch.where(x < 1e-4, 0.0, x)),
+    "rare-softmax-zero": ((random(8, 1000) * 4).softmax(-1), lambda x: torch.where(x < 1e-5, 0.0, x)),
+    "softmax-too-large": ((random(8, 1000) * 4).softmax(-1), lambda x: x * 1.05),
+    "softmax-row": ((random(8, 1000) * 4).softmax(-1), lambda x: torch.cat([x[:3], x[3:4] * 1.05, x[4:]])),
+    "softmax-maps": ((random(2, 3, 8, 50) * 4).softmax(-1), lambda x: torch.cat([x[:, :2], x[:, 2:] * 1.05], 1)),
+    "beside-one-huge": (torch.cat([torch.tensor([1e4]), random(4095)]), lambda x: torch.where(x > 100, x * 1.2, x)),
+    "small-kind-of-two": (
+        random(4096) * torch.where(random(4096, seed=1) > 0, 1.0, 1e-4), lambda x: torch.where(x.abs() < 5e-6, 0.0, x),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("fault", HIDDEN)
+def test_what_the_larger_ones_hide(fault: str, precision: str):
+    expected, spoil = HIDDEN[fault]
+    expected = expected.double() if precision == "fp32" else expected
+    floor = rounded(expected, precision)
+    assert judged(floor, expected, floor, precision).verdict == "pass"
+    assert judged(spoil(floor), expected, floor, precision).verdict == "fail"
+
+
+def test_a_fault_in_half_of_all_slices_is_no_chance():
+    expected = random(3, 200, 96)
+    floor, actual, worse = (noisy(expected, size * 1e-3, seed) for size, seed in ((1, 1), (1, 2), (6.5, 3)))
+    assert judged(actual, expected, floor).verdict == "pass"
+    actual[:, 100:, 48:] = worse[:, 100:, 48:]
+    assert judged(actual, expected, floor).verdict == "fail"
+
+
 @pytest.mark.parametrize("rows", [4, 8, 64])
 def test_a_small_channel_that_is_zero(rows: int):
     """It is smaller than three roundings of the others."""
