@@ -112,11 +112,18 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
 
 
 def _tidy(graph: ir.Graph) -> None:
-    """Name every output once, and leave dimensions open that a file declares as -1."""
+    """Name every output and node once, and leave dimensions open that a file declares as -1."""
     outputs = list(dict.fromkeys(graph.outputs))
     if len(outputs) < len(graph.outputs):
         graph.outputs.clear()
         graph.outputs.extend(outputs)
+    taken: set[str] = set()
+    for node in graph.all_nodes():  # ONNX Runtime refuses two of one name
+        number, name = 1, node.name
+        while node.name and node.name in taken:
+            number += 1
+            node.name = f"{name}_{number}"
+        taken.add(node.name or "")
     for value in graph_values(graph):
         if value.shape is not None and any(isinstance(size, int) and size < 0 for size in value.shape):
             value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])

@@ -9,14 +9,22 @@ from torch.utils._pytree import tree_map
 
 from harness.errors import NotJudged
 
-_DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.native_dropout.default)
-_DRAWN_BY_VALUE = (torch.ops.aten.bernoulli.default, torch.ops.aten.multinomial.default)
-"""What these draw depends on the values that they read."""
+_DROPOUTS = (
+    torch.ops.aten.dropout.default,
+    torch.ops.aten.native_dropout.default,
+    torch.ops.aten.feature_dropout.default,
+)
 
 
 def random_calls(traced: ExportedProgram) -> list[str]:
     """Return the random operators of a traced module, as ``aten.rand_like.default (value 'rand_like')``."""
-    return [f"{node.target} (value {node.name!r})" for node in traced.graph.nodes if _is_random(node)]
+    return [
+        f"{node.target} (value {node.name!r})"
+        for module in traced.graph_module.modules()  # bodies of control flow are modules in it
+        if isinstance(module, GraphModule)
+        for node in module.graph.nodes
+        if _is_random(node)
+    ]
 
 
 def with_noise_stored(traced: ExportedProgram, seed: int) -> GraphModule:
@@ -26,19 +34,23 @@ def with_noise_stored(traced: ExportedProgram, seed: int) -> GraphModule:
     """
     module: GraphModule = traced.module()
     graph = module.graph
+    inner = [it for it in module.modules() if isinstance(it, GraphModule) and it is not module]
+    if found := [node for it in inner for node in it.graph.nodes if _is_random(node)]:
+        raise NotJudged(
+            f"{found[0].target} (value {found[0].name!r}) is random in a body, where --seed-random replaces nothing"
+        )
     for index, node in enumerate([node for node in graph.nodes if _is_random(node)]):
         value = node.meta["val"]
-        if node.target in _DRAWN_BY_VALUE or not isinstance(value, torch.Tensor):
-            raise NotJudged(f"{node.target} (value {node.name!r}) is random, and --seed-random cannot replace it")
         if not all(isinstance(size, int) for size in value.shape):
             raise NotJudged(
                 f"{node.target} (value {node.name!r}) is random and of no fixed shape ({list(value.shape)}), so that "
                 "--seed-random cannot store its noise; take its dimension out of dynamic="
             )
         name = f"stored_noise_{index}"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + index)
-            module.register_buffer(name, _draw(node))
+        drawn = _noise(node, seed + index)
+        if drawn is None or not isinstance(value, torch.Tensor):
+            raise NotJudged(f"{node.target} (value {node.name!r}) is random, and --seed-random cannot replace it")
+        module.register_buffer(name, drawn)
         with graph.inserting_before(node):
             made = graph.get_attr(name)
             if node.target in _DROPOUTS:
@@ -52,20 +64,42 @@ def with_noise_stored(traced: ExportedProgram, seed: int) -> GraphModule:
 def _is_random(node: Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
-    return not (node.target in _DROPOUTS and node.args[2:3] == (False,))
+    return _setting(node, "train", "training") is not False and _setting(node, "dropout", "dropout_p") != 0
 
 
-def _draw(node: Node) -> torch.Tensor:
-    """Return what a random operator draws on the CPU; for a dropout the factors it multiplies by."""
+def _setting(node: Node, *names: str) -> object:
+    """Return the argument of a call that has one of these names, its default included; None where there is none."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for position, argument in enumerate(node.target._schema.arguments):
+        if argument.name in names:
+            given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+            return argument.default_value if given is None else given
+    return None
+
+
+def _noise(node: Node, seed: int) -> torch.Tensor | None:
+    """Return what a random operator draws on the CPU; None where that depends on the values that it reads."""
+    drawn = []
+    for fill in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                drawn.append(_drawn(node, fill))
+            except RuntimeError:  # such as a distribution without any weight
+                return None
+    first, second = drawn
+    return first if isinstance(first, torch.Tensor) and torch.equal(first, second) else None
+
+
+def _drawn(node: Node, fill: int) -> torch.Tensor:
+    """Return what a random operator draws for inputs of one value; for a dropout the factors it multiplies by."""
     if node.target in _DROPOUTS:
-        share = float(node.args[1])  # type: ignore[arg-type]
-        factors: torch.Tensor = torch.ops.aten.dropout.default(torch.ones(node.meta["val"].shape), share, True)
-        return factors
+        fill = 1
 
     def example(item: object) -> object:
         if isinstance(item, Node):
             value = item.meta["val"]
-            return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+            return torch.full(value.shape, fill, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
         return torch.device("cpu") if isinstance(item, torch.device) else item
 
     is_leaf = lambda item: isinstance(item, Node)  # noqa: E731

@@ -272,7 +272,8 @@ class TypedInterpreter(Interpreter):
 
     def _run_traced(self, module: torch.fx.GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]:
         graph = branch_run_graph(module)
-        return tuple(self._run_body(graph, dict(zip(graph.sources, operands, strict=True))))
+        results = self._run_body(graph, dict(zip(graph.sources, operands, strict=True)))
+        return tuple(results) if isinstance(results, (tuple, list)) else (results,)  # a condition gives one alone
 
     def _cond(self, condition: Any, then: Any, other: Any, operands: Sequence[Any] = ()) -> tuple[Any, ...]:
         return self._run_traced(then if bool(condition) else other, operands)

@@ -55,7 +55,9 @@ class RunGraph:
     def result_names(self) -> list[str]:
         """The nodes that the graph returns, in order."""
         (output,) = (node for node in self.graph.nodes if node.op == "output")
-        return [node.name if isinstance(node, Node) else "" for node in output.args[0]]
+        given = output.args[0]
+        several = given if isinstance(given, (tuple, list)) else (given,)
+        return [node.name if isinstance(node, Node) else "" for node in several]
 
     @cached_property
     def computed_constants(self) -> frozenset[str]:

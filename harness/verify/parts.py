@@ -38,6 +38,8 @@ PRIOR_DEGREES = 8.0
 """Degrees of freedom of what the neighbours say."""
 FEW = 16
 """Elements up to which the RMS of a part says little about the numbers it was computed from."""
+LEAST = 2.0**-149
+"""The smallest number of FP32. What FP64 has below it is taken for zero, as its fourth power is one."""
 _ORDER = ("whole", "slice", "octave", "zeros")
 _SHARE = FALSE_REDS / 5  # of the whole, the octaves, the slices, the single elements, the systematic parts
 
@@ -73,6 +75,8 @@ def judge_parts(
     All three have one shape; elements that are not finite on every side are left out. ``roundoff`` is the largest
     relative error of one rounding of the format, ``step`` the distance of its smallest numbers.
     """
+    if expected.dtype == torch.float64:
+        expected = torch.where(expected.abs() < LEAST, 0.0, expected)
     octaves = measure_octaves(actual, expected, floor)
     if not octaves.exponents:
         return ()

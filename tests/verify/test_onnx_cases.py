@@ -6,6 +6,7 @@ import functools
 from collections import Counter
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from fake import quiet
@@ -88,6 +89,17 @@ def test_a_random_operator_is_named_and_can_be_replaced_by_stored_noise(tmp_path
     assert Counter(result.verdict for result in (*first, *second)) == {"pass": 4}
     assert first[0].outputs[0].stats != second[0].outputs[0].stats
     assert any("seed 1" in note for note in second[0].notes)
+
+
+def test_open_ranks_and_nodes_of_one_name_are_no_obstacle(tmp_path):
+    nodes = [onnx.helper.make_node("Exp", ["x"], ["e"], name="n"), onnx.helper.make_node("Neg", ["e"], ["y"], name="n")]
+    declared = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", declared[:1], declared[1:]), ir_version=9)
+    onnx.save(model, tmp_path / "open.onnx")
+    subject = onnx_subject(tmp_path / "open.onnx", inputs=None, shapes={"x": (2, 3)})
+    given = targets("ort-cpu", precisions=("fp32", "fp16"))
+    results = verify(subject, targets=given, cases=["default"], settings=quiet(tmp_path))
+    assert [result.verdict for result in results] == ["pass", "pass"]
 
 
 def test_a_shape_that_is_not_the_declared_one_is_said(tmp_path):

@@ -539,3 +539,15 @@ def test_moderation_depends_on_how_much_slices_differ():
     floor, of_floor = moderated(different, prior, degrees)
     assert of_floor[0] < 25
     assert floor[-1] == pytest.approx(different[-1], rel=0.3)
+
+
+@pytest.mark.parametrize("scale", [40.0, 100.0])
+def test_a_softmax_that_is_almost_one_or_zero(scale: float) -> None:
+    """FP64 has 1e-300 where FP32 has 0, and the squares of that are nothing."""
+    logits = scale * random(2, 7, 7)
+    expected, found = logits.double().softmax(-1), logits.softmax(-1)
+    assert expected.min() < 2.0**-149
+    result = judged(found, expected, found.clone(), "fp32")
+    assert result.verdict == "pass"
+    assert all(math.isfinite(part.allowed) for part in result.parts)
+    assert judged(found.flip(-1), expected, found, "fp32").verdict == "fail"

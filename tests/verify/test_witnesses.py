@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake import quiet
 
-from harness import NotJudged, Subject, Target
+from harness import NotJudged, Subject, Target, targets
 from harness.graph import load_plan
 from harness.reference.interpreter import TypedInterpreter
 from harness.verify.prepare import prepare
@@ -123,6 +123,19 @@ def test_a_body_of_a_traced_module_is_rounded_inside(tmp_path):
     outputs = {dtype: prepared.graph.run(prepared.inputs["one"], dtype=dtype)[0] for dtype in ("float32", "float16")}
     assert next(iter(outputs["float32"].values())).tolist() == [1.0, 1.0]
     assert next(iter(outputs["float16"].values())).tolist() == [0.0, 0.0]
+
+
+def test_a_traced_loop_is_run_in_every_precision(tmp_path):
+    class Steps(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            zero = torch.zeros((), dtype=torch.int64)
+            return torch.while_loop(lambda i, _: i < 4, lambda i, x: (i + 1, self.first(x).tanh()), (zero, x))[1]
+
+    given = subject(Steps)
+    results = verify(given, targets=targets("torch", precisions=("fp32", "fp16", "bf16")), cases=["one"],
+                     settings=quiet(tmp_path))  # fmt: skip
+    found = {result.precision: result.outputs[0].stats.relative_l2 for result in results}
+    assert 0 < found["fp32"] < 2.0**-20 < found["fp16"] < 2.0**-9 < 4 * found["bf16"]
 
 
 def test_noise_of_open_size_cannot_be_stored(tmp_path):

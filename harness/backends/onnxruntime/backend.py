@@ -124,10 +124,12 @@ class _Port:
     name: str
     dtype: torch.dtype
     shape: tuple[int | str | None, ...]
-    """A dynamic dimension is a symbol or None."""
+    """A dynamic dimension is a symbol or None; empty for a scalar, and where even the rank is open."""
 
     def takes(self, shape: Shape) -> bool:
         """Return whether an input of this shape has the fixed dimensions."""
+        if not self.shape:
+            return True
         return len(shape) == len(self.shape) and not any(
             isinstance(want, int) and want != size for want, size in zip(self.shape, shape, strict=True)
         )
