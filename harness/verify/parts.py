@@ -38,8 +38,8 @@ PRIOR_DEGREES = 8.0
 """Degrees of freedom of what the neighbours say."""
 FEW = 16
 """Elements up to which the RMS of a part says little about the numbers it was computed from."""
-LEAST = 2.0**-149
-"""The smallest number of FP32. What FP64 has below it is taken for zero, as its fourth power is one."""
+LEAST = 2.0**-250
+"""What FP64 has below this share of the largest number is taken for zero, as its fourth power is one."""
 _ORDER = ("whole", "slice", "octave", "zeros")
 _SHARE = FALSE_REDS / 5  # of the whole, the octaves, the slices, the single elements, the systematic parts
 
@@ -75,8 +75,9 @@ def judge_parts(
     All three have one shape; elements that are not finite on every side are left out. ``roundoff`` is the largest
     relative error of one rounding of the format, ``step`` the distance of its smallest numbers.
     """
-    if expected.dtype == torch.float64:
-        expected = torch.where(expected.abs() < LEAST, 0.0, expected)
+    if expected.dtype == torch.float64 and expected.numel():
+        size = torch.where(expected.isfinite(), expected.abs(), 0.0)
+        expected = torch.where(expected.abs() < LEAST * size.max(), 0.0, expected)
     octaves = measure_octaves(actual, expected, floor)
     if not octaves.exponents:
         return ()
@@ -117,7 +118,7 @@ def _fair(octaves: Octaves, least: float, roundoff: float, softmax: bool) -> _Ta
     count, squared = octaves.count, octaves.floor
     own = squared / count
     with np.errstate(divide="ignore", invalid="ignore"):
-        kurtosis = np.where(squared > 0, count * octaves.floor_fourth / squared**2, 1.0)
+        kurtosis = np.where(squared > 0, count * octaves.floor_fourth / squared / squared, 1.0)
     usual = float(np.average(kurtosis, weights=count))
     kurtosis = np.maximum(kurtosis, usual)
     degrees = np.minimum(count, 2 * count / np.maximum(kurtosis - 1, 1e-9))
