@@ -551,3 +551,13 @@ def test_a_softmax_that_is_almost_one_or_zero(scale: float) -> None:
     assert result.verdict == "pass"
     assert all(math.isfinite(part.allowed) for part in result.parts)
     assert judged(found.flip(-1), expected, found, "fp32").verdict == "fail"
+
+
+@pytest.mark.parametrize(("precision", "verdict"), [("fp32", "not_judged"), ("fp16", "fail")])
+def test_not_a_number_where_pytorch_in_the_precision_gives_none(precision: str, verdict: str) -> None:
+    """A model that FP32 itself cannot hold has no FP32 reference, as its NaN is not judged in FP16 either."""
+    expected = random(4, 6)
+    lost = expected.clone()
+    lost[0, 0] = math.nan
+    assert judged(lost, expected.double(), lost.clone(), precision).verdict == verdict
+    assert judged(lost, expected.double(), expected.clone(), precision).verdict == "fail"
