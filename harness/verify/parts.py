@@ -19,7 +19,7 @@ from scipy import special
 from harness.compare import Octaves, Slices, measure_octaves, measure_slices
 from harness.records import Figure, PartResult
 from harness.verify.chance import chance_factor, degrees_between, moderated
-from harness.verify.sizes import before_cancelling, softmax_axis, spread_of
+from harness.verify.sizes import FEW, before_cancelling, softmax_axis, spread_of
 
 if TYPE_CHECKING:
     from harness.compare import Array
@@ -36,8 +36,6 @@ NEIGHBOURS = 4
 """Octaves on either side that say what an octave with few elements loses."""
 PRIOR_DEGREES = 8.0
 """Degrees of freedom of what the neighbours say."""
-FEW = 16
-"""Elements up to which the RMS of a part says little about the numbers it was computed from."""
 LEAST = 2.0**-250
 """What FP64 has below this share of the largest number is taken for zero, as its fourth power is one."""
 _ORDER = ("whole", "slice", "octave", "zeros")

@@ -24,6 +24,8 @@ WIDE = 1.4
 """A spread from which a reference is taken for the exponential of something."""
 GAP = 4
 """Octaves that are empty between two kinds of values."""
+FEW = 16
+"""Elements up to which the RMS of a part says little about the numbers it was computed from."""
 SUMS_TO = 1e-5
 """How far the sum of a softmax may be from the number of its rows, relative to that."""
 
@@ -32,21 +34,25 @@ def before_cancelling(octaves: Octaves, level: float) -> tuple[Array, Array]:
     """Return the size of the numbers whose difference an element of each octave may be: usual, and largest.
 
     Where terms cancel, the results have a flat density around zero: k octaves below, a share 2^-k is left, and of a
-    cube 2^-k/3. An octave with no more below it, and below those between, may have come about so. Few that are below
-    may be so by luck: the number is taken for its lower confidence bound at ``level`` (Poisson). The usual size is that
-    at which the flat density holds all elements, and for a product, few of which are small for the one term that
-    cancelled, the geometric mean of that and the largest.
+    cube 2^-k/3. An octave that holds no larger share than that of those up to a larger one, as all between, may have
+    come about so. Few in an octave may be so by luck: their number is taken for its lower confidence bound at ``level``
+    (Poisson). More than FEW with GAP empty octaves above them are of another kind. The usual size is that at which the
+    flat density holds all elements, and for a product, few of which are small for the one term that cancelled, the
+    geometric mean of that and the largest.
     """
     zeros = octaves.exponents[0] is None
     places = np.array(octaves.exponents[1 if zeros else 0 :], dtype=float)
-    below = np.cumsum(octaves.count[1 if zeros else 0 :])
+    count = octaves.count[1 if zeros else 0 :]
     apart = np.minimum(places[None, :] - places[:, None], 500)
-    share = below[None, :] / special.gammaincinv(below, level)[:, None]
+    within = np.cumsum(count)[None, :] - (np.cumsum(count) - count)[:, None]  # from one octave to the other
+    share = within / special.gammaincinv(count, level)[:, None]
     flat = (share >= 2 ** (apart / 3)) | (apart < GAP)
     steady = np.logical_and.accumulate(flat[::-1])[::-1] & (share >= 2 ** (apart / 3)) & (apart >= 0)
-    larger = np.where(steady, 2.0**apart, 0.0)
+    kind = np.cumsum(np.diff(places, prepend=places[:1]) > GAP)
+    alike = (kind[:, None] == kind[None, :]) | (np.bincount(kind, count)[kind] <= FEW)[:, None]
+    larger = np.where(steady & alike, 2.0**apart, 0.0)
     usual, largest = (
-        x.max(1, initial=0.0) * 2.0**places for x in (np.sqrt(np.minimum(share, larger) * larger), larger)
+        x.max(1, initial=0.0) * 2.0**places for x in (np.sqrt(np.minimum(share / 2, larger) * larger), larger)
     )
     if not zeros:
         return usual, largest
