@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy import special
 from harness.compare import Octaves, Slices, measure_octaves, measure_slices
 from harness.records import Figure, PartResult
 from harness.verify.chance import chance_factor, degrees_between, moderated
+from harness.verify.copies import without_copies
 from harness.verify.sizes import FEW, before_cancelling, softmax_axis, spread_of
 
 if TYPE_CHECKING:
@@ -70,12 +71,13 @@ def judge_parts(
 
     Slices come before octaves, as they say where to look. Where none fails, the one nearest to its limit is returned.
 
-    All three have one shape; elements that are not finite on every side are left out. ``roundoff`` is the largest
-    relative error of one rounding of the format, ``step`` the distance of its smallest numbers.
+    All three have one shape; elements that are not finite on every side, and copies, are left out. ``roundoff`` is
+    the largest relative error of one rounding of the format, ``step`` the distance of its smallest numbers.
     """
     if expected.dtype == torch.float64 and expected.numel():
         size = torch.where(expected.isfinite(), expected.abs(), 0.0)
         expected = torch.where(expected.abs() < LEAST * size.max(), 0.0, expected)
+    (actual, expected, floor), kept = without_copies((actual, expected, floor))
     octaves = measure_octaves(actual, expected, floor)
     if not octaves.exponents:
         return ()
@@ -90,6 +92,10 @@ def judge_parts(
         found.extend(_slice_parts(along, own, table, tests, roundoff, octaves.scale))
     if softmax is not None:
         found.extend(_row_parts(actual, expected, floor, softmax, roundoff))
+    found = [
+        part if part.axis not in kept or part.index is None else replace(part, index=kept[part.axis][part.index])
+        for part in found
+    ]
     found.sort(key=lambda part: -_excess(part))
     whole = [part for part in found if part.kind == "whole" and part.figure == "relative_l2"]
     rest = [part for part in found if part not in whole]

@@ -361,6 +361,32 @@ def test_differences_beside_smaller_numbers_may_lose_roundings_of_their_terms():
     assert judged(torch.where(expected.abs() < 0.1, floor * 1.02, floor), expected, floor).verdict == "fail"
 
 
+def test_a_slice_after_copies_keeps_its_number():
+    expected = random(40, 96)
+    expected[1:21] = expected[:1]
+    floor, actual = noisy(expected, 1e-3, 1), noisy(expected, 1e-3, 2)
+    for tensor in (floor, actual):
+        tensor[1:21] = tensor[:1]
+    actual[35] += 12 * (actual[35] - expected[35])
+    worst = next(part for part in failing(judged(actual, expected, floor)) if part.kind == "slice")
+    assert (worst.axis, worst.index) == (0, 35)
+
+
+@pytest.mark.parametrize("copies", [(0, 0, 0, 0, 0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 2, 2)])
+def test_copies_of_a_row_are_as_free_as_one_row(copies: tuple[int, ...]):
+    expected = random(max(copies) + 1, 96)
+    expected[0, 7] = 1e-3  # by luck, of numbers of size 1
+    floor = rounded(expected, "fp16")
+    actual = floor + 2.0**-11 * random(len(expected), 96, seed=1)
+    assert judged(actual, expected, floor).verdict == "pass"
+    repeated = [tensor[list(copies)] for tensor in (actual, expected, floor)]
+    assert judged(*repeated).verdict == "pass"
+    repeated[0][3] += 0.02 * random(96, seed=2)
+    result = judged(*repeated)
+    assert result.verdict == "fail"
+    assert {part.index for part in failing(result) if part.axis == 0} <= {3}
+
+
 def test_one_number():
     expected = torch.tensor([0.7])
     assert judged(expected * (1 + 2.0**-11), expected, rounded(expected, "fp16")).verdict == "pass"
