@@ -119,6 +119,7 @@ def _checked(node: ir.Node, result: Any, double: bool, device: torch.device) -> 
     array = np.asarray(result, order="C")  # onnx.reference gives views that run backwards
     if array.dtype.kind not in "fiubc":
         return array
+    array = array.view(array.dtype.str)  # of C's two names for 64 bits PyTorch knows one
     if double and array.dtype == np.float32:
         raise NotJudged(f"FP64 is left in {_where(node)}, which gives float32")
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

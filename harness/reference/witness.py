@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -37,7 +38,12 @@ def run_onnxruntime(
             results: list[list[Any]] = [session.run(names, feeds) for _ in range(runs)]
         except Exception as error:
             results = [_reference(promoted, names, feeds, refusal=first_line(error))] * runs
-    return [{name: torch.as_tensor(it) for name, it in zip(names, result, strict=True)} for result in results]
+    return [{name: _tensor(it) for name, it in zip(names, result, strict=True)} for result in results]
+
+
+def _tensor(result: Any) -> torch.Tensor:
+    array = np.asarray(result)
+    return torch.as_tensor(array.view(array.dtype.str))  # of C's two names for 64 bits PyTorch knows one
 
 
 def _session(model: bytes | str) -> Any:

@@ -10,12 +10,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from graphs import parse
 from torch import nn
 from torch.nn import functional
 
 from harness.compare import distance
 from harness.graph import open_onnx, promote
-from harness.reference import onnx_run_graph, run_graph
+from harness.reference import onnx_run_graph, run_graph, run_onnxruntime
 
 
 class Function(nn.Module):
@@ -123,3 +124,11 @@ def test_constants_of_a_file_keep_their_type(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     weights = onnx_run_graph(open_onnx(tmp_path / "model.onnx")).weights
     assert all(torch.equal(weights[name], tensor) for name, tensor in numbers.items())
+
+
+def test_unsigned_numbers_that_onnxruntime_computes() -> None:
+    """It gives them under the other of C's two names for 64 bits."""
+    model = parse('g (uint64[2] x) => (uint64[2] y) <uint64[1] n = {3}> { y = BitShift<direction = "LEFT">(x, n) }')
+    inputs = {"x": torch.tensor([1, 5], dtype=torch.uint64)}
+    for found in (run_graph(onnx_run_graph(model), inputs, dtype=torch.float32), run_onnxruntime(model, inputs)[0]):
+        assert found["y"].tolist() == [8, 40]
