@@ -177,7 +177,7 @@ def test_a_scale_that_the_floor_has_not(precision: str, scale: float, verdict: s
     assert result.verdict == verdict
     if verdict == "fail":
         assert any(part.figure == "scale" and part.kind == "whole" for part in failing(result))
-        assert "scale off by" in result.reason
+        assert "the whole: scale off by" in result.reason
 
 
 HIDDEN: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
@@ -574,6 +574,11 @@ def test_moderation_depends_on_how_much_slices_differ():
     floor, of_floor = moderated(different, prior, degrees)
     assert of_floor[0] < 25
     assert floor[-1] == pytest.approx(different[-1], rel=0.3)
+    different[0] = 0.0
+    floor, of_floor = moderated(different, prior, degrees)
+    centre = np.exp(np.mean(np.log(different[1:] / 20) - special.digamma(10) + math.log(10)))
+    assert of_floor == pytest.approx(22), "what all slices lose counts for two errors at least"
+    assert floor[0] == pytest.approx(2 * centre * 20 / 22), "a floor of 0 may be luck"
 
 
 @pytest.mark.parametrize("scale", [40.0, 100.0])

@@ -104,6 +104,7 @@ def test_zero_reference_proves_nothing():
     zeros = torch.zeros(8)
     result = judge_output("y", compare(zeros, zeros), precision="fp16", floor=compare(zeros, zeros))
     assert result.verdict == "not_judged"
+    assert "all zeros" in result.reason
     result = judge_output("y", compare(zeros + 1e-3, zeros), precision="fp16", floor=compare(zeros, zeros))
     assert result.verdict == "fail"
 
@@ -125,7 +126,8 @@ def test_equal_infinities_pass(expected):
 
 def test_no_floor_is_not_judged_unless_a_tolerance_says_otherwise(expected):
     stats = compare(noisy(expected, 1e-3), expected)
-    assert judge_output("y", stats, precision="fp16").verdict == "not_judged"
+    unjudged = judge_output("y", stats, precision="fp16")
+    assert (unjudged.verdict, "no floor" in unjudged.reason) == ("not_judged", True)
     broken = noisy(expected, 1e-3)
     broken[0, 0] = math.inf
     result = judge_output("y", stats, precision="fp16", tolerance=Tolerance(relative_l2=1e-2, why="measured"))
@@ -232,6 +234,7 @@ def test_what_pytorch_loses_as_well_is_left_to_the_limits(expected, lost):
     alone = judge_output("y", stats, precision="fp16", floor=compare(shifted, shifted))
     assert any(words in alone.reason for words in ("all zeros", "constant", "vanished"))
     assert not any(words in alike.reason for words in ("all zeros", "is constant", "vanished"))
+    assert alike.reason.startswith("relative error")
     assert alone.verdict == "fail"
 
 
@@ -361,7 +364,7 @@ def test_a_figure_that_is_no_number_is_within_no_tolerance(figure):
         ({"relative_l2": 0.3}, {"relative_l2": 0.3}),
         ({"relative_l2": 0.3, "cosine": 0.5}, {"relative_l2": 0.3, "cosine": 0.5}),
         ({"max_absolute": 0.6}, {"max_absolute": 0.6, "relative_l2": 0.5}),
-        ({"max_absolute": 0.6, "cosine": 0.5}, {"max_absolute": 0.6, "cosine": 0.5, "relative_l2": 0.5}),
+        ({"max_absolute": 0.6, "cosine": 0.995}, {"max_absolute": 0.6, "cosine": 0.995, "relative_l2": 0.5}),
         ({"cosine": 0.995}, {"cosine": 0.995, "relative_l2": 0.35}),  # the chord sqrt(2 - 2 cosine), and 0.25 of scale
         ({"cosine": 1.0}, {"cosine": 1.0, "relative_l2": 0.25}),
         ({"cosine": 0.5}, {"cosine": 0.5, "relative_l2": 0.5}),
@@ -387,6 +390,95 @@ def test_half_an_error_is_no_bit(limits, relative_l2):
     assert "(allowed 0.5)" in result.reason
     bit = judge_output("y", figures(relative_l2=0.499), precision="fp16", tolerance=Tolerance(why="a test", **limits))
     assert (bit.verdict, "less than one effective bit" in bit.reason) == ("pass", False)
+
+
+def test_a_scale_that_a_cosine_does_not_allow_is_said():
+    stats = figures(relative_l2=0.3, cosine=1.0)
+    result = judge_output("y", stats, precision="fp16", tolerance=Tolerance(why="a test", cosine=1.0))
+    assert (result.verdict, "relative error 0.3, no floor (allowed 0.25)" in result.reason) == ("fail", True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 1000])
+def test_limits_without_parts_grow_where_elements_are_few(count):
+    expected = torch.linspace(1, 2, count).double()
+    floor = compare(expected * 1.004, expected)
+    result = judge_output("y", compare(expected, expected), precision="fp16", floor=floor)
+    factor = confidence_factor(count)
+    assert result.verdict == "pass"
+    assert result.allowed == pytest.approx(
+        {"relative_l2": 3 * 0.004 * factor, "max_absolute": 12 * floor.absolute["max"] * factor}
+    )
+
+
+def test_the_sentence_names_what_failed_first(expected):
+    """The part where the norm of the whole does not show it, else the whole, and the part after it."""
+    floor, small, large = (noisy(expected, size, seed) for size, seed in ((1e-3, 1), (1e-3, 2), (0.1, 3)))
+    small[:, 3] = noisy(expected[:, 3], 9e-3)
+    for actual, first, then in ((small, "slice 3 of axis 1: ", "; the whole: relative error"),
+                                (large, "relative error ", "PyTorch fp16 loses 0.001 (allowed")):  # fmt: skip
+        result = judge_tensors("y", actual, expected, floor, precision="fp16")
+        assert result.verdict == "fail"
+        assert result.reason.startswith(first)
+        assert then in result.reason
+        assert result.allowed == {"relative_l2": result.parts[0].allowed}
+        assert f"(allowed {result.parts[0].allowed:.3g})" in result.reason
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp16", 0.1), ("bf16", 0.1), ("tf32", 0.1), ("fp32", 2.0**-10)])
+def test_a_floor_at_the_limit_holds(precision, limit):
+    for loses, holds in ((limit, True), (math.nextafter(limit, 1.0), False)):
+        result = judge_output(
+            "y", figures(relative_l2=1e-9, largest=1e-9), precision=precision, floor=figures(relative_l2=loses)
+        )
+        assert ("cannot hold" not in result.reason) is holds
+        assert result.name == "y"
+
+
+@pytest.mark.parametrize(("noise", "verdict_"), [(2.0**-10, "fail"), (1e-3, "not_judged")])
+@pytest.mark.parametrize("relative_l2", [0.5, 2.0])
+def test_an_output_without_a_bit_fails_unless_its_reference_is_noise(noise, verdict_, relative_l2):
+    asked = figures(relative_l2=noise)
+    result = judge_output(
+        "y", figures(relative_l2=relative_l2), precision="fp16", floor=figures(relative_l2=0.09),
+        reference_error=lambda: asked,
+    )  # fmt: skip
+    assert result.verdict == verdict_
+    bit = figures(relative_l2=0.49)
+    assert "noise" not in judge_output("y", bit, precision="fp16", floor=bit, reference_error=lambda: asked).reason
+
+
+def test_nothing_finite_on_both_sides_is_nothing_to_judge():
+    infinite = torch.full((4,), math.inf)
+    assert judge_tensors("y", infinite, infinite.clone(), infinite.clone(), precision="fp16").verdict == "not_judged"
+    assert judge_tensors("y", -infinite, infinite, infinite, precision="fp16").verdict == "fail"
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t.index_fill(0, torch.tensor(3), math.nan), torch.zeros_like])
+def test_what_no_limit_excuses_is_said_beside_a_floor_that_is_none(expected, spoil):
+    stats, floor = compare(spoil(expected), expected), compare(noisy(expected, 0.8), expected)
+    result = judge_output("y", stats, precision="fp16", floor=floor, cause="exp overflows")
+    assert result.verdict == "fail"
+    assert "; PyTorch fp16 cannot hold this model (loses 0.8): exp overflows" in result.reason
+    good = judge_output("y", stats, precision="fp16", floor=compare(noisy(expected, 1e-3), expected))
+    assert (good.verdict, "cannot" in good.reason) == ("fail", False)
+    assert ("first non-finite one at [3, 0]" in good.reason) is bool(stats.nan_actual)
+    if stats.nan_actual:  # of the floor itself there is nothing to add
+        own = judge_output("y", stats, precision="fp16", floor=floor, is_floor=True)
+        assert (own.verdict, "cannot" in own.reason) == ("fail", False)
+
+
+def test_the_spread_that_is_half_and_the_constant_that_is_one_rounding():
+    floor = figures(relative_l2=1e-3, std_actual=1.0, std_expected=1.0)
+    for std, words in ((0.5, False), (math.nextafter(0.5, 0), True)):
+        stats = figures(relative_l2=1e-3, std_actual=std, std_expected=1.0)
+        assert ("variance vanished" in judge_output("y", stats, precision="fp16", floor=floor).reason) is words
+        # At half the spread itself the floor has kept it: what is less was lost by the engine.
+        half = dataclasses.replace(floor, std_actual=0.5)
+        assert ("variance vanished" in judge_output("y", stats, precision="fp16", floor=half).reason) is words
+    for max_expected, words in ((2.0**11, False), (math.nextafter(2.0**11, 0), True)):
+        stats = figures(relative_l2=1e-4, std_actual=0.0, std_expected=1.0, max_expected=max_expected)
+        result = judge_output("y", stats, precision="fp16", floor=floor)
+        assert (result.verdict == "fail", "variance vanished" in result.reason) == (words, words)
 
 
 def test_few_elements_have_the_largest_factor():
