@@ -24,7 +24,7 @@ import torch  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = ("harness/verify/tolerance.py", "tests/verify/test_tolerance.py tests/verify/test_parts.py")
-PARTS = ("harness/verify/parts.py", "tests/verify/test_parts.py")
+PARTS = ("harness/verify/parts.py", "tests/verify/test_part_limits.py tests/verify/test_parts.py")
 CHANCE = ("harness/verify/chance.py", "tests/verify/test_parts.py")
 SUMS = ("harness/compare/parts.py", "tests/verify/test_parts.py")
 JUDGING = ("harness/verify/judging.py", "tests/verify/test_refusals.py tests/verify/test_tolerance.py")

@@ -15,7 +15,6 @@ from harness.compare import measure_octaves, measure_slices
 from harness.records import OutputResult, PartResult
 from harness.verify import judge_tensors
 from harness.verify.chance import chance_factor, degrees_between, moderated
-from harness.verify.parts import _predicted, judge_parts
 
 Tensor = torch.Tensor
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -391,123 +390,6 @@ def test_one_number():
     expected = torch.tensor([0.7])
     assert judged(expected * (1 + 2.0**-11), expected, rounded(expected, "fp16")).verdict == "pass"
     assert judged(expected * 1.2, expected, rounded(expected, "fp16")).verdict == "fail"
-
-
-# The limits, where all elements are alike and the formulas of docs/verdicts.md are short
-
-SHARE = 1e-3 / 5
-UNIT = 2.0**-11
-
-
-def times(level: float, engine: float, floor: float) -> float:
-    """Return the factor of a part: 3, and what chance may add to the root of a ratio of mean squares."""
-    return 3 * math.sqrt(distributions.f.isf(level, engine, floor))
-
-
-def signs(*shape: int, seed: int) -> Tensor:
-    return random(*shape, seed=seed).sign().double()
-
-
-def limits(expected: Tensor, floor: Tensor, wrong: float = 2.0) -> dict[tuple[str, str, float | None], PartResult]:
-    """Return the worst part of each kind and figure, and low end of octaves, of an engine that is wrong below 2."""
-    actual = torch.where(expected.abs() < 2, wrong * expected, expected)
-    found = judge_parts(actual, expected, floor, roundoff=UNIT, step=2.0**-24)
-    return {(part.kind, part.figure, part.low): part for part in found}
-
-
-@pytest.mark.parametrize("size", [1.5, 0.75, 1.5 * 2.0**-9])
-@pytest.mark.parametrize("lost", [0.0, 1e-4, 0.01])
-@pytest.mark.parametrize("count", [16, 17, 30, 400])
-def test_limits_of_elements_that_are_all_alike(count: int, lost: float, size: float):
-    expected = size * signs(count, seed=1)
-    found = limits(expected, expected + lost * size * signs(count, seed=2))
-    octave = 2.0 ** math.floor(math.log2(size))
-    degrees = min(count, 32)
-    wanted = {
-        ("whole", "relative_l2", None): max(
-            lost * times(SHARE, count, count), lost * 3 * math.sqrt((count + 1) / count), 3 * UNIT
-        ),
-        ("octave", "max_absolute", octave): size * max(
-            12 * lost, lost * times(SHARE / count, 1, count), 12 * UNIT
-        ),
-    }  # fmt: skip
-    if count > 16:
-        wanted["octave", "relative_l2", octave] = max(
-            lost * times(SHARE, degrees, degrees), lost * 3 * math.sqrt((count + 1) / count), 3 * UNIT
-        )
-    assert {key: part.allowed for key, part in found.items()} == pytest.approx(wanted)
-    for (_, figure, _), part in found.items():
-        unit = size if figure == "max_absolute" else 1.0
-        assert (part.error, part.floor) == pytest.approx((unit, lost * unit))
-        assert part.elements == count
-
-
-@pytest.mark.parametrize("lost", [1e-4, 0.01])
-@pytest.mark.parametrize("side", [4, 6, 7])
-def test_limits_of_slices_that_are_all_alike(side: int, lost: float):
-    """Fewer than eight: how much they differ says nothing. Their floors do not differ, so each is that of all."""
-    expected = 1.5 * signs(side, side, seed=1)
-    floor = expected + lost * 1.5 * signs(side, side, seed=2)
-    found = limits(expected, floor, wrong=1.5)
-    half = side / 2
-    pooled = (1000 * math.exp(math.log(half) - special.digamma(half)) + side) / (1000 + side)  # Smyth 2004, section 6
-    tests = 2 * side
-    allowed = max(
-        lost * times(SHARE / tests, side, 1000 + side) * math.sqrt(pooled),
-        lost * 3 * math.sqrt(pooled + 1 / side),
-        3 * UNIT,
-    )
-    part = found["slice", "relative_l2", None]
-    assert part.allowed == pytest.approx(allowed)
-    assert (part.error, part.floor, part.elements) == pytest.approx((0.5, lost, side))
-    deviate = distributions.t.isf(SHARE / (4 * tests), side)
-    spread = 3 * max(lost * math.sqrt(pooled), UNIT / math.sqrt(3)) / math.sqrt(side)
-    assert found["slice", "scale", None].error == pytest.approx(0.5)
-    for figure, values in (("scale", expected), ("bias", torch.ones(side, side).double() * 1.5)):
-        if ("slice", figure, None) not in found:
-            continue
-        part = found["slice", figure, None]
-        along = (floor - expected) * values
-        own = abs(float(along.select(part.axis, part.index).mean())) / 1.5**2
-        assert abs(part.floor) == pytest.approx(own)
-        assert part.allowed == pytest.approx(max(UNIT, 3 * own) + deviate * spread / math.sqrt(side) * math.sqrt(side))
-    scale = found["whole", "scale", None]
-    own = side * side  # all slices are as free as their elements
-    error = 3 * lost / math.sqrt(own)
-    assert abs(scale.floor) == pytest.approx(abs(float(((floor - expected) * expected).mean())) / 1.5**2)
-    assert scale.allowed == pytest.approx(max(UNIT, 3 * abs(scale.floor)) + error * distributions.t.isf(SHARE / 4, own))
-
-
-@pytest.mark.parametrize(("small", "large", "prior"), [(30, 64, 8.0), (30, 12, 3.0), (100, 20, 5.0)])
-def test_what_an_octave_may_lose_is_pooled_with_its_neighbour(small: int, large: int, prior: float):
-    """A neighbour counts for a quarter of its elements, as it is one octave away, and for 8 at most."""
-    expected = torch.cat([1.5 * signs(small, seed=1), 3.0 * signs(large, seed=2)])
-    floor = expected + torch.cat([0.01 * signs(small, seed=3), 0.04 * signs(large, seed=4)])
-    part = limits(expected, floor)["octave", "relative_l2", 1.0]
-    fair = (prior * 0.04**2 + small * 0.01**2) / (prior + small)
-    degrees = min(small, 32), min(small + prior, 32)
-    assert part.allowed == pytest.approx(times(SHARE / 2, *degrees) * math.sqrt(fair) / 1.5)
-    alone = limits(expected[:small], floor[:small])["octave", "relative_l2", 1.0]
-    assert alone.allowed == pytest.approx(times(SHARE, degrees[0], degrees[0]) * 0.01 / 1.5)
-    below = torch.cat([torch.ones(small), torch.full((large,), 2.0**-8)]).double()
-    apart = limits(below * expected, below * floor)
-    assert apart["octave", "relative_l2", 1.0].allowed == pytest.approx(
-        times(SHARE / 2, degrees[0], degrees[0]) * 0.01 / 1.5
-    ), "seven octaves below"
-
-
-@pytest.mark.parametrize(
-    ("slope", "taken"), [(0.5, 0.5), (0.0, 0.0), (-1.0, 0.0), (math.log(4), math.log(4)), (3.0, math.log(4))]
-)
-def test_what_neighbours_lose_lies_on_a_line(slope: float, taken: float):
-    """Of an error between one that is constant and one that is proportional, whose square is four times per octave."""
-    x, weight = np.array([-2.0, -1.0, 1.0, 3.0]), np.array([1.0, 2.0, 3.0, 1.0])
-    centre = float((weight * x).sum() / 7)
-    assert _predicted(x, 0.7 + slope * x, weight) == pytest.approx(0.7 + (slope - taken) * centre)
-    wobble = np.array([1.0, -1.0, 0.5, -0.5])
-    line = np.polyfit(x, x + wobble, 1, w=np.sqrt(weight))
-    assert _predicted(x, x + wobble, weight) == pytest.approx(line[1])
-    assert _predicted(x[:1], np.array([5.0]), weight[:1]) == 5.0
 
 
 # The sums
