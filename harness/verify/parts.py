@@ -283,7 +283,7 @@ def _slice_parts(
         yield _slice_part(along, int(i), s["engine"][i], s["floor"][i], limit, scale)
     rms = np.sqrt(s["reference"] / count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        once = roundoff * np.where(s["reference"] > 0, np.sqrt(size / s["reference"]), 1.0)
+        once = roundoff * np.sqrt(size / s["reference"])
     deviate = special.stdtrit(np.maximum(degrees.own, 2.0), 1 - _SHARE / (4 * tests))
     least = roundoff**2 / 3 * size  # the variance of one rounding
     spread = FACTOR * np.sqrt(np.maximum(degrees.floor, least) / np.maximum(degrees.own, 1.0))

@@ -97,6 +97,41 @@ def test_limits_of_slices_that_are_all_alike(side: int, lost: float):
     assert scale.allowed == pytest.approx(max(UNIT, 3 * abs(scale.floor)) + error * distributions.t.isf(SHARE / 4, own))
 
 
+@pytest.mark.parametrize("where", ["one element", "the diagonal"])
+def test_limits_under_heavy_tails(where: str):
+    """The floor is exact but for one element, or for one in every slice: its kurtosis is 36, or 6."""
+    expected = 1.5 * signs(6, 6, seed=1)
+    floor = expected.clone()
+    if where == "one element":
+        floor[2, 3] += 0.015
+    else:
+        floor += 0.015 * torch.eye(6)
+    errors = 1 if where == "one element" else 6
+    kurtosis, total, one_error = 36 / errors, errors * 0.015**2, 0.015**2
+    fair, tail = total / 36, kurtosis
+    one = tail * min(max(tail / (2 * math.log(74)), 1), 4) ** 2 * fair  # beyond what normal errors reach: up to 4 times
+    whole = 1.5**2 * 36
+    degrees = 72 / (kurtosis - 1)
+    found = limits(expected, floor, wrong=4)
+
+    nominal = max(2 * 6 / (kurtosis - 1), 1.0)
+    centre = math.exp(math.log(one_error / (6 * fair)) - special.digamma(nominal / 2) + math.log(nominal / 2))
+    squared = [one_error] * errors + [0.0] * (6 - errors)
+    floors = np.array([(1000 * centre * 6 * fair + nominal * own) / (1000 + nominal) for own in squared])
+    slices = max(times(SHARE / 12, nominal, 1000 + nominal) ** 2 * floors[-1], 9 * (floors[-1] + one))
+    part = found["slice", "relative_l2", None]
+    assert part.allowed == pytest.approx(math.sqrt(max(slices, (3 * UNIT * 1.5) ** 2 * 6) / (1.5**2 * 6)))
+
+    own = max(min(degrees, 36, floors.sum() ** 2 / (floors**2 / nominal).sum()), 1.0)
+    most = max(times(SHARE, own, min(degrees, own)) ** 2 * total, 9 * (total + one))
+    assert found["whole", "relative_l2", None].allowed == pytest.approx(min(math.sqrt(most / whole), 0.5))
+    most = max(times(SHARE, min(degrees, 32), min(degrees, 32)) ** 2 * total, 9 * (total + one))
+    assert found["octave", "relative_l2", 1.0].allowed == pytest.approx(math.sqrt(most / whole))
+    chance = min(times(SHARE / 36, 1, degrees), 3 * 200)
+    largest = math.sqrt(max(144 * tail, chance**2) * fair)
+    assert found["octave", "max_absolute", 1.0].allowed == pytest.approx(largest)
+
+
 @pytest.mark.parametrize(("small", "large", "prior"), [(30, 64, 8.0), (30, 12, 3.0), (100, 20, 5.0)])
 def test_what_an_octave_may_lose_is_pooled_with_its_neighbour(small: int, large: int, prior: float):
     """A neighbour counts for a quarter of its elements, as it is one octave away, and for 8 at most."""
