@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from fake import quiet
+from graphs import parse
 
 from harness import NotJudged, targets
 from harness.discovery import onnx_subject
@@ -169,6 +171,27 @@ def test_an_operator_that_the_witness_alone_computes_is_said(tmp_path, monkeypat
     monkeypatch.setattr("harness.reference.onnx_calls.bind", lambda *args, **options: None)
     (result, _) = results_of("batchnorm/bn_op15", tmp_path)
     assert any("BatchNormalization" in note and "ONNX Runtime" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("flips", "verdict"), [(1, "pass"), (10, "not_judged")])
+def test_a_few_indices_may_be_decided_otherwise_where_the_values_agree(tmp_path, monkeypatch, flips, verdict):
+    from harness.verify import onnx_graph
+
+    path = tmp_path / "best.onnx"
+    body = "g (float[256, 8] x) => (int64[256] y) { a = Neg(x)  y = ArgMax <axis = 1, keepdims = 0> (a) }"
+    ir.save(parse(body), path)
+
+    def other(model, inputs, **options):
+        runs = run_onnxruntime(model, inputs, **options)
+        return [{**run, "y": torch.cat([(run["y"][:flips] + 1) % 8, run["y"][flips:]])} for run in runs]
+
+    monkeypatch.setattr(onnx_graph, "run_onnxruntime", other)
+    subject = onnx_subject(path, inputs=None, shapes={})
+    (result,) = verify(
+        subject, targets=targets("ort-cpu", precisions=("fp16",)), cases=["default"], settings=quiet(tmp_path)
+    )
+    assert result.verdict == verdict
+    assert any("otherwise" in note for note in result.notes) == (verdict == "pass")
 
 
 def test_where_only_one_witness_runs_that_is_said(tmp_path, monkeypatch):
