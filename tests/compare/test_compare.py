@@ -359,6 +359,23 @@ def test_bitwise_equal_sees_the_sign_of_a_lazily_negated_tensor() -> None:
     assert bytes(tensor_bytes(negated)) == bytes(tensor_bytes(torch.full((3,), -1.0)))
 
 
+def test_bitwise_equal_of_complex_numbers() -> None:
+    for dtype in (torch.complex64, torch.complex128):
+        number = torch.tensor([1 + 2j, 0 + 3j], dtype=dtype)
+        assert bitwise_equal(number, number.clone())
+        assert bitwise_equal(number.conj(), torch.tensor([1 - 2j, 0 - 3j], dtype=dtype))
+        for other in ([1 + 2j, 0 + 3.5j], [1 + 2j, 0.5 + 3j], [1 + 2j, complex(-0.0, 3)]):
+            assert not bitwise_equal(number, torch.tensor(other, dtype=dtype))
+    assert not bitwise_equal(number, number.to(torch.complex64))
+
+
+def test_a_cosine_is_from_minus_one_to_one() -> None:
+    for seed in range(50):
+        values = gaussian(3, seed=seed).double()
+        for times in (1, 3, -1, -3):
+            assert -1 <= compare(times * values, values).cosine <= 1
+
+
 def test_bitwise_equal_tells_zeros_and_shapes_apart() -> None:
     assert not bitwise_equal(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert bitwise_equal(torch.tensor([math.nan]), torch.tensor([math.nan]))
