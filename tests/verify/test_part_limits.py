@@ -11,6 +11,7 @@ from scipy import special
 from scipy import stats as distributions
 
 from harness.records import PartResult
+from harness.verify.chance import _trigamma_inverse, degrees_between, moderated
 from harness.verify.parts import _predicted, judge_parts
 
 Tensor = torch.Tensor
@@ -162,3 +163,20 @@ def test_what_neighbours_lose_lies_on_a_line(slope: float, taken: float):
     line = np.polyfit(x, x + wobble, 1, w=np.sqrt(weight))
     assert _predicted(x, x + wobble, weight) == pytest.approx(line[1])
     assert _predicted(x[:1], np.array([5.0]), weight[:1]) == 5.0
+
+
+@pytest.mark.parametrize("x", [1e-5, 0.01, 1.0, 30.0, 1e5, 1e8])
+def test_the_inverse_of_trigamma(x: float):
+    assert _trigamma_inverse(float(special.polygamma(1, x))) == pytest.approx(x, rel=1e-5)
+
+
+def test_how_much_slices_differ_has_no_unit():
+    generator = torch.Generator().manual_seed(0)
+    engine, floor = (torch.randn(500, 20, generator=generator).square().sum(1).numpy() for _ in range(2))
+    assert degrees_between(1e-12 * engine, 1e-12 * floor) == pytest.approx(degrees_between(engine, floor))
+
+
+def test_where_no_slice_has_a_floor_the_prior_counts_for_two_errors():
+    floor, degrees = moderated(np.zeros(3), np.array([1.0, 2.0, 4.0]), np.array([6.0, 6.0, 2.0]))
+    assert floor.tolist() == [0.25, 0.5, 2.0]
+    assert degrees.tolist() == [6.0, 6.0, 2.0]
