@@ -22,6 +22,8 @@ from harness.verify.references import References
 from harness.verify.target import OpenTarget
 from harness.verify.tolerance import PART_HOLDS, SMALLEST_STEP, UNIT_ROUNDOFF, cannot_hold, judge_output
 
+CANCELLED = 2 * FACTOR
+"""Roundings of the terms of a difference that is mathematically zero, which an engine may leave: three of each."""
 _LIMIT_WHY = "the limit this search was asked for"
 
 
@@ -151,6 +153,9 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
             results.append(_without_figures(output))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
+        if tolerance is None and (words := _cancelled(output.stats, references, case, plan, output.name)):
+            results.append(OutputResult(name=output.name, verdict="not_judged", reason=words, stats=output.stats))
+            continue
         tf32_floor, cause = None, ""
         if output.floor is not None and not is_fp32(plan) and cannot_hold(output.floor, plan.computes_in):
             cause = references.first_beyond(case, plan)
@@ -171,6 +176,19 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
             )
         )
     return tuple(results)
+
+
+def _cancelled(stats: ErrorStats, references: References, case: str, plan: Plan, output: str) -> str:
+    """Return that an output is zero because its terms cancel, and the engine's is their rounding; else nothing."""
+    if not stats.zero_expected or stats.zero_actual or stats.nonfinite_actual:
+        return ""
+    terms = references.graph.terms_of(references.inputs[case], output)
+    if not stats.absolute["max"] <= CANCELLED * UNIT_ROUNDOFF[plan.computes_in] * terms:
+        return ""
+    return (
+        f"the reference is all zeros, where terms of {terms:.3g} cancel; the engine's largest element, "
+        f"{stats.absolute['max']:.3g}, is within their rounding, which proves nothing"
+    )
 
 
 def has_tf32(backend: Backend) -> bool:

@@ -13,7 +13,7 @@ from harness.graph import Plan, Program, assign, is_fp32
 from harness.reference import Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
 from harness.settings import Settings
 from harness.tensors import Tensors
-from harness.verify.value_range import first_beyond, kept_for_range
+from harness.verify.value_range import first_beyond, kept_for_range, terms_of
 
 REPEATABLE = 2.0**-20
 """Largest distance of two FP32 runs of one program on one machine: the order of summation may change the last bits."""
@@ -166,11 +166,16 @@ class SubjectGraph(ABC):
         evaluators = self.evaluators(inputs, plan, names)
         return first_beyond(evaluators.reference, evaluators.floor, names)
 
-    def evaluator(self, inputs: Tensors) -> ProgramEvaluator:
+    def terms_of(self, inputs: Tensors, output: str) -> float:
+        """Return the largest magnitude of the terms that cancel in an output of zeros."""
+        return terms_of(self.run_graph, output, lambda names: self.evaluator(inputs, asked=names))
+
+    def evaluator(self, inputs: Tensors, *, asked: Collection[str] = ()) -> ProgramEvaluator:
         """Return one evaluator in FP32, to see what a change of one value does to the outputs."""
         return ProgramEvaluator(
-            self.run_graph, inputs, dtype=torch.float32, device=self.device, weights=self.weights, helpers=self.helpers
-        )
+            self.run_graph, inputs, dtype=torch.float32, device=self.device, asked=asked, weights=self.weights,
+            helpers=self.helpers,
+        )  # fmt: skip
 
 
 def noise_note(random: Sequence[str], seed: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -136,3 +136,27 @@ def _trouble(found: torch.Tensor, expected: torch.Tensor) -> str:
         return f"underflows ({expected[nonzero].abs().max().item():.3g} in FP32)"
     error = relative_l2(found[finite], expected[finite])
     return f"loses {error:.3g}" if error > UNUSABLE else ""
+
+
+_STEPS_BACK = 8
+"""Nodes from an output of zeros back to the difference that it is: reshapes and the like between them."""
+
+
+def terms_of(run: RunGraph, output: str, evaluator: Callable[[Collection[str]], Evaluator]) -> float:
+    """Return the largest magnitude of what an output of zeros is computed from: of the terms that cancel in it.
+
+    What reads zeros alone is passed over. ``evaluator(names)`` gives one that keeps these values.
+    """
+    nodes = {node.name: node for node in run.graph.nodes}
+    near = [nodes[run.outputs[output]]]
+    for _ in range(_STEPS_BACK):
+        near += [item for node in near for item in node.all_input_nodes if item not in near]
+    values = evaluator([node.name for node in near])
+    node = near[0]
+    for _ in range(_STEPS_BACK):
+        read = [(item, values.value(item.name)) for item in node.all_input_nodes]
+        sizes = [(_largest_finite(it), item) for item, it in read if it is not None and it.is_floating_point()]
+        if not sizes or max(size for size, _ in sizes) > 0:
+            return max((size for size, _ in sizes), default=0.0)
+        node = sizes[0][1]
+    return 0.0

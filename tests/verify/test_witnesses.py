@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fake import quiet
+from fake import CountedSession, FakeBackend, quiet
 
 from harness import NotJudged, Subject, Target, targets
+from harness.backends import BACKENDS
 from harness.graph import load_plan
 from harness.reference.interpreter import TypedInterpreter
 from harness.verify.prepare import prepare
@@ -143,3 +144,33 @@ def test_noise_of_open_size_cannot_be_stored(tmp_path):
     dynamic = Subject(**{**vars(given), "dynamic": {"x": {0: "batch"}}, "ranges": {"batch": (2, 8)}})
     with pytest.raises(NotJudged, match="of no fixed shape"):
         prepare(dynamic, quiet(tmp_path, seed_random=0))
+
+
+class Cancels(torch.nn.Module):
+    """Zero by its mathematics: a product less itself, reshaped."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        product = x @ x.T
+        return (product - product.T).reshape(-1)
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.0, "not_judged"), (2.0**-10, "not_judged"), (2.0**-5, "fail")])
+def test_what_is_zero_because_its_terms_cancel_is_no_failure_within_their_rounding(
+    tmp_path, monkeypatch, noise, verdict
+):
+    class Session(CountedSession):
+        layers = None
+
+        def __init__(self, backend):
+            self.backend = backend
+
+        def run(self, given):
+            return {"output": noise * (given["x"] @ given["x"].T).flatten()}
+
+    backend = FakeBackend()
+    backend.load = lambda engine: Session(backend)
+    monkeypatch.setitem(BACKENDS, "fake", backend)
+    given = subject(Cancels)
+    (result,) = verify(given, targets=[Target("fake", "fp16")], cases=["one"], settings=quiet(tmp_path))
+    assert result.verdict == verdict, result.reason
+    assert ("cancel" in result.reason) == (0 < noise < 2.0**-6)
