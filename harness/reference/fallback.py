@@ -13,6 +13,7 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import promote, to_float64
+from harness.reference.witness import cpu_session, tensor_of
 
 Run = Callable[[dict[str, Any]], Any]
 _HALVES = (torch.float16, torch.bfloat16)
@@ -49,14 +50,8 @@ def run_elsewhere(
 @lru_cache(maxsize=256)
 def _loaded(serialized: bytes) -> Run:
     """Load a model of one node; nodes that differ only in names share it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(serialized, threads=1)
     except Exception as error:
         refusal = first_line(error)
     else:
@@ -119,10 +114,9 @@ def _checked(node: ir.Node, result: Any, double: bool, device: torch.device) -> 
     array = np.asarray(result, order="C")  # onnx.reference gives views that run backwards
     if array.dtype.kind not in "fiubc":
         return array
-    array = array.view(array.dtype.str)  # of C's two names for 64 bits PyTorch knows one
     if double and array.dtype == np.float32:
         raise NotJudged(f"FP64 is left in {_where(node)}, which gives float32")
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    return tensor_of(array).to(device)
 
 
 def _where(node: ir.Node) -> str:

@@ -86,10 +86,9 @@ def exported_run_graph(program: Program) -> RunGraph:
     """Return the exported program of a PyTorch subject."""
     exported = program.exported
     assert exported is not None
-    user_input = "USER_INPUT"
     sources, weights = {}, {}
     for spec in exported.graph_signature.input_specs:
-        if spec.kind.name == user_input:
+        if spec.kind.name == "USER_INPUT":
             sources[spec.arg.name] = Source(kind=SourceKind.INPUT, name=spec.arg.name)
         else:
             assert spec.target is not None

@@ -34,24 +34,33 @@ def run_onnxruntime(
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         serialized = _serialized(promoted, Path(folder))
         try:
-            session = _session(serialized)
+            session = cpu_session(serialized)
             results: list[list[Any]] = [session.run(names, feeds) for _ in range(runs)]
         except Exception as error:
             results = [_reference(promoted, names, feeds, refusal=first_line(error))] * runs
-    return [{name: _tensor(it) for name, it in zip(names, result, strict=True)} for result in results]
+    return [
+        {name: tensor_of(np.asarray(it, order="C")) for name, it in zip(names, result, strict=True)}
+        for result in results
+    ]
 
 
-def _tensor(result: Any) -> torch.Tensor:
-    array = np.asarray(result)
-    return torch.as_tensor(array.view(array.dtype.str))  # of C's two names for 64 bits PyTorch knows one
+def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Return a result of ONNX Runtime or ``onnx.reference``, an array of numbers in C order, as a tensor."""
+    array = array.view(array.dtype.str)  # of C's two names for 64 bits PyTorch knows one
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _session(model: bytes | str) -> Any:
+def cpu_session(model: bytes | str, *, threads: int = 0) -> Any:
+    """Load a model, or its file, into ONNX Runtime on the CPU without graph optimisation. Raises what that raises.
+
+    ``threads`` is 0 for as many as there are.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.inter_op_num_threads = options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
