@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
@@ -38,3 +39,15 @@ def sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
 def on_devices_of(expected: Tensors, tensors: Tensors) -> Tensors:
     """Return the tensors, each on the device of the expected one of its name."""
     return {name: tensor.to(expected[name].device) for name, tensor in tensors.items()}
+
+
+def largest_finite(tensor: torch.Tensor) -> float:
+    """Return the largest magnitude among the finite elements; 0 where there is none."""
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor.detach())
+    most = max(abs(low.item()), abs(high.item()))
+    if most < math.inf:  # False where there is a NaN too
+        return most
+    finite = tensor[tensor.isfinite()]
+    return finite.abs().max().item() if finite.numel() else 0.0

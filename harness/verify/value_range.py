@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.compare import FAITHFUL, distance, relative_l2
 from harness.reference import Evaluator, ProgramEvaluator, RunGraph, run_graph
-from harness.tensors import Tensors
+from harness.tensors import Tensors, largest_finite
 
 UNUSABLE = 0.1
 """A value of which low precision loses more than this is named as the first that it cannot hold."""
@@ -49,7 +49,7 @@ def kept_for_range(
 
         def note(name: str, tensor: torch.Tensor, largest: dict[str, float] = largest) -> None:
             if tensor.is_floating_point() and tensor.numel():
-                largest[name] = max(largest.get(name, 0.0), _largest_finite(tensor))
+                largest[name] = max(largest.get(name, 0.0), largest_finite(tensor))
 
         expected, saturated = compute(on_value=note), compute(saturate=dtype)
         if any(not distance(saturated[name], tensor) <= FAITHFUL for name, tensor in expected.items()):
@@ -64,7 +64,7 @@ def _constants_beyond(run: RunGraph, weights: Mapping[str, torch.Tensor], limit:
     return {
         placeholder
         for placeholder, tensor in given.items()
-        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and _largest_finite(tensor) > limit
+        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and largest_finite(tensor) > limit
     }
 
 
@@ -75,18 +75,7 @@ def _computed_beyond(
     names = run.computed_constants & run.floats
     evaluator = ProgramEvaluator(run, {}, dtype=torch.float32, device=device, weights=weights, asked=names)
     values = ((name, evaluator.value(name)) for name in names)
-    return {name for name, value in values if value is not None and _largest_finite(value) > limit}
-
-
-def _largest_finite(tensor: torch.Tensor) -> float:
-    if not tensor.numel():
-        return 0.0
-    low, high = torch.aminmax(tensor.detach())
-    most = max(abs(low.item()), abs(high.item()))
-    if most < math.inf:  # False where there is a NaN too
-        return most
-    finite = tensor[tensor.isfinite()]
-    return finite.abs().max().item() if finite.numel() else 0.0
+    return {name for name, value in values if value is not None and largest_finite(value) > limit}
 
 
 def _reads(node: Node, beyond: set[str], limit: float) -> bool:
@@ -155,7 +144,7 @@ def terms_of(run: RunGraph, output: str, evaluator: Callable[[Collection[str]], 
     node = near[0]
     for _ in range(_STEPS_BACK):
         read = [(item, values.value(item.name)) for item in node.all_input_nodes]
-        sizes = [(_largest_finite(it), item) for item, it in read if it is not None and it.is_floating_point()]
+        sizes = [(largest_finite(it), item) for item, it in read if it is not None and it.is_floating_point()]
         if not sizes or max(size for size, _ in sizes) > 0:
             return max((size for size, _ in sizes), default=0.0)
         node = sizes[0][1]
