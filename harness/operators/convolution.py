@@ -98,38 +98,6 @@ def conv_transpose(
     return padded(y, [-b for b in before], [-max(c, 0) for c in crop])
 
 
-@operator("ConvInteger", since=10)
-def conv_integer(
-    x: torch.Tensor,
-    w: torch.Tensor,
-    x_zero: torch.Tensor | None = None,
-    w_zero: torch.Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> torch.Tensor:
-    """Padding is the zero point, so that it stands for zero. FP64 holds every sum exactly."""
-    a = x.double() if x_zero is None else x.double() - x_zero.double()
-    b = w.double()
-    if w_zero is not None:
-        b = b - w_zero.double().reshape(-1, *[1] * (w.ndim - 1))
-    y = conv(
-        a,
-        b,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-    return y.to(torch.int32)
-
-
 @operator("NhwcConv", domain=MICROSOFT)
 def nhwc_conv(
     x: torch.Tensor,

@@ -62,6 +62,34 @@ def qlinear_matmul(
     return codes(_product(a, b, a_zero, b_zero).to(by.dtype) * by, _column(y_zero), _KINDS[y_zero.dtype])
 
 
+@operator("ConvInteger", since=10)
+def conv_integer(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    x_zero: torch.Tensor | None = None,
+    w_zero: torch.Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Padding is the zero point, so that it stands for zero."""
+    y = conv(
+        _less(x, x_zero),
+        _less(w, None if w_zero is None else w_zero.reshape(-1, *[1] * (w.ndim - 1))),
+        auto_pad=auto_pad,
+        dilations=dilations,
+        group=group,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
+    return y.to(torch.int32)
+
+
 @operator("QLinearConv", since=10)
 def qlinear_conv(
     x: torch.Tensor,
