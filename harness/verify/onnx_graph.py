@@ -28,7 +28,14 @@ from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors
 from harness.verify.inputs import CaseInputs
-from harness.verify.subject_graph import REPEATABLE, GraphIdentity, SubjectGraph, compute_device, noise_note
+from harness.verify.subject_graph import (
+    REPEATABLE,
+    GraphIdentity,
+    SubjectGraph,
+    compute_device,
+    noise_note,
+    random_words,
+)
 
 VALUES_A_RUN = 64
 """Values that ONNX Runtime shows in one run: each is held in memory until the run ends."""
@@ -66,10 +73,7 @@ class OnnxGraph(SubjectGraph):
             model = with_stored_noise(model, seed_random)
             self.notes = noise_note(drawn, seed_random)
         elif random := random_nodes(model):
-            raise NotRepeatable(
-                f"{subject.name} is random: {', '.join(random[:3])}{' and others' * (len(random) > 3)}; give "
-                "--seed-random to replace what is drawn by stored noise"
-            )
+            raise NotRepeatable(f"{subject.name} is {random_words(random)}")
         self.output_names = tuple(dict.fromkeys(str(value.name) for value in model.graph.outputs))
         self._program = Program(
             name=subject.name,

@@ -178,6 +178,12 @@ class SubjectGraph(ABC):
         )  # fmt: skip
 
 
+def random_words(random: Sequence[str]) -> str:
+    """Return which operators are random, and what can be done about it."""
+    others = " and others" * (len(random) > 3)
+    return f"random: {', '.join(random[:3])}{others}; give --seed-random to replace what is drawn by stored noise"
+
+
 def noise_note(random: Sequence[str], seed: int) -> tuple[str, ...]:
     """Return the note on random operators that were replaced."""
     return (f"stored noise of seed {seed} in the place of {', '.join(random)}",) if random else ()

@@ -20,7 +20,14 @@ from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
-from harness.verify.subject_graph import REPEATABLE, GraphIdentity, SubjectGraph, compute_device, noise_note
+from harness.verify.subject_graph import (
+    REPEATABLE,
+    GraphIdentity,
+    SubjectGraph,
+    compute_device,
+    noise_note,
+    random_words,
+)
 
 _SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
 
@@ -82,12 +89,7 @@ class TorchGraph(SubjectGraph):
         """Return the refusal of a module whose runs differ, with the random operators in it."""
         with self._on_cpu() as inputs:
             random = random_calls(trace(self.subject, self.module, inputs))
-        if not random:
-            return error
-        return NotRepeatable(
-            f"{error}; it is random: {', '.join(random[:3])}{' and others' * (len(random) > 3)}; give --seed-random to "
-            "replace what is drawn by stored noise"
-        )
+        return NotRepeatable(f"{error}; it is {random_words(random)}") if random else error
 
     @property
     def program(self) -> Program:
