@@ -23,6 +23,7 @@ from harness.records.contradictions import (
 )
 from harness.records.data import Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
+from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, ShapeKind
 from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (
     Acceptance,
@@ -72,9 +73,12 @@ __all__ = [
     "Conditions",
     "ContestPicture",
     "ContestResult",
+    "Culprit",
     "Decisions",
+    "Diagnosis",
     "EngineInfo",
     "Entry",
+    "ErrorShape",
     "ErrorStats",
     "Figure",
     "Json",
@@ -100,6 +104,7 @@ __all__ = [
     "Result",
     "Runner",
     "Session",
+    "ShapeKind",
     "Status",
     "StepError",
     "StudyResult",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.records.data import TargetRecord
+from harness.records.diagnosis import Diagnosis
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
@@ -83,6 +84,8 @@ class Bisection(TargetRecord):
     """What to type next, one shell command each."""
     gates: tuple[Question, ...]
     """The questions in the order they were asked."""
+    diagnosis: Diagnosis | None = None
+    """Every culprit, with the size of the part that shows it alone; None where nothing is wrong."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show it."""
     plan: tuple[str, ...] | None = None

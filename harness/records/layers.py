@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.records.data import TargetRecord
+from harness.records.diagnosis import Diagnosis, ErrorShape
 
 if TYPE_CHECKING:
     from harness.records.stats import ErrorStats
@@ -62,6 +63,8 @@ class ValueFinding:
     computed."""
     largest: float | None = None
     """Largest finite magnitude of the engine's value."""
+    looks_like: ErrorShape | None = None
+    """What its local error looks like; None for a value that is as good as PyTorch."""
     mark: Mark = "not_judged"
     """``ok``; ``suspect`` (made here, reaches the outputs); ``healed`` (made here, dies out); ``passed_on`` (wrong, but
     not made here); ``nonfinite``; ``flip`` (a discrete decision fell otherwise)."""
@@ -122,6 +125,8 @@ class LayerReport(TargetRecord):
     """What observing did to the outputs."""
     trusted: bool
     """False when observing changed the outputs by as much as the error being looked for."""
+    diagnosis: Diagnosis | None = None
+    """Where the error of the outputs is made; None where the outputs are right."""
     first_nonfinite: str = ""
     """The first value that is non-finite while all it is computed from is finite; empty where there is none."""
     weights: str = ""

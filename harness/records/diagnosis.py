@@ -1,0 +1,107 @@
+"""The diagnosis of a wrong engine, as data: every culprit, what its error looks like, what it explains, what is left.
+
+A layer report has one, made from what was observed; a bisection has one too, with what its parts of the graph showed.
+See docs/json.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ShapeKind = Literal[
+    "scale",
+    "offset",
+    "constant_per_channel",
+    "slice",
+    "shift",
+    "transposed",
+    "saturation",
+    "swapped",
+    "stale",
+    "random",
+    "tf32_rounding",
+    "fp16_rounding",
+    "bf16_rounding",
+    "non_finite",
+    "zeros",
+    "decision",
+    "another_function",
+    "unknown",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorShape:
+    """What an error looks like: a kind with its figures, computed from the tensors."""
+
+    kind: ShapeKind
+    """``unknown`` when it is none of the others."""
+    explained: float = 0.0
+    """Squared share of the error that this kind explains, 0 to 1."""
+    factor: float | None = None
+    """The factor (``scale``), the constant (``offset``) or the largest magnitude (``saturation``)."""
+    axis: int | None = None
+    """The axis of ``constant_per_channel``, ``slice`` and ``shift``."""
+    index: tuple[int, ...] = ()
+    """The entries of ``axis`` that are wrong (``slice``), or the number of steps (``shift``)."""
+    size: int | None = None
+    """Entries that ``axis`` has."""
+    permutation: tuple[int, ...] = ()
+    """The order of the axes of ``transposed``."""
+    other: str = ""
+    """The output or value that this one holds instead (``swapped``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Culprit:
+    """One place where an error is made that reaches the outputs."""
+
+    value: str
+    """The value's name."""
+    op: str
+    """The operator that makes it."""
+    module: str
+    """Dotted path of its PyTorch module."""
+    source: str
+    """``file:line`` of the Python code that makes it."""
+    folded: tuple[str, ...] = ()
+    """Other modules whose operations the exporter or builder folded into this one: they may be the wrong ones."""
+    error: float | None = None
+    """Relative L2 error made here, on the engine's own inputs; None where it was not measured or is not finite."""
+    floor: float | None = None
+    """What PyTorch loses there in the same precision."""
+    explains: float | None = None
+    """Share of the squared error of the worst output that this error alone gives, 0 to 1; None where it could not be
+    propagated."""
+    looks_like: ErrorShape | None = None
+    """What the error looks like."""
+    inside: str = ""
+    """The kernel it was found in by replaying the kernel's operations one by one; empty for one that was observed."""
+    alone: int | None = None
+    """Operations of the smallest part of the graph that shows it when it is built alone; None where none was built or
+    none showed it."""
+    reason: str = ""
+    """What is known beside the figures, such as ``reached 1.2e5, FP16 ends at 65504``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Where the error of an engine is made, all of it."""
+
+    culprits: tuple[Culprit, ...] = ()
+    """In dataflow order of cause: the first explains the most. Empty where no place was found."""
+    right_before: int = 0
+    """Compared values before the first culprit that are right."""
+    wrong_later: int = 0
+    """Compared values that are wrong only because of the culprits."""
+    compared: int = 0
+    """Values that were compared."""
+    left: float | None = None
+    """Share of the squared error of the worst output that the culprits together do not explain; None where it could
+    not be computed."""
+    complete: bool = False
+    """Whether what is left is no more than PyTorch's own error in this precision: there is no other culprit."""
+    observed: Literal["unchanged", "rounding", "changed", "hidden", ""] = ""
+    """What observing did to the wrong outputs: not a bit, rounding only, as much as the error in question, or it made
+    them right; empty where nothing was observed."""
