@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.records.contradictions import settled_result
 from harness.records.data import TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
+from harness.records.diagnosis import ErrorShape
 from harness.records.parts import PartResult
 from harness.records.stats import ErrorStats
 
@@ -39,6 +40,8 @@ class OutputResult:
     """The whole and the worst of its parts, with their limits; empty where nothing was held against a floor."""
     tf32_sized: bool = False
     """Whether an FP32 engine failed by about what TF32 loses: then it computes in TF32."""
+    looks_like: ErrorShape | None = None
+    """What the error of an output that failed looks like; None for any other."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -53,6 +56,7 @@ class OutputResult:
             "allowed": self.allowed,
             "parts": [part.to_json() for part in self.parts],
             "tf32_sized": self.tf32_sized,
+            "looks_like": dataclasses.asdict(self.looks_like) if self.looks_like else None,
         }
 
 

@@ -40,17 +40,27 @@ class ErrorShape:
     explained: float = 0.0
     """Squared share of the error that this kind explains, 0 to 1."""
     factor: float | None = None
-    """The factor (``scale``), the constant (``offset``) or the largest magnitude (``saturation``)."""
+    """The factor (``scale``), the constant that was added (``offset``), the number it ends at (``saturation``); of the
+    kind in ``part`` where there is one."""
     axis: int | None = None
-    """The axis of ``constant_per_channel``, ``slice`` and ``shift``."""
-    index: tuple[int, ...] = ()
-    """The entries of ``axis`` that are wrong (``slice``), or the number of steps (``shift``)."""
+    """The axis of ``constant_per_channel``, ``slice``, ``shift``, and of a ``non_finite`` in a few entries only."""
     size: int | None = None
     """Entries that ``axis`` has."""
+    entries: tuple[tuple[int, int], ...] = ()
+    """The entries of ``axis`` that are wrong, as ranges: first and last of each."""
+    steps: int | None = None
+    """By how many entries it is shifted: ``actual[i] = expected[i - steps]`` (``shift``)."""
     permutation: tuple[int, ...] = ()
-    """The order of the axes of ``transposed``."""
+    """The order of the axes of the expected value that this one holds instead (``transposed``)."""
     other: str = ""
-    """The output or value that this one holds instead (``swapped``)."""
+    """The output or value that this one holds instead (``swapped``), or the case of an earlier run (``stale``)."""
+    part: ShapeKind | None = None
+    """What the error looks like within ``entries`` (``slice``) or among the decisions that differ: ``offset`` for all
+    off by ``factor``, ``scale`` with -1 for all negated; None where nothing more is known."""
+    count: int | None = None
+    """Elements that are not finite or that differ (``non_finite``, ``decision``)."""
+    elements: int | None = None
+    """Elements of the value, where there is a ``count``."""
 
 
 @dataclass(frozen=True, kw_only=True)

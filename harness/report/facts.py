@@ -1,4 +1,4 @@
-"""What records say, before any wording: their names, times and errors, and which of them count."""
+"""What records say: their names, times and errors, which of them count, and what an error looks like."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from statistics import median
 from typing import Any
 
 from harness.records import MARKS, contestant_name
+from harness.report.words import Words
 
 Json = Mapping[str, Any]
 BASELINE = "eager fp32"
 """The baseline that the table's speed-up is against."""
 MIB = 2**20
 RANDOM = "RANDOM WEIGHTS"
+ENGLISH = Words("en")
 
 
 def target_name(data: Json) -> str:
@@ -139,6 +141,31 @@ def worst_first(values: Iterable[Json]) -> list[Json]:
         return not bad, place, 1.0 if ratio is None else -ratio, -(value_error(value) or 0.0)
 
     return sorted(values, key=key)
+
+
+def shape_words(shape: Json, words: Words = ENGLISH) -> str:
+    """Return a phrase for what an error looks like: ``scaled by 1.030``, ``entry 3 of axis 1 only (it has 12)``."""
+    kind, part = shape["kind"], shape["part"]
+    if kind == "decision" and part:
+        kind = f"decision_{part}"
+    elif kind == "non_finite" and shape["entries"]:
+        kind = "non_finite_part"
+    elif kind == "stale" and shape["other"]:
+        kind = "stale_case"
+    factor = "" if shape["factor"] is None else _figure(shape["factor"], scale=(part or kind) == "scale")
+    ranges = (str(low) if low == high else f"{low}-{high}" for low, high in shape["entries"])
+    fields = {**shape, "factor": factor, "entries": ", ".join(ranges), "permutation": list(shape["permutation"])}
+    whole = words(f"shape_{kind}", **fields)
+    return (
+        words("shape_of_part", whole=whole, part=words(f"shape_{part}", **fields))
+        if kind == "slice" and part
+        else whole
+    )
+
+
+def _figure(value: float, *, scale: bool) -> str:
+    """Return a factor as ``1.030`` where it is near 1, any other figure with five digits."""
+    return f"{value:.3f}" if scale and 0.1 <= abs(value) < 10 and round(abs(value), 3) != 1 else f"{value:.5g}"
 
 
 def short_op(op: str) -> str:
