@@ -275,6 +275,8 @@ def _record(context: Context, found: Findings) -> Bisection:
         advice=advice.advice_on(found),
         commands=advice.commands_for(context, found),
         gates=found.questions,
+        result=found.result,
+        races=found.races,
         region=found.region,
         plan=found.plan,
         plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",

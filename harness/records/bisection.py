@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.data import TargetRecord
 from harness.records.diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from harness.records.accuracy import Result
 
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
@@ -84,6 +88,10 @@ class Bisection(TargetRecord):
     """What to type next, one shell command each."""
     gates: tuple[Question, ...]
     """The questions in the order they were asked."""
+    result: Result | None = None
+    """The verdict on the engine that was bisected; None where there is none."""
+    races: bool = False
+    """Whether the error shrinks when the engine's kernels run one at a time: they overlap and must not."""
     diagnosis: Diagnosis | None = None
     """Every culprit, with the size of the part that shows it alone; None where nothing is wrong."""
     region: tuple[str, ...] = ()
@@ -111,3 +119,8 @@ class Bisection(TargetRecord):
     """Whether Ctrl-C ended the search."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys; figures that are not finite become None."""
+        data = dataclasses.replace(self, result=None)
+        return {**super(Bisection, data).to_json(), "result": self.result.to_json() if self.result else None}

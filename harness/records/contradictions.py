@@ -59,10 +59,12 @@ def settled_score(score: Mapping[str, Any]) -> dict[str, Any]:
 
 def settled_bisection(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a bisection: an engine that it found to be wrong contradicts that nothing is to be repaired."""
-    wrong = [asked for asked in found["gates"] if asked["question"] == IS_WRONG and asked["answer"] == "yes"]
+    wrong = [a["detail"] for a in found["gates"] if a["question"] == IS_WRONG and a["answer"] == "yes"]
+    inside = found.get("result")
+    wrong += [inside["reason"]] if inside and settled_result(inside)["verdict"] == "fail" else []
     if found["kind"] != "none" or not wrong:
         return dict(found)
-    finding = f"{CONTRADICTORY}: the engine is said to be right, but {IS_WRONG} yes: {wrong[0]['detail']}"
+    finding = f"{CONTRADICTORY}: the engine is said to be right, but {IS_WRONG} yes: {wrong[0]}"
     return {**found, "kind": "not_judged", "finding": finding}
 
 
