@@ -14,10 +14,11 @@ from harness.records.accuracy import (
     overall,
     status_of,
 )
-from harness.records.bisection import IS_WRONG, Advice, Bisection, Kind, Price, Question, Trial
+from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
+    IS_WRONG,
     settled_result,
     settled_study,
 )

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from harness.records.accuracy import Result
 from harness.records.data import TargetRecord
 from harness.records.diagnosis import Diagnosis
 
-if TYPE_CHECKING:
-    from harness.records.accuracy import Result
-
 Kind = Literal["none", "precision", "engine", "export", "not_judged"]
 Answer = Literal["yes", "no", "not asked"]
-IS_WRONG = "is the engine wrong?"
-"""The question whose answer decides whether there is anything to repair."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.records.bisection import IS_WRONG
 from harness.records.data import Verdict
 
+IS_WRONG = "is the engine wrong?"
+"""The question of a bisection whose answer decides whether there is anything to repair."""
 _ORDER: tuple[Verdict, ...] = ("pass", "not_judged", "fail")
 """From the best to the worst."""
 _WORDS = {"pass": "passed", "not_judged": "was not judged", "fail": "failed"}

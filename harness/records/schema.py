@@ -8,12 +8,11 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.records.accuracy import Result
 from harness.records.data import plain
 from harness.records.layers import LayerReport
 from harness.records.stats import ErrorStats
 
-_ONLY_FOR_TYPES = {"ErrorStats": ErrorStats, "LayerReport": LayerReport, "Result": Result}
+_ONLY_FOR_TYPES = {"ErrorStats": ErrorStats, "LayerReport": LayerReport}
 """Names that the dataclasses' own modules import for annotations alone."""
 
 

@@ -12,7 +12,7 @@ import recorded
 
 from harness.cli import commands as cli
 from harness.records import CONTRADICTORY, ContestPicture, ContestResult, MetricResult, Question, exit_status, load
-from harness.records.bisection import IS_WRONG
+from harness.records.contradictions import IS_WRONG
 from harness.records.latency import Comparison
 from harness.report import badge, summary
 from harness.report.html import page as html
