@@ -18,6 +18,7 @@ import pytest
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
+from harness.settings import check_limit
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--parity-runs", dest="parity_runs", type=int, metavar="N",
         help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU",
     )  # fmt: skip
+    add(
+        "--parity-limit", dest="parity_limit", type=float, metavar="ERROR",
+        help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
+    )  # fmt: skip
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
     add(
         "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
@@ -115,6 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
         discovery.check_precisions(state.precisions)
         if state.timing.processes < 2:
             raise UsageError(f"--latency-processes {state.timing.processes} tells no spread; give at least 2")
+        check_limit(state.settings.limit, "--parity-limit")
         if state.settings.runs is not None and state.settings.runs < 2:
             raise UsageError(f"--parity-runs {state.settings.runs} shows no difference between runs; give at least 2")
         if state.json and not is_worker(config):

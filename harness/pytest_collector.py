@@ -40,6 +40,7 @@ class State:
             update_references=option("parity_update_references"),
             runs=option("parity_runs"),
             seed_random=option("parity_seed_random"),
+            limit=option("parity_limit"),
             progress=_progress(config),
         )
         self.backends: list[str] = option("parity_backend")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from harness.errors import UsageError
 
 
 def print_progress(message: str) -> None:
@@ -16,6 +19,12 @@ def print_progress(message: str) -> None:
 
 def _folder(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable) or default)
+
+
+def check_limit(limit: float | None, option: str = "--limit") -> None:
+    """Raise UsageError for a limit that is no relative error."""
+    if limit is not None and not 0 < limit < math.inf:
+        raise UsageError(f"{option} {limit} is not a relative error; give a number above 0, such as 1e-3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,5 +47,7 @@ class Settings:
     """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
     runs: int | None = None
     """How often each engine runs a case before it is judged; None: 8 times on a GPU, twice on a CPU."""
+    limit: float | None = None
+    """The relative L2 error that every output of floats may have, in place of the limits derived or declared."""
     progress: Callable[[str], None] = print_progress
     """Called with one short line whenever a long step starts or ends."""

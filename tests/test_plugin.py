@@ -294,6 +294,8 @@ def test_run_without_a_suite_is_light(project: pytest.Pytester):
         (("--precision", "fp61"), "unknown precision 'fp61'; did you mean fp16"),
         (("--precision", "none.toml"), "plan none.toml cannot be read"),
         (("--parity-json", "."), "it is a folder"),
+        (("--parity-limit", "0"), "--parity-limit 0.0 is not a relative error"),
+        (("--parity-limit", "nan"), "--parity-limit nan is not a relative error"),
     ],
 )
 def test_unknown_names_are_usage_errors(project: pytest.Pytester, option: tuple[str, str], words: str):
@@ -302,6 +304,14 @@ def test_unknown_names_are_usage_errors(project: pytest.Pytester, option: tuple[
     assert result.ret == 4
     assert words in result.stderr.str()
     assert "Traceback" not in result.stderr.str()
+
+
+def test_a_limit_reaches_the_settings(project: pytest.Pytester):
+    project.makepyfile("""
+        from harness.pytest_collector import STATE
+        def test_limit(request): assert request.config.stash[STATE].settings.limit == 0.02
+    """)
+    project.runpytest_inprocess("--parity-limit", "0.02").assert_outcomes(passed=1)
 
 
 def test_suite_without_subject_is_one_sentence(project: pytest.Pytester):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import threading
 from concurrent.futures import Executor
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from harness.backends import EngineCache
 from harness.errors import NotJudged, UsageError
-from harness.settings import Settings
+from harness.settings import Settings, check_limit
 from harness.subject import Subject, Target
 from harness.verify import Outcome, Prepared, Run, verify_case
 
@@ -98,8 +97,7 @@ class Context:
     def __post_init__(self) -> None:
         if self.max_builds < 1:
             raise UsageError(f"--max-builds {self.max_builds} leaves nothing to confirm a plan with; give at least 1")
-        if self.limit is not None and not 0 < self.limit < math.inf:
-            raise UsageError(f"--limit {self.limit} is not a relative error; give a number above 0, such as 1e-3")
+        check_limit(self.limit)
 
     @cached_property
     def run(self) -> Run:
@@ -125,7 +123,8 @@ class Context:
 
     def command(self, name: str, precision: str) -> str:
         """Return a ``parity`` command for the subject, the backend and the case in a precision, as a shell reads it."""
-        options = ["-b", self.target.backend, "-p", precision, "--case", self.case]
+        limit = [] if self.limit is None else ["--limit", str(self.limit)]
+        options = ["-b", self.target.backend, "-p", precision, "--case", self.case, *limit]
         return f"parity {name} {self.subject.as_typed} {shlex.join(options)}"
 
     def say(self, target: Target, words: str) -> None:

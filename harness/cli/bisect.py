@@ -11,6 +11,7 @@ from harness.cli.options import (
     Document,
     add_command,
     add_computing,
+    add_limit,
     add_runs,
     add_subject,
     request_of,
@@ -33,9 +34,7 @@ def add(commands: Any) -> None:
     bisect.add_argument(
         "--max-builds", type=int, default=30, metavar="N", help="engines to build at most, all together; default: 30"
     )
-    bisect.add_argument(
-        "--limit", type=float, metavar="ERROR", help="relative error (2-norm) that outputs may have; default: as verify"
-    )
+    add_limit(bisect)
     bisect.add_argument("--jobs", type=int, default=1, metavar="N", help="engines built at a time; default: 1")
     bisect.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
     bisect.add_argument("-o", "--output", type=Path, metavar="PLAN.toml", help="default: reports/SUBJECT-TARGET.toml")

@@ -31,7 +31,7 @@ def add_command(
     )
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
-        no_engine_cache=False, update_references=False, runs=None, seed_random=None,
+        no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
     )  # fmt: skip
     return parser
 
@@ -90,6 +90,14 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=at_least(2), metavar="N", help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU"
     )
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the error that outputs may have."""
+    parser.add_argument(
+        "--limit", type=float, metavar="ERROR",
+        help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
+    )  # fmt: skip
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from harness.cli.options import (
     add_command,
     add_computing,
     add_engine_cache,
+    add_limit,
     add_runs,
     add_subject,
     chart,
@@ -26,6 +27,7 @@ from harness.cli.options import (
     settings_of,
 )
 from harness.errors import ParityError
+from harness.settings import check_limit
 
 if TYPE_CHECKING:
     from harness.records import Result
@@ -42,6 +44,7 @@ def add(commands: Any) -> None:
     add_engine_cache(verify)
     add_computing(verify)
     add_runs(verify)
+    add_limit(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
@@ -58,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
 
     subject, targets, cases = request_of(options)
     cases = cases if options.case else (*cases, *subject.range_cases)
-    settings = settings_of(options)
+    check_limit(options.limit)
+    settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
     missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]

@@ -15,7 +15,7 @@ from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
 from harness.verify.tolerance import SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
-from harness.verify.verify import build_engines, update_references, verify, verify_case
+from harness.verify.verify import build_engines, judged_by, update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
@@ -39,6 +39,7 @@ __all__ = [
     "judge_outputs",
     "judge_parts",
     "judge_tensors",
+    "judged_by",
     "next_step",
     "settle",
     "tolerance_for",

@@ -24,7 +24,7 @@ from harness.verify.tolerance import PART_HOLDS, SMALLEST_STEP, UNIT_ROUNDOFF, c
 
 CANCELLED = 2 * FACTOR
 """Roundings of the terms of a difference that is mathematically zero, which an engine may leave: three of each."""
-_LIMIT_WHY = "the limit this search was asked for"
+_LIMIT_WHY = "--limit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +136,11 @@ def _without_figures(compared: Compared) -> OutputResult:
     return OutputResult(name=compared.name, verdict="fail", reason=compared.problem)
 
 
-def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -> tuple[OutputResult, ...]:
-    """Return the verdict on every output."""
-    run, plan = opened.run, opened.plan
+def judge_outputs(
+    opened: OpenTarget, case: str, compared: Sequence[Compared], plan: Plan | None = None
+) -> tuple[OutputResult, ...]:
+    """Return the verdict on every output; ``plan`` is that of the floor, where it is not the target's."""
+    run, is_own, plan = opened.run, plan is None, plan or opened.plan
     references = run.prepared.references
     expected = references.expected(case, plan)
     results = []
@@ -171,7 +173,7 @@ def judge_outputs(opened: OpenTarget, case: str, compared: Sequence[Compared]) -
                 tf32_floor=tf32_floor,
                 reference_error=None if is_fp32(plan) else partial(_reference_error, references, case, output.name),
                 tolerance=tolerance,
-                is_floor=opened.is_pytorch,
+                is_floor=opened.is_pytorch and is_own,
                 cause=cause,
             )
         )

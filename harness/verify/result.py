@@ -46,7 +46,8 @@ def next_step(opened: OpenTarget, case: str) -> str:
     """Return the command that goes on from a failure: to whose fault it is, and a plan that passes."""
     subject = opened.run.subject
     only = ["--case", case] if len(subject.cases) > 1 or case in subject.range_cases else []
-    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only])
+    limit = [] if opened.run.limit is None else ["--limit", str(opened.run.limit)]
+    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only, *limit])
     return f"parity bisect {subject.as_typed} {options}"
 
 

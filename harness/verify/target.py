@@ -43,7 +43,7 @@ class Run:
 
     def __init__(self, subject: Subject, settings: Settings, *, limit: float | None = None) -> None:
         self.subject, self.settings = subject, settings
-        self.limit = limit
+        self.limit = settings.limit if limit is None else limit
         """The relative L2 error that every output may have, in place of the limits derived or declared."""
         self.engines = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
         self._problem: ParityError | None = None

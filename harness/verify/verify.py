@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.backends import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
-from harness.graph import input_specs
+from harness.graph import Plan, input_specs
 from harness.records import OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
@@ -76,14 +76,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
                 on_gpu=opened.on_gpu,
                 runs=opened.run.settings.runs,
             )
-        floor, notes = floor_of(references, case, plan)
-        settled = settle(prepared, case, plan, repeats.worst, expected, floor)
-        compared = compare_outputs(
-            repeats.worst, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
-        )
-        outputs = judge_outputs(opened, case, compared)
-        said = (*references.notes(case), *notes, *settled.notes)
-        notes = (*said, *(output.note for output in compared if output.note))
+        outputs, notes = _judged(opened, case, repeats.worst, expected)
         if opened.run.subject.onnx is not None:
             notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
         verdict: Verdict = overall(output.verdict for output in outputs)
@@ -118,6 +111,32 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
     )
     opened.outcomes[case] = Outcome(result=result, repeats=repeats, expected=expected)
     return opened.outcomes[case]
+
+
+def judged_by(opened: OpenTarget, case: str, plan: Plan) -> tuple[OutputResult, ...]:
+    """Return the verdicts on a case of a target with the floor that PyTorch has in another plan, not in the target's.
+
+    What keeps the case from being judged at all is the verdict of :func:`verify_case`, whose outputs are returned then.
+    """
+    outcome = verify_case(opened, case)
+    if outcome.repeats is None or outcome.expected is None:
+        return outcome.result.outputs
+    return _judged(opened, case, outcome.repeats.worst, outcome.expected, plan)[0]
+
+
+def _judged(
+    opened: OpenTarget, case: str, actual: Tensors, expected: Tensors, other: Plan | None = None
+) -> tuple[tuple[OutputResult, ...], tuple[str, ...]]:
+    """Return the verdicts on outputs by the floor of the target's plan, or of another one, and notes."""
+    plan, prepared = other or opened.plan, opened.run.prepared
+    floor, notes = floor_of(prepared.references, case, plan)
+    settled = settle(prepared, case, plan, actual, expected, floor)
+    compared = compare_outputs(
+        actual, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
+    )
+    notes = (*prepared.references.notes(case), *notes, *settled.notes)
+    notes = (*notes, *(output.note for output in compared if output.note))
+    return judge_outputs(opened, case, compared, other), notes
 
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:

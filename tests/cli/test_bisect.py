@@ -92,7 +92,10 @@ def test_nothing_to_repair_exits_0(plant: Any, folder: Path, capsys: pytest.Capt
 
 def test_a_limit_makes_a_failure_of_what_passes(plant: Any):
     plant("swamping")
-    assert bisect("swamping", "--limit", "0.02") == 1
+    assert bisect("swamping", "--limit", "0.02", "--json", "found.json") == 1
+    commands = [shlex.split(it)[1:] for it in json.loads(Path("found.json").read_text())["bisect"]["commands"]]
+    assert all(command[-2:] == ["--limit", "0.02"] or command[-1] == "--layers" for command in commands)
+    assert [parity(*command) for command in commands] == [1, 0], "the engine as it is, and the plan"
     assert tomllib.loads(Path("reports/swamping-planted-fp16.toml").read_text())["keep_fp32"] == ["accumulate"]
 
 

@@ -53,6 +53,25 @@ def test_without_layers_nobody_looks(plant: Any, folder: Path):
     assert [path.name for path in (folder / "out").iterdir()] == ["r.json"]
 
 
+def test_a_limit_stands_in_the_place_of_the_derived_one(plant: Any):
+    plant("swamping")
+    for limit, status in (("0.9", 0), ("0.02", 1)):
+        assert verify("swamping", "--limit", limit) == status
+        [result] = json.loads(Path("out/r.json").read_text())["results"]
+        [output] = result["outputs"]
+        assert output["allowed"] == {"relative_l2": float(limit)}
+        assert output["reason"].endswith("; tolerance: --limit")
+        assert output["floor"]["relative_l2"] == pytest.approx(output["relative_l2"], rel=0.5)
+    assert result["next_step"].endswith(" --limit 0.02")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf"])
+def test_a_limit_that_is_no_error_is_refused(limit: str, plant: Any, capsys: pytest.CaptureFixture[str]):
+    plant("swamping")
+    assert verify("swamping", "--limit", limit) == 2
+    assert "is not a relative error" in capsys.readouterr().err
+
+
 def test_every_value_as_an_output(plant: Any):
     plant("wrong_kernel")
     assert verify("wrong_kernel", "--layers", "outputs") == 1
