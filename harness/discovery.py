@@ -243,7 +243,7 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
     if subject.onnx is not None:
         from harness import graph
 
-        specs = graph.input_specs(graph.open_onnx(subject.onnx))
+        specs = graph.input_specs(graph.open_onnx(subject.onnx_file))
     else:
         from harness.verify import case_inputs
 

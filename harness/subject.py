@@ -88,8 +88,9 @@ class Subject:
     """Smallest and largest size of every symbol in ``dynamic``."""
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     """Explicit limits by precision or by output name; each says why."""
-    onnx: Path | None = None
-    """The ONNX file, where the subject is one."""
+    onnx: Path | Callable[[], Path] | None = None
+    """The ONNX file, where the subject is one, or a function that returns its path; that may raise NotJudged, as where
+    the package that carries the file is not installed."""
     locator: str = ""
     """What to type to reach it, where that is not its name; filled in by the command line."""
     typed: str = ""
@@ -100,7 +101,14 @@ class Subject:
     @property
     def as_typed(self) -> str:
         """What to type after ``parity verify`` to reach it, as a shell reads it."""
-        return self.typed or shlex.quote(str(self.onnx or self.locator or self.name))
+        file = self.onnx if isinstance(self.onnx, Path) else None
+        return self.typed or shlex.quote(str(file or self.locator or self.name))
+
+    @property
+    def onnx_file(self) -> Path:
+        """The path of the ONNX file of a subject that is one."""
+        assert self.onnx is not None
+        return self.onnx if isinstance(self.onnx, Path) else self.onnx()
 
     @property
     def range_cases(self) -> dict[str, dict[str, int]]:

@@ -125,7 +125,7 @@ def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:
     if subject.onnx is None:
         return ""
     inputs = folder / f"{subject.name}-{result.case}-inputs.json"
-    line = run_line(subject.onnx, backend=result.backend, precision=result.precision, inputs=inputs)
+    line = run_line(subject.onnx_file, backend=result.backend, precision=result.precision, inputs=inputs)
     if not line:
         return ""
     try:

@@ -105,7 +105,7 @@ def _open_contestant(opened: OpenTarget) -> Contestant:
     )  # fmt: skip
     if backend.name == "torch":
         if opened.run.subject.onnx is not None:
-            raise NotJudged(f"PyTorch cannot be timed: {opened.run.subject.onnx} is an ONNX file, not a module")
+            raise NotJudged(f"PyTorch cannot be timed: {opened.run.subject.onnx_file} is an ONNX file, not a module")
         if target.precision not in PLAIN_PRECISIONS:
             raise NotJudged(f"PyTorch is timed in {', '.join(PLAIN_PRECISIONS)}, not by the plan {target.precision}")
         return replace(contestant, runner="eager")

@@ -47,7 +47,7 @@ def batch_symbol(subject: Subject) -> str:
     """Return the symbol of dimension 0 of the inputs. Raises UsageError for none or several."""
     if subject.onnx is not None:
         raise UsageError(
-            f"the engine of {subject.onnx} is built for the shapes of its inputs; give them as --shape instead of "
+            f"the engine of {subject.onnx_file} is built for the shapes of its inputs; give them as --shape instead of "
             "--batch or --sweep"
         )
     symbols = sorted({dims[0] for dims in subject.dynamic.values() if 0 in dims})

@@ -73,7 +73,7 @@ def prepare(request: Request) -> Subject | None:
     where = request["subject"]
     subject = find_subject(where["locator"], suites=Path(where["suites"]))
     if subject.build is None:
-        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx} is an ONNX file, not a module")
+        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx_file} is an ONNX file, not a module")
     return subject
 
 

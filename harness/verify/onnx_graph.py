@@ -43,7 +43,7 @@ VALUES_A_RUN = 64
 
 def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, CaseInputs]:
     """Read the file and return its graph and its checked inputs. Raises UsageError where it cannot be read."""
-    settings.progress(f"{subject.name}: reading {subject.onnx}")
+    settings.progress(f"{subject.name}: reading {subject.onnx_file}")
     graph = OnnxGraph(subject, device=compute_device(settings), seed_random=settings.seed_random)
     specs = input_specs(graph.program.model)
 
@@ -62,11 +62,10 @@ class OnnxGraph(SubjectGraph):
     computed_by, witness_name = "PyTorch", "ONNX Runtime"
 
     def __init__(self, subject: Subject, *, device: torch.device, seed_random: int | None) -> None:
-        assert subject.onnx is not None
         super().__init__()
         self.name, self.device = subject.name, device
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
-        model = promote(open_onnx(subject.onnx))
+        model = promote(open_onnx(subject.onnx_file))
         require_tensors(model)
         if seed_random is not None:
             drawn = random_nodes(model)
