@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.bisect.context import Context
-from harness.bisect.export_check import ExportFault
+from harness.bisect.export_check import ExportCheck
 from harness.bisect.findings import Findings, shortened
 from harness.bisect.units import plain, suspects_in
 from harness.graph import Values, is_fp32
 from harness.layers import local_ratio
-from harness.records import Advice, ValueFinding
+from harness.records import Advice, Culprit, Diagnosis, ValueFinding
 
 MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
@@ -39,14 +39,34 @@ def engine_finding(found: Findings, values: Values) -> str:
     return f"PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}; {shows}"
 
 
-def export_finding(fault: ExportFault) -> str:
+def export_finding(diagnosis: Diagnosis) -> str:
     """Return the finding where the export is at fault."""
-    value = fault.value
-    origin = ", ".join(part for part in (value.op, value.module, value.source) if part)
-    return (
-        f"the ONNX graph already differs from PyTorch in {value.name} ({origin}), by {fault.error:.3g} on the same "
-        "inputs in FP32"
+    places = "; ".join(
+        f"{described(culprit)}, by {_figure(culprit.error)} on the same inputs" for culprit in diagnosis.culprits[:4]
     )
+    more = len(diagnosis.culprits) - 4
+    return f"the ONNX graph already differs from PyTorch in {places}" + (f"; and in {more} more" if more > 0 else "")
+
+
+def undecided(check: ExportCheck) -> str:
+    """Return why neither the export nor the engine can be blamed."""
+    value = check.undecided[0]
+    return (
+        f"{value.name} ({value.op}) differs from PyTorch, and only ONNX Runtime computes what it became in the graph: "
+        "whether the graph or the library is wrong cannot be told"
+    )
+
+
+def described(culprit: Culprit) -> str:
+    """Return a culprit with its operator, module and source: ``gelu_1, aten.gelu in layers.1 (net.py:7)``."""
+    where = f" in {culprit.module}" if culprit.module else ""
+    source = f" ({culprit.source})" if culprit.source else ""
+    folded = f", or in {shortened(culprit.folded)}, which was folded into it" if culprit.folded else ""
+    return f"{culprit.value}, {culprit.op}{where}{source}{folded}"
+
+
+def _figure(number: float | None) -> str:
+    return "more than a number says" if number is None else f"{number:.3g}"
 
 
 def advice_on(found: Findings) -> tuple[Advice, ...]:
@@ -55,6 +75,8 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
     precision = found.base_plan.computes_in
     if found.export is not None:
         advice.append(_on_export(found.export))
+    if found.kind == "export":
+        pass
     elif found.kind == "precision" and found.region:
         advice.append(_on_precision(found, precision))
     elif found.screened is not None and not found.screened.interrupted:
@@ -95,10 +117,11 @@ _NOTHING_RIGHT = Advice(
 _REPORT = "report it to the developers of {backend} with the reproducer"
 
 
-def _on_export(fault: ExportFault) -> Advice:
+def _on_export(diagnosis: Diagnosis) -> Advice:
+    names = [culprit.value for culprit in diagnosis.culprits]
     return Advice(
-        indicator=f"ONNX Runtime in FP32 differs from PyTorch in {fault.value.name}",
-        meaning=f"{fault.value.op} was translated to something else",
+        indicator=f"the ONNX graph, computed exactly, differs from PyTorch in {shortened(names)}",
+        meaning=f"{diagnosis.culprits[0].op} was translated to something else",
         action="rewrite that operation in the model, or use another version of PyTorch's exporter",
     )
 

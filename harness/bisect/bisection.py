@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
-from harness.bisect.export_check import export_fault
+from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
 from harness.bisect.plan_search import price, search_plan
 from harness.bisect.races import race_in, race_in_fp32
@@ -121,36 +121,43 @@ def judge_fp32(context: Context, found: Findings) -> Findings:
     if result.verdict == "not_judged":
         return found.noted(f"the FP32 engine could not be judged: {result.reason}")
     if result.verdict == "pass" or only_tf32:
+        return replace(found, fp32_right=True)
+    if asked:
         return found
-    if not asked and result.repeatable is False:
+    if result.repeatable is False:
         race = race_in_fp32(context.run, target, context.case)
         found = replace(found, fp32_races=race.races).asked(*race.questions)
         if race.races:
-            return found.noted("the FP32 engine is right with one kernel at a time; what follows is about precision")
-    return replace(found, wrong_fp32=result)
+            found = found.noted("the FP32 engine is right with one kernel at a time; what follows is about precision")
+            return replace(found, fp32_right=True)
+    return replace(found, target=target, result=result).noted(
+        "the FP32 engine is wrong too, so what follows is about FP32"
+    )
 
 
 def check_export(context: Context, found: Findings) -> Findings:
-    """Compare the exported graph of a wrong FP32 engine with PyTorch; if it is right, FP32 is what is searched."""
-    if found.wrong_fp32 is None:
+    """Compare the exported graph with PyTorch where no engine has shown that it is right; a file was not exported."""
+    if found.fp32_right or context.subject.onnx is not None:
         return found
-    context.say(found.target, "comparing the ONNX graph with PyTorch, operation by operation")
+    context.say(found.target, "comparing the ONNX graph with PyTorch")
     try:
-        fault = export_fault(context.prepared, context.case)
+        with context.run.target(found.target) as opened:
+            check = check_exported_graph(opened, context.case)
     except NotJudged as error:
-        found, fault = found.noted(f"the export could not be checked: {error}"), None
-    if fault is not None:
-        found = replace(found, export=fault, region=(fault.value.name,))
-        return found.ending("export", advice.export_finding(fault))
-    if not is_fp32(found.base_plan):
-        found = found.noted("the FP32 engine is wrong too, so what follows is about FP32")
-    return replace(found, kind="engine", target=Target(found.target.backend, "fp32"), result=found.wrong_fp32)
+        return found.noted(f"the export could not be checked: {error}")
+    found = found.asked(questions.export_right(check))
+    if check.diagnosis is None or not check.diagnosis.culprits:
+        return found.ending("not_judged", advice.undecided(check)) if check.undecided else found
+    found = replace(found, export=check.diagnosis, region=tuple(it.value for it in check.diagnosis.culprits))
+    if computes_its_graph(context, found.target):
+        return found.ending("export", advice.export_finding(check.diagnosis))
+    return found.noted("the engine does not compute the exported graph either, so what follows is about the engine")
 
 
 def compare_with_pytorch(context: Context, found: Findings) -> Findings:
     """Judge PyTorch in the same precision: where it fails, the precision is the cause, else the engine."""
-    if found.wrong_fp32 is not None:
-        return found
+    if is_fp32(found.base_plan):
+        return replace(found, kind="engine")
     case, plan = context.case, found.base_plan
     floor = context.prepared.references.floor(case, plan)
     passes = questions.would_pass(context.run, case, plan, floor.outputs)

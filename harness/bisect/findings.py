@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.bisect.export_check import ExportFault
 from harness.bisect.plan_search import PlanFound
 from harness.bisect.regions import Region
 from harness.bisect.screening import Screened
 from harness.bisect.units import Candidates
 from harness.graph import Plan, load_plan
-from harness.records import Kind, LayerReport, Price, Question, Result, Trial
+from harness.records import Diagnosis, Kind, LayerReport, Price, Question, Result, Trial
 from harness.subject import Target
 
 PYTORCH_TRIALS = 3
@@ -23,7 +22,7 @@ class Findings:
     """What is known so far. Every step of :mod:`harness.bisect.bisection` returns a new one."""
 
     target: Target
-    """The engine that is searched: the requested one, or the FP32 engine where that is wrong too."""
+    """The engine that the figures are of: the requested one, or the FP32 engine where that is wrong too."""
     questions: tuple[Question, ...] = ()
     """In the order they were asked."""
     notes: tuple[str, ...] = ()
@@ -40,16 +39,16 @@ class Findings:
     """Whether a KeyboardInterrupt ended it."""
     result: Result | None = None
     """The verdict on the target; None until the first step is done."""
-    wrong_fp32: Result | None = None
-    """The verdict on the FP32 engine where that is wrong; None where it is right or could not be judged."""
+    fp32_right: bool = False
+    """Whether the FP32 engine is right, but for computing in TF32 or racing: then the export is right too."""
     fp32_races: bool = False
     """Whether the FP32 engine is right only when its kernels run one at a time: then no plan can be relied on."""
     races: bool = False
     """Whether the target's error shrinks when its kernels run one at a time."""
     only_tf32: bool = False
     """Whether FP32 is requested, and the error is no larger than that of computing in TF32."""
-    export: ExportFault | None = None
-    """The operation that the export gets wrong."""
+    export: Diagnosis | None = None
+    """The operations that the export gets wrong; None where it is right."""
     report: LayerReport | None = None
     """The values of the target's engine; None where they could not be observed."""
     region: tuple[str, ...] = ()

@@ -7,13 +7,14 @@ from math import isfinite
 from typing import Literal
 
 from harness.backends import BACKENDS
+from harness.bisect.export_check import ExportCheck
 from harness.compare import compare
 from harness.errors import NotJudged, NotRepeatable
 from harness.graph import Plan, is_fp32, load_plan
 from harness.records import IS_WRONG, OutputResult, Question, Result, Verdict, overall
 from harness.subject import Target
 from harness.tensors import Tensors
-from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for
+from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for, worst_reason
 
 _REPEATABLE = "is the reference repeatable?"
 
@@ -69,6 +70,13 @@ def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
     if result.verdict == "not_judged":
         return Question(question=question, answer="not asked", detail=words)
     return answered(question, result.verdict == "pass" or only_tf32, words)
+
+
+def export_right(check: ExportCheck) -> Question:
+    """Return whether the exported graph is right, by its own error."""
+    words = f"computed exactly, its outputs are {check.error:.3g} from PyTorch"
+    reason = "" if check.right else f"; {worst_reason(check.judged, overall(it.verdict for it in check.judged))}"
+    return answered("is the exported graph right?", check.right, f"{words}{reason}")
 
 
 def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:

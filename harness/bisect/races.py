@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.backends import run_serialised
+from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.questions import answered, computes_in_tf32
 from harness.compare import bitwise_equal, total_error
 from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
 from harness.subject import Target
 from harness.tensors import Tensors, on_devices_of
-from harness.verify import Run, compare_outputs, floor_of, judge_outputs, settle, verify_case, worst_reason
+from harness.verify import Run, verify_case, worst_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +87,10 @@ def run_alone(run: Run, target: Target, case: str) -> Alone | None:
         if outcome.repeats is None or outcome.expected is None or opened.engine is None or not opened.on_gpu:
             return None
         opened.say("running the engine once more, one kernel at a time", case)
-        prepared, plan = run.prepared, opened.plan
-        made = run_serialised(target.backend, opened.engine.path, prepared.inputs[case])
-        alone = on_devices_of(outcome.expected, made)
-        floor, _ = floor_of(prepared.references, case, plan)
-        settled = settle(prepared, case, plan, alone, outcome.expected, floor)
-        compared = compare_outputs(
-            alone, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
+        alone = on_devices_of(
+            outcome.expected, run_serialised(target.backend, opened.engine.path, run.prepared.inputs[case])
         )
         return Alone(
             together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
-            judged=judge_outputs(opened, case, compared),
+            judged=judge_as_engine(opened, case, alone),
         )  # fmt: skip

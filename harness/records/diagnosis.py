@@ -75,6 +75,8 @@ class Culprit:
     """Dotted path of its PyTorch module."""
     source: str
     """``file:line`` of the Python code that makes it."""
+    made_by: Literal["engine", "export"] = "engine"
+    """Whose error it is: the engine's, or the exporter's, whose graph differs from PyTorch here."""
     folded: tuple[str, ...] = ()
     """Other modules whose operations the exporter or builder folded into this one: they may be the wrong ones."""
     error: float | None = None

@@ -12,7 +12,7 @@ from harness.reference.region import Region
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
 from harness.reference.run_graph import RunGraph, exported_run_graph
 from harness.reference.store import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
-from harness.reference.witness import run_onnxruntime
+from harness.reference.witness import run_onnx_reference, run_onnxruntime
 
 __all__ = [
     "CODE_SHA256",
@@ -31,6 +31,7 @@ __all__ = [
     "exported_run_graph",
     "onnx_run_graph",
     "run_graph",
+    "run_onnx_reference",
     "run_onnxruntime",
     "update_command",
 ]

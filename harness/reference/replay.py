@@ -64,7 +64,8 @@ class ProgramEvaluator:
             graph, inputs, dtype=dtype, device=device, dtypes=dtypes, weights=weights, notes=notes
         )
         self._allow_tf32 = allow_tf32
-        self._nodes: dict[str, Node] = {node.name: node for node in graph.graph.nodes}
+        # The node that gives the outputs back has the name of the value ``output``, where a file has one.
+        self._nodes: dict[str, Node] = {node.name: node for node in graph.graph.nodes if node.op != "output"}
         self._unread: Counter[Node] = Counter({node: len(node.users) for node in self._nodes.values()})
         self._asked = set(asked) | set(graph.outputs.values())
         self._outputs = graph.outputs

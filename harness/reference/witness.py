@@ -44,6 +44,19 @@ def run_onnxruntime(
     ]
 
 
+def run_onnx_reference(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return a model's outputs in FP32 as ``onnx.reference`` computes them.
+
+    Raises NotJudged where it does not, or would take too long.
+    """
+    promoted = promote(model)
+    names = list(dict.fromkeys(str(value.name) for value in promoted.graph.outputs))
+    declared = [str(value.name) for value in promoted.graph.inputs if not value.is_initializer()]
+    feeds = {name: inputs[name].detach().cpu().numpy() for name in declared}
+    results = _reference(promoted, names, feeds, refusal="it was not asked")
+    return {name: tensor_of(np.asarray(it, order="C")) for name, it in zip(names, results, strict=True)}
+
+
 def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
     """Return a result of ONNX Runtime or ``onnx.reference``, an array of numbers in C order, as a tensor."""
     array = array.view(array.dtype.str)  # of C's two names for 64 bits PyTorch knows one

@@ -112,7 +112,9 @@ def test_an_fp32_engine_that_is_wrong_now_and_then_is_asked_with_one_kernel_at_a
     before = Findings(target=FP16, result=dataclasses.replace(fp32, precision="fp16"))
     found = bisection.judge_fp32(context, before)
     assert [asked.answer for asked in found.questions] == answers
-    assert (found.fp32_races, found.wrong_fp32) == (right, None if right else fp32)
+    assert (found.fp32_races, found.fp32_right) == (right, right)
+    assert found.result == (before.result if right else fp32)
+    assert found.target.precision == ("fp16" if right else "fp32"), "the figures are of the engine that is searched"
 
 
 @pytest.mark.parametrize("fp32_races", [True, False])
