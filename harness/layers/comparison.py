@@ -7,7 +7,8 @@ import time
 from dataclasses import replace
 
 from harness.errors import NotJudged, ParityError, UsageError
-from harness.layers.effects import decision_notes, observer_effects, propagate
+from harness.layers.diagnosis import diagnose
+from harness.layers.effects import decision_notes, observer_effects
 from harness.layers.observation import Unobserved, observe_outputs, observe_pytorch, observe_unfused
 from harness.layers.report import all_values, layer_report
 from harness.records import LayerReport, Result
@@ -35,10 +36,11 @@ def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerRep
     else:
         observation = observe_outputs(before, pattern)
     effects = observer_effects(before, observation.outputs)
-    findings = propagate(before, observation.observer)
+    findings, diagnosis = diagnose(before, observation.observer)
     notes = (*observation.notes, *decision_notes(before, observation))
     report = layer_report(before, mode=chosen, values=all_values(findings, observation), effects=effects, notes=notes)
-    return replace(report, timings_s={"layers": time.perf_counter() - started, **opened.steps.since(spent)})
+    timings = {"layers": time.perf_counter() - started, **opened.steps.since(spent)}
+    return replace(report, diagnosis=diagnosis, timings_s=timings)
 
 
 def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Result:

@@ -18,9 +18,8 @@ from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
 from harness.verify import FACTOR, SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor
 
-PROPAGATED, SUSPECTS = 16, 64
-"""The effect on the outputs is computed for the PROPAGATED largest local errors, and for suspects among the SUSPECTS
-largest. Their error tensors are kept while the engine runs."""
+KEPT = 1024
+"""How many local errors are kept while the engine runs, to be propagated to the outputs: the largest ones."""
 KEPT_BYTES = 2**29
 """Limit of what these error tensors hold together; fewer are kept where they are larger."""
 
@@ -29,12 +28,14 @@ class KeptError(NamedTuple):
     """The local error of one value, kept to be propagated to the outputs."""
 
     ratio: float
-    """Its relative L2 norm over what is allowed."""
+    """Its relative L2 norm over what is allowed; infinite for what is not finite and for a decision."""
     number: int
     """Order of arrival; decides between equal ratios, so that no two entries compare by tensor."""
     name: str
     error: torch.Tensor
-    """The engine's value less the replay."""
+    """The engine's value less the replay; of decisions the engine's own."""
+    where: torch.Tensor | None = None
+    """Of decisions: those that differ."""
 
 
 class Observer:
@@ -57,6 +58,7 @@ class Observer:
         """Tensors that are no value of the graph, or could not be mapped to one."""
         self.errors: list[KeptError] = []
         """The largest local errors against what is allowed; a heap."""
+        self._held = 0
         self.decisions: dict[str, torch.Tensor] = {}
         """The engine's discrete values that differ from the replay's."""
         self._seen = 0
@@ -122,8 +124,9 @@ class Observer:
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
             mark=self._mark(stats, local, limit, floor_error), reason=self._reason(stats, local), **record,
         )  # fmt: skip
-        if not local.nonfinite:
-            self._keep_error(local.relative / limit, name, tensor, replay)
+        self._keep_error(
+            math.inf if local.nonfinite else local.relative / limit, name, tensor.to(replay.dtype) - replay
+        )
         self.evaluators.observe(name, tensor)
 
     def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None) -> Mark:
@@ -150,15 +153,13 @@ class Observer:
             return f"{stats.nonfinite_actual} of {stats.elements} elements are not finite, as what it is computed from"
         return ""
 
-    def _keep_error(self, ratio: float, name: str, tensor: torch.Tensor, replay: torch.Tensor) -> None:
+    def _keep_error(self, ratio: float, name: str, error: torch.Tensor, where: torch.Tensor | None = None) -> None:
         if not ratio > 0:
             return
-        heapq.heappush(self.errors, KeptError(ratio, self._seen, name, tensor.to(replay.dtype) - replay))
-        while len(self.errors) > 1 and (
-            len(self.errors) > (SUSPECTS if self.errors[0].ratio > 1 else PROPAGATED)
-            or sum(kept.error.nbytes for kept in self.errors) > KEPT_BYTES
-        ):
-            heapq.heappop(self.errors)
+        heapq.heappush(self.errors, KeptError(ratio, self._seen, name, error, where))
+        self._held += error.nbytes
+        while len(self.errors) > 1 and (len(self.errors) > KEPT or self._held > KEPT_BYTES):
+            self._held -= heapq.heappop(self.errors).error.nbytes
 
     def _add_discrete(
         self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
@@ -173,6 +174,10 @@ class Observer:
         self._record(name, status="compared", mark=mark, reason=reason if here or in_all else "", **record)
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
+        if here or in_all:  # what follows from other values is an error too, where nothing that was seen explains it
+            expected = (replay if here else reference).to(tensor.device)
+            decided = tensor.to(expected.dtype)
+            self._keep_error(math.inf if here else 1.0, name, decided, decided != expected)
         self.evaluators.observe(name, tensor.to(replay.dtype))
 
     def _record(self, name: str, **fields: Any) -> None:

@@ -84,8 +84,8 @@ class Culprit:
     floor: float | None = None
     """What PyTorch loses there in the same precision."""
     explains: float | None = None
-    """Share of the squared error of the worst output that this error alone gives, 0 to 1; None where it could not be
-    propagated."""
+    """Share of the squared error of a wrong output that goes with this error, 0 to 1: what it alone gives, or what is
+    left more without it, of the output where that is most; None where it could not be propagated."""
     looks_like: ErrorShape | None = None
     """What the error looks like."""
     inside: str = ""
@@ -102,7 +102,8 @@ class Diagnosis:
     """Where the error of an engine is made, all of it."""
 
     culprits: tuple[Culprit, ...] = ()
-    """In dataflow order of cause: the first explains the most. Empty where no place was found."""
+    """The first explains the most, but what is no number comes before it; of equal ones the first in dataflow order.
+    Empty where no place was found."""
     right_before: int = 0
     """Compared values before the first culprit that are right."""
     wrong_later: int = 0
@@ -110,10 +111,11 @@ class Diagnosis:
     compared: int = 0
     """Values that were compared."""
     left: float | None = None
-    """Share of the squared error of the worst output that the culprits together do not explain; None where it could
-    not be computed."""
+    """Share of the squared error that the culprits together do not explain, of the wrong output where that is most; None
+    where it could not be computed."""
     complete: bool = False
-    """Whether what is left is no more than PyTorch's own error in this precision: there is no other culprit."""
+    """Whether there is no other culprit: what is left is within what an engine may lose, or 5 % where PyTorch in this
+    precision loses as much as the engine."""
     observed: Literal["unchanged", "rounding", "changed", "hidden", ""] = ""
     """What observing did to the wrong outputs: not a bit, rounding only, as much as the error in question, or it made
     them right; empty where nothing was observed."""

@@ -44,7 +44,7 @@ from harness.compare.norms import relative_l2
 from harness.layers import observation
 from harness.layers.comparison import choose_mode, compare_layers, judge_with_layers
 from harness.layers.kernel_taps import KernelTaps
-from harness.layers.observer import SUSPECTS, Observer
+from harness.layers.observer import KEPT, Observer
 from harness.records.accuracy import Result
 from harness.records.layers import MARKS, LayerReport, ValueFinding
 from harness.verify.target import OpenTarget, Run
@@ -177,7 +177,7 @@ def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = obs
             observers[:] = [self]
             seen.append((name, tensor.clone()))
             super().add_value(name, tensor, **record)
-            assert len(self.errors) <= SUSPECTS
+            assert len(self.errors) <= KEPT
 
     with opened(plant, precision, backend) as target, pytest.MonkeyPatch.context() as patch:
         patch.setattr(observation, "Observer", Watched)
@@ -227,7 +227,8 @@ def test_a_wrong_product_inside_what_pytorch_computes_in_one_step_is_the_only_on
     assert wrong.local == pytest.approx(0.05, rel=0.1)
     assert wrong.effect == pytest.approx(0.02, rel=0.1)
     others = [value for value in found.report.values if value.status == "compared" and value is not wrong]
-    assert {value.mark for value in others} <= {"ok", "passed_on"}
+    assert {value.mark for value in others} <= {"ok", "passed_on", "suspect"}
+    assert all(value.local == value.local_floor for value in others if value.mark == "suspect")
     assert all(value.local_floor > 0 for value in found.report.values if value.status == "compared")
 
 
@@ -340,9 +341,11 @@ def test_nothing_is_suspect_in_a_healthy_engine(mode, precision):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_pytorch_loses_as_well_is_nobodys_fault(mode):
+def test_what_pytorch_loses_as_well_is_named_where_it_is_lost(mode):
     found = looked("swamping", mode)
-    assert found.marked("suspect") == []
+    [culprit] = found.report.diagnosis.culprits
+    assert found.marked("suspect") == [culprit.value] == ["add" if mode == "outputs" else "sub"]
+    assert culprit.error == culprit.floor
     assert found.value("sub").stats.relative_l2 > 0.2
     assert found.value("sub").floor > 0.2
 

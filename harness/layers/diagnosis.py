@@ -1,0 +1,179 @@
+"""From the errors that were seen in an engine to the places that make its outputs wrong: all of them, and no others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.compare import total_error
+from harness.layers.explaining import Explaining
+from harness.layers.observation import Unobserved
+from harness.layers.observer import KeptError, Observer
+from harness.layers.propagation import Propagation
+from harness.records import HARMLESS, Culprit, Diagnosis, Mark, ValueFinding
+from harness.verify import FACTOR
+
+PROPAGATED, SUSPECTS = 16, 64
+"""The effect on the outputs is computed for the PROPAGATED largest local errors, and for suspects among the SUSPECTS
+largest; where the outputs are wrong, for every culprit."""
+MADE_HERE: tuple[Mark, ...] = ("nonfinite", "flip", "suspect")
+"""Marks of an error that is made where it is seen."""
+
+
+@dataclass(kw_only=True)
+class _Looked:
+    """What is known of the local errors of one engine."""
+
+    findings: dict[str, ValueFinding]
+    errors: dict[str, KeptError]
+    """The largest kept error of each value."""
+    effects: dict[str, float | None] = field(default_factory=dict)
+    """On the outputs, of those that were propagated alone; None where that was impossible."""
+    explains: dict[str, float] = field(default_factory=dict)
+    """Of the squared error of the wrong output that it explains most of: alone, or what is left more without it."""
+    hidden: set[str] = field(default_factory=set)
+    """Culprits that cannot explain anything, since the outputs are no numbers."""
+
+    @property
+    def made_here(self) -> list[KeptError]:
+        """The kept errors above their limits."""
+        return [kept for name, kept in self.errors.items() if self.findings[name].mark in MADE_HERE]
+
+
+def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding], Diagnosis | None]:
+    """Return the findings in dataflow order, with effects and final marks, and where the error of the outputs is made.
+
+    There is no diagnosis of outputs that are right.
+    """
+    errors: dict[str, KeptError] = {}
+    for kept in sorted(observer.errors):
+        errors[kept.name] = kept  # of two errors of one value the larger is last
+    looked = _Looked(findings=dict(observer.findings), errors=errors)
+    right = before.result.verdict == "pass"
+    if not errors and right:
+        return _in_order(looked), None
+    before.opened.say(f"propagating the largest of {len(errors)} local errors to the outputs", before.case)
+    propagation = Propagation(before, observer)
+    explaining = None if right else Explaining(before, propagation)
+    largest = sorted(errors.values(), reverse=True)
+    _measure(looked, propagation, explaining, [
+        *largest[:PROPAGATED],
+        *(kept for kept in largest[PROPAGATED:SUSPECTS] if looked.findings[kept.name].mark in MADE_HERE),
+    ])  # fmt: skip
+    harmless = _harmless_effect(before)
+    if explaining is None or not explaining.wrong:
+        _mark_harmless(looked, (), harmless, right=right)
+        return _in_order(looked), None if right else _record(looked, observer, _unpropagated(looked), None, False)
+    found, complete = _culprits(looked, explaining, harmless)
+    _measure(looked, propagation, explaining, [kept for kept in found if kept.name not in looked.effects])
+    left = explaining.left(found)
+    for name, needed in explaining.needed(found).items():
+        looked.explains[name] = max(looked.explains.get(name, 0.0), needed)
+    names = [kept.name for kept in found]
+    if not complete:
+        names += [name for name in _unpropagated(looked) if name not in names]
+    _mark_harmless(looked, names, math.inf if complete else harmless, right=False)
+    return _in_order(looked), _record(looked, observer, names, left, complete)
+
+
+def _measure(
+    looked: _Looked, propagation: Propagation, explaining: Explaining | None, errors: Sequence[KeptError]
+) -> None:
+    """Propagate each of these errors alone."""
+    for kept, outputs in propagation.alone(errors):
+        effect = None if outputs is None else total_error(outputs, propagation.expected)
+        looked.effects[kept.name] = effect
+        finding = looked.findings[kept.name]
+        looked.findings[kept.name] = replace(finding, effect=effect)
+        if explaining is not None and outputs is not None:
+            looked.explains[kept.name] = explaining.explained(outputs)
+
+
+def _culprits(looked: _Looked, explaining: Explaining, harmless: float) -> tuple[list[KeptError], bool]:
+    """Return the errors that together explain what is wrong, and whether they explain all of it."""
+
+    def most_first(errors: Sequence[KeptError]) -> list[KeptError]:
+        return sorted(errors, key=lambda kept: _rank(looked, kept.name))
+
+    suspects = most_first([kept for kept in looked.made_here if looked.effects.get(kept.name, 0.0) is not None])
+    rest = [kept for kept in looked.errors.values() if kept not in suspects]
+    chosen, complete = explaining.smallest(suspects)
+    if not complete:
+        chosen = [kept for kept in suspects if (looked.effects.get(kept.name) or math.inf) > harmless]
+        more, complete = explaining.more(chosen, sorted(rest, key=lambda kept: looked.findings[kept.name].depth))
+        chosen += more
+        if complete:
+            chosen, complete = explaining.smallest(most_first(chosen))
+    if explaining.hides_others:  # behind NaN nothing else is seen: other errors that would reach the outputs stay
+        hidden = [kept for kept in suspects if (looked.effects.get(kept.name) or 0) > harmless and kept not in chosen]
+        looked.hidden = {kept.name for kept in hidden}
+        chosen += hidden
+    return chosen, complete
+
+
+def _rank(looked: _Looked, name: str) -> tuple[bool, float, int]:
+    """Return the order of culprits: what is no number in dataflow order, then what explains most.
+
+    Of what explains as much the first in dataflow order comes first.
+    """
+    depth, explains = looked.findings[name].depth, looked.explains.get(name)
+    if looked.findings[name].mark == "nonfinite":
+        return False, 0.0, depth
+    return True, 0.0 if explains is None or name in looked.hidden else -round(explains, 2), depth
+
+
+def _unpropagated(looked: _Looked) -> list[str]:
+    """Return the values that are wrong here, of which it is not known what they do to the outputs."""
+    found = [finding for finding in looked.findings.values() if finding.mark in MADE_HERE]
+    return [f.name for f in found if f.status == "compared" and looked.effects.get(f.name) is None]
+
+
+def _mark_harmless(looked: _Looked, culprits: Sequence[str], harmless: float, *, right: bool) -> None:
+    """Let marks say what was found: culprits are made here; what reaches no output by more than this is harmless."""
+    for name, finding in looked.findings.items():
+        if name in culprits:
+            mark: Mark = finding.mark if finding.mark in MADE_HERE else "suspect" if finding.stats else "flip"
+            looked.findings[name] = replace(finding, mark=mark)
+        elif finding.status == "compared" and finding.mark in ("suspect", "nonfinite"):
+            effect = looked.effects.get(name)
+            if finding.mark == "nonfinite" and (right or effect == 0):
+                reason = f"{finding.reason}; it does not reach the outputs{', which are right' if right else ''}"
+                looked.findings[name] = replace(finding, mark=HARMLESS, reason=reason)
+            elif finding.mark == "suspect" and effect is not None and effect <= harmless:
+                looked.findings[name] = replace(finding, mark=HARMLESS)
+
+
+def _record(looked: _Looked, observer: Observer, names: Sequence[str], left: float | None, complete: bool) -> Diagnosis:
+    ordered = sorted(names, key=lambda name: _rank(looked, name))
+    compared = [finding for finding in looked.findings.values() if finding.status == "compared"]
+    first = min((looked.findings[name].depth for name in names), default=math.inf)
+    return Diagnosis(
+        culprits=tuple(_culprit(looked, name) for name in ordered),
+        right_before=sum(f.depth < first and f.mark in ("ok", HARMLESS) for f in compared) if names else 0,
+        wrong_later=sum(f.depth > first and f.mark == "passed_on" for f in compared),
+        compared=len(compared),
+        left=left,
+        complete=complete,
+    )
+
+
+def _culprit(looked: _Looked, name: str) -> Culprit:
+    finding = looked.findings[name]
+    measured = finding.local is not None and math.isfinite(finding.local) and finding.mark != "nonfinite"
+    return Culprit(
+        value=name, op=finding.op, module=finding.module, source=finding.source,
+        error=finding.local if measured else None, floor=finding.local_floor,
+        explains=None if name in looked.hidden else looked.explains.get(name),
+        looks_like=finding.looks_like, reason=finding.reason,
+    )  # fmt: skip
+
+
+def _harmless_effect(before: Unobserved) -> float:
+    """Return an effect too small to change a verdict: the smallest floor of the outputs over FACTOR."""
+    floors = [output.floor.relative_l2 for output in before.result.outputs if output.floor is not None]
+    return min((floor for floor in floors if math.isfinite(floor)), default=0.0) / FACTOR
+
+
+def _in_order(looked: _Looked) -> list[ValueFinding]:
+    return sorted(looked.findings.values(), key=lambda finding: finding.depth)

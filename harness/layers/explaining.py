@@ -1,0 +1,148 @@
+"""Which errors of an engine, together, explain what is wrong with its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.layers.observation import Unobserved
+from harness.layers.observer import KeptError
+from harness.layers.propagation import Propagation
+from harness.layers.wrong_outputs import WrongOutput, holds, judge_against, wrong_outputs
+from harness.records import OutputResult
+from harness.tensors import Tensors
+
+LEFT = 0.05
+"""Share of the squared error that may be left where PyTorch loses as much in this precision, so that no floor says what
+is allowed."""
+REAL = 0.05
+"""Share of what is left that an error which is no suspect must explain: rounding is everywhere, a little of it each."""
+LITTLE = 0.05
+"""A suspect that explains less than this is left out to see whether it is needed."""
+MOST_RUNS = 96
+"""How often the whole graph is computed to find out what explains an error, at most."""
+MOST_ROUNDS = 3
+MOST_NEEDED = 32
+"""Culprits of which each is left out once, to see what is left more without it."""
+
+
+class Explaining:
+    """Holds an engine's outputs against those of PyTorch with errors added."""
+
+    def __init__(self, before: Unobserved, propagation: Propagation) -> None:
+        self._before, self._propagation = before, propagation
+        expected = propagation.expected
+        self.wrong = wrong_outputs(before.result.outputs, before.outputs, expected)
+        """What is wrong; empty where none of it can be measured."""
+        low = propagation.together((), low=True)
+        judged = self._judged(expected, low)
+        failed = {output.name for output in judged if output.verdict == "fail"}
+        self._by_verdict = holds(low, expected) and any(wrong.name in failed for wrong in self.wrong)
+        """Whether PyTorch in this precision says what is allowed. It does not where it loses as much as the engine."""
+
+    @property
+    def hides_others(self) -> bool:
+        """Whether what is wrong is no number, behind which no other error can be seen."""
+        return any(w.actual.is_floating_point() and not bool(w.actual.isfinite().all()) for w in self.wrong)
+
+    def explained(self, outputs: Tensors) -> float:
+        """Return the largest share of the squared error of a wrong output that these outputs show too, 0 to 1."""
+        return max((min(max(1 - wrong.left(outputs), 0.0), 1.0) for wrong in self.wrong), default=0.0)
+
+    def left(self, errors: Sequence[KeptError]) -> float:
+        """Return the largest share of the squared error of a wrong output that these errors together do not explain."""
+        outputs = self._propagation.together(errors)
+        return max(wrong.left(outputs) for wrong in self.wrong)
+
+    def needed(self, errors: Sequence[KeptError]) -> dict[str, float]:
+        """Return of each of these errors what is left more without it, 0 to 1; of one of very many it is not known."""
+        if not 1 < len(errors) <= MOST_NEEDED:
+            return {}
+        given, found = self._propagation.together(errors), {}
+        for kept in errors:
+            without = self._propagation.together([other for other in errors if other is not kept])
+            found[kept.name] = max(min(wrong.left(without), 1.0) - wrong.left(given) for wrong in self.wrong)
+        return found
+
+    def complete(self, errors: Sequence[KeptError]) -> bool:
+        """Return whether what these errors do not explain is no more than an engine may lose."""
+        outputs = self._propagation.together(errors)
+        if not self._by_verdict:
+            return all(wrong.left(outputs) <= LEFT for wrong in self.wrong)
+        judged = self._judged(outputs, self._propagation.together(errors, low=True))
+        return all(output.verdict == "pass" for output in judged)
+
+    def smallest(self, ordered: Sequence[KeptError]) -> tuple[list[KeptError], bool]:
+        """Return the fewest of these errors, the first ones first, that are complete; all and False where none are."""
+        if not ordered or not self.complete(ordered):
+            return list(ordered), False
+        few, enough = 0, len(ordered)  # none are not enough, all are
+        while enough - few > 1:
+            middle = (few + enough) // 2
+            few, enough = (few, middle) if self.complete(ordered[:middle]) else (middle, enough)
+        chosen = list(ordered[:enough])
+        for kept in ordered[: enough - 1]:
+            without = [other for other in chosen if other is not kept]
+            outputs = next(self._propagation.alone([kept]))[1]
+            little = outputs is None or self.explained(outputs) < LITTLE
+            if little and self._propagation.runs < MOST_RUNS and self.complete(without):
+                chosen = without
+        return chosen, True
+
+    def more(self, given: Sequence[KeptError], others: Sequence[KeptError]) -> tuple[list[KeptError], bool]:
+        """Return which other errors, in dataflow order, explain what the given ones leave, and whether that is all."""
+        found: list[KeptError] = []
+        for _ in range(MOST_ROUNDS):
+            known = [*given, *found]
+            left = self._left_by(known)
+            new = _Halving(self._propagation, left, known).among([kept for kept in others if kept not in found])
+            found += new
+            if not new or self.complete([*given, *found]):
+                break
+        return found, bool(found) and self.complete([*given, *found])
+
+    def _left_by(self, errors: Sequence[KeptError]) -> list[WrongOutput]:
+        """Return what is still wrong when the engine is held against PyTorch with these errors."""
+        outputs, actual = self._propagation.together(errors), self._before.outputs
+        if self._by_verdict:
+            judged = self._judged(outputs, self._propagation.together(errors, low=True))
+            return wrong_outputs(judged, actual, outputs)
+        left = [(wrong, wrong.left(outputs)) for wrong in self.wrong]
+        return [replace(wrong, total=wrong.total * share) for wrong, share in left if share > LEFT]
+
+    def _judged(self, expected: Tensors, low: Tensors) -> list[OutputResult]:
+        return judge_against(self._before.outputs, expected, low, precision=self._before.opened.plan.computes_in)
+
+
+class _Halving:
+    """Finds errors that explain a real share of what is wrong among many, half by half."""
+
+    def __init__(self, propagation: Propagation, wrong: Sequence[WrongOutput], given: Sequence[KeptError]) -> None:
+        self._propagation, self._wrong = propagation, wrong
+        self._given = list(given)
+
+    def among(self, errors: Sequence[KeptError]) -> list[KeptError]:
+        """Return them, in the order given."""
+        if not errors or not self._wrong or self._gain(errors, []) < REAL:
+            return []
+        return self._search(list(errors), [])
+
+    def _search(self, errors: list[KeptError], given: list[KeptError]) -> list[KeptError]:
+        if len(errors) == 1 or self._propagation.runs > MOST_RUNS:
+            return errors if len(errors) == 1 else []
+        half = len(errors) // 2
+        first, second = errors[:half], errors[half:]
+        gains = self._gain(first, given), self._gain(second, given)
+        if max(gains) >= REAL:
+            parts = [part for part, gain in zip((first, second), gains, strict=True) if gain >= REAL]
+            return [kept for part in parts for kept in self._search(part, given)]
+        if 2 * sum(gains) > self._gain(errors, given):
+            return []  # spread over many
+        found = self._search(second, [*given, *first])  # each is seen only where the other is too
+        return [*self._search(first, [*given, *found]), *found]
+
+    def _gain(self, errors: Sequence[KeptError], given: Sequence[KeptError]) -> float:
+        """Return the largest share of what is wrong with an output that these errors take from what others leave."""
+        less = self._propagation.together([*self._given, *given])
+        more = self._propagation.together([*self._given, *given, *errors])
+        return max(min(wrong.left(less), 1.0) - wrong.left(more) for wrong in self._wrong)

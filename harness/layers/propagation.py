@@ -1,0 +1,70 @@
+"""What an engine's local errors do to the outputs: PyTorch is run with them added on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from harness.layers.observation import Unobserved
+from harness.layers.observer import KeptError, Observer
+from harness.reference import Evaluator, Evaluators
+from harness.tensors import Tensors
+
+
+class Propagation:
+    """Runs the graph of one case with errors added: each value is computed from what is before it, then plus its own.
+
+    So what a later value adds is added to what carries the earlier errors already.
+    """
+
+    def __init__(self, before: Unobserved, observer: Observer) -> None:
+        self._before, self._depths = before, observer.depths
+        self.runs = 0
+        """How often the whole graph was computed."""
+        self.expected = self.together(())
+        """The outputs without any error, in the precision of the reference."""
+
+    def together(self, errors: Sequence[KeptError], *, low: bool = False) -> Tensors:
+        """Return the outputs with all these errors, in the reference's precision or with ``low`` in the plan's.
+
+        An error that cannot be added is left out; :meth:`alone` gives None for it.
+        """
+        self.runs += 1
+        evaluators = self._evaluators(errors)
+        evaluator = evaluators.floor if low else evaluators.reference
+        for kept in self._in_order(errors):
+            _add(evaluator, evaluators.canonical(kept.name), kept)
+            evaluators.done([kept.name])
+        return evaluator.outputs()
+
+    def alone(self, errors: Sequence[KeptError]) -> Iterator[tuple[KeptError, Tensors | None]]:
+        """Yield each error with the outputs that it alone gives, in dataflow order; None where it cannot be added."""
+        evaluators = self._evaluators(errors)
+        for kept in self._in_order(errors):  # what comes before them all is computed once
+            name = evaluators.canonical(kept.name)
+            evaluators.reference.value(name)
+            disturbed = evaluators.reference.fork()
+            yield kept, disturbed.outputs() if _add(disturbed, name, kept) else None
+            evaluators.done([kept.name])
+
+    def _evaluators(self, errors: Sequence[KeptError]) -> Evaluators:
+        before = self._before
+        return before.prepared.graph.evaluators(before.inputs, before.opened.plan, [kept.name for kept in errors])
+
+    def _in_order(self, errors: Sequence[KeptError]) -> list[KeptError]:
+        return sorted(errors, key=lambda kept: self._depths[kept.name])
+
+
+def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
+    """Add an error to a value; return False where nothing computes the value from what the evaluator still has."""
+    value = evaluator.value(name)
+    if value is None:
+        return False
+    error = kept.error.reshape(value.shape).to(value.device, value.dtype)
+    if kept.where is not None:
+        disturbed = torch.where(kept.where.reshape(value.shape).to(value.device), error, value)
+    else:  # what is no number in PyTorch either stays as it is
+        disturbed = torch.where(value.isfinite(), value + error, value)
+    evaluator.observe(name, disturbed)
+    return True
