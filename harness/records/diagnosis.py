@@ -111,8 +111,8 @@ class Diagnosis:
     compared: int = 0
     """Values that were compared."""
     left: float | None = None
-    """Share of the squared error that the culprits together do not explain, of the wrong output where that is most; None
-    where it could not be computed."""
+    """Share of the squared error that the culprits together do not explain, of the wrong output where that is most;
+    None where it could not be computed."""
     complete: bool = False
     """Whether there is no other culprit: what is left is within what an engine may lose, or 5 % where PyTorch in this
     precision loses as much as the engine."""
