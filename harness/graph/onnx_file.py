@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from harness.errors import UsageError, first_line
+from harness.graph.external_data import check_external_data
 from harness.graph.ir import copy_model, graph_values, weight_bytes
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.onnx_inputs import dimensions, dtype_name
@@ -44,15 +45,20 @@ def open_onnx(path: Path | str) -> ir.Model:
             f"{path} is truncated or damaged: it cannot be parsed as ONNX; copy or export it again"
         ) from error
     except Exception as error:  # a dtype or a field that onnx_ir does not know, each in its own way
-        what = f"{type(error).__name__}: {first_line(error)}"
+        cause: BaseException = error
+        while (
+            deeper := cause.__cause__ or cause.__context__
+        ):  # onnx_ir wraps the reason in an error per level of a file
+            cause = deeper
+        what = f"{type(cause).__name__}: {first_line(cause)}"
         raise UsageError(
             f"{path} cannot be read as ONNX ({what}); if it is damaged, copy or export it again"
         ) from error
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
     _check_inputs_exist(model, path)
-    _check_external_data(model, path)
-    _load_arrays(model)
+    check_external_data(model, path)
+    _load_arrays(model, path)
     _tidy(model.graph)
     return model
 
@@ -88,29 +94,6 @@ def _check_inputs_exist(model: ir.Model, path: Path) -> None:
                 )
 
 
-def _check_external_data(model: ir.Model, path: Path) -> None:
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if not isinstance(tensor, ir.ExternalTensor):
-                continue
-            file = Path(tensor.path)
-            if not file.is_file():
-                raise UsageError(f"{path}: external data file {file} is missing (weight {value.name!r}); put it there")
-            needed, found = (tensor.offset or 0) + tensor.nbytes, file.stat().st_size
-            if found < needed:
-                raise UsageError(
-                    f"{path}: external data file {file} is truncated: weight {value.name!r} ends at byte {needed}, "
-                    f"the file at {found}; copy it again"
-                )
-            try:
-                tensor.numpy()
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{path}: external data file {file} cannot be used: {error}") from error
-            finally:
-                tensor.release()
-
-
 def _tidy(graph: ir.Graph) -> None:
     """Name every output and node once, and leave dimensions open that a file declares as -1."""
     outputs = list(dict.fromkeys(graph.outputs))
@@ -129,20 +112,27 @@ def _tidy(graph: ir.Graph) -> None:
             value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
 
 
-def _load_arrays(model: ir.Model) -> None:
+def _load_arrays(model: ir.Model, path: Path) -> None:
     """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.serde.TensorProtoTensor):
-                value.const_value = _as_array(value.const_value)
+                value.const_value = _as_array(value.const_value, path)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
                 if isinstance(attribute.value, ir.serde.TensorProtoTensor):
-                    node.attributes[name] = ir.AttrTensor(name, _as_array(attribute.value))
+                    node.attributes[name] = ir.AttrTensor(name, _as_array(attribute.value, path))
 
 
-def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+def _as_array(tensor: ir.TensorProtocol, path: Path) -> ir.TensorProtocol:
+    what = f"{path} is not a valid ONNX model: tensor {tensor.name!r} of shape {list(tensor.shape)}"
+    if any(not isinstance(size, int) or size < 0 for size in tensor.shape):
+        raise UsageError(f"{what}, which no tensor has; export it again")
+    try:
+        array = tensor.numpy()
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{what} has other bytes than that needs ({first_line(error)}); export it again") from error
+    return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 
 
 def onnx_values(model: ir.Model) -> dict[str, Value]:
