@@ -18,7 +18,7 @@ import torch
 from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
-from harness.compare import distance, total_error
+from harness.compare import UNIT_ROUNDOFF, distance, total_error
 from harness.errors import NotJudged, ParityError, first_line
 from harness.graph import Value, boundary, extract, load_plan, save_model
 from harness.records import Culprit, Diagnosis, OutputResult, overall
@@ -32,7 +32,7 @@ from harness.reference import (
 )
 from harness.subject import Target
 from harness.tensors import Tensors
-from harness.verify import FACTOR, UNIT_ROUNDOFF, OpenTarget, Prepared, Run, confidence_factor
+from harness.verify import FACTOR, OpenTarget, Prepared, Run, confidence_factor
 
 MOST = 16
 """Values whose effect on the outputs is computed: those that differ most against what FP32 loses there."""

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from harness.compare.decisions import count_differences
+from harness.compare.error_shape import error_shape
+from harness.compare.formats import SMALLEST_STEP, UNIT_ROUNDOFF
 from harness.compare.norms import FAITHFUL, distance, finite_error, ratio, relative_l2, require_close, total_error
 from harness.compare.parts import Octaves, Slices, measure_octaves, measure_slices
 from harness.compare.tensors import bitwise_equal, compare
@@ -13,6 +15,8 @@ from harness.compare.totals import Array
 
 __all__ = [
     "FAITHFUL",
+    "SMALLEST_STEP",
+    "UNIT_ROUNDOFF",
     "Array",
     "Octaves",
     "Slices",
@@ -20,6 +24,7 @@ __all__ = [
     "compare",
     "count_differences",
     "distance",
+    "error_shape",
     "finite_error",
     "measure_octaves",
     "measure_slices",

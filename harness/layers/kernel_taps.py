@@ -9,13 +9,13 @@ from functools import partial
 import torch
 
 from harness.backends import Kernel
+from harness.compare import UNIT_ROUNDOFF
 from harness.layers.engine_kernels import EngineKernels
 from harness.layers.layouts import Expected
 from harness.layers.local_error import LARGEST, local_error, saturated
 from harness.layers.mapping import Decision, Expect, decide
 from harness.layers.observer import Observer
 from harness.reference import Evaluators
-from harness.verify import UNIT_ROUNDOFF
 
 CLOSE = 10.0
 """A tensor this many local floors away from a replay is still that value: kernels that were right stayed below 3."""

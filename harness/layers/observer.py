@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.backends import Kernel
-from harness.compare import compare, ratio
+from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare, ratio
 from harness.graph import Value
 from harness.layers.local_error import LARGEST, LocalError, local_error, saturated
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
-from harness.verify import FACTOR, SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor
+from harness.verify import FACTOR, confidence_factor
 
 KEPT = 1024
 """How many local errors are kept while the engine runs, to be propagated to the outputs: the largest ones."""

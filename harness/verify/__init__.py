@@ -14,15 +14,13 @@ from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
-from harness.verify.tolerance import HOLDS, SMALLEST_STEP, UNIT_ROUNDOFF, confidence_factor, is_tf32, judge_output
+from harness.verify.tolerance import HOLDS, confidence_factor, is_tf32, judge_output
 from harness.verify.verify import build_engines, judged_by, update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
     "HOLDS",
     "MAX_FACTOR",
-    "SMALLEST_STEP",
-    "UNIT_ROUNDOFF",
     "Deciding",
     "OpenTarget",
     "Outcome",

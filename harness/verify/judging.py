@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 
 from harness.backends import Backend
-from harness.compare import compare
+from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.graph import Plan, is_fp32, load_plan
 from harness.records import Decisions, ErrorStats, OutputResult, PartResult
@@ -20,7 +20,7 @@ from harness.verify.decisions import judge_decisions
 from harness.verify.parts import FACTOR, judge_parts
 from harness.verify.references import References
 from harness.verify.target import OpenTarget
-from harness.verify.tolerance import PART_HOLDS, SMALLEST_STEP, UNIT_ROUNDOFF, cannot_hold, judge_output
+from harness.verify.tolerance import PART_HOLDS, cannot_hold, judge_output
 
 CANCELLED = 2 * FACTOR
 """Roundings of the terms of a difference that is mathematically zero, which an engine may leave: three of each."""

@@ -15,9 +15,10 @@ from typing import Protocol
 
 import torch
 
+from harness.compare import UNIT_ROUNDOFF
 from harness.verify.deciders import COMPARISONS, Decider
 from harness.verify.parts import FACTOR
-from harness.verify.tolerance import FP32_HOLDS, HOLDS, UNIT_ROUNDOFF, confidence_factor
+from harness.verify.tolerance import FP32_HOLDS, HOLDS, confidence_factor
 
 ALIKE = 64
 """How many values of the most similar size tell the error of one: by magnitude, along the axis of an ArgMax by rank."""

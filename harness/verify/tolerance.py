@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from harness.compare import UNIT_ROUNDOFF
 from harness.records import OutputResult, Verdict
 from harness.subject import Tolerance
 from harness.verify.parts import FACTOR, MAX_FACTOR
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 LEAST_BITS = 1.0
 """A result with less than one effective bit fails, even where PyTorch loses as much."""
-UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
-"""Largest relative error of one rounding to nearest."""
-SMALLEST_STEP = {"fp16": 2.0**-24, "bf16": 2.0**-133, "tf32": 2.0**-149, "fp32": 2.0**-149}
-"""Spacing of the smallest numbers of a format: what is smaller is rounded absolutely, not relatively."""
 FP32_HOLDS = 2.0**-10
 """An FP32 result that is farther from FP64 than this is no reference and no floor."""
 HOLDS = 0.1

@@ -1,0 +1,186 @@
+"""Errors that depend on where an element lies: some entries only, a constant per entry, a shift, other axes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from harness.compare.shape_fits import NEAR, Fit, Pair, first_fit, spread, total
+from harness.compare.shape_values import everywhere, functions
+from harness.records import ErrorShape
+
+MOST_RANGES = 16
+"""More ranges of wrong entries than this say nothing of a place."""
+BETWEEN = 0.1
+"""Share of the wrong entries that may be neither clearly wrong nor clearly right."""
+SHIFTED = 2**18
+"""Elements that are looked at for a shift."""
+TRANSPOSED = 4096
+"""Elements that are looked at for a transposition before all are."""
+MOST_AXES = 5
+"""Axes longer than 1 of which every order is tried; of more, only exchanges of two."""
+
+
+def slices(pair: Pair) -> Iterator[Fit]:
+    """Yield the axis of which the fewest entries hold all of the error, with what it looks like within them."""
+    found = []
+    for axis, size in enumerate(pair.error.shape):
+        if size < 2:
+            continue
+        dims = [k for k in range(pair.error.dim()) if k != axis]
+        squared, noise = (total(t.square(), dims) if dims else t.double().square() for t in (pair.error, pair.expected))
+        noise = noise * pair.roundoff**2
+        if pair.lost is not None:
+            noise += total(pair.lost.square(), dims) if dims else pair.lost.double().square()
+        limit = NEAR**2 * (noise + noise.mean())
+        wrong = squared > limit
+        count, unclear = int(wrong.sum()), int(((squared > limit / 4) & (squared < 4 * limit)).sum())
+        if 0 < count <= size // 2 and unclear <= BETWEEN * count:
+            found.append((count / size, axis, wrong.nonzero().flatten(), float(squared[~wrong].sum())))
+    for _, axis, entries, residual in sorted(found, key=lambda one: one[:2]):
+        places = ranges(entries.tolist())
+        if len(places) > MOST_RANGES:
+            continue
+        size = pair.error.shape[axis]
+        shape = ErrorShape(kind="slice", axis=axis, size=size, entries=places)
+        within = pair.part(axis, entries)
+        fit = Fit(
+            shape=shape, residual=residual, squared=pair.squared, noise=pair.noise, elements=pair.elements, own=None,
+            parameters=within.elements,
+        )  # fmt: skip
+        if fit.holds:
+            part = first_fit(itertools.chain(everywhere(within), functions(within)))
+            if part is not None:
+                fit = replace(fit, shape=replace(shape, part=part.shape.kind, factor=part.shape.factor))
+            yield fit
+
+
+def ranges(entries: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return ascending entries as first and last of each run."""
+    runs: list[tuple[int, int]] = []
+    for entry in entries:
+        if runs and entry == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], entry)
+        else:
+            runs.append((entry, entry))
+    return tuple(runs)
+
+
+def constants(pair: Pair) -> Iterator[Fit]:
+    """Yield a constant per entry of an axis, the axis that leaves least first."""
+    fits = []
+    for axis, size in enumerate(pair.error.shape):
+        each = pair.elements // size
+        if size < 2 or each < 2:
+            continue
+        dims = [k for k in range(pair.error.dim()) if k != axis]
+        mean = (total(pair.error, dims) / each).to(pair.error.dtype)
+        mean = mean.view([size if k == axis else 1 for k in range(pair.error.dim())])
+        own = pair.expected - (total(pair.expected, dims) / each).to(mean.dtype).view(mean.shape)
+        fits.append(
+            Fit(
+                shape=ErrorShape(kind="constant_per_channel", axis=axis, size=size),
+                residual=float(total((pair.error - mean).square())), squared=pair.squared, noise=pair.noise,
+                elements=pair.elements, own=float(total(own.square())), parameters=size,
+            )
+        )  # fmt: skip
+    yield from sorted(fits, key=lambda fit: fit.residual)
+
+
+def shifts(pair: Pair) -> Iterator[Fit]:
+    """Yield the shift along each axis that fits best; what runs over the edge is left out."""
+    if pair.is_constant:
+        return
+    for axis, size in enumerate(pair.error.shape):
+        if size < 4:
+            continue
+        lines = [t.movedim(axis, -1).reshape(-1, size) for t in (pair.actual, pair.expected)]
+        rows = torch.linspace(0, len(lines[0]) - 1, min(len(lines[0]), max(1, SHIFTED // size)))
+        actual, expected = (t[rows.round().long().to(t.device)].double() for t in lines)
+        centred = [t - t.mean(1, keepdim=True) for t in (actual, expected)]
+        first, second = (torch.fft.rfft(t, 2 * size) for t in centred)
+        alike = torch.fft.irfft((first * second.conj()).sum(0), 2 * size)
+        most = size // 2
+        steps = torch.arange(1, most + 1, device=alike.device)
+        best = [sign * int(steps[alike[(sign * steps) % (2 * size)].argmax()]) for sign in (1, -1)]
+        fits = []
+        for k in sorted({1, -1, *best}, key=abs):
+            to = slice(max(k, 0), size + min(k, 0))
+            of = slice(max(-k, 0), size + min(-k, 0))
+            kept = actual[:, to]
+            fits.append(
+                Fit(
+                    shape=ErrorShape(kind="shift", axis=axis, size=size, steps=k),
+                    residual=float((kept - expected[:, of]).square().sum()),
+                    squared=float((kept - expected[:, to]).square().sum()),
+                    noise=pair.noise * kept.numel() / pair.elements, elements=kept.numel(), own=spread(kept),
+                )
+            )  # fmt: skip
+        yield next((fit for fit in fits if fit.holds), fits[0])
+
+
+def transposed(pair: Pair) -> Iterator[Fit]:
+    """Yield the order of axes in which the expected value, laid out in this one's shape, fits best."""
+    shape = pair.error.shape
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if len(axes) < 2 or pair.is_constant:
+        return
+    places = torch.randint(pair.elements, (TRANSPOSED,), generator=torch.Generator().manual_seed(0))
+    places = places.to(pair.error.device)
+    sizes = [shape[axis] for axis in axes]
+    steps = [_product(sizes[k + 1 :]) for k in range(len(sizes))]
+    actual, expected = pair.actual.flatten()[places], pair.expected.flatten()
+    best, order = min(
+        (float(total((actual - expected[_moved(places, order, sizes, steps)]).square())), order)
+        for order in _orders(len(axes))
+    )
+    whole = list(range(len(shape)))
+    for axis, k in zip(axes, order, strict=True):
+        whole[axis] = axes[k]
+    moved = pair.expected.permute(whole).reshape(shape)
+    if best < float("inf"):
+        yield Fit(
+            shape=ErrorShape(kind="transposed", permutation=tuple(whole)),
+            residual=float(total((pair.actual - moved).square())), squared=pair.squared, noise=pair.noise,
+            elements=pair.elements, own=pair.variances[0],
+        )  # fmt: skip
+
+
+def _orders(count: int) -> Iterable[tuple[int, ...]]:
+    same = tuple(range(count))
+    if count <= MOST_AXES:
+        return itertools.islice(itertools.permutations(same), 1, None)
+    pairs = itertools.combinations(same, 2)
+    return (tuple({i: j, j: i}.get(k, k) for k in same) for i, j in pairs)
+
+
+def _moved(places: torch.Tensor, order: Sequence[int], sizes: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
+    """Return where in the original the elements of its transposed copy lie, both counted flat."""
+    found = torch.zeros_like(places)
+    for k in reversed(order):
+        found += places % sizes[k] * steps[k]
+        places = places // sizes[k]
+    return found
+
+
+def _product(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product
+
+
+def instead(pair: Pair, others: Mapping[str, torch.Tensor], kind: str) -> Iterator[Fit]:
+    """Yield the other tensors of this shape that the value may hold in its place."""
+    for name, other in others.items():
+        if other.shape == pair.error.shape and other.is_floating_point():
+            tensor = other.to(pair.actual.device, pair.actual.dtype)
+            if bool(tensor.isfinite().all()):
+                yield Fit(
+                    shape=ErrorShape(kind="stale" if kind == "stale" else "swapped", other=name),
+                    residual=float(total((pair.actual - tensor).square())), squared=pair.squared, noise=pair.noise,
+                    elements=pair.elements, own=pair.variances[0],
+                )  # fmt: skip
