@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from harness.bisect.context import Context
 from harness.bisect.export_check import ExportCheck
 from harness.bisect.findings import Findings, shortened
-from harness.bisect.units import plain, suspects_in
-from harness.graph import Values, is_fp32
+from harness.bisect.units import suspects_in
+from harness.graph import is_fp32
 from harness.layers import local_ratio
 from harness.records import Advice, Culprit, Diagnosis, ValueFinding
 
+MOST_CULPRITS = 3
+"""Culprits that the finding names with their figures; the record has all."""
 MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
 
@@ -25,27 +27,41 @@ def precision_finding(precision: str, region: Sequence[str]) -> str:
     return f"PyTorch {precision} is as wrong; with {shortened(region)} in FP32 it is right"
 
 
-def engine_finding(found: Findings, values: Values) -> str:
-    """Return the finding where PyTorch is right and the engine is not; ``values`` is the table of the program."""
+def engine_finding(found: Findings) -> str:
+    """Return the finding where PyTorch is right and the engine is not: the culprits first."""
     backend = found.target.backend
-    rows = [values[name] for name in found.region if name in values]
-    modules = list(dict.fromkeys(plain(row.module) for row in rows if row.module))
-    where = f"{shortened(found.region)} ({shortened(modules)})" if modules else shortened(found.region)
+    culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
+    places = "; ".join(map(_place, culprits[:MOST_CULPRITS]))
+    more = f"; and {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
+    where = f"{places}{more}; " if culprits else ""
     if found.only_tf32:
-        shows = f", and shows in {where}" if where else ""
-        return f"{backend} computes FP32 in TF32; its error has the size of TF32's{shows}"
+        return f"{where}{backend} computes FP32 in TF32; its error has the size of TF32's"
     why = ", because its kernels overlap" if found.races else ""
-    shows = f"it goes wrong in {where}" if where else "where it goes wrong could not be narrowed down"
-    return f"PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}; {shows}"
+    unknown = "" if culprits else "; where it goes wrong could not be narrowed down"
+    return f"{where}PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}{unknown}"
+
+
+def _place(culprit: Culprit) -> str:
+    """Return a culprit with its figures: what it is, how wrong, and how small a part shows it."""
+    figures = []
+    if culprit.error is not None:
+        floor = "" if culprit.floor is None else f", where PyTorch loses {culprit.floor:.3g}"
+        figures.append(f"{culprit.error:.3g} off on the same inputs{floor}")
+    figures += [culprit.reason] if culprit.reason else []
+    figures += ["made by the export"] if culprit.made_by == "export" else []
+    if culprit.alone is not None:
+        figures.append(f"shown alone by {culprit.alone} operation{'s' * (culprit.alone > 1)}")
+    return described(culprit) + (f": {', '.join(figures)}" if figures else "")
 
 
 def export_finding(diagnosis: Diagnosis) -> str:
     """Return the finding where the export is at fault."""
+    culprits = diagnosis.culprits
     places = "; ".join(
-        f"{described(culprit)}, by {_figure(culprit.error)} on the same inputs" for culprit in diagnosis.culprits[:4]
+        f"{described(culprit)}, by {_figure(culprit.error)} on the same inputs" for culprit in culprits[:MOST_CULPRITS]
     )
-    more = len(diagnosis.culprits) - 4
-    return f"the ONNX graph already differs from PyTorch in {places}" + (f"; and in {more} more" if more > 0 else "")
+    more = f"; and in {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
+    return f"the ONNX graph already differs from PyTorch in {places}{more}"
 
 
 def undecided(check: ExportCheck) -> str:

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
+from harness.bisect.culprits import culprits_of_look, diagnosis_of_engine
 from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
+from harness.bisect.places import is_hidden, search_places
 from harness.bisect.plan_search import price, search_plan
 from harness.bisect.races import race_in, race_in_fp32
 from harness.bisect.region_reproducer import write_region
-from harness.bisect.regions import search_region
 from harness.bisect.screening import Screen
-from harness.bisect.units import Candidates, candidates_in_engine, suspects_in
+from harness.bisect.units import Candidates, candidates_in_engine
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import is_fp32
@@ -148,7 +149,8 @@ def check_export(context: Context, found: Findings) -> Findings:
     found = found.asked(questions.export_right(check))
     if check.diagnosis is None or not check.diagnosis.culprits:
         return found.ending("not_judged", advice.undecided(check)) if check.undecided else found
-    found = replace(found, export=check.diagnosis, region=tuple(it.value for it in check.diagnosis.culprits))
+    names = tuple(culprit.value for culprit in check.diagnosis.culprits)
+    found = replace(found, export=check.diagnosis, diagnosis=check.diagnosis, region=names)
     if computes_its_graph(context, found.target):
         return found.ending("export", advice.export_finding(check.diagnosis))
     return found.noted("the engine does not compute the exported graph either, so what follows is about the engine")
@@ -206,15 +208,21 @@ def _find_in_pytorch(context: Context, found: Findings) -> Findings:
 
 
 def _find_in_engine(context: Context, found: Findings) -> Findings:
-    values, result = context.prepared.program.values, found.failure
-    search = search_region(context, found.target, result, found.report)
-    region = search.region.names if search.region else tuple(v.name for v in suspects_in(found.report)[:1])
+    values, result, report = context.prepared.program.values, found.failure, found.report
+    named = () if is_hidden(report, result) else culprits_of_look(report)
+    places = search_places(context, found.target, result, report, named)
+    diagnosis = diagnosis_of_engine(report, named, places, found.export, values)
+    parts = [place.region for place in places.found]
+    region = parts[0].names if parts else tuple(culprit.value for culprit in diagnosis.culprits[:1])
+    concerned = [culprit.value for culprit in diagnosis.culprits if culprit.made_by == "engine"]
+    concerned += [name for part in parts for name in part.names]
     found = replace(
-        found, region=region, part=search.region, only_tf32=questions.is_only_tf32(found.target, result.outputs),
-        candidates=candidates_in_engine(values, region, found.report),
-        complete=found.complete and search.complete, interrupted=search.interrupted,
+        found, diagnosis=diagnosis, region=region, part=parts[0] if parts else None,
+        only_tf32=questions.is_only_tf32(found.target, result.outputs),
+        candidates=candidates_in_engine(values, concerned, report),
+        complete=found.complete and places.complete, interrupted=places.interrupted,
     )  # fmt: skip
-    return replace(found, finding=advice.engine_finding(found, values))
+    return replace(found, finding=advice.engine_finding(found))
 
 
 def write_reproducer(context: Context, found: Findings) -> Findings:
@@ -284,6 +292,7 @@ def _record(context: Context, found: Findings) -> Bisection:
         gates=found.questions,
         result=found.result,
         races=found.races,
+        diagnosis=found.diagnosis,
         region=found.region,
         plan=found.plan,
         plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",

@@ -27,6 +27,9 @@ class Dataflow:
                 for name in reads:
                     self._readers[name].append(made)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
     def in_order(self, names: Iterable[str]) -> list[str]:
         """Return values in dataflow order, each once."""
         return sorted(set(names), key=self._places.__getitem__)

@@ -51,6 +51,8 @@ class Findings:
     """The operations that the export gets wrong; None where it is right."""
     report: LayerReport | None = None
     """The values of the target's engine; None where they could not be observed."""
+    diagnosis: Diagnosis | None = None
+    """Every culprit of the engine and the export; None before they were searched."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show the fault."""
     part: Region | None = None

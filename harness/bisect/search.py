@@ -100,6 +100,38 @@ def smallest_set(
     )
 
 
+def smallest_part(
+    ranked: Sequence[str], shows: Callable[[frozenset[str]], Answer], *, max_calls: int, whole: bool = False
+) -> SetFound:
+    """Return a smallest set of values that shows a fault on its own.
+
+    ``ranked`` are the values, the nearest to the fault first; ``whole`` says that all together are known to show it.
+    Prefixes of 1, 2, 4, ... values are tried and bisected, then values are left out, the farthest first, until none
+    can be. Nothing else is tried where no prefix shows it: what is farther away is another fault.
+    """
+    units = tuple(ranked)
+    known: dict[frozenset[str], Answer] = {frozenset(): False, **({frozenset(units): True} if whole else {})}
+    oracle = Oracle(lambda batch: [shows(part) for part in batch], len, max_calls=max_calls, known=known)
+
+    def search() -> None:
+        if not whole:
+            oracle.run(partial(_gallop, units, len(units) + 1))
+        while (best := oracle.best) is not None:
+            oracle.run(partial(_prune, [unit for unit in units if unit in best]))
+            if oracle.best == best:
+                break
+
+    ending = oracle.search(search)
+    best = oracle.best
+    return SetFound(
+        best=best,
+        minimal=best is not None and all(oracle.answers.get(best - {unit}) is False for unit in best),
+        complete=ending == "done",
+        interrupted=ending == "interrupted",
+        calls=oracle.calls,
+    )
+
+
 def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFound:
     """Return a smallest interval of the positions 0 to ``count - 1`` that shows the fault on its own.
 

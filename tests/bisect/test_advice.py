@@ -14,6 +14,7 @@ from harness.bisect.plan_search import PlanFound
 from harness.bisect.screening import Screened
 from harness.bisect.units import Candidates
 from harness.records.bisection import Trial
+from harness.records.diagnosis import Culprit, Diagnosis
 from harness.records.layers import LayerReport, ValueFinding
 
 
@@ -77,6 +78,18 @@ def test_where_nothing_is_right_in_pytorch_the_limit_is_the_trouble():
     assert advice_on(interrupted) == ()
 
 
+def test_a_finding_begins_with_the_culprits_and_their_figures():
+    first = Culprit(
+        value="gelu_1", op="aten.gelu", module="layers.1", source="net.py:7", error=0.05, floor=3e-4, alone=1
+    )
+    others = [Culprit(value=f"add_{n}", op="aten.add", module="", source="", folded=("norm",)) for n in range(5)]
+    found = findings(diagnosis=Diagnosis(culprits=(first, *others)))
+    words = engine_finding(found)
+    assert words.startswith("gelu_1, aten.gelu in layers.1 (net.py:7): 0.05 off")
+    assert "PyTorch loses 0.0003, shown alone by 1 operation; add_0, aten.add" in words
+    assert "norm, which was folded into it" in words
+    assert "; and 3 more; " in words
+
+
 def test_a_place_that_was_not_found_is_said_so():
-    assert "could not be narrowed down" in engine_finding(findings(), {})
-    assert "goes wrong in a, b, c, d and 1 more" in engine_finding(findings(region=tuple("abcde")), {})
+    assert "could not be narrowed down" in engine_finding(findings(diagnosis=Diagnosis()))

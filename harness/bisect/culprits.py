@@ -1,0 +1,95 @@
+"""The culprits of a wrong engine: those that a look named, and those that parts of the graph showed alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from harness.bisect.places import Place, Places
+from harness.bisect.regions import Region
+from harness.bisect.units import suspects_in
+from harness.graph import Values, load_plan
+from harness.records import Culprit, Diagnosis, ErrorStats, LayerReport, ValueFinding
+
+
+def culprits_of_look(report: LayerReport | None) -> tuple[Culprit, ...]:
+    """Return the culprits that a look named; where it has no diagnosis, every value that is marked."""
+    if report is None:
+        return ()
+    if report.diagnosis is not None:
+        return report.diagnosis.culprits
+    return tuple(map(_suspect, suspects_in(report)))
+
+
+def diagnosis_of_engine(
+    report: LayerReport | None, named: Sequence[Culprit], places: Places, exported: Diagnosis | None, values: Values
+) -> Diagnosis:
+    """Return every culprit of a wrong engine, each with the operations of the part that shows it alone.
+
+    ``named`` are those of the look. What the export gets wrong comes last, and is the engine's only where the engine
+    computes a part of the exported graph wrongly.
+    """
+    by_name = {place.culprit: place for place in places.found if place.culprit}
+    culprits = [_with_place(culprit, by_name.get(culprit.value), values) for culprit in named]
+    known = {culprit.value for culprit in named}
+    culprits += [of_region(place.region, values) for place in places.found if place.culprit not in known]
+    others = {culprit.value: culprit for culprit in exported.culprits} if exported is not None else {}
+    engines = [it for it in culprits if it.value not in others or it.alone is not None]
+    base = report.diagnosis if report is not None and report.diagnosis is not None else Diagnosis(
+        compared=sum(value.status == "compared" for value in report.values) if report is not None else 0
+    )  # fmt: skip
+    return replace(
+        base,
+        culprits=tuple(dict.fromkeys([*engines, *others.values()])),
+        complete=base.complete or places.rest_right is True,
+    )
+
+
+def of_region(region: Region, values: Values) -> Culprit:
+    """Return the culprit that a part shows: the first of its outputs that is wrong."""
+    places = {name: place for place, name in enumerate(region.names)}
+    wrong = [it for it in region.result.outputs if it.verdict == "fail" and it.name in places]
+    first = min(wrong, key=lambda output: places[output.name], default=None)
+    name = first.name if first is not None else region.names[-1]
+    value, stats = values[name], first.stats if first is not None else None
+    finite = stats is not None and not stats.mismatched_nonfinite
+    return Culprit(
+        value=name, op=value.op, module=value.module, source=value.source, alone=len(region.names),
+        error=stats.relative_l2 if stats is not None and finite else None,
+        floor=first.floor.relative_l2 if first is not None and first.floor is not None else None,
+        reason="" if stats is None or finite else _not_finite(stats, region.largest.get(name, 0.0), region.precision),
+    )  # fmt: skip
+
+
+def _not_finite(stats: ErrorStats, largest: float, precision: str) -> str:
+    """Return how large a value that is not finite should have become, or how much of it is not."""
+    plan = load_plan(precision)
+    end = torch.finfo(getattr(torch, plan.compute_dtype)).max
+    where = f", the first at {list(stats.first_nonfinite)}" if stats.first_nonfinite else ""
+    if largest > end:
+        return f"reached {largest:.3g}, {plan.computes_in} ends at {end:.5g}{where}"
+    return f"{stats.mismatched_nonfinite} of {stats.elements} elements are not finite{where}"
+
+
+def _suspect(value: ValueFinding) -> Culprit:
+    return Culprit(
+        value=value.name, op=value.op, module=value.module, source=value.source,
+        error=value.local if value.local is not None and math.isfinite(value.local) else None, floor=value.local_floor,
+        looks_like=value.looks_like, reason=value.reason,
+    )  # fmt: skip
+
+
+def _with_place(culprit: Culprit, place: Place | None, values: Values) -> Culprit:
+    if place is None:
+        return culprit
+    if not place.instead:
+        return replace(culprit, alone=len(place.region.names))
+    shown = of_region(place.region, values)
+    inside = f"it was seen in {culprit.value}, which is computed from it in one kernel"
+    return replace(
+        culprit, value=shown.value, op=shown.op, module=shown.module, source=shown.source, alone=shown.alone,
+        reason="; ".join(part for part in (culprit.reason, inside) if part),
+    )  # fmt: skip

@@ -1,0 +1,202 @@
+"""Where a wrong engine goes wrong: for every culprit the smallest part of the graph that shows it alone.
+
+Where values were observed, parts are made around the culprits of that look: the values nearest in the graph, in the
+same kernel first. Where they were not, or where looking hides the fault, the graph is halved. What is found is taken
+away, and the search goes on in the rest until that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.bisect.context import Context
+from harness.bisect.questions import computes_in_tf32, is_only_tf32
+from harness.bisect.regions import Region, Regions
+from harness.bisect.search import smallest_interval, smallest_part
+from harness.graph import is_fp32, load_plan
+from harness.records import Culprit, LayerReport, Result, is_nonfinite
+from harness.subject import Target
+
+NEAREST = 64
+"""Values around a culprit that its part may consist of; a fault that needs more is found by halving the graph."""
+MOST_CALLS = 24
+"""Parts that are tried for one place."""
+_MOST_UNSHOWN = 3
+"""Culprits whose surroundings are searched before the graph is halved, where none of them shows alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A part that shows a fault alone."""
+
+    region: Region
+    culprit: str = ""
+    """The culprit of the look that it shows; empty for a fault that the look did not name."""
+    instead: bool = False
+    """Whether it does so without the culprit's own value: the error is made before that, inside the same kernel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a search among parts of a graph found."""
+
+    found: tuple[Place, ...] = ()
+    """That of the first culprit first."""
+    rest_right: bool | None = None
+    """Whether the graph without all of these parts is right; None where that was not asked or cannot be known."""
+    complete: bool = True
+    """False when a part was not built because the budget was spent."""
+    interrupted: bool = False
+    """Whether a KeyboardInterrupt ended the search."""
+
+
+def search_places(
+    context: Context, target: Target, result: Result, report: LayerReport | None, culprits: Sequence[Culprit]
+) -> Places:
+    """Return the smallest parts of the graph that show the faults of a wrong engine.
+
+    ``result`` is the verdict on the whole engine, ``report`` and ``culprits`` what was seen inside it, if anything.
+    The first place may take all builds that are left, the others half of them: a plan needs some too.
+    """
+    larger_than_tf32 = is_fp32(load_plan(target.precision)) and not is_only_tf32(target, result.outputs)
+
+    def shows_fault(found: Result) -> bool:
+        return found.verdict == "fail" and not (larger_than_tf32 and computes_in_tf32(target, found.outputs))
+
+    regions = Regions(
+        context.run, context.case, target, folder=context.folder / "regions", shows=shows_fault, budget=context.budget
+    )
+    search = _Search(regions, report, say=lambda words: context.say(target, words))
+    interrupted = False
+    try:
+        if is_hidden(report, result):
+            search.halve(
+                search.order, among=regions.showing(is_nonfinite) if is_nonfinite(result) else regions, share=2
+            )
+        if not search.places:
+            search.around([culprit.value for culprit in culprits])
+        if not search.places:
+            search.halve(search.order)
+        complete = report is not None and report.diagnosis is not None and report.diagnosis.complete
+        if search.places and not complete:
+            search.go_on()
+    except KeyboardInterrupt:
+        interrupted = True
+        search.keep_smallest()
+    return Places(
+        found=tuple(search.places), rest_right=search.rest_right, complete=search.complete and not regions.refused,
+        interrupted=interrupted,
+    )  # fmt: skip
+
+
+class _Search:
+    """Collects places; whatever ends it, what it holds is what was seen to fail."""
+
+    def __init__(self, regions: Regions, report: LayerReport | None, *, say: Callable[[str], None]) -> None:
+        self.regions, self.say = regions, say
+        self.order = regions.flow.order
+        self.places: list[Place] = []
+        self.rest_right: bool | None = None
+        compared = [value for value in report.values if value.status == "compared"] if report else []
+        self._known = {value.name for value in compared}
+        """Values that were compared themselves: an error seen in one was made behind the others."""
+        self._kernels = {value.name: value.kernel for value in report.values if value.kernel} if report else {}
+        self.complete = True
+        """False when something was left out to keep builds for the plan."""
+        plan = regions.plan
+        self._reserve = 1 if is_fp32(plan) or plan.tf32 else regions.budget.left // 2
+        """Builds that are kept for the plan and the reproducer once there is a place."""
+
+    def _may_build(self) -> bool:
+        allowed = self.regions.budget.left > self._reserve
+        self.complete = self.complete and allowed
+        return allowed
+
+    def around(self, culprits: Sequence[str]) -> None:
+        """Find the smallest part around each culprit: within what the look cannot tell apart, then around that."""
+        pending = [name for name in culprits if name in self.regions.flow]
+        for farther in (False, True):
+            for number, name in enumerate(pending):
+                if not self._may_build() if self.places else farther and number == _MOST_UNSHOWN:
+                    return
+                self._around(name, others=set(pending) - {name}, farther=farther)
+
+    def _around(self, name: str, *, others: set[str], farther: bool) -> None:
+        """Find the part that shows this culprit; what shows another fault is kept, and passed around from then on."""
+        while not any(place.culprit == name for place in self.places):
+            without = self._found()
+            if name in without:
+                return
+            inside = set(self.regions.flow.upstream(name, self._known - {name})) - without
+            mates = {value for value, kernel in self._kernels.items() if kernel == self._kernels.get(name)}
+            ranked = self.regions.flow.nearest(name, first=inside | mates, without=without)
+            region = self._smallest([value for value in ranked if farther or value in inside][:NEAREST])
+            if region is None:
+                return
+            shown = self.regions.flow.in_order(others & set(region.names))
+            if name in region.names:
+                self.places.append(Place(region=region, culprit=name))
+            elif not shown and set(region.names) <= inside:
+                self.places.append(Place(region=region, culprit=name, instead=True))
+            else:
+                self.places.append(Place(region=region, culprit=shown[0] if shown else ""))
+
+    def halve(self, names: Sequence[str], *, among: Regions | None = None, share: int = 1) -> bool:
+        """Find a part of these values, which are known to fail, by halving; return whether there is one to name.
+
+        It may take that share of the builds that are left.
+        """
+        self.say("looking for the smallest part of the graph that fails on its own")
+        among = among or self.regions
+        most = max(1, among.budget.left // share)
+        found = smallest_interval(len(names), lambda a, b: among.fails(names[a:b]), max_calls=most)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        self.complete = self.complete and found.complete
+        part = names[found.start : found.stop]
+        if len(part) == len(self.order):
+            return False  # nothing smaller fails: that the whole does is no news
+        pieces = [value for piece in among.flow.pieces(part) for value in piece]
+        region = self._smallest(pieces, among=among, most=most - found.calls, whole=True)
+        self.places.append(Place(region=region or among.region(part)))
+        return True
+
+    def go_on(self) -> None:
+        """Search what is left, fed with the reference's values, until that is right or the builds are spent."""
+        while self._may_build():
+            found = self._found()
+            rest = [name for name in self.order if name not in found]
+            fails = self.regions.fails(rest) if rest else False
+            self.rest_right = None if fails is None else not fails
+            if not fails:
+                return
+            if not self.halve(rest, share=2):
+                return
+
+    def keep_smallest(self) -> None:
+        """Keep the smallest part that was seen to fail where the search ended before there was a place."""
+        failing = self.regions.failing.values()
+        if not self.places and failing:
+            self.places.append(Place(region=min(failing, key=lambda region: len(region.names))))
+
+    def _found(self) -> set[str]:
+        return {name for place in self.places for name in place.region.names}
+
+    def _smallest(
+        self, ranked: Sequence[str], *, among: Regions | None = None, most: int = MOST_CALLS, whole: bool = False
+    ) -> Region | None:
+        among = among or self.regions
+        found = smallest_part(ranked, among.fails, max_calls=max(0, min(most, MOST_CALLS)), whole=whole)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return among.region(found.best) if found.best else None
+
+
+def is_hidden(report: LayerReport | None, result: Result) -> bool:
+    """Return whether a wrong engine is right while its values are looked at, so that they show another fault."""
+    if report is None:
+        return False
+    if report.diagnosis is not None and report.diagnosis.observed:
+        return report.diagnosis.observed == "hidden"
+    return not report.trusted and is_nonfinite(result)
