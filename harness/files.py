@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,6 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.errors import CannotWrite, UsageError
+
+MOST_LETTERS = 120
+"""Of a name in a file's name; a file system takes 255 bytes, and endings follow."""
 
 
 @contextlib.contextmanager
@@ -41,6 +47,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def file_name(*names: str) -> str:
+    """Return a file's name made of the names of subjects, cases and the like, without a separator or a dot in front.
+
+    Names of letters, digits and ``_ . = @ -`` stay as they are. Where that changes a name, makes two of them hard to
+    tell apart, or is longer than MOST_LETTERS, a hash follows, so that two names never meet in one file.
+    """
+    joined = "-".join(names)
+    safe = re.sub(r"[^A-Za-z0-9_.=@-]+", "-", joined).strip("-.")
+    within = any(f"-{one}-" in f"-{other}-" for one, other in itertools.permutations(names, 2) if "-" in other)
+    if safe == joined and 0 < len(safe) <= MOST_LETTERS and not within:
+        return safe
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[:MOST_LETTERS]}-{digest}".lstrip("-.")
 
 
 def write_bytes(data: bytes, path: Path) -> None:

@@ -9,10 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import harness
 from harness.errors import CannotWrite, UsageError, is_disk_full
-from harness.files import check_writable, make_folder, replacing, write_bytes, write_text
+from harness.files import check_writable, file_name, make_folder, replacing, write_bytes, write_text
 
 
 def test_a_file_is_written_in_folders_that_are_made(tmp_path: Path):
@@ -148,3 +150,60 @@ def test_all_else_writes_through_the_one_writer():
     files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     found = {name for name, path in files.items() if writes(ast.parse(path.read_text(encoding="utf-8")))}
     assert sorted(found) == sorted(OTHER_WRITERS)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../../up",
+        "..",
+        ".",
+        "",
+        "a/b",
+        "a\\b",
+        "a\nb",
+        "\x1b[31mred",
+        "\u202eab",
+        "CON:",
+        "a" * 300,
+        "-rf",
+        "é",
+    ],
+)
+def test_any_name_becomes_one_file_in_the_folder(tmp_path, name):
+    made = file_name(name, "rtx-fp16", "one")
+    assert (tmp_path / made).resolve().parent == tmp_path.resolve()
+    assert made.isascii()
+    assert made.isprintable()
+    assert made[0] not in ".-"
+    write_text("", tmp_path / f"{made}.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{made}.safetensors"]
+
+
+def test_plain_names_stay_as_they_are():
+    assert file_name("clip", "rtx-fp16", "short", "layers") == "clip-rtx-fp16-short-layers"
+    assert file_name("small-unet", "ort-cpu-fp32") == "small-unet-ort-cpu-fp32"
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=9), st.sampled_from(["rtx-fp16", "ort-cpu-fp32"]), st.text(max_size=9)),
+        min_size=2,
+        unique=True,
+    )
+)
+def test_two_names_never_meet_in_one_file(names):
+    assert len({file_name(*each) for each in names}) == len(names)
+
+
+def test_names_that_look_alike_are_told_apart():
+    pairs = [
+        (("../a", "b"), ("..-a", "b")),
+        (("a b",), ("a-b",)),
+        (("a-rtx-fp16", "rtx-fp16", "x"), ("a", "rtx-fp16", "rtx-fp16-x")),
+    ]
+    assert all(file_name(*one) != file_name(*other) for one, other in pairs)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash, unique
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full
-from harness.files import make_folder, write_text
+from harness.files import file_name, make_folder, write_text
 
 STALE_S = 24 * 3600.0
 GRACE_S = 60.0
@@ -108,8 +108,7 @@ class EngineCache:
         return self._path(key, name).is_file()
 
     def _path(self, key: Mapping[str, Any], name: str) -> Path:
-        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80] or "engine"
-        return self.folder / f"{safe}-{key_hash(key)[:16]}.engine"
+        return self.folder / f"{file_name(name)}-{key_hash(key)[:16]}.engine"
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""

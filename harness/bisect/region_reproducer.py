@@ -11,6 +11,7 @@ from harness.bisect.context import Context
 from harness.bisect.findings import Findings
 from harness.bisect.regions import CASE, Region
 from harness.bisect.reproducer import RUNTIMES, Spec, write
+from harness.files import file_name
 from harness.graph import order
 from harness.records import OutputResult
 from harness.subject import Target
@@ -23,7 +24,7 @@ def write_region(context: Context, found: Findings, region: Region) -> Path:
     Raises ParityError where that is impossible, or the reproducer does not show the fault; then there is no folder.
     """
     target = Target(found.target.backend, region.precision)
-    folder = context.reproducer or Path("reports") / f"{context.subject.name}-{found.target}-reproducer"
+    folder = context.reproducer or Path("reports") / file_name(context.subject.name, str(found.target), "reproducer")
     with Run(region.subject, context.settings).target(target) as opened, tempfile.TemporaryDirectory() as scratch:
         prepared, plan = opened.run.prepared, opened.plan
         graph = Path(scratch) / "graph.onnx"

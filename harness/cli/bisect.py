@@ -18,6 +18,7 @@ from harness.cli.options import (
     settings_of,
 )
 from harness.errors import UsageError
+from harness.files import file_name
 
 
 def add(commands: Any) -> None:
@@ -58,12 +59,12 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
     settings, target = settings_of(options), targets[0]
     document = Document(options, settings)
-    folder = Path("reports")
-    plan = options.output or folder / f"{subject.name}-{target}.toml"
+    stem = Path("reports") / file_name(subject.name, str(target))
+    plan = options.output or stem.with_name(f"{stem.name}.toml")
     with ThreadPoolExecutor(options.jobs) as executor:
         found = bisect.bisect(
             subject, target, cases[0], settings, max_builds=options.max_builds, limit=options.limit, plan_file=plan,
-            reproducer=options.reproducer or folder / f"{subject.name}-{target}-reproducer", executor=executor,
+            reproducer=options.reproducer or stem.with_name(f"{stem.name}-reproducer"), executor=executor,
             width=options.jobs,
         )  # fmt: skip
     document.write(complete=found.complete, bisect=found.to_json())

@@ -9,6 +9,7 @@ from typing import Any
 from harness.cli.latency_options import add_history, add_series, open_history, selection
 from harness.cli.options import Document, add_command, at_least, chart, charts_folder, settings_of
 from harness.errors import NotJudged, UsageError
+from harness.files import file_name
 
 MOVES = ("export", "import")
 
@@ -70,8 +71,8 @@ def _history(options: argparse.Namespace) -> int:
         raise NotJudged(f"nothing is recorded of {name} as chosen: run parity bench {options.subject}")
     print(history_text(found))
     for one in found:
-        name = "".join(letter if letter.isalnum() or letter in "-=" else "-" for letter in one["benchmark"])
-        chart(save_history, one, charts_folder(options) / f"{name}-{one['machine_key'][:8]}-history")
+        name = file_name(one["benchmark"], one["machine_key"][:8], "history")
+        chart(save_history, one, charts_folder(options) / name)
     return 0
 
 

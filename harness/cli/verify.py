@@ -27,6 +27,7 @@ from harness.cli.options import (
     settings_of,
 )
 from harness.errors import ParityError
+from harness.files import file_name
 from harness.settings import check_limit
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _show_layers(results: Sequence[Result], folder: Path) -> None:
             continue
         report = result.layers.to_json()
         print(f"\n{layers_table(report)}")
-        chart(save_layers, report, folder / f"{result.subject}-{result.target}-{result.case}-layers")
+        chart(save_layers, report, folder / file_name(result.subject, str(result.target), result.case, "layers"))
 
 
 def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:
@@ -124,7 +125,7 @@ def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:
 
     if subject.onnx is None:
         return ""
-    inputs = folder / f"{subject.name}-{result.case}-inputs.json"
+    inputs = folder / f"{file_name(subject.name, result.case)}-inputs.json"
     line = run_line(subject.onnx_file, backend=result.backend, precision=result.precision, inputs=inputs)
     if not line:
         return ""

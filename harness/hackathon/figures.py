@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import NotJudged, ParityError
-from harness.files import write_bytes
+from harness.files import file_name, write_bytes
 from harness.records import Entry, Json, Records
-from harness.report import newest_sessions, slug, target_name
+from harness.report import newest_sessions, target_name
 from harness.report.plots import save_bench, save_layers
 
 FOLDER = "figures"
@@ -79,14 +79,14 @@ def _bench(key: Key, measured: Sequence[Json], folder: Path, write: bool) -> tup
             shown = [item for item in shown if item["session"]["sizes"].get(other, 0) == smallest]
         if len({item["session"]["sizes"][symbol] for item in shown}) > 1:
             title = f"{key[0]}/{key[1]}: {symbol}"
-            stem = folder / FOLDER / slug("latency", *key[:3], key[3][:8], *key[4:], symbol)
+            stem = folder / FOLDER / file_name("latency", *key[:3], key[3][:8], *key[4:], symbol)
             figures.append(_drawn(title, stem, partial(save_bench, shown, write=write)))
     return tuple(figures)
 
 
 def _layers(entry: Entry, folder: Path, write: bool) -> Figure:
     names = _names(entry.data)
-    stem = folder / FOLDER / slug("layers", entry.document.name, *names)
+    stem = folder / FOLDER / file_name("layers", entry.document.name, *names)
     return _drawn(f"{names[0]}/{names[1]} [{names[2]}]", stem, partial(save_layers, entry.data, write=write))
 
 
@@ -115,7 +115,7 @@ def _copied(title: str, entry: Entry, file: str, folder: Path, write: bool) -> F
         return Figure(title=title, path="", why=str(error))
     if source.suffix.lower() not in _PICTURES:
         return Figure(title=title, path="", why=f"{file!r} is no picture ({', '.join(_PICTURES)})")
-    name = f"{slug('study', entry.document.name, title)}{source.suffix.lower()}"
+    name = f"{file_name('study', entry.document.name, title)}{source.suffix.lower()}"
     copy = folder / FOLDER / name
     if write and not (copy.exists() and copy.samefile(source)):
         write_bytes(source.read_bytes(), copy)

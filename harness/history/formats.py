@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown_name
-from harness.files import write_text
+from harness.files import file_name, write_text
 from harness.history.rows import text_sha256
 from harness.machine import CHANGED
 from harness.records import ProcessRun, Session, save_json, utc
@@ -111,7 +110,7 @@ def write_otava(sessions: Sequence[Session], folder: Path) -> None:
     """
     config = ["tests:"]
     for (benchmark, key), series in groupby(sorted(sessions, key=_series_key), key=_series_key):
-        name = f"{re.sub('[^A-Za-z0-9.]+', '_', benchmark).strip('_')}-{text_sha256(f'{benchmark} {key}')[:8]}"
+        name = file_name(benchmark, text_sha256(key)[:8])
         columns, text = _otava_csv(list(series))
         write_text(text, folder / f"{name}.csv")
         config += [

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 from harness.errors import CannotWrite, UsageError
-from harness.files import write_bytes, write_text
+from harness.files import file_name, write_bytes, write_text
 from harness.tensors import Tensors, on_cpu
 
 SCHEMA = "parity-reference/1"
@@ -116,7 +116,7 @@ class ReferenceStore:
 
     def path(self, subject: str, case: str) -> Path:
         """Return where a case's tensors are kept."""
-        return self.folder / subject / f"{case}.safetensors"
+        return self.folder / file_name(subject) / f"{file_name(case)}.safetensors"
 
     def save(
         self, subject: str, case: str, identity: Identity, *, fp32: Tensors, fp64: Tensors, provenance: dict[str, Any]

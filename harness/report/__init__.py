@@ -21,7 +21,7 @@ from harness.report.facts import (
     throughput,
     trial_verdict,
 )
-from harness.report.markdown import code, escape, fence, image, slug, table, verdict_cell
+from harness.report.markdown import code, escape, fence, image, table, verdict_cell
 from harness.report.polygraphy import run_line, save_inputs
 from harness.report.verdicts import all_verdicts, latency_reason, missing_verdict, problems
 
@@ -47,7 +47,6 @@ __all__ = [
     "save_inputs",
     "session_latency",
     "session_target",
-    "slug",
     "summary",
     "table",
     "target_name",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -16,8 +15,6 @@ _LINKS = re.compile(r"(?i)(?<=[a-z])(:)(?=//)|(?<=www)(\.)|(?<=mailto)(:)|(?<=xm
 _LINE_STARTS = re.compile(r"^(?:[-+](?=\s|$)|-(?=-)|[#=]|\d+[.)](?=\s|$))")
 """What makes a list, a heading or a rule of a line."""
 _CODE_FORBIDS = re.compile(r"[`|]")
-_SLUG_FORBIDS = re.compile(r"[^A-Za-z0-9_.=-]+")
-_LONGEST_SLUG = 80
 
 
 def escape(text: object) -> str:
@@ -81,13 +78,3 @@ def fence(lines: Iterable[str], language: str = "") -> list[str]:
 def image(words: str, path: str) -> str:
     """Return an image; the path is relative to the file."""
     return f"![{escape(words)}]({quote(path)})"
-
-
-def slug(*names: str) -> str:
-    """Return a file name made of names; different names give different file names."""
-    joined = "-".join(names)
-    safe = _SLUG_FORBIDS.sub("-", joined).strip("-.")
-    if safe == joined and 0 < len(safe) <= _LONGEST_SLUG:
-        return safe
-    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{safe[:_LONGEST_SLUG]}-{digest}".lstrip("-.")

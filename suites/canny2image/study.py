@@ -17,6 +17,7 @@ import torch
 from harness import EngineFailed, MetricResult, NotJudged, Settings
 from harness.compare import relative_l2
 from harness.errors import first_line
+from harness.files import file_name
 from harness.hackathon import RULES, Rules, mean_latency
 from harness.metrics import collect_remarks
 from harness.metrics.image import psnr, ssim
@@ -68,8 +69,8 @@ class _Shared:
     """Why a metric was not judged and what to do, by its name."""
     trajectories: dict[int, list[torch.Tensor]] = field(default_factory=dict)
 
-    def file(self, *parts: str) -> Path:
-        return self.folder.joinpath(*parts)
+    def file(self, folder: str, *names: str) -> Path:
+        return self.folder / file_name(folder) / f"{file_name(*names)}.png"
 
     def named(self, path: Path) -> str:
         """Return a file's name as the JSON has it: relative to the folder's parent, where the JSON lies."""
@@ -320,7 +321,7 @@ def _keep_panels(shared: _Shared) -> None:
         edges = canny(fit(source, request.image_resolution), request.low_threshold, request.high_threshold)
         shared.panels[name] = {"input": source, "edges": edges, "reference": shared.expected[name]}
         for what, pixels in shared.panels[name].items():
-            save_picture(pixels, shared.file("all", f"{name}-{what}.png"))
+            save_picture(pixels, shared.file("all", name, what))
 
 
 def _picture(
@@ -333,11 +334,11 @@ def _picture(
 ) -> Picture:
     """Write a picture and its sheet, and return what is known of it."""
     difference, factor = amplified(made, shared.expected[name])
-    files = {what: shared.file("all", f"{name}-{what}.png") for what in shared.panels[name]}
+    files = {what: shared.file("all", name, what) for what in shared.panels[name]}
     for what, pixels in (("engine", made), ("difference", difference)):
-        files[what] = shared.file(variant.name, f"{name}-{what}.png")
+        files[what] = shared.file(variant.name, name, what)
         save_picture(pixels, files[what])
-    files["sheet"] = shared.file(variant.name, f"{name}-sheet.png")
+    files["sheet"] = shared.file(variant.name, name, "sheet")
     panels = {**shared.panels[name], "engine": made, f"difference x {factor}": difference}
     weights = "random weights" if checkpoint() is None else "trained weights"
     save_sheet(panels, files["sheet"], title=f"{variant.name}: {name} ({weights})")

@@ -19,6 +19,7 @@ from harness.backends.base import BuildReport
 from harness.backends.cache import EngineCache
 from harness.backends.engine_file import key_hash
 from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError
+from harness.files import file_name
 
 ROOT = Path(engines.__file__).parents[2]
 KEY = {"graph": "aa", "plan": {"dtype": "fp16"}, "backend": "rtx", "backend_key": {"version": "1"}, "shapes": [[1, 4]]}
@@ -49,13 +50,13 @@ def test_an_engine_is_built_once(tmp_path: Path) -> None:
     first, second = get(tmp_path, build, said=said), get(tmp_path, build, said=said)
     assert build.count == 1
     assert (first.cached, second.cached) == (False, True)
-    assert first.path == second.path == tmp_path / f"clip_rtx_fp16-{key_hash(KEY)[:16]}.engine"
+    assert first.path == second.path == tmp_path / f"{file_name('clip rtx/fp16')}-{key_hash(KEY)[:16]}.engine"
     assert first.sha256 == second.sha256
     assert second.report == REPORT
     assert second.build_s == first.build_s
     assert second.key == KEY
     assert len(said) == 1
-    assert said[0].startswith("built clip_rtx_fp16-")
+    assert said[0].startswith("built clip-rtx-fp16-")
 
 
 def test_results_get_what_they_show(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_bench_prints_writes_and_draws(give: Give, capsys: pytest.CaptureFixture
     assert "ort-cpu-fp16" in shown
     assert "gemm_1" in shown
     assert {path.name for path in (place / "new").iterdir()} == {
-        "b.json", "clip-short-latency-cpu.png", "clip-short-latency-cpu.svg",
+        "b.json", "clip-latency-cpu-short.png", "clip-latency-cpu-short.svg",
     }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_gpu_time_and_host_time_are_never_in_one_chart(give: Give, place: Path):
     give(measured(session(gpu=True)), measured(session(device="NVIDIA H200", machine=GPU, backend="ort-cuda")))
     assert cli.main(["bench", "clip", "--json", "b.json"]) == 0
     assert {path.name for path in place.glob("*.png")} == {
-        "clip-short-latency-gpu.png", "clip-short-latency-host.png",
+        "clip-latency-gpu-short.png", "clip-latency-host-short.png",
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged
+from harness.files import file_name
 from harness.report.facts import BASELINE, Json, is_invalid, session_latency, session_target
 from harness.report.markdown import visible
 from harness.report.plots.file import (
@@ -66,7 +67,7 @@ def bench_charts(measured: Sequence[Json]) -> dict[str, list[Json]]:
     for item in measured:
         session = item["session"]
         place = "cpu" if session["device"] == "CPU" else "gpu" if session["metric"] == "gpu_ms" else "host"
-        charts.setdefault(f"{session['subject']}-{session['case']}-latency-{place}", []).append(item)
+        charts.setdefault(file_name(session["subject"], f"latency-{place}", session["case"]), []).append(item)
     return charts
 
 
