@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import torch
 
-from harness.compare.shape_fits import Pair, first_fit, total
+from harness.compare.shape_fits import MOST, Whole, first_fit
 from harness.compare.shape_places import constants, instead, ranges, shifts, slices, transposed
 from harness.compare.shape_values import everywhere, functions, rounded, rounding
 from harness.records import ErrorShape
@@ -47,12 +47,13 @@ def error_shape(
     if not expected.is_floating_point():
         return _decision_shape(actual, expected, runs)
     actual = actual.to(expected.device)
-    pair = Pair.of(actual, expected, low, precision)
-    found = _random(pair, actual, runs) or _not_finite(actual, expected)
-    if found is not None or not pair.squared:
-        return found or UNKNOWN
-    replaced = itertools.chain(instead(pair, others, "swapped"), instead(pair, previous, "stale"))
-    places = itertools.chain(slices(pair), constants(pair), shifts(pair), transposed(pair))
+    whole = Whole(actual, expected, low, precision)
+    found = _random(actual, expected, runs) or _not_finite(actual, expected)
+    if found is not None:
+        return found
+    pair = whole.pair()
+    replaced = itertools.chain(instead(whole, "swapped", others), instead(whole, "stale", previous))
+    places = itertools.chain(slices(whole), constants(whole), shifts(whole), transposed(whole))
     fit = first_fit(itertools.chain(everywhere(pair), replaced, places))
     if fit is None or not fit.is_near:
         if (found := rounded(pair)) is not None:
@@ -65,17 +66,21 @@ def error_shape(
     return fit.named() if fit is not None else UNKNOWN
 
 
-def _random(pair: Pair, actual: torch.Tensor, runs: Sequence[torch.Tensor]) -> ErrorShape | None:
-    for run in runs:
-        if run.shape != actual.shape:
-            continue
-        run = run.to(actual.device)
-        if not torch.equal(run.isfinite(), actual.isfinite()):
-            return ErrorShape(kind="random", explained=1.0)
-        apart = float(total((run.to(pair.actual.dtype) - actual.to(pair.actual.dtype)).nan_to_num(0, 0, 0).square()))
-        if pair.squared and apart >= RANDOM * pair.squared:
-            return ErrorShape(kind="random", explained=min(1.0, apart / pair.squared))
-    return None
+def _random(actual: torch.Tensor, expected: torch.Tensor, runs: Sequence[torch.Tensor]) -> ErrorShape | None:
+    runs = [run.to(actual.device) for run in runs if run.shape == actual.shape]
+    if any(not torch.equal(run.isfinite(), actual.isfinite()) for run in runs):
+        return ErrorShape(kind="random", explained=1.0)
+    apart = max((_squared_distance(run, actual) for run in runs), default=0.0)
+    squared = _squared_distance(actual, expected) if apart else 0.0
+    random = squared and apart >= RANDOM * squared
+    return ErrorShape(kind="random", explained=min(1.0, apart / squared)) if random else None
+
+
+def _squared_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    if torch.equal(one, other):
+        return 0.0
+    wide = torch.float64 if one.numel() <= MOST else torch.float32
+    return float((one.to(wide) - other.to(wide)).nan_to_num_(0, 0, 0).square_().sum(dtype=torch.float64))
 
 
 def _not_finite(actual: torch.Tensor, expected: torch.Tensor) -> ErrorShape | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +14,8 @@ from scipy import special
 from harness.compare.formats import UNIT_ROUNDOFF
 from harness.records import ErrorShape
 
-DOUBLE = 2**24
-"""Elements up to which a copy in float64 is made; larger ones are handled in float32 and added up in float64."""
+MOST = 2**20
+"""Elements that are looked at: of a larger value every third, seventh, ... entry of its longest axes."""
 EXPLAINS = 0.9
 """Share of the squared error that a kind must explain."""
 ALONE = 0.99
@@ -34,8 +35,8 @@ CONSTANT = 1e-10
 
 
 def total(values: torch.Tensor, dims: Sequence[int] | None = None) -> torch.Tensor:
-    """Return a sum in float64, of everything or over some axes."""
-    return values.sum(dtype=torch.float64) if dims is None else values.sum(tuple(dims), dtype=torch.float64)
+    """Return a sum of everything or over some axes; of none the values as they are."""
+    return values.sum() if dims is None else values.sum(tuple(dims)) if dims else values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,14 +54,13 @@ class Pair:
     @classmethod
     def of(cls, actual: torch.Tensor, expected: torch.Tensor, low: torch.Tensor | None, precision: str) -> Self:
         """Return the pair; elements that are not finite on both sides are taken for 0 on both."""
-        wide = torch.float64 if expected.numel() <= DOUBLE else torch.float32
-        actual, expected = actual.to(expected.device, wide), expected.to(wide)
+        actual, expected = actual.to(expected.device, torch.float64), expected.double()
         both = actual.isfinite() & expected.isfinite()
         if not bool(both.all()):
             actual, expected = actual.where(both, 0.0), expected.where(both, 0.0)
         lost = None
-        if low is not None and low.shape == expected.shape:
-            lost = low.to(expected.device, wide) - expected
+        if low is not None:
+            lost = low.to(expected.device, torch.float64) - expected
             lost = lost.where(lost.isfinite() & both, 0.0)
         return cls(actual=actual, expected=expected, error=actual - expected, lost=lost, precision=precision)
 
@@ -104,6 +104,41 @@ class Pair:
     def is_constant(self) -> bool:
         """Whether the expected value has no shape of its own that anything could be told by."""
         return self.variances[1] <= CONSTANT * self.norms[1]
+
+
+class Whole:
+    """A value as it is; pairs are taken from it, of no more than MOST elements where there is an axis to thin."""
+
+    def __init__(self, actual: torch.Tensor, expected: torch.Tensor, low: torch.Tensor | None, precision: str) -> None:
+        self.actual, self.expected, self.precision = actual, expected, precision
+        self.low = low if low is not None and low.shape == expected.shape else None
+        self._pairs: dict[tuple[int, ...], Pair] = {}
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.expected.shape
+
+    def pair(self, axis: int | None = None) -> Pair:
+        """Return the elements to look at, all entries of an axis among them."""
+        steps = self._steps(axis)
+        if steps not in self._pairs:
+            low = None if self.low is None else self.thin(self.low, axis)
+            actual, expected = self.thin(self.actual, axis), self.thin(self.expected, axis)
+            self._pairs[steps] = Pair.of(actual, expected, low, self.precision)
+        return self._pairs[steps]
+
+    def thin(self, tensor: torch.Tensor, axis: int | None = None) -> torch.Tensor:
+        """Return the elements of another tensor of this shape that :meth:`pair` has."""
+        return tensor[tuple(slice(None, None, step) for step in self._steps(axis))]
+
+    def _steps(self, axis: int | None) -> tuple[int, ...]:
+        steps, left = [1] * len(self.shape), list(self.shape)
+        others = [k for k in range(len(left)) if k != axis]
+        while math.prod(left) > MOST and any(left[k] > 1 for k in others):
+            longest = max(others, key=left.__getitem__)
+            steps[longest] = 2 * steps[longest] + 1
+            left[longest] = -(-self.shape[longest] // steps[longest])
+        return tuple(steps)
 
 
 def spread(values: torch.Tensor) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
-from harness.compare.shape_fits import NEAR, Fit, Pair, first_fit, spread, total
+from harness.compare.shape_fits import NEAR, Fit, Pair, Whole, first_fit, spread, total
 from harness.compare.shape_values import everywhere, functions
 from harness.records import ErrorShape
 
@@ -18,23 +20,23 @@ BETWEEN = 0.1
 """Share of the wrong entries that may be neither clearly wrong nor clearly right."""
 SHIFTED = 2**18
 """Elements that are looked at for a shift."""
-TRANSPOSED = 4096
-"""Elements that are looked at for a transposition before all are."""
+LOOKED_AT = 8192
+"""Elements that are looked at for a transposition."""
 MOST_AXES = 5
 """Axes longer than 1 of which every order is tried; of more, only exchanges of two."""
 
 
-def slices(pair: Pair) -> Iterator[Fit]:
+def slices(whole: Whole) -> Iterator[Fit]:
     """Yield the axis of which the fewest entries hold all of the error, with what it looks like within them."""
     found = []
-    for axis, size in enumerate(pair.error.shape):
+    for axis, size in enumerate(whole.shape):
         if size < 2:
             continue
-        dims = [k for k in range(pair.error.dim()) if k != axis]
-        squared, noise = (total(t.square(), dims) if dims else t.double().square() for t in (pair.error, pair.expected))
+        pair, dims = whole.pair(axis), [k for k in range(len(whole.shape)) if k != axis]
+        squared, noise = (total(t.square(), dims) for t in (pair.error, pair.expected))
         noise = noise * pair.roundoff**2
         if pair.lost is not None:
-            noise += total(pair.lost.square(), dims) if dims else pair.lost.double().square()
+            noise += total(pair.lost.square(), dims)
         limit = NEAR**2 * (noise + noise.mean())
         wrong = squared > limit
         count, unclear = int(wrong.sum()), int(((squared > limit / 4) & (squared < 4 * limit)).sum())
@@ -44,7 +46,7 @@ def slices(pair: Pair) -> Iterator[Fit]:
         places = ranges(entries.tolist())
         if len(places) > MOST_RANGES:
             continue
-        size = pair.error.shape[axis]
+        pair, size = whole.pair(axis), whole.shape[axis]
         shape = ErrorShape(kind="slice", axis=axis, size=size, entries=places)
         within = pair.part(axis, entries)
         fit = Fit(
@@ -69,17 +71,14 @@ def ranges(entries: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(runs)
 
 
-def constants(pair: Pair) -> Iterator[Fit]:
+def constants(whole: Whole) -> Iterator[Fit]:
     """Yield a constant per entry of an axis, the axis that leaves least first."""
     fits = []
-    for axis, size in enumerate(pair.error.shape):
-        each = pair.elements // size
-        if size < 2 or each < 2:
+    for axis, size in enumerate(whole.shape):
+        pair, dims = whole.pair(axis), [k for k in range(len(whole.shape)) if k != axis]
+        if size < 2 or pair.elements < 2 * size:
             continue
-        dims = [k for k in range(pair.error.dim()) if k != axis]
-        mean = (total(pair.error, dims) / each).to(pair.error.dtype)
-        mean = mean.view([size if k == axis else 1 for k in range(pair.error.dim())])
-        own = pair.expected - (total(pair.expected, dims) / each).to(mean.dtype).view(mean.shape)
+        mean, own = pair.error.mean(dims, keepdim=True), pair.expected - pair.expected.mean(dims, keepdim=True)
         fits.append(
             Fit(
                 shape=ErrorShape(kind="constant_per_channel", axis=axis, size=size),
@@ -90,16 +89,15 @@ def constants(pair: Pair) -> Iterator[Fit]:
     yield from sorted(fits, key=lambda fit: fit.residual)
 
 
-def shifts(pair: Pair) -> Iterator[Fit]:
+def shifts(whole: Whole) -> Iterator[Fit]:
     """Yield the shift along each axis that fits best; what runs over the edge is left out."""
-    if pair.is_constant:
-        return
-    for axis, size in enumerate(pair.error.shape):
-        if size < 4:
+    for axis, size in enumerate(whole.shape):
+        pair = whole.pair(axis)
+        if size < 4 or pair.is_constant:
             continue
         lines = [t.movedim(axis, -1).reshape(-1, size) for t in (pair.actual, pair.expected)]
         rows = torch.linspace(0, len(lines[0]) - 1, min(len(lines[0]), max(1, SHIFTED // size)))
-        actual, expected = (t[rows.round().long().to(t.device)].double() for t in lines)
+        actual, expected = (t[rows.round().long().to(t.device)] for t in lines)
         centred = [t - t.mean(1, keepdim=True) for t in (actual, expected)]
         first, second = (torch.fft.rfft(t, 2 * size) for t in centred)
         alike = torch.fft.irfft((first * second.conj()).sum(0), 2 * size)
@@ -122,31 +120,32 @@ def shifts(pair: Pair) -> Iterator[Fit]:
         yield next((fit for fit in fits if fit.holds), fits[0])
 
 
-def transposed(pair: Pair) -> Iterator[Fit]:
+def transposed(whole: Whole) -> Iterator[Fit]:
     """Yield the order of axes in which the expected value, laid out in this one's shape, fits best."""
-    shape = pair.error.shape
-    axes = [axis for axis, size in enumerate(shape) if size > 1]
-    if len(axes) < 2 or pair.is_constant:
+    axes = [axis for axis, size in enumerate(whole.shape) if size > 1]
+    if len(axes) < 2 or whole.pair().is_constant:
         return
-    places = torch.randint(pair.elements, (TRANSPOSED,), generator=torch.Generator().manual_seed(0))
-    places = places.to(pair.error.device)
-    sizes = [shape[axis] for axis in axes]
-    steps = [_product(sizes[k + 1 :]) for k in range(len(sizes))]
-    actual, expected = pair.actual.flatten()[places], pair.expected.flatten()
-    best, order = min(
-        (float(total((actual - expected[_moved(places, order, sizes, steps)]).square())), order)
-        for order in _orders(len(axes))
-    )
-    whole = list(range(len(shape)))
+    count, generator = whole.expected.numel(), torch.Generator().manual_seed(0)
+    places = torch.arange(count) if count <= LOOKED_AT else torch.randint(count, (LOOKED_AT,), generator=generator)
+    places = places.to(whole.expected.device)
+    sizes = [whole.shape[axis] for axis in axes]
+    steps = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
+    low = None if whole.low is None else whole.low.flatten()[places]
+    expected = whole.expected.flatten()
+    pair = Pair.of(whole.actual.flatten()[places], expected[places], low, whole.precision)
+
+    def left(order: Sequence[int]) -> float:
+        moved = expected[_moved(places, order, sizes, steps)].double()
+        return float(total((pair.actual - moved).nan_to_num_(0, 0, 0).square_()))
+
+    best, order = min((left(order), order) for order in _orders(len(axes)))
+    permutation = list(range(len(whole.shape)))
     for axis, k in zip(axes, order, strict=True):
-        whole[axis] = axes[k]
-    moved = pair.expected.permute(whole).reshape(shape)
-    if best < float("inf"):
-        yield Fit(
-            shape=ErrorShape(kind="transposed", permutation=tuple(whole)),
-            residual=float(total((pair.actual - moved).square())), squared=pair.squared, noise=pair.noise,
-            elements=pair.elements, own=pair.variances[0],
-        )  # fmt: skip
+        permutation[axis] = axes[k]
+    yield Fit(
+        shape=ErrorShape(kind="transposed", permutation=tuple(permutation)), residual=best, squared=pair.squared,
+        noise=pair.noise, elements=pair.elements, own=pair.variances[0],
+    )  # fmt: skip
 
 
 def _orders(count: int) -> Iterable[tuple[int, ...]]:
@@ -166,21 +165,13 @@ def _moved(places: torch.Tensor, order: Sequence[int], sizes: Sequence[int], ste
     return found
 
 
-def _product(sizes: Sequence[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
-
-
-def instead(pair: Pair, others: Mapping[str, torch.Tensor], kind: str) -> Iterator[Fit]:
+def instead(whole: Whole, kind: Literal["swapped", "stale"], others: Mapping[str, torch.Tensor]) -> Iterator[Fit]:
     """Yield the other tensors of this shape that the value may hold in its place."""
+    pair = whole.pair()
     for name, other in others.items():
-        if other.shape == pair.error.shape and other.is_floating_point():
-            tensor = other.to(pair.actual.device, pair.actual.dtype)
-            if bool(tensor.isfinite().all()):
-                yield Fit(
-                    shape=ErrorShape(kind="stale" if kind == "stale" else "swapped", other=name),
-                    residual=float(total((pair.actual - tensor).square())), squared=pair.squared, noise=pair.noise,
-                    elements=pair.elements, own=pair.variances[0],
-                )  # fmt: skip
+        if other.shape == whole.shape and other.is_floating_point():
+            residual = float(total((pair.actual - whole.thin(other).to(pair.actual)).square()))
+            yield Fit(
+                shape=ErrorShape(kind=kind, other=name), residual=residual if math.isfinite(residual) else math.inf,
+                squared=pair.squared, noise=pair.noise, elements=pair.elements, own=pair.variances[0],
+            )  # fmt: skip

@@ -11,7 +11,7 @@ from harness.compare.formats import SMALLEST_STEP, UNIT_ROUNDOFF
 from harness.compare.shape_fits import NEAR, Fit, Pair, total
 from harness.records import ErrorShape, ShapeKind
 
-SAMPLE = 2**16
+SAMPLE = 2**14
 """Elements that are sorted to see whether the error is a function of the expected value."""
 FEWEST = 64
 """Elements that are needed to tell a function or rounding."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.backends import Kernel
-from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare, ratio
+from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare, error_shape, ratio
 from harness.graph import Value
 from harness.layers.local_error import LARGEST, LocalError, local_error, saturated
 from harness.layers.mapping import Decision
@@ -119,10 +119,15 @@ class Observer:
         stats = compare(tensor, reference, name=name)
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
+        mark = self._mark(stats, local, limit, floor_error)
+        looks_like = None
+        if mark in ("suspect", "nonfinite"):
+            operands = self.evaluators.operands(name)
+            looks_like = error_shape(tensor, replay, low, precision=self.precision, others=operands)
         self._record(
             name, status="compared", stats=stats, floor=floor_error, local=local.relative,
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
-            mark=self._mark(stats, local, limit, floor_error), reason=self._reason(stats, local), **record,
+            mark=mark, looks_like=looks_like, reason=self._reason(stats, local), **record,
         )  # fmt: skip
         self._keep_error(
             math.inf if local.nonfinite else local.relative / limit, name, tensor.to(replay.dtype) - replay
@@ -171,7 +176,10 @@ class Observer:
             "decides on the engine's own inputs"
         )
         mark: Mark = "flip" if here else "passed_on" if in_all else "ok"
-        self._record(name, status="compared", mark=mark, reason=reason if here or in_all else "", **record)
+        looks_like = error_shape(tensor.to(replay.dtype), replay, precision=self.precision) if here else None
+        self._record(
+            name, status="compared", mark=mark, looks_like=looks_like, reason=reason if here or in_all else "", **record
+        )
         if in_all:
             self.decisions[name] = tensor.to(reference.dtype)
         if here or in_all:  # what follows from other values is an error too, where nothing that was seen explains it

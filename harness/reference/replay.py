@@ -30,6 +30,9 @@ class Evaluator(Protocol):
     def value(self, name: str) -> torch.Tensor | None:
         """Return a value, computing what it needs; None when it is no single tensor or has been freed."""
 
+    def operands(self, name: str) -> Tensors:
+        """Return what a value is computed from, as far as it is there: the tensors of its own shape, by name."""
+
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let what is computed from now on read this tensor; its shape is the value's."""
 
@@ -85,6 +88,13 @@ class ProgramEvaluator:
         self._compute(node)
         result = self._runner.env[node]
         return result if isinstance(result, torch.Tensor) else None
+
+    def operands(self, name: str) -> Tensors:
+        value, node = self.value(name), self._nodes.get(name)
+        if value is None or node is None:
+            return {}
+        read = {item.name: self._runner.env.get(item) for item in node.all_input_nodes}
+        return {name: t for name, t in read.items() if isinstance(t, torch.Tensor) and t.shape == value.shape}
 
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in.
@@ -214,6 +224,10 @@ class Evaluators:
     def value(self, evaluator: Evaluator, name: str) -> torch.Tensor | None:
         """Return a value in one evaluator; None where nothing computes it."""
         return evaluator.value(self.canonical(name))
+
+    def operands(self, name: str) -> Tensors:
+        """Return what the replay computes a value from, as the engine has it: the tensors of its own shape, by name."""
+        return self.replay.operands(self.canonical(name))
 
     def fork(self) -> Evaluators:
         """Return a copy whose replays can be asked and changed without a trace in these; the other two are the same."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.error_shapes import PLANTS, Dice, found
-from harness.compare import error_shape
+from harness.compare import error_shape, shape_fits
 from harness.records import ErrorShape, ShapeKind
 
 SEEDS = 20
@@ -139,6 +139,28 @@ def test_half_of_the_entries_are_still_some():
     actual[1] += 0.25
     it = shape(actual, expected)
     assert (it.kind, it.axis, it.entries, it.part, it.factor) == ("slice", 0, ((1, 1),), "offset", pytest.approx(0.25))
+
+
+def test_large_values_are_thinned_and_named_alike(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shape_fits, "MOST", 4096)
+    expected = normal(2, 12, 40, 40)
+    head = expected.clone()
+    head[:, 5] *= 0.5
+    unlike = expected.clone()
+    unlike[..., 7] = normal(2, 12, 40, seed=1)
+    named = {
+        "scale": expected * 1.5, "shift": expected.roll(1, 2), "transposed": expected.mT.contiguous(),
+        "swapped": normal(2, 12, 40, 40, seed=2), "saturation": expected.clamp(max=1.0), "slice": head,
+        "constant_per_channel": expected + normal(12, 1, 1), "another_function": expected.tanh(), "unknown": None,
+    }  # fmt: skip
+    others = {"other": named["swapped"]}
+    for kind, actual in named.items():
+        actual = expected + 0.1 * normal(2, 12, 40, 40, seed=3) if actual is None else actual
+        assert shape(actual, expected, others=others).kind == kind
+    assert shape(head, expected).entries == ((5, 5),)
+    assert (shape(unlike, expected).axis, shape(unlike, expected).entries) == (3, ((7, 7),))
+    looked_at = shape_fits.Whole(expected, expected, None, "fp32").pair(1)
+    assert (looked_at.error.shape[1], looked_at.elements <= 4096) == (12, True)
 
 
 def test_an_end_above_and_one_below():

@@ -190,6 +190,9 @@ class Fixed:
     def value(self, evaluator: str, name: str) -> torch.Tensor | None:
         return self.tensors[evaluator]
 
+    def operands(self, name: str) -> dict[str, torch.Tensor]:
+        return {}
+
     def observe(self, name: str, tensor: torch.Tensor) -> None:
         self.observed[name] = tensor
 
@@ -280,6 +283,31 @@ def test_the_worse_of_two_sightings_is_kept():
     seen.add_value("gelu", reference * math.nan)
     seen.add_value("gelu", reference * 9)
     assert seen.findings["gelu"].mark == "nonfinite"
+
+
+# What an error looks like
+
+
+def test_only_an_error_made_here_looks_like_something():
+    engine = engine_with("wrong_kernel", "gelu", lambda tensor: tensor * 1.25)
+    findings = observe("wrong_kernel", engine)
+    assert {name for name, finding in findings.items() if finding.looks_like is not None} == {"gelu"}
+    found = findings["gelu"].looks_like
+    assert (found.kind, found.factor) == ("scale", pytest.approx(1.25, rel=1e-2))
+
+
+def test_an_operation_that_is_missing_is_named_by_what_the_value_holds():
+    run_alone = run("wrong_kernel", torch.float32)
+    findings = observe("wrong_kernel", engine_with("wrong_kernel", "gelu", lambda _: run_alone["linear"].half()))
+    found = findings["gelu"].looks_like
+    assert (found.kind, found.other) == ("swapped", "linear")
+
+
+def test_what_is_not_finite_and_what_is_decided_look_like_it():
+    assert single(torch.tensor([1.0, math.nan]), torch.ones(2)).looks_like.kind == "non_finite"
+    found = single(torch.tensor([1, 2, 3]), torch.tensor([1, 2, 4])).looks_like
+    assert (found.kind, found.count, found.part, found.factor) == ("decision", 1, "offset", -1)
+    assert single(torch.tensor([1, 2]), torch.tensor([1, 2])).looks_like is None
 
 
 # Memory

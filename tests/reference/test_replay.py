@@ -139,6 +139,17 @@ def test_observe_changes_what_is_computed_from_it_and_nothing_else():
     assert torch.equal(observed.value("add_1"), values["add"] + torch.nn.functional.gelu(tensor))
 
 
+def test_operands_are_what_was_observed_and_have_the_values_shape():
+    values = run("wrong_kernel")
+    observed = evaluator("wrong_kernel", asked=list(values))
+    observed.observe("gelu_1", values["gelu_1"] * 2)
+    read = observed.operands("add_1")
+    assert set(read) == {"add", "gelu_1"}
+    assert torch.equal(read["gelu_1"], values["gelu_1"] * 2)
+    assert observed.operands("no such value") == {}
+    assert set(evaluator("deep").operands(list(run("deep"))[5])) <= {list(run("deep"))[4]}
+
+
 def test_what_was_computed_before_is_not_computed_again():
     values = run("wrong_kernel")
     observed = evaluator("wrong_kernel", asked=list(values))

@@ -130,7 +130,7 @@ WORDS: dict[str, str] = {
     "shape_shift": "shifted by {steps} along axis {axis}",
     "shape_transposed": "transposed: its axes lie as {permutation}",
     "shape_saturation": "saturated at {factor}",
-    "shape_swapped": "swapped: it holds {other}",
+    "shape_swapped": "swapped: it holds {other} instead",
     "shape_stale": "stale: it holds what an earlier run gave",
     "shape_stale_case": "stale: it holds the result of case {other}",
     "shape_random": "random from run to run",
