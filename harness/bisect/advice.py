@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 
+from harness.backends import BACKENDS
 from harness.bisect.context import Context
 from harness.bisect.export_check import ExportCheck
 from harness.bisect.findings import Findings, shortened
-from harness.bisect.units import suspects_in
+from harness.compare import ratio
 from harness.graph import is_fp32
-from harness.layers import local_ratio
-from harness.records import Advice, Culprit, Diagnosis, ValueFinding
+from harness.records import Advice, Culprit, Diagnosis
 
 MOST_CULPRITS = 3
 """Culprits that the finding names with their figures; the record has all."""
@@ -109,8 +109,10 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
 
 
 def commands_for(context: Context, found: Findings) -> tuple[str, ...]:
-    """Return the commands to run next."""
-    commands = [f"{context.command('verify', found.target.precision)} --layers"]
+    """Return the commands to run next: nothing that was just done."""
+    commands = []
+    if found.kind == "precision" and BACKENDS[found.target.backend].tap_modes:  # no engine was looked into
+        commands.append(f"{context.command('verify', found.target.precision)} --layers")
     if found.only_tf32:
         commands.append(context.command("verify", "tf32"))
     if found.plan is not None and context.plan_file is not None:
@@ -130,6 +132,8 @@ _NOTHING_RIGHT = Advice(
     meaning="the limit is below the error of FP32 itself",
     action="give a larger --limit",
 )
+_ROUNDING = ("tf32_rounding", "fp16_rounding", "bf16_rounding")
+"""Shapes of an error that a kernel makes by being less exact, and by nothing else."""
 _REPORT = "report it to the developers of {backend} with the reproducer"
 
 
@@ -173,29 +177,59 @@ def _on_engine(found: Findings, precision: str) -> Advice:
 
 def _on_operators(found: Findings) -> list[Advice]:
     """Return advice on the operators that make most values wrong."""
-    suspects, precision = suspects_in(found.report), found.base_plan.computes_in
+    operators: dict[str, list[Culprit]] = {}
+    for culprit in found.diagnosis.culprits if found.diagnosis is not None else ():
+        if culprit.made_by == "engine":
+            operators.setdefault(culprit.op, []).append(culprit)
     advice = []
-    for op, count in Counter(value.op for value in suspects if value.local).most_common(MOST_OPERATORS):
-        worst = max((value for value in suspects if value.op == op), key=local_ratio)
-        own = f"PyTorch's own {precision} error there is {worst.local_floor or 0:.3g}"
-        several = f"{count} value{'s' * (count > 1)}"
+    for op, culprits in sorted(operators.items(), key=lambda entry: -len(entry[1]))[:MOST_OPERATORS]:
+        worst = max(culprits, key=_times)
+        several = f"{len(culprits)} value{'s' * (len(culprits) > 1)}"
         advice.append(
             Advice(
-                indicator=f"{op} makes {several} wrong, {worst.name} by {worst.local:.3g}; {own}",
-                meaning=f"the kernels of {found.target.backend} for it are less exact than {precision}",
-                action=_keep(found, worst, count),
+                indicator=f"{op} makes {several} wrong: {_figures(worst, found.base_plan.computes_in)}",
+                meaning=_meaning(worst, found),
+                action=_keep(found, worst, len(culprits)),
             )
         )
     return advice
 
 
-def _keep(found: Findings, worst: ValueFinding, count: int) -> str:
+def _times(culprit: Culprit) -> float:
+    """Return how many times what PyTorch loses a culprit is wrong by; infinite where it is not finite."""
+    return math.inf if culprit.error is None else ratio(culprit.error, culprit.floor or 0.0)
+
+
+def _figures(culprit: Culprit, precision: str) -> str:
+    if culprit.error is None:
+        return f"{culprit.value}, {culprit.reason or 'no figure'}"
+    own = f"; PyTorch's own {precision} error there is {culprit.floor:.3g}" if culprit.floor is not None else ""
+    return f"{culprit.value} by {culprit.error:.3g}{own}"
+
+
+def _meaning(culprit: Culprit, found: Findings) -> str:
+    """Return what the shape of an error says; without one, how large it is."""
+    kind = culprit.looks_like.kind if culprit.looks_like is not None else "unknown"
+    kernels, precision = f"the kernels of {found.target.backend} for it", found.base_plan.computes_in
+    if kind in _ROUNDING:
+        return f"{kernels} are less exact than {precision}"
+    if culprit.error is None:
+        return f"{kernels} give what is not finite, where PyTorch {precision} does not"
+    if kind == "unknown":
+        times = _times(culprit)
+        return f"{kernels} are wrong" + (
+            f", by {times:.3g} times what {precision} costs" if math.isfinite(times) else ""
+        )
+    return f"{kernels} compute something else: this is no rounding"
+
+
+def _keep(found: Findings, worst: Culprit, count: int) -> str:
     """Return what a plan can do about an operator that makes ``count`` values wrong."""
     if is_fp32(found.base_plan):
         return "no plan can help: it is in FP32 already"
     if found.base_plan.tf32:
         return "ask for -p fp32"
-    every, worst_alone = f"op:{worst.op}", f"value:{worst.name}"
+    every, worst_alone = f"op:{worst.op}", f"value:{worst.value}"
     smallest = every if count > 1 else worst_alone
     if found.plan is not None:
         return f'keep "{every}" in FP32' if every in found.plan else "nothing beyond the plan, which passes"

@@ -11,8 +11,10 @@ import torch
 from harness.bisect.places import Place, Places
 from harness.bisect.regions import Region
 from harness.bisect.units import suspects_in
+from harness.compare import error_shape
 from harness.graph import Values, load_plan
 from harness.records import Culprit, Diagnosis, ErrorStats, LayerReport, ValueFinding
+from harness.tensors import largest_finite
 
 
 def culprits_of_look(report: LayerReport | None) -> tuple[Culprit, ...]:
@@ -53,15 +55,20 @@ def of_region(region: Region, values: Values) -> Culprit:
     places = {name: place for place, name in enumerate(region.names)}
     wrong = [it for it in region.result.outputs if it.verdict == "fail" and it.name in places]
     first = min(wrong, key=lambda output: places[output.name], default=None)
-    name = first.name if first is not None else region.names[-1]
-    value, stats = values[name], first.stats if first is not None else None
-    finite = stats is not None and not stats.mismatched_nonfinite
-    return Culprit(
-        value=name, op=value.op, module=value.module, source=value.source, alone=len(region.names),
-        error=stats.relative_l2 if stats is not None and finite else None,
-        floor=first.floor.relative_l2 if first is not None and first.floor is not None else None,
-        reason="" if stats is None or finite else _not_finite(stats, region.largest.get(name, 0.0), region.precision),
-    )  # fmt: skip
+    value = values[first.name if first is not None else region.names[-1]]
+    culprit = Culprit(value=value.name, op=value.op, module=value.module, source=value.source, alone=len(region.names))
+    if first is None or first.stats is None or region.outcome.repeats is None or region.outcome.expected is None:
+        return culprit
+    actual, expected = region.outcome.repeats.worst[first.name], region.outcome.expected[first.name]
+    precision = load_plan(region.precision).computes_in
+    finite = not first.stats.mismatched_nonfinite
+    return replace(
+        culprit,
+        error=first.stats.relative_l2 if finite else None,
+        floor=first.floor.relative_l2 if first.floor is not None else None,
+        looks_like=error_shape(actual, expected, precision=precision),
+        reason="" if finite else _not_finite(first.stats, largest_finite(expected), region.precision),
+    )
 
 
 def _not_finite(stats: ErrorStats, largest: float, precision: str) -> str:

@@ -18,7 +18,7 @@ import torch
 from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
-from harness.compare import UNIT_ROUNDOFF, distance, total_error
+from harness.compare import UNIT_ROUNDOFF, distance, error_shape, total_error
 from harness.errors import NotJudged, ParityError, first_line
 from harness.graph import Value, boundary, extract, load_plan, save_model
 from harness.records import Culprit, Diagnosis, OutputResult, overall
@@ -232,6 +232,7 @@ class _Graphs:
             culprit = Culprit(
                 value=value.name, op=value.op, module=value.module, source=value.source, made_by="export",
                 error=difference.error if math.isfinite(difference.error) else None, floor=difference.floor,
+                looks_like=error_shape(difference.found, difference.expected, precision="fp32"),
                 explains=share(distance(after[worst], expected[worst]), whole),
             )  # fmt: skip
             counts = difference.ratio > 1 and total_error(after, expected) > harmless

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.bisect.context import Budget
@@ -18,8 +18,7 @@ from harness.errors import NotJudged, ParityError
 from harness.graph import boundary, extract, load_plan, save_model, write_plan
 from harness.records import Result
 from harness.subject import Subject, Target
-from harness.tensors import largest_finite
-from harness.verify import Run, value_dtypes, verify_case
+from harness.verify import Outcome, Run, value_dtypes, verify_case
 
 CASE = "region"
 """The one case of a region's subject."""
@@ -34,9 +33,13 @@ class Region:
     subject: Subject
     precision: str
     """A plain precision, or the plan file of this part."""
-    result: Result
-    largest: Mapping[str, float] = field(default_factory=dict)
-    """Largest finite magnitude of the reference of every output."""
+    outcome: Outcome
+    """The verdict on it, with its outputs."""
+
+    @property
+    def result(self) -> Result:
+        """The verdict."""
+        return self.outcome.result
 
 
 class Regions:
@@ -102,9 +105,7 @@ class Regions:
         self.budget.count(run.engines)
         with run.target(Target(self.target.backend, precision)) as opened:
             outcome = verify_case(opened, CASE)
-        floats = {name: it for name, it in (outcome.expected or {}).items() if it.is_floating_point()}
-        largest = {name: largest_finite(tensor) for name, tensor in floats.items()}
-        return Region(names=tuple(names), subject=subject, precision=precision, result=outcome.result, largest=largest)
+        return Region(names=tuple(names), subject=subject, precision=precision, outcome=outcome)
 
     def _result(self, part: tuple[str, ...]) -> Result | None:
         try:

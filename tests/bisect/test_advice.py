@@ -14,20 +14,12 @@ from harness.bisect.plan_search import PlanFound
 from harness.bisect.screening import Screened
 from harness.bisect.units import Candidates
 from harness.records.bisection import Trial
-from harness.records.diagnosis import Culprit, Diagnosis
-from harness.records.layers import LayerReport, ValueFinding
+from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape
 
 
 def findings(precision: str = "fp16", **fields: Any) -> Findings:
     known = {"kind": "engine", "candidates": Candidates(), **fields}
     return Findings(target=Target("planted", precision), **known)
-
-
-def look(*values: ValueFinding) -> LayerReport:
-    return LayerReport(
-        subject="s", case="one", backend="planted", precision="fp16", mode="unfused", values=values, modules=(),
-        observer=(), trusted=True,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -49,14 +41,15 @@ def test_neither_what_failed_nor_more_than_a_plan_is_advised(
     precision: str, tried: tuple[str, ...], plan: tuple[str, ...] | None, count: int, action: str
 ):
     suspects = [
-        ValueFinding(
-            name=f"gelu_{index}", op="aten.gelu", module="", source="", depth=0, status="compared", mark="suspect",
-            local=0.1 - index / 99, local_floor=1e-4,
-        )
+        Culprit(value=f"gelu_{index}", op="aten.gelu", module="", source="", error=0.1 - index / 99, floor=1e-4)
         for index in range(count)
-    ]  # fmt: skip
+    ]
     trial = Trial(keep_fp32=tried, where="engine", passed=False, error=None, reason="")
-    found = findings(precision, report=look(*suspects), plans=PlanFound(plan=plan, trials=(trial,), complete=False))
+    found = findings(
+        precision,
+        diagnosis=Diagnosis(culprits=tuple(suspects)),
+        plans=PlanFound(plan=plan, trials=(trial,), complete=False),
+    )
     engine, operator = advice_on(dataclasses.replace(found, complete=False))
     assert engine.action == ("use the plan" if plan else "use another version of planted")
     assert operator.action == action
@@ -93,3 +86,33 @@ def test_a_finding_begins_with_the_culprits_and_their_figures():
 
 def test_a_place_that_was_not_found_is_said_so():
     assert "could not be narrowed down" in engine_finding(findings(diagnosis=Diagnosis()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "words"),
+    [
+        ("fp16_rounding", 0.1, "less exact than fp16"),
+        ("scale", 0.1, "this is no rounding"),
+        ("decision", 0.1, "this is no rounding"),
+        ("unknown", 0.1, "wrong, by 1e+03 times"),
+        ("non_finite", None, "not finite"),
+        (None, None, "not finite"),
+    ],
+)
+def test_what_is_no_rounding_is_not_called_less_exact(shape: Any, error: float | None, words: str):
+    looks_like = ErrorShape(kind=shape) if shape else None
+    reason = "reached 1.2e+05, fp16 ends at 65504"
+    only = Culprit(
+        value="pow_1",
+        op="aten.pow",
+        module="",
+        source="",
+        error=error,
+        floor=1e-4,
+        looks_like=looks_like,
+        reason=reason,
+    )
+    _, operator = advice_on(findings(diagnosis=Diagnosis(culprits=(only,))))
+    assert words in operator.meaning
+    assert ("less exact" in operator.meaning) == (shape == "fp16_rounding")
+    assert (reason in operator.indicator) == (error is None)

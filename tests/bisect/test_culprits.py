@@ -17,6 +17,8 @@ from harness.bisect.regions import Region
 from harness.compare import compare
 from harness.records.accuracy import OutputResult, Result
 from harness.records.diagnosis import Culprit, Diagnosis
+from harness.verify.run import Repeats
+from harness.verify.target import Outcome
 
 VALUES = ready("wrong_kernel").program.values
 
@@ -30,7 +32,9 @@ def part(*names: str) -> Region:
     result = Result(
         subject="s", case="region", backend="planted", precision="fp16", verdict="fail", reason="", outputs=(wrong,)
     )
-    return Region(names=names, subject=PLANTED["wrong_kernel"].subject, precision="fp16", result=result)
+    return Region(
+        names=names, subject=PLANTED["wrong_kernel"].subject, precision="fp16", outcome=Outcome(result=result)
+    )
 
 
 def test_two_faults_without_a_look_are_both_named_and_nothing_is_left(bisected: Bisect):
@@ -39,6 +43,7 @@ def test_two_faults_without_a_look_are_both_named_and_nothing_is_left(bisected: 
     assert sorted(it.value for it in found.diagnosis.culprits) == ["linear", "linear_3"]
     assert [it.alone for it in found.diagnosis.culprits] == [1, 1]
     assert all(it.error == pytest.approx(0.1, rel=0.05) for it in found.diagnosis.culprits)
+    assert all(it.looks_like is not None and it.looks_like.kind == "scale" for it in found.diagnosis.culprits)
     assert found.diagnosis.complete
     assert found.region == (found.diagnosis.culprits[0].value,)
 
@@ -54,12 +59,18 @@ def test_an_overflow_says_how_large_it_became_and_where_the_format_ends(bisected
 
 @pytest.mark.parametrize(("largest", "words"), [(1.2e5, "reached 1.2e+05, fp16 ends at 65504"), (3.0, "1 of 4 ele")])
 def test_a_part_that_is_not_finite_says_why(largest: float, words: str):
-    stats = compare(torch.tensor([1.0, math.inf, 2.0, 3.0]), torch.tensor([1.0, largest, 2.0, 3.0]))
+    actual, expected = torch.tensor([1.0, math.inf, 2.0, 3.0]), torch.tensor([1.0, largest, 2.0, 3.0])
+    stats = compare(actual, expected)
     wrong = OutputResult(name="linear_1", verdict="fail", reason="", stats=stats)
     region = part("layer_norm_1", "linear_1")
-    result = dataclasses.replace(region.result, outputs=(wrong,))
-    region = dataclasses.replace(region, result=result, largest={"linear_1": largest})
-    assert of_region(region, VALUES).reason.startswith(words)
+    outcome = Outcome(
+        result=dataclasses.replace(region.result, outputs=(wrong,)), repeats=Repeats(worst={"linear_1": actual}),
+        expected={"linear_1": expected},
+    )  # fmt: skip
+    found = of_region(dataclasses.replace(region, outcome=outcome), VALUES)
+    assert found.reason.startswith(words)
+    assert found.looks_like is not None
+    assert found.looks_like.kind == "non_finite"
 
 
 def test_each_culprit_has_the_size_of_its_own_part_and_unnamed_ones_are_added():
