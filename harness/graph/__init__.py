@@ -6,7 +6,7 @@ A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
 from __future__ import annotations
 
 from harness.graph.dtypes import PRECISIONS
-from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace
+from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace, value_table
 from harness.graph.hash import CODE_SHA256, graph_sha256
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
@@ -75,6 +75,7 @@ __all__ = [
     "trace",
     "undeclared_shapes",
     "used_values",
+    "value_table",
     "variable_values",
     "weight_bytes",
     "weights_of",

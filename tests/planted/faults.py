@@ -1,25 +1,18 @@
-"""Faults in kernels and in the export, and exports that are made once."""
+"""Faults in kernels and in the export."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch import Tensor
 
-from harness import Subject
-from harness.graph.export import Program, program_sha256, to_onnx, trace
-from harness.tensors import sha256_of
-from harness.verify import torch_graph
-
-Tensors = dict[str, Tensor]
+from benchmarks.planted.exports import tamper_export
+from harness.graph import Program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,40 +54,10 @@ def wrong_axis(node: ir.Node) -> None:
     node.attributes["axis"] = ir.AttrInt64("axis", node.attributes["axis"].as_int() - 1)
 
 
-_TRACES: dict[tuple[Any, ...], ExportedProgram] = {}
-_EXPORTS: dict[tuple[str, ...], Program] = {}
+def tamper_value(monkeypatch: pytest.MonkeyPatch, value: str, edit: Edit) -> None:
+    """Let the exporter write a wrong node for ``value``."""
 
-
-def share_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let equal modules be traced and exported once per process: that takes most of the time of a small bisection."""
-
-    def traced_once(subject: Subject, module: nn.Module, inputs: Tensors) -> ExportedProgram:
-        key = (subject.build, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
-        if key not in _TRACES:
-            _TRACES[key] = trace(subject, module, inputs)
-        return _TRACES[key]
-
-    def shared(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
-        key = (program_sha256(traced), sha256_of(traced.state_dict), repr(subject.options), *names)
-        if key not in _EXPORTS:
-            _EXPORTS[key] = to_onnx(subject, traced, inputs, names)
-        program = _EXPORTS[key]
-        return dataclasses.replace(program, name=subject.name, model=program.model.clone())
-
-    monkeypatch.setattr(torch_graph, "trace", traced_once)
-    monkeypatch.setattr(torch_graph, "to_onnx", shared)
-
-
-def tamper_export(monkeypatch: pytest.MonkeyPatch, value: str, edit: Edit) -> None:
-    """Let the exporter write a wrong node for ``value``; the exported program stays right.
-
-    The engine cache does not see it: give every tampered subject an engine folder of its own.
-    """
-    export = torch_graph.to_onnx
-
-    def tampered(*arguments: Any) -> Program:
-        program = export(*arguments)
+    def tampered(program: Program) -> None:
         edit(next(node for node in program.model.graph if value in [output.name for output in node.outputs]))
-        return program
 
-    monkeypatch.setattr(torch_graph, "to_onnx", tampered)
+    tamper_export(monkeypatch, tampered)

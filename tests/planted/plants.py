@@ -14,6 +14,7 @@ import torch
 from fake import quiet
 from torch import nn
 
+from benchmarks.planted.exports import share_exports
 from harness import Subject, Target
 from harness.backends import BACKENDS
 from harness.records.bisection import Kind
@@ -21,7 +22,7 @@ from harness.reference.interpreter import run_graph
 from harness.reference.run_graph import exported_run_graph
 from harness.verify.prepare import Prepared, prepare
 from planted.backend import PlantedBackend
-from planted.faults import Edit, Fault, all_nan, scaled, share_exports, tamper_export, wrong_axis, wrong_epsilon
+from planted.faults import Edit, Fault, all_nan, scaled, tamper_value, wrong_axis, wrong_epsilon
 from planted.networks import (
     Attention,
     Cancelling,
@@ -176,7 +177,7 @@ def install(monkeypatch: pytest.MonkeyPatch, plant: Planted) -> PlantedBackend:
     monkeypatch.setitem(BACKENDS, "planted", backend)
     share_exports(monkeypatch)
     if plant.tamper is not None:
-        tamper_export(monkeypatch, *plant.tamper)
+        tamper_value(monkeypatch, *plant.tamper)
     return backend
 
 

@@ -1,0 +1,262 @@
+"""One plant from ``verify --layers`` to ``bisect``, and what was answered held against what was planted."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from benchmarks.planted.engine import PlantedEngine
+from benchmarks.planted.exports import share_exports, tamper_export
+from benchmarks.planted.networks import Network
+from benchmarks.planted.plants import Plant
+from benchmarks.planted.rewriting import Rewrite, rewrite
+from benchmarks.planted.smallest import Smallest
+from harness import Settings, Subject, Target, Tolerance
+from harness.backends import BACKENDS
+from harness.bisect import bisect
+from harness.errors import ParityError
+from harness.graph import Program, save_model
+from harness.layers import judge_with_layers, local_ratio
+from harness.records import Bisection, LayerReport
+from harness.verify import Prepared, Run
+
+CASE = "one"
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What was answered to one plant; None where nothing was asked or nothing can be said."""
+
+    name: str
+    group: str
+    expected: list[str]
+    kind: str
+    invalid: str = ""
+    """Why the plant says nothing: it does not show, or its answer is not certain."""
+    error: str = ""
+    """What was raised."""
+    verdict: str = ""
+    trusted: bool | None = None
+    kind_found: str = ""
+    look: list[str] = field(default_factory=list)
+    """The culprits that the look names, in its order."""
+    bisect: list[str] = field(default_factory=list)
+    """Those that bisect names."""
+    kind_right: bool | None = None
+    look_first: bool | None = None
+    bisect_first: bool | None = None
+    look_all: bool | None = None
+    bisect_all: bool | None = None
+    false: list[str] = field(default_factory=list)
+    """Suspects and culprits that are right."""
+    region: int | None = None
+    """Operations of the smallest part that shows the first culprit alone."""
+    reproducer: bool | None = None
+    plan: list[str] | None = None
+    smallest: list[list[str]] = field(default_factory=list)
+    """The smallest sets to keep in FP32, by brute force."""
+    plan_smallest: bool | None = None
+    builds: int | None = None
+    seconds: float = 0.0
+    finding: str = ""
+    shapes: list[str] = field(default_factory=list)
+    """What the culprits' errors look like, as bisect or the look says."""
+
+
+def quiet(folder: Path) -> Settings:
+    return Settings(engines=folder / "engines", references=folder / "references", progress=lambda message: None)
+
+
+@functools.cache
+def _file(network: Network) -> Path:
+    """Return the network as an ONNX file, exported once."""
+    folder = Path(tempfile.mkdtemp(prefix="planted-"))
+    program = Run(_module(network), quiet(folder)).prepared.program
+    path = folder / f"{network.name}.onnx"
+    save_model(program.model, path)
+    return path
+
+
+def _module(network: Network) -> Subject:
+    return Subject(
+        name=network.name, build=network.build, cases={CASE: network.inputs}, targets=(Target("ort-cpu", "fp16"),),
+        weights="random", weights_source=f"seed {network.seed}",
+    )  # fmt: skip
+
+
+def subject_of(plant: Plant) -> Subject:
+    """Return the subject: a module or a file, with the plant's limit."""
+    tolerances = {}
+    if plant.limit is not None:
+        tolerances = {plant.precision: Tolerance(why="the limit of the plant", relative_l2=plant.limit)}
+    fields = vars(_module(plant.network)) | {"tolerances": tolerances}
+    if plant.file:
+        fields |= {"build": None, "onnx": _file(plant.network)}
+    return Subject(**fields)
+
+
+@contextmanager
+def planted(plant: Plant, folder: Path) -> Iterator[PlantedEngine]:
+    """Put the plant's faults into ``ort-cpu`` or into the exporter."""
+    exported = plant.group == "export"
+    wanted = Rewrite(
+        faults=() if exported else plant.faults, half=plant.engine == "half", halves=plant.engine == "halves"
+    )
+    engine = PlantedEngine(wanted, folder, optimised=plant.engine != "unoptimised")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKENDS, "ort-cpu", engine)
+        share_exports(patch)
+        if exported:
+            tamper_export(patch, lambda program: _tamper(program.model, plant))
+        with engine.in_scripts():
+            yield engine
+
+
+def _tamper(model: ir.Model, plant: Plant) -> None:
+    rewrite(model, Rewrite(faults=plant.faults))
+    RemoveUnusedNodesPass()(model)
+
+
+def measure(plant: Plant, *, reproducers: bool = True) -> Outcome:
+    """Run ``verify --layers`` and ``bisect`` on a plant, each with an engine cache of its own."""
+    outcome = Outcome(name=plant.name, group=plant.group, expected=sorted(plant.answer), kind=plant.kind)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="planted-") as scratch, planted(plant, Path(scratch)):
+        try:
+            _measure(plant, outcome, Path(scratch), reproducers=reproducers)
+        except ParityError as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _measure(plant: Plant, outcome: Outcome, scratch: Path, *, reproducers: bool) -> None:
+    subject, target = subject_of(plant), Target("torch" if plant.engine == "torch" else "ort-cpu", plant.precision)
+    run = Run(subject, quiet(scratch / "look"))
+    with run.target(target) as opened:
+        result = judge_with_layers(opened, CASE)
+        report = result.layers
+    outcome.verdict = result.verdict
+    right = Right(plant, run.prepared)
+    if report is not None:
+        outcome.trusted = report.trusted
+        outcome.look, outcome.false = culprits_seen(report), right.false_suspects(report)
+    if result.verdict != ("pass" if plant.group == "clean" else "fail"):
+        outcome.invalid = f"verify says {result.verdict}: {result.reason}"
+    elif plant.group != "clean" and not (plant.faults or right.smallest):
+        outcome.invalid = right.why_not
+    if plant.group == "clean" or outcome.invalid:
+        return
+    seen = not any(fault.hidden or fault.fused for fault in plant.faults)
+    outcome.look_first = right.first(outcome.look) if seen else None
+    outcome.look_all = right.all(outcome.look) if seen and plant.group == "several" else None
+    found = bisect(
+        subject, target, CASE, quiet(scratch / "bisect"), limit=plant.limit,
+        reproducer=scratch / "reproducer" if reproducers else None,
+    )  # fmt: skip
+    _judge_bisection(plant, outcome, right, found)
+
+
+def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisection) -> None:
+    outcome.kind_found, outcome.finding, outcome.builds = found.kind, found.finding, found.builds
+    outcome.kind_right = found.kind == plant.kind
+    culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
+    outcome.bisect = [culprit.value for culprit in culprits] or list(found.region[:1])
+    outcome.shapes = [culprit.looks_like.kind if culprit.looks_like else "" for culprit in culprits]
+    outcome.bisect_first = right.first(outcome.bisect)
+    outcome.false += [name for name in outcome.bisect if name not in outcome.false and not right.named(name)]
+    if plant.group == "several":
+        outcome.bisect_all = right.all(outcome.bisect)
+    if plant.kind == "engine":
+        outcome.reproducer = bool(found.reproducer)
+        whole = len(right.prepared.program.values)
+        alone = (culprits[0].alone or whole) if culprits else len(found.region)
+        outcome.region = alone or whole
+    outcome.plan = None if found.plan is None else list(found.plan)
+    if plant.kind == "precision":
+        outcome.smallest = right.smallest
+        outcome.plan_smallest = found.plan is not None and right.is_smallest(found.plan)
+
+
+def culprits_seen(report: LayerReport) -> list[str]:
+    """Return what a look names: the culprits of its diagnosis, or its suspects in their order."""
+    if report.diagnosis is not None and report.diagnosis.culprits:
+        return [culprit.value for culprit in report.diagnosis.culprits]
+    return suspects(report)
+
+
+def suspects(report: LayerReport) -> list[str]:
+    """Return the values that are marked: non-finite ones in dataflow order, then by local error over local floor."""
+    marked = [value for value in report.values if value.mark in ("nonfinite", "suspect", "flip")]
+    first = sorted(marked, key=lambda value: 0.0 if value.mark == "nonfinite" else -local_ratio(value))
+    return [value.name for value in sorted(first, key=lambda value: value.mark != "nonfinite")]
+
+
+class Right:
+    """The right answers to one plant, by the names of its graph."""
+
+    def __init__(self, plant: Plant, prepared: Prepared) -> None:
+        self.plant, self.prepared = plant, prepared
+        self.same = _same_node(prepared.program)
+        self.answer = {self._node(name) for name in plant.answer}
+        pair = [fault.fused for fault in plant.faults if fault.fused]  # neither of the two is wrong alone
+        self.also = {self._node(name) for name in (*plant.alternatives, *pair)}
+        self.why_not = ""
+        if plant.kind == "precision":
+            self._brute = Smallest(prepared, CASE, plant.precision, plant.limit)
+            self.why_not = self._brute.doubt
+
+    @functools.cached_property
+    def smallest(self) -> list[list[str]]:
+        """The smallest sets of modules and values at the root to keep in FP32."""
+        return [sorted(units) for units in self._brute.units] if self.plant.kind == "precision" else []
+
+    def is_smallest(self, patterns: Sequence[str]) -> bool:
+        """Return whether a plan keeps no more than the smallest."""
+        return self._brute.is_smallest(patterns)
+
+    def named(self, name: str) -> bool:
+        """Return whether a value, or a unit of a plan, is where an error is made."""
+        if self.plant.kind == "precision":
+            return self._brute.holds(name)
+        return self._node(name) in self.answer | self.also
+
+    def first(self, names: Sequence[str]) -> bool:
+        """Return whether the first of these is right."""
+        return bool(names) and self.named(names[0])
+
+    def all(self, names: Sequence[str]) -> bool:
+        """Return whether nothing is missing."""
+        return self.answer <= {self._node(name) for name in names}
+
+    def false_suspects(self, report: LayerReport) -> list[str]:
+        """Return the suspects that are right; of a fault of the precision everything may be suspect."""
+        if self.plant.kind == "precision":
+            return []
+        seen = dict.fromkeys([*suspects(report), *culprits_seen(report)])
+        return [name for name in seen if not self.named(name)]
+
+    def _node(self, name: str) -> str:
+        return self.same.get(name, name)
+
+
+def _same_node(program: Program) -> dict[str, str]:
+    """Return one name for all values of one operation; the parts of a split are values of their own."""
+    same = {name: value.origin for name, value in program.values.items()}
+    same |= {output: node for output, node in program.outputs.items() if output != node}
+    if program.exported is None:
+        several = (node for node in program.model.graph if len(node.outputs) > 1 and node.op_type != "Split")
+        return same | {str(value.name): str(node.outputs[0].name) for node in several for value in node.outputs}
+    items = [node for node in program.exported.graph.nodes if node.target is operator.getitem]
+    owner = {n.name: n.args[0].name for n in items if not any(w in str(n.args[0].target) for w in ("split", "chunk"))}
+    return {name: owner.get(origin, origin) for name, origin in (same | owner).items()}
