@@ -87,6 +87,7 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     nodes = [spec.arg.name for spec in decomposed.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     outputs = dict(zip(names, nodes, strict=True))
     _name_parts(decomposed, onnx_program.model)
+    _merge_copies(decomposed, onnx_program.model)
     return Program(
         name=subject.name,
         model=onnx_program.model,
@@ -105,6 +106,21 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
     parts = {f"{_computing_node(node).name}_split_{node.args[1]}": node.name for node in items}
     for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
         value.name = parts.get(str(value.name), value.name)
+
+
+def _merge_copies(program: ExportedProgram, model: onnx_ir.Model) -> None:
+    """Let what reads the copy of an operation read the first one, where the exporter computes both once.
+
+    Else what is seen of the one in an engine would not reach what reads the other.
+    """
+    exported = {value.name for node in model.graph for value in node.outputs}
+    first: dict[Any, torch.fx.Node] = {}
+    for node in program.graph.nodes:
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            continue
+        same = first.setdefault(str((node.target, node.args, sorted(node.kwargs.items()))), node)
+        if same is not node and node.name not in exported:
+            node.replace_all_uses_with(same)
 
 
 def check_arguments(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:

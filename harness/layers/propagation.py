@@ -57,7 +57,7 @@ class Propagation:
 
 
 def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
-    """Add an error to a value; return False where nothing computes the value from what the evaluator still has."""
+    """Add an error to a value; return False where nothing computes the value, or reads it any more."""
     value = evaluator.value(name)
     if value is None:
         return False
@@ -66,5 +66,4 @@ def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
         disturbed = torch.where(kept.where.reshape(value.shape).to(value.device), error, value)
     else:  # what is no number in PyTorch either stays as it is
         disturbed = torch.where(value.isfinite(), value + error, value)
-    evaluator.observe(name, disturbed)
-    return True
+    return evaluator.observe(name, disturbed)

@@ -48,10 +48,11 @@ class HelperValues:
         return name in self._regions and name not in self._known
 
     def needs(self, name: str) -> tuple[str, ...]:
-        """Return PyTorch's names of what a value is computed from, network inputs included.
+        """Return PyTorch's names of what a value, by either name, is computed from, network inputs included.
 
         Raises UsageError for a name the graph has not.
         """
+        name = self._names.get(name, name)
         if name not in self._regions:
             raise unknown_name("value", name, self._regions)
         return tuple(self._known[source] for source in self._regions[name].sources)

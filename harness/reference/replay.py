@@ -33,8 +33,11 @@ class Evaluator(Protocol):
     def operands(self, name: str) -> Tensors:
         """Return what a value is computed from, as far as it is there: the tensors of its own shape, by name."""
 
-    def observe(self, name: str, tensor: torch.Tensor) -> None:
-        """Let what is computed from now on read this tensor; its shape is the value's."""
+    def observe(self, name: str, tensor: torch.Tensor) -> bool:
+        """Let what is computed from now on read this tensor; its shape is the value's.
+
+        Return whether it can: not where nothing computes the value, or all that is computed from it was before.
+        """
 
     def done(self, name: str) -> None:
         """Say that this value will not be asked for again: it is freed once all that read it have run."""
@@ -69,7 +72,10 @@ class ProgramEvaluator:
         self._allow_tf32 = allow_tf32
         # The node that gives the outputs back has the name of the value ``output``, where a file has one.
         self._nodes: dict[str, Node] = {node.name: node for node in graph.graph.nodes if node.op != "output"}
+        self._also_reads = self._composing(helpers) if helpers is not None else {}
+        """What a node is computed from where a part of it that only the ONNX graph has was observed."""
         self._unread: Counter[Node] = Counter({node: len(node.users) for node in self._nodes.values()})
+        self._unread.update(item for several in self._also_reads.values() for item in several)
         self._asked = set(asked) | set(graph.outputs.values())
         self._outputs = graph.outputs
         self._freed: set[Node] = set()
@@ -96,20 +102,23 @@ class ProgramEvaluator:
         read = {item.name: self._runner.env.get(item) for item in node.all_input_nodes}
         return {name: t for name, t in read.items() if isinstance(t, torch.Tensor) and t.shape == value.shape}
 
-    def observe(self, name: str, tensor: torch.Tensor) -> None:
+    def observe(self, name: str, tensor: torch.Tensor) -> bool:
         """Let what is computed from now on read this tensor, in the dtype the evaluator computes the value in.
 
-        Raises EngineFailed when it has another number of elements, or floats where the value is integer.
+        Return whether it can. Raises EngineFailed when it has another number of elements, or floats where the value is
+        integer.
         """
         computed = self.value(name)
-        if computed is not None:
-            _require_fit(name, tensor, computed)
-            self._helped.clear()
-            tensor = tensor.to(computed.device, computed.dtype, copy=True).reshape(computed.shape)
-            if name in self._nodes:
-                self._runner.env[self._nodes[name]] = tensor
-            else:
-                self._seen[name] = tensor
+        if computed is None:
+            return False
+        _require_fit(name, tensor, computed)
+        self._helped.clear()
+        tensor = tensor.to(computed.device, computed.dtype, copy=True).reshape(computed.shape)
+        if name in self._nodes:
+            self._runner.env[self._nodes[name]] = tensor
+            return True
+        self._seen[name] = tensor
+        return not all(map(self._is_done, self._owners(name)))
 
     def done(self, name: str) -> None:
         self._helped.clear()
@@ -143,9 +152,15 @@ class ProgramEvaluator:
     def _run(self, node: Node) -> None:
         result = None if node.op == "placeholder" else self._composed(node)
         self._runner.env[node] = self._runner.run_node(node) if result is None else result
-        for item in node.all_input_nodes:
+        for item in (*node.all_input_nodes, *self._also_reads.get(node, ())):
             self._unread[item] -= 1
             self._free_if_read(item)
+
+    def _composing(self, helpers: HelperValues) -> dict[Node, list[Node]]:
+        """Return what each node that has parts is composed from: it must still be there when the node is run."""
+        composed = [node for node in self._nodes.values() if helpers.parts(node.name)]
+        return {node: [self._nodes[name] for name in helpers.needs(node.name) if name in self._nodes]
+                for node in composed}  # fmt: skip
 
     def _helper(self, name: str) -> torch.Tensor | None:
         if self._helpers is None or name not in self._helpers:
@@ -179,10 +194,16 @@ class ProgramEvaluator:
 
         result = self._helpers.value(node.name, read, seen=seen, device=self._runner.device)
         for part in parts:
-            owners = [self._nodes[name] for name in self._helpers.owners(part)]
-            if all(owner is node or owner in self._runner.env or owner in self._freed for owner in owners):
+            if all(owner is node or self._is_done(owner) for owner in self._owners(part)):
                 del self._seen[part]
         return result if dtype is None else cast(result, dtype)
+
+    def _owners(self, part: str) -> list[Node]:
+        """Return the nodes that a value which only the ONNX graph has is a part of."""
+        return [self._nodes[name] for name in self._helpers.owners(part)] if self._helpers is not None else []
+
+    def _is_done(self, node: Node) -> bool:
+        return node in self._runner.env or node in self._freed
 
     def _free_if_read(self, node: Node) -> None:
         if self._unread[node] <= 0 and node.name not in self._asked and node in self._runner.env:

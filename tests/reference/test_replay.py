@@ -397,7 +397,17 @@ def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
             four.value(four.replay, "clone")
             four.done([name])
     assert len(products) == 2
-    assert four.value(four.replay, "exp") is None, "freed with the last helper"
+    four.replay.outputs()
+    assert four.value(four.replay, "exp") is None, "freed with the last that reads it or is composed from it"
+
+
+def test_what_nothing_reads_any_more_cannot_be_observed():
+    four = evaluators("growing_stream", ["val_3"])
+    product = four.value(four.replay, "val_3")
+    assert four.replay.fork().observe("val_3", product)
+    four.replay.outputs()
+    assert not four.replay.observe("val_3", product)
+    assert not four.replay.observe("no_such_value", product)
 
 
 def test_what_nothing_computes_is_none():
