@@ -32,8 +32,6 @@ PROPERTY = "parity"
 """The name under which a result is kept in ``user_properties``."""
 LATENCY_PROPERTY = "parity-latency"
 """The same for a latency."""
-SHOWN_ROWS = 8
-"""Modules and values that the message of a failed test shows; the JSON has them all."""
 
 
 def test_outputs(parity: Parity) -> None:
@@ -112,7 +110,7 @@ class Parity:
         """
         __tracebackhide__ = True
         from harness.layers import judge_with_layers
-        from harness.report.text import failure_text, layers_table
+        from harness.report.text import diagnosis_lines, diagnosis_text, failure_text, values_table
 
         result = self.result
         if result.verdict == "not_judged":
@@ -122,9 +120,11 @@ class Parity:
         report = judged.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
+        if result.verdict == "fail" and report is not None:
+            lines = diagnosis_text(diagnosis_lines(judged.to_json()))
+            raise AssertionError("\n".join([*lines, *values_table(report.to_json())]))
         if result.verdict == "fail":
-            table = [layers_table(report.to_json(), rows=SHOWN_ROWS)] if report else []
-            raise AssertionError("\n".join([failure_text(judged.to_json()), *table]))
+            raise AssertionError(failure_text(judged.to_json()))
         if report is None or not report.trusted:
             self._not_judged((report.notes if report else judged.notes)[-1])
         if not any(value.status == "compared" for value in report.values):

@@ -16,6 +16,7 @@ from harness.records import reader as records
 from harness.records import writer as report
 from harness.records.accuracy import MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Advice, Bisection, Price, Question, Trial
+from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape
 from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StudyResult, VariantResult
@@ -112,15 +113,30 @@ def sweep(symbol: str = "batch", steps: Sequence[int] = (1, 2, 4, 8), **changes:
     return found
 
 
+def diagnosis(**changes: Any) -> Diagnosis:
+    """Return one culprit that explains everything."""
+    gelu = Culprit(
+        value="gelu", op="aten.gelu.default", module="body.1", source="net.py:7", error=0.02, floor=1e-4,
+        explains=0.999, looks_like=ErrorShape(kind="another_function", explained=0.99), alone=1,
+    )  # fmt: skip
+    return Diagnosis(**{
+        "culprits": (gelu,), "right_before": 3, "wrong_later": 2, "compared": 6, "left": 1e-3, "complete": True,
+        "observed": "unchanged", **changes,
+    })  # fmt: skip
+
+
 def bisection(**changes: Any) -> Bisection:
     """Return a fault of an engine, with a plan and a reproducer."""
+    wrong = output(verdict="fail", stats=stats(0.03), reason="relative error 0.03")
+    right = changes.get("kind") == "none"
     return Bisection(**{
         "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "kind": "engine",
         "finding": "PyTorch in fp16 is right and rtx is not; it goes wrong in gelu",
         "advice": (
             Advice(indicator="4 values wrong", meaning="a kernel of rtx", action="keep op:aten.gelu.default in FP32"),
         ),
-        "commands": ("parity verify net -b rtx -p fp16 --layers", "python reports/net-reproducer/reproduce.py"),
+        "commands": ("parity verify net -b rtx -p reports/net.toml", "python reports/net-reproducer/reproduce.py"),
+        "result": None if right else result("fail", outputs=(wrong,)), "diagnosis": None if right else diagnosis(),
         "gates": (Question(question="is the engine repeatable?", answer="yes", detail="two runs give the same bits"),),
         "region": ("gelu",), "plan": ("op:aten.gelu.default",), "plan_file": "reports/net.toml",
         "reproducer": "reports/net-reproducer",

@@ -15,6 +15,7 @@ from harness.machine.identity import Machine
 from harness.records.accuracy import EngineInfo, MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Advice, Bisection, Price, Question, Trial
 from harness.records.decisions import Decisions, WrongDecision
+from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape
 from harness.records.latency import Comparison, Conditions, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
@@ -78,10 +79,26 @@ def layer_report(values: int = 300, *, subject: str = "clip", first_bad: int | N
     ))  # fmt: skip
     return LayerReport(
         subject=subject, case="short", backend="rtx", precision="fp16", mode="unfused", values=tuple(found),
-        modules=modules(found), trusted=True, weights="random", inputs="random", device=GPU,
+        modules=modules(found), trusted=True, diagnosis=diagnosis(found), weights="random", inputs="random", device=GPU,
         observer=(OutputEffect(name="last_hidden_state", identical=True, difference=0.0, error=0.00319),),
         first_nonfinite=found[first_bad].name if first_bad is not None else "",
         notes=("832 network layers before fusion",), timings_s={"run": 3.2},
+    )  # fmt: skip
+
+
+def diagnosis(values: list[ValueFinding]) -> Diagnosis:
+    """Return the suspects as culprits, each with half of what those before it leave."""
+    suspects = [value for value in values if value.mark == "suspect"]
+    culprits = tuple(
+        Culprit(
+            value=value.name, op=value.op, module=value.module, source=value.source, error=value.local,
+            floor=value.local_floor, explains=0.5**number, looks_like=ErrorShape(kind="fp16_rounding", explained=0.98),
+        )
+        for number, value in enumerate(suspects, start=1)
+    )  # fmt: skip
+    return Diagnosis(
+        culprits=culprits, right_before=suspects[0].depth if suspects else 0, wrong_later=0, compared=len(values),
+        left=0.5 ** len(suspects), complete=bool(suspects), observed="unchanged",
     )  # fmt: skip
 
 

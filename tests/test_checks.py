@@ -158,9 +158,10 @@ def test_the_check_fails_with_the_table(planted_project: pytest.Pytester, monkey
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*AssertionError: wrong_kernel [[]planted fp16[]] output: relative error *",
+            "*AssertionError: wrong_kernel/one [[]planted fp16[]] WRONG: output * x what is allowed",
+            "*culprit: *linear_1*",
             "*next: parity bisect * -b planted -p fp16",
-            "*SUSPECT*blocks.1.linear*",
+            "*SUSPECT*linear_1*blocks.1.linear*",
         ]
     )
     marks = {value["name"]: value["mark"] for value in recorded(planted_project)["layers"]["values"]}
@@ -228,4 +229,4 @@ def test_an_observation_that_changes_the_engine_is_no_pass(
     result.assert_outcomes(failed=1)
     report = recorded(planted_project)["layers"]
     assert not report["trusted"]
-    result.stdout.fnmatch_lines(["*elements are NaN*", "*wrong only when values are not observed*"])
+    result.stdout.fnmatch_lines(["*WRONG: *are NaN or infinite*", "*trust: NONE: *"])

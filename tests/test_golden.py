@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import recorded
 import report_fixtures as made
+from diagnosed import VARIANTS, as_json
 
 from harness.hackathon.readme import render
 from harness.records import Entry, Records, load
@@ -48,6 +48,12 @@ def terminal(table: Callable[[dict[str, Any]], str], entries: Iterable[Entry]) -
     return "\n\n".join(table(entry.data) for entry in entries) + "\n"
 
 
+def diagnoses() -> str:
+    """Return the first lines of every kind of diagnosis."""
+    blocks = [[f"# {name}", *text.diagnosis_text(text.diagnosis_lines(*as_json(name)))] for name in VARIANTS]
+    return "\n\n".join(map("\n".join, blocks)) + "\n"
+
+
 def latency(records: Records) -> str:
     """Return what ``parity bench`` prints: the table, then the kernels of what was profiled."""
     measured, missing = ([entry.data for entry in found] for found in (records.bench, records.not_measured))
@@ -62,7 +68,8 @@ RENDERED: dict[str, Callable[[Records], str]] = {
     "readme.zh.md": lambda records: readme(records, "zh", "2022"),
     "summary.md": ci.summary,
     "verify.txt": lambda records: text.results_table([entry.data for entry in records.results]) + "\n",
-    "layers.txt": lambda records: terminal(partial(text.layers_table, rows=6), records.layers),
+    "layers.txt": lambda records: terminal(text.layers_text, [e for e in records.results if e.data["layers"]]),
+    "diagnosis.txt": lambda records: diagnoses(),
     "bisect.txt": lambda records: terminal(text.bisection_text, records.bisections),
     "bench.txt": latency,
     "study.txt": lambda records: terminal(text.study_text, records.studies),

@@ -109,16 +109,16 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
 
 
 def commands_for(context: Context, found: Findings) -> tuple[str, ...]:
-    """Return the commands to run next: nothing that was just done."""
+    """Return the commands to run next, the most useful first; what was done already is not among them."""
     commands = []
-    if found.kind == "precision" and BACKENDS[found.target.backend].tap_modes:  # no engine was looked into
-        commands.append(f"{context.command('verify', found.target.precision)} --layers")
     if found.only_tf32:
         commands.append(context.command("verify", "tf32"))
     if found.plan is not None and context.plan_file is not None:
         commands.append(context.command("verify", str(context.plan_file)))
     if found.reproducer:
         commands.append(shlex.join(["python", f"{found.reproducer}/reproduce.py"]))
+    if found.kind == "precision" and BACKENDS[found.target.backend].tap_modes:  # no engine was looked into
+        commands.append(f"{context.command('verify', found.target.precision)} --layers")
     return tuple(commands)
 
 

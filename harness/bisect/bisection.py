@@ -101,14 +101,14 @@ def judge_target(context: Context, found: Findings) -> Findings:
     found = found.asked(questions.inputs_unchanged(before, after))
     if after != before:
         return found.ending("engine", f"{backend} writes into its inputs, so no later run can be compared")
-    found = found.asked(questions.REFERENCE_REPEATS)
+    found = replace(found.asked(questions.REFERENCE_REPEATS), result=result)
     if result.verdict == "not_judged":
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
     if result.verdict == "pass":
         less = "" if limit is not None else "; to ask for a smaller error, give --limit"
         return found.ending("none", f"nothing to repair: {result.reason}{less}")
-    return replace(found, result=result)
+    return found
 
 
 def judge_fp32(context: Context, found: Findings) -> Findings:

@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
     missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
     if not interrupted:  # before anything is shown: whoever reads the table may close it
         document.write(complete=not missing, error="; ".join(missing), **_rows(results))
-    _show_table(results)
     _show_layers(results, charts_folder(options))
+    _show_table(results)
     if interrupted:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
         return INTERRUPTED
@@ -104,15 +104,16 @@ def _results(
 
 
 def _show_layers(results: Sequence[Result], folder: Path) -> None:
+    """Print the looks at engines, which explain the verdicts below them."""
     from harness.report.plots import save_layers
-    from harness.report.text import layers_table
+    from harness.report.text import layers_text
 
     for result in results:
         if result.layers is None:
             continue
-        report = result.layers.to_json()
-        print(f"\n{layers_table(report)}")
-        chart(save_layers, report, folder / file_name(result.subject, str(result.target), result.case, "layers"))
+        print(f"{layers_text(result.to_json())}\n")
+        stem = file_name(result.subject, str(result.target), result.case, "layers")
+        chart(save_layers, result.layers.to_json(), folder / stem)
 
 
 def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:

@@ -137,10 +137,14 @@ def _no_constant(word: str) -> Any:
 
 
 def _document(path: Path, name: str, data: Json) -> Document:
-    data = {**data, "bisect": _bisection(data.get("bisect"))}
+    bisect = as_written_today(data.get("bisect"))
+    inside = bisect.get("result") if isinstance(bisect, dict) else None
+    data = {**data, "bisect": {**bisect, "result": None} if inside else bisect}
     top = {key: checked(data.get(key, default), kind, key) for key, kind, default in _TOP}
     if top["environment"]:
         top["environment"] = checked(top["environment"], Environment, "environment")
+    if isinstance(inside, dict):
+        top["bisect"]["result"] = _result(inside, "bisect.result")
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
     top["not_measured"] = tuple(top["not_measured"])
@@ -176,13 +180,6 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("study", StudyResult | None, None),
     ("score", ContestResult | None, None),
 )
-
-
-def _bisection(row: Any) -> Any:
-    """Return a bisection as it is written today, with the verdict in it checked."""
-    row = as_written_today(row)
-    inside = row.get("result") if isinstance(row, dict) else None
-    return {**row, "result": _result(inside, "bisect.result")} if isinstance(inside, dict) else row
 
 
 def _result(row: Json, where: str) -> Json:

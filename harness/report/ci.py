@@ -121,7 +121,7 @@ def _note(results: Sequence[Json]) -> str:
 
 def _failure(result: Json) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
-    lines = [f"- {label}: {escape(result['reason'])}"]
+    lines = [f"- {label}: {escape(verdicts.failure_reason(result))}"]
     if result["next_step"]:
         lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
     return "".join(f"{line}\n" for line in lines)

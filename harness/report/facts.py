@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from harness.records import MARKS, contestant_name
+from harness.records import HARMLESS, MARKS, contestant_name
 from harness.report.words import Words
 
 Json = Mapping[str, Any]
@@ -16,6 +16,10 @@ BASELINE = "eager fp32"
 """The baseline that the table's speed-up is against."""
 MIB = 2**20
 RANDOM = "RANDOM WEIGHTS"
+UNSEEN = ("not_delivered", "unmapped")
+"""Statuses of values that were not seen; inner tensors are no values, and integers were seen."""
+MADE_HERE = ("nonfinite", "flip", "suspect")
+"""Marks of values whose error is made where they are, and reaches the outputs as far as that is known."""
 ENGLISH = Words("en")
 
 
@@ -86,6 +90,30 @@ def largest_error(outputs: Iterable[Json]) -> float | None:
         return math.nan
     errors = [output["relative_l2"] for output in outputs if "relative_l2" in output]
     return math.inf if None in errors else max(errors, default=None)
+
+
+def beyond(output: Json) -> tuple[float, Json | None]:
+    """Return how many times its limit an output's worst figure is, and the part of it with that figure.
+
+    Without a limit that was recorded it is infinite, and there is no part.
+    """
+    parts = list(output["parts"])
+    for figure, error in (("relative_l2", output.get("relative_l2")), ("max_absolute", _largest(output))):
+        if not output["parts"] and figure in output["allowed"]:
+            parts.append({"kind": "whole", "figure": figure, "error": error, "allowed": output["allowed"][figure]})
+    times = [math.inf if p["error"] is None or not p["allowed"] else abs(p["error"]) / p["allowed"] for p in parts]
+    return max(zip(times, parts, strict=True), key=lambda one: one[0], default=(math.inf, None))
+
+
+def _largest(output: Json) -> float | None:
+    error: float | None = (output.get("absolute") or {}).get("max")
+    return error
+
+
+def worst_ratio(report: Json) -> float | None:
+    """Return the largest local error over its floor, of the values whose errors reach the outputs; None without one."""
+    ratios = [error_ratio(value) for value in compared(report) if value["mark"] != HARMLESS]
+    return max((ratio for ratio in ratios if ratio is not None and math.isfinite(ratio)), default=None)
 
 
 def missed(runs: int, share: float) -> float:
@@ -233,6 +261,29 @@ def _point(study: Json, index: int, name: str) -> Point | None:
 def is_reference(study: Json, variant: Json) -> bool:
     """Return whether this is the variant that the others are held against, and so has no verdict of its own."""
     return variant is study["variants"][0] and variant["verdict"] != "fail"
+
+
+def judged_variants(study: Json) -> list[Json]:
+    """Return the variants of a study that carry a verdict: the first, which the others are held against, does not.
+
+    A first one that failed is a failure all the same.
+    """
+    return [v for v in study["variants"] if not is_reference(study, v)]
+
+
+def bisection_verdict(found: Json) -> str:
+    """Return what a bisection says of the engine it was asked about."""
+    return {"none": "pass", "not_judged": "not_judged"}.get(found["kind"], "fail")
+
+
+def bisected_result(found: Json) -> Json:
+    """Return the verdict that a bisection is about; of one from before it held that, what its kind and finding say."""
+    if found["result"]:
+        result: Json = found["result"]
+        return result
+    nothing: dict[str, Any] = {"outputs": [], "metrics": [], "notes": [], "next_step": "", "layers": None}
+    target = {key: found[key] for key in ("subject", "case", "backend", "precision")}
+    return {**target, **nothing, "verdict": bisection_verdict(found), "reason": found["finding"]}
 
 
 def trial_verdict(trial: Json) -> str:

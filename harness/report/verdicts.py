@@ -6,11 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.records import Records
-from harness.report.facts import Json, case_label, is_judged, is_reference, newest_sessions, session_target, target_name
+from harness.report.facts import (
+    Json,
+    bisected_result,
+    bisection_verdict,
+    case_label,
+    is_judged,
+    judged_variants,
+    newest_sessions,
+    session_target,
+    target_name,
+)
+from harness.report.text import culprit_words
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
-_BISECTIONS = {"none": "pass", "not_judged": "not_judged"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +42,26 @@ def all_verdicts(records: Records) -> list[Judged]:
         *(bisection_item(entry.data) for entry in records.bisections),
         *(latency_item(measured) for measured in newest(entry.data for entry in records.bench)),
         *(missing_item(entry.data) for entry in records.not_measured),
-        *(variant_item(entry.data, variant) for entry in records.studies for variant in variants(entry.data)),
+        *(variant_item(entry.data, variant) for entry in records.studies for variant in judged_variants(entry.data)),
         *(score_item(entry.data) for entry in records.scores),
     ]
 
 
 def result_item(result: Json) -> Judged:
     """Return the verdict on an engine's outputs."""
-    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=result["reason"])
+    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=failure_reason(result))
+
+
+def failure_reason(result: Json) -> str:
+    """Return the reason of a verdict: of an engine whose culprit is known that, else what its outputs say."""
+    return culprit_words(result) or str(result["reason"])
 
 
 def bisection_item(found: Json) -> Judged:
-    """Return what a bisection says of its engine."""
-    return Judged(kind="bisection", verdict=bisection(found), name=_name(found), reason=found["finding"])
+    """Return what a bisection says of its engine: its culprit where it is known."""
+    verdict = bisection_verdict(found)
+    blamed = culprit_words(bisected_result(found), found) if verdict == "fail" else ""
+    return Judged(kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"])
 
 
 def missing_item(item: Json) -> Judged:
@@ -80,12 +97,7 @@ def cut_short(records: Records) -> list[str]:
 
 def empty_studies(records: Records) -> list[str]:
     """Return the names of studies that judged no variant."""
-    return [entry.data["name"] for entry in records.studies if not variants(entry.data)]
-
-
-def bisection(found: Json) -> str:
-    """Return what a bisection says of the engine it was asked about."""
-    return _BISECTIONS.get(found["kind"], "fail")
+    return [entry.data["name"] for entry in records.studies if not judged_variants(entry.data)]
 
 
 def latency_verdict(measured: Json) -> str:
@@ -121,14 +133,6 @@ def missing_verdict(item: Json) -> str:
 def newest(measured: Iterable[Json]) -> list[Json]:
     """Return the newest measurement of everything that carries a verdict; ``measured`` are oldest first."""
     return [item for item in newest_sessions(measured) if is_judged(item)]
-
-
-def variants(study: Json) -> list[Json]:
-    """Return the variants of a study that carry a verdict: the first, which the others are held against, does not.
-
-    A first one that failed is a failure all the same.
-    """
-    return [v for v in study["variants"] if not is_reference(study, v)]
 
 
 def _timed_name(data: Json) -> str:

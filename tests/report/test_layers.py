@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import diagnosed
 import pytest
 import recorded
 from PIL import Image
 
 from harness.errors import NotJudged, UsageError
-from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
+from harness.records import IS_WRONG, Diagnosis
+from harness.records.bisection import Advice, Bisection, Price, Question, Trial
 from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.records.stats import ErrorStats
 from harness.report import facts
 from harness.report.plots import layers as plot
 from harness.report.text import bisection, layers
-from harness.report.words import Words
 
 
 def stats(relative_l2: float, **changes: Any) -> ErrorStats:
@@ -142,161 +142,10 @@ def test_json_has_every_field_and_no_figure_that_is_not_finite():
     assert found()["trials"][0]["error"] is None
 
 
-def test_heading_shows_random_weights():
-    heading = layers.layers_table(changed()).splitlines()[0]
-    for fact in ("clip short", "rtx fp16", "unfused", "RANDOM WEIGHTS", "inputs: random", "NVIDIA H200"):
-        assert fact in heading
-    assert "weights: not recorded" in layers.layers_table(changed(weights=""))
-    assert "weights: trained" in layers.layers_table(changed(weights="trained"))
-
-
-def test_every_value_is_accounted_for_with_its_reason():
-    shown = layers.layers_table(changed())
-    counts = {"7 tensors", "4 compared", "1 inner", "1 unmapped", "1 not compared", "1 value fused away"}
-    assert counts <= set(re.split("[:,;] ", shown.splitlines()[1]))
-    assert all(f"1 {value.reason}" in shown for value in REPORT.values if value.status in ("inner", "not_delivered"))
-    assert all(f"{value.name}: {value.reason}" in shown for value in REPORT.values if value.status == "unmapped")
-
-
-def test_all_unmapped_tensors_are_named_however_few_rows():
-    values = [unseen(f"__mye{i}", -1, "unmapped", "it resembles nothing", module="") for i in range(50)]
-    shown = layers.layers_table(changed(values=(*REPORT.values, *values)), rows=1)
-    assert all(f"__mye{i}: it resembles nothing" in shown for i in range(50))
-
-
-def test_rare_reasons_are_counted():
-    values = [unseen(f"x{i}", i, "not_compared", f"reason {i}") for i in range(9)]
-    assert "4 for other reasons" in layers.layers_table(changed(values=tuple(values)))
-
-
-def test_module_row_has_every_figure():
-    row = next(row for row in layers.layers_table(changed()).splitlines() if row.startswith("SUSPECT"))
-    assert row.split() == [
-        "SUSPECT", "80", "0.04", "0.0005", "0.041", "0.0014", "0.94", NORM, "layer_norm_2",
-    ]  # fmt: skip
-
-
-def test_value_row_has_every_figure_and_a_shortened_kernel():
-    shown = layers.layers_table(changed())
-    row = next(row for row in shown.splitlines() if row.startswith("SUSPECT") and " 0.830 " in row)
-    assert row.split()[:8] == ["SUSPECT", "3", "0.04", "0.0005", "0.041", "0.0014", "0.031", "0.830"]
-    assert "__myl_CastMul..MulMul_myl0_17"[:13] in shown
-    assert KERNEL not in row
-
-
-def test_worst_come_first_and_the_others_are_counted():
-    shown = layers.layers_table(changed(), rows=1)
-    rest = [row for row in shown.splitlines() if row.startswith("3 more ")]
-    assert [row.split(": ")[1] for row in rest] == ["1 passed on, 2 ok"] * 2
-    assert [value["name"] for value in facts.worst_first(changed()["values"][:2])] == ["linear_4", "add"]
-
-
-def test_nothing_is_cut_and_lines_fit():
-    long = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_out.0"
-    values = (a_value("linear_7", 0, module=long, kernel=KERNEL, mark="suspect"),)
-    shown = layers.layers_table(changed(values=values, modules=(a_module(long, "linear_7", "suspect"),)))
-    assert max(map(len, shown.splitlines())) <= 120
-    assert shown.count(long) == 2
-
-
-def test_nan_is_the_worst_result():
-    values = (*REPORT.values, OVERFLOW)
-    modules = (*REPORT.modules, a_module("norm", "pow_3", "nonfinite", propagated=math.nan, local=math.nan))
-    shown = layers.layers_table(changed(values=values, modules=modules, first_nonfinite="pow_3"))
-    rows = shown.splitlines()
-    assert rows[next(i for i, row in enumerate(rows) if row.startswith("modules")) + 1].startswith("NON-FINITE")
-    first = rows[next(i for i, row in enumerate(rows) if row.startswith("values ")) + 1]
-    assert first.startswith("NON-FINITE")
-    assert "NaN" in first
-
-
 def test_nan_that_only_passed_on_ranks_above_finite_suspects_and_below_its_cause():
     behind = a_value("mul_9", 9, stats=NAN, mark="passed_on", local=0.0)
     ranked = facts.worst_first(changed(values=(*REPORT.values, behind, OVERFLOW))["values"])
     assert [value["name"] for value in ranked[:3]] == ["pow_3", "mul_9", "layer_norm_2"]
-
-
-def test_a_value_with_nan_is_never_shown_as_ok():
-    shown = layers.layers_table(
-        changed(values=(a_value("x", 0, stats=NAN, mark="ok"),), modules=(a_module("m", "x", "ok"),))
-    )
-    assert not any(row.startswith("ok") for row in shown.splitlines())
-    assert "1 of 1 compared" in shown
-
-
-def test_an_overflow_has_a_number():
-    peak = a_value("mul_2", 1, largest=1.27e4)
-    shown = joined(layers.layers_table(changed(values=(peak, OVERFLOW), first_nonfinite="pow_3")))
-    (line,) = (row for row in shown.split("\n\n") if "first non-finite value: pow_3" in row)
-    for fact in (OVERFLOW.op, OVERFLOW.module, OVERFLOW.reason, "30 NaN", "4 infinite", "64800", "12700 (mul_2)"):
-        assert fact in line
-
-
-def test_non_finite_without_a_known_first_says_so():
-    shown = layers.layers_table(changed(values=(a_value("x", 0, stats=NAN, mark="passed_on", reason="as its inputs"),)))
-    assert "not known to be the first: x, as its inputs" in shown
-
-
-def test_non_finite_inner_statistic_is_told():
-    inner = unseen("__mye9", -1, "inner", "its own; 3 of 4 elements are not finite", mark="nonfinite")
-    shown = layers.layers_table(changed(values=(*REPORT.values, inner)))
-    assert f"{inner.name}, {inner.reason}" in joined(shown)
-
-
-@pytest.mark.parametrize(
-    ("effect", "words"),
-    [
-        ((True, 0.0, 3e-3), "observing changed nothing in y (bit for bit); the engine's error is 0.003"),
-        ((False, 3.6e-3, 3.2e-3), "observing changed y by 0.0036; the engine's error is 0.0032"),
-        ((False, math.inf, math.inf),
-         "y is finite only with, or only without, taps; the engine's error is not finite"),
-    ],
-)  # fmt: skip
-def test_observer_effect_in_words(effect: tuple[bool, float, float], words: str):
-    identical, difference, error = effect
-    output = OutputEffect(name="y", identical=identical, difference=difference, error=error)
-    assert words in joined(layers.layers_table(changed(observer=(output,))))
-
-
-def test_observation_that_cannot_be_trusted_says_so_above_the_figures():
-    shown = layers.layers_table(changed(trusted=False, notes=("use --layers outputs instead",)))
-    assert shown.index("CANNOT BE TRUSTED") < shown.index("use --layers outputs") < shown.index("ratio")
-    assert "CANNOT BE TRUSTED" not in layers.layers_table(changed())
-
-
-def test_unmeasured_observer_effect_says_so():
-    assert "observer effect: not measured" in layers.layers_table(changed(observer=()))
-
-
-def test_output_that_is_nan_while_every_seen_value_is_finite():
-    effect = OutputEffect(name="y", identical=True, difference=0.0, error=math.inf)
-    assert "an output is not finite" in layers.layers_table(changed(observer=(effect,)))
-
-
-def test_flipped_decision_is_told():
-    flip = a_value("topk", 1, stats=None, mark="flip", reason="3 of 8 decisions differ from the reference's")
-    (line,) = (row for row in layers.layers_table(changed(values=(flip,))).splitlines() if row.startswith("flipped"))
-    assert "topk (aten.linear" in line
-
-
-def test_missing_figures_are_counted():
-    value = a_value("x", 0, local=None, local_floor=None, effect=None)
-    shown = layers.layers_table(changed(values=(value, a_value("y", 1))))
-    (line,) = (row for row in shown.splitlines() if row.startswith("no figure"))
-    assert "local error 1, local floor 1, effect 1" in line
-
-
-@pytest.mark.parametrize("values", [(), REPORT.values[5:]])
-def test_nothing_compared_is_not_judged(values: tuple[ValueFinding, ...]):
-    shown = layers.layers_table(changed(values=values, modules=()))
-    assert "NOT JUDGED: no value was compared" in shown
-    assert not any(row.split()[:1] == ["ok"] for row in shown.splitlines())
-    assert "ratio:" not in shown
-
-
-def test_text_is_plain_ascii():
-    shown = layers.layers_table(changed(subject="modèle", values=(a_value("größe", 0, mark="suspect"),)))
-    assert shown.isascii()
 
 
 def test_ratio_over_a_floor_of_zero():
@@ -379,124 +228,202 @@ def test_plot_that_cannot_be_written(tmp_path: Path):
         plot.save_layers(changed(), tmp_path / "file" / "clip")
 
 
-def test_questions_stand_in_order_with_their_answers():
-    rows = bisection.bisection_text(found()).splitlines()
-    assert rows[0].split(" | ")[:2] == ["clip short", "rtx fp16"]
-    for number, asked in enumerate(BISECTION.gates):
-        assert rows[2 + number].startswith(f" {number + 1} {asked.question} ")
-    assert rows[4].split("?")[1].split() == ["NO", "1", "of", "1", "outputs", "is", "not", "finite"]
-    assert rows[5].endswith("not asked")
+# The text of a look.
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_kind_in_words(kind: str):
-    assert f"finding: {Words('en')(f'kind_{kind}')}\n" in bisection.bisection_text(found(kind=kind))
+def shown(*special: ValueFinding, found: Diagnosis | None = None, **changes: Any) -> str:
+    """Return the text of a look at a wrong engine with these values."""
+    report = diagnosed.look(found, *special, **changes)
+    return layers.layers_text(dataclasses.replace(diagnosed.WRONG, layers=report).to_json())
 
 
-def test_plan_is_printed_as_its_file_has_it():
-    shown = bisection.bisection_text(found())
-    start, end = shown.index("  precision ="), shown.index("  ]\n") + 4
-    assert tomllib.loads(shown[start:end]) == {"precision": "fp16", "keep_fp32": list(BISECTION.plan or ())}
-    head = next(row for row in shown.splitlines() if row.startswith("smallest plan"))
-    assert "2 patterns" in head
-    assert "plans/clip.toml" in head
-    assert re.findall(r"\d+", next(row for row in shown.splitlines() if row.startswith("engines built"))) == [
-        "4",
-        "30",
-        "2",
-    ]
+def table(text: str) -> list[list[str]]:
+    """Return the rows of the table of values, in words."""
+    [block] = (block for block in text.split("\n\n") if block.startswith("values "))
+    return [row.split() for row in block.splitlines()[1:]]
 
 
-def test_plan_found_from_another_plan_says_that_it_adds_to_it():
-    shown = bisection.bisection_text(found(precision="mixed"))
-    assert "beside what mixed keeps" in shown
-    assert "precision =" not in shown
-    assert "beside what" not in bisection.bisection_text(found())
+def test_the_table_has_the_values_to_blame_behind_the_three_before_them():
+    rows = table(shown(diagnosed.SUSPECT, found=diagnosed.ONE))
+    assert [row[0] for row in rows] == ["ok", "ok", "ok", "SUSPECT", "13"]
+    assert rows[3] == [
+        "SUSPECT", "2.1e-4", "4.2e-8", "2.1e-4", "99.9", "%", "gelu_1", "aten.gelu", "layers.1", "model.py:44",
+    ]  # fmt: skip
+    assert " ".join(rows[-1]) == "13 passed on, 2 ok: JSON, page"
 
 
-def test_search_that_did_not_end_says_so():
-    shown = bisection.bisection_text(found(complete=False))
-    assert "smallest plan" not in shown.replace("a smaller plan may exist", "")
-    assert "the same command resumes it" in shown
-    assert "plan: none passed" in bisection.bisection_text(found(plan=None, complete=False))
-    assert "plan: none passed" not in bisection.bisection_text(found(plan=None, kind="none"))
+def test_without_a_known_share_there_is_no_column_of_dashes():
+    text = shown(diagnosed.SUSPECT)
+    assert "explains" not in text
+    unknown = diagnosed.diagnosis(diagnosed.culprit(explains=None))
+    assert table(shown(diagnosed.SUSPECT, found=unknown))[3][4] == "-"
+
+
+def test_nothing_to_blame_shows_the_three_worst():
+    worse = (diagnosed.value(9, local=9e-8), diagnosed.value(5, local=8e-8))
+    report = diagnosed.look(None, *worse, values=tuple(diagnosed.value(depth) for depth in range(4)) + worse)
+    assert [row[-3] for row in map(str.split, layers.values_table(report.to_json())[1:3])] == ["aten.linear"] * 2
+    assert len(layers.values_table(report.to_json())) == 5
+
+
+def test_many_suspects_are_cut_to_the_worst_in_dataflow_order():
+    many = [diagnosed.value(depth, "suspect", local=1e-3 / (1 + depth)) for depth in range(4, 20) if depth != 17]
+    rows = table(shown(*many))
+    assert [row[0] for row in rows].count("SUSPECT") == layers.ROWS
+    assert "3 SUSPECT" in " ".join(rows[-1])
+
+
+def test_a_value_that_is_not_finite_and_a_flip_say_what_they_are():
+    flip = diagnosed.value(9, "flip", stats=None, local=None, local_floor=None, reason="3 of 8 decisions differ")
+    text = shown(diagnosed.NAN_VALUE, flip)
+    assert "34 of 9856 elements are not finite" in text
+    assert "3 of 8 decisions differ" in text
+    [row] = (row for row in table(text) if row[0] == "NON-FINITE")
+    assert row[1:4] == ["-", "-", "NaN"]
+
+
+def test_a_value_with_nan_is_never_shown_as_ok():
+    nan = dataclasses.replace(diagnosed.NAN_VALUE, mark="ok")
+    assert [row[0] for row in table(shown(nan))].count("NON-FINITE") == 1
+
+
+def test_what_was_seen_is_one_line_and_random_weights_stand_out():
+    text = shown()
+    [line] = (row for row in text.splitlines() if row.startswith("20 tensors"))
+    for fact in ("19 compared", "1 inner", "1 value fused away", "unfused", "RANDOM WEIGHTS", "inputs: random", "H200"):
+        assert fact in line
+    assert "weights: not recorded" in shown(weights="")
+    assert "weights: trained" in shown(weights="trained")
+    bare = diagnosed.value(2, local=None, local_floor=None)
+    assert "1 without a local error" in shown(bare)
+
+
+def test_all_unmapped_tensors_are_named():
+    values = tuple(unseen(f"__mye{i}", -1, "unmapped", "it resembles nothing") for i in range(50))
+    text = joined(shown(values=(*diagnosed.look(None).values, *values)))
+    assert "UNMAPPED, 50: " + ", ".join(f"__mye{i}" for i in range(50)) in text
+
+
+def test_what_is_not_finite_and_not_blamed_is_named():
+    masked = diagnosed.value(1, stats=stats(1e-3, nonfinite_actual=3, nonfinite_expected=3))
+    alone = diagnosed.value(2, "nonfinite", status="not_compared", stats=None, reason="2 of 9 are not finite")
+    text = shown(masked, alone)
+    assert f"not finite, as the reference: {masked.name} (3 of 9856)" in text
+    assert f"not finite, and not compared: {alone.name}, 2 of 9 are not finite" in text
+
+
+@pytest.mark.parametrize("values", [(), REPORT.values[5:]])
+def test_nothing_compared_is_not_judged(values: tuple[ValueFinding, ...]):
+    text = shown(values=values)
+    assert "NOT JUDGED: no value was compared" in text
+    assert "ok" not in text.split()
+
+
+def test_notes_of_the_verdict_are_not_repeated():
+    report = diagnosed.look(None, notes=("a note of both", "a note of the look"))
+    text = layers.layers_text(dataclasses.replace(diagnosed.WRONG, layers=report, notes=("a note of both",)).to_json())
+    assert "note: a note of the look" in text
+    assert "a note of both" not in text
+
+
+@pytest.mark.parametrize("name", [name for name, (verdict, _) in diagnosed.VARIANTS.items() if verdict.layers])
+def test_a_look_fits_and_its_legend_has_three_lines(name: str):
+    blocks = layers.layers_text(diagnosed.as_json(name)[0]).split("\n\n")
+    assert max(len(row) for block in blocks for row in block.splitlines()) <= 120
+    legend = [block for block in blocks if block.startswith("local: ")]
+    assert [len(block.splitlines()) <= 3 for block in legend] == [True] * (not name.startswith("passes"))
+
+
+def test_a_look_that_is_right_is_short():
+    assert len(layers.layers_text(diagnosed.as_json("passes")[0]).splitlines()) <= 10
+
+
+def test_text_is_plain_ascii():
+    assert shown(diagnosed.value(6, "suspect", name="größe"), subject="modèle").isascii()
+
+
+# The text of a bisection.
+
+
+def bisected(name: str, **changes: Any) -> str:
+    found = diagnosed.VARIANTS[name][1]
+    assert found is not None
+    return bisection.bisection_text(dataclasses.replace(found, **changes).to_json())
+
+
+def test_a_bisection_begins_with_its_first_lines():
+    rows = bisected("one culprit").splitlines()
+    assert rows[0].startswith("bert/short [rtx fp16] WRONG: pooled 4.1e-5")
+    assert rows[1].startswith("culprit: gelu_1")
+
+
+def test_only_questions_answered_badly_are_shown_in_full():
+    gates = (
+        Question(question=IS_WRONG, answer="yes", detail="relative error 4.1e-5", good="no"),
+        Question(question="is the reference repeatable?", answer="yes", detail="two runs gave the same bits"),
+        Question(question="are all outputs finite?", answer="no", detail="pooled: 34 of 9856 are not"),
+        Question(question="is the FP32 engine right?", answer="not asked", detail=""),
+    )
+    text = bisected("one culprit", gates=gates, builds=4, gate_builds=2, max_builds=30)
+    assert "are all outputs finite? NO: pooled: 34 of 9856 are not" in text
+    assert "is the FP32 engine right? not asked\n" in text
+    assert "answered as they should be: 1 of 3 questions; engines built: 4 of 30 allowed, 2 for them" in text
+    assert "same bits" not in text
+    assert IS_WRONG not in text
+    assert "no question was asked" in bisected("one culprit", gates=())
+
+
+def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
+    rows = bisected("precision").splitlines()
+    start = next(i for i, row in enumerate(rows) if row.startswith("tried on"))
+    assert rows[start + 1].split()[:3] == ["engine", "pass", "1e-07"]
+    assert rows[start + 2].split()[:3] == ["engine", "FAIL", "0.003"]
+    trials = tuple(Trial(keep_fp32=(f"m{i}",), where="pytorch", passed=False, error=0.1) for i in range(40))
+    assert "32 more trials, which the JSON has: 32 FAIL" in bisected("precision", trials=trials)
+    refused = Trial(keep_fp32=tuple("abcde"), where="engine", passed=None, error=None, reason="the build was refused")
+    [row] = (row for row in bisected("precision", trials=(refused,)).splitlines() if "refused" in row)
+    assert row.split()[:4] == ["engine", "not", "judged", "-"]
+    assert "a, b, c, d and 1 more" in row
+
+
+def test_the_only_trial_is_not_repeated_where_it_is_the_plan():
+    trial = Trial(keep_fp32=("value:exp_1", "value:log"), where="engine", passed=True, error=1e-7)
+    assert "tried on" not in bisected("precision", trials=(trial,))
+
+
+def test_every_command_is_printed_once_and_uncut():
+    text = bisected("precision")
+    assert text.count(f"next: {diagnosed.VERIFY_PLAN}\n") == 1
+    assert text.splitlines()[-1] == f"next: {diagnosed.REPRODUCE}"
+    assert text.count("next: ") == 2
+
+
+def test_a_search_that_did_not_end_says_so():
+    assert "a smaller plan may exist" in joined(bisected("precision", complete=False))
+    assert "a plan that passes may exist; the same command resumes it" in joined(bisected("folded", complete=False))
+    assert "may exist" not in bisected("precision")
+
+
+def test_what_to_do_and_notes_are_printed():
+    text = bisected("one culprit", notes=("one trial was taken from the engine cache",))
+    assert "do: keep op:aten.gelu.default in FP32" in text
+    assert "note: one trial was taken from the engine cache" in text
+
+
+@pytest.mark.parametrize("name", [name for name, (_, found) in diagnosed.VARIANTS.items() if found])
+def test_a_bisection_fits(name: str):
+    assert max(map(len, bisected(name).splitlines())) <= 120
+
+
+def test_a_bisection_that_could_not_begin():
+    nothing: dict[str, Any] = {"gates": (), "trials": (), "advice": (), "commands": (), "builds": 0, "plan": None}
+    text = bisected("one culprit", kind="not_judged", finding="no GPU", result=None, diagnosis=None, **nothing)
+    assert text.splitlines()[0] == "bert/short [rtx fp16] not judged: no GPU"
+    assert "no question" in text
+    assert "pass" not in text
 
 
 def test_snippet_quotes_what_toml_would_misread():
     text = "\n".join(bisection.plan_snippet(['a"b\\c', "modüle.*"], "bf16"))
     assert tomllib.loads(text) == {"precision": "bf16", "keep_fp32": ['a"b\\c', "modüle.*"]}
     assert tomllib.loads("\n".join(bisection.plan_snippet([], "a-plan"))) == {"keep_fp32": []}
-
-
-def test_price_has_ratios_to_both_extremes():
-    rows = bisection.bisection_text(found()).splitlines()
-    start = next(i for i, row in enumerate(rows) if row.startswith("run time on NVIDIA H200"))
-    assert rows[start + 1].split() == ["plan", "1.02", "1.02", "0.5"]
-    assert rows[start + 3].split() == ["FP32", "2.04", "2.04", "1"]
-    assert "run time on" not in bisection.bisection_text(found(price=None))
-
-
-def test_trials_on_the_engine_come_first_and_the_rest_is_counted():
-    rows = bisection.bisection_text(found()).splitlines()
-    start = next(i for i, row in enumerate(rows) if row.startswith("tried on"))
-    assert rows[start + 1].split()[:3] == ["engine", "pass", "0.003"]
-    assert rows[start + 2].split()[:3] == ["engine", "not", "judged"]
-    assert "a, b, c, d and 1 more" in rows[start + 2]
-    assert "the build was refused" in rows[start + 2]
-    many = tuple(Trial(keep_fp32=(f"m{i}",), where="pytorch", passed=False, error=0.1) for i in range(40))
-    rest = next(row for row in bisection.bisection_text(found(trials=many)).splitlines() if row.startswith("28 more"))
-    assert rest.endswith(": 28 FAIL")
-
-
-def test_advice_is_indicator_meaning_action_and_commands_come_last_unwrapped():
-    rows = bisection.bisection_text(found()).splitlines()
-    assert rows[-1] == f"next: {BISECTION.commands[-1]}"
-    first = BISECTION.advice[0]
-    start = rows.index(f"indicator: {first.indicator}")
-    assert [row.split(maxsplit=1)[1] for row in rows[start + 1 : start + 3]] == [first.meaning, first.action]
-    assert rows[-3:-1] == ["indicator: The plan costs 2 % of the run time.", ""], "what is empty has no line"
-
-
-def test_bisection_that_could_not_begin():
-    shown = bisection.bisection_text(
-        found(
-            kind="not_judged",
-            finding="no GPU",
-            gates=(),
-            region=(),
-            plan=None,
-            price=None,
-            trials=(),
-            advice=(),
-            commands=(),
-            builds=0,
-        )
-    )
-    assert "no question" in shown
-    assert "no GPU" in shown
-    assert "pass" not in shown
-
-
-def test_reproducer_and_notes_are_printed():
-    shown = bisection.bisection_text(found(reproducer="reproducers/clip-rtx-fp16"))
-    assert "reproducer: reproducers/clip-rtx-fp16" in shown
-    assert f"note: {BISECTION.notes[0]}" in shown
-
-
-def test_a_long_region_is_counted_not_listed():
-    names = [f"value_{number}" for number in range(20)]
-    shown = bisection.bisection_text(found(region=names))
-    assert "value_15 and 4 more" in joined(shown)
-    assert "value_16" not in shown
-
-
-def test_every_nan_that_was_seen_and_every_decision_that_differs_is_printed():
-    masked = a_value("mask", 1, stats=stats(1e-3, nonfinite_actual=3, nonfinite_expected=3))
-    alone = a_value("alone", 2, status="not_compared", mark="nonfinite", stats=None, reason="2 of 9 are not finite")
-    flipped = a_value("argmax", 3, mark="flip", stats=None, reason="1 of its 8 decisions differ")
-    follows = a_value("gather", 4, mark="passed_on", stats=None, reason="4 of its 8 decisions differ")
-    text = joined(layers.layers_table(changed(values=(*REPORT.values, masked, alone, flipped, follows))))
-    assert "non-finite where the reference is too: mask (3 of" in text
-    assert "non-finite, and not compared: alone, 2 of 9 are not finite" in text
-    assert re.search(r"flipped decision: argmax .*1 of its 8 decisions differ", text)
-    assert re.search(r"decision that follows: gather .*4 of its 8 decisions differ", text)

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from harness.files import write_text
 from harness.records import MARKS, Records
 from harness.report import verdicts
-from harness.report.facts import Json
+from harness.report.facts import Json, judged_variants
 from harness.report.html import overview
 from harness.report.html.parts import (
     Code,
@@ -99,7 +99,7 @@ def _items(known: Sequence[Known], records: Records, t: Words) -> list[overview.
         items += [item_of(verdicts.missing_item(item), "", f"#s{n}-latency") for item in one.missing]
     for n, entry in enumerate(records.studies, start=1):
         study = entry.data
-        items += [overview.variant_item(study, variant, f"#study{n}") for variant in verdicts.variants(study)]
+        items += [overview.variant_item(study, variant, f"#study{n}") for variant in judged_variants(study)]
     items += [overview.score_item(e.data, f"#score{n}") for n, e in enumerate(records.scores, start=1)]
     return items
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.report.facts import Json, is_reference, tradeoff_points
+from harness.report.facts import Json, is_reference, judged_variants, tradeoff_points
 from harness.report.html.parts import (
     RANKS,
     TONES,
@@ -37,7 +37,6 @@ from harness.report.html.parts import (
 )
 from harness.report.plots import draw_steps, draw_tradeoff, stepped
 from harness.report.text import source_words
-from harness.report.verdicts import variants as carrying_verdicts
 from harness.report.words import Words
 
 CASES = 6
@@ -69,7 +68,7 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
         id=id,
         heading=f"{t('study')}: {study['name']}",
         groups=tuple(groups),
-        verdict=worst(variant["verdict"] for variant in carrying_verdicts(study)) or "not_judged",
+        verdict=worst(variant["verdict"] for variant in judged_variants(study)) or "not_judged",
         facts=facts,
         labels=labels,
     )

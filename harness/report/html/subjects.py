@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.report import verdicts
-from harness.report.facts import Json, target_name
+from harness.report.facts import Json, bisection_verdict, target_name
 from harness.report.html.latency import latency_group, module_times
 from harness.report.html.layers import bisect_group, layer_group, time_group
 from harness.report.html.parts import (
@@ -64,7 +64,7 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
     if known.bench or known.missing:
         groups.append(latency_group(known.bench, known.missing, f"{id}-latency", t))
     found = [result["verdict"] for result in known.results]
-    found += [verdicts.bisection(one) for one in known.bisections]
+    found += [bisection_verdict(one) for one in known.bisections]
     found += [verdicts.latency_verdict(measured) for measured in verdicts.newest(known.bench)]
     found += [verdicts.missing_verdict(item) for item in known.missing]
     return Section(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
+from harness.report.text.diagnosis import culprit_words, diagnosis_lines, diagnosis_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
-from harness.report.text.layers import layers_table, shown_mark
+from harness.report.text.layers import layers_text, shown_mark, values_table
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
 from harness.report.text.results import (
     failure_text,
@@ -27,6 +28,9 @@ __all__ = [
     "ascii_safe",
     "backend_lines",
     "bisection_text",
+    "culprit_words",
+    "diagnosis_lines",
+    "diagnosis_text",
     "failure_text",
     "gpu_words",
     "history_text",
@@ -35,7 +39,7 @@ __all__ = [
     "latency_line",
     "latency_table",
     "latency_word",
-    "layers_table",
+    "layers_text",
     "limit_words",
     "machine_text",
     "ms",
@@ -51,6 +55,7 @@ __all__ = [
     "speed_up",
     "study_text",
     "subjects_table",
+    "values_table",
     "verdict_counts",
     "verdict_word",
     "worst_error",

@@ -193,18 +193,23 @@ def _aligned(rows: Sequence[tuple[list[str], str]]) -> list[str]:
 
 
 def _remarks(results: Sequence[Json]) -> list[str]:
-    """Return, wrapped and in full, why results did not pass and notes, then what to type next; each of them once."""
+    """Return, wrapped and in full, why results did not pass and notes, then what to type next; each of them once.
+
+    What failed and was looked into is explained by its first lines, which stand above the table.
+    """
+    bare = [result for result in results if result["verdict"] != "fail" or not result.get("layers")]
     where: dict[str, list[Json]] = {}
     for result in results:
         sentences = [f"{item['name']}: {item['reason']}" for item in _judged_badly(result)]
         if not sentences and result["verdict"] != "pass":
             sentences = [result["reason"]]
+        sentences = sentences if result in bare else []
         sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
         sentences += [f"note: {note}" for note in result.get("notes", ())]
         for sentence in dict.fromkeys(sentences):
             where.setdefault(sentence, []).append(result)
     lines = [line for text, found in where.items() for line in wrapped(f"{_whose(found, results)}: ", text)]
-    steps = dict.fromkeys(result["next_step"] for result in results if result.get("next_step"))
+    steps = dict.fromkeys(result["next_step"] for result in bare if result.get("next_step"))
     return lines + [f"    {line}" for step in steps for line in f"next: {step}".splitlines()]  # whole: to be copied
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.records import settled_study
-from harness.report.facts import Json, is_reference, study_metric
+from harness.report.facts import Json, is_reference, judged_variants, study_metric
 from harness.report.text.results import verdict_counts
 from harness.report.text.tables import aligned, ascii_safe, number, verdict_word
-from harness.report.verdicts import variants as carrying_verdicts
 
 LEGEND = (
     "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant.",
@@ -36,7 +35,7 @@ def study_text(study: Json) -> str:
 
 def study_counts(study: Json) -> str:
     """Return ``6 variants: 3 passed, 1 failed, 2 not judged``; the first, being the reference, is not counted."""
-    return verdict_counts(carrying_verdicts(study), noun="variant")
+    return verdict_counts(judged_variants(study), noun="variant")
 
 
 def _reasons(variants: Sequence[Json]) -> list[str]:
