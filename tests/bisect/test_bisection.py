@@ -67,7 +67,10 @@ def test_a_planted_fault_is_found_exactly(name: str, backend: str, bisected: Bis
 
 
 def test_the_commands_name_the_plan_and_so_does_the_advice(overflow: Bisection):
-    assert overflow.commands == (f"parity verify overflow -b planted -p {overflow.plan_file} --case one",)
+    assert overflow.commands == (
+        f"parity verify overflow -b planted -p {overflow.plan_file} --case one",
+        "parity verify overflow -b planted -p fp16 --case one --layers",
+    )
     [advice] = overflow.advice
     assert advice.indicator
     assert advice.meaning
