@@ -19,6 +19,8 @@ class Repeats:
 
     worst: Tensors
     """The outputs of the run that is farthest from the reference."""
+    another: Tensors | None = None
+    """Those of a run that differs from it; None where all gave the same bits."""
     runs: int = 1
     differing: int = 0
     """Runs that differ from the first in any bit."""
@@ -53,6 +55,7 @@ def run_repeatedly(
     made = run()
     check_outputs(made, declared, inputs)
     first = worst = on_devices_of(expected, made)
+    another: Tensors | None = None
     wrong: float | None = None  # of the worst run; asked for only where runs differ
     spread, differing, runs = 0.0, 0, runs or (RUNS_ON_GPU if on_gpu else RUNS_ON_CPU)
     for _ in range(runs - 1):
@@ -65,8 +68,10 @@ def run_repeatedly(
         differing, spread = differing + 1, max(spread, total_error(again, first))
         wrong = total_error(first, expected) if wrong is None else wrong
         if (error := total_error(again, expected)) > wrong:
-            worst, wrong = again, error
-    return Repeats(worst=worst, runs=runs, differing=differing, spread=spread)
+            worst, wrong, another = again, error, first
+        elif another is None:
+            another = again
+    return Repeats(worst=worst, another=another, runs=runs, differing=differing, spread=spread)
 
 
 def check_outputs(actual: Tensors, declared: Mapping[str, torch.dtype], others: Tensors) -> None:

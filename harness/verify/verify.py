@@ -19,7 +19,8 @@ from harness.verify.judging import compare_outputs, floor_of, judge_outputs
 from harness.verify.prepare import prepare
 from harness.verify.result import engine_info, next_step, provenance, worst_reason
 from harness.verify.run import Repeats, run_repeatedly
-from harness.verify.settling import settle
+from harness.verify.settling import Settled, settle
+from harness.verify.shapes import with_shapes
 from harness.verify.target import OpenTarget, Outcome, Run
 
 
@@ -76,7 +77,8 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
                 on_gpu=opened.on_gpu,
                 runs=opened.run.settings.runs,
             )
-        outputs, notes = _judged(opened, case, repeats.worst, expected)
+        outputs, notes, settled = _judged(opened, case, repeats.worst, expected)
+        outputs = with_shapes(opened, case, outputs, repeats, settled)
         if opened.run.subject.onnx is not None:
             notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
         verdict: Verdict = overall(output.verdict for output in outputs)
@@ -126,8 +128,8 @@ def judged_by(opened: OpenTarget, case: str, plan: Plan) -> tuple[OutputResult, 
 
 def _judged(
     opened: OpenTarget, case: str, actual: Tensors, expected: Tensors, other: Plan | None = None
-) -> tuple[tuple[OutputResult, ...], tuple[str, ...]]:
-    """Return the verdicts on outputs by the floor of the target's plan, or of another one, and notes."""
+) -> tuple[tuple[OutputResult, ...], tuple[str, ...], Settled]:
+    """Return the verdicts on outputs by the floor of the target's plan, or another one, notes, and what was right."""
     plan, prepared = other or opened.plan, opened.run.prepared
     floor, notes = floor_of(prepared.references, case, plan)
     settled = settle(prepared, case, plan, actual, expected, floor)
@@ -136,7 +138,7 @@ def _judged(
     )
     notes = (*prepared.references.notes(case), *notes, *settled.notes)
     notes = (*notes, *(output.note for output in compared if output.note))
-    return judge_outputs(opened, case, compared, other), notes
+    return judge_outputs(opened, case, compared, other), notes, settled
 
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fake import FakeBackend, inputs, quiet, subject
+from fake import FakeBackend, inputs, noise, quiet, subject
 from onnx import TensorProto, helper, numpy_helper
 
 from harness import Subject, Target, UsageError, targets
@@ -266,6 +266,50 @@ def test_typed_graph_is_whole_wherever_it_is_written(tmp_path, monkeypatch):
     )  # and with the weights beside the graph again
     judge(onnx_subject(onnx_file(tmp_path), Target("ort-cpu", "fp32")), tmp_path)
     assert [request.shapes["x"].optimum for request in seen] == [(8, 16)]
+
+
+FAULTS = {
+    "scale": lambda outputs, given, run: {**outputs, "left": outputs["left"] * 1.25},
+    "swapped": lambda outputs, given, run: {"left": outputs["right"].clone(), "right": outputs["right"]},
+    "random": lambda outputs, given, run: {**outputs, "left": outputs["left"] + (run % 2) * noise(8, 16, seed=run)},
+    "slice": lambda outputs, given, run: {**outputs, "left": outputs["left"] * (torch.arange(16) != 3)},
+    "unknown": lambda outputs, given, run: {**outputs, "left": noise(8, 16)},
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_output_that_failed_says_what_its_error_looks_like(kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend(FAULTS[kind]))
+    [result] = judge(subject(), tmp_path)
+    outputs = {output.name: output for output in result.outputs}
+    assert [outputs[name].verdict for name in ("left", "right")] == ["fail", "pass"]
+    assert outputs["right"].looks_like is None
+    found = outputs["left"].looks_like
+    assert found.kind == kind
+    assert {"scale": found.factor, "swapped": found.other, "slice": found.entries}.get(kind) == {
+        "scale": pytest.approx(1.25, rel=1e-2), "swapped": "right", "slice": ((3, 3),),
+    }.get(kind)  # fmt: skip
+
+
+def test_an_engine_that_gives_the_case_before_again_is_stale(tmp_path, monkeypatch):
+    kept = {}
+
+    def fault(outputs, given, run):
+        return {name: kept.setdefault(name, tensor).clone() for name, tensor in outputs.items()}
+
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend(fault))
+    first, second = judge(subject(), tmp_path, ask=("one", "two"))
+    assert (first.verdict, second.verdict) == ("pass", "fail")
+    assert {(output.looks_like.kind, output.looks_like.other) for output in second.outputs} == {("stale", "one")}
+
+
+def test_an_output_of_another_shape_looks_like_nothing(tmp_path, monkeypatch):
+    fault = lambda outputs, given, run: {**outputs, "left": outputs["left"][:4].clone()}  # noqa: E731
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend(fault))
+    [result] = judge(subject(), tmp_path)
+    assert [(output.verdict, output.looks_like) for output in result.outputs if output.name == "left"] == [
+        ("fail", None)
+    ]
 
 
 def test_a_failure_names_the_next_command(tmp_path):
