@@ -117,7 +117,7 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
         build_s = float(data["build_s"])
     except FileNotFoundError:
         return None, f"{path.name} has no description beside it"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None, f"{path.with_suffix('.json').name} cannot be read"
     if known[:2] != (SCHEMA, _plain(key)):
         return None, f"{path.name} was built from something else"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace, value_table
 from harness.graph.hash import CODE_SHA256, graph_sha256
+from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
@@ -17,7 +18,6 @@ from harness.graph.onnx_inputs import (
     check_inputs,
     generate_inputs,
     input_specs,
-    load_inputs,
     require_tensors,
     torch_dtype,
     undeclared_shapes,

@@ -7,12 +7,18 @@ import re
 
 import onnx_ir as ir
 
+LONGEST_LIST = 2**16
+"""Letters of a list that are read; a module 50 deep has 5,000."""
+
 
 def exported_list(node: ir.Node, key: str) -> list[str]:
     """Return a list that PyTorch's exporter left on an ONNX node as its repr; empty when it is absent or damaged."""
+    text = node.metadata_props.get(f"pkg.torch.onnx.{key}", "[]")
+    if len(text) > LONGEST_LIST:  # a parser of Python takes 100 times the memory of its text
+        return []
     try:
-        items = ast.literal_eval(node.metadata_props.get(f"pkg.torch.onnx.{key}", "[]"))
-    except (ValueError, SyntaxError):
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # of nested brackets each in its own version
         return []
     return [str(item) for item in items] if isinstance(items, list) else []
 

@@ -10,6 +10,7 @@ from harness.errors import UsageError, first_line
 from harness.graph.external_data import check_external_data
 from harness.graph.ir import copy_model, graph_values, weight_bytes
 from harness.graph.metadata import exported_list, source_line
+from harness.graph.onnx_checks import check_graph
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
@@ -56,7 +57,7 @@ def open_onnx(path: Path | str) -> ir.Model:
         ) from error
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
-    _check_inputs_exist(model, path)
+    check_graph(model, path)
     check_external_data(model, path)
     _load_arrays(model, path)
     _tidy(model.graph)
@@ -74,24 +75,6 @@ def _not_onnx(head: bytes, size: int) -> str | None:
     if size >= 2**31:
         return "is larger than the 2 GiB that protobuf can hold; save it with external data"
     return None
-
-
-def _check_inputs_exist(model: ir.Model, path: Path) -> None:
-    for graph in model.graphs():
-        for node in graph:
-            for value in node.inputs:
-                if value is None or value.producer() or value.is_graph_input() or value.is_initializer():
-                    continue
-                raise UsageError(
-                    f"{path} is not a valid ONNX model: node {node.name!r} ({node.op_type}) uses {value.name!r}, which "
-                    "nothing computes; export it again"
-                )
-        for value in graph.outputs:
-            if not (value.producer() or value.is_graph_input() or value.is_initializer()):
-                raise UsageError(
-                    f"{path} is not a valid ONNX model: nothing in graph {graph.name!r} computes its output "
-                    f"{value.name!r}; where it is a value of the graph around it, pass it through an Identity"
-                )
 
 
 def _tidy(graph: ir.Graph) -> None:

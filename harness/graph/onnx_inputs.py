@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import json
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, UsageError, first_line, unknown_name
-from harness.settings import print_progress
 
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
@@ -187,77 +178,6 @@ def torch_dtype(spec: InputSpec) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have")
     return dtype
-
-
-def load_inputs(
-    path: Path | str, specs: Sequence[InputSpec], *, say: Callable[[str], None] = print_progress
-) -> dict[str, torch.Tensor]:
-    """Read inputs from an .npz file or from what ``polygraphy run --save-inputs`` wrote, and check them.
-
-    Polygraphy's file may be a list of iterations, or a folder of one file each; the first is used, and ``say`` is told
-    so. Nothing is unpickled. Raises UsageError for a bad file and whatever :func:`check_inputs` raises.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(f"input file {path} does not exist; give an .npz file or Polygraphy's --save-inputs JSON")
-    if path.is_dir():
-        files = sorted(path.glob("*.json"))
-        if not files:
-            raise UsageError(f"input folder {path} holds no .json file; give what polygraphy --save-inputs wrote")
-        if len(files) > 1:
-            say(f"{path} holds {len(files)} iterations; the first is used")
-        arrays = _read_json(files[0], say)
-    else:
-        arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_json(path, say)
-    inputs = {name: _tensor(array, f"{path}: input {name!r}") for name, array in arrays.items()}
-    check_inputs(inputs, specs)
-    return inputs
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read as .npz: {error}") from error
-    if wrong := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:  # bytes of another file
-        raise UsageError(f"{path} cannot be read as .npz: {wrong[0]!r} in it is no array")
-    return arrays
-
-
-def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is neither an .npz file nor JSON; give either as inputs") from error
-    iterations = data if isinstance(data, list) else [data]
-    if not iterations or not isinstance(iterations[0], dict):
-        raise UsageError(f"{path} holds no inputs; give what polygraphy --save-inputs wrote")
-    if len(iterations) > 1:
-        say(f"{path} holds {len(iterations)} iterations; the first is used")
-    return {name: _decode(item, f"{path}: input {name!r}") for name, item in iterations[0].items()}
-
-
-def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
-    """Decode one array of Polygraphy's JSON: the base64 of a .npy file."""
-    if isinstance(item, dict) and "tensor" in item:
-        raise UsageError(f"{where} is a pickled torch tensor, which is never loaded; save the inputs as numpy arrays")
-    if not isinstance(item, dict) or not isinstance(item.get("array"), str):
-        raise UsageError(f"{where} is not an array as Polygraphy saves it")
-    try:
-        array = np.load(io.BytesIO(base64.b64decode(item["array"], validate=True)), allow_pickle=False)
-    except (ValueError, OSError, EOFError, binascii.Error) as error:
-        raise UsageError(f"{where} cannot be decoded: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise UsageError(f"{where} is an archive, not one array")
-    return array
-
-
-def _tensor(array: np.ndarray[Any, Any], where: str) -> torch.Tensor:
-    try:
-        return torch.from_numpy(array.copy())
-    except TypeError as error:
-        raise UsageError(f"{where} has dtype {array.dtype}, which PyTorch does not have; save it as numbers") from error
 
 
 def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec]) -> None:

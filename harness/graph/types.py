@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from harness.errors import NotJudged
+from harness.errors import NotJudged, first_line
 from harness.graph.constants import convert
 from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
 from harness.graph.ir import copy_model, graph_values, is_tensor
@@ -63,7 +63,10 @@ def infer_types(model: ir.Model) -> None:
             del skeleton.graph.initializers[str(value.name)]
             if not value.is_graph_input():
                 skeleton.graph.inputs.append(value)
-    proto = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), strict_mode=False, data_prop=True)
+    try:
+        proto = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), strict_mode=False, data_prop=True)
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+        raise NotJudged(f"ONNX's shape inference refuses the graph: {first_line(error)}; export it again") from error
     for graph, inferred in zip(model.graphs(), ir.from_proto(proto).graphs(), strict=True):
         known = {value.name: value for value in graph_values(inferred)}
         for value in graph_values(graph):

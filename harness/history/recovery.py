@@ -95,6 +95,6 @@ def _whole(found: tuple[bytes, int, bytes, bytes]) -> Row | None:
         kind, sha256, data = (text.decode() for text in (found[0], found[2], found[3]))
         row = make_row(kind, json.loads(data), found[1])
         record_of(row)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return None
     return row if row.sha256 == sha256 and isinstance(row.schema, int) else None

@@ -152,7 +152,7 @@ class ReferenceStore:
         try:
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             data = path.read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StaleReference(f"stored reference {path} cannot be read ({error}); {again}") from error
         if not isinstance(record, dict) or hashlib.sha256(data).hexdigest() != record.get("tensors_sha256"):
             raise StaleReference(f"stored reference {path} is damaged (checksum differs); {again}")

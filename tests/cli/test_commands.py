@@ -218,8 +218,9 @@ def test_failing_onnx_file_prints_the_polygraphy_line(give: Give, capsys: pytest
     import onnx
     from onnx import TensorProto, helper
 
+    from harness.graph.input_files import load_inputs
     from harness.graph.onnx_file import open_onnx
-    from harness.graph.onnx_inputs import input_specs, load_inputs
+    from harness.graph.onnx_inputs import input_specs
 
     info = helper.make_tensor_value_info
     graph = helper.make_graph(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,7 @@ from graphs import parse
 
 from harness.errors import NotJudged, UsageError
 from harness.graph.onnx_file import onnx_values, open_onnx
-from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs, load_inputs
+from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs
 from harness.graph.plan import assign, load_plan
 from harness.reference.interpreter import run_graph
 from harness.reference.onnx_calls import onnx_run_graph
@@ -272,84 +268,6 @@ def test_inputs_that_are_not_finite_are_not_judged() -> None:
     with pytest.raises(NotJudged, match="input 'x' holds 2 NaN and 1 Inf"):
         check_inputs(inputs, SPECS)
     check_inputs(good(), SPECS)
-
-
-def test_npz_inputs(tmp_path: Path) -> None:
-    path = tmp_path / "inputs.npz"
-    np.savez(path, **{name: tensor.numpy() for name, tensor in good().items()})
-    loaded = load_inputs(path, SPECS)
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in good().items())
-
-
-def test_npz_problems(tmp_path: Path) -> None:
-    path = tmp_path / "inputs.npz"
-    np.savez(path, x=np.array([{}], dtype=object))
-    with pytest.raises(UsageError, match=r"inputs\.npz cannot be read as \.npz: Object arrays cannot be loaded"):
-        load_inputs(path, SPECS)
-    np.savez(path, x=np.array(["a"]))
-    with pytest.raises(UsageError, match="input 'x' has dtype <U1, which PyTorch does not have"):
-        load_inputs(path, SPECS)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x.npy", "no array")
-    with pytest.raises(UsageError, match=r"inputs\.npz cannot be read as \.npz: 'x'"):
-        load_inputs(path, SPECS)
-    with pytest.raises(UsageError, match=r"none\.npz does not exist"):
-        load_inputs(tmp_path / "none.npz", SPECS)
-
-
-def encoded(array: np.ndarray, *, pickled: bool = False) -> dict[str, str]:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=pickled)
-    return {"array": base64.b64encode(file.getvalue()).decode(), "polygraphy_class": "ndarray"}
-
-
-def feed(scale: float = 1) -> dict[str, dict[str, str]]:
-    return {"x": encoded(good()["x"].numpy() * np.float32(scale)), "ids": encoded(good()["ids"].numpy())}
-
-
-def test_polygraphy_inputs(tmp_path: Path) -> None:
-    path, said = tmp_path / "inputs.json", []
-    path.write_text(json.dumps([feed(2), feed(3)]))
-    assert load_inputs(path, SPECS, say=said.append)["x"].unique().tolist() == [2]
-    assert said == [f"{path} holds 2 iterations; the first is used"]
-    folder = tmp_path / "inputs"
-    folder.mkdir()
-    for index in range(3):
-        (folder / f"{index:010d}.json").write_text(json.dumps(feed(4 + index)))
-    assert load_inputs(folder, SPECS, say=said.append)["x"].unique().tolist() == [4]
-    assert said[1:] == [f"{folder} holds 3 iterations; the first is used"]
-
-
-def test_what_polygraphy_itself_writes_is_read(tmp_path: Path) -> None:
-    polygraphy = pytest.importorskip("polygraphy.json", reason="polygraphy is not installed")
-    path = tmp_path / "inputs.json"
-    polygraphy.save_json([{name: tensor.numpy() for name, tensor in good().items()}], str(path))
-    assert torch.equal(load_inputs(path, SPECS)["x"], good()["x"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("not json", "is neither an .npz file nor JSON"),
-        ("[]", "holds no inputs"),
-        ('[["x"]]', "holds no inputs"),
-        ('[{"x": 1}]', "input 'x' is not an array as Polygraphy saves it"),
-        ('[{"x": {"array": "AAAA"}}]', "input 'x' cannot be decoded"),
-        ('[{"x": {"array": "%"}}]', "input 'x' cannot be decoded"),
-        ('[{"x": {"tensor": "AAAA"}}]', "input 'x' is a pickled torch tensor, which is never loaded"),
-        (json.dumps({"x": encoded(np.array([{}], dtype=object), pickled=True)}), "cannot be decoded: Object arrays"),
-    ],
-)
-def test_bad_polygraphy_files(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "inputs.json").write_text(content)
-    with pytest.raises(UsageError, match=r"inputs\.json") as error:
-        load_inputs(tmp_path / "inputs.json", SPECS)
-    assert message in str(error.value)
-
-
-def test_empty_input_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no \.json file"):
-        load_inputs(tmp_path, SPECS)
 
 
 # Running

@@ -1,0 +1,112 @@
+"""Inputs of an ONNX file that another file holds: ``.npz``, or what Polygraphy wrote. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.errors import UsageError
+from harness.graph.onnx_inputs import InputSpec, check_inputs
+from harness.process import available_bytes
+from harness.settings import print_progress
+
+
+def load_inputs(
+    path: Path | str, specs: Sequence[InputSpec], *, say: Callable[[str], None] = print_progress
+) -> dict[str, torch.Tensor]:
+    """Read inputs from an .npz file or from what ``polygraphy run --save-inputs`` wrote, and check them.
+
+    Polygraphy's file may be a list of iterations, or a folder of one file each; the first is used, and ``say`` is told
+    so. Nothing is unpickled. Raises UsageError for a bad file and whatever :func:`check_inputs` raises.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"input file {path} does not exist; give an .npz file or Polygraphy's --save-inputs JSON")
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise UsageError(f"input folder {path} holds no .json file; give what polygraphy --save-inputs wrote")
+        if len(files) > 1:
+            say(f"{path} holds {len(files)} iterations; the first is used")
+        arrays = _read_json(files[0], say)
+    else:
+        arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_json(path, say)
+    inputs = {name: _tensor(array, f"{path}: input {name!r}") for name, array in arrays.items()}
+    check_inputs(inputs, specs)
+    return inputs
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        _check_sizes(path)
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UsageError(f"{path} cannot be read as .npz: {error}") from error
+    return arrays
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise ValueError for a member that is no array, larger unpacked than its header says, or than what is free."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = repr(member.filename.removesuffix(".npy"))
+            with archive.open(member) as file:
+                try:
+                    version = np.lib.format.read_magic(file)
+                    first = version == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(file)
+                except ValueError as error:
+                    raise ValueError(f"{name} in it is no array ({error})") from error
+                claimed, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+            if claimed != held and not dtype.hasobject:
+                raise ValueError(f"{name} claims {claimed} bytes and holds {held}")
+            if claimed > (free := available_bytes()):
+                raise ValueError(f"{name} has {claimed} bytes, and {free} are free")
+
+
+def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is neither an .npz file nor JSON; give either as inputs") from error
+    iterations = data if isinstance(data, list) else [data]
+    if not iterations or not isinstance(iterations[0], dict):
+        raise UsageError(f"{path} holds no inputs; give what polygraphy --save-inputs wrote")
+    if len(iterations) > 1:
+        say(f"{path} holds {len(iterations)} iterations; the first is used")
+    return {name: _decode(item, f"{path}: input {name!r}") for name, item in iterations[0].items()}
+
+
+def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
+    """Decode one array of Polygraphy's JSON: the base64 of a .npy file."""
+    if isinstance(item, dict) and "tensor" in item:
+        raise UsageError(f"{where} is a pickled torch tensor, which is never loaded; save the inputs as numpy arrays")
+    if not isinstance(item, dict) or not isinstance(item.get("array"), str):
+        raise UsageError(f"{where} is not an array as Polygraphy saves it")
+    try:
+        array = np.load(io.BytesIO(base64.b64decode(item["array"], validate=True)), allow_pickle=False)
+    except (ValueError, OSError, EOFError, binascii.Error) as error:
+        raise UsageError(f"{where} cannot be decoded: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{where} is an archive, not one array")
+    return array
+
+
+def _tensor(array: np.ndarray[Any, Any], where: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array.copy())
+    except TypeError as error:
+        raise UsageError(f"{where} has dtype {array.dtype}, which PyTorch does not have; save it as numbers") from error
