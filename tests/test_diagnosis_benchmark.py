@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from benchmarks.diagnosis import chosen, goals, misses
+from benchmarks.planted.listed import PLANTS
 from benchmarks.planted.measure import Outcome, measure
-from benchmarks.planted.plants import PLANTS, F, Plant, plant
+from benchmarks.planted.plants import F, Plant, plant
 
 ENGINE = plant("engine fp16", "spectrogram", F("leaky_relu", "scale", 1.05))
 EXPORT = plant("export", "spectrogram", F("leaky_relu", "attribute", "alpha", 0.2), precision="fp32")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -27,8 +27,8 @@ from harness.bisect import bisect
 from harness.errors import ParityError
 from harness.graph import Program, save_model
 from harness.layers import judge_with_layers, local_ratio
-from harness.records import Bisection, LayerReport
-from harness.verify import Prepared, Run
+from harness.records import Bisection, Diagnosis, LayerReport, Result
+from harness.verify import Prepared, Run, verify_case
 
 CASE = "one"
 
@@ -127,43 +127,70 @@ def _tamper(model: ir.Model, plant: Plant) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def measure(plant: Plant, *, reproducers: bool = True) -> Outcome:
-    """Run ``verify --layers`` and ``bisect`` on a plant, each with an engine cache of its own."""
+def measure(plant: Plant, *, check: bool = False) -> Outcome:
+    """Run ``verify --layers`` and ``bisect`` on a plant, each with an engine cache of its own.
+
+    ``check`` asks only whether the plant is valid: whether it shows, each of several faults alone too.
+    """
     outcome = Outcome(name=plant.name, group=plant.group, expected=sorted(plant.answer), kind=plant.kind)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="planted-") as scratch, planted(plant, Path(scratch)):
+    with tempfile.TemporaryDirectory(prefix="planted-") as scratch:
         try:
-            _measure(plant, outcome, Path(scratch), reproducers=reproducers)
+            for number, fault in enumerate(plant.faults if plant.group == "several" else ()):
+                _show(replace(plant, faults=(fault,)), outcome, Path(scratch) / str(number))
+            if check:
+                _show(plant, outcome, Path(scratch))
+            else:
+                with planted(plant, Path(scratch)):
+                    _measure(plant, outcome, Path(scratch))
         except ParityError as error:
             outcome.error = f"{type(error).__name__}: {error}"
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
-def _measure(plant: Plant, outcome: Outcome, scratch: Path, *, reproducers: bool) -> None:
-    subject, target = subject_of(plant), Target("torch" if plant.engine == "torch" else "ort-cpu", plant.precision)
+def _show(plant: Plant, outcome: Outcome, folder: Path) -> None:
+    """Note a plant that does not show, or whose answer is not certain."""
+    with planted(plant, folder):
+        run = Run(subject_of(plant), quiet(folder))
+        with run.target(target_of(plant)) as opened:
+            result = verify_case(opened, CASE).result
+        right = Right(plant, run.prepared)
+    _valid(plant, outcome, right, result)
+
+
+def _valid(plant: Plant, outcome: Outcome, right: Right, result: Result) -> None:
+    outcome.verdict = result.verdict
+    if result.verdict != ("pass" if plant.group == "clean" else "fail"):
+        alone = "" if len(plant.faults) != 1 else f" of {plant.faults[0].value}"
+        outcome.invalid = f"verify{alone} says {result.verdict}: {result.reason}"
+    elif plant.kind == "precision" and not right.smallest:
+        outcome.invalid = right.doubt
+
+
+def target_of(plant: Plant) -> Target:
+    return Target("torch" if plant.engine == "torch" else "ort-cpu", plant.precision)
+
+
+def _measure(plant: Plant, outcome: Outcome, scratch: Path) -> None:
+    subject, target = subject_of(plant), target_of(plant)
     run = Run(subject, quiet(scratch / "look"))
     with run.target(target) as opened:
         result = judge_with_layers(opened, CASE)
-        report = result.layers
-    outcome.verdict = result.verdict
-    right = Right(plant, run.prepared)
+    right, report = Right(plant, run.prepared), result.layers
     if report is not None:
         outcome.trusted = report.trusted
         outcome.look, outcome.false = culprits_seen(report), right.false_suspects(report)
-    if result.verdict != ("pass" if plant.group == "clean" else "fail"):
-        outcome.invalid = f"verify says {result.verdict}: {result.reason}"
-    elif plant.group != "clean" and not (plant.faults or right.smallest):
-        outcome.invalid = right.why_not
+    if not outcome.invalid:
+        _valid(plant, outcome, right, result)
     if plant.group == "clean" or outcome.invalid:
         return
-    seen = not any(fault.hidden or fault.fused for fault in plant.faults)
-    outcome.look_first = right.first(outcome.look) if seen else None
-    outcome.look_all = right.all(outcome.look) if seen and plant.group == "several" else None
+    if not any(fault.hidden or fault.fused for fault in plant.faults):  # these do not show while somebody looks
+        outcome.look_first = right.first(outcome.look, report.diagnosis if report is not None else None)
+        outcome.look_all = right.all(outcome.look) if plant.group == "several" else None
     found = bisect(
-        subject, target, CASE, quiet(scratch / "bisect"), limit=plant.limit,
-        reproducer=scratch / "reproducer" if reproducers else None,
-    )  # fmt: skip
+        subject, target, CASE, quiet(scratch / "bisect"), limit=plant.limit, reproducer=scratch / "reproducer"
+    )
     _judge_bisection(plant, outcome, right, found)
 
 
@@ -173,15 +200,13 @@ def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisect
     culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
     outcome.bisect = [culprit.value for culprit in culprits] or list(found.region[:1])
     outcome.shapes = [culprit.looks_like.kind if culprit.looks_like else "" for culprit in culprits]
-    outcome.bisect_first = right.first(outcome.bisect)
+    outcome.bisect_first = right.first(outcome.bisect, found.diagnosis)
     outcome.false += [name for name in outcome.bisect if name not in outcome.false and not right.named(name)]
     if plant.group == "several":
         outcome.bisect_all = right.all(outcome.bisect)
     if plant.kind == "engine":
         outcome.reproducer = bool(found.reproducer)
-        whole = len(right.prepared.program.values)
-        alone = (culprits[0].alone or whole) if culprits else len(found.region)
-        outcome.region = alone or whole
+        outcome.region = (culprits[0].alone if culprits else len(found.region)) or len(right.values)
     outcome.plan = None if found.plan is None else list(found.plan)
     if plant.kind == "precision":
         outcome.smallest = right.smallest
@@ -206,34 +231,32 @@ class Right:
     """The right answers to one plant, by the names of its graph."""
 
     def __init__(self, plant: Plant, prepared: Prepared) -> None:
-        self.plant, self.prepared = plant, prepared
+        self.plant, self.values = plant, prepared.program.values
         self.same = _same_node(prepared.program)
+        pairs = [fault.fused for fault in plant.faults if fault.fused]  # neither of the two is wrong alone
         self.answer = {self._node(name) for name in plant.answer}
-        pair = [fault.fused for fault in plant.faults if fault.fused]  # neither of the two is wrong alone
-        self.also = {self._node(name) for name in (*plant.alternatives, *pair)}
-        self.why_not = ""
-        if plant.kind == "precision":
-            self._brute = Smallest(prepared, CASE, plant.precision, plant.limit)
-            self.why_not = self._brute.doubt
-
-    @functools.cached_property
-    def smallest(self) -> list[list[str]]:
-        """The smallest sets of modules and values at the root to keep in FP32."""
-        return [sorted(units) for units in self._brute.units] if self.plant.kind == "precision" else []
+        self.also = {self._node(name) for name in (*plant.alternatives, *pairs)}
+        self._brute = Smallest(prepared, CASE, plant.precision, plant.limit) if plant.kind == "precision" else None
+        self.smallest = [sorted(units) for units in self._brute.units] if self._brute else []
+        """The smallest sets of modules, and of values at the root, to keep in FP32."""
+        self.doubt = self._brute.doubt if self._brute else ""
 
     def is_smallest(self, patterns: Sequence[str]) -> bool:
         """Return whether a plan keeps no more than the smallest."""
-        return self._brute.is_smallest(patterns)
+        return self._brute is not None and self._brute.is_smallest(patterns)
 
     def named(self, name: str) -> bool:
         """Return whether a value, or a unit of a plan, is where an error is made."""
-        if self.plant.kind == "precision":
-            return self._brute.holds(name)
-        return self._node(name) in self.answer | self.also
+        return self._brute.holds(name) if self._brute else self._node(name) in self.answer | self.also
 
-    def first(self, names: Sequence[str]) -> bool:
-        """Return whether the first of these is right."""
-        return bool(names) and self.named(names[0])
+    def first(self, names: Sequence[str], diagnosis: Diagnosis | None) -> bool:
+        """Return whether the first of these is right, and its module where the exporter folded two into one."""
+        if not names or not self.named(names[0]):
+            return False
+        modules = {self.values[names[0]].module} if names[0] in self.values else set()
+        for culprit in diagnosis.culprits[:1] if diagnosis is not None else ():
+            modules = {culprit.module, *culprit.folded}
+        return not self.plant.module or self.plant.module in modules
 
     def all(self, names: Sequence[str]) -> bool:
         """Return whether nothing is missing."""

@@ -1,14 +1,16 @@
-"""The plants: one line each, with the answer."""
+"""What a plant is, and all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.planted.faults import Fault
+from benchmarks.planted.fragile import FRAGILE
 from benchmarks.planted.networks import NETWORKS, Network
 
 Group = Literal["engine fp16", "engine fp32", "fusion", "several", "export", "precision", "clean"]
+KINDS = {"export": "export", "precision": "precision", "clean": "none"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +31,21 @@ class Plant:
     in another order), ``torch`` (PyTorch itself)."""
     alternatives: tuple[str, ...] = ()
     """Values that are equally right answers."""
-    modules: tuple[str, ...] = ()
-    """A culprit must name one of these modules, itself or as folded."""
-    label: str = ""
+    module: str = ""
+    """The module that is wrong, where the exporter folds another into it: a culprit must name it."""
 
     @property
     def name(self) -> str:
         """As ``--only`` finds it."""
-        what = "+".join(f"{it.value}:{it.how}" for it in self.faults) or self.label
-        marks = [self.network.name, what, self.precision, *(["file"] if self.file else []), self.engine]
-        return f"{self.group}/" + "/".join(mark.replace(" ", "-") for mark in marks if mark)
+        what = "+".join(f"{it.value}:{it.how}{''.join(f'_{arg}' for arg in it.args)}" for it in self.faults)
+        subject = self.network.name + (".onnx" if self.file else "")
+        limit = f"limit_{self.limit:g}" if self.limit is not None else ""
+        return "/".join(filter(None, [self.group, subject, what, self.precision, self.engine, limit])).replace(" ", "-")
 
     @property
     def kind(self) -> str:
         """What a bisection should answer."""
-        return {"export": "export", "precision": "precision", "clean": "none"}.get(self.group, "engine")
+        return KINDS.get(self.group, "engine")
 
     @property
     def answer(self) -> frozenset[str]:
@@ -52,75 +54,16 @@ class Plant:
 
 
 def F(value: str, how: str, *args: Any, **fields: Any) -> Fault:
+    """Return a fault: ``F("gelu_1", "scale", 1.03)``."""
     return Fault(value=value, how=how, args=args, **fields)
 
 
-def plant(group: Group, network: str, *faults: Fault, **fields: Any) -> Plant:
+def plant(group: Group, where: str, *faults: Fault, **fields: Any) -> Plant:
+    """Return a plant in a network: ``bert``, ``bert.onnx`` (its file), ``bert@fp32`` (in this precision)."""
+    subject, _, precision = where.partition("@")
+    name = subject.removesuffix(".onnx")
     if group == "engine fp16":
-        faults = tuple(Fault(**{**vars(fault), "half": True}) for fault in faults)
-    return Plant(group=group, network=NETWORKS[network], faults=faults, **fields)
-
-
-HALF = [
-    plant("engine fp16", *line[:1], *line[1:])
-    for line in (
-        ("transformer", F("gelu_1", "scale", 1.03)),
-        ("transformer", F("linear_7", "entry", -1, 5, 1.5)),
-        ("bert", F("softmax_1", "attribute", "axis", 2)),
-        ("bert", F("layer_norm_1", "attribute", "epsilon", 0.1)),
-        ("gpt", F("add_1", "channels", -1, 0.05)),
-        ("vit", F("conv2d", "entry", 0, 1, 1.5)),
-        ("resnet", F("getitem_9", "shifted", 3)),
-        ("unet", F("silu_1", "computes", "Relu")),
-        ("decoder", F("upsample_nearest2d", "shifted", 2)),
-        ("recurrent", F("getitem", "scale", 1.03)),
-        ("mixture", F("gelu_2", "computes", "Relu")),
-        ("llama", F("matmul", "transposed", 0, 1, 3, 2)),
-        ("conformer", F("glu", "saturated", 0.3)),
-        ("gated", F("getitem_4", "scale", 1.05)),
-        ("spectrogram", F("log", "nan_above", 0.5)),
-        ("detector", F("conv2d_1", "channels", 1, 0.05)),
-    )
-]
-FULL = [
-    plant("engine fp32", *line)
-    for line in (
-        ("transformer", F("linear_4", "bypassed", 0)),
-        ("bert", F("gelu", "silu")),
-        ("gpt", F("add", "shifted", 1, at=1)),
-        ("resnet", F("getitem_3", "no_bias")),
-        ("mixture", F("argmax", "negated", at=0)),
-        ("llama", F("mul_6", "bypassed")),
-        ("mobilenet", F("getitem_12", "scale", 1.05)),
-        ("spectrogram", F("leaky_relu", "attribute", "alpha", 0.2)),
-    )
-]
-SEVERAL = [
-    plant("several", *line)
-    for line in (
-        ("transformer", F("gelu", "scale", 1.03), F("linear_15", "offset", 0.05)),
-        ("vit", F("softmax", "scale", 1.1), F("gelu_1", "scale", 1.5)),
-        ("unet", F("silu_1", "scale", 1.03), F("cat_1", "entry", 1, 2, 1.5), F("conv2d_2", "offset", 0.1)),
-    )
-]
-FUSION = [
-    plant("fusion", *line)
-    for line in (
-        ("transformer", F("add_3", "scale", 1.05, fused="linear_11")),
-        ("gpt", F("linear_3", "nan", hidden=True)),
-    )
-]
-EXPORT = [
-    plant("export", *line, precision="fp32")
-    for line in (
-        ("transformer", F("layer_norm_3", "attribute", "epsilon", 1e-3)),
-        ("llama", F("add_4", "constant", 1e-5, at=1)),
-        ("spectrogram", F("add_1", "bypassed")),
-    )
-]
-CLEAN = [
-    Plant(group="clean", network=NETWORKS[network], engine=engine, precision=precision)
-    for network in ("transformer", "resnet", "mixture")
-    for engine, precision in (("", "fp16"), ("unoptimised", "fp32"))
-]
-PLANTS: tuple[Plant, ...] = (*HALF, *FULL, *FUSION, *SEVERAL, *EXPORT, *CLEAN)
+        faults = tuple(replace(fault, half=True) for fault in faults)
+    network = (NETWORKS | FRAGILE)[name]
+    fields = {"precision": precision or "fp16", **fields}
+    return Plant(group=group, network=network, faults=faults, file=subject != name, **fields)
