@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.layers.diagnosis import diagnose
-from harness.layers.effects import decision_notes, observer_effects
+from harness.layers.effects import decision_notes, observer_effects, worst_observed
 from harness.layers.observation import Unobserved, observe_outputs, observe_pytorch, observe_unfused
 from harness.layers.report import all_values, layer_report
 from harness.records import LayerReport, Result
@@ -38,9 +38,15 @@ def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerRep
     effects = observer_effects(before, observation.outputs)
     findings, diagnosis = diagnose(before, observation.observer)
     notes = (*observation.notes, *decision_notes(before, observation))
-    report = layer_report(before, mode=chosen, values=all_values(findings, observation), effects=effects, notes=notes)
+    if diagnosis is not None:
+        failed = {output.name for output in outcome.result.outputs if output.verdict != "pass"}
+        seen = worst_observed(effect.observed for effect in effects if effect.name in failed)
+        diagnosis = replace(diagnosis, observed=seen)
+    report = layer_report(
+        before, mode=chosen, values=all_values(findings, observation), effects=effects, notes=notes, diagnosis=diagnosis
+    )
     timings = {"layers": time.perf_counter() - started, **opened.steps.since(spent)}
-    return replace(report, diagnosis=diagnosis, timings_s=timings)
+    return replace(report, timings_s=timings)
 
 
 def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Result:

@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.compare import bitwise_equal, relative_l2, total_error
 from harness.layers.observation import Observation, Unobserved
-from harness.records import OutputEffect, OutputResult, Result
+from harness.layers.wrong_outputs import wrong_outputs
+from harness.records import Observed, OutputEffect, OutputResult, Result
 from harness.tensors import Tensors
+from harness.verify import judge_observed, verify_case
+
+WORST: tuple[Observed, ...] = ("unchanged", "rounding", "changed", "hidden")
+"""What observing may do to an output, the worst last."""
+SAME = 0.25
+"""Squared share of what is wrong with an output by which the observed one may differ: half of the error."""
 
 
 def observer_effects(before: Unobserved, observed: Sequence[Tensors]) -> tuple[OutputEffect, ...]:
-    """Return how far the outputs of the observed engines are from those of the unobserved one."""
-    errors = {output.name: _error(output) for output in before.result.outputs}
+    """Return what observing did to each output: of several engines what the worst did."""
+    expected = verify_case(before.opened, before.case).expected or {}
+    wrong = {it.name: it for it in wrong_outputs(before.result.outputs, before.outputs, expected)}
+    verdicts = [_verdicts(before, tensors) for tensors in observed]
     effects = []
-    for name, unobserved in before.outputs.items():
-        outputs = [tensors[name] for tensors in observed]
-        same = all(bitwise_equal(output, unobserved) for output in outputs)
-        difference = 0.0 if same else max((relative_l2(output, unobserved) for output in outputs), default=math.inf)
-        effects.append(OutputEffect(name=name, identical=same, difference=difference, error=errors[name]))
+    for output in before.result.outputs:
+        name, unobserved = output.name, before.outputs[output.name]
+        kinds: list[Observed] = ["unchanged"]
+        for tensors, verdict in zip(observed, verdicts, strict=True):
+            if bitwise_equal(tensors[name], unobserved):
+                continue
+            if output.verdict == "pass":
+                kinds.append("changed" if verdict[name] == "fail" else "rounding")
+            elif verdict[name] == "pass":
+                kinds.append("hidden")
+            else:
+                kinds.append("rounding" if name in wrong and wrong[name].left(tensors) <= SAME else "changed")
+        others = [tensors[name] for tensors in observed if not bitwise_equal(tensors[name], unobserved)]
+        effects.append(
+            OutputEffect(
+                name=name, identical=not others, error=_error(output), observed=worst_observed(kinds),
+                difference=max((relative_l2(other, unobserved) for other in others), default=0.0),
+            )
+        )  # fmt: skip
     return tuple(effects)
+
+
+def worst_observed(kinds: Iterable[Observed]) -> Observed:
+    """Return the worst of what observing did; empty where nothing was observed."""
+    return max(kinds, key=WORST.index, default="")
+
+
+def _verdicts(before: Unobserved, observed: Tensors) -> dict[str, str]:
+    """Return the verdicts on the outputs of an observed engine, by the limits of the unobserved one."""
+    if all(bitwise_equal(observed[name], tensor) for name, tensor in before.outputs.items()):
+        return {output.name: output.verdict for output in before.result.outputs}
+    return {output.name: output.verdict for output in judge_observed(before.opened, before.case, observed)}
 
 
 def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, ...]:

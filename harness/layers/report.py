@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.layers.effects import output_error
 from harness.layers.observation import Observation, Unobserved
 from harness.layers.observer import local_ratio, worst_first
-from harness.records import MARKS, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.records import MARKS, Diagnosis, LayerReport, ModuleFinding, OutputEffect, ValueFinding
 from harness.verify import next_step
 
 
@@ -37,33 +37,35 @@ def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tu
 
 def layer_report(
     before: Unobserved, *, mode: str, values: tuple[ValueFinding, ...], effects: tuple[OutputEffect, ...],
-    notes: tuple[str, ...],
+    notes: tuple[str, ...], diagnosis: Diagnosis | None,
 ) -> LayerReport:  # fmt: skip
     """Return the report on these values, with the modules they belong to and whether it can be trusted."""
     result, provenance = before.result, before.result.provenance
     first = next((v for v in values if v.mark == "nonfinite" and v.status == "compared"), None)
-    trusted = all(effect.identical or effect.difference < effect.error / 2 for effect in effects)
+    distrusted = [effect for effect in effects if effect.observed in ("changed", "hidden")]
     return LayerReport(
         subject=result.subject, case=before.case, backend=result.backend, precision=result.precision, mode=mode,
-        values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=trusted,
+        values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=not distrusted,
         first_nonfinite=first.name if first else "", weights=provenance.weights if provenance else "",
         inputs=provenance.inputs if provenance else "", device=provenance.device if provenance else "",
-        notes=(*result.notes, *notes) if trusted else (*result.notes, *notes, _distrust(before, effects)),
+        notes=(*result.notes, *notes, *([_distrust(before, distrusted)] if distrusted else [])), diagnosis=diagnosis,
     )  # fmt: skip
 
 
 def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
     """Return why an observation cannot be trusted, and what to use instead."""
-    hidden = [effect.name for effect in effects if math.isinf(effect.error) and not effect.identical]
+    hidden, changed = (
+        ", ".join(effect.name for effect in effects if effect.observed == kind) for kind in ("hidden", "changed")
+    )
     command = next_step(before.opened, before.case)
     if hidden:
         return (
-            f"{', '.join(hidden)} is wrong only when values are not observed, so this observation does not show the "
-            f"fault; {command} finds it with separately built parts of the graph"
+            f"{hidden} is wrong only while values are not observed, so this observation does not show the fault; "
+            f"{command} finds it with separately built parts of the graph"
         )
     return (
-        "observing changes the outputs by as much as the error in question, so this observation cannot be trusted; "
-        f"{command} uses separately built parts of the graph instead"
+        f"observing changes {changed} by as much as the error in question, or makes it fail, so this observation "
+        f"cannot be trusted; {command} uses separately built parts of the graph instead"
     )
 
 

@@ -136,6 +136,8 @@ def _squared(actual: torch.Tensor, computed: torch.Tensor, view: View) -> float:
 
     Where the engine's is no number, and of decisions, it is how many elements differ.
     """
+    if actual.shape != computed.shape:
+        return math.inf
     if not computed.is_floating_point():
         return float((actual.to(computed.dtype) != computed).sum())
     a, e = actual.double(), computed.double()

@@ -24,7 +24,7 @@ from harness.records.contradictions import (
 )
 from harness.records.data import Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
-from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, ShapeKind
+from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, Observed, ShapeKind
 from harness.records.documents import Entry, Json, Records
 from harness.records.latency import (
     Acceptance,
@@ -93,6 +93,7 @@ __all__ = [
     "MetricResult",
     "ModuleFinding",
     "NotMeasured",
+    "Observed",
     "OutputEffect",
     "OutputResult",
     "PartResult",

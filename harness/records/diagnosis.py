@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Observed = Literal["unchanged", "rounding", "changed", "hidden", ""]
 ShapeKind = Literal[
     "scale",
     "offset",
@@ -116,6 +117,6 @@ class Diagnosis:
     complete: bool = False
     """Whether there is no other culprit: what is left is within what an engine may lose, or 5 % where PyTorch in this
     precision loses as much as the engine."""
-    observed: Literal["unchanged", "rounding", "changed", "hidden", ""] = ""
+    observed: Observed = ""
     """What observing did to the wrong outputs: not a bit, rounding only, as much as the error in question, or it made
     them right; empty where nothing was observed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.records.data import TargetRecord
-from harness.records.diagnosis import Diagnosis, ErrorShape
+from harness.records.diagnosis import Diagnosis, ErrorShape, Observed
 
 if TYPE_CHECKING:
     from harness.records.stats import ErrorStats
@@ -109,6 +109,11 @@ class OutputEffect:
     """Relative L2 distance of the tapped engine's output from the untapped one's; infinite when only one is finite."""
     error: float
     """Relative L2 error of the untapped engine's output against the reference; infinite when it is not finite."""
+    observed: Observed = ""
+    """What that means, by the limits of the verdict. An output that passes is ``changed`` when observing made it fail.
+    One that fails is ``hidden`` when the observed one passes, and ``changed`` when it fails by another error: the two
+    differ by more than half of what is wrong. Else ``unchanged``, not by a bit, or ``rounding``; empty in older
+    documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,7 @@ class LayerReport(TargetRecord):
     observer: tuple[OutputEffect, ...]
     """What observing did to the outputs."""
     trusted: bool
-    """False when observing changed the outputs by as much as the error being looked for."""
+    """False when an output is ``changed`` or ``hidden``: what was observed is not what is wrong."""
     diagnosis: Diagnosis | None = None
     """Where the error of the outputs is made; None where the outputs are right."""
     first_nonfinite: str = ""

@@ -126,6 +126,12 @@ def judged_by(opened: OpenTarget, case: str, plan: Plan) -> tuple[OutputResult, 
     return _judged(opened, case, outcome.repeats.worst, outcome.expected, plan)[0]
 
 
+def judge_observed(opened: OpenTarget, case: str, actual: Tensors) -> tuple[OutputResult, ...]:
+    """Return the verdicts on other outputs of a case that was run: those that its engine gives while it is observed."""
+    expected = verify_case(opened, case).expected
+    return () if expected is None else _judged(opened, case, actual, expected)[0]
+
+
 def _judged(
     opened: OpenTarget, case: str, actual: Tensors, expected: Tensors, other: Plan | None = None
 ) -> tuple[tuple[OutputResult, ...], tuple[str, ...], Settled]:

@@ -22,6 +22,7 @@ from planted import (
     Experts,
     Fault,
     GrowingStream,
+    Healthy,
     Masked,
     Planted,
     PlantedBackend,
@@ -70,6 +71,10 @@ def _backwards(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flip(-1)
 
 
+def _nan_in_a_column(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.index_fill(-1, torch.tensor([3]), math.nan)
+
+
 class Moved(torch.nn.Module):
     """A product that is only reshaped before it is used."""
 
@@ -94,6 +99,17 @@ MORE = {
         plant_of(
             "moved", Moved, kind="engine", backend="planted", faults=(Fault(value="matmul", change=scaled(1.5)),),
             why="what follows reads it in another shape",
+        ),
+        plant_of(
+            "rounds_otherwise", Healthy, kind="none", backend="planted", why="another rounding while it is looked at",
+            faults=(Fault(value="layer_norm_3", change=scaled(1 + 1e-3), hidden=True),),
+        ),
+        plant_of(
+            "nan_and_rounding", Healthy, kind="engine", backend="planted", why="NaN, and another rounding",
+            faults=(
+                Fault(value="layer_norm_1", change=scaled(1 + 1e-3), hidden=True),
+                Fault(value="linear_3", change=_nan_in_a_column),
+            ),
         ),
         engine_plant("twice", why="two kernels are wrong", fault=Fault(value="linear_1", change=scaled(1.05))),
         plant_of(
@@ -527,7 +543,9 @@ def test_an_engine_that_is_right_only_while_it_is_looked_at_is_not_trusted(name,
     assert not report.trusted
     [effect] = report.observer
     assert (effect.identical, effect.difference, effect.error) == (False, math.inf, math.inf)
-    assert "output is wrong only when values are not observed" in report.notes[-1]
+    assert effect.observed == "hidden"
+    assert report.diagnosis.observed == "hidden"
+    assert "output is wrong only while values are not observed" in report.notes[-1]
     assert f"parity bisect {name} -b planted -p fp16" in report.notes[-1]
 
 
@@ -559,10 +577,63 @@ def test_what_fails_while_tapping_is_a_note(where, monkeypatch):
 def test_a_fault_of_fusion_that_looking_undoes_is_not_trusted():
     found = looked("wrong_when_fused", "outputs")
     assert not found.report.trusted
-    assert "cannot be trusted" in found.report.notes[-1]
+    assert [effect.observed for effect in found.report.observer] == ["hidden"]
+    assert found.report.diagnosis.observed == "hidden"
     assert found.marked("suspect") == []
     assert looked("wrong_when_fused", "unfused").report.trusted
+    assert looked("wrong_when_fused", "unfused").report.diagnosis.observed == "unchanged"
     assert looked("wrong_when_fused", "unfused").marked("suspect") == ["add_2"]
+
+
+def test_rounding_that_looking_changes_is_no_reason_to_distrust_an_engine_that_passes():
+    found = looked("rounds_otherwise", "unfused")
+    [effect] = found.report.observer
+    assert found.result.verdict == "pass"
+    assert effect.difference > effect.error / 2
+    assert (effect.identical, effect.observed, found.report.trusted) == (False, "rounding", True)
+
+
+def test_rounding_that_looking_changes_is_no_reason_to_distrust_a_nan_that_it_shows():
+    found = looked("nan_and_rounding", "unfused")
+    [effect] = found.report.observer
+    assert found.result.verdict == "fail"
+    assert (effect.identical, effect.observed, found.report.trusted) == (False, "rounding", True)
+    assert found.report.diagnosis.observed == "rounding"
+    assert [culprit.value for culprit in found.report.diagnosis.culprits] == ["linear_3"]
+
+
+class Changing(PlantedBackend):
+    """Its engines give other outputs while they are tapped."""
+
+    def __init__(self, *faults: Fault, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(*faults)
+        self.change = change
+
+    def load(self, engine: Path) -> PlantedSession:
+        return ChangingSession(self, ir.load(engine, format="protobuf"))
+
+
+class ChangingSession(PlantedSession):
+    def tap(self, inputs: Any, on_tensor: Any) -> Any:
+        return {name: self.backend.change(tensor) for name, tensor in super().tap(inputs, on_tensor).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("healthy", scaled(1.1)),
+        ("wrong_kernel", scaled(1.1)),
+        ("wrong_kernel", all_nan),
+        ("overflow", torch.zeros_like),
+    ],
+)
+def test_an_engine_that_is_wrong_otherwise_while_it_is_looked_at_is_not_trusted(name, change):
+    plant = {**PLANTED, **MORE}[name]
+    with opened(plant, backend=Changing(*plant.faults, change=change)) as target:
+        report = compare_layers(target, "one", mode="unfused")
+    assert [effect.observed for effect in report.observer] == ["changed"]
+    assert not report.trusted
+    assert "cannot be trusted" in report.notes[-1]
 
 
 # Groups
