@@ -7,11 +7,10 @@ import hashlib
 import inspect
 import io
 import logging
-import operator
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir
@@ -19,6 +18,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from harness.errors import NotJudged, UsageError
+from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.subgraph import order
 from harness.graph.values import Value
@@ -87,7 +87,7 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     nodes = [spec.arg.name for spec in decomposed.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     outputs = dict(zip(names, nodes, strict=True))
     _name_parts(decomposed, onnx_program.model)
-    _merge_copies(decomposed, onnx_program.model)
+    merge_copies(decomposed, onnx_program.model)
     return Program(
         name=subject.name,
         model=onnx_program.model,
@@ -102,25 +102,10 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
 
     Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
     """
-    items = (node for node in program.graph.nodes if _computing_node(node) is not node)
-    parts = {f"{_computing_node(node).name}_split_{node.args[1]}": node.name for node in items}
+    items = (node for node in program.graph.nodes if computing_node(node) is not node)
+    parts = {f"{computing_node(node).name}_split_{node.args[1]}": node.name for node in items}
     for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
         value.name = parts.get(str(value.name), value.name)
-
-
-def _merge_copies(program: ExportedProgram, model: onnx_ir.Model) -> None:
-    """Let what reads the copy of an operation read the first one, where the exporter computes both once.
-
-    Else what is seen of the one in an engine would not reach what reads the other.
-    """
-    exported = {value.name for node in model.graph for value in node.outputs}
-    first: dict[Any, torch.fx.Node] = {}
-    for node in program.graph.nodes:
-        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            continue
-        same = first.setdefault(str((node.target, node.args, sorted(node.kwargs.items()))), node)
-        if same is not node and node.name not in exported:
-            node.replace_all_uses_with(same)
 
 
 def check_arguments(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:
@@ -212,6 +197,9 @@ def _range(dimension: re.Match[str]) -> str:
 def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping[str, str]) -> dict[str, Value]:
     """Return the value table of an exported program and the ONNX model made from it."""
     table = {node.name: _fx_value(node) for node in program.graph.nodes if node.op == "call_function"}
+    exported = {outputs.get(str(value.name), str(value.name)) for node in model.graph for value in node.outputs}
+    folded = folded_into(program, exported, table)
+    table |= {name: replace(table[name], folded=modules) for name, modules in folded.items()}
     for node in model.graph:
         origin_hint = next(reversed(exported_list(node, "name_scopes")), "")
         for output in node.outputs:
@@ -226,6 +214,7 @@ def value_table(program: ExportedProgram, model: onnx_ir.Model, outputs: Mapping
                 source=parent.source if parent else "",
                 dtype=output.dtype.numpy().name if output.dtype else "",
                 shape=_dimensions(output.shape),
+                folded=folded.get(origin, ()) if name in (origin, *outputs) else (),
             )
     return table
 
@@ -244,18 +233,12 @@ def _fx_value(node: torch.fx.Node) -> Value:
     return Value(
         name=node.name,
         origin=node.name,
-        op=str(_computing_node(node).target),
+        op=str(computing_node(node).target),
         module=_module_path(node),
         source=source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
         shape=_dimensions(None if tensor is None else tensor.shape),
     )
-
-
-def _computing_node(node: torch.fx.Node) -> torch.fx.Node:
-    """Return the node that computes what a node gives: for an item of several outputs, the operator."""
-    several = node.args[0] if node.target is operator.getitem else None
-    return several if isinstance(several, torch.fx.Node) else node
 
 
 def _dimensions(shape: Any) -> tuple[int | str, ...] | None:

@@ -27,6 +27,9 @@ class Value:
     """``float32``, ``int64``, ...; empty where shape inference does not know."""
     shape: tuple[int | str, ...] | None = None
     """Dimensions; a dynamic one by its symbol; None where it is not known."""
+    folded: tuple[str, ...] = ()
+    """Other modules with operations that have no value of their own, since they were folded into this one; an
+    operator where it is of the same module or of none."""
 
 
 Values = Mapping[str, Value]

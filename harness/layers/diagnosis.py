@@ -162,7 +162,7 @@ def _culprit(looked: _Looked, name: str) -> Culprit:
     finding = looked.findings[name]
     measured = finding.local is not None and math.isfinite(finding.local) and finding.mark != "nonfinite"
     return Culprit(
-        value=name, op=finding.op, module=finding.module, source=finding.source,
+        value=name, op=finding.op, module=finding.module, source=finding.source, folded=finding.folded,
         error=finding.local if measured else None, floor=finding.local_floor,
         explains=None if name in looked.hidden else looked.explains.get(name),
         looks_like=finding.looks_like, reason=finding.reason,

@@ -191,8 +191,9 @@ class Observer:
     def _record(self, name: str, **fields: Any) -> None:
         value = self.values[name]
         finding = ValueFinding(
-            name=name, op=value.op, module=value.module, source=value.source, depth=self.depths[name], **fields
-        )
+            name=name, op=value.op, module=value.module, source=value.source, folded=value.folded,
+            depth=self.depths[name], **fields,
+        )  # fmt: skip
         before = self.findings.get(name)
         if before is not None:  # the engine computes or copies it twice: the worse one is shown
             finding = max(before, finding, key=_badness)

@@ -28,8 +28,8 @@ def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tu
             reason = f"{value.dtype}; {reason}"
         unseen.append(
             ValueFinding(
-                name=name, op=value.op, module=value.module, source=value.source, depth=observer.depths[name],
-                status="not_delivered", reason=reason, kernel=kernel,
+                name=name, op=value.op, module=value.module, source=value.source, folded=value.folded,
+                depth=observer.depths[name], status="not_delivered", reason=reason, kernel=kernel,
             )
         )  # fmt: skip
     return (*sorted([*findings, *unseen], key=lambda finding: finding.depth), *observer.extra_tensors)

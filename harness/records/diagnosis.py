@@ -79,7 +79,8 @@ class Culprit:
     made_by: Literal["engine", "export"] = "engine"
     """Whose error it is: the engine's, or the exporter's, whose graph differs from PyTorch here."""
     folded: tuple[str, ...] = ()
-    """Other modules whose operations the exporter or builder folded into this one: they may be the wrong ones."""
+    """Other modules (or operators of its own) whose operations were folded into this one: they may be the wrong
+    ones."""
     error: float | None = None
     """Relative L2 error made here, on the engine's own inputs; None where it was not measured or is not finite."""
     floor: float | None = None

@@ -32,6 +32,9 @@ class ValueFinding:
     """Dotted path of its PyTorch module; empty at the root or where it is not known."""
     source: str
     """``file:line`` of the Python code that makes it."""
+    folded: tuple[str, ...] = ()
+    """Other modules (or operators of its own) whose operations were folded into this value: they may be the wrong
+    ones."""
     depth: int
     """Position in dataflow order, from 0."""
     status: Status

@@ -57,6 +57,24 @@ def test_the_parts_of_a_split_have_the_names_of_their_fx_nodes():
     assert ops == {"aten.split.Tensor": 2, "aten.split_with_sizes.default": 2}
 
 
+def test_what_is_folded_into_a_value_is_named_with_it():
+    class Blocks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = torch.nn.Conv1d(4, 6, 3), torch.nn.BatchNorm1d(6)
+            self.last = torch.nn.Linear(2, 2)
+
+        def forward(self, x):
+            hidden = self.bn(self.conv(x)).relu()
+            return {"y": self.last(hidden.transpose(1, 2).transpose(1, 2))}
+
+    blocks = export(subject(dynamic={}, ranges={}), Blocks().eval(), {"x": torch.ones(3, 4, 4)}, ["y"])
+    exported = {value.name for node in blocks.model.graph for value in node.outputs}
+    folded = {name: blocks.values[name].folded for name in exported if blocks.values[name].folded}
+    [(name, modules)] = folded.items()
+    assert (blocks.values[name].module, modules) == ("bn", ("conv",))
+
+
 def test_a_node_that_says_nothing_of_its_origin_belongs_to_what_it_reads(program):
     model = program.model.clone()
     for node in model.graph:
