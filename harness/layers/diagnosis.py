@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.compare import total_error
 from harness.layers.explaining import Explaining
+from harness.layers.inside import Step, steps_inside
+from harness.layers.local_error import Reached
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.layers.propagation import Propagation
@@ -34,6 +36,14 @@ class _Looked:
     """Of the squared error of the wrong output that it explains most of: alone, or what is left more without it."""
     hidden: set[str] = field(default_factory=set)
     """Culprits that cannot explain anything, since the outputs are no numbers."""
+    inside: dict[str, ValueFinding] = field(default_factory=dict)
+    """Operations inside a kernel that were replayed, and lose what the kernel's value lost."""
+    reached: dict[str, Reached] = field(default_factory=dict)
+    """Where values leave the range of the format."""
+
+    def finding(self, name: str) -> ValueFinding:
+        """Return what is known of a value that was observed, or of an operation inside a kernel."""
+        return self.inside.get(name) or self.findings[name]
 
     @property
     def made_here(self) -> list[KeptError]:
@@ -49,7 +59,7 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
     errors: dict[str, KeptError] = {}
     for kept in sorted(observer.errors):
         errors[kept.name] = kept  # of two errors of one value the larger is last
-    looked = _Looked(findings=dict(observer.findings), errors=errors)
+    looked = _Looked(findings=dict(observer.findings), errors=errors, reached=dict(observer.reached))
     right = before.result.verdict == "pass"
     if not errors and right:
         return _in_order(looked), None
@@ -66,6 +76,8 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
         _mark_harmless(looked, (), harmless, right=right)
         return _in_order(looked), None if right else _record(looked, observer, _unpropagated(looked), None, False)
     found, complete = _culprits(looked, explaining, harmless)
+    shown = [kept.name for kept in found]
+    found = _go_inside(looked, explaining, found, lambda name: steps_inside(before, observer, name, errors.values()))
     _measure(looked, propagation, explaining, [kept for kept in found if kept.name not in looked.effects])
     left = explaining.left(found)
     for name, needed in explaining.needed(found).items():
@@ -73,7 +85,7 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
     names = [kept.name for kept in found]
     if not complete:
         names += [name for name in _unpropagated(looked) if name not in names]
-    _mark_harmless(looked, names, math.inf if complete else harmless, right=False)
+    _mark_harmless(looked, [*names, *shown], math.inf if complete else harmless, right=False)
     return _in_order(looked), _record(looked, observer, names, left, complete)
 
 
@@ -84,8 +96,8 @@ def _measure(
     for kept, outputs in propagation.alone(errors):
         effect = None if outputs is None else total_error(outputs, propagation.expected)
         looked.effects[kept.name] = effect
-        finding = looked.findings[kept.name]
-        looked.findings[kept.name] = replace(finding, effect=effect)
+        if kept.name not in looked.inside:
+            looked.findings[kept.name] = replace(looked.findings[kept.name], effect=effect)
         if explaining is not None and outputs is not None:
             looked.explains[kept.name] = explaining.explained(outputs)
 
@@ -112,13 +124,50 @@ def _culprits(looked: _Looked, explaining: Explaining, harmless: float) -> tuple
     return chosen, complete
 
 
+def _go_inside(
+    looked: _Looked, explaining: Explaining, found: list[KeptError], steps_of: Callable[[str], list[Step]]
+) -> list[KeptError]:
+    """Return the culprits, with operations inside a kernel in the place of its value where their rounding explains it.
+
+    That is so where PyTorch loses as much in this format as the engine, or gives no number either.
+    """
+    for value in list(found):
+        finding = looked.findings[value.name]
+        if finding.mark in ("suspect", "flip") or not (steps := steps_of(value.name)):
+            continue
+        others = [kept for kept in found if kept is not value]
+        inner = explaining.instead(value, [step.kept for step in steps], others)
+        if inner and finding.mark == "nonfinite":  # behind the one that is enough the others are not seen
+            also = [step.kept for step in steps if step.nonfinite and all(step.kept is not kept for kept in inner)]
+            looked.hidden |= {kept.name for kept in also}
+            inner = sorted([*inner, *also], key=lambda kept: -kept.number)
+        if not inner or inner == [steps[-1].kept]:
+            continue
+        found = [*others, *inner]
+        kernel = finding.kernel or value.name
+        looked.findings[value.name] = replace(
+            finding, reason=f"{finding.reason}{'; ' * bool(finding.reason)}made inside, at "
+            f"{', '.join(kept.name for kept in inner)}"
+        )  # fmt: skip
+        for step in (step for step in steps if any(step.kept is kept for kept in inner)):
+            it = step.value
+            looked.inside[it.name] = ValueFinding(
+                name=it.name, op=it.op, module=it.module, source=it.source, folded=it.folded, depth=step.depth,
+                status="not_delivered", kernel=kernel, local=step.error, local_floor=step.error,
+                mark="nonfinite" if step.nonfinite else "suspect",
+            )  # fmt: skip
+            if step.reached is not None:
+                looked.reached[it.name] = step.reached
+    return found
+
+
 def _rank(looked: _Looked, name: str) -> tuple[bool, float, int]:
     """Return the order of culprits: what is no number in dataflow order, then what explains most.
 
     Of what explains as much the first in dataflow order comes first.
     """
-    depth, explains = looked.findings[name].depth, looked.explains.get(name)
-    if looked.findings[name].mark == "nonfinite":
+    depth, explains = looked.finding(name).depth, looked.explains.get(name)
+    if looked.finding(name).mark == "nonfinite":
         return False, 0.0, depth
     return True, 0.0 if explains is None or name in looked.hidden else -round(explains, 2), depth
 
@@ -147,7 +196,7 @@ def _mark_harmless(looked: _Looked, culprits: Sequence[str], harmless: float, *,
 def _record(looked: _Looked, observer: Observer, names: Sequence[str], left: float | None, complete: bool) -> Diagnosis:
     ordered = sorted(names, key=lambda name: _rank(looked, name))
     compared = [finding for finding in looked.findings.values() if finding.status == "compared"]
-    first = min((looked.findings[name].depth for name in names), default=math.inf)
+    first = min((looked.finding(name).depth for name in names), default=math.inf)
     return Diagnosis(
         culprits=tuple(_culprit(looked, name) for name in ordered),
         right_before=sum(f.depth < first and f.mark in ("ok", HARMLESS) for f in compared) if names else 0,
@@ -159,13 +208,14 @@ def _record(looked: _Looked, observer: Observer, names: Sequence[str], left: flo
 
 
 def _culprit(looked: _Looked, name: str) -> Culprit:
-    finding = looked.findings[name]
+    finding, beyond = looked.finding(name), looked.reached.get(name)
     measured = finding.local is not None and math.isfinite(finding.local) and finding.mark != "nonfinite"
     return Culprit(
         value=name, op=finding.op, module=finding.module, source=finding.source, folded=finding.folded,
         error=finding.local if measured else None, floor=finding.local_floor,
         explains=None if name in looked.hidden else looked.explains.get(name),
-        looks_like=finding.looks_like, reason=finding.reason,
+        looks_like=finding.looks_like, inside=finding.kernel if name in looked.inside else "",
+        reason=beyond.words if beyond else finding.reason,
     )  # fmt: skip
 
 

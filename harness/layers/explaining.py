@@ -89,6 +89,20 @@ class Explaining:
                 chosen = without
         return chosen, True
 
+    def instead(self, value: KeptError, steps: Sequence[KeptError], others: Sequence[KeptError]) -> list[KeptError]:
+        """Return the fewest steps that, beside the other errors, explain as much as a value's own error; else none."""
+        as_much = self.left([*others, value]) + REAL
+        alone = {kept.number: self.explained(outputs) for kept, outputs in self._propagation.alone(steps) if outputs}
+        ordered = sorted(steps, key=lambda kept: (-round(alone.get(kept.number, 0.0), 2), -kept.number))
+        if self.left([*others, *ordered]) > as_much:
+            return []
+        chosen = list(ordered)
+        for kept in reversed(ordered):  # those that explain least are left out first
+            without = [other for other in chosen if other is not kept]
+            if without and self.left([*others, *without]) <= as_much:
+                chosen = without
+        return sorted(chosen, key=lambda kept: -kept.number)
+
     def more(self, given: Sequence[KeptError], others: Sequence[KeptError]) -> tuple[list[KeptError], bool]:
         """Return which other errors, in dataflow order, explain what the given ones leave, and whether that is all."""
         found: list[KeptError] = []

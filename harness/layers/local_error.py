@@ -27,13 +27,16 @@ class LocalError:
     largest_replay: float
     nonfinite: int
     """Elements that are not finite in the value only."""
+    finite: bool
+    """Whether all are finite in both."""
 
 
 def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:
     """Return the error over the pairs finite on both sides, and how many are not finite in ``actual`` only."""
     a, e = actual.double(), expected.double().to(actual.device)
     figures, count, nonfinite = _sums(a - e, e, a, e), a.numel(), 0
-    if not all(map(math.isfinite, figures)):  # rare: the pass over finite elements is paid only where it is needed
+    finite = all(map(math.isfinite, figures))
+    if not finite:  # rare: the pass over finite elements is paid only where it is needed
         finite_a, finite_e = a.isfinite(), e.isfinite()
         both = finite_a & finite_e
         count, nonfinite = torch.stack([both.sum(), (finite_e & ~finite_a).sum()]).tolist()
@@ -47,6 +50,7 @@ def local_error(actual: torch.Tensor, expected: torch.Tensor) -> LocalError:
         largest=largest,
         largest_replay=largest_replay,
         nonfinite=nonfinite,
+        finite=finite,
     )
 
 
@@ -55,6 +59,12 @@ def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torc
         difference.square().sum(), kept.square().sum(), difference.sum(), a.abs().amax(), e.abs().amax(),
     ]).tolist()  # fmt: skip
     return figures
+
+
+def made_here(actual: torch.Tensor, expected: torch.Tensor, error: LocalError) -> torch.Tensor:
+    """Return the error of each element; none where the expected one is no number: that arrived with the inputs."""
+    difference = actual.to(expected.dtype) - expected
+    return difference if error.finite else torch.where(expected.isfinite(), difference, 0.0)
 
 
 def saturated(expected: torch.Tensor, low: torch.Tensor, largest: float) -> torch.Tensor:
@@ -70,3 +80,32 @@ def saturated(expected: torch.Tensor, low: torch.Tensor, largest: float) -> torc
         return expected
     at_the_end = beyond & (low.abs() >= largest) & low.isfinite() & ((low < 0) == (expected < 0))
     return torch.where(at_the_end, low.to(expected.dtype), expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """A magnitude beyond the end of a format."""
+
+    magnitude: float
+    """In the reference's precision."""
+    index: tuple[int, ...]
+    """Of the element."""
+    precision: str
+    """The format, ``fp16``."""
+
+    @property
+    def words(self) -> str:
+        """``reached 1.785e+05 at [0, 3], FP16 ends at 65504``."""
+        ends = f"{self.precision.upper()} ends at {LARGEST[self.precision]:.5g}"
+        return f"reached {self.magnitude:.4g} at {list(self.index)}, {ends}"
+
+
+def reached(replay: torch.Tensor, precision: str) -> Reached | None:
+    """Return the largest finite magnitude of a value where it is beyond the end of the format."""
+    sizes = torch.where(replay.isfinite(), replay.abs(), 0.0)
+    place = int(sizes.argmax())
+    largest = float(sizes.flatten()[place])
+    if not largest > LARGEST[precision]:
+        return None
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), replay.shape))
+    return Reached(magnitude=largest, index=index, precision=precision)

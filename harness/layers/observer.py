@@ -12,7 +12,7 @@ import torch
 from harness.backends import Kernel
 from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare, error_shape, ratio
 from harness.graph import Value
-from harness.layers.local_error import LARGEST, LocalError, local_error, saturated
+from harness.layers.local_error import LARGEST, LocalError, Reached, local_error, made_here, reached, saturated
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
@@ -37,6 +37,13 @@ class KeptError(NamedTuple):
     where: torch.Tensor | None = None
     """Of decisions: those that differ."""
 
+    def added_to(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a value with this error; what is no number already stays as it is."""
+        error = self.error.reshape(value.shape).to(value.device, value.dtype)
+        if self.where is not None:
+            return torch.where(self.where.reshape(value.shape).to(value.device), error, value)
+        return torch.where(value.isfinite(), value + error, value)
+
 
 class Observer:
     """Compares each value of an engine with what the evaluators compute, and keeps figures, not tensors."""
@@ -59,6 +66,8 @@ class Observer:
         self.errors: list[KeptError] = []
         """The largest local errors against what is allowed; a heap."""
         self._held = 0
+        self.reached: dict[str, Reached] = {}
+        """Where values that are no numbers leave the range of the format."""
         self.decisions: dict[str, torch.Tensor] = {}
         """The engine's discrete values that differ from the replay's."""
         self._seen = 0
@@ -120,6 +129,8 @@ class Observer:
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
         mark = self._mark(stats, local, limit, floor_error)
+        if local.nonfinite and (beyond := reached(replay, self.precision)) is not None:
+            self.reached[name] = beyond
         looks_like = None
         if mark in ("suspect", "nonfinite"):
             operands = self.evaluators.operands(name)
@@ -129,9 +140,8 @@ class Observer:
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
             mark=mark, looks_like=looks_like, reason=self._reason(stats, local), **record,
         )  # fmt: skip
-        self._keep_error(
-            math.inf if local.nonfinite else local.relative / limit, name, tensor.to(replay.dtype) - replay
-        )
+        over = math.inf if local.nonfinite else local.relative / limit
+        self._keep_error(over, name, made_here(tensor, replay, local))
         self.evaluators.observe(name, tensor)
 
     def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None) -> Mark:

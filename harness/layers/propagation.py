@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.reference import Evaluator, Evaluators
@@ -61,9 +59,4 @@ def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
     value = evaluator.value(name)
     if value is None:
         return False
-    error = kept.error.reshape(value.shape).to(value.device, value.dtype)
-    if kept.where is not None:
-        disturbed = torch.where(kept.where.reshape(value.shape).to(value.device), error, value)
-    else:  # what is no number in PyTorch either stays as it is
-        disturbed = torch.where(value.isfinite(), value + error, value)
-    return evaluator.observe(name, disturbed)
+    return evaluator.observe(name, kept.added_to(value))

@@ -5,7 +5,7 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 
 from __future__ import annotations
 
-from harness.reference.helper_values import HelperValues
+from harness.reference.helper_values import HelperValues, nodes_between
 from harness.reference.interpreter import CODE_SHA256, RunNotes, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.region import Region
@@ -29,6 +29,7 @@ __all__ = [
     "StaleReference",
     "Stored",
     "exported_run_graph",
+    "nodes_between",
     "onnx_run_graph",
     "run_graph",
     "run_onnx_reference",

@@ -7,12 +7,25 @@ import functools
 import pytest
 import torch
 from fake import quiet
-from planted import PLANTED, Experts, Fault, Healthy, Planted, all_nan, install, plant_of, scaled, signed_rows
+from planted import (
+    PLANTED,
+    Experts,
+    Fault,
+    Healthy,
+    Planted,
+    all_nan,
+    install,
+    named_values,
+    plant_of,
+    ready,
+    scaled,
+    signed_rows,
+)
 
 from harness import Target
 from harness.layers.comparison import compare_layers
 from harness.layers.observer import Observer
-from harness.records import Diagnosis, LayerReport
+from harness.records import Diagnosis, LayerReport, ValueFinding
 from harness.verify.target import Run
 
 
@@ -183,6 +196,51 @@ def test_two_errors_of_which_each_shows_only_with_the_other_are_found(look):
 def test_nothing_is_named_where_what_was_seen_explains_nothing(look, name):
     diagnosis = look(name).diagnosis
     assert (names(diagnosis), diagnosis.left, diagnosis.complete) == ([], 1, False)
+
+
+def found(report: LayerReport, name: str) -> ValueFinding:
+    [value] = [value for value in report.values if value.name == name]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "culprits", "value"),
+    [
+        ("swamping", ["add"], "sub"), ("large_softmax", ["add"], "softmax"), ("non_monotonic", ["add"], "output"),
+        ("group_norm", ["sum_1"], "view_1"), ("overflow", ["pow_5", "pow_6"], "mul_2"),
+    ],
+)  # fmt: skip
+def test_what_a_kernel_loses_is_found_inside_it(look, name, culprits, value):
+    """Every row of the table is as good as PyTorch: its own replay in the format loses as much."""
+    report = look(name, "unfused")
+    diagnosis = report.diagnosis
+    assert names(diagnosis) == culprits
+    assert diagnosis.complete
+    shown = found(report, value)
+    assert {culprit.inside for culprit in diagnosis.culprits} == {shown.kernel}
+    assert shown.kernel
+    assert shown.mark in ("suspect", "nonfinite")
+    assert shown.reason.endswith(f"made inside, at {', '.join(culprits)}")
+    assert {found(report, name).status for name in culprits} == {"not_delivered"}
+    assert names(look(name).diagnosis) == culprits
+    assert {culprit.inside for culprit in look(name).diagnosis.culprits} == {""}
+
+
+@pytest.mark.parametrize("mode", ["outputs", "unfused"])
+def test_an_overflow_says_how_far_it_went_where_and_where_the_format_ends(look, mode):
+    first, second = look("overflow", mode).diagnosis.culprits
+    values = named_values(ready("overflow"))
+    for culprit in (first, second):
+        size = values[culprit.value].abs()
+        index = [int(i) for i in torch.unravel_index(size.argmax(), size.shape)]
+        word, number, place = culprit.reason.split(" ", 2)
+        assert (word, place) == ("reached", f"at {index}, FP16 ends at 65504")
+        assert float(number) == pytest.approx(float(size.max()), rel=1e-3)  # on the engine's own inputs
+
+
+def test_nan_that_no_range_explains_is_counted(look):
+    [culprit] = look("nan_here_and_there").diagnosis.culprits
+    assert culprit.reason.startswith("16 of 512 elements are not finite, the first at [0, 0, 3]")
 
 
 @pytest.mark.parametrize("name", ["three", "unlike", "nan", "overflow", "wrong_kernel", "swamping", "flips"])
