@@ -102,13 +102,21 @@ def judge_target(context: Context, found: Findings) -> Findings:
     if after != before:
         return found.ending("engine", f"{backend} writes into its inputs, so no later run can be compared")
     found = replace(found.asked(questions.REFERENCE_REPEATS), result=result)
-    if result.verdict == "not_judged":
+    if result.verdict == "not_judged" and not _loses_too_much(context, found):
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
     if result.verdict == "pass":
         less = "" if limit is not None else "; to ask for a smaller error, give --limit"
         return found.ending("none", f"nothing to repair: {result.reason}{less}")
     return found
+
+
+def _loses_too_much(context: Context, found: Findings) -> bool:
+    """Return whether no verdict could be given only because PyTorch loses too much in this precision to be a floor."""
+    if not found.failure.outputs or any(output.stats is None for output in found.failure.outputs):
+        return False
+    floor = context.prepared.references.floor(context.case, found.base_plan)
+    return not questions.would_pass(context.run, context.case, found.base_plan, floor.outputs)
 
 
 def judge_fp32(context: Context, found: Findings) -> Findings:

@@ -15,6 +15,7 @@ from bisecting import TWO_KERNELS, Bisect, build_through, only_outputs, stop_at,
 from fake import quiet
 from planted import PLANTED, Fault, PlantedBackend, PlantedSession, all_nan, normal, ready, scaled
 
+from benchmarks.subjects import SWAMPED
 from harness import EngineRefused, NotJudged, Target, UsageError
 from harness.backends import EngineCache
 from harness.backends.base import BuildReport, BuildRequest
@@ -441,3 +442,9 @@ def test_a_reproducer_counts_as_a_build(tmp_path: Path):
     with pytest.raises(NotJudged, match="2 builds"):
         engines.get({"a": 2}, build, progress=print)
     assert engines.get({"a": 1}, build, progress=print).path.is_file(), "one from the cache costs nothing"
+
+
+def test_what_pytorch_itself_loses_is_the_precisions_although_no_verdict_can_be_given(tmp_path: Path):
+    found = bisect(SWAMPED, Target("torch", "fp16"), "one", quiet(tmp_path), plan_file=tmp_path / "plan.toml")
+    assert found.kind == "precision"
+    assert found.plan == ("value:add", "value:sub")
