@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from harness.bisect.places import Place, Places
-from harness.bisect.regions import Region
+from harness.bisect.regions import COVER, Region
 from harness.bisect.units import suspects_in
 from harness.compare import error_shape
 from harness.graph import Values, load_plan
@@ -52,14 +52,16 @@ def diagnosis_of_engine(
 
 def of_region(region: Region, values: Values) -> Culprit:
     """Return the culprit that a part shows: the first of its outputs that is wrong."""
-    places = {name: place for place, name in enumerate(region.names)}
+    cover = COVER if region.covered else ""
+    places = {f"{name}{cover}": place for place, name in enumerate(region.names)}
     wrong = [it for it in region.result.outputs if it.verdict == "fail" and it.name in places]
     first = min(wrong, key=lambda output: places[output.name], default=None)
-    value = values[first.name if first is not None else region.names[-1]]
+    value = values[first.name.removesuffix(cover) if first is not None else region.names[-1]]
     culprit = Culprit(value=value.name, op=value.op, module=value.module, source=value.source, alone=len(region.names))
     if first is None or first.stats is None or region.outcome.repeats is None or region.outcome.expected is None:
         return culprit
     actual, expected = region.outcome.repeats.worst[first.name], region.outcome.expected[first.name]
+    actual, expected = (-actual, -expected) if region.covered else (actual, expected)
     precision = load_plan(region.precision).computes_in
     finite = not first.stats.mismatched_nonfinite
     return replace(

@@ -22,6 +22,12 @@ NEAREST = 64
 """Values around a culprit that its part may consist of; a fault that needs more is found by halving the graph."""
 MOST_CALLS = 24
 """Parts that are tried for one place."""
+_FUSED = 2
+"""Operations from which on a part is tried with none of its values as an output: one may only be what hides that."""
+_FEW = 8
+"""Operations from which on such a part is halved first."""
+_FOR_PLAN = 4
+"""Builds that are kept for a plan while the first part is made smaller."""
 _MOST_UNSHOWN = 3
 """Culprits whose surroundings are searched before the graph is halved, where none of them shows alone."""
 
@@ -67,12 +73,14 @@ def search_places(
     regions = Regions(
         context.run, context.case, target, folder=context.folder / "regions", shows=shows_fault, budget=context.budget
     )
-    search = _Search(regions, report, say=lambda words: context.say(target, words))
+    hidden = is_hidden(report, result) or (report is not None and not culprits)
+    search = _Search(regions, report, hidden=hidden, say=lambda words: context.say(target, words))
     interrupted = False
     try:
-        if is_hidden(report, result):
+        if search.hidden:
+            covered = search.covered
             search.halve(
-                search.order, among=regions.showing(is_nonfinite) if is_nonfinite(result) else regions, share=2
+                search.order, among=covered.showing(is_nonfinite) if is_nonfinite(result) else covered, share=2
             )
         if not search.places:
             search.around([culprit.value for culprit in culprits])
@@ -93,8 +101,12 @@ def search_places(
 class _Search:
     """Collects places; whatever ends it, what it holds is what was seen to fail."""
 
-    def __init__(self, regions: Regions, report: LayerReport | None, *, say: Callable[[str], None]) -> None:
-        self.regions, self.say = regions, say
+    def __init__(
+        self, regions: Regions, report: LayerReport | None, *, hidden: bool, say: Callable[[str], None]
+    ) -> None:
+        self.regions, self.covered, self.say = regions, regions.covering(), say
+        self.hidden = hidden
+        """Whether looking at values hides the fault: then no value of a part is made an output."""
         self.order = regions.flow.order
         self.places: list[Place] = []
         self.rest_right: bool | None = None
@@ -134,6 +146,7 @@ class _Search:
             region = self._smallest([value for value in ranked if farther or value in inside][:NEAREST])
             if region is None:
                 return
+            region = self._inside(region)
             shown = self.regions.flow.in_order(others & set(region.names))
             if name in region.names:
                 self.places.append(Place(region=region, culprit=name))
@@ -149,17 +162,14 @@ class _Search:
         """
         self.say("looking for the smallest part of the graph that fails on its own")
         among = among or self.regions
-        most = max(1, among.budget.left // share)
-        found = smallest_interval(len(names), lambda a, b: among.fails(names[a:b]), max_calls=most)
-        if found.interrupted:
-            raise KeyboardInterrupt
-        self.complete = self.complete and found.complete
-        part = names[found.start : found.stop]
+        before = among.budget.left
+        part, complete = self._interval(names, among, before // share)
+        self.complete = self.complete and complete
         if len(part) == len(self.order):
             return False  # nothing smaller fails: that the whole does is no news
         pieces = [value for piece in among.flow.pieces(part) for value in piece]
-        region = self._smallest(pieces, among=among, most=most - found.calls, whole=True)
-        self.places.append(Place(region=region or among.region(part)))
+        region = self._smallest(pieces, among=among, most=among.budget.left - before + before // share, whole=True)
+        self.places.append(Place(region=self._inside(region or among.region(part))))
         return True
 
     def go_on(self) -> None:
@@ -167,16 +177,15 @@ class _Search:
         while self._may_build():
             found = self._found()
             rest = [name for name in self.order if name not in found]
-            fails = self.regions.fails(rest) if rest else False
+            among = self.covered if self.hidden else self.regions
+            fails = among.fails(rest) if rest else False
             self.rest_right = None if fails is None else not fails
-            if not fails:
-                return
-            if not self.halve(rest, share=2):
+            if not fails or not self.halve(rest, among=among, share=2):
                 return
 
     def keep_smallest(self) -> None:
         """Keep the smallest part that was seen to fail where the search ended before there was a place."""
-        failing = self.regions.failing.values()
+        failing = [*self.regions.failing.values(), *self.covered.failing.values()]
         if not self.places and failing:
             self.places.append(Place(region=min(failing, key=lambda region: len(region.names))))
 
@@ -191,6 +200,30 @@ class _Search:
         if found.interrupted:
             raise KeyboardInterrupt
         return among.region(found.best) if found.best else None
+
+    def _inside(self, region: Region) -> Region:
+        """Return a smaller part that shows the fault where no value of it is an output, or the same part.
+
+        A kernel that is wrong only while its result stays inside shows in a part only with what reads that.
+        """
+        part = list(region.names)
+        if len(part) < _FUSED or region.covered or self._left() < _FUSED or not self.covered.fails(part):
+            return region
+        if len(part) > _FEW:
+            part, _ = self._interval(part, self.covered, self._left())
+        smaller = self._smallest(part, among=self.covered, most=self._left(), whole=True)
+        return smaller if smaller is not None and len(smaller.names) < len(region.names) else region
+
+    def _left(self) -> int:
+        """Return the builds that may go into making the first part smaller."""
+        return max(0, self.regions.budget.left - min(self._reserve, _FOR_PLAN))
+
+    def _interval(self, names: Sequence[str], among: Regions, most: int) -> tuple[list[str], bool]:
+        """Return the smallest interval of these values that shows the fault, and whether it is known to be that."""
+        found = smallest_interval(len(names), lambda a, b: among.fails(names[a:b]), max_calls=max(1, most))
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return list(names[found.start : found.stop]), found.complete
 
 
 def is_hidden(report: LayerReport | None, result: Result) -> bool:

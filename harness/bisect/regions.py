@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from harness.bisect.context import Budget
 from harness.bisect.dataflow import Dataflow
 from harness.errors import NotJudged, ParityError
@@ -22,6 +24,9 @@ from harness.verify import Outcome, Run, value_dtypes, verify_case
 
 CASE = "region"
 """The one case of a region's subject."""
+COVER = "_negated"
+"""What is added to the name of an output that is covered."""
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Region:
     """A plain precision, or the plan file of this part."""
     outcome: Outcome
     """The verdict on it, with its outputs."""
+    covered: bool = False
+    """Whether its outputs are negated, so that none of its values is an output."""
 
     @property
     def result(self) -> Result:
@@ -56,6 +63,7 @@ class Regions:
         self.plan = load_plan(target.precision)
         self.model = run.prepared.program.model
         self.flow = Dataflow(self.model)
+        self.covered = False
         self._results: dict[tuple[str, ...], Result | None] = {}
         """The verdict on every part that was tried; None for one that could not be judged."""
         self._failed: dict[tuple[str, ...], Region] = {}
@@ -66,6 +74,15 @@ class Regions:
         """Return the same parts with another fault in question; what one of the two builds, the other has too."""
         other = copy.copy(self)
         other.shows = shows
+        return other
+
+    def covering(self) -> Regions:
+        """Return the same parts with every output negated: a kernel may be wrong only where its result stays inside.
+
+        A sign is exact in every format, and no builder drops it.
+        """
+        other = copy.copy(self)
+        other.covered, other._results, other._failed = True, {}, {}
         return other
 
     @property
@@ -105,7 +122,7 @@ class Regions:
         self.budget.count(run.engines)
         with run.target(Target(self.target.backend, precision)) as opened:
             outcome = verify_case(opened, CASE)
-        return Region(names=tuple(names), subject=subject, precision=precision, outcome=outcome)
+        return Region(names=tuple(names), subject=subject, precision=precision, outcome=outcome, covered=self.covered)
 
     def _result(self, part: tuple[str, ...]) -> Result | None:
         try:
@@ -121,10 +138,15 @@ class Regions:
         entering, leaving = boundary(self.model, names)
         if not leaving:
             raise NotJudged(f"nothing leaves the part {_span(names)}")
-        folder = self.folder / hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        folder = (
+            self.folder
+            / ("covered" if self.covered else "plain")
+            / hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        )
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "region.onnx"
-        save_model(extract(self.model, entering, leaving), path)
+        model = extract(self.model, entering, leaving)
+        save_model(_cover(model) if self.covered else model, path)
         values = {name: tensor.cpu() for name, tensor in self.run.prepared.values(self.case, entering).items()}
         full = self.run.subject
         return Subject(
@@ -143,6 +165,17 @@ class Regions:
         path = self.folder / f"{hashlib.sha256(repr(kept).encode()).hexdigest()[:16]}.toml"
         write_plan(path, self.plan.dtype, [f"value:{name}" for name in kept], comment=())
         return str(path)
+
+
+def _cover(model: ir.Model) -> ir.Model:
+    """Negate the float outputs of a model, in place, and return it."""
+    for place, value in enumerate(model.graph.outputs):
+        if value.dtype in _FLOATS:
+            name = f"{value.name}{COVER}"
+            negated = ir.Value(name=name, shape=value.shape, type=value.type)
+            model.graph.append(ir.Node("", "Neg", [value], outputs=[negated], name=name))
+            model.graph.outputs[place] = negated
+    return model
 
 
 def _span(names: Sequence[str]) -> str:

@@ -73,6 +73,15 @@ def test_a_part_that_is_not_finite_says_why(largest: float, words: str):
     assert found.looks_like.kind == "non_finite"
 
 
+def test_a_part_with_negated_outputs_is_read_with_its_own_sign(bisected: Bisect):
+    fault = Fault(value="gelu_2", change=lambda tensor: tensor + 0.25, inside=True)
+    found, _ = bisected(with_faults(fault))
+    assert found.diagnosis is not None
+    [only] = found.diagnosis.culprits
+    assert (only.value, only.alone, found.region) == ("gelu_2", 1, ("gelu_2",))
+    assert found.diagnosis.complete
+
+
 def test_each_culprit_has_the_size_of_its_own_part_and_unnamed_ones_are_added():
     places = Places(
         found=(

@@ -91,6 +91,20 @@ def test_a_culprit_that_shows_in_a_fusion_only_is_shown_by_what_is_fused(placed:
     assert places.found[0].culprit == "add_2"
 
 
+@pytest.mark.parametrize("culprits", [("add_2",), ()])
+def test_a_value_that_is_wrong_only_inside_a_kernel_is_shown_without_what_reads_it(
+    culprits: tuple[str, ...], placed: Any
+):
+    """The plain part needs the sum behind GELU, which is right; negated, the result of GELU stays inside."""
+    fault = Fault(value="gelu_2", change=scaled(1.05), inside=True)
+    places, _ = placed(with_faults(fault), *culprits, known=("add_1", "linear_2", "add_2") if culprits else ())
+    [place] = places.found
+    assert place.region.names == ("gelu_2",)
+    assert place.region.covered
+    assert [output.name for output in place.region.result.outputs] == ["gelu_2_negated"]
+    assert place.instead == bool(culprits)
+
+
 @pytest.mark.parametrize("culprits", [("add",), ()])
 def test_a_part_leaves_out_the_other_branch_that_lies_between(culprits: tuple[str, ...], placed: Any):
     places, _ = placed(IN_ONE_BRANCH, *culprits)

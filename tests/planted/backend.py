@@ -128,6 +128,8 @@ class PlantedSession(CountedSession):
             return False
         if fault.fused_with and not self._fused(fault):
             return False
+        if fault.inside and fault.value in {base_name(value) for kernel in self.fused for value in leaving(kernel)}:
+            return False
         if not fault.hidden:
             return True
         looked_at = marked_inside(self.graph)

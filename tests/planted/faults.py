@@ -27,6 +27,8 @@ class Fault:
     """Only kernels of this dtype are wrong; None for all."""
     fused_with: str = ""
     """Only where this value is made in the same kernel and does not leave it."""
+    inside: bool = False
+    """Only where the value does not leave its kernel."""
     hidden: bool = False
     """Only while nobody looks: not in ``tap``, and not while a value on the way is an output."""
     cured_by: frozenset[str] | None = None
