@@ -37,8 +37,15 @@ def engine_finding(found: Findings) -> str:
     if found.only_tf32:
         return f"{where}{backend} computes FP32 in TF32; its error has the size of TF32's"
     why = ", because its kernels overlap" if found.races else ""
-    unknown = "" if culprits else "; where it goes wrong could not be narrowed down"
+    where = where or (f"{_within(found)}; " if found.part is not None else "")
+    unknown = "" if where or found.interrupted else "; where it goes wrong could not be narrowed down"
     return f"{where}PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}{unknown}"
+
+
+def _within(found: Findings) -> str:
+    """Return the smallest part so far, where it is not known which of its values is wrong."""
+    names = found.region
+    return f"it goes wrong within {len(names)} operations, {names[0]} to {names[-1]}"
 
 
 def _place(culprit: Culprit) -> str:

@@ -230,6 +230,8 @@ def _find_in_engine(context: Context, found: Findings) -> Findings:
         candidates=candidates_in_engine(values, concerned, report),
         complete=found.complete and places.complete, interrupted=places.interrupted,
     )  # fmt: skip
+    if found.interrupted and not found.region:
+        return found
     return replace(found, finding=advice.engine_finding(found))
 
 

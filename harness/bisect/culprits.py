@@ -37,7 +37,8 @@ def diagnosis_of_engine(
     by_name = {place.culprit: place for place in places.found if place.culprit}
     culprits = [_with_place(culprit, by_name.get(culprit.value), values) for culprit in named]
     known = {culprit.value for culprit in named}
-    culprits += [of_region(place.region, values) for place in places.found if place.culprit not in known]
+    unnamed = [place for place in places.found if place.culprit not in known]
+    culprits += [of_region(it.region, values) for it in unnamed if it.smallest or len(it.region.names) == 1]
     others = {culprit.value: culprit for culprit in exported.culprits} if exported is not None else {}
     engines = [it for it in culprits if it.value not in others or it.alone is not None]
     base = report.diagnosis if report is not None and report.diagnosis is not None else Diagnosis(

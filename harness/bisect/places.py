@@ -41,6 +41,8 @@ class Place:
     """The culprit of the look that it shows; empty for a fault that the look did not name."""
     instead: bool = False
     """Whether it does so without the culprit's own value: the error is made before that, inside the same kernel."""
+    smallest: bool = True
+    """False where the search ended before it was known that no smaller part shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +170,9 @@ class _Search:
         if len(part) == len(self.order):
             return False  # nothing smaller fails: that the whole does is no news
         pieces = [value for piece in among.flow.pieces(part) for value in piece]
-        region = self._smallest(pieces, among=among, most=among.budget.left - before + before // share, whole=True)
-        self.places.append(Place(region=self._inside(region or among.region(part))))
+        most = among.budget.left - before + before // share
+        region = self._smallest(pieces, among=among, most=most, whole=True) or among.region(part)
+        self.places.append(Place(region=self._inside(region), smallest=complete))
         return True
 
     def go_on(self) -> None:
@@ -187,7 +190,7 @@ class _Search:
         """Keep the smallest part that was seen to fail where the search ended before there was a place."""
         failing = [*self.regions.failing.values(), *self.covered.failing.values()]
         if not self.places and failing:
-            self.places.append(Place(region=min(failing, key=lambda region: len(region.names))))
+            self.places.append(Place(region=min(failing, key=lambda region: len(region.names)), smallest=False))
 
     def _found(self) -> set[str]:
         return {name for place in self.places for name in place.region.names}
