@@ -15,7 +15,7 @@ from harness.records import Json, Records
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
 from harness.report.markdown import code, escape, fence, table, verdict_cell
-from harness.report.text import WORDS, latency_word, ms, number, runs_lines, verdict_counts, worst_error
+from harness.report.text import WORDS, commands_of, latency_word, ms, number, runs_lines, verdict_counts, worst_error
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -34,8 +34,11 @@ def summary(records: Records) -> str:
     origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
     text = "\n".join(["## parity", "", *_counts(found), "", origin, "", ""])
     bad = [f"- {escape(problem)}\n" for problem in verdicts.problems(records)]
-    bad += [_failure(result) for result in results if result["verdict"] == "fail"]
-    others = [one for one in found if one.kind != "accuracy" and one.verdict == "fail"]
+    bisections = [entry.data for entry in records.bisections]
+    bad += [_failure(result, bisections) for result in results if result["verdict"] == "fail"]
+    said = {(one.name, one.reason) for one in found if one.kind == "accuracy"}
+    others = [one for one in found if one.verdict == "fail" and one.kind != "accuracy"]
+    others = [one for one in others if one.kind != "bisection" or (one.name, one.reason) not in said]
     bad += [f"- {one.kind}: {code(one.name)}: {escape(one.reason)}\n" for one in others]
     room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
     for opening, blocks, closing in (
@@ -119,11 +122,11 @@ def _note(results: Sequence[Json]) -> str:
     return f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n" + (f"\n{' '.join(runs)}\n" if runs else "")
 
 
-def _failure(result: Json) -> str:
+def _failure(result: Json, bisections: Sequence[Json]) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
-    lines = [f"- {label}: {escape(verdicts.failure_reason(result))}"]
-    if result["next_step"]:
-        lines += ["", *(f"  {line}" for line in fence(result["next_step"].split("\n"), "bash")), ""]
+    lines = [f"- {label}: {escape(verdicts.result_item(result, bisections).reason)}"]
+    if commands := commands_of(result, verdicts.bisection_of(result, bisections)):
+        lines += ["", *(f"  {line}" for line in fence(commands, "bash")), ""]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -281,7 +281,8 @@ def bisected_result(found: Json) -> Json:
     if found["result"]:
         result: Json = found["result"]
         return result
-    nothing: dict[str, Any] = {"outputs": [], "metrics": [], "notes": [], "next_step": "", "layers": None}
+    nothing: dict[str, Any] = dict.fromkeys(("layers", "provenance", "engine"))
+    nothing |= {"outputs": [], "metrics": [], "notes": [], "next_step": ""}
     target = {key: found[key] for key in ("subject", "case", "backend", "precision")}
     return {**target, **nothing, "verdict": bisection_verdict(found), "reason": found["finding"]}
 

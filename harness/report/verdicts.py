@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.records import Records
@@ -17,7 +17,8 @@ from harness.report.facts import (
     session_target,
     target_name,
 )
-from harness.report.text import culprit_words
+from harness.report.text import WORDS, culprit_words
+from harness.report.words import Words
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
@@ -37,8 +38,9 @@ class Judged:
 
 def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
+    bisections = [entry.data for entry in records.bisections]
     return [
-        *(result_item(entry.data) for entry in records.results),
+        *(result_item(entry.data, bisections) for entry in records.results),
         *(bisection_item(entry.data) for entry in records.bisections),
         *(latency_item(measured) for measured in newest(entry.data for entry in records.bench)),
         *(missing_item(entry.data) for entry in records.not_measured),
@@ -47,21 +49,22 @@ def all_verdicts(records: Records) -> list[Judged]:
     ]
 
 
-def result_item(result: Json) -> Judged:
-    """Return the verdict on an engine's outputs."""
-    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=failure_reason(result))
+def result_item(result: Json, bisections: Sequence[Json] = (), t: Words = WORDS) -> Judged:
+    """Return the verdict on an engine's outputs; of one that fails the reason is its culprit, where that is known."""
+    reason = culprit_words(result, bisection_of(result, bisections), t) or result["reason"]
+    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=reason)
 
 
-def failure_reason(result: Json) -> str:
-    """Return the reason of a verdict: of an engine whose culprit is known that, else what its outputs say."""
-    return culprit_words(result) or str(result["reason"])
-
-
-def bisection_item(found: Json) -> Judged:
-    """Return what a bisection says of its engine: its culprit where it is known."""
+def bisection_item(found: Json, t: Words = WORDS) -> Judged:
+    """Return what a bisection says of its engine: its culprit, where that is known."""
     verdict = bisection_verdict(found)
-    blamed = culprit_words(bisected_result(found), found) if verdict == "fail" else ""
+    blamed = culprit_words(bisected_result(found), found, t) if verdict == "fail" else ""
     return Judged(kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"])
+
+
+def bisection_of(data: Json, bisections: Sequence[Json]) -> Json | None:
+    """Return the newest bisection of the engine that a result or a bisection is about; None where there is none."""
+    return next((found for found in reversed(bisections) if _name(found) == _name(data)), None)
 
 
 def missing_item(item: Json) -> Judged:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import diagnosed
 import pytest
 import recorded
 import report_fixtures as made
@@ -29,6 +30,7 @@ from harness.records.writer import document
 from harness.report.facts import Point, pareto_front
 from harness.report.html import page as html
 from harness.report.markdown import visible
+from harness.report.text import diagnosis_lines
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words
 
@@ -252,6 +254,31 @@ def test_an_untrusted_observation_says_so(tmp_path: Path):
 
 
 # Content
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_diagnosis_stands_at_the_top_of_its_subject(tmp_path: Path, lang: Any):
+    verdict, found = diagnosed.VARIANTS["one culprit"]
+    text = html.page(recorded.load(tmp_path, results=[verdict], bisect=found), lang=lang)
+    assert text.index('id="s1-diagnosis"') < text.index('id="s1-outputs"') < text.index('id="s1-layers-1"')
+    lines = diagnosis_lines(verdict.to_json(), found and found.to_json(), Words(lang))
+    for line in lines:
+        assert line.text in unescape(text.replace("\N{NON-BREAKING HYPHEN}", "-"))
+    assert text.count(diagnosed.REPRODUCE) == 1
+    assert diagnosed.BISECT not in text, "it was bisected already"
+    assert text.count(">bert rtx-fp16 short</a>: gelu_1") == 1, "judged and bisected, it is named once"
+
+
+def test_a_bisection_alone_has_its_diagnosis_and_lists_every_culprit(tmp_path: Path):
+    _, found = diagnosed.VARIANTS["many culprits"]
+    text = html.page(recorded.load(tmp_path, bisect=found))
+    assert text.count("<b>culprit:</b>") == len(diagnosed.CULPRITS)
+    assert "more culprits" not in text
+
+
+def test_what_passes_has_no_diagnosis(tmp_path: Path):
+    text = html.page(recorded.load(tmp_path, results=[diagnosed.VARIANTS["passes"][0]]))
+    assert "s1-diagnosis" not in text
 
 
 def test_random_weights_inputs_and_the_cpu_are_labelled_at_every_table_and_chart(text: str):

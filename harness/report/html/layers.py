@@ -194,7 +194,8 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
     """Return a bisection: whose fault it is, the plan, the reproducer, what was asked and tried, and what to do."""
     tones: dict[str, Tone] = {"none": "good", "not_judged": "warn"}
     kind = found["kind"]
-    lines = [Line(text=found["finding"], tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
+    said = facts.bisection_verdict(found) == "fail"  # by the diagnosis at the top of the section
+    lines = [Line(text="" if said else found["finding"], tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
     if found["interrupted"] or not found["complete"]:
         lines.append(Line(text=t("bisect_incomplete"), tone="warn"))
     lines += [Line(text=note, tone="muted") for note in found["notes"]]
@@ -203,7 +204,8 @@ def bisect_group(found: Json, id: str, t: Words) -> Group:
         text = "\n".join(plan_snippet(found["plan"], found["precision"]))
         parts.append(Code(label=f"{t('plan')}: {found['plan_file'] or t('plan_no_file')}", text=text))
     parts += [Lines(items=tuple(map(_advice, found["advice"])))] if found["advice"] else []
-    parts += [Code(label=t("commands"), text="\n".join(found["commands"]))] if found["commands"] else []
+    commands = [] if said else found["commands"]
+    parts += [Code(label=t("commands"), text="\n".join(commands))] if commands else []
     parts += [_questions(found, id, t)] if found["gates"] else []
     parts += [_trials(found, id, t)] if found["trials"] else []
     heading = f"{t('bisection')}: {facts.target_name(found)}, {found['case']}"

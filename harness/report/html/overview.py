@@ -76,9 +76,9 @@ def overview(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, 
     return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
 
 
-def result_item(result: Json, href: str, t: Words) -> Item:
+def result_item(result: Json, bisections: Sequence[Json], href: str, t: Words) -> Item:
     """Return the verdict on an engine's outputs, with the error furthest above its floor."""
-    return Item.of(verdicts.result_item(result), _furthest(result["outputs"], t), href)
+    return Item.of(verdicts.result_item(result, bisections, t), _furthest(result["outputs"], t), href)
 
 
 def _furthest(outputs: Sequence[Json], t: Words) -> str:
@@ -137,19 +137,22 @@ def _counts(items: Sequence[Item], t: Words) -> Table:
 
 
 def _attention(items: Sequence[Item], t: Words) -> list[Line]:
-    """Return what did not pass, the worst first; what shares a reason is one line."""
-    found: dict[tuple[str, str, str], list[Item]] = {}
+    """Return what did not pass, the worst first; what shares a reason is one line.
+
+    An engine is named once, though it was judged and bisected.
+    """
+    found: dict[tuple[str, str], dict[str, Item]] = {}
     for item in items:
-        found.setdefault((item.kind, item.verdict, item.reason), []).append(item)
+        found.setdefault((item.verdict, item.reason), {}).setdefault(item.name, item)
     return [
         Line(
             text=why,
             tone=TONES[value],
             lead=t("verdict_" + value),
-            links=tuple((item.href, item.name) for item in same[:NAMED]),
+            links=tuple((item.href, name) for name, item in list(same.items())[:NAMED]),
             more=t("and_more", count=len(same) - NAMED) if len(same) > NAMED else "",
         )
-        for (_, value, why), same in found.items()
+        for (value, why), same in found.items()
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.report import verdicts
 from harness.report.facts import Json, bisection_verdict, target_name
+from harness.report.html.diagnosis import diagnosis_groups, explained
 from harness.report.html.latency import latency_group, module_times
 from harness.report.html.layers import bisect_group, layer_group, time_group
 from harness.report.html.parts import (
@@ -57,8 +58,9 @@ class Known:
 
 
 def subject_section(known: Known, id: str, t: Words) -> Section:
-    """Return the section of one subject: outputs first, because they decide, then what explains them."""
-    groups = [_outputs(known.results, f"{id}-outputs", t)] if known.results else []
+    """Return the section of one subject: what is wrong, the outputs, which decide, and what explains them."""
+    groups = diagnosis_groups(known.results, known.bisections, f"{id}-diagnosis", t)
+    groups += [_outputs(known, f"{id}-outputs", t)] if known.results else []
     groups += _layers(known, id, t)
     groups += [bisect_group(found, f"{id}-bisect-{n}", t) for n, found in enumerate(known.bisections, start=1)]
     if known.bench or known.missing:
@@ -120,12 +122,13 @@ def _sources(results: Sequence[Json], t: Words) -> tuple[tuple[str, str], ...]:
     return tuple((label, ", ".join(values) or "-") for label, values in rows)
 
 
-def _outputs(results: Sequence[Json], id: str, t: Words) -> Group:
+def _outputs(known: Known, id: str, t: Words) -> Group:
+    results = known.results
     labels = tuple(distinct(label for r in results for label in warnings(r["provenance"] or {}, t)))
     parts: list[Part] = [_output_table(results, f"{id}-table", labels, t)]
     if any(result["metrics"] for result in results):
         parts.append(_metric_table(results, f"{id}-metrics", labels, t))
-    parts += _remarks(results, t)
+    parts += _remarks(known, t)
     parts.append(Details(summary=t("provenance"), parts=tuple(_provenance(result, t) for result in results), long=True))
     return Group(id=id, heading=t("outputs"), parts=tuple(parts), labels=labels)
 
@@ -205,9 +208,10 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
     return Table(id=id, caption=t("metrics_caption"), columns=shape, rows=tuple(rows), labels=labels)
 
 
-def _remarks(results: Sequence[Json], t: Words) -> list[Part]:
-    """Return what did not pass and why, the notes, and what to type next."""
-    lines, commands = [], []
+def _remarks(known: Known, t: Words) -> list[Part]:
+    """Return what did not pass and why, the notes, and what to type next, but for what the diagnosis says already."""
+    lines, commands, results = [], [], known.results
+    above = [result for result, _ in explained(results, known.bisections)]
     notes: list[tuple[str, Tone, str]] = []
     for result in results:
         label = f"{target_name(result)} {result['case']}"
@@ -215,10 +219,11 @@ def _remarks(results: Sequence[Json], t: Words) -> list[Part]:
         sentences = [(item["verdict"], f"{item['name']}: {item['reason']}") for item in bad]
         if not sentences and result["verdict"] != "pass":
             sentences = [(result["verdict"], result["reason"])]
+        sentences = [] if result in above else sentences
         for found, sentence in sentences:
             lines.append(Line(text=sentence, tone=TONES[found], lead=f"{label}, {t('verdict_' + found)}:"))
         notes += [(note, "muted", label) for note in result["notes"]]
-        commands += [result["next_step"]] if result["next_step"] else []
+        commands += [result["next_step"]] if result["next_step"] and result not in above else []
     lines += grouped(notes, t("many_results"))
     parts: list[Part] = [Lines(items=tuple(lines))] if lines else []
     return [*parts, *([Code(label=t("next"), text="\n".join(distinct(commands)))] if commands else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.report.text.bisection import bisection_text, plan_snippet
-from harness.report.text.diagnosis import culprit_words, diagnosis_lines, diagnosis_text
+from harness.report.text.diagnosis import commands_of, culprit_words, diagnosis_lines, diagnosis_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_text, shown_mark, values_table
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
@@ -28,6 +28,7 @@ __all__ = [
     "ascii_safe",
     "backend_lines",
     "bisection_text",
+    "commands_of",
     "culprit_words",
     "diagnosis_lines",
     "diagnosis_text",

@@ -36,15 +36,18 @@ def bisection_lines(found: Json, t: Words = WORDS) -> list[Line]:
     return diagnosis_lines(facts.bisected_result(found), found, t)
 
 
-def diagnosis_lines(result: Json, found: Json | None = None, t: Words = WORDS) -> list[Line]:
+def diagnosis_lines(
+    result: Json, found: Json | None = None, t: Words = WORDS, *, most: int = MOST_CULPRITS
+) -> list[Line]:
     """Return the first lines of a result: one of what is right, about five of what is wrong.
 
-    ``found`` is the bisection of the same engine, whose diagnosis counts before that of a look at its values.
+    ``found`` is the bisection of the same engine, whose diagnosis counts before that of a look at its values. At
+    ``most`` so many culprits have lines of their own; the others are counted.
     """
     result = settled_result(result) if result["outputs"] else result
     lines = [_verdict(result, found, t)]
     if result["verdict"] == "fail":
-        lines += [line for culprit in _culprits(result, found, t) for line in culprit]
+        lines += [line for culprit in _culprits(result, found, t, most) for line in culprit]
         lines += [*_place(diagnosis_of(result, found), t), *_plan(found, t)]
     return lines + _trust(result, found, t)
 
@@ -72,7 +75,7 @@ def culprit_words(result: Json, found: Json | None = None, t: Words = WORDS) -> 
     """Return what is to blame for a failed result, in one sentence; empty where no culprit is known."""
     if result["verdict"] != "fail" or not (diagnosis_of(result, found) or {}).get("culprits"):
         return ""
-    return t("diag_join").join(line.text for line in next(_culprits(result, found, t)))
+    return t("diag_join").join(line.text for line in next(_culprits(result, found, t, 1)))
 
 
 def target_label(data: Json) -> str:
@@ -146,7 +149,7 @@ def _part(part: Json, t: Words) -> str:
     return t(f"diag_part_{part['kind']}", **{**part, "low": short(part["low"]), "high": short(part["high"])}) + figure
 
 
-def _culprits(result: Json, found: Json | None, t: Words) -> Iterator[list[Line]]:
+def _culprits(result: Json, found: Json | None, t: Words, most: int) -> Iterator[list[Line]]:
     """Yield what is to blame, the worst first: a line on each culprit, and one on what its error looks like."""
     label = t("diag_culprit")
     undecided = bool(found) and found["kind"] == "not_judged"  # type: ignore[index]
@@ -154,15 +157,15 @@ def _culprits(result: Json, found: Json | None, t: Words) -> Iterator[list[Line]
     cause = _cause(result, found, t)
     if not culprits and (text := cause or _nothing(result, found, t)):
         yield [Line(label, text), *_output_shapes(result, t)]
-    for culprit in culprits[:MOST_CULPRITS]:
+    for culprit in culprits[:most]:
         text = _culprit(culprit, t, alone=len(culprits) > 1)
         lines = [Line(label, t("diag_shows", cause=cause, text=text) if cause else text)]
         cause = ""
         if shape := culprit["looks_like"]:
             lines.append(Line(t("diag_looks"), facts.shape_words(shape, t)))
         yield lines
-    if len(culprits) > MOST_CULPRITS:
-        yield [Line("", t("diag_more", count=len(culprits) - MOST_CULPRITS))]
+    if len(culprits) > most:
+        yield [Line("", t("diag_more", count=len(culprits) - most))]
 
 
 def _cause(result: Json, found: Json | None, t: Words) -> str:

@@ -73,6 +73,7 @@ WORDS: dict[str, str] = {
     "note": "note",
     "difference": "difference",
     # page: outputs
+    "diagnosis": "Diagnosis",
     "outputs": "Outputs",
     "outputs_caption": ("Outputs: {count}. Errors of the engine against the reference; floor: {floor}"),
     "target": "Target",

@@ -73,6 +73,7 @@ WORDS: dict[str, str] = {
     "note": "注",
     "difference": "差",
     # page: outputs
+    "diagnosis": "诊断",
     "outputs": "输出",
     "outputs_caption": "输出 {count} 个：引擎相对参考的误差；本底：{floor}",
     "target": "目标",
