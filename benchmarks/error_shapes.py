@@ -241,9 +241,15 @@ def _short(value: torch.Tensor, roundoff: float, towards_zero: bool) -> torch.Te
 
 
 def fp16_rounding(dice: Dice) -> Planted:
-    dice.precision = "fp32"
-    value = dice.tensor()
-    return Planted(actual=value.half().double(), expected=value)
+    dice.precision = dice.one_of("fp32", "fp32", "fp16")
+    if dice.precision == "fp32":
+        value = dice.tensor()
+        return Planted(actual=value.half().double(), expected=value)
+    left, right = dice.normal(dice.whole(24, 64), 512), dice.normal(512, dice.one_of(48, 96))
+    kept = torch.zeros(len(left), right.shape[1], dtype=torch.float16)
+    for k in range(512):  # a sum that is kept in FP16
+        kept += (left[:, k, None] * right[k]).half()
+    return Planted(actual=kept.double(), expected=left @ right)
 
 
 def bf16_rounding(dice: Dice) -> Planted:
@@ -290,9 +296,11 @@ def another_function(dice: Dice) -> Planted:
     value = dice.one_of(hidden, heads)(dice)
     choices = [
         (functional.gelu, torch.relu), (torch.relu, torch.nn.Identity()), (torch.tanh, functional.hardtanh),
-        (torch.relu, functional.leaky_relu), (functional.silu, functional.gelu), (functional.silu, torch.relu),
+        (functional.silu, functional.gelu), (functional.silu, torch.relu),
         (torch.sigmoid, functional.hardsigmoid), (torch.nn.Identity(), torch.tanh), (functional.elu, torch.selu),
     ]  # fmt: skip
+    if dice.precision != "bf16":
+        choices.append((torch.relu, functional.leaky_relu))
     if dice.precision == "fp32":
         choices.append((functional.gelu, lambda x: functional.gelu(x, approximate="tanh")))
         choices.append((functional.gelu, lambda x: x * torch.sigmoid(1.702 * x)))

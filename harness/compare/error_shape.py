@@ -7,12 +7,12 @@ The first that does is named, simplest first, and where none does the shape is u
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 
-from harness.compare.shape_fits import MOST, Whole, first_fit
+from harness.compare.shape_fits import MOST, Fit, Whole, first_fit
 from harness.compare.shape_places import constants, instead, ranges, shifts, slices, transposed
 from harness.compare.shape_values import everywhere, functions, rounded, rounding
 from harness.records import ErrorShape
@@ -34,12 +34,14 @@ def error_shape(
     others: Mapping[str, torch.Tensor] = _NONE,
     previous: Mapping[str, torch.Tensor] = _NONE,
     runs: Sequence[torch.Tensor] = (),
+    made_here: bool = True,
 ) -> ErrorShape:
     """Return what the error of ``actual`` looks like; ``unknown`` where it is nothing that has a name.
 
     ``low`` is PyTorch's value in the engine's ``precision``, which says how much of an error is rounding. ``others``
     are what other outputs or values should be, ``previous`` what this one should be in other cases, both by name;
-    ``runs`` are other runs of the engine on the same inputs.
+    ``runs`` are other runs of the engine on the same inputs. An error that is not ``made_here`` has come through other
+    operations, where any small one looks like rounding in the end: it is not called so by its size.
     """
     if actual.shape != expected.shape or not actual.numel():
         return UNKNOWN
@@ -53,8 +55,7 @@ def error_shape(
         return found
     pair = whole.pair()
     replaced = itertools.chain(instead(whole, "swapped", others), instead(whole, "stale", previous))
-    places = itertools.chain(slices(whole), constants(whole), shifts(whole), transposed(whole))
-    fit = first_fit(itertools.chain(everywhere(pair), replaced, places))
+    fit = first_fit(itertools.chain(everywhere(pair), replaced, _places(whole)))
     if fit is None or not fit.is_near:
         if (found := rounded(pair)) is not None:
             return found
@@ -62,8 +63,19 @@ def error_shape(
         if function is not None and (fit is None or function.is_near):
             fit = function
         elif fit is None:
-            return rounding(pair) or UNKNOWN
+            return (rounding(pair) if made_here else None) or UNKNOWN
     return fit.named() if fit is not None else UNKNOWN
+
+
+def _places(whole: Whole) -> Iterator[Fit]:
+    """Yield what an error may be that depends on where an element lies, the fewest figures first."""
+    several = []
+    for fit in slices(whole):
+        if len(fit.shape.entries) == 1:
+            yield fit
+        else:
+            several.append(fit)
+    yield from itertools.chain(constants(whole), shifts(whole), transposed(whole), several)
 
 
 def _random(actual: torch.Tensor, expected: torch.Tensor, runs: Sequence[torch.Tensor]) -> ErrorShape | None:

@@ -27,8 +27,14 @@ BY_CHANCE = 0.05
 """Share of what chance leaves between such neighbours that a function may leave."""
 RARE = 0.05
 """Share of the elements that may lie on a branch where few others lie."""
-LARGEST_OF_NOISE = 8.0
+LARGEST_OF_NOISE = 12.0
 """The largest error of rounding over the RMS of all."""
+EVEN = 1024
+"""Elements that an entry must have for its own RMS to count; of fewer a single one makes it."""
+BIASED = 0.1
+"""Mean of the errors over their RMS, of all or in the direction of the value, that rounding stays below."""
+LINES = 256
+"""Rows and columns that are looked at for directions that hold the errors; of fewer elements nothing is known."""
 ALIKE = 0.8
 """Neighbours whose errors are more alike than this do not round independently; sums over a window are alike."""
 NEIGHBOURS = 8
@@ -102,12 +108,16 @@ def functions(pair: Pair) -> Iterator[Fit]:
         return
     order = torch.randperm(pair.elements, generator=torch.Generator().manual_seed(0))[:SAMPLE]
     order = order.to(pair.error.device)
-    actual, expected, error = (t.flatten()[order].double() for t in (pair.actual, pair.expected, pair.error))
-    if _values(expected) < FEWEST or (_values(actual) * LEVELS < _values(_held(expected, pair)) and not _flat(actual)):
+    order = order[_single(pair.expected.flatten()[order], pair.error.flatten()[order])]
+    actual, expected, error = (t.flatten()[order] for t in (pair.actual, pair.expected, pair.error))
+    if (
+        len(order) < FEWEST
+        or _values(expected) < FEWEST
+        or (_values(actual) * LEVELS < _values(_held(expected, pair)) and not _flat(actual))
+    ):
         return
     in_place = min((_unlike(pair.error.movedim(axis, -1)) for axis in _long_axes(pair)), default=math.inf)
-    kept = pair.elements / len(order)
-    squared, noise = pair.squared / kept, pair.noise / kept
+    squared, noise = float(total(error.square())), pair.noise * len(order) / pair.elements
     for key, other in ((expected, actual), (actual, expected)):
         left = _left_between(key, error)
         most = int((1 - RARE) * len(left))
@@ -121,6 +131,14 @@ def functions(pair: Pair) -> Iterator[Fit]:
                 shape=ErrorShape(kind="another_function"), residual=residual, squared=squared, noise=noise,
                 elements=len(order), own=None,
             )  # fmt: skip
+
+
+def _single(key: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """Return one place of each pair of numbers: copies of an element, as of an enlarged image, say nothing."""
+    order = error.argsort(stable=True)
+    order = order[key[order].argsort(stable=True)]
+    new = (key[order].diff() != 0) | (error[order].diff() != 0)
+    return order[torch.cat([new.new_ones(1), new])].sort().values
 
 
 def _usual_sum(values: torch.Tensor, most: int) -> float:
@@ -189,21 +207,36 @@ def rounding(pair: Pair) -> ErrorShape | None:
     values smaller by less than two roundings beside that.
     """
     count, norm = pair.elements, pair.norms[1]
-    if count < FEWEST or not pair.squared or not norm:
+    if count < LINES or not pair.squared or not norm:
         return None
     slope = float(total(pair.error * pair.expected)) / norm
     rest = pair.error - slope * pair.expected
-    rest -= total(rest).to(rest.dtype) / count
     left = float(total(rest.square()))
     kind = _sized(pair, math.sqrt(pair.squared / norm))
     if kind is None or left <= NEAR**2 * pair.noise:
         return None
     roundoff = UNIT_ROUNDOFF[dict(GRIDS)[kind]]
-    if abs(slope) > 2 * roundoff or any(_alike(rest.movedim(axis, -1)) > ALIKE for axis in _long_axes(pair)):
+    one_sided = max(abs(float(total(rest))), abs(float(total(rest * pair.expected.sign())))) / math.sqrt(left * count)
+    if abs(slope) > 2 * roundoff or one_sided > BIASED + 5 / math.sqrt(count):
         return None
-    usual = torch.maximum(_usual(rest), pair.expected.abs() * roundoff)
-    even = not bool((rest.abs() > LARGEST_OF_NOISE * usual).any())
+    if any(_alike(rest.movedim(axis, -1)) > ALIKE for axis in _long_axes(pair)) or _is_low_rank(rest):
+        return None
+    usual, once = _usual(rest), pair.expected.abs() * roundoff
+    least = torch.minimum(0.1 * usual, once * (1.5 if roundoff == UNIT_ROUNDOFF[pair.precision] else 0.05))
+    everywhere = float((rest.abs() > least).double().mean()) > 1 / 2
+    even = everywhere and not bool((rest.abs() > LARGEST_OF_NOISE * torch.maximum(usual, once)).any())
     return ErrorShape(kind=kind, explained=left / pair.squared) if even else None
+
+
+def _is_low_rank(error: torch.Tensor) -> bool:
+    """Return whether a few directions hold the errors, beyond what rows and columns of unequal size account for."""
+    lines = error.reshape(-1, error.shape[-1]) if error.dim() else error.reshape(1, 1)
+    lines = lines[:: -(-len(lines) // LINES), :: -(-lines.shape[1] // LINES)]
+    for axis in (0, 1):
+        lines = lines / lines.square().mean(axis, keepdim=True).sqrt().clamp(min=1e-300)
+    rows, columns = lines.shape
+    chance = (math.sqrt(rows) + math.sqrt(columns)) ** 2 / (rows * columns)
+    return float(torch.linalg.matrix_norm(lines, 2) ** 2 / total(lines.square())) > 2 * chance + 0.05
 
 
 def _alike(lines: torch.Tensor) -> float:
@@ -217,7 +250,7 @@ def _usual(error: torch.Tensor) -> torch.Tensor:
     usual = error.square().mean().sqrt()
     for axis in range(error.dim()):
         dims = [k for k in range(error.dim()) if k != axis]
-        if dims and error.shape[axis] * FEWEST <= error.numel():
+        if dims and error.shape[axis] * EVEN <= error.numel():
             usual = torch.maximum(usual, error.square().mean(dims, keepdim=True).sqrt())
     return usual
 

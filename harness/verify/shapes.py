@@ -33,6 +33,7 @@ def with_shapes(
                 others={name: tensor for name, tensor in settled.expected.items() if name != output.name},
                 previous={name: tensors[output.name] for name, tensors in before.items()},
                 runs=[repeats.another[output.name]] if repeats.another is not None else (),
+                made_here=output.tf32_sized,
             )
             output = replace(output, looks_like=shape)
         found.append(output)

@@ -19,8 +19,15 @@ SEEDS = 20
 ALLOWED = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 
 
-def shape(actual: torch.Tensor, expected: torch.Tensor, *, precision: str = "fp32", **given: object) -> ErrorShape:
-    return error_shape(actual, expected, precision=precision, **given)  # type: ignore[arg-type]
+def shape(
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    low: torch.Tensor | None = None,
+    *,
+    precision: str = "fp32",
+    **given: object,
+) -> ErrorShape:
+    return error_shape(actual, expected, low, precision=precision, **given)  # type: ignore[arg-type]
 
 
 def normal(*size: int, seed: int = 0) -> torch.Tensor:
@@ -199,6 +206,39 @@ def test_a_shift_is_not_named_where_a_tensor_does_not_change_along_the_axis():
 def test_a_smooth_error_of_a_smooth_value_is_no_function_of_it():
     ramp = torch.linspace(0, 1, 4096).view(64, 64)
     assert shape(ramp + 0.1 * (7 * ramp).sin(), ramp).kind == "unknown"
+
+
+def small(how: str, seed: int) -> torch.Tensor:
+    """Return an error that is no rounding, whatever its size."""
+    noise = normal(4, 32, 32, seed=seed)
+    if how == "sparse":
+        return noise * (normal(4, 32, 32, seed=seed + 50) > 1.7)
+    if how == "smooth":
+        wave = torch.linspace(0, 3, 32).cos()
+        return wave * wave[:, None] * torch.tensor([1.0, 0.5, 0.7, 0.2])[:, None, None]
+    if how == "low rank":
+        return (normal(128, 2, seed=seed) @ normal(2, 32, seed=seed + 50)).view(4, 32, 32)
+    return noise.abs() if how == "positive" else noise.abs() * normal(4, 32, 32).sign()
+
+
+@pytest.mark.parametrize("how", ["sparse", "smooth", "low rank", "positive", "away from zero"])
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 2.0**-12), ("fp32", 2.0**-8), ("fp16", 2.0**-8)])
+def test_not_every_error_of_the_size_of_rounding_is_rounding(how: str, precision: str, size: float):
+    expected = normal(4, 32, 32)
+    for seed in range(1, 6):
+        error = small(how, seed)
+        actual = expected + error * (size * expected.norm() / error.norm())
+        assert shape(actual, expected, expected * (1 + 2e-8), precision=precision).kind == "unknown"
+    noise = normal(4, 32, 32, seed=9) * size
+    assert shape(expected + noise, expected, expected * (1 + 2e-8), precision=precision).kind.endswith("_rounding")
+    assert shape(expected + noise, expected, precision=precision, made_here=False).kind == "unknown"
+
+
+def test_an_enlarged_image_is_shifted():
+    image = normal(1, 4, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    it = shape(image.roll(1, 2), image)
+    assert (it.kind, it.axis, it.steps) == ("shift", 2, 1)
+    assert shape(normal(1, 4, 8, 8, seed=1).repeat_interleave(2, 2).repeat_interleave(2, 3), image).kind == "unknown"
 
 
 def test_quantised_values_are_no_function():
