@@ -42,13 +42,13 @@ def chosen(patterns: Sequence[str], sample: int, seed: int) -> list[Plant]:
     return sorted(found, key=lambda plant: (plant.network.name, plant.file))  # what is exported once is used again
 
 
-def measured(plant: Plant, check: bool) -> Outcome:
+def measured(plant: Plant, **options: bool) -> Outcome:
     """Return the outcome of a plant; what the harness raises is one too."""
     import torch
 
     torch.set_num_threads(1)
     try:
-        return measure(plant, check=check)
+        return measure(plant, **options)
     except Exception:
         last = traceback.format_exc().strip().splitlines()
         return Outcome(
@@ -83,6 +83,8 @@ def misses(outcome: Outcome) -> list[str]:
         found.append(f"region of {outcome.region}")
     if outcome.plan_smallest is False:
         found.append(f"plan {outcome.plan}, smallest {outcome.smallest[:2]}")
+    if outcome.shape_right is False:
+        found.append(f"looks like {outcome.shape}")
     if outcome.reproducer is False:
         found.append("no reproducer")
     return found
@@ -105,14 +107,14 @@ def percentile(numbers: Sequence[int], part: float) -> float:
 
 
 HEADS = (
-    "cases", "kind", "look 1st", "bisect 1st", "look all", "bisect all", "false", "region 50/95", "smallest", "repro",
-    "builds", "s",
+    "cases", "kind", "look 1st", "bis 1st", "look all", "bis all", "false", "region", "smallest", "shape",
+    "repro",    "builds", "s",
 )  # fmt: skip
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yield the table by group."""
-    yield f"{'':14}" + "".join(f"{head:>13}" for head in HEADS)
+    yield f"{'':14}" + "".join(f"{head:>11}" for head in HEADS)
     groups = list(dict.fromkeys(outcome.group for outcome in outcomes))
     for group in [*groups, "all"]:
         own = [it for it in outcomes if group in (it.group, "all") and not it.invalid and not it.error]
@@ -127,11 +129,12 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
             str(sum(bool(it.false) for it in own)),
             f"{percentile(regions, 0.5):g} / {percentile(regions, 0.95):g}" if regions else "-",
             _of([it.plan_smallest for it in own]),
+            _of([it.shape_right for it in own]),
             _of([it.reproducer for it in own]),
             f"{statistics.median(builds):g}" if builds else "-",
             f"{statistics.median(it.seconds for it in own):.1f}",
         ]  # fmt: skip
-        yield f"{group:14}" + "".join(f"{cell:>13}" for cell in cells)
+        yield f"{group:14}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 def _of(answers: Sequence[bool | None]) -> str:
@@ -189,9 +192,9 @@ def goals(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, bool]]:
         yield f"{name:42}{asked:>14}{figure:>18}   {'met' if met else 'MISSED'}", met
 
 
-def run(plants: Sequence[Plant], jobs: int, *, check: bool) -> Iterator[Outcome]:
+def run(plants: Sequence[Plant], jobs: int, **options: bool) -> Iterator[Outcome]:
     """Yield the outcomes as they come."""
-    of_one = partial(measured, check=check)
+    of_one = partial(measured, **options)
     if jobs == 1:
         yield from map(of_one, plants)
         return
@@ -208,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--json", type=Path, help="write every outcome to this file")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
+    parser.add_argument("--reproducers", action="store_true", help="run the script of every reproducer once more")
     parser.add_argument("--check", action="store_true", help="only whether the plants are valid")
     given = parser.parse_args(arguments)
     plants = chosen(given.only, given.sample, given.seed)
@@ -215,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(plant.name for plant in plants))
         return 0
     outcomes = []
-    for outcome in run(plants, given.jobs, check=given.check):
+    for outcome in run(plants, given.jobs, check=given.check, scripts=given.reproducers):
         outcomes.append(outcome)
         if wrong := misses(outcome):
             print(

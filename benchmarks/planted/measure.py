@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,13 @@ from harness.records import Bisection, Diagnosis, LayerReport, Result
 from harness.verify import Prepared, Run, verify_case
 
 CASE = "one"
+SHAPES = {
+    "scale": "scale", "offset": "offset", "entry": "slice", "channels": "constant_per_channel", "shifted": "shift",
+    "transposed": "transposed", "saturated": "saturation", "rounded": "fp16_rounding", "nan": "non_finite",
+    "nan_above": "non_finite", "zeros": "zeros", "computes": "another_function", "silu": "another_function",
+    "no_bias": "constant_per_channel", "next_index": "decision",
+}  # fmt: skip
+"""What faults look like."""
 
 
 @dataclass(kw_only=True)
@@ -62,6 +71,7 @@ class Outcome:
     region: int | None = None
     """Operations of the smallest part that shows the first culprit alone."""
     reproducer: bool | None = None
+    """Whether a reproducer was kept: its script showed the fault in a process of its own."""
     plan: list[str] | None = None
     smallest: list[list[str]] = field(default_factory=list)
     """The smallest sets to keep in FP32, by brute force."""
@@ -69,8 +79,10 @@ class Outcome:
     builds: int | None = None
     seconds: float = 0.0
     finding: str = ""
-    shapes: list[str] = field(default_factory=list)
-    """What the culprits' errors look like, as bisect or the look says."""
+    shape: str = ""
+    """What the first culprit's error looks like."""
+    shape_right: bool | None = None
+    """Whether that is the shape of what was planted there, where a fault has one."""
 
 
 def quiet(folder: Path) -> Settings:
@@ -127,10 +139,11 @@ def _tamper(model: ir.Model, plant: Plant) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def measure(plant: Plant, *, check: bool = False) -> Outcome:
+def measure(plant: Plant, *, check: bool = False, scripts: bool = False) -> Outcome:
     """Run ``verify --layers`` and ``bisect`` on a plant, each with an engine cache of its own.
 
-    ``check`` asks only whether the plant is valid: whether it shows, each of several faults alone too.
+    ``check`` asks only whether the plant is valid: whether it shows, each of several faults alone too. ``scripts`` runs
+    the script of every reproducer once more.
     """
     outcome = Outcome(name=plant.name, group=plant.group, expected=sorted(plant.answer), kind=plant.kind)
     started = time.perf_counter()
@@ -142,7 +155,7 @@ def measure(plant: Plant, *, check: bool = False) -> Outcome:
                 _show(plant, outcome, Path(scratch))
             else:
                 with planted(plant, Path(scratch)):
-                    _measure(plant, outcome, Path(scratch))
+                    _measure(plant, outcome, Path(scratch), scripts=scripts)
         except ParityError as error:
             outcome.error = f"{type(error).__name__}: {error}"
     outcome.seconds = time.perf_counter() - started
@@ -172,7 +185,7 @@ def target_of(plant: Plant) -> Target:
     return Target("torch" if plant.engine == "torch" else "ort-cpu", plant.precision)
 
 
-def _measure(plant: Plant, outcome: Outcome, scratch: Path) -> None:
+def _measure(plant: Plant, outcome: Outcome, scratch: Path, *, scripts: bool) -> None:
     subject, target = subject_of(plant), target_of(plant)
     run = Run(subject, quiet(scratch / "look"))
     with run.target(target) as opened:
@@ -192,6 +205,9 @@ def _measure(plant: Plant, outcome: Outcome, scratch: Path) -> None:
         subject, target, CASE, quiet(scratch / "bisect"), limit=plant.limit, reproducer=scratch / "reproducer"
     )
     _judge_bisection(plant, outcome, right, found)
+    if outcome.reproducer and scripts:
+        script = [sys.executable, "reproduce.py"]
+        outcome.reproducer = subprocess.run(script, cwd=found.reproducer, capture_output=True).returncode == 1
 
 
 def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisection) -> None:
@@ -199,7 +215,9 @@ def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisect
     outcome.kind_right = found.kind == plant.kind
     culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
     outcome.bisect = [culprit.value for culprit in culprits] or list(found.region[:1])
-    outcome.shapes = [culprit.looks_like.kind if culprit.looks_like else "" for culprit in culprits]
+    if culprits and culprits[0].looks_like is not None:
+        outcome.shape = culprits[0].looks_like.kind
+        outcome.shape_right = right.shaped(culprits[0].value, outcome.shape)
     outcome.bisect_first = right.first(outcome.bisect, found.diagnosis)
     outcome.false += [name for name in outcome.bisect if name not in outcome.false and not right.named(name)]
     if plant.group == "several":
@@ -261,6 +279,11 @@ class Right:
     def all(self, names: Sequence[str]) -> bool:
         """Return whether nothing is missing."""
         return self.answer <= {self._node(name) for name in names}
+
+    def shaped(self, name: str, shape: str) -> bool | None:
+        """Return whether a value's error has the shape of the fault planted there; None where it has none."""
+        wanted = [SHAPES.get(it.how) for it in self.plant.faults if self._node(it.value) == self._node(name)]
+        return shape == wanted[0] if wanted and wanted[0] and all(it.at is None for it in self.plant.faults) else None
 
     def false_suspects(self, report: LayerReport) -> list[str]:
         """Return the suspects that are right; of a fault of the precision everything may be suspect."""
