@@ -105,7 +105,14 @@ class Logarithm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         power = (self.gain * x).square()
-        return x + 0.1 * torch.log(power + 1e-12)
+        return x + 0.1 * torch.log(power.clamp_min(1e-12))
+
+
+class Forgotten(nn.Module):
+    """The logarithm of a small power and a constant that PyTorch's exporter takes for zero, and leaves out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * torch.log((1e-4 * x).square() + 1e-9)
 
 
 class Exponentials(nn.Module):
@@ -155,8 +162,8 @@ class Smooth(nn.Module):
     """The square root of a small square and a smaller constant."""
 
     def forward(self, x: Tensor) -> Tensor:
-        small = 1e-5 * x
-        return x * (small / torch.sqrt(small * small + 1e-12))
+        small = 3e-4 * x
+        return x * (small / torch.sqrt(small * small + 1e-7))
 
 
 class Router(Own):
@@ -275,6 +282,7 @@ FRAGILE = {
         *(Network(name=name, module=around(weak), inputs=_inputs) for name, weak in WEAK.items()),
         *(Network(name=f"{name}-first", module=around(weak, 0, 3), inputs=_inputs) for name, weak in WEAK.items()),
         *(Network(name=f"{name}-last", module=around(weak, 4, 0), inputs=_inputs) for name, weak in WEAK.items()),
+        Network(name="forgotten", module=around(Forgotten), inputs=_inputs),
         Network(name="either", module=Either, inputs=_inputs),
         Network(name="cancelling", module=Cancelling, inputs=_inputs),
         Network(name="two-apart", module=_chain(layer(0), Swamped, layer(1), Rms, layer(2)), inputs=_inputs),

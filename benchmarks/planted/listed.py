@@ -197,7 +197,7 @@ FOLDED = {
 }  # fmt: skip
 """Convolutions into which the exporter folds a normalisation: the value bears the name of that, the convolution is
 wrong."""
-INFINITE = ("attention", "logarithm", "exponentials", "reciprocal", "odds", "smooth")
+INFINITE = ("attention", "logarithm", "exponentials", "reciprocal", "odds")
 TOGETHER = ("two-apart", "two-together", "three-apart", "two-beside", "three-beside", "two-swamped", "either")
 PRECISION = (
     *(plant("precision", name, engine="torch", limit=0.01) for name in WEAK),
@@ -226,6 +226,7 @@ PLANTS: tuple[Plant, ...] = (
     *(plant("fusion", *line) for line in FUSION),
     *(plant("several", *line) for line in SEVERAL),
     *(plant("export", *line) for line in EXPORT),
+    plant("export", "forgotten@fp32", made=("add_1",), alternatives=("log",)),
     *PRECISION,
     *CLEAN,
 )

@@ -29,6 +29,8 @@ class Plant:
     engine: str = ""
     """How the engine computes what is right: ``unoptimised``, ``half`` (rounds every FP16 value), ``halves`` (sums
     in another order), ``torch`` (PyTorch itself)."""
+    made: tuple[str, ...] = ()
+    """The values that are wrong though nothing is planted: the exporter is."""
     alternatives: tuple[str, ...] = ()
     """Values that are equally right answers."""
     module: str = ""
@@ -50,7 +52,7 @@ class Plant:
     @property
     def answer(self) -> frozenset[str]:
         """The values that are made wrongly."""
-        return frozenset(fault.value for fault in self.faults)
+        return frozenset(fault.value for fault in self.faults) | set(self.made)
 
 
 def F(value: str, how: str, *args: Any, **fields: Any) -> Fault:

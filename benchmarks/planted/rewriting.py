@@ -40,7 +40,7 @@ def rewrite(model: ir.Model, wanted: Rewrite) -> None:
     for fault in wanted.faults:
         _apply(model, fault, Path(wanted.weights) if wanted.weights else None)
     if wanted.half:
-        for node in [node for node in model.graph if node.op_type not in ("Constant", "Cast")]:
+        for node in [node for node in model.graph if node.op_type != "Constant"]:
             for value in [value for value in node.outputs if value.dtype == ir.DataType.FLOAT16]:
                 nodes = Nodes(f"{value.name}__half", None)
                 _put_behind(value, nodes.in_half(value), nodes)

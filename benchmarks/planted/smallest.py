@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from harness.compare import total_error
-from harness.graph import Plan, assign
+from harness.graph import Plan, Value, assign
 from harness.verify import Prepared
 
 MOST = 4000
@@ -17,6 +17,10 @@ NEAR = 1.2
 VALUE = "value:"
 
 
+def _unit(value: Value) -> str:
+    return re.sub(r"#\d+", "", value.module) or VALUE + value.origin
+
+
 class Smallest:
     """Every smallest set of units that passes; a unit is a module without those inside it, or a value at the root."""
 
@@ -24,11 +28,11 @@ class Smallest:
         self.prepared, self.case, self.precision, self.limit = prepared, case, precision, limit
         self.expected = prepared.references.reference(case, "fp32")
         self.members: dict[str, frozenset[str]] = {}
-        self.origins = {name: it.origin for name, it in prepared.program.values.items() if "float" in it.dtype}
-        for name, value in prepared.program.values.items():
-            if name in self.origins:
-                unit = re.sub(r"#\d+", "", value.module) or VALUE + value.origin
-                self.members[unit] = self.members.get(unit, frozenset()) | {value.origin}
+        self.values = prepared.program.values
+        self.origins = {name: it.origin for name, it in self.values.items() if "float" in it.dtype}
+        for name in self.origins:
+            unit = _unit(self.values[name])
+            self.members[unit] = self.members.get(unit, frozenset()) | {self.origins[name]}
         self.doubt = ""
         self.units = self._smallest(sorted(self.members), frozenset())
         if not self.units and not self.doubt:
@@ -63,10 +67,11 @@ class Smallest:
         return not found or len(kept - whole) <= len(found[0])
 
     def holds(self, name: str) -> bool:
-        """Return whether a value, or a unit, is in one of the smallest sets."""
+        """Return whether a value, or a unit, is in one of the smallest sets; a decision is in that of its module."""
         name = name.removeprefix(VALUE)
-        origin = self.origins.get(name) or self.prepared.program.outputs.get(name, name)
-        return any(it == name or origin in self.members[it] for units in self.units for it in units)
+        value = self.values.get(name) or self.values.get(self.prepared.program.outputs.get(name, name))
+        own = {name, _unit(value)} if value is not None else {name}
+        return any(own & units for units in self.units)
 
     def _smallest(self, units: Sequence[str], base: frozenset[str]) -> list[frozenset[str]]:
         """Return all passing sets of the smallest size; none where that takes more than MOST trials."""
