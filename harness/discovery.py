@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NotJudged, ParityError, UsageError, unknown_name
+from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, targets
 
 if TYPE_CHECKING:
@@ -225,15 +225,19 @@ def _suite_by_name(name: str, folder: Path) -> Subject:
     files = suite_files(folder)
     if name in files:
         return load_suite(files[name])
-    loaded = {}
+    loaded: dict[str, tuple[Subject, Path]] = {}
     for path in files.values():
         # A suite that is broken cannot be the one asked for, and `parity list` says what is wrong with it.
-        with contextlib.suppress(ParityError):
+        try:
             subject = load_suite(path)
-            loaded[subject.name] = subject
+        except ParityError:
+            continue
+        if subject.name == name and name in loaded and loaded[name][0] is not subject:
+            raise same_name(name, loaded[name][1], path)
+        loaded[subject.name] = subject, path
     if name not in loaded:
         raise unknown_name("subject", name, {*files, *loaded})
-    return loaded[name]
+    return loaded[name][0]
 
 
 def _with_inputs(subject: Subject, path: Path) -> Subject:
@@ -294,7 +298,8 @@ def import_path(folder: Path) -> Iterator[None]:
 def import_errors(what: str) -> Iterator[None]:
     """Turn any exception of an import into a UsageError that names the file and the line."""
     try:
-        yield
+        with no_exit():
+            yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # sys.exit() and pytest.skip() at module level are no Exception

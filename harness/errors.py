@@ -13,10 +13,13 @@ Anything else that escapes is a bug in the harness.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 
 class ParityError(Exception):
@@ -50,6 +53,44 @@ class EngineRefused(NotJudged):
 
 class EngineFailed(ParityError):
     """An engine was built and does not do its job: it raised, or its outputs are not the declared ones."""
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Let ``os._exit`` raise SystemExit while a suite's code runs: status 0 must not come without a verdict."""
+    end, process = os._exit, os.getpid()
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child that the code forked
+            end(status)
+        raise SystemExit(status)
+
+    os._exit = refused
+    try:
+        yield
+    finally:
+        os._exit = end
+
+
+@contextlib.contextmanager
+def suite_code(what: str, kind: type[ParityError] | None = None) -> Iterator[None]:
+    """Turn whatever a suite's own code raises into NotJudged or another kind; an end of the process always into that.
+
+    ``what`` says which code, with the subject: ``clip: build()``.
+    """
+    try:
+        with no_exit():
+            yield
+    except (ParityError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        chosen = NotJudged if isinstance(error, SystemExit) or kind is None else kind
+        raise chosen(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def same_name(name: str, *files: Path | str) -> UsageError:
+    """Return the error for one name of two subjects: the result of one would take the place of the other's."""
+    return UsageError(f"subject {name!r} is in {' and in '.join(map(str, files))}; give one of them another name")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -8,6 +8,7 @@ and case. Results travel in ``user_properties`` as plain data, so xdist carries 
 from __future__ import annotations
 
 import re
+from argparse import BooleanOptionalAction
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
-from harness.errors import UsageError
+from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.settings import check_limit
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
@@ -83,6 +84,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--backend", dest="parity_backend", metavar="NAME", help="only this backend; repeatable", **names)
     add("--precision", dest="parity_precision", metavar="NAME", help="only this precision; repeatable", **names)
     add("--require", dest="parity_require", metavar="BACKEND", help="fail unless this backend was judged", **names)
+    add(
+        "--require-verdict", dest="parity_require_verdict", action=BooleanOptionalAction,
+        help="fail unless something was judged; default: where suites ran in CI (CI=true)",
+    )  # fmt: skip
     add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
     add(
         "--seed-random", dest="parity_seed_random", type=int, nargs="?", const=0, metavar="SEED",
@@ -131,11 +136,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Collector(state), "parity-collector")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Let no suite end the run while it is imported: status 0 would say that everything passed."""
+    with no_exit():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Let no test end the run."""
+    with no_exit():
+        return (yield)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every test that takes ``parity`` its targets and cases."""
     if "parity" not in metafunc.fixturenames:
         return
     subject = _subject(metafunc.module)
+    _check_name(metafunc.config.stash[STATE], subject, metafunc.module.__file__)
     targets = [
         pytest.param(target, id=str(target), marks=_marks(metafunc.config, target)) for target in subject.targets
     ]
@@ -170,6 +190,13 @@ def _subject(module: Any) -> Subject:
         return discovery.subject_of(vars(module), module.__file__)
     except UsageError as error:
         raise pytest.Collector.CollectError(str(error)) from error
+
+
+def _check_name(state: State, subject: Subject, file: str) -> None:
+    """Raise CollectError where a subject of another suite has this name; suites may share one subject."""
+    known, other = state.subjects.setdefault(subject.name, (subject, file))
+    if known is not subject:
+        raise pytest.Collector.CollectError(str(same_name(subject.name, other, file)))
 
 
 def _marks(config: pytest.Config, target: Target) -> list[pytest.MarkDecorator]:

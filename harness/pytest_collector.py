@@ -5,6 +5,7 @@ Results travel in ``user_properties`` as plain data, so xdist carries them to th
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
 from harness.records import overall
 from harness.settings import Settings, print_progress
+from harness.subject import Subject
 
 Json = dict[str, Any]
 TARGET_PROPERTY = "parity-target"
@@ -46,6 +48,7 @@ class State:
         self.backends: list[str] = option("parity_backend")
         self.precisions: list[str] = option("parity_precision")
         self.require: list[str] = option("parity_require")
+        self.require_verdict: bool | None = option("parity_require_verdict")
         self.json: Path | None = option("parity_json")
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
@@ -53,12 +56,18 @@ class State:
             beside_others=is_worker(config),
         )
         self.command = shlex.join(["pytest", *config.invocation_params.args])
+        self.subjects: dict[str, tuple[Subject, str]] = {}
+        """By name, with the file of its suite."""
+        self.asked = 0
+        """Tests with a target that ran."""
         self.results: dict[tuple[str, ...], Json] = {}
         """Results that arrived, by subject, case, backend and precision."""
         self.latencies: dict[int, Json] = {}
         """Latencies that arrived, by the place of their test in the collection."""
         self.order: dict[tuple[str, ...], int] = {}
         """The place of each result's test in the collection."""
+        self.remarks: list[str] = []
+        """What is said about the run as a whole, and is no fault of it."""
         self.problems: list[str] = []
         """What is wrong with the run as a whole."""
         self.saved = 0.0
@@ -129,6 +138,7 @@ class Collector:
             self.failed.setdefault(report.nodeid, _first_line(report))
         if report.when != "teardown":
             return
+        self.state.asked += any(name == TARGET_PROPERTY for name, _ in report.user_properties)
         place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
         properties: list[tuple[str, Any]] = []
         self._note_unrecorded(report)
@@ -167,6 +177,11 @@ class Collector:
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
+        if not judged and (state.asked or state.require_verdict):
+            nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
+            in_ci = os.environ.get("CI", "").lower() in ("1", "true")
+            fails = in_ci if state.require_verdict is None else state.require_verdict
+            (state.problems if fails else state.remarks).append(nothing)
         interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
         if stopped:
@@ -183,7 +198,7 @@ class Collector:
         from harness.report.text import latency_table, results_table
 
         state = self.state
-        remarks = [*state.deselected.values(), *state.problems]
+        remarks = [*state.deselected.values(), *state.remarks, *state.problems]
         if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import NotJudged, UsageError, suite_code
 from harness.subject import Subject
 from harness.tensors import Tensors
 
@@ -17,12 +17,8 @@ def build_module(subject: Subject) -> torch.nn.Module:
     """Return the subject's module. Raises NotJudged or UsageError where ``build`` gives none in eval mode."""
     assert subject.build is not None
     torch.manual_seed(0)  # a subject with random weights gets the same ones every time
-    try:
+    with suite_code(f"{subject.name}: build()"):
         module = subject.build()
-    except ParityError:
-        raise
-    except Exception as error:
-        raise NotJudged(f"{subject.name}: build() raised {type(error).__name__}: {error}") from error
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"{subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")
     if training := next((name for name, child in module.named_modules() if child.training), None):

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what a person has set: their history, caches and checkpoints are not those of a test."""
-    for name in [name for name in os.environ if name.startswith("PARITY_")]:
+    for name in [name for name in os.environ if name.startswith("PARITY_") or name == "CI"]:
         monkeypatch.delenv(name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,8 @@ from harness import NotJudged, Target, Tolerance, UsageError
 from harness.backends import BACKENDS
 from harness.checks import PROPERTY, LatencyTiming, Parity
 from harness.cli import commands as cli
+from harness.discovery import find_subject
+from harness.errors import no_exit
 from harness.history.history import open_history
 from harness.latency import benchmark, turns
 from harness.latency.options import Options
@@ -861,3 +864,57 @@ def test_a_recorded_pass_with_a_wrong_decision_is_not_green(deciding, monkeypatc
     monkeypatch.chdir(tmp_path)
     edited = [{**output, "verdict": "pass"} for output in record["outputs"]]
     assert reported(saved([{**record, "verdict": "pass", "outputs": edited}]))[1]["color"] == "red"
+
+
+ENDS = [lambda: sys.exit(0), lambda: os._exit(0), lambda: sys.exit()]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("where", ["build", "case", "forward"])
+def test_a_suite_that_ends_the_process_is_not_judged(tmp_path, monkeypatch, capsys, where, end):
+    class Ends(torch.nn.Module):
+        def forward(self, x):
+            if where == "forward":
+                end()
+            return 2 * x
+
+    def built():
+        if where == "build":
+            end()
+        return Ends().eval()
+
+    def given():
+        if where == "case":
+            end()
+        return {"x": torch.ones(2, 2)}
+
+    ending = subject(build=built, cases={"one": given}, targets=(Target("torch", "fp32"),))
+    monkeypatch.setattr("harness.discovery.find_subject", lambda text, **options: ending)
+    monkeypatch.chdir(tmp_path)
+    before = os._exit
+    assert cli.main(["verify", "net"]) == 3
+    assert os._exit is before
+    assert "raised SystemExit" in capsys.readouterr().out
+
+
+def test_a_child_that_a_suite_forks_may_end():
+    with no_exit():
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_command_that_something_ends_has_status_3(monkeypatch, capsys):
+    monkeypatch.setattr("harness.discovery.list_subjects", lambda folder: sys.exit(0))
+    assert cli.main(["list"]) == 3
+    assert "status 0" in capsys.readouterr().err
+
+
+def test_two_suites_with_one_name_cannot_be_asked_for_by_it(tmp_path):
+    text = "import torch\nfrom harness import Subject, targets\nSUBJECT = Subject(name='net', build=torch.nn.ReLU, "
+    text += "cases={'one': dict}, targets=targets('torch', precisions=('fp32',)), weights='random')\n"
+    for name in ("a", "b"):
+        (tmp_path / f"test_{name}.py").write_text(text)
+    with pytest.raises(UsageError, match=r"test_a\.py and in .*test_b\.py"):
+        find_subject("net", suites=tmp_path)

@@ -110,6 +110,48 @@ def test_required_backend_that_is_not_judged_fails(project: pytest.Pytester):
     result.stdout.fnmatch_lines(["*required backend rtx gave no verdict: no GPU*"])
 
 
+@pytest.mark.parametrize(
+    ("environment", "options", "status"),
+    [("", [], 0), ("true", [], 1), ("", ["--require-verdict"], 1), ("true", ["--no-require-verdict"], 0)],
+)
+def test_a_run_that_judged_nothing_says_so_and_fails_in_ci(project, monkeypatch, environment, options, status):
+    unjudged = {f"rtx_fp16_{case}": ("not_judged", "no GPU") for case in ("short", "long")}
+    project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", **unjudged))
+    monkeypatch.setenv("CI", environment)
+    result = project.runpytest_inprocess(*options)
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*nothing was judged*2 tests*"])
+    assert result.ret == status
+
+
+def test_in_ci_a_run_without_suites_and_one_with_a_verdict_are_as_they_are(project, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    project.makepyfile(test_other="def test_other():\n    pass\n")
+    assert project.runpytest_inprocess().ret == 0
+    project.makepyfile(test_clip=suite(rtx_fp16_short=("not_judged", "no GPU")))
+    assert project.runpytest_inprocess().ret == 0
+
+
+def test_two_suites_with_one_name_are_an_error_that_names_both(project):
+    project.makepyfile(test_clip=suite(), test_other=suite())
+    result = project.runpytest_inprocess()
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*'clip' is in *test_clip.py and in *test_other.py*"])
+
+
+def test_two_suites_may_share_one_subject(project):
+    project.makepyfile(test_clip=suite(), test_other="from test_clip import SUBJECT, test_outputs")
+    project.runpytest_inprocess().assert_outcomes(passed=16)
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise SystemExit"])
+@pytest.mark.parametrize("where", ["module", "test"])
+def test_code_of_a_suite_does_not_end_the_run(project, where, end):
+    inside = {"module": end, "test": f"def test_end(parity):\n    {end}"}[where]
+    project.makepyfile(test_clip=f"import os, sys\n{suite()}\n{inside}")
+    assert project.runpytest_subprocess().ret not in (0, 5)
+
+
 @pytest.mark.parametrize("options", [["--backend", "ort-cpu"], ["-k", "ort-cpu"], ["--backend", "trt"]])
 def test_required_backend_without_any_verdict_fails_the_run(project: pytest.Pytester, options: list[str]):
     project.makepyfile(test_clip=suite())

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
-from harness.errors import NotJudged, ParityError
+from harness.errors import NotJudged, ParityError, no_exit
 
 COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
 """In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
@@ -27,8 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.command_line = shlex.join(["parity", *arguments])
     try:
-        status: int = options.run(options)
+        with no_exit():
+            status: int = options.run(options)
         return status
+    except SystemExit as end:  # code of a suite: its status must not pass for a verdict
+        print(f"parity: not judged: something ended the process with status {end.code!r}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("parity: interrupted", file=sys.stderr)
         return INTERRUPTED

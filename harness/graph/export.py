@@ -17,7 +17,7 @@ import onnx_ir
 import torch
 from torch.export import Dim, ExportedProgram
 
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged, ParityError, UsageError, no_exit
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.subgraph import order
@@ -147,9 +147,11 @@ def _exporting(subject: Subject) -> Iterator[None]:
     try:
         # With gradients, an attention whose bias is learned is traced for one kernel and decomposed for another, and
         # the exporter cannot view the one's memory as the other's (pytorch/pytorch#141107).
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), no_exit():
             yield
-    except Exception as error:
+    except (ParityError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # forward() may end the process
         raise NotJudged(f"PyTorch could not export {subject.name!r}: {_problem(error)}") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from harness.backends import ShapeRange
-from harness.errors import NotJudged, ParityError, UsageError, first_line, unknown_name
+from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -55,13 +55,8 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
         return at_sizes(case_inputs(subject, next(iter(subject.cases))), subject.dynamic, sizes)
     if case not in subject.cases:
         raise unknown_name(f"case of {subject.name}", case, [*subject.cases, *subject.range_cases])
-    try:
+    with suite_code(f"{subject.name}: case {case!r}"):
         inputs: Any = subject.cases[case]()
-    except ParityError:
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {first_line(error)}"
-        raise NotJudged(f"{subject.name}: case {case!r} raised {what}") from error
     if not isinstance(inputs, Mapping) or not (inputs or subject.onnx):
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
     for name, tensor in inputs.items():

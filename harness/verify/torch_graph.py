@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from harness.compare import require_close
-from harness.errors import NotJudged, NotRepeatable, ParityError, UsageError
+from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import Program, check_arguments, program_sha256, random_calls, to_onnx, trace, with_noise_stored
 from harness.pytorch import build_module, named_outputs, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
@@ -124,14 +124,13 @@ class TorchGraph(SubjectGraph):
         name = self.subject.name
         with torch.inference_mode(), tf32_allowed(False):
             try:
-                first = named_outputs(self.module(**inputs))
-                second = named_outputs(self.module(**inputs))
-            except torch.cuda.OutOfMemoryError as error:
-                raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error})") from error
-            except ParityError:
+                with suite_code(f"{name}: forward()", UsageError):
+                    first = named_outputs(self.module(**inputs))
+                    second = named_outputs(self.module(**inputs))
+            except UsageError as error:
+                if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
+                    raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
                 raise
-            except Exception as error:
-                raise UsageError(f"{name}: forward() raised {type(error).__name__}: {error}") from error
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
         return first
