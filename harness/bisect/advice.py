@@ -20,10 +20,12 @@ MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
 
 
-def precision_finding(precision: str, region: Sequence[str]) -> str:
-    """Return the finding where PyTorch in the same precision is as wrong."""
+def precision_finding(precision: str, region: Sequence[str], *, few: bool = True) -> str:
+    """Return the finding where PyTorch in the same precision is as wrong; ``few`` says that some values stand out."""
     if not region:
         return f"PyTorch {precision} is as wrong, and no set of values kept in FP32 makes it right"
+    if not few:
+        return f"PyTorch {precision} is as wrong, and no value is out of line: all of them lose alike"
     return f"PyTorch {precision} is as wrong; with {shortened(region)} in FP32 it is right"
 
 

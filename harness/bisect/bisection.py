@@ -19,12 +19,13 @@ from harness.bisect.context import Context
 from harness.bisect.culprits import culprits_of_look, diagnosis_of_engine
 from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
+from harness.bisect.goals import aim_of
 from harness.bisect.places import is_hidden, search_places
 from harness.bisect.plan_search import price, search_plan
 from harness.bisect.races import race_in, race_in_fp32
 from harness.bisect.region_reproducer import write_region
 from harness.bisect.screening import Screen
-from harness.bisect.units import Candidates, candidates_in_engine
+from harness.bisect.units import candidates_in_engine
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import is_fp32
@@ -33,6 +34,7 @@ from harness.records import Bisection
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import sha256_of
+from harness.verify import cannot_hold
 
 MAX_BUILDS = 30
 Step = Callable[[Context, Findings], Findings]
@@ -102,7 +104,7 @@ def judge_target(context: Context, found: Findings) -> Findings:
     if after != before:
         return found.ending("engine", f"{backend} writes into its inputs, so no later run can be compared")
     found = replace(found.asked(questions.REFERENCE_REPEATS), result=result)
-    if result.verdict == "not_judged" and not _loses_too_much(context, found):
+    if result.verdict == "not_judged" and not _loses_too_much(found):
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
     if result.verdict == "pass":
@@ -111,12 +113,11 @@ def judge_target(context: Context, found: Findings) -> Findings:
     return found
 
 
-def _loses_too_much(context: Context, found: Findings) -> bool:
+def _loses_too_much(found: Findings) -> bool:
     """Return whether no verdict could be given only because PyTorch loses too much in this precision to be a floor."""
-    if not found.failure.outputs or any(output.stats is None for output in found.failure.outputs):
-        return False
-    floor = context.prepared.references.floor(context.case, found.base_plan)
-    return not questions.would_pass(context.run, context.case, found.base_plan, floor.outputs)
+    floors = [output.floor for output in found.failure.outputs if output.verdict == "not_judged" and output.floor]
+    plan = found.base_plan
+    return not is_fp32(plan) and any(cannot_hold(floor, plan.computes_in) for floor in floors)
 
 
 def judge_fp32(context: Context, found: Findings) -> Findings:
@@ -202,21 +203,21 @@ def find_region(context: Context, found: Findings) -> Findings:
 
 
 def _find_in_pytorch(context: Context, found: Findings) -> Findings:
-    run, case, plan = context.run, context.case, found.base_plan
-    screen = Screen(run.prepared, case, plan, lambda outputs: questions.would_pass(run, case, plan, outputs))
+    case, plan, precision = context.case, found.base_plan, found.target.precision
+    screen = Screen(context.run, case, precision, aim_of(context.run, case, precision, found.failure))
     screened = screen.search(partial(context.say, found.target))
-    found = replace(found, screened=screened, region=screened.region, interrupted=screened.interrupted)
-    if not screened.region:
-        return found if screened.interrupted else replace(found, finding=advice.precision_finding(plan.computes_in, ()))
-    rest = tuple(unit for unit in screened.ranking if unit not in screened.region)
-    return replace(
-        found, candidates=Candidates(first=screened.region, rest=rest),
-        finding=advice.precision_finding(plan.computes_in, screened.region),
-    )  # fmt: skip
+    found = replace(
+        found, screened=screened, region=screened.region, interrupted=screened.interrupted, aim=screened.aim
+    )
+    if not screened.region and screened.interrupted:
+        return found
+    finding = advice.precision_finding(plan.computes_in, screened.region, few=screened.few)
+    return replace(found, candidates=screened.candidates if screened.region else None, finding=finding)
 
 
 def _find_in_engine(context: Context, found: Findings) -> Findings:
     values, result, report = context.prepared.program.values, found.failure, found.report
+    precision = found.target.precision
     named = () if is_hidden(report, result) else culprits_of_look(report)
     places = search_places(context, found.target, result, report, named)
     diagnosis = diagnosis_of_engine(report, named, places, found.export, values)
@@ -228,6 +229,7 @@ def _find_in_engine(context: Context, found: Findings) -> Findings:
         found, diagnosis=diagnosis, region=region, part=parts[0] if parts else None,
         only_tf32=questions.is_only_tf32(found.target, result.outputs),
         candidates=candidates_in_engine(values, concerned, report),
+        aim=None if found.base_plan.dtype == "fp32" else aim_of(context.run, context.case, precision, result),
         complete=found.complete and places.complete, interrupted=places.interrupted,
     )  # fmt: skip
     if found.interrupted and not found.region:
@@ -251,7 +253,8 @@ def find_plan(context: Context, found: Findings) -> Findings:
         return found
     if found.races and found.fp32_races:
         return found.noted("no plan was searched: FP32 kernels overlap too, so a plan that passes once may fail again")
-    plans = search_plan(context, found.target, found.candidates)
+    assert found.aim is not None
+    plans = search_plan(context, found.target, found.candidates, found.aim)
     found = replace(found, plans=plans, complete=found.complete and plans.complete, interrupted=plans.interrupted)
     if found.races and found.plan is not None:
         found = found.noted(
@@ -305,6 +308,9 @@ def _record(context: Context, found: Findings) -> Bisection:
         diagnosis=found.diagnosis,
         region=found.region,
         plan=found.plan,
+        plan_values=found.plans.values if found.plans else None,
+        goal=found.aim.goal if found.aim and found.candidates else None,
+        by_values=found.screened.by_values if found.screened else (),
         plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",
         reproducer=found.reproducer,
         price=found.price,

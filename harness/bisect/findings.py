@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.bisect.goals import Aim
 from harness.bisect.plan_search import PlanFound
 from harness.bisect.regions import Region
 from harness.bisect.screening import Screened
@@ -59,6 +60,8 @@ class Findings:
     """The smallest part of the graph that shows the fault when it is built alone."""
     candidates: Candidates | None = None
     """What a plan may have to keep in FP32; None before the search for the region."""
+    aim: Aim | None = None
+    """What the outputs of a plan may lose; None before the search for the region."""
     screened: Screened | None = None
     """What the search in PyTorch found; None where there was none."""
     plans: PlanFound | None = None

@@ -1,25 +1,26 @@
-"""The smallest plan that passes on the engine, searched along ranked candidates; every trial is an engine."""
+"""The plan of fewest FP32 values that passes on the engine, searched among candidates; every trial is an engine."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.bisect.context import Context
+from harness.bisect.goals import Aim
 from harness.bisect.search import smallest_set
-from harness.bisect.units import Candidates, Units
+from harness.bisect.units import MOST_TOGETHER, Candidates, Units
 from harness.errors import ParityError
 from harness.graph import load_plan, write_plan
 from harness.records import Price, Result, Trial
 from harness.subject import Target
 from harness.timing import median_ms
+from harness.verify import verify_case
 
-MOST_TOGETHER = 8
-"""Candidates that are tried all together, and then without each one of them; more are searched along the ranking."""
+Names = frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class PlanFound:
     """What a search for a plan found."""
 
     plan: tuple[str, ...] | None = None
-    """Patterns kept in FP32 by the smallest plan that passed, sorted; None when none did."""
+    """Patterns kept in FP32 by the plan of fewest values that passed, sorted; None when none did."""
+    values: int | None = None
+    """How many values that are."""
     trials: tuple[Trial, ...] = ()
     """Every plan that was tried on an engine."""
     complete: bool = True
@@ -36,19 +39,21 @@ class PlanFound:
     """Whether a KeyboardInterrupt ended the search."""
 
 
-def search_plan(context: Context, target: Target, candidates: Candidates) -> PlanFound:
-    """Search the smallest plan on the engine: the operators, the first candidates, then more of the ranking.
+def search_plan(context: Context, target: Target, candidates: Candidates, aim: Aim) -> PlanFound:
+    """Search the plan of fewest values on the engine: the first candidates in turn, then more of the ranking.
 
-    The plan's file is written whenever a smaller plan passes. Raises UsageError where that is impossible.
+    The plan's file is written whenever one of fewer values passes. Raises UsageError where that is impossible.
     """
-    engines = _CandidateEngines(context, target)
+    engines = _CandidateEngines(context, target, aim)
     complete = interrupted = False
     try:
         complete = _search(engines, context, candidates)
     except KeyboardInterrupt:
         interrupted = True
+    best = engines.best
     return PlanFound(
-        plan=None if engines.best is None else tuple(sorted(engines.best)),
+        plan=None if best is None else engines.units.patterns(best),
+        values=None if best is None else len(best),
         trials=tuple(engines.trials),
         complete=complete and not engines.refused,
         interrupted=interrupted,
@@ -56,68 +61,109 @@ def search_plan(context: Context, target: Target, candidates: Candidates) -> Pla
 
 
 def _search(engines: _CandidateEngines, context: Context, candidates: Candidates) -> bool:
-    """Search until a plan passes and no smaller one does; return whether that was reached. Raises KeyboardInterrupt."""
-    for patterns in dict.fromkeys([frozenset(candidates.operators[:1]), frozenset(candidates.operators)]):
-        if patterns and engines.passes(patterns):
-            return True
-    whole = frozenset(candidates.first)
+    """Search until a plan passes and none of fewer values does; return whether that was reached.
+
+    Raises KeyboardInterrupt.
+    """
     known: dict[frozenset[str], bool | None] = {frozenset(): False}
-    if whole and len(whole) <= MOST_TOGETHER:
-        known[whole] = engines.passes(whole)
-        if known[whole]:
-            _leave_out(engines, Units.of(context.prepared.program.values), candidates.first)
-            return True
-    ranked = list(dict.fromkeys([*candidates.first, *candidates.rest]))
+    for patterns in candidates.first:
+        names = engines.names(patterns)
+        if names and names not in engines.tried:
+            known[frozenset(patterns)] = engines.passes(names)
+        if engines.best is not None:
+            return _shrink(engines, context, patterns)
+    last = candidates.first[-1] if candidates.first else ()
+    units = list(dict.fromkeys([*last, *candidates.rest]))
+    complete = _smallest(engines, context, units, known, failing=len(last))
+    if engines.best is not None and len(engines.best) <= MOST_TOGETHER:
+        return _shrink(engines, context, engines.units.patterns(engines.best)) and complete
+    return complete
+
+
+def _shrink(engines: _CandidateEngines, context: Context, patterns: Sequence[str]) -> bool:
+    """Leave values out of a plan that passes: the engine may not need all that PyTorch or a look asked for."""
+    names = list(dict.fromkeys(name for pattern in patterns for name in engines.ordered(pattern)))
+    if len(names) > MOST_TOGETHER:
+        units = [f"value:{name}" for name in names]
+        return _smallest(engines, context, units, {frozenset(): False, frozenset(units): True})
+    for name in reversed(names):
+        if fewer := frozenset(engines.best or ()) - {name}:
+            engines.passes(fewer)
+    return True
+
+
+def _smallest(
+    engines: _CandidateEngines,
+    context: Context,
+    units: Sequence[str],
+    known: dict[frozenset[str], bool | None],
+    *,
+    failing: int = 0,
+) -> bool:
+    """Search among these patterns, the likeliest first, and return whether the search came to its end."""
     found = smallest_set(
-        ranked, engines.all_passes, max_calls=10 * context.max_builds, width=context.width, known=known
-    )
+        units, engines.all_pass, max_calls=10 * context.max_builds, width=context.width, known=known,
+        size=lambda kept: len(engines.names(kept)), failing=failing,
+    )  # fmt: skip
     if found.interrupted:
         raise KeyboardInterrupt
     return found.complete
 
 
-def _leave_out(engines: _CandidateEngines, units: Units, patterns: Sequence[str]) -> None:
-    """Leave the patterns out one by one: PyTorch needs each of them in FP32, the engine may not."""
-    # A module goes before its parts, so that the finer of the two is left.
-    for pattern in sorted(patterns, key=lambda pattern: -len(units.members(pattern))):
-        if fewer := frozenset(engines.best or ()) - {pattern}:
-            engines.passes(fewer)
-
-
 class _CandidateEngines:
     """Builds and judges engines of candidate plans, and keeps the verdicts."""
 
-    def __init__(self, context: Context, target: Target) -> None:
-        self.context, self.target = context, target
-        self.best: frozenset[str] | None = None
-        """The smallest plan that passed."""
+    def __init__(self, context: Context, target: Target, aim: Aim) -> None:
+        self.context, self.target, self.aim = context, target, aim
+        self.units = Units.of(context.prepared.program.values)
+        self.best: Names | None = None
+        """The plan of fewest values that passed, then of fewest patterns."""
+        self.tried: dict[Names, bool | None] = {}
         self.trials: list[Trial] = []
         self.refused = False
         """Whether an engine was not built because the budget was spent."""
 
-    def all_passes(self, batch: Sequence[frozenset[str]]) -> list[bool | None]:
-        """Return :meth:`passes` for several plans, whose engines are built at the same time."""
-        if self.context.executor is not None and len(batch) > 1:
-            list(self.context.executor.map(self._build, batch[: self.context.budget.left]))
-        return [self.passes(patterns) for patterns in batch]
+    def names(self, patterns: Iterable[str]) -> Names:
+        """Return the values that patterns mean."""
+        return frozenset(name for pattern in patterns for name in self.units.members(pattern))
 
-    def passes(self, patterns: frozenset[str]) -> bool | None:
-        """Return whether the engine passes with these patterns in FP32; None when that cannot be known."""
-        target, budget = plan_target(self.context, self.target, patterns), self.context.budget
+    def ordered(self, pattern: str) -> list[str]:
+        """Return the same in the order of the program."""
+        members = self.units.members(pattern)
+        return [name for name in self.units.values if name in members]
+
+    def all_pass(self, batch: Sequence[frozenset[str]]) -> list[bool | None]:
+        """Return :meth:`passes` for several sets of patterns, whose engines are built at the same time."""
+        several = [self.names(patterns) for patterns in batch]
+        if self.context.executor is not None and len(batch) > 1:
+            list(self.context.executor.map(self._build, several[: self.context.budget.left]))
+        return [self.passes(names) for names in several]
+
+    def passes(self, names: Names) -> bool | None:
+        """Return whether the engine reaches the goal with these values in FP32; None when that cannot be known."""
+        if names not in self.tried:
+            self.tried[names] = self._passes(names)
+        return self.tried[names]
+
+    def _passes(self, names: Names) -> bool | None:
+        target, budget = plan_target(self.context, self.target, self.units.patterns(names)), self.context.budget
         with self.context.run.target(target) as opened:
             if not budget.left and not opened.is_built():
                 self.refused = True
                 return None
-        result = self.context.judge(target).result
-        passed = None if result.verdict == "not_judged" else result.verdict == "pass"
+            result = verify_case(opened, self.context.case).result
+            passed, reason = None if result.verdict == "not_judged" else result.verdict == "pass", result.reason
+            if passed and (missed := self.aim.judge(opened, self.context.case)):
+                passed, reason = False, missed
+        patterns = self.units.patterns(names)
         self.trials.append(
             Trial(
-                keep_fp32=tuple(sorted(patterns)), where="engine", passed=passed, error=_largest_error(result),
-                reason=result.reason,
+                keep_fp32=patterns, where="engine", passed=passed, error=_largest_error(result), reason=reason,
+                values=len(names),
             )
         )  # fmt: skip
-        if passed and (self.best is None or len(patterns) < len(self.best)):
-            self.best = patterns
+        if passed and (self.best is None or self._size(names) < self._size(self.best)):
+            self.best = names
             if self.context.plan_file is not None:
                 found_by = f"Found by: {self.context.command('bisect', self.target.precision)}"
                 _write(self.target, patterns, self.context.plan_file, comment=(found_by, "Verified on the engine."))
@@ -125,14 +171,17 @@ class _CandidateEngines:
         self.context.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
         return passed
 
-    def _build(self, patterns: frozenset[str]) -> None:
+    def _size(self, names: Names) -> tuple[int, int]:
+        return len(names), len(self.units.patterns(names))
+
+    def _build(self, names: Names) -> None:
         """Build a candidate's engine ahead of its verdict; errors show there."""
-        target = plan_target(self.context, self.target, patterns)
+        target = plan_target(self.context, self.target, self.units.patterns(names))
         with contextlib.suppress(ParityError), self.context.run.target(target) as opened:
             opened.build()
 
 
-def plan_target(context: Context, target: Target, patterns: frozenset[str]) -> Target:
+def plan_target(context: Context, target: Target, patterns: Sequence[str]) -> Target:
     """Return a target with these patterns in FP32 besides those it keeps already."""
     number = hashlib.sha256("\n".join(sorted(patterns)).encode()).hexdigest()[:8]
     path = context.folder / f"{target.precision_name}-mixed-{number}.toml"
@@ -140,7 +189,7 @@ def plan_target(context: Context, target: Target, patterns: frozenset[str]) -> T
     return Target(target.backend, str(path))
 
 
-def _write(target: Target, patterns: frozenset[str], path: Path, *, comment: Sequence[str]) -> None:
+def _write(target: Target, patterns: Sequence[str], path: Path, *, comment: Sequence[str]) -> None:
     plan = load_plan(target.precision)
     write_plan(path, plan.dtype, list(dict.fromkeys([*plan.keep_fp32, *sorted(patterns)])), comment=comment)
 
@@ -152,7 +201,7 @@ def price(context: Context, target: Target, plan: Sequence[str]) -> Price:
     """
     context.say(target, "timing the plan against full low precision and full FP32")
     inputs = context.prepared.inputs[context.case]
-    targets = (plan_target(context, target, frozenset(plan)), target, Target(target.backend, "fp32"))
+    targets = (plan_target(context, target, plan), target, Target(target.backend, "fp32"))
     times = dict.fromkeys(targets, math.inf)
     for timed in (*targets, *reversed(targets)):  # each twice, in turns: a host that is slow for a while slows one run
         with context.run.target(timed) as opened:

@@ -1,157 +1,280 @@
 """What to keep in FP32, searched in PyTorch before any engine is built: a plan takes milliseconds instead of minutes.
 
-Modules are tried first, then the modules inside those that matter, then single values. They are ranked by the error of
-the outputs with only that unit in low precision; the smallest set that makes the outputs right is searched along that
-ranking. A plan that passes here is confirmed on the engine.
+Parts of the program are ranked by the error of the outputs with only that part in low precision, and split where it
+matters. The values that are out of line say what a plan may lose; the fewest values that reach it are searched, and
+confirmed on the engine.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import re
-from collections.abc import Callable, Sequence
-from functools import cached_property
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from harness.bisect.goals import Aim, with_floor
+from harness.bisect.ranking import Group, beyond, out_of_line, ranked, together
 from harness.bisect.search import smallest_set
-from harness.bisect.units import FLOATS, Units, is_value
-from harness.compare import total_error
+from harness.bisect.units import FLOATS, MOST_PARTS, Candidates, Units
+from harness.compare import UNIT_ROUNDOFF, total_error
 from harness.errors import NotJudged
-from harness.graph import Plan, Value, assign
-from harness.records import Trial
+from harness.records import Kept, Trial
+from harness.subject import Target
 from harness.tensors import Tensors
-from harness.verify import Prepared
+from harness.verify import FACTOR, HOLDS, OpenTarget, Run, judged_by, value_dtypes
 
-MOST_SUBSETS = 6
-"""Units of the largest set of which every subset is tried."""
-MOST_CALLS = 400
-"""Plans tried in PyTorch per level."""
-_PRODUCTS = re.compile(r"linear|mm\b|matmul|conv|attention|einsum|gemm|lstm|gru", re.IGNORECASE)
-"""Operators that are slow in FP32: a module with one of them is split into its values."""
+MOST_ALONE = 96
+"""Runs with only some values in low precision after which no group is split any more."""
+MOST_CALLS = 256
+"""Plans tried in PyTorch by one search along the ranking."""
+EXHAUSTED = 14
+"""Values of which sets are tried that are smaller than the best one found."""
+MOST_SUBSETS = 512
+"""How many of those sets: all of up to three values."""
+FEWER_SUBSETS = 128
+"""The same for a program of more values, whose runs take longer: all of up to two values."""
+MOST_TRIALS = 8
+"""Plans tried in PyTorch that are kept: those that were tried last decided."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Screened:
     """What the search in PyTorch found."""
 
     region: tuple[str, ...] = ()
-    """The smallest set of patterns that made the outputs right; empty where none did."""
-    ranking: tuple[str, ...] = ()
-    """The coarsest units, by the error of the outputs with only that unit in low precision, largest first."""
+    """Patterns of the fewest values that made the outputs right; empty where none did."""
+    aim: Aim | None = None
+    """What the outputs of a plan may lose; None where the search did not come so far."""
+    few: bool = True
+    """Whether a few values are out of line; False where all lose alike."""
+    culprits: tuple[str, ...] = ()
+    """Patterns of all values that are out of line, or that the goal was derived from."""
+    rest: tuple[str, ...] = ()
+    """The other values as patterns, by what they cost."""
+    by_values: tuple[Kept, ...] = ()
+    """What PyTorch loses with more and more values in FP32."""
     trials: tuple[Trial, ...] = ()
-    """Every plan that was tried."""
+    """The last plans that were tried; that of the region comes last."""
     interrupted: bool = False
     """Whether a KeyboardInterrupt ended the search."""
 
+    @property
+    def candidates(self) -> Candidates:
+        """What is tried on engines: the region, all culprits with it, and then more by what it costs."""
+        both = tuple(dict.fromkeys([*self.region, *self.culprits]))
+        return Candidates(first=tuple(dict.fromkeys([self.region, both])), rest=self.rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    error: float
+    reason: str | None
+    """Why it did not pass; empty where it did, None where it was not judged."""
+
 
 class Screen:
-    """Tries plans in PyTorch for one case: which units, kept in FP32, make the outputs right.
+    """Tries plans in PyTorch for one case of a target whose precision is at fault.
 
-    ``right`` says whether outputs would pass. Raises NotJudged for a program that computes no float value.
+    ``aim`` is the goal before anything is known of the values: a limit, or what the plain precision loses. Raises
+    NotJudged for a program that computes no float value.
     """
 
-    def __init__(self, prepared: Prepared, case: str, plan: Plan, right: Callable[[Tensors], bool]) -> None:
-        self.prepared, self.case, self.plan, self.right = prepared, case, plan, right
+    def __init__(self, run: Run, case: str, precision: str, aim: Aim) -> None:
+        self.run, self.case, self.aim, self.plan = run, case, aim, aim.plain
+        prepared = run.prepared
         self.units = Units.of(prepared.program.values)
-        if not self.units.values:
+        self._base = value_dtypes(prepared.graph, self.plan)
+        low = self.plan.compute_dtype
+        self.free = tuple(name for name in self.units.values if self._base.get(name, low) == low)
+        if not self.free:
             raise NotJudged("the program computes no float value, so there is no precision to choose")
         self.expected = prepared.references.reference(case, "fp32")
-        self.trials: list[Trial] = []
-        self._passed: dict[frozenset[str], bool] = {}
+        self.roundoff = UNIT_ROUNDOFF[self.plan.computes_in]
+        self.few = True
+        self.tried: dict[frozenset[str], _Tried] = {}
+        self._target = Target("torch", precision)
+        self._rows: dict[str, list[str]] = {name: [name] for name in self.units.values}
+        for name, value in prepared.program.values.items():
+            if value.dtype in FLOATS and value.origin in self._rows:
+                self._rows[value.origin].append(name)
 
     def search(self, say: Callable[[str], None]) -> Screened:
-        """Search the smallest set of patterns that makes PyTorch's outputs right; interrupted, the smallest so far."""
-        units = self.units.coarse()
-        say(f"ranking {len(units)} modules and values in PyTorch")
-        ranking: list[str] = []
+        """Search the fewest values that make PyTorch's outputs right; interrupted, the fewest so far."""
+        with self.run.target(self._target) as opened:
+            return self._search(opened, say)
+
+    def _search(self, opened: OpenTarget, say: Callable[[str], None]) -> Screened:
+        culprits: frozenset[str] = frozenset()
+        order: list[str] = []
         best: frozenset[str] | None = None
+        rows: tuple[Kept, ...] = ()
         interrupted = False
         try:
-            ranking = self.rank(units)
-            best = self.smallest(ranking)
-            while best is not None and (finer := self._finer(best)) is not None:
-                say(f"searching inside {', '.join(sorted(best))}")
-                best = finer
+            say(f"ranking {len(self.free)} values in PyTorch")
+            groups = self.rank()
+            order = _by_cost(groups)
+            culprits = self.culprits(opened, groups)
+            say(f"searching the fewest of {len(culprits) or len(order)} values in PyTorch")
+            best = self.smallest(opened, culprits, order)
+            rows = self.by_values(order, best)
         except KeyboardInterrupt:
             interrupted = True
-            seen = [frozenset(trial.keep_fp32) for trial in self.trials if trial.passed]
-            best = best or min(seen, key=len, default=None)
+            best = min((kept for kept, tried in self.tried.items() if tried.reason == ""), key=len, default=None)
+        region = best or frozenset()
         return Screened(
-            region=tuple(sorted(best or ())), ranking=tuple(ranking), trials=tuple(self.trials), interrupted=interrupted
-        )
+            region=self.units.patterns(region), aim=self.aim, few=self.few, culprits=self.units.patterns(culprits),
+            rest=tuple(f"value:{name}" for name in order if name not in region), by_values=rows,
+            trials=self._trials(best), interrupted=interrupted,
+        )  # fmt: skip
 
-    def rank(self, units: Sequence[str]) -> list[str]:
-        """Return the units by the error of the outputs with only that unit in low precision, largest first."""
-        alone = {unit: self._error_alone(unit) for unit in units}
-        return sorted(units, key=lambda unit: -alone[unit])
+    def rank(self) -> list[Group]:
+        """Return groups of values by their errors, largest first; those that matter are split into values."""
+        parts = [self.free]
+        while len(parts) < MOST_PARTS and len(largest := max(parts, key=len)) > 1:
+            at = parts.index(largest)
+            parts[at : at + 1] = self.units.split(largest)
+        limits = self.aim.goal.limits.values()
+        if self.aim.goal.source in ("limit", "declared") and limits:
+            needed = partial(beyond, limit=min(limits))
+        else:
+            needed = partial(out_of_line, roundoff=self.roundoff)
+        return ranked(parts, self.units.split, self.alone, needed, most=MOST_ALONE)
 
-    def smallest(self, ranked: Sequence[str]) -> frozenset[str] | None:
-        """Return the smallest set of these units that passes, or None. Raises KeyboardInterrupt."""
-        found = smallest_set(ranked, lambda batch: [self.passes(patterns) for patterns in batch], max_calls=MOST_CALLS)
+    def culprits(self, opened: OpenTarget, groups: Sequence[Group]) -> frozenset[str]:
+        """Return the values that are out of line, and set the goal by what PyTorch loses with them in FP32.
+
+        Where there is a limit, they are those whose errors exceed it together, and the goal is the limit.
+        """
+        if self.aim.goal.source in ("limit", "declared"):
+            return _names(groups[: beyond(groups, limit=min(self.aim.goal.limits.values(), default=math.inf))])
+        count = out_of_line(groups, roundoff=self.roundoff)
+        found, rest = _names(groups[:count]), together(groups[count:])
+        level = FACTOR * max(rest, self.roundoff)
+        # Errors that grow from layer to layer have gaps too: that more than half stand out takes a clearer one.
+        half, gap = len(self.free) // 2, groups[count - 1].error / max(rest, self.roundoff) if count else 0.0
+        if not found or (len(found) > half and gap < FACTOR**2) or not self.error(found) <= level:
+            # Values may be wrong only together; where all lose alike, no few of them make the outputs right.
+            together_wrong = bool(found) or not self.error(frozenset()) <= level
+            found = self._enough(groups, level) if together_wrong else frozenset()
+            if not found or len(found) > half:
+                self.few, found = False, self._enough(groups, HOLDS / FACTOR)
+        if found:
+            self._derive(opened, found, rest)
+        return found
+
+    def smallest(self, opened: OpenTarget, culprits: frozenset[str], order: Sequence[str]) -> frozenset[str] | None:
+        """Return the fewest values that pass, or None; ``order`` has all of them, the likeliest first."""
+        if self.aim.goal.source == "floor":
+            return None  # nothing reached what the goal could be derived from
+
+        def passes(kept: frozenset[str]) -> bool:
+            return self.passes(opened, kept)
+
+        if culprits and passes(culprits):
+            return self._fewest([name for name in order if name in culprits], order, passes, {culprits: True})
+        return self._fewest(order, order, passes, {})
+
+    def _fewest(
+        self,
+        among: Sequence[str],
+        order: Sequence[str],
+        passes: Callable[[frozenset[str]], bool],
+        known: dict[frozenset[str], bool | None],
+    ) -> frozenset[str] | None:
+        """Return a smallest set that passes of some values, or of any values where that is smaller still; or None.
+
+        One FP32 value can undo another, so sets smaller than the best are tried though those between the two fail.
+        Raises KeyboardInterrupt.
+        """
+        found = smallest_set(among, lambda batch: list(map(passes, batch)), max_calls=MOST_CALLS, known=known)
         if found.interrupted:
             raise KeyboardInterrupt
-        return None if found.best is None else self._smaller_subset(found.best, ranked)
-
-    def passes(self, patterns: frozenset[str]) -> bool:
-        """Return whether PyTorch's outputs are right with these patterns in FP32."""
-        kept = frozenset(name for pattern in patterns for name in self.units.members(pattern))
-        if kept not in self._passed:
-            outputs = self.prepared.references.typed(self.case, self._dtypes(patterns))
-            self._passed[kept] = self.right(outputs)
-            self.trials.append(
-                Trial(
-                    keep_fp32=tuple(sorted(patterns)), where="pytorch", passed=self._passed[kept],
-                    error=total_error(outputs, self.expected),
-                )
-            )  # fmt: skip
-        return self._passed[kept]
-
-    def _smaller_subset(self, best: frozenset[str], ranked: Sequence[str]) -> frozenset[str]:
-        """Return a smaller set that passes although sets between the two fail: one FP32 unit can undo another.
-
-        Every single unit is tried, and every subset of a small set.
-        """
-        sizes = range(2, len(best) if len(best) <= MOST_SUBSETS else 0)
-        parts = (frozenset(part) for size in sizes for part in itertools.combinations(sorted(best), size))
-        singles = (frozenset({unit}) for unit in ranked if len(best) > 1)
-        return next((part for part in itertools.chain(singles, parts) if self.passes(part)), best)
-
-    def _finer(self, best: frozenset[str]) -> frozenset[str] | None:
-        """Return a finer set of patterns that passes as well; None where there is none, or it saves too little."""
-        parts = {pattern: self.units.children(pattern) for pattern in best}
-        split = [part for pattern in sorted(best) for part in (parts[pattern] or [pattern])]
-        if len(split) == len(best) and set(split) == set(best):
+        if found.best is None:
             return None
-        found = self.smallest(self.rank(split))
-        if found is None:
-            return None
-        whole = frozenset(
-            pattern for pattern in best if parts[pattern] and not self._worth_splitting(pattern, parts[pattern], found)
+        pool = list(dict.fromkeys([*(name for name in order if name in found.best), *among, *order]))[:EXHAUSTED]
+        sizes = range(1, len(found.best))
+        smaller = (frozenset(part) for size in sizes for part in itertools.combinations(pool, size))
+        most = MOST_SUBSETS if len(order) <= EXHAUSTED else FEWER_SUBSETS
+        return next((kept for kept in itertools.islice(smaller, most) if passes(kept)), found.best)
+
+    def by_values(self, order: Sequence[str], best: frozenset[str] | None) -> tuple[Kept, ...]:
+        """Return what PyTorch loses with 0, 1, 2, 4, ... values in FP32, up to half of them, and with the best."""
+        first = best or frozenset()
+        order = sorted(order, key=lambda name: name not in first)
+        half = max(len(order) // 2, 1)
+        sizes = {0, len(first), *(2**power for power in range(half.bit_length()))}
+        rows = {size: self.error(frozenset(order[:size])) for size in sizes}
+        return tuple(
+            Kept(values=size, error=error if math.isfinite(error) else None) for size, error in sorted(rows.items())
         )
-        rest = frozenset(part for part in found if not any(part in parts[pattern] for pattern in whole))
-        result = whole | rest
-        return None if result == best or not self.passes(result) else result
 
-    def _worth_splitting(self, pattern: str, parts: Sequence[str], found: frozenset[str]) -> bool:
-        """Return whether the parts that were found replace their module: only where enough stays in low precision."""
-        kept = {name for part in parts if part in found for name in self.units.members(part)}
-        left = [self.units.values[name] for name in self.units.members(pattern) - kept]
-        if not all(map(is_value, parts)):
-            return bool(left)
-        return any(_PRODUCTS.search(value.op) for value in left)
+    def passes(self, opened: OpenTarget, kept: frozenset[str]) -> bool:
+        """Return whether PyTorch's outputs reach the goal with these values in FP32."""
+        tried = self.tried.get(kept)
+        if tried is None or tried.reason is None:
+            outputs = self.outputs(kept)
+            error = total_error(outputs, self.expected)
+            reason = self.aim.judge(opened, self.case, outputs) if math.isfinite(error) else "not finite"
+            tried = self.tried[kept] = _Tried(error=error, reason=reason)
+        return not tried.reason
 
-    def _error_alone(self, unit: str) -> float:
-        low = self.plan.compute_dtype
-        names = self.units.members(unit)
-        dtypes = {name: low if value.origin in names else "float32" for name, value in self._rows}
-        return total_error(self.prepared.references.typed(self.case, dtypes), self.expected)
+    def error(self, kept: frozenset[str]) -> float:
+        """Return PyTorch's largest error of an output with these values in FP32."""
+        if kept not in self.tried:
+            self.tried[kept] = _Tried(error=total_error(self.outputs(kept), self.expected), reason=None)
+        return self.tried[kept].error
 
-    def _dtypes(self, patterns: frozenset[str]) -> dict[str, str]:
-        kept = (*self.plan.keep_fp32, *sorted(patterns))
-        return assign(dataclasses.replace(self.plan, keep_fp32=kept), self.prepared.program.values)
+    def outputs(self, kept: Iterable[str]) -> Tensors:
+        """Return PyTorch's outputs with these values in FP32."""
+        dtypes = {**self._base, **{row: "float32" for name in kept for row in self._rows[name]}}
+        return self.run.prepared.references.typed(self.case, dtypes, dtype=self.plan.compute_dtype)
 
-    @cached_property
-    def _rows(self) -> list[tuple[str, Value]]:
-        """The float values by their own names, then by those they come from."""
-        floats = [(name, value) for name, value in self.prepared.program.values.items() if value.dtype in FLOATS]
-        return floats + [(value.origin, value) for _, value in floats]
+    def alone(self, names: Iterable[str]) -> float:
+        """Return PyTorch's largest error of an output with only these values in low precision."""
+        low = {row: self.plan.compute_dtype for name in names for row in self._rows[name]}
+        return total_error(self.run.prepared.references.typed(self.case, low), self.expected)
+
+    def _enough(self, groups: Sequence[Group], level: float) -> frozenset[str]:
+        """Return few groups that leave no larger error than a level when they are in FP32; nothing where none do."""
+        by_name = {group.names[0]: group for group in sorted(groups, key=lambda group: -group.per_value)}
+
+        def reach(kept: frozenset[str]) -> bool:
+            return self.error(_names([by_name[name] for name in kept])) <= level
+
+        found = self._fewest(list(by_name), list(by_name), reach, {})
+        return _names([by_name[name] for name in found or ()])
+
+    def _derive(self, opened: OpenTarget, found: frozenset[str], rest: float) -> None:
+        """Set the goal by what PyTorch loses with these values in FP32."""
+        patterns = self.units.patterns(found)
+        floor = replace(self.plan, keep_fp32=(*self.plan.keep_fp32, *patterns))
+        low, loses = self.plan.computes_in, self.error(found)
+        if self.few:
+            why = f"with what is out of line in FP32 PyTorch loses {loses:.3g}"
+        else:
+            why = f"no value is out of line; with {len(found)} of {len(self.free)} in FP32 PyTorch loses {loses:.3g}"
+        reason = f"{why}, and a plan may lose {FACTOR:g} times that in {low}"
+        judged = judged_by(opened, self.case, floor, self.outputs(found))
+        self.aim = with_floor(self.aim, floor, judged, reason, few=self.few)
+
+    def _trials(self, best: frozenset[str] | None) -> tuple[Trial, ...]:
+        judged = [kept for kept, tried in self.tried.items() if tried.reason is not None and kept != best]
+        last = [*judged[-MOST_TRIALS:], *([best] if best in self.tried else [])]
+        return tuple(
+            Trial(
+                keep_fp32=self.units.patterns(kept), where="pytorch", passed=not self.tried[kept].reason,
+                error=self.tried[kept].error, reason=self.tried[kept].reason or "", values=len(kept),
+            )
+            for kept in last
+            if kept is not None
+        )  # fmt: skip
+
+
+def _names(groups: Iterable[Group]) -> frozenset[str]:
+    return frozenset(name for group in groups for name in group.names)
+
+
+def _by_cost(groups: Sequence[Group]) -> list[str]:
+    """Return all values, those first that cost most each."""
+    return [name for group in sorted(groups, key=lambda group: -group.per_value) for name in group.names]

@@ -58,12 +58,14 @@ def smallest_set(
     max_calls: int,
     width: int = 1,
     known: Mapping[frozenset[str], Answer] | None = None,
+    size: Callable[[frozenset[str]], int] = len,
+    failing: int = 0,
 ) -> SetFound:
     """Return a smallest set of units for which the oracle passes.
 
     ``ranked`` are the units, the likeliest first. ``passes`` is given a batch of sets and returns one answer for each:
     True, False, or None where it could not be judged, which counts as neither. The empty set is taken to fail unless
-    ``known`` says otherwise.
+    ``known`` says otherwise, and so are the prefixes of up to ``failing`` units. ``size`` says how large a set is.
 
     Prefixes of the ranking of 1, 2, 4, ... units are tried and bisected between the last that fails and the first that
     passes; then units are removed, least likely first, in chunks that double while they can be removed and halve when
@@ -88,8 +90,8 @@ def smallest_set(
     if len(set(units)) < len(units):
         raise ValueError(f"ranked must name every unit once: {len(units)} names, {len(set(units))} different")
     own = {trial: answer for trial, answer in (known or {}).items() if trial <= set(units)}
-    oracle = Oracle(passes, len, max_calls=max_calls, width=width, known={frozenset[str](): False, **own})
-    ending = oracle.search(partial(_search_set, oracle, units))
+    oracle = Oracle(passes, size, max_calls=max_calls, width=width, known={frozenset[str](): False, **own})
+    ending = oracle.search(partial(_search_set, oracle, units, failing))
     best = oracle.best
     return SetFound(
         best=best,
@@ -162,9 +164,9 @@ def smallest_interval(count: int, fails: Fails, *, max_calls: int) -> IntervalFo
     )
 
 
-def _search_set(oracle: Oracle[frozenset[str]], units: tuple[str, ...]) -> None:
+def _search_set(oracle: Oracle[frozenset[str]], units: tuple[str, ...], failing: int) -> None:
     """Gallop, probe where that found nothing small, prune until no smaller set passes."""
-    oracle.run(partial(_gallop, units, len(units) + 1 if oracle.best is None else len(oracle.best)))
+    oracle.run(partial(_gallop, units, len(units) + 1 if oracle.best is None else len(oracle.best), failing))
     if oracle.best is None or 2 * len(oracle.best) > len(units):
         limit = len(units) + 1 if oracle.best is None else len(oracle.best)
         trials = _probes(units, thorough=oracle.best is None)
@@ -175,10 +177,9 @@ def _search_set(oracle: Oracle[frozenset[str]], units: tuple[str, ...]) -> None:
             break
 
 
-def _gallop(units: Sequence[str], below: int) -> Stage[frozenset[str]]:
-    """Ask prefixes with fewer than ``below`` units: doubling until one passes, then bisecting."""
-    failed = 0
-    for size in _doubling(len(units)):
+def _gallop(units: Sequence[str], below: int, failed: int = 0) -> Stage[frozenset[str]]:
+    """Ask prefixes of more than ``failed`` and fewer than ``below`` units: growing until one passes, then bisecting."""
+    for size in [failed + more for more in _doubling(len(units) - failed)]:
         if size >= below:
             return
         if (yield frozenset(units[:size])):

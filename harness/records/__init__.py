@@ -14,7 +14,7 @@ from harness.records.accuracy import (
     overall,
     status_of,
 )
-from harness.records.bisection import Advice, Bisection, Kind, Price, Question, Trial
+from harness.records.bisection import Advice, Bisection, Goal, Kept, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
@@ -82,7 +82,9 @@ __all__ = [
     "ErrorShape",
     "ErrorStats",
     "Figure",
+    "Goal",
     "Json",
+    "Kept",
     "KernelTime",
     "Kind",
     "LatencyVerdict",

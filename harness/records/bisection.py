@@ -54,6 +54,31 @@ class Trial:
     """Largest relative L2 error of an output."""
     reason: str = ""
     """Why it did not pass, or was not judged; one sentence."""
+    values: int | None = None
+    """How many values that keeps in FP32; None in files from before it was counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the outputs of a plan may lose."""
+
+    source: Literal["limit", "declared", "floor", "region", "holds"]
+    """``limit``: asked for by ``--limit``; ``declared``: the subject's tolerances; ``floor``: from what PyTorch loses
+    in the plain precision; ``region``: from what it loses with the values that are out of line in FP32; ``holds``: none
+    is out of line, so from what it loses in the first plan in which it holds the model."""
+    limits: dict[str, float]
+    """By output of floats: relative L2 error that the whole may have; its parts have limits of their own."""
+    reason: str
+    """Where the limits come from; one phrase."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What PyTorch loses with so many values in FP32, those first whose rounding costs most."""
+
+    values: int
+    error: float | None
+    """Largest relative L2 error of an output; None where it is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +118,14 @@ class Bisection(TargetRecord):
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show it."""
     plan: tuple[str, ...] | None = None
-    """Patterns kept in FP32 by the smallest plan that passed on the engine as it is, without taps; None when none
-    passed."""
+    """Patterns kept in FP32 by the plan of fewest values that passed on the engine as it is, without taps; None when
+    none passed."""
+    plan_values: int | None = None
+    """How many values those patterns keep in FP32."""
+    goal: Goal | None = None
+    """What the outputs of a plan may lose; None where no plan was searched."""
+    by_values: tuple[Kept, ...] = ()
+    """What PyTorch loses with more and more values in FP32; empty where the precision is not at fault."""
     plan_file: str = ""
     """Where the plan was written."""
     reproducer: str = ""

@@ -14,7 +14,7 @@ from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
-from harness.verify.tolerance import HOLDS, confidence_factor, is_tf32, judge_output
+from harness.verify.tolerance import HOLDS, cannot_hold, confidence_factor, is_tf32, judge_output
 from harness.verify.verify import build_engines, judge_observed, judged_by, update_references, verify, verify_case
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Prepared",
     "Run",
     "build_engines",
+    "cannot_hold",
     "case_inputs",
     "compare_outputs",
     "compute_device",

@@ -114,9 +114,9 @@ class References:
             self._beyond[case, plan.name] = self.graph.first_beyond(self.inputs[case], plan)
         return self._beyond[case, plan.name]
 
-    def typed(self, case: str, dtypes: Mapping[str, str]) -> Tensors:
-        """Return what PyTorch gives with these compute dtypes by value name, FP32 where there is none."""
-        return self._declared(case, self.graph.run(self.inputs[case], dtype="float32", dtypes=dtypes)[0])
+    def typed(self, case: str, dtypes: Mapping[str, str], *, dtype: str = "float32") -> Tensors:
+        """Return what PyTorch gives with these compute dtypes by value name, ``dtype`` where there is none."""
+        return self._declared(case, self.graph.run(self.inputs[case], dtype=dtype, dtypes=dtypes)[0])
 
     def save(self, case: str) -> Path:
         """Compute and store the FP32 reference and the FP64 truth of a case, and return the file."""

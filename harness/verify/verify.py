@@ -115,11 +115,15 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
     return opened.outcomes[case]
 
 
-def judged_by(opened: OpenTarget, case: str, plan: Plan) -> tuple[OutputResult, ...]:
+def judged_by(opened: OpenTarget, case: str, plan: Plan, actual: Tensors | None = None) -> tuple[OutputResult, ...]:
     """Return the verdicts on a case of a target with the floor that PyTorch has in another plan, not in the target's.
 
-    What keeps the case from being judged at all is the verdict of :func:`verify_case`, whose outputs are returned then.
+    ``actual`` are outputs in the place of the target's own. What keeps the case from being judged at all is the verdict
+    of :func:`verify_case`, whose outputs are returned then.
     """
+    if actual is not None:
+        expected = opened.run.prepared.references.expected(case, opened.plan)
+        return _judged(opened, case, actual, expected, plan)[0]
     outcome = verify_case(opened, case)
     if outcome.repeats is None or outcome.expected is None:
         return outcome.result.outputs

@@ -23,7 +23,9 @@ from harness.bisect.bisection import STEPS, Step, bisect, run_steps
 from harness.bisect.context import Budget, Context
 from harness.bisect.findings import Findings
 from harness.bisect.screening import Screen
+from harness.bisect.units import Units
 from harness.records.bisection import Bisection
+from harness.verify import OpenTarget
 
 EVERYWHERE = [(name, plant.backend) for name, plant in PLANTED.items()] + [
     (name, "planted") for name, plant in PLANTED.items() if plant.backend == "torch"
@@ -31,11 +33,15 @@ EVERYWHERE = [(name, plant.backend) for name, plant in PLANTED.items()] + [
 
 PLANS = {
     "wrong_kernel": ("blocks.1.linear",),
-    "wrong_when_fused": ("blocks.2.act",),
+    "wrong_when_fused": ("value:add_2",),
     "nan_unobserved": ("blocks.1.linear",),
     "nan_unobserved_here": ("blocks.1.linear",),
 }
 """What avoids a wrong kernel of low precision."""
+VARIANCE = ("value:mean_5", "value:pow_5", "value:pow_6", "value:sub_4")
+"""The fewest values of the plant ``overflow`` that have to be kept in FP32."""
+STREAM = ("blocks.2", "blocks.3", "blocks.4", "centre")
+"""The same of the plant ``growing_stream``, eight values."""
 
 
 # Every plant.
@@ -62,6 +68,10 @@ def test_a_planted_fault_is_found_exactly(name: str, backend: str, bisected: Bis
     assert found.builds == engine.builds
     if found.plan is not None:
         assert verdict_with(found.plan_file, plant, backend, tmp_path) == "pass"
+        assert found.goal is not None
+        assert found.goal.source == ("floor" if plant.kind == "engine" else "limit" if plant.limit else "region")
+        [output] = found.goal.limits.values()
+        assert output < 0.02 or output == plant.limit, "no plan is used that leaves a bit or two"
 
 
 # What is reported.
@@ -80,7 +90,7 @@ def test_the_commands_name_the_plan_and_so_does_the_advice(overflow: Bisection):
 
 def test_a_plan_file_is_a_plan_and_says_how_it_was_found(overflow: Bisection):
     text = Path(overflow.plan_file).read_text()
-    assert tomllib.loads(text) == {"precision": "fp16", "keep_fp32": ["blocks.2.norm"]}
+    assert tomllib.loads(text) == {"precision": "fp16", "keep_fp32": list(VARIANCE)}
     assert "# Found by: parity bisect overflow -b planted -p fp16 --case one" in text
 
 
@@ -91,17 +101,19 @@ def test_the_price_is_of_the_plan_and_both_extremes(overflow: Bisection):
 
 
 def test_progress_names_builds_and_the_best_plan(overflow: Bisection, said: list[str]):
-    assert overflow.builds == 3
-    assert "overflow/one [planted-fp16]: 3 of 30 engines built; the best plan so far keeps 1" in said
+    assert overflow.builds == 7, "two questions, the plan, and without each of its values"
+    assert "overflow/one [planted-fp16]: 3 of 30 engines built; the best plan so far keeps 4" in said
 
 
 def test_every_engine_that_was_tried_is_a_trial(bisected: Bisect):
     found, _ = bisected(PLANTED["growing_stream"])
-    tried = [trial for trial in found.trials if trial.where == "engine"]
-    assert tried[0].passed
-    fewer = {frozenset(tried[0].keep_fp32) - {left} for left in tried[0].keep_fp32}
-    assert {frozenset(trial.keep_fp32) for trial in tried[1:]} == fewer
-    assert all(trial.passed is False and trial.error > 0.0045 for trial in tried[1:])
+    first, *fewer = [trial for trial in found.trials if trial.where == "engine"]
+    assert first.passed
+    assert (first.keep_fp32, first.values) == (found.plan, found.plan_values) == (tuple(sorted(STREAM)), 8)
+    units = Units.of(ready("growing_stream").program.values)
+    kept, *tried = [{name for it in trial.keep_fp32 for name in units.members(it)} for trial in (first, *fewer)]
+    assert sorted(map(sorted, tried)) == sorted(sorted(kept - {name}) for name in kept)
+    assert all(trial.passed is False and trial.error > 0.0045 and trial.values == 7 for trial in fewer)
 
 
 def test_a_healthy_engine_is_left_alone(bisected: Bisect):
@@ -184,9 +196,9 @@ def test_a_plan_as_the_precision_is_kept_and_added_to(bisected: Bisect, tmp_path
     mine = tmp_path / "mine.toml"
     mine.write_text('precision = "fp16"\nkeep_fp32 = ["blocks.0"]\n')
     found, _ = bisected(PLANTED["overflow"], precision=str(mine))
-    assert (found.kind, found.region, found.plan) == ("precision", ("blocks.2.norm",), ("blocks.2.norm",))
+    assert (found.kind, found.region, found.plan) == ("precision", VARIANCE, VARIANCE)
     assert found.precision == "mine"
-    assert tomllib.loads(Path(found.plan_file).read_text())["keep_fp32"] == ["blocks.0", "blocks.2.norm"]
+    assert tomllib.loads(Path(found.plan_file).read_text())["keep_fp32"] == ["blocks.0", *VARIANCE]
     assert verdict_with(found.plan_file, PLANTED["overflow"], "planted", tmp_path) == "pass"
 
 
@@ -226,7 +238,7 @@ def test_an_inspector_without_metadata_still_gives_the_region(bisected: Bisect, 
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("overflow", 2), ("overflow", 3), ("wrong_kernel", 4), ("nan_unobserved", 5)]
+    ("name", "most"), [("overflow", 2), ("overflow", 3), ("overflow", 7), ("wrong_kernel", 4), ("nan_unobserved", 5)]
 )
 def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, tmp_path: Path):
     plant = PLANTED[name]
@@ -234,7 +246,7 @@ def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, 
     assert found.kind == plant.kind
     assert found.region
     assert found.max_builds == most
-    assert found.complete == ((name, most) == ("overflow", 3))
+    assert found.complete == ((name, most) == ("overflow", 7))
     assert found.builds <= most
     if found.plan is None:
         assert "no plan passed" not in [advice.indicator for advice in found.advice], "it is not known that none does"
@@ -246,11 +258,12 @@ def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, 
 def test_a_search_without_the_builds_it_needs_says_so_and_a_second_one_goes_on(bisected: Bisect):
     first, engine = bisected(PLANTED["growing_stream"], max_builds=5)
     assert (first.complete, engine.builds, first.gate_builds) == (False, 5, 2)
+    assert frozenset(first.plan or ()) == PLANTED["growing_stream"].answer
     second, engine = bisected(PLANTED["growing_stream"])
     assert second.complete
     assert frozenset(second.plan or ()) == PLANTED["growing_stream"].answer
-    assert engine.builds == 2, "the first five come from the engine cache"
-    assert (second.builds, second.gate_builds) == (2, 0), "the questions built nothing; what was built is the search's"
+    assert engine.builds == 6, "the first five come from the engine cache"
+    assert (second.builds, second.gate_builds) == (6, 0), "the questions built nothing; what was built is the search's"
     third, engine = bisected(PLANTED["growing_stream"])
     assert (third.plan, third.finding, engine.builds) == (second.plan, second.finding, 0)
 
@@ -265,9 +278,10 @@ def test_a_refused_build_is_unresolved_and_the_search_goes_on(bisected: Bisect, 
     tried = [trial for trial in found.trials if trial.where == "engine"]
     unresolved = [trial for trial in tried if trial.passed is None]
     assert [trial.reason for trial in unresolved] == ["planted has no kernel for that"]
-    assert unresolved[0].keep_fp32 == ("blocks.2.norm",)
+    assert unresolved[0].keep_fp32 == VARIANCE
     assert found.plan is not None
-    assert set(found.plan) > {"blocks.2.norm"}
+    assert found.plan_values == 5
+    assert set(found.plan) > set(VARIANCE)
     assert verdict_with(found.plan_file, plant, "planted", tmp_path) == "pass"
 
 
@@ -331,10 +345,10 @@ def test_interrupted_anywhere_nothing_is_lost(number: int, bisected: Bisect):
 def test_interrupted_in_pytorch_keeps_what_was_seen_to_pass(bisected: Bisect, monkeypatch: pytest.MonkeyPatch):
     passes, tried = Screen.passes, iter(range(1000))
 
-    def interrupted(screen: Screen, patterns: frozenset[str]) -> bool:
-        if next(tried) and any(trial.passed for trial in screen.trials):
+    def interrupted(screen: Screen, opened: OpenTarget, kept: frozenset[str]) -> bool:
+        if next(tried) and any(trial.reason == "" for trial in screen.tried.values()):
             raise KeyboardInterrupt
-        return passes(screen, patterns)
+        return passes(screen, opened, kept)
 
     monkeypatch.setattr(Screen, "passes", interrupted)
     found, _ = bisected(PLANTED["overflow"])

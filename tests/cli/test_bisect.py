@@ -38,9 +38,11 @@ def test_a_finding_exits_1_and_writes_plan_and_json(plant: Any, folder: Path, ca
     assert (data["schema"], data["complete"], data["results"]) == ("parity/1", True, [])
     assert data["command"].startswith("parity bisect overflow -b planted -p fp16 ")
     found = data["bisect"]
-    assert (found["kind"], found["region"], found["plan"]) == ("precision", ["blocks.2.norm"], ["blocks.2.norm"])
+    variance = ["value:mean_5", "value:pow_5", "value:pow_6", "value:sub_4"]
+    assert (found["kind"], found["region"], found["plan"]) == ("precision", variance, variance)
+    assert (found["plan_values"], found["goal"]["source"]) == (4, "region")
     assert found["plan_file"] == "new/deep/plan.toml"
-    assert tomllib.loads(Path("new/deep/plan.toml").read_text())["keep_fp32"] == ["blocks.2.norm"]
+    assert tomllib.loads(Path("new/deep/plan.toml").read_text())["keep_fp32"] == variance
     assert not list(folder.glob("reports/*"))
     assert parity("verify", "overflow", "-b", "planted", "-p", "new/deep/plan.toml") == 0
 

@@ -119,6 +119,7 @@ PLANTED: dict[str, Planted] = {
         ),
         plant_of(
             "two_culprits", TwoCulprits, "early", alternatives=(frozenset({"late"}),), limit=0.02,
+            values=_values("add", "sub"),
             why="the product of two residues is wrong only where both are",
         ),
         plant_of(
