@@ -256,6 +256,8 @@ def find_plan(context: Context, found: Findings) -> Findings:
     assert found.aim is not None
     plans = search_plan(context, found.target, found.candidates, found.aim)
     found = replace(found, plans=plans, complete=found.complete and plans.complete, interrupted=plans.interrupted)
+    if found.screened is not None and (words := plans.disagreement(found.screened.trials)):
+        found = found.noted(words)
     if found.races and found.plan is not None:
         found = found.noted(
             "the plan passed every run; overlapping kernels may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"

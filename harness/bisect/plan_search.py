@@ -38,6 +38,16 @@ class PlanFound:
     interrupted: bool = False
     """Whether a KeyboardInterrupt ended the search."""
 
+    def disagreement(self, in_pytorch: Sequence[Trial]) -> str:
+        """Return what passed in PyTorch and failed on an engine, with both errors; empty where nothing did."""
+        right = {trial.keep_fp32: trial.error for trial in in_pytorch if trial.passed}
+        failed = [trial for trial in self.trials if trial.passed is False and trial.keep_fp32 in right]
+        if not failed:
+            return ""
+        first = min(failed, key=lambda trial: trial.values or 0)
+        errors = f"{right[first.keep_fp32] or 0:.3g} in PyTorch and {_figure(first.error)} on the engine"
+        return f"the error with {', '.join(first.keep_fp32)} in FP32 is {errors}, which is not enough: {first.reason}"
+
 
 def search_plan(context: Context, target: Target, candidates: Candidates, aim: Aim) -> PlanFound:
     """Search the plan of fewest values on the engine: the first candidates in turn, then more of the ranking.
@@ -209,6 +219,10 @@ def price(context: Context, target: Target, plan: Sequence[str]) -> Price:
             device = opened.device_name
     plan_ms, low_ms, fp32_ms = (times[timed] for timed in targets)
     return Price(device=device, plan_ms=plan_ms, low_ms=low_ms, fp32_ms=fp32_ms)
+
+
+def _figure(error: float | None) -> str:
+    return "not finite" if error is None or not math.isfinite(error) else f"{error:.3g}"
 
 
 def _largest_error(result: Result) -> float | None:
