@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from harness.records import IS_WRONG, plan_lines
 from harness.report.facts import Json, trial_verdict
 from harness.report.text.diagnosis import bisection_lines, diagnosis_text
-from harness.report.text.tables import WORDS, ascii_safe, columns, number, verdict_word, wrapped
+from harness.report.text.tables import WORDS, ascii_safe, columns, number, plural, verdict_word, wrapped
 
 FORMATS = ("fp16", "bf16")
 MOST_TRIALS = 8
@@ -23,6 +23,7 @@ def bisection_text(found: Json) -> str:
     """Return a bisection as text; the commands beyond the first come last, unwrapped, to be copied."""
     blocks = [
         [*diagnosis_text(bisection_lines(found)), *_actions(found)],
+        _goal(found),
         _trials(found),
         _questions(found),
         [line for note in found["notes"] for line in wrapped("note: ", note)],
@@ -39,6 +40,21 @@ def plan_snippet(patterns: Sequence[str], precision: str) -> list[str]:
 def _actions(found: Json) -> list[str]:
     """Return what to do, once each."""
     return [line for action in dict.fromkeys(a["action"] for a in found["advice"]) for line in wrapped("do: ", action)]
+
+
+def _goal(found: Json) -> list[str]:
+    """Return what a plan may lose and why, how many values it keeps, and what more or fewer of them cost."""
+    lines = []
+    if goal := found["goal"]:
+        limits = ", ".join(f"{name} {number(limit)}" for name, limit in goal["limits"].items())
+        lines = wrapped("a plan may lose: ", f"{limits or 'nothing'}: {goal['reason']}")
+    if found["plan"] is not None and found["plan_values"] is not None:
+        patterns = plural(len(found["plan"]), "pattern")
+        lines.append(f"the plan keeps {plural(found['plan_values'], 'value')} in FP32, by {patterns}")
+    if rows := found["by_values"]:
+        costs = (f"{row['values']}: {'not finite' if row['error'] is None else number(row['error'])}" for row in rows)
+        lines += wrapped("PyTorch's error by values in FP32: ", ", ".join(costs))
+    return lines
 
 
 def _questions(found: Json) -> list[str]:
