@@ -43,7 +43,7 @@ class Screened:
     """What the search in PyTorch found."""
 
     region: tuple[str, ...] = ()
-    """Patterns of the fewest values that made the outputs right; empty where none did."""
+    """Modules and values, the fewest that made the outputs right; empty where none did."""
     aim: Aim | None = None
     """What the outputs of a plan may lose; None where the search did not come so far."""
     few: bool = True
@@ -123,7 +123,8 @@ class Screen:
             best = min((kept for kept, tried in self.tried.items() if tried.reason == ""), key=len, default=None)
         region = best or frozenset()
         return Screened(
-            region=self.units.patterns(region), aim=self.aim, few=self.few, culprits=self.units.patterns(culprits),
+            region=self.units.patterns(region, operators=False), aim=self.aim, few=self.few,
+            culprits=self.units.patterns(culprits, operators=False),
             rest=tuple(f"value:{name}" for name in order if name not in region), by_values=rows,
             trials=self._trials(best), interrupted=interrupted,
         )  # fmt: skip

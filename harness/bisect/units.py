@@ -42,10 +42,11 @@ class Units:
             return frozenset({pattern.removeprefix(_VALUE)} & set(self.values))
         return self._by_pattern.get(pattern, frozenset())
 
-    def patterns(self, names: Collection[str]) -> tuple[str, ...]:
+    def patterns(self, names: Collection[str], *, operators: bool = True) -> tuple[str, ...]:
         """Return few patterns that mean these values and no others, sorted: modules, operators, then single values."""
         left, found = set(names), []
-        whole = {pattern: members for pattern, members in self._by_pattern.items() if members <= left}
+        known = {it: members for it, members in self._by_pattern.items() if operators or not it.startswith("op:")}
+        whole = {pattern: members for pattern, members in known.items() if members <= left}
         while whole:
             pattern = max(whole, key=lambda it: (len(whole[it] & left), not it.startswith("op:"), it.count(".")))
             members = whole.pop(pattern) & left

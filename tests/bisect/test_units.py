@@ -58,6 +58,10 @@ def test_few_patterns_are_taken(names: str, patterns: tuple[str, ...]):
     assert UNITS.patterns(names) == patterns
 
 
+def test_an_operator_names_no_place():
+    assert UNITS.patterns("ae", operators=False) == ("value:a", "value:e")
+
+
 def test_a_split_follows_the_modules_and_then_the_values():
     assert UNITS.split(tuple("abcde")) == [("a", "b", "c", "d"), ("e",)]
     assert UNITS.split(tuple("abcd")) == [("a", "b", "c"), ("d",)]
