@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.compare import total_error
+from harness.errors import NotJudged
 from harness.layers.explaining import Explaining
 from harness.layers.inside import Step, steps_inside
 from harness.layers.local_error import Reached
@@ -64,20 +65,31 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
     if not errors and right:
         return _in_order(looked), None
     before.opened.say(f"propagating the largest of {len(errors)} local errors to the outputs", before.case)
-    propagation = Propagation(before, observer)
-    explaining = None if right else Explaining(before, propagation)
-    largest = sorted(errors.values(), reverse=True)
-    _measure(looked, propagation, explaining, [
-        *largest[:PROPAGATED],
-        *(kept for kept in largest[PROPAGATED:SUSPECTS] if looked.findings[kept.name].mark in MADE_HERE),
-    ])  # fmt: skip
     harmless = _harmless_effect(before)
-    if explaining is None or not explaining.wrong:
-        _mark_harmless(looked, (), harmless, right=right)
-        return _in_order(looked), None if right else _record(looked, observer, _unpropagated(looked), None, False)
+    try:
+        propagation = Propagation(before, observer)
+        explaining = None if right else Explaining(before, propagation)
+        _measure(looked, propagation, explaining, _largest(looked))
+        if explaining is not None and explaining.wrong:
+            return _explained(looked, before, observer, propagation, explaining)
+    except NotJudged as error:  # the effects are not known then; what was made here stays what it is
+        before.opened.say(f"no effects: {error}", before.case)
+    names = (
+        [] if right else [f.name for f in looked.findings.values() if f.mark in MADE_HERE and f.status == "compared"]
+    )
+    _mark_harmless(looked, names, harmless, right=right)
+    return _in_order(looked), None if right else _record(looked, names, None, False)
+
+
+def _explained(
+    looked: _Looked, before: Unobserved, observer: Observer, propagation: Propagation, explaining: Explaining
+) -> tuple[list[ValueFinding], Diagnosis]:
+    """Return the findings and the diagnosis of outputs of which it can be measured how far they are explained."""
+    harmless = _harmless_effect(before)
     found, complete = _culprits(looked, explaining, harmless)
     shown = [kept.name for kept in found]
-    found = _go_inside(looked, explaining, found, lambda name: steps_inside(before, observer, name, errors.values()))
+    errors = looked.errors.values()
+    found = _go_inside(looked, explaining, found, lambda name: steps_inside(before, observer, name, errors))
     _measure(looked, propagation, explaining, [kept for kept in found if kept.name not in looked.effects])
     left = explaining.left(found)
     for name, needed in explaining.needed(found).items():
@@ -86,7 +98,14 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
     if not complete:
         names += [name for name in _unpropagated(looked) if name not in names]
     _mark_harmless(looked, [*names, *shown], math.inf if complete else harmless, right=False)
-    return _in_order(looked), _record(looked, observer, names, left, complete)
+    return _in_order(looked), _record(looked, names, left, complete)
+
+
+def _largest(looked: _Looked) -> list[KeptError]:
+    """Return the errors whose effect is always computed."""
+    errors = sorted(looked.errors.values(), reverse=True)
+    suspects = [kept for kept in errors[PROPAGATED:SUSPECTS] if looked.findings[kept.name].mark in MADE_HERE]
+    return [*errors[:PROPAGATED], *suspects]
 
 
 def _measure(
@@ -109,16 +128,17 @@ def _culprits(looked: _Looked, explaining: Explaining, harmless: float) -> tuple
         return sorted(errors, key=lambda kept: _rank(looked, kept.name))
 
     suspects = most_first([kept for kept in looked.made_here if looked.effects.get(kept.name, 0.0) is not None])
-    rest = [kept for kept in looked.errors.values() if kept not in suspects]
+    rest = [kept for kept in looked.errors.values() if all(kept is not other for other in suspects)]
     chosen, complete = explaining.smallest(suspects)
     if not complete:
-        chosen = [kept for kept in suspects if (looked.effects.get(kept.name) or math.inf) > harmless]
+        chosen = [kept for kept in suspects if not _is_at_most(looked.effects.get(kept.name), harmless)]
         more, complete = explaining.more(chosen, sorted(rest, key=lambda kept: looked.findings[kept.name].depth))
         chosen += more
         if complete:
             chosen, complete = explaining.smallest(most_first(chosen))
     if explaining.hides_others:  # behind NaN nothing else is seen: other errors that would reach the outputs stay
-        hidden = [kept for kept in suspects if (looked.effects.get(kept.name) or 0) > harmless and kept not in chosen]
+        left_out = [kept for kept in suspects if all(kept is not other for other in chosen)]
+        hidden = [kept for kept in left_out if not _is_at_most(looked.effects.get(kept.name), harmless)]
         looked.hidden = {kept.name for kept in hidden}
         chosen += hidden
     return chosen, complete
@@ -189,11 +209,11 @@ def _mark_harmless(looked: _Looked, culprits: Sequence[str], harmless: float, *,
             if finding.mark == "nonfinite" and (right or effect == 0):
                 reason = f"{finding.reason}; it does not reach the outputs{', which are right' if right else ''}"
                 looked.findings[name] = replace(finding, mark=HARMLESS, reason=reason)
-            elif finding.mark == "suspect" and effect is not None and effect <= harmless:
+            elif finding.mark == "suspect" and _is_at_most(effect, harmless):
                 looked.findings[name] = replace(finding, mark=HARMLESS)
 
 
-def _record(looked: _Looked, observer: Observer, names: Sequence[str], left: float | None, complete: bool) -> Diagnosis:
+def _record(looked: _Looked, names: Sequence[str], left: float | None, complete: bool) -> Diagnosis:
     ordered = sorted(names, key=lambda name: _rank(looked, name))
     compared = [finding for finding in looked.findings.values() if finding.status == "compared"]
     first = min((looked.finding(name).depth for name in names), default=math.inf)
@@ -217,6 +237,11 @@ def _culprit(looked: _Looked, name: str) -> Culprit:
         looks_like=finding.looks_like, inside=finding.kernel if name in looked.inside else "",
         reason=beyond.words if beyond else finding.reason,
     )  # fmt: skip
+
+
+def _is_at_most(effect: float | None, limit: float) -> bool:
+    """Return whether an effect is known to be no larger."""
+    return effect is not None and effect <= limit
 
 
 def _harmless_effect(before: Unobserved) -> float:

@@ -99,7 +99,7 @@ class Explaining:
         chosen = list(ordered)
         for kept in reversed(ordered):  # those that explain least are left out first
             without = [other for other in chosen if other is not kept]
-            if without and self.left([*others, *without]) <= as_much:
+            if without and self._propagation.runs < MOST_RUNS and self.left([*others, *without]) <= as_much:
                 chosen = without
         return sorted(chosen, key=lambda kept: -kept.number)
 
@@ -134,6 +134,8 @@ class _Halving:
     def __init__(self, propagation: Propagation, wrong: Sequence[WrongOutput], given: Sequence[KeptError]) -> None:
         self._propagation, self._wrong = propagation, wrong
         self._given = list(given)
+        self._known: dict[frozenset[int], list[float]] = {}
+        """What sets of errors leave of each output."""
 
     def among(self, errors: Sequence[KeptError]) -> list[KeptError]:
         """Return them, in the order given."""
@@ -157,6 +159,12 @@ class _Halving:
 
     def _gain(self, errors: Sequence[KeptError], given: Sequence[KeptError]) -> float:
         """Return the largest share of what is wrong with an output that these errors take from what others leave."""
-        less = self._propagation.together([*self._given, *given])
-        more = self._propagation.together([*self._given, *given, *errors])
-        return max(min(wrong.left(less), 1.0) - wrong.left(more) for wrong in self._wrong)
+        left = zip(self._left(given), self._left([*given, *errors]), strict=True)
+        return max(min(less, 1.0) - more for less, more in left)
+
+    def _left(self, errors: Sequence[KeptError]) -> list[float]:
+        key = frozenset(kept.number for kept in errors)
+        if key not in self._known:
+            outputs = self._propagation.together([*self._given, *errors])
+            self._known[key] = [wrong.left(outputs) for wrong in self._wrong]
+        return self._known[key]

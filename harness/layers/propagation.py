@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.errors import NotJudged, first_line
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.reference import Evaluator, Evaluators
 from harness.tensors import Tensors
+
+_CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
+"""What PyTorch raises where an operation cannot take what it is given."""
 
 
 class Propagation:
@@ -26,15 +30,19 @@ class Propagation:
     def together(self, errors: Sequence[KeptError], *, low: bool = False) -> Tensors:
         """Return the outputs with all these errors, in the reference's precision or with ``low`` in the plan's.
 
-        An error that cannot be added is left out; :meth:`alone` gives None for it.
+        An error that cannot be added is left out; :meth:`alone` gives None for it. Raises NotJudged when the graph
+        cannot be run with them: indices that are computed from what is no number may be none.
         """
         self.runs += 1
         evaluators = self._evaluators(errors)
         evaluator = evaluators.floor if low else evaluators.reference
-        for kept in self._in_order(errors):
-            _add(evaluator, evaluators.canonical(kept.name), kept)
-            evaluators.done([kept.name])
-        return evaluator.outputs()
+        try:
+            for kept in self._in_order(errors):
+                _add(evaluator, evaluators.canonical(kept.name), kept)
+                evaluators.done([kept.name])
+            return evaluator.outputs()
+        except _CANNOT_RUN as error:
+            raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
 
     def alone(self, errors: Sequence[KeptError]) -> Iterator[tuple[KeptError, Tensors | None]]:
         """Yield each error with the outputs that it alone gives, in dataflow order; None where it cannot be added."""
@@ -43,7 +51,11 @@ class Propagation:
             name = evaluators.canonical(kept.name)
             evaluators.reference.value(name)
             disturbed = evaluators.reference.fork()
-            yield kept, disturbed.outputs() if _add(disturbed, name, kept) else None
+            try:
+                outputs = disturbed.outputs() if _add(disturbed, name, kept) else None
+            except _CANNOT_RUN:
+                outputs = None
+            yield kept, outputs
             evaluators.done([kept.name])
 
     def _evaluators(self, errors: Sequence[KeptError]) -> Evaluators:

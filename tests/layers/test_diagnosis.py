@@ -24,7 +24,7 @@ from planted import (
 
 from harness import Target
 from harness.layers.comparison import compare_layers
-from harness.layers.observer import Observer
+from harness.layers.observer import KeptError, Observer
 from harness.records import Diagnosis, LayerReport, ValueFinding
 from harness.verify.target import Run
 
@@ -268,3 +268,14 @@ def test_noise_of_the_same_size_explains_nothing(tmp_path, monkeypatch):
     assert not diagnosis.complete
     assert diagnosis.left > 0.5
     assert all(culprit.explains < 0.05 for culprit in diagnosis.culprits)
+
+
+def test_what_cannot_be_run_with_the_errors_leaves_the_suspects(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr(KeptError, "added_to", refuse)
+    diagnosis = looked.__wrapped__("three", "outputs", "fp16", tmp_path).diagnosis
+    assert set(names(diagnosis)) == {"linear", "layer_norm_2", "linear_3"}
+    assert {culprit.explains for culprit in diagnosis.culprits} == {None}
+    assert (diagnosis.left, diagnosis.complete) == (None, False)
