@@ -34,7 +34,7 @@ class Explaining:
         expected = propagation.expected
         self.wrong = wrong_outputs(before.result.outputs, before.outputs, expected)
         """What is wrong; empty where none of it can be measured."""
-        low = propagation.together((), low=True)
+        _, low = propagation.with_floor(())
         judged = self._judged(expected, low)
         failed = {output.name for output in judged if output.verdict == "fail"}
         self._by_verdict = holds(low, expected) and any(wrong.name in failed for wrong in self.wrong)
@@ -66,11 +66,10 @@ class Explaining:
 
     def complete(self, errors: Sequence[KeptError]) -> bool:
         """Return whether what these errors do not explain is no more than an engine may lose."""
-        outputs = self._propagation.together(errors)
         if not self._by_verdict:
+            outputs = self._propagation.together(errors)
             return all(wrong.left(outputs) <= LEFT for wrong in self.wrong)
-        judged = self._judged(outputs, self._propagation.together(errors, low=True))
-        return all(output.verdict == "pass" for output in judged)
+        return all(output.verdict == "pass" for output in self._judged(*self._propagation.with_floor(errors)))
 
     def smallest(self, ordered: Sequence[KeptError]) -> tuple[list[KeptError], bool]:
         """Return the fewest of these errors, the first ones first, that are complete; all and False where none are."""
@@ -117,10 +116,10 @@ class Explaining:
 
     def _left_by(self, errors: Sequence[KeptError]) -> list[WrongOutput]:
         """Return what is still wrong when the engine is held against PyTorch with these errors."""
-        outputs, actual = self._propagation.together(errors), self._before.outputs
         if self._by_verdict:
-            judged = self._judged(outputs, self._propagation.together(errors, low=True))
-            return wrong_outputs(judged, actual, outputs)
+            outputs, low = self._propagation.with_floor(errors)
+            return wrong_outputs(self._judged(outputs, low), self._before.outputs, outputs)
+        outputs = self._propagation.together(errors)
         left = [(wrong, wrong.left(outputs)) for wrong in self.wrong]
         return [replace(wrong, total=wrong.total * share) for wrong, share in left if share > LEFT]
 

@@ -33,16 +33,17 @@ class KeptError(NamedTuple):
     """Order of arrival; decides between equal ratios, so that no two entries compare by tensor."""
     name: str
     error: torch.Tensor
-    """The engine's value less the replay; of decisions the engine's own."""
-    where: torch.Tensor | None = None
-    """Of decisions: those that differ."""
+    """The engine's value less the replay; where ``own`` is set the engine's value."""
+    own: torch.Tensor | None = None
+    """Elements that have no difference to be added: decisions that differ, and what is beyond the end of the format."""
 
     def added_to(self, value: torch.Tensor) -> torch.Tensor:
         """Return a value with this error; what is no number already stays as it is."""
-        error = self.error.reshape(value.shape).to(value.device, value.dtype)
-        if self.where is not None:
-            return torch.where(self.where.reshape(value.shape).to(value.device), error, value)
-        return torch.where(value.isfinite(), value + error, value)
+        error = self.error.reshape(value.shape).to(value.device)
+        added = torch.where(value.isfinite(), value + error, value) if value.is_floating_point() else value
+        if self.own is None:
+            return added
+        return torch.where(self.own.reshape(value.shape).to(value.device), error.to(added.dtype), added)
 
 
 class Observer:
@@ -121,6 +122,7 @@ class Observer:
         floor = self.evaluators.value(self.evaluators.floor, name)
         low = self.evaluators.value(self.evaluators.replay_low, name)
         # What saturates in PyTorch is right: else the floor would be so large that any error of the engine passes.
+        unlimited = replay
         replay = replay if low is None else saturated(replay, low, end)
         reference = reference if floor is None else saturated(reference, floor, end)
         local_floor = math.nan if low is None else local_error(low, replay).relative
@@ -140,8 +142,11 @@ class Observer:
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
             mark=mark, looks_like=looks_like, reason=self._reason(stats, local), **record,
         )  # fmt: skip
-        over = math.inf if local.nonfinite else local.relative / limit
-        self._keep_error(over, name, made_here(tensor, replay, local))
+        error, own = made_here(tensor, replay, local), None
+        if replay is not unlimited or not local.finite or local.largest_replay > end:
+            own = (unlimited.abs() > end) & (tensor.to(replay.dtype) != replay)
+            error = torch.where(own, tensor.to(replay.dtype), error)
+        self._keep_error(math.inf if local.nonfinite else local.relative / limit, name, error, own)
         self.evaluators.observe(name, tensor)
 
     def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None) -> Mark:
@@ -168,10 +173,10 @@ class Observer:
             return f"{stats.nonfinite_actual} of {stats.elements} elements are not finite, as what it is computed from"
         return ""
 
-    def _keep_error(self, ratio: float, name: str, error: torch.Tensor, where: torch.Tensor | None = None) -> None:
+    def _keep_error(self, ratio: float, name: str, error: torch.Tensor, own: torch.Tensor | None = None) -> None:
         if not ratio > 0:
             return
-        heapq.heappush(self.errors, KeptError(ratio, self._seen, name, error, where))
+        heapq.heappush(self.errors, KeptError(ratio, self._seen, name, error, own))
         self._held += error.nbytes
         while len(self.errors) > 1 and (len(self.errors) > KEPT or self._held > KEPT_BYTES):
             self._held -= heapq.heappop(self.errors).error.nbytes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from harness.errors import NotJudged, first_line
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
@@ -27,20 +29,31 @@ class Propagation:
         self.expected = self.together(())
         """The outputs without any error, in the precision of the reference."""
 
-    def together(self, errors: Sequence[KeptError], *, low: bool = False) -> Tensors:
-        """Return the outputs with all these errors, in the reference's precision or with ``low`` in the plan's.
+    def together(self, errors: Sequence[KeptError]) -> Tensors:
+        """Return the outputs with all these errors, in the reference's precision.
 
         An error that cannot be added is left out; :meth:`alone` gives None for it. Raises NotJudged when the graph
         cannot be run with them: indices that are computed from what is no number may be none.
         """
+        return self._run(errors, low=False)[0]
+
+    def with_floor(self, errors: Sequence[KeptError]) -> tuple[Tensors, Tensors]:
+        """Return the same, and the outputs in the plan's precision with the same errors: what PyTorch loses there."""
+        return self._run(errors, low=True)
+
+    def _run(self, errors: Sequence[KeptError], *, low: bool) -> tuple[Tensors, Tensors]:
         self.runs += 1
         evaluators = self._evaluators(errors)
-        evaluator = evaluators.floor if low else evaluators.reference
         try:
             for kept in self._in_order(errors):
-                _add(evaluator, evaluators.canonical(kept.name), kept)
+                name = evaluators.canonical(kept.name)
+                value = evaluators.reference.value(name)
+                rounded = evaluators.floor.value(name) if low and value is not None else None
+                _add(evaluators.reference, name, kept)
+                if rounded is not None and value is not None:
+                    evaluators.floor.observe(name, _rounded_alike(kept.added_to(value), value, rounded))
                 evaluators.done([kept.name])
-            return evaluator.outputs()
+            return evaluators.reference.outputs(), evaluators.floor.outputs() if low else {}
         except _CANNOT_RUN as error:
             raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
 
@@ -72,3 +85,14 @@ def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
     if value is None:
         return False
     return evaluator.observe(name, kept.added_to(value))
+
+
+def _rounded_alike(disturbed: torch.Tensor, value: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """Return a disturbed value with the rounding of the undisturbed one, which is no larger where the value is smaller.
+
+    A mask of -1e4 is rounded to multiples of 8 in FP16: what an engine has in its place is not.
+    """
+    if not value.is_floating_point():
+        return disturbed
+    lost, share = rounded.to(value.dtype) - value, (disturbed / value).abs().clamp(max=1)
+    return torch.where((lost * share).isfinite(), disturbed + lost * share, disturbed)

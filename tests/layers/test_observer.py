@@ -344,6 +344,23 @@ def test_no_more_errors_are_kept_than_are_propagated():
     assert 0 < len(seen.errors) <= KEPT
 
 
+@pytest.mark.parametrize("end", [-3.4e38, -math.inf])
+def test_what_is_beyond_the_end_of_the_format_is_kept_as_the_engine_has_it(end: float):
+    """The difference of a mask's entry and a small number is no number to add."""
+    mask = torch.full((4, 8), end).triu(1)
+    engine = mask.nan_to_num(neginf=end).clamp(min=-65504).half()
+    engine[0, 3] = 1.5
+    engine[1, 0] = 0.25
+    prepared = ready("wrong_kernel")
+    low = mask.clamp(min=-65504).half() if math.isfinite(end) else mask.half()
+    seen = Observer(Fixed(mask, low), prepared.program.values, prepared.program.depths(), precision="fp16")
+    seen.add_value("gelu", engine if math.isfinite(end) else torch.where(engine == -65504, end, engine.float()).half())
+    [kept] = seen.errors
+    disturbed = kept.added_to(mask)
+    assert (disturbed[0, 3], disturbed[1, 0]) == (1.5, 0.25)
+    assert torch.equal((disturbed != mask).nonzero(), torch.tensor([[0, 3], [1, 0]]))
+
+
 # Strays
 
 
