@@ -94,5 +94,6 @@ def _rounded_alike(disturbed: torch.Tensor, value: torch.Tensor, rounded: torch.
     """
     if not value.is_floating_point():
         return disturbed
-    lost, share = rounded.to(value.dtype) - value, (disturbed / value).abs().clamp(max=1)
-    return torch.where((lost * share).isfinite(), disturbed + lost * share, disturbed)
+    lost = (rounded.to(value.dtype) - value) * (disturbed / value).abs().clamp(max=1)
+    held = lost.isfinite() & (value.abs() <= torch.finfo(rounded.dtype).max)
+    return torch.where(held, disturbed + lost, disturbed)
