@@ -204,12 +204,12 @@ def _mark_harmless(looked: _Looked, culprits: Sequence[str], harmless: float, *,
         if name in culprits:
             mark: Mark = finding.mark if finding.mark in MADE_HERE else "suspect" if finding.stats else "flip"
             looked.findings[name] = replace(finding, mark=mark)
-        elif finding.status == "compared" and finding.mark in ("suspect", "nonfinite"):
-            effect = looked.effects.get(name)
+        elif finding.status == "compared" and finding.mark in MADE_HERE and not (right and finding.mark == "flip"):
+            effect = looked.effects.get(name, harmless if name in looked.errors and not right else None)
             if finding.mark == "nonfinite" and (right or effect == 0):
                 reason = f"{finding.reason}; it does not reach the outputs{', which are right' if right else ''}"
                 looked.findings[name] = replace(finding, mark=HARMLESS, reason=reason)
-            elif finding.mark == "suspect" and _is_at_most(effect, harmless):
+            elif finding.mark != "nonfinite" and _is_at_most(effect, harmless):
                 looked.findings[name] = replace(finding, mark=HARMLESS)
 
 
