@@ -360,7 +360,8 @@ def test_nothing_is_suspect_in_a_healthy_engine(mode, precision):
 def test_what_pytorch_loses_as_well_is_named_where_it_is_lost(mode):
     found = looked("swamping", mode)
     [culprit] = found.report.diagnosis.culprits
-    assert found.marked("suspect") == [culprit.value] == ["add" if mode == "outputs" else "sub"]
+    assert culprit.value == "add"  # inside the kernel that gives sub, where kernels are observed
+    assert found.marked("suspect") == ["add" if mode == "outputs" else "sub"]
     assert culprit.error == culprit.floor
     assert found.value("sub").stats.relative_l2 > 0.2
     assert found.value("sub").floor > 0.2
