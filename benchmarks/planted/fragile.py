@@ -219,6 +219,15 @@ class Chain(nn.Module):
         return x
 
 
+class Flat(Chain):
+    """The same, all of it at the root: every value is a unit of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part.forward(x)
+        return x
+
+
 class Either(nn.Module):
     """The product of what two modules lose: one that loses nothing is enough."""
 
@@ -258,6 +267,10 @@ def _chain(*parts: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Chain([part() for part in parts])
 
 
+def _flat(*parts: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: Flat([part() for part in parts])
+
+
 def _inputs(shape: tuple[int, ...] = (2, 8, WIDTH)) -> Tensors:
     return {"x": normal(*shape)}
 
@@ -276,12 +289,20 @@ WEAK: dict[str, Callable[[], nn.Module]] = {
     "logarithm": Logarithm, "exponentials": Exponentials, "reciprocal": Reciprocal, "phase": Phase,
     "odds": LogSigmoid, "smooth": Smooth, "router": Router, "cumulative": Cumulative,
 }  # fmt: skip
+LARGE = ("variance", "cumulative")
+"""Those of which so many values are needed that all sets can be tried only where there is nothing else."""
 FRAGILE = {
     network.name: network
     for network in (
         *(Network(name=name, module=around(weak), inputs=_inputs) for name, weak in WEAK.items()),
         *(Network(name=f"{name}-first", module=around(weak, 0, 3), inputs=_inputs) for name, weak in WEAK.items()),
         *(Network(name=f"{name}-last", module=around(weak, 4, 0), inputs=_inputs) for name, weak in WEAK.items()),
+        *(
+            Network(name=f"{name}-flat", module=_flat(weak, *[layer(0)] * (name not in LARGE)), inputs=_inputs)
+            for name, weak in WEAK.items()
+        ),
+        Network(name="two-flat", module=_flat(Swamped, Phase), inputs=_inputs),
+        Network(name="stream-flat", module=_flat(partial(Stream, 256.0), Centre), inputs=_inputs),
         Network(name="forgotten", module=around(Forgotten), inputs=_inputs),
         Network(name="either", module=Either, inputs=_inputs),
         Network(name="cancelling", module=Cancelling, inputs=_inputs),

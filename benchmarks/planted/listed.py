@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.planted.fragile import WEAK
+from benchmarks.planted.fragile import FRAGILE, WEAK
 from benchmarks.planted.networks import NETWORKS
 from benchmarks.planted.plants import F, Plant, plant
 
@@ -111,6 +111,33 @@ FULL = (
     ("detector", F("scores", "offset", 0.05)),
     ("detector.onnx", F("add", "bypassed")),
 )
+CARRIED = (
+    ("spectrogram", F("mul", "scale", 40.0)),
+    ("spectrogram.onnx", F("linear_2", "offset", 60.0)),
+    ("detector", F("getitem_1", "offset", 13.0)),
+    ("transformer", F("matmul_2", "scale", 6e4)),
+    ("gpt.onnx", F("div_1", "entry", -1, 0, 500.0)),
+    ("mixture", F("layer_norm", "scale", 1.1)),
+    ("mixture.onnx", F("linear", "channels", -1, 0.5)),
+    ("mixture", F("add", "shifted", 2)),
+    ("llama", F("embedding", "scale", 1.2)),
+)
+"""What others make of these is not finite, or decided otherwise: they only carry it on."""
+DEEP = (
+    ("deep", F("linear_2", "scale", 1.03)),
+    ("deep", F("gelu_3", "computes", "Relu")),
+    ("deep.onnx", F("layer_norm_9", "attribute", "epsilon", 0.1)),
+    ("deep", F("softmax_7", "entry", 1, 2, 1.3)),
+    ("deep@fp32", F("linear_20", "rounded")),
+)
+HARMLESS = (
+    ("bert", F("gelu_1", "scale", 1.05), F("add_2", "scale", 1.5)),
+    ("bert.onnx", F("linear_10", "entry", -1, 4, 1.5), F("add_1", "offset", 0.5)),
+    ("conformer", F("glu", "scale", 1.1), F("add_3", "scale", 2.0)),
+    ("vit", F("gelu", "scale", 1.1), F("linear_11", "entry", 1, 5, 3.0)),
+    ("vit.onnx", F("linear_2", "scale", 1.5), F("add_4", "entry", 1, 7, 2.0)),
+    ("gpt", F("linear_8", "scale", 1.3), F("add_5", "scale", 1.5)),
+)
 SEVERAL = (
     ("transformer", F("gelu", "scale", 1.03), F("linear_15", "offset", 0.05)),
     ("transformer", F("softmax", "attribute", "axis", 2), F("linear_16", "entry", -1, 3, 2.0)),
@@ -206,6 +233,13 @@ PRECISION = (
     *(plant("precision", f"{name}-last", engine="torch") for name in INFINITE),
     *(plant("precision", name, engine="torch", limit=0.01) for name in TOGETHER),
     *(plant("precision", name, engine="half", limit=0.01) for name in TOGETHER),
+    *(plant("precision", f"{name}-flat", engine="torch", limit=0.01) for name in WEAK),
+    *(
+        plant("precision", f"{name}-flat", engine="half", limit=0.01)
+        for name in ("variance", "swamped", "router", "odds")
+    ),
+    plant("precision", "two-flat", engine="torch", limit=0.01),
+    plant("precision", "stream-flat", engine="torch", limit=0.02),
     plant("precision", "cancelling", engine="torch", limit=0.02),
     plant("precision", "cancelling.onnx", engine="half", limit=0.02),
     plant("precision", "stream", engine="torch", limit=0.012),
@@ -219,10 +253,12 @@ CLEAN = tuple(
         (f"{network}@fp16", ""), (f"{network}@fp32", ""), (f"{network}@fp16", "unoptimised"),
         (f"{network}.onnx@fp32", "unoptimised"), (f"{network}.onnx@fp16", "half"), (f"{network}@fp32", "halves"),
     )
-)  # fmt: skip
+) + tuple(plant("clean", f"{network}@fp32") for network in FRAGILE if network != "forgotten")  # fmt: skip
 PLANTS: tuple[Plant, ...] = (
     *(plant("engine fp16", *line, module=FOLDED.get((line[0], line[1].value), "")) for line in HALF),
     *(plant("engine fp32", *line, module=FOLDED.get((line[0], line[1].value), "")) for line in FULL),
+    *(plant("engine fp32", *line) for line in (*CARRIED, *DEEP)),
+    *(plant("engine fp32", *line[:-1], harmless=line[-1:]) for line in HARMLESS),
     *(plant("fusion", *line) for line in FUSION),
     *(plant("several", *line) for line in SEVERAL),
     *(plant("export", *line) for line in EXPORT),

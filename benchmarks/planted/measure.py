@@ -27,7 +27,7 @@ from harness import Settings, Subject, Target, Tolerance
 from harness.backends import BACKENDS
 from harness.bisect import bisect
 from harness.errors import ParityError
-from harness.graph import Program, save_model
+from harness.graph import Plan, Program, assign, save_model
 from harness.layers import judge_with_layers, local_ratio
 from harness.records import Bisection, Diagnosis, LayerReport, Result
 from harness.verify import Prepared, Run, verify_case
@@ -122,7 +122,9 @@ def planted(plant: Plant, folder: Path) -> Iterator[PlantedEngine]:
     """Put the plant's faults into ``ort-cpu`` or into the exporter."""
     exported = plant.group == "export"
     wanted = Rewrite(
-        faults=() if exported else plant.faults, half=plant.engine == "half", halves=plant.engine == "halves"
+        faults=() if exported else (*plant.faults, *plant.harmless),
+        half=plant.engine == "half",
+        halves=plant.engine == "halves",
     )
     engine = PlantedEngine(wanted, folder, optimised=plant.engine != "unoptimised")
     with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +228,7 @@ def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisect
         outcome.reproducer = bool(found.reproducer)
         outcome.region = (culprits[0].alone if culprits else len(found.region)) or len(right.values)
     outcome.plan = None if found.plan is None else list(found.plan)
-    if plant.kind == "precision":
+    if plant.kind == "precision" or plant.group == "engine fp16":
         outcome.smallest = right.smallest
         outcome.plan_smallest = found.plan is not None and right.is_smallest(found.plan)
 
@@ -255,13 +257,18 @@ class Right:
         self.answer = {self._node(name) for name in plant.answer}
         self.also = {self._node(name) for name in (*plant.alternatives, *pairs)}
         self._brute = Smallest(prepared, CASE, plant.precision, plant.limit) if plant.kind == "precision" else None
-        self.smallest = [sorted(units) for units in self._brute.units] if self._brute else []
+        units = self._brute.units if self._brute else [frozenset(f"value:{name}" for name in plant.answer)]
+        self.smallest = [sorted(it) for it in units]
         """The smallest sets of modules, and of values at the root, to keep in FP32."""
         self.doubt = self._brute.doubt if self._brute else ""
 
     def is_smallest(self, patterns: Sequence[str]) -> bool:
-        """Return whether a plan keeps no more than the smallest."""
-        return self._brute is not None and self._brute.is_smallest(patterns)
+        """Return whether a plan keeps no more than the smallest: where FP16 kernels are wrong, the values they make."""
+        if self._brute is not None:
+            return self._brute.is_smallest(patterns)
+        dtypes = assign(Plan(name="", dtype="fp16", keep_fp32=tuple(patterns)), self.values)
+        kept = {value.origin for name, value in self.values.items() if dtypes.get(name) == "float32"}
+        return len(kept) <= len(self.answer)
 
     def named(self, name: str) -> bool:
         """Return whether a value, or a unit of a plan, is where an error is made."""

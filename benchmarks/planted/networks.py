@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,9 @@ class Encoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 3) -> None:
         super().__init__()
-        self.layers, self.head = nn.ModuleList(Encoder() for _ in range(3)), nn.Linear(WIDTH, WIDTH)
+        self.layers, self.head = nn.ModuleList(Encoder() for _ in range(depth)), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -298,6 +299,7 @@ NETWORKS = {
     network.name: network
     for network in (
         Network(name="transformer", module=Transformer, inputs=_states),
+        Network(name="deep", module=partial(Transformer, 8), inputs=_states),
         Network(name="bert", module=Bert, inputs=_tokens),
         Network(name="gpt", module=Gpt, inputs=_tokens),
         Network(name="vit", module=Vit, inputs=lambda: {"image": normal(2, 3, 32, 32)}),

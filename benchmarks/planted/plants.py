@@ -29,6 +29,8 @@ class Plant:
     engine: str = ""
     """How the engine computes what is right: ``unoptimised``, ``half`` (rounds every FP16 value), ``halves`` (sums
     in another order), ``torch`` (PyTorch itself)."""
+    harmless: tuple[Fault, ...] = ()
+    """What is wrong in the engine too, and dies out before the outputs: no culprit."""
     made: tuple[str, ...] = ()
     """The values that are wrong though nothing is planted: the exporter is."""
     alternatives: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ class Plant:
         """As ``--only`` finds it."""
         what = "+".join(f"{it.value}:{it.how}{''.join(f'_{arg}' for arg in it.args)}" for it in self.faults)
         subject = self.network.name + (".onnx" if self.file else "")
+        what += "".join(f"+{it.value}:harmless" for it in self.harmless)
         limit = f"limit_{self.limit:g}" if self.limit is not None else ""
         return "/".join(filter(None, [self.group, subject, what, self.precision, self.engine, limit])).replace(" ", "-")
 
