@@ -13,7 +13,7 @@ from harness.records import ErrorShape, ShapeKind
 
 SAMPLE = 2**14
 """Elements that are sorted to see whether the error is a function of the expected value."""
-FEWEST = 64
+FEWEST = 32
 """Elements that are needed to tell a function or rounding."""
 FEWEST_ENDED = 3
 """Elements that must end at one number: a single one is merely wrong."""

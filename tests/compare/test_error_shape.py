@@ -234,6 +234,13 @@ def test_not_every_error_of_the_size_of_rounding_is_rounding(how: str, precision
     assert shape(expected + noise, expected, precision=precision, made_here=False).kind == "unknown"
 
 
+def test_a_pooled_value_has_elements_enough_for_a_function():
+    for seed in range(20):
+        value = normal(2, 16, seed=seed)
+        assert shape(value.sigmoid(), value.tanh()).kind == "another_function"
+        assert shape(normal(2, 16, seed=seed + 50), value.tanh()).kind == "unknown"
+
+
 def test_an_enlarged_image_is_shifted():
     image = normal(1, 4, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
     it = shape(image.roll(1, 2), image)
