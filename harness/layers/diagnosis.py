@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.compare import total_error
 from harness.errors import NotJudged
-from harness.layers.explaining import Explaining
+from harness.layers.explaining import REAL, Explaining
 from harness.layers.inside import Step, steps_inside
 from harness.layers.local_error import Reached
 from harness.layers.observation import Unobserved
@@ -133,7 +133,8 @@ def _culprits(looked: _Looked, explaining: Explaining, harmless: float) -> tuple
     if not complete:
         chosen = [kept for kept in suspects if not _is_at_most(looked.effects.get(kept.name), harmless)]
         more, complete = explaining.more(chosen, sorted(rest, key=lambda kept: looked.findings[kept.name].depth))
-        chosen += more
+        # Where much is left all the same, the little that rounding here and there takes away of it says nothing.
+        chosen += more if complete else [kept for kept in more if explaining.alone(kept) >= REAL]
         if complete:
             chosen, complete = explaining.smallest(most_first(chosen))
     if explaining.hides_others:  # behind NaN nothing else is seen: other errors that would reach the outputs stay

@@ -49,6 +49,11 @@ class Explaining:
         """Return the largest share of the squared error of a wrong output that these outputs show too, 0 to 1."""
         return max((min(max(1 - wrong.left(outputs), 0.0), 1.0) for wrong in self.wrong), default=0.0)
 
+    def alone(self, kept: KeptError) -> float:
+        """Return what one error alone explains."""
+        outputs = next(self._propagation.alone([kept]))[1]
+        return 0.0 if outputs is None else self.explained(outputs)
+
     def left(self, errors: Sequence[KeptError]) -> float:
         """Return the largest share of the squared error of a wrong output that these errors together do not explain."""
         outputs = self._propagation.together(errors)
@@ -82,9 +87,7 @@ class Explaining:
         chosen = list(ordered[:enough])
         for kept in ordered[: enough - 1]:
             without = [other for other in chosen if other is not kept]
-            outputs = next(self._propagation.alone([kept]))[1]
-            little = outputs is None or self.explained(outputs) < LITTLE
-            if little and self._propagation.runs < MOST_RUNS and self.complete(without):
+            if self.alone(kept) < LITTLE and self._propagation.runs < MOST_RUNS and self.complete(without):
                 chosen = without
         return chosen, True
 

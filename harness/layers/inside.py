@@ -88,10 +88,11 @@ def _step(observer: Observer, name: str, high: torch.Tensor, low: torch.Tensor, 
     precision = observer.precision
     expected = saturated(high, low, LARGEST[precision])
     local = local_error(low, expected)
+    error, own = made_here(low, expected, local, unlimited=high, end=LARGEST[precision])
     value = observer.values[name]
     return Step(
         value=value, depth=observer.depths[name], error=local.relative, nonfinite=bool(local.nonfinite),
-        kept=KeptError(local.relative, -number, name, made_here(low, expected, local)),
+        kept=KeptError(local.relative, -number, name, error, own),
         reached=reached(high, precision) if local.nonfinite else None,
     )  # fmt: skip
 

@@ -61,10 +61,23 @@ def _sums(difference: torch.Tensor, kept: torch.Tensor, a: torch.Tensor, e: torc
     return figures
 
 
-def made_here(actual: torch.Tensor, expected: torch.Tensor, error: LocalError) -> torch.Tensor:
-    """Return the error of each element; none where the expected one is no number: that arrived with the inputs."""
-    difference = actual.to(expected.dtype) - expected
-    return difference if error.finite else torch.where(expected.isfinite(), difference, 0.0)
+def made_here(
+    actual: torch.Tensor, expected: torch.Tensor, error: LocalError, *, unlimited: torch.Tensor, end: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the error of each element, and where it is the actual value that counts, not a difference to be added.
+
+    That is so where something is lost whole: what became exactly 0 must stay 0 for a logarithm behind it, and of what
+    is beyond the ``end`` of the format in ``unlimited``, the expected value before it saturates, no small number can
+    be taken. There is no error where the expected value is no number: that arrived with the inputs.
+    """
+    given = actual.to(expected.dtype)
+    own = (given == 0) & (expected != 0)
+    if expected is not unlimited or not error.finite or error.largest_replay > end:
+        own |= (unlimited.abs() > end) & (given != expected)
+    difference = given - expected
+    if not error.finite:
+        difference = torch.where(expected.isfinite(), difference, 0.0)
+    return (torch.where(own, given, difference), own) if bool(own.any()) else (difference, None)
 
 
 def saturated(expected: torch.Tensor, low: torch.Tensor, largest: float) -> torch.Tensor:

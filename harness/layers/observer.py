@@ -35,7 +35,7 @@ class KeptError(NamedTuple):
     error: torch.Tensor
     """The engine's value less the replay; where ``own`` is set the engine's value."""
     own: torch.Tensor | None = None
-    """Elements that have no difference to be added: decisions that differ, and what is beyond the end of the format."""
+    """Elements that have no difference to be added: decisions that differ, and what is beyond an end of the format."""
 
     def added_to(self, value: torch.Tensor) -> torch.Tensor:
         """Return a value with this error; what is no number already stays as it is."""
@@ -142,10 +142,7 @@ class Observer:
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
             mark=mark, looks_like=looks_like, reason=self._reason(stats, local), **record,
         )  # fmt: skip
-        error, own = made_here(tensor, replay, local), None
-        if replay is not unlimited or not local.finite or local.largest_replay > end:
-            own = (unlimited.abs() > end) & (tensor.to(replay.dtype) != replay)
-            error = torch.where(own, tensor.to(replay.dtype), error)
+        error, own = made_here(tensor, replay, local, unlimited=unlimited, end=end)
         self._keep_error(math.inf if local.nonfinite else local.relative / limit, name, error, own)
         self.evaluators.observe(name, tensor)
 

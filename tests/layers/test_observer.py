@@ -361,6 +361,15 @@ def test_what_is_beyond_the_end_of_the_format_is_kept_as_the_engine_has_it(end: 
     assert torch.equal((disturbed != mask).nonzero(), torch.tensor([[0, 3], [1, 0]]))
 
 
+def test_what_became_zero_stays_zero_whatever_it_is_added_to():
+    prepared = ready("wrong_kernel")
+    reference = torch.tensor([3e-8, 1.0, 0.0])
+    seen = Observer(Fixed(reference, reference.half()), prepared.program.values, {"gelu": 0}, precision="fp16")
+    seen.add_value("gelu", torch.tensor([0.0, 1.001, 0.0]).half())
+    [kept] = seen.errors
+    assert kept.added_to(torch.tensor([4e-8, 2.0, 1.0])).tolist() == [0.0, pytest.approx(2.001, rel=1e-3), 1.0]
+
+
 # Strays
 
 
