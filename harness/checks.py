@@ -125,8 +125,10 @@ class Parity:
             raise AssertionError("\n".join([*lines, *values_table(report.to_json())]))
         if result.verdict == "fail":
             raise AssertionError(failure_text(judged.to_json()))
-        if report is None or not report.trusted:
-            self._not_judged((report.notes if report else judged.notes)[-1])
+        if report is None:
+            self._not_judged(judged.notes[-1])
+        if not report.trusted:
+            self._not_judged(diagnosis_lines(judged.to_json())[-1].text)
         if not any(value.status == "compared" for value in report.values):
             self._not_judged("no value inside the engine could be held against PyTorch; the outputs are right")
         return report

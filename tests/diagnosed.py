@@ -197,6 +197,13 @@ VARIANTS: dict[str, tuple[Result, Bisection | None]] = {
     "precision without a look": (
         WRONG, bisected(None, WRONG, kind="precision", region=("value:exp_1", "value:log"), reproducer="", **PLAN),
     ),
+    "precision, no plan yet": (
+        WRONG, bisected(None, WRONG, kind="precision", region=("value:exp_1", "value:log"), reproducer=""),
+    ),
+    "found by parts": (
+        WRONG, bisected(diagnosis(culprit(explains=None, alone=3), right_before=0, wrong_later=0, observed="hidden"),
+                        WRONG),
+    ),
     "precision, no plan": (
         WRONG, bisected(None, WRONG, kind="precision", region=(), reproducer="", commands=(),
                         trials=PLAN["trials"][:1]),

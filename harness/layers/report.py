@@ -9,7 +9,6 @@ from harness.layers.effects import output_error
 from harness.layers.observation import Observation, Unobserved
 from harness.layers.observer import local_ratio, worst_first
 from harness.records import MARKS, Diagnosis, LayerReport, ModuleFinding, OutputEffect, ValueFinding
-from harness.verify import next_step
 
 
 def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tuple[ValueFinding, ...]:
@@ -42,31 +41,14 @@ def layer_report(
     """Return the report on these values, with the modules they belong to and whether it can be trusted."""
     result, provenance = before.result, before.result.provenance
     first = next((v for v in values if v.mark == "nonfinite" and v.status == "compared"), None)
-    distrusted = [effect for effect in effects if effect.observed in ("changed", "hidden")]
+    trusted = not any(effect.observed in ("changed", "hidden") for effect in effects)
     return LayerReport(
         subject=result.subject, case=before.case, backend=result.backend, precision=result.precision, mode=mode,
-        values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=not distrusted,
+        values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=trusted,
         first_nonfinite=first.name if first else "", weights=provenance.weights if provenance else "",
         inputs=provenance.inputs if provenance else "", device=provenance.device if provenance else "",
-        notes=(*result.notes, *notes, *([_distrust(before, distrusted)] if distrusted else [])), diagnosis=diagnosis,
+        notes=(*result.notes, *notes), diagnosis=diagnosis,
     )  # fmt: skip
-
-
-def _distrust(before: Unobserved, effects: Sequence[OutputEffect]) -> str:
-    """Return why an observation cannot be trusted, and what to use instead."""
-    hidden, changed = (
-        ", ".join(effect.name for effect in effects if effect.observed == kind) for kind in ("hidden", "changed")
-    )
-    command = next_step(before.opened, before.case)
-    if hidden:
-        return (
-            f"{hidden} is wrong only while values are not observed, so this observation does not show the fault; "
-            f"{command} finds it with separately built parts of the graph"
-        )
-    return (
-        f"observing changes {changed} by as much as the error in question, or makes it fail, so this observation "
-        f"cannot be trusted; {command} uses separately built parts of the graph instead"
-    )
 
 
 def _modules(values: Sequence[ValueFinding], output_error: float) -> list[ModuleFinding]:

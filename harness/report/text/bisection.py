@@ -60,9 +60,10 @@ def _goal(found: Json) -> list[str]:
 def _questions(found: Json) -> list[str]:
     """Return the questions answered badly or not asked, then how many were answered well, and the engines built.
 
-    Whether the engine is wrong is said above.
+    What the verdict above says is not repeated.
     """
-    asked = [question for question in found["gates"] if question["question"] != IS_WRONG]
+    verdict = (found["result"] or {}).get("reason")
+    asked = [one for one in found["gates"] if one["question"] != IS_WRONG and one["detail"] != verdict]
     shown = [question for question in asked if question["answer"] != question["good"]]
     lines = []
     for question in shown:

@@ -177,8 +177,10 @@ def _cause(result: Json, found: Json | None, t: Words) -> str:
     if failing and all(output["tf32_sized"] for output in failing):
         return t("diag_tf32", backend=result["backend"])
     if found.get("kind") == "precision":
-        kept = _names(found["region"], t)
-        return t("diag_precision" if kept else "diag_precision_all", precision=result["precision"], names=kept)
+        kept, low = _names(found["region"], t), result["precision"]
+        if found["plan"] is not None:  # which may need less than PyTorch does
+            return t("diag_precision", precision=low)
+        return t("diag_precision_kept" if kept else "diag_precision_all", precision=low, names=kept)
     return t("diag_export") if found.get("kind") == "export" else ""
 
 
@@ -235,9 +237,10 @@ def _place(diagnosis: Json | None, t: Words) -> list[Line]:
     culprits, said = diagnosis["culprits"], []
     single = len(culprits) == 1
     it = t("diag_it" if single else "diag_them")
-    if diagnosis["compared"]:
+    if diagnosis["compared"] and diagnosis["observed"] != "hidden":  # else nothing that was seen is wrong
         said.append(_counted("before", diagnosis["right_before"], t, it=it))
-        said.append(_counted("later", diagnosis["wrong_later"], t, it=it))
+        if diagnosis["wrong_later"] or diagnosis["observed"]:
+            said.append(_counted("later", diagnosis["wrong_later"], t, it=it))
     if diagnosis["complete"]:
         said.append(t("diag_no_second" if single else "diag_no_other"))
     elif diagnosis["left"] is None:

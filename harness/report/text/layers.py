@@ -43,6 +43,7 @@ def values_table(report: Json) -> list[str]:
     """Return the values to blame behind the three before them in dataflow order, or the three worst, as a table."""
     shown, bad = _shown(report), facts.nonfinite_names(report)
     explains = _explains(report)
+    told = {culprit["value"] for culprit in (report["diagnosis"] or {}).get("culprits", ()) if culprit["reason"]}
     rows = []
     for value in shown:
         mark, share = shown_mark(value, bad), explains.get(value["name"])
@@ -50,7 +51,7 @@ def values_table(report: Json) -> list[str]:
         figures = [short(value["local"], 3), short(value["local_floor"], 3), _accumulated(value)]
         figures += [number(None) if share is None else f"{percent(share)} %"] if explains else []
         names = [value["name"], facts.short_op(value["op"]), value["module"], value["source"]]
-        names += [value["reason"]] if mark in ("nonfinite", "flip") else []
+        names += [value["reason"]] if mark in ("nonfinite", "flip") and value["name"] not in told else []
         rows.append(([WORDS(f"mark_{mark}"), *figures], names))
     headings = ["values", *[head for head in _TERMS if explains or head != "explains"], "value, op, module, source"]
     names_shown = {value["name"] for value in shown}
@@ -97,12 +98,17 @@ def _counts(report: Json) -> list[str]:
     """Return how much was seen, of what and where, and the full names of what could not be mapped."""
     counts = Counter(value["status"] for value in report["values"])
     seen = [f"{counts[status]} {WORDS(f'status_{status}')}" for status in _SEEN if counts[status]]
-    total = len(report["values"]) - counts["not_delivered"]
+    fused = counts["not_delivered"]
+    total = len(report["values"]) - fused
     bare = sum(value["local"] is None and value["stats"] is not None for value in facts.compared(report))
     seen += [f"{bare} without a local error"] if bare else []
     parts = [
         f"{plural(total, 'tensor')}: {', '.join(seen) or 'none delivered'}",
-        f"{plural(counts['not_delivered'], 'value')} {WORDS('status_not_delivered')}",
+        *(
+            [f"{plural(hidden, 'value')} {WORDS('status_not_delivered')}"]
+            if (hidden := counts["not_delivered"])
+            else []
+        ),
         report["mode"],
         weights_words(report),
         f"inputs: {report['inputs'] or 'not recorded'}",
