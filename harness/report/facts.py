@@ -97,10 +97,15 @@ def beyond(output: Json) -> tuple[float, Json | None]:
 
     Without a limit that was recorded it is infinite, and there is no part.
     """
-    parts = list(output["parts"])
-    for figure, error in (("relative_l2", output.get("relative_l2")), ("max_absolute", _largest(output))):
-        if not output["parts"] and figure in output["allowed"]:
-            parts.append({"kind": "whole", "figure": figure, "error": error, "allowed": output["allowed"][figure]})
+    allowed, parts = output["allowed"], list(output["parts"])
+    whole = next((p["allowed"] for p in parts if (p["kind"], p["figure"]) == ("whole", "relative_l2")), None)
+    if allowed and allowed.get("relative_l2") != whole:  # a tolerance was given, and the parts were not held to it
+        figures = {"relative_l2": output.get("relative_l2"), "max_absolute": _largest(output)}
+        parts = [
+            {"kind": "whole", "figure": figure, "error": error, "allowed": allowed[figure]}
+            for figure, error in figures.items()
+            if figure in allowed
+        ]
     times = [math.inf if p["error"] is None or not p["allowed"] else abs(p["error"]) / p["allowed"] for p in parts]
     return max(zip(times, parts, strict=True), key=lambda one: one[0], default=(math.inf, None))
 

@@ -83,7 +83,7 @@ def _trials(found: Json) -> list[str]:
     trials = sorted(found["trials"], key=lambda trial: (trial["where"] != "engine", trial["passed"] is not True))
     rows = []
     for trial in trials[:MOST_TRIALS]:
-        words = [_kept(trial["keep_fp32"]), trial["reason"] if trial["passed"] is not True else ""]
+        words = [_kept(trial["keep_fp32"]), trial["reason"] if trial["error"] is None else ""]
         rows.append(([trial["where"], verdict_word(trial_verdict(trial)), number(trial["error"])], words))
     if not rows or [trial["keep_fp32"] for trial in trials] == [found["plan"]]:
         return []

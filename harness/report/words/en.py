@@ -175,7 +175,7 @@ WORDS: dict[str, str] = {
     "diag_them": "them",
     "diag_count_before": "before {it} {count} values are right",
     "diag_count_before_one": "before {it} 1 value is right",
-    "diag_count_before_none": "before {it} no value was compared",
+    "diag_count_before_none": "before {it} no value is known to be right",
     "diag_count_later": "{count} later ones are wrong only because of {it}",
     "diag_count_later_one": "1 later one is wrong only because of {it}",
     "diag_count_later_none": "no later one is wrong",

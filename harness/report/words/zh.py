@@ -172,7 +172,7 @@ WORDS: dict[str, str] = {
     "diag_them": "它们",
     "diag_count_before": "在{it}之前 {count} 个值正确",
     "diag_count_before_one": "在{it}之前 1 个值正确",
-    "diag_count_before_none": "在{it}之前没有比较任何值",
+    "diag_count_before_none": "在{it}之前没有已知正确的值",
     "diag_count_later": "之后 {count} 个值仅因{it}而错",
     "diag_count_later_one": "之后 1 个值仅因{it}而错",
     "diag_count_later_none": "之后没有值错误",
