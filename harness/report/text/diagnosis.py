@@ -221,10 +221,10 @@ def _nothing(result: Json, found: Json | None, t: Words) -> str:
 
 
 def _output_shapes(result: Json, t: Words) -> list[Line]:
-    """Return what the errors of the outputs look like, where no culprit has one."""
+    """Return what the errors of the outputs look like, where there is no culprit; nothing that is not known."""
     names: dict[str, list[str]] = {}
     for output in result["outputs"]:
-        if shape := output.get("looks_like"):
+        if (shape := output.get("looks_like")) and shape["kind"] != "unknown":
             names.setdefault(facts.shape_words(shape, t), []).append(output["name"])
     words = [f"{shape} ({_names(of, t)})" if len(names) > 1 else shape for shape, of in names.items()]
     return [Line(t("diag_looks"), t("diag_join").join(words))] if words else []
