@@ -6,12 +6,14 @@ import math
 import shlex
 from collections.abc import Sequence
 
+import torch
+
 from harness.backends import BACKENDS
 from harness.bisect.context import Context
 from harness.bisect.export_check import ExportCheck
 from harness.bisect.findings import Findings, shortened
 from harness.compare import ratio
-from harness.graph import is_fp32
+from harness.graph import Plan, is_fp32
 from harness.records import Advice, Culprit, Diagnosis
 
 MOST_CULPRITS = 3
@@ -20,13 +22,19 @@ MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
 
 
-def precision_finding(precision: str, region: Sequence[str], *, few: bool = True) -> str:
-    """Return the finding where PyTorch in the same precision is as wrong; ``few`` says that some values stand out."""
+def precision_finding(plan: Plan, region: Sequence[str], *, few: bool = True, cause: str = "") -> str:
+    """Return the finding where PyTorch in the same precision is as wrong.
+
+    ``few`` says that some values stand out, ``cause`` what the precision cannot hold.
+    """
+    precision = plan.computes_in
+    end = torch.finfo(getattr(torch, plan.compute_dtype)).max
+    why = f": {cause}, and {precision} ends at {end:.5g}" if cause else ""
     if not region:
-        return f"PyTorch {precision} is as wrong, and no set of values kept in FP32 makes it right"
+        return f"PyTorch {precision} is as wrong{why}; no set of values kept in FP32 makes it right"
     if not few:
-        return f"PyTorch {precision} is as wrong, and no value is out of line: all of them lose alike"
-    return f"PyTorch {precision} is as wrong; with {shortened(region)} in FP32 it is right"
+        return f"PyTorch {precision} is as wrong{why}; no value is out of line: all of them lose alike"
+    return f"PyTorch {precision} is as wrong{why}; with {shortened(region)} in FP32 it is right"
 
 
 def engine_finding(found: Findings) -> str:
@@ -222,7 +230,7 @@ def _meaning(culprit: Culprit, found: Findings) -> str:
     kernels, precision = f"the kernels of {found.target.backend} for it", found.base_plan.computes_in
     if kind in _ROUNDING:
         return f"{kernels} are less exact than {precision}"
-    if culprit.error is None:
+    if kind == "non_finite":
         return f"{kernels} give what is not finite, where PyTorch {precision} does not"
     if kind == "unknown":
         times = _times(culprit)

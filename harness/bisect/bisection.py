@@ -16,11 +16,11 @@ from pathlib import Path
 
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
-from harness.bisect.culprits import culprits_of_look, diagnosis_of_engine
+from harness.bisect.culprits import diagnosis_of_engine, look_at
 from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
 from harness.bisect.goals import aim_of
-from harness.bisect.places import is_hidden, search_places
+from harness.bisect.places import Places, search_places
 from harness.bisect.plan_search import price, search_plan
 from harness.bisect.races import race_in, race_in_fp32
 from harness.bisect.region_reproducer import write_region
@@ -193,7 +193,9 @@ def observe_values(context: Context, found: Findings) -> Findings:
             report = compare_layers(opened, context.case)
     except NotJudged as error:
         return found.noted(f"the values of the engine could not be observed: {error}")
-    return replace(found, report=report).noted(*report.notes)
+    diagnosis = diagnosis_of_engine(look_at(report), Places(), found.export, context.prepared.program.values)
+    found = replace(found, report=report, diagnosis=diagnosis).noted(*report.notes)
+    return replace(found, finding=advice.engine_finding(found)) if diagnosis.culprits else found
 
 
 def find_region(context: Context, found: Findings) -> Findings:
@@ -211,16 +213,24 @@ def _find_in_pytorch(context: Context, found: Findings) -> Findings:
     )
     if not screened.region and screened.interrupted:
         return found
-    finding = advice.precision_finding(plan.computes_in, screened.region, few=screened.few)
+    cause = _first_beyond(context, found)
+    finding = advice.precision_finding(plan, screened.region, few=screened.few, cause=cause)
     return replace(found, candidates=screened.candidates if screened.region else None, finding=finding)
+
+
+def _first_beyond(context: Context, found: Findings) -> str:
+    """Return which value the precision cannot hold first, with its size, where PyTorch is not finite in it."""
+    floors = [output.floor for output in found.failure.outputs if output.floor is not None]
+    if not any(floor.mismatched_nonfinite for floor in floors):
+        return ""
+    return context.prepared.references.first_beyond(context.case, found.base_plan)
 
 
 def _find_in_engine(context: Context, found: Findings) -> Findings:
     values, result, report = context.prepared.program.values, found.failure, found.report
-    precision = found.target.precision
-    named = () if is_hidden(report, result) else culprits_of_look(report)
-    places = search_places(context, found.target, result, report, named)
-    diagnosis = diagnosis_of_engine(report, named, places, found.export, values)
+    precision, look = found.target.precision, look_at(report)
+    places = search_places(context, found.target, result, report, look)
+    diagnosis = diagnosis_of_engine(look, places, found.export, values)
     parts = [place.region for place in places.found]
     region = parts[0].names if parts else tuple(culprit.value for culprit in diagnosis.culprits[:1])
     concerned = [culprit.value for culprit in diagnosis.culprits if culprit.made_by == "engine"]
@@ -305,7 +315,7 @@ def _record(context: Context, found: Findings) -> Bisection:
         advice=advice.advice_on(found),
         commands=advice.commands_for(context, found),
         gates=found.questions,
-        result=found.result,
+        result=replace(found.result, next_step="") if found.result is not None else None,
         races=found.races,
         diagnosis=found.diagnosis,
         region=found.region,

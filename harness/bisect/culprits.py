@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from harness.bisect.places import Place, Places
 from harness.bisect.regions import COVER, Region
-from harness.bisect.units import suspects_in
 from harness.compare import error_shape
 from harness.graph import Values, load_plan
-from harness.records import Culprit, Diagnosis, ErrorStats, LayerReport, ValueFinding
+from harness.records import Culprit, Diagnosis, ErrorStats, LayerReport
 from harness.tensors import largest_finite
 
 
-def culprits_of_look(report: LayerReport | None) -> tuple[Culprit, ...]:
-    """Return the culprits that a look named; where it has no diagnosis, every value that is marked."""
-    if report is None:
-        return ()
-    if report.diagnosis is not None:
-        return report.diagnosis.culprits
-    return tuple(map(_suspect, suspects_in(report)))
+def look_at(report: LayerReport | None) -> Diagnosis:
+    """Return what a look concluded; of one that hid the fault only that, and nothing where there was none."""
+    look = report.diagnosis if report is not None else None
+    if look is None:
+        return Diagnosis()
+    return Diagnosis(compared=look.compared, observed="hidden") if look.observed == "hidden" else look
 
 
-def diagnosis_of_engine(
-    report: LayerReport | None, named: Sequence[Culprit], places: Places, exported: Diagnosis | None, values: Values
-) -> Diagnosis:
+def diagnosis_of_engine(look: Diagnosis, places: Places, exported: Diagnosis | None, values: Values) -> Diagnosis:
     """Return every culprit of a wrong engine, each with the operations of the part that shows it alone.
 
-    ``named`` are those of the look. What the export gets wrong comes last, and is the engine's only where the engine
+    What the export gets wrong comes last, and is the engine's only where the engine
     computes a part of the exported graph wrongly.
     """
     by_name = {place.culprit: place for place in places.found if place.culprit}
-    culprits = [_with_place(culprit, by_name.get(culprit.value), values) for culprit in named]
-    known = {culprit.value for culprit in named}
+    culprits = [_with_place(culprit, by_name.get(culprit.value), values) for culprit in look.culprits]
+    known = {culprit.value for culprit in look.culprits}
     unnamed = [place for place in places.found if place.culprit not in known]
     culprits += [of_region(it.region, values) for it in unnamed if it.smallest or len(it.region.names) == 1]
     others = {culprit.value: culprit for culprit in exported.culprits} if exported is not None else {}
     engines = [it for it in culprits if it.value not in others or it.alone is not None]
-    base = report.diagnosis if report is not None and report.diagnosis is not None else Diagnosis(
-        compared=sum(value.status == "compared" for value in report.values) if report is not None else 0
-    )  # fmt: skip
     return replace(
-        base,
+        look,
         culprits=tuple(dict.fromkeys([*engines, *others.values()])),
-        complete=base.complete or places.rest_right is True,
+        complete=look.complete or places.rest_right is True,
     )
 
 
@@ -84,14 +75,6 @@ def _not_finite(stats: ErrorStats, largest: float, precision: str) -> str:
     return f"{stats.mismatched_nonfinite} of {stats.elements} elements are not finite{where}"
 
 
-def _suspect(value: ValueFinding) -> Culprit:
-    return Culprit(
-        value=value.name, op=value.op, module=value.module, source=value.source,
-        error=value.local if value.local is not None and math.isfinite(value.local) else None, floor=value.local_floor,
-        looks_like=value.looks_like, reason=value.reason,
-    )  # fmt: skip
-
-
 def _with_place(culprit: Culprit, place: Place | None, values: Values) -> Culprit:
     if place is None:
         return culprit
@@ -100,6 +83,7 @@ def _with_place(culprit: Culprit, place: Place | None, values: Values) -> Culpri
     shown = of_region(place.region, values)
     inside = f"it was seen in {culprit.value}, which is computed from it in one kernel"
     return replace(
-        culprit, value=shown.value, op=shown.op, module=shown.module, source=shown.source, alone=shown.alone,
+        culprit, value=shown.value, op=shown.op, module=shown.module, source=shown.source, folded=shown.folded,
+        alone=shown.alone,
         reason="; ".join(part for part in (culprit.reason, inside) if part),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
 from harness.compare import UNIT_ROUNDOFF, distance, error_shape, total_error
-from harness.errors import NotJudged, ParityError, first_line
+from harness.errors import EngineFailed, NotJudged, ParityError, first_line
 from harness.graph import Value, boundary, extract, load_plan, save_model
 from harness.records import Culprit, Diagnosis, OutputResult, overall
 from harness.reference import (
@@ -97,7 +97,11 @@ def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
     expected = prepared.references.reference(case, "fp64")
 
     def judged(outputs: Tensors) -> ExportCheck:
-        return ExportCheck(judged=judge_as_engine(opened, case, outputs), error=total_error(outputs, expected))
+        error = total_error(outputs, expected)
+        try:
+            return ExportCheck(judged=judge_as_engine(opened, case, outputs), error=error)
+        except EngineFailed as failure:  # an output of another shape
+            return ExportCheck(judged=(OutputResult(name="", verdict="fail", reason=str(failure)),), error=error)
 
     try:
         check = judged(outputs := graphs.outputs({}))
@@ -105,12 +109,12 @@ def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
             return check
         found = {kept.name: (kept, graphs.whose(kept)) for kept in graphs.differences()}
         # What only the library gets wrong is put right, and the rest judged again.
-        right = {name: kept.expected for name, (kept, whose) in found.items() if whose == "library"}
+        right = {name: kept.expected for name, (kept, whose) in found.items() if whose == "library" and kept.fits}
         if right and (check := judged(outputs := graphs.outputs(right))).right:
             return check
         culprits = graphs.culprits([kept for kept, whose in found.values() if whose == "export"], outputs, check.judged)
-        rest = graphs.outputs(right | {culprit.value: found[culprit.value][0].expected for culprit in culprits})
-        left = judged(rest)
+        fit = {it.value: found[it.value][0].expected for it in culprits if found[it.value][0].fits}
+        left = judged(graphs.outputs(right | fit))
     except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
         raise NotJudged(f"the ONNX graph cannot be run in {dtype}: {first_line(error)}") from error
     first = min((graphs.shared.index(culprit.value) for culprit in culprits), default=0)
@@ -138,6 +142,12 @@ class _Kept:
     """What the rounding of constants to FP32 may make of it: FACTOR times what FP32 loses there."""
     elsewhere: bool
     """Whether an operator of it has no implementation here, so that ONNX Runtime computed it."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether one can stand in the place of the other."""
+        floats = self.found.is_floating_point(), self.expected.is_floating_point()
+        return self.found.numel() == self.expected.numel() and floats[0] == floats[1]
 
     @property
     def ratio(self) -> float:
@@ -184,6 +194,8 @@ class _Graphs:
                 heapq.heappush(kept, (difference.ratio, -place, difference))
                 if len(kept) > MOST:
                     heapq.heappop(kept)
+                if not difference.fits:  # what is computed from it is no longer the same graph
+                    break
             onnx.observe(name, expected)
             low.observe(canonical(name), expected)
             for evaluator, own in ((onnx, name), (low, canonical(name)), (exact, canonical(name))):
@@ -226,16 +238,19 @@ class _Graphs:
         for difference in kept:
             exact.value(name := canonical(difference.name))
             disturbed = exact.fork()
-            disturbed.observe(name, difference.found)
-            after = disturbed.outputs()
+            if difference.fits:
+                disturbed.observe(name, difference.found)
+            after = disturbed.outputs() if difference.fits else {}
             value = self.prepared.program.values[difference.name]
             culprit = Culprit(
-                value=value.name, op=value.op, module=value.module, source=value.source, made_by="export",
+                value=value.name, op=value.op, module=value.module, source=value.source, folded=value.folded,
+                made_by="export",
                 error=difference.error if math.isfinite(difference.error) else None, floor=difference.floor,
                 looks_like=error_shape(difference.found, difference.expected, precision="fp32"),
-                explains=share(distance(after[worst], expected[worst]), whole),
+                explains=share(distance(after[worst], expected[worst]), whole) if after else None,
+                reason="" if difference.fits else f"{_kind(difference.found)}, in PyTorch {_kind(difference.expected)}",
             )  # fmt: skip
-            counts = difference.ratio > 1 and total_error(after, expected) > harmless
+            counts = difference.ratio > 1 and (not after or total_error(after, expected) > harmless)
             (counting if counts else others).append(culprit)
         chosen = counting or [culprit for culprit in others if (culprit.explains or 0.0) > 0.5]
         return tuple(sorted(chosen, key=lambda culprit: -(culprit.explains or 0.0)))
@@ -276,6 +291,10 @@ def _difference(found: torch.Tensor, expected: torch.Tensor, rounded: torch.Tens
     floor = distance(rounded, expected)
     rounding = max(floor * confidence_factor(expected.numel()), UNIT_ROUNDOFF["fp32"])
     return distance(found, expected), floor, FACTOR * rounding
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def share(effect: float, whole: float) -> float:

@@ -15,7 +15,7 @@ from harness.bisect.questions import computes_in_tf32, is_only_tf32
 from harness.bisect.regions import Region, Regions
 from harness.bisect.search import smallest_interval, smallest_part
 from harness.graph import is_fp32, load_plan
-from harness.records import Culprit, LayerReport, Result, is_nonfinite
+from harness.records import Diagnosis, LayerReport, Result, is_nonfinite
 from harness.subject import Target
 
 NEAREST = 64
@@ -60,11 +60,11 @@ class Places:
 
 
 def search_places(
-    context: Context, target: Target, result: Result, report: LayerReport | None, culprits: Sequence[Culprit]
+    context: Context, target: Target, result: Result, report: LayerReport | None, look: Diagnosis
 ) -> Places:
     """Return the smallest parts of the graph that show the faults of a wrong engine.
 
-    ``result`` is the verdict on the whole engine, ``report`` and ``culprits`` what was seen inside it, if anything.
+    ``result`` is the verdict on the whole engine, ``report`` and ``look`` what was seen inside it, if anything.
     The first place may take all builds that are left, the others half of them: a plan needs some too.
     """
     larger_than_tf32 = is_fp32(load_plan(target.precision)) and not is_only_tf32(target, result.outputs)
@@ -75,7 +75,7 @@ def search_places(
     regions = Regions(
         context.run, context.case, target, folder=context.folder / "regions", shows=shows_fault, budget=context.budget
     )
-    hidden = is_hidden(report, result) or (report is not None and not culprits)
+    hidden = report is not None and not look.culprits
     search = _Search(regions, report, hidden=hidden, say=lambda words: context.say(target, words))
     interrupted = False
     try:
@@ -85,17 +85,18 @@ def search_places(
                 search.order, among=covered.showing(is_nonfinite) if is_nonfinite(result) else covered, share=2
             )
         if not search.places:
-            search.around([culprit.value for culprit in culprits])
+            search.around([culprit.value for culprit in look.culprits])
         if not search.places:
             search.halve(search.order)
-        complete = report is not None and report.diagnosis is not None and report.diagnosis.complete
-        if search.places and not complete:
+        if search.places and not look.complete:
             search.go_on()
     except KeyboardInterrupt:
         interrupted = True
         search.keep_smallest()
+    ranks = {culprit.value: rank for rank, culprit in enumerate(look.culprits)}
+    found = sorted(search.places, key=lambda place: ranks.get(place.culprit, len(ranks)))
     return Places(
-        found=tuple(search.places), rest_right=search.rest_right, complete=search.complete and not regions.refused,
+        found=tuple(found), rest_right=search.rest_right, complete=search.complete and not regions.refused,
         interrupted=interrupted,
     )  # fmt: skip
 
@@ -227,12 +228,3 @@ class _Search:
         if found.interrupted:
             raise KeyboardInterrupt
         return list(names[found.start : found.stop]), found.complete
-
-
-def is_hidden(report: LayerReport | None, result: Result) -> bool:
-    """Return whether a wrong engine is right while its values are looked at, so that they show another fault."""
-    if report is None:
-        return False
-    if report.diagnosis is not None and report.diagnosis.observed:
-        return report.diagnosis.observed == "hidden"
-    return not report.trusted and is_nonfinite(result)

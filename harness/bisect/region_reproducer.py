@@ -52,7 +52,12 @@ def write_region(context: Context, found: Findings, region: Region) -> Path:
 
 
 def _allowed(output: OutputResult) -> float:
-    """Return the relative L2 error an output may have; where the verdict used no limit, FACTOR times its floor."""
+    """Return the relative L2 error an output may have; where the verdict used no limit, FACTOR times its floor.
+
+    Decisions may not differ at all: the inputs are those that the engine decides wrongly.
+    """
+    if output.decisions is not None:
+        return 0.0
     if "relative_l2" in output.allowed:
         return output.allowed["relative_l2"]
     return FACTOR * output.floor.relative_l2 if output.floor is not None else math.nan

@@ -96,7 +96,8 @@ def test_a_place_that_was_not_found_is_said_so():
         ("decision", 0.1, "this is no rounding"),
         ("unknown", 0.1, "wrong, by 1e+03 times"),
         ("non_finite", None, "not finite"),
-        (None, None, "not finite"),
+        ("decision", None, "this is no rounding"),
+        (None, None, "for it are wrong"),
     ],
 )
 def test_what_is_no_rounding_is_not_called_less_exact(shape: Any, error: float | None, words: str):

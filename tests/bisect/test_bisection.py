@@ -88,6 +88,11 @@ def test_the_commands_name_the_plan_and_so_does_the_advice(overflow: Bisection):
     assert advice.action == "use the plan"
 
 
+def test_an_overflow_says_which_value_it_is_and_how_far_it_goes(overflow: Bisection):
+    assert overflow.finding.startswith("PyTorch fp16 is as wrong: pow_5 overflows (")
+    assert "and fp16 ends at 65504" in overflow.finding
+
+
 def test_a_plan_file_is_a_plan_and_says_how_it_was_found(overflow: Bisection):
     text = Path(overflow.plan_file).read_text()
     assert tomllib.loads(text) == {"precision": "fp16", "keep_fp32": list(VARIANCE)}

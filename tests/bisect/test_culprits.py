@@ -11,12 +11,13 @@ import torch
 from bisecting import TWO_KERNELS, Bisect, with_faults, without_taps
 from planted import PLANTED, Fault, all_nan, ready, scaled
 
-from harness.bisect.culprits import diagnosis_of_engine, of_region
+from harness.bisect.culprits import diagnosis_of_engine, look_at, of_region
 from harness.bisect.places import Place, Places
 from harness.bisect.regions import Region
 from harness.compare import compare
 from harness.records.accuracy import OutputResult, Result
 from harness.records.diagnosis import Culprit, Diagnosis
+from harness.records.layers import LayerReport
 from harness.verify.run import Repeats
 from harness.verify.target import Outcome
 
@@ -92,7 +93,7 @@ def test_each_culprit_has_the_size_of_its_own_part_and_unnamed_ones_are_added():
         rest_right=True,
     )
     named = [culprit("add_2"), culprit("add"), culprit("gelu_1")]
-    found = diagnosis_of_engine(None, named, places, None, VALUES)
+    found = diagnosis_of_engine(Diagnosis(culprits=tuple(named)), places, None, VALUES)
     assert [(it.value, it.alone) for it in found.culprits] == [
         ("add_2", 2),
         ("add", None),
@@ -105,7 +106,7 @@ def test_each_culprit_has_the_size_of_its_own_part_and_unnamed_ones_are_added():
 
 def test_a_culprit_is_renamed_by_the_part_that_shows_it_without_its_value():
     places = Places(found=(Place(region=part("linear_1"), culprit="add_1", instead=True),))
-    found = diagnosis_of_engine(None, [culprit("add_1", error=0.1)], places, None, VALUES)
+    found = diagnosis_of_engine(Diagnosis(culprits=(culprit("add_1", error=0.1),)), places, None, VALUES)
     [only] = found.culprits
     assert (only.value, only.op, only.error, only.alone) == ("linear_1", "aten.linear.default", 0.1, 1)
     assert "add_1" in only.reason
@@ -116,7 +117,7 @@ def test_a_culprit_is_renamed_by_the_part_that_shows_it_without_its_value():
 def test_a_suspect_whose_part_is_right_by_its_own_graph_is_the_exporters(alone: int | None, whose: list[str]):
     exported = Diagnosis(culprits=(culprit("layer_norm_1", made_by="export"),))
     places = Places(found=(Place(region=part("layer_norm_1"), culprit="layer_norm_1"),) if alone else ())
-    found = diagnosis_of_engine(None, [culprit("layer_norm_1")], places, exported, VALUES)
+    found = diagnosis_of_engine(Diagnosis(culprits=(culprit("layer_norm_1"),)), places, exported, VALUES)
     assert [it.made_by for it in found.culprits] == whose
 
 
@@ -128,3 +129,13 @@ def test_an_engine_and_an_export_that_are_both_wrong_are_both_named(bisected: Bi
     named = {(it.value, it.made_by) for it in found.diagnosis.culprits}
     assert named == {("linear_2", "engine"), ("layer_norm_1", "export")}
     assert (found.kind, found.region) == ("engine", ("linear_2",))
+
+
+def test_a_look_that_hides_the_fault_names_nobody():
+    hiding = Diagnosis(culprits=(culprit("add_1"),), compared=7, left=0.1, complete=True, observed="hidden")
+    report = LayerReport(
+        subject="s", case="one", backend="planted", precision="fp16", mode="unfused", values=(), modules=(),
+        observer=(), trusted=False, diagnosis=hiding,
+    )  # fmt: skip
+    assert look_at(report) == Diagnosis(compared=7, observed="hidden")
+    assert look_at(dataclasses.replace(report, diagnosis=None)) == look_at(None) == Diagnosis()

@@ -164,3 +164,29 @@ def test_a_constant_of_1e_8_that_was_dropped_is_an_export_fault(checked: Any):
     check = checked(plant_of("dropped", Small, kind="export", backend="planted", why=""))
     assert 2.0**-20 < check.error < 2.0**-12
     assert named(check) == ["div"]
+
+
+class Rows(torch.nn.Module):
+    """A mean over an axis, of which the output has the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = linear(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x).mean(1) * 2.0
+
+
+def test_a_value_of_another_shape_is_an_export_fault(checked: Any):
+    def other_axis(node: ir.Node) -> None:
+        axes = node.inputs[1]
+        assert axes is not None
+        axes.const_value = ir.tensor([0])
+
+    check = checked(plant_of("rows", Rows, kind="export", backend="planted", tamper=("mean", other_axis), why=""))
+    assert not check.right
+    [culprit] = known(check).culprits
+    assert (culprit.value, culprit.error, culprit.explains) == ("mean", None, None)
+    assert "[8, 32]" in culprit.reason
+    assert "[2, 32]" in culprit.reason
+    assert not known(check).complete

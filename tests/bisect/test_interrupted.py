@@ -9,6 +9,8 @@ import pytest
 from bisecting import Bisect, without_taps
 from planted import PLANTED, PlantedBackend, PlantedSession
 
+from harness import NotJudged
+from harness.bisect import bisection
 from harness.bisect.screening import Screen
 from harness.records.bisection import Bisection
 from harness.verify.references import References
@@ -46,6 +48,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Clock]:
 
         return watch
 
+    def untimed(*_: Any) -> Any:
+        raise NotJudged("how often an engine runs while it is timed is chance")
+
+    monkeypatch.setattr(bisection, "price", untimed)
     for owner, name in WATCHED:
         monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
 

@@ -16,7 +16,7 @@ from harness import Target
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
 from harness.bisect.places import Places, search_places
-from harness.records.diagnosis import Culprit
+from harness.records.diagnosis import Culprit, Diagnosis
 from harness.records.layers import LayerReport, ValueFinding
 
 
@@ -53,7 +53,7 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         build_through(engine, lambda number, _: interrupt(number == stop))
         named = [Culprit(value=name, op="", module="", source="") for name in culprits]
         report = look(known or culprits) if culprits else None
-        return search_places(context, context.target, result, report, named), engine
+        return search_places(context, context.target, result, report, Diagnosis(culprits=tuple(named))), engine
 
     return placed
 
@@ -124,6 +124,13 @@ def test_all_faults_are_found_whatever_the_look_named(culprits: tuple[str, ...],
     assert sorted(names(places)) == [("linear",), ("linear_3",)]
     assert {place.culprit for place in places.found} == {*culprits, *([""] if len(culprits) < 2 else [])}
     assert places.rest_right is True
+
+
+def test_the_place_of_the_first_culprit_comes_first_though_it_takes_longer(placed: Any):
+    faults = (Fault(value="add_2", change=scaled(1.05), fused_with="gelu_2"), Fault(value="linear", change=scaled(1.1)))
+    places, _ = placed(with_faults(*faults), "add_2", "linear")
+    assert [place.culprit for place in places.found] == ["add_2", "linear"]
+    assert names(places) == [("gelu_2", "add_2"), ("linear",)]
 
 
 def test_a_wrong_name_does_not_hide_the_fault(placed: Any):

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from bisecting import Bisect, with_faults
 from fake import quiet
-from planted import PLANTED, Fault, PlantedBackend
+from planted import PLANTED, Experts, Fault, PlantedBackend, signed_rows
 
 from harness import Target
 from harness.backends.base import BuildRequest
@@ -114,3 +114,10 @@ def test_a_reproducer_on_onnx_runtime_is_run_before_it_is_kept(
         assert found.reproducer == ""
         assert any(note.startswith("no reproducer: ") for note in found.notes)
         assert not folder.exists()
+
+
+def test_decisions_that_are_wrong_may_not_differ_at_all(bisected: Bisect, specs: Any):
+    fault = Fault(value="argmax", change=lambda decided: 1 - decided, only_dtype=None)
+    bisected(with_faults(fault, build=Experts, inputs=signed_rows), precision="fp32")
+    [(spec, _)] = specs
+    assert spec.limits["argmax"] == 0.0
