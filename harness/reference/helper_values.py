@@ -28,6 +28,8 @@ class HelperValues:
 
     def __init__(self, model: ir.Model, known: Collection[str], *, aliases: Mapping[str, str] | None = None) -> None:
         self._graph = onnx_run_graph(model)
+        self.faithful: dict[str, bool] = {}
+        """Whether the parts of a value, by PyTorch's name, compute what PyTorch does, as far as that was asked."""
         values = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
         self._shapes = {str(value.name): value.shape for value in values}
         sources = self._graph.sources

@@ -401,6 +401,25 @@ def test_what_a_helper_needs_is_kept_until_the_helper_is_done():
     assert four.value(four.replay, "exp") is None, "freed with the last that reads it or is composed from it"
 
 
+@pytest.mark.parametrize("part", [1.0, 1.1], ids=["right", "wrong"])
+def test_parts_that_the_exporter_gets_wrong_are_not_taken_for_what_pytorch_computes(part, monkeypatch):
+    four = evaluators("growing_stream", ["val_3", "linear"])
+    product = four.value(four.replay, "val_3")
+    [owner] = four.replay._helpers.owners("val_3")
+    computed = HelperValues.value
+
+    def wrong(self, name, *arguments, **options):
+        result = computed(self, name, *arguments, **options)
+        return result * part if name == owner else result
+
+    monkeypatch.setattr(HelperValues, "value", wrong)
+    monkeypatch.setattr(four.replay._helpers, "faithful", {})
+    truth = run("growing_stream")[owner]
+    four.observe("val_3", product * 2)
+    used = relative_l2(four.value(four.replay, owner), truth) > 0.01
+    assert used == (part == 1.0)
+
+
 def test_what_nothing_reads_any_more_cannot_be_observed():
     four = evaluators("growing_stream", ["val_3"])
     product = four.value(four.replay, "val_3")
