@@ -75,7 +75,7 @@ class Smallest:
     def holds(self, name: str) -> bool:
         """Return whether a value, a unit, or all values of an operator, are in one of the smallest sets.
 
-        A decision is in that of its module.
+        A decision is in that of its module, and stands for what it is decided by: it rounds nothing itself.
         """
         if name.startswith("op:"):
             kept = self.kept([name])
@@ -83,6 +83,9 @@ class Smallest:
         name = name.removeprefix(VALUE)
         value = self.values.get(name) or self.values.get(self.prepared.program.outputs.get(name, name))
         own = {name, _unit(value)} if value is not None else {name}
+        if value is not None and value.name not in self.origins and self.prepared.program.exported is not None:
+            node = next(it for it in self.prepared.program.exported.graph.nodes if it.name == value.origin)
+            own |= {_unit(self.values[read.name]) for read in node.all_input_nodes if read.name in self.values}
         return any(own & units for units in self.units)
 
     def _smallest(self, units: Sequence[str], base: frozenset[str]) -> list[frozenset[str]]:
