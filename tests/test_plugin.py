@@ -266,7 +266,7 @@ def test_of_two_metrics_of_one_name_the_worse_one_is_kept(project: pytest.Pytest
 
 
 def test_a_test_whose_worker_crashed_is_named(project: pytest.Pytester):
-    crash = "def test_task(parity):\n    import os\n    os._exit(1)\n"
+    crash = "def test_task(parity):\n    import os\n    os.kill(os.getpid(), 9)\n"
     project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", task=crash))
     project.makeconftest(fake.CONFTEST + fake.NO_MACHINE)
     result = project.runpytest_subprocess("-n", "1", "-k", "short", "--parity-json", "out.json")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
-from harness.bisect.culprits import diagnosis_of_engine, look_at
+from harness.bisect.culprits import diagnosis_of_engine, harmless_in, look_at
 from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
 from harness.bisect.goals import aim_of
@@ -215,13 +215,13 @@ def _find_in_pytorch(context: Context, found: Findings) -> Findings:
         return found
     cause = _first_beyond(context, found)
     finding = advice.precision_finding(plan, screened.region, few=screened.few, cause=cause)
-    return replace(found, candidates=screened.candidates if screened.region else None, finding=finding)
+    return replace(found, candidates=screened.candidates if screened.region else None, finding=finding, cause=cause)
 
 
 def _first_beyond(context: Context, found: Findings) -> str:
-    """Return which value the precision cannot hold first, with its size, where PyTorch is not finite in it."""
-    floors = [output.floor for output in found.failure.outputs if output.floor is not None]
-    if not any(floor.mismatched_nonfinite for floor in floors):
+    """Return which value the precision cannot hold first, with its size, where PyTorch loses too much to be a floor."""
+    floors = [output.floor for output in found.failure.outputs]
+    if not any(floor is None or cannot_hold(floor, found.base_plan.computes_in) for floor in floors):
         return ""
     return context.prepared.references.first_beyond(context.case, found.base_plan)
 
@@ -229,8 +229,8 @@ def _first_beyond(context: Context, found: Findings) -> str:
 def _find_in_engine(context: Context, found: Findings) -> Findings:
     values, result, report = context.prepared.program.values, found.failure, found.report
     precision, look = found.target.precision, look_at(report)
-    places = search_places(context, found.target, result, report, look)
-    diagnosis = diagnosis_of_engine(look, places, found.export, values)
+    places = search_places(context, found.target, result, report, look, overlapping=found.races)
+    diagnosis = diagnosis_of_engine(look, places, found.export, values, harmless=harmless_in(report))
     parts = [place.region for place in places.found]
     region = parts[0].names if parts else tuple(culprit.value for culprit in diagnosis.culprits[:1])
     concerned = [culprit.value for culprit in diagnosis.culprits if culprit.made_by == "engine"]
@@ -318,6 +318,7 @@ def _record(context: Context, found: Findings) -> Bisection:
         result=replace(found.result, next_step="") if found.result is not None else None,
         races=found.races,
         diagnosis=found.diagnosis,
+        cause=found.cause,
         region=found.region,
         plan=found.plan,
         plan_values=found.plans.values if found.plans else None,

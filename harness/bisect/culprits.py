@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from harness.bisect.places import Place, Places
 from harness.bisect.regions import COVER, Region
 from harness.compare import error_shape
 from harness.graph import Values, load_plan
-from harness.records import Culprit, Diagnosis, ErrorStats, LayerReport
+from harness.records import HARMLESS, Culprit, Diagnosis, ErrorStats, LayerReport
 from harness.tensors import largest_finite
 
 
@@ -22,17 +23,30 @@ def look_at(report: LayerReport | None) -> Diagnosis:
     return Diagnosis(compared=look.compared, observed="hidden") if look.observed == "hidden" else look
 
 
-def diagnosis_of_engine(look: Diagnosis, places: Places, exported: Diagnosis | None, values: Values) -> Diagnosis:
+def harmless_in(report: LayerReport | None) -> frozenset[str]:
+    """Return the values of which a look saw that their error dies out before the outputs."""
+    return frozenset(value.name for value in report.values if value.mark == HARMLESS) if report else frozenset()
+
+
+def diagnosis_of_engine(
+    look: Diagnosis,
+    places: Places,
+    exported: Diagnosis | None,
+    values: Values,
+    *,
+    harmless: Collection[str] = (),
+) -> Diagnosis:
     """Return every culprit of a wrong engine, each with the operations of the part that shows it alone.
 
-    What the export gets wrong comes last, and is the engine's only where the engine
-    computes a part of the exported graph wrongly.
+    A part may show an error that is ``harmless`` in the whole: that is no culprit. What the export gets wrong comes
+    last, and is the engine's only where the engine computes a part of the exported graph wrongly.
     """
     by_name = {place.culprit: place for place in places.found if place.culprit}
     culprits = [_with_place(culprit, by_name.get(culprit.value), values) for culprit in look.culprits]
     known = {culprit.value for culprit in look.culprits}
     unnamed = [place for place in places.found if place.culprit not in known]
-    culprits += [of_region(it.region, values) for it in unnamed if it.smallest or len(it.region.names) == 1]
+    shown = [of_region(it.region, values) for it in unnamed if it.smallest or len(it.region.names) == 1]
+    culprits += [culprit for culprit in shown if culprit.value not in harmless]
     others = {culprit.value: culprit for culprit in exported.culprits} if exported is not None else {}
     engines = [it for it in culprits if it.value not in others or it.alone is not None]
     return replace(

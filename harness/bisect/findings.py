@@ -54,6 +54,8 @@ class Findings:
     """The values of the target's engine; None where they could not be observed."""
     diagnosis: Diagnosis | None = None
     """Every culprit of the engine and the export; None before they were searched."""
+    cause: str = ""
+    """What the precision cannot hold first, where that is to blame."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show the fault."""
     part: Region | None = None

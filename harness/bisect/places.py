@@ -28,6 +28,8 @@ _FEW = 8
 """Operations from which on such a part is halved first."""
 _FOR_PLAN = 4
 """Builds that are kept for a plan while the first part is made smaller."""
+MOST_OVERLAPPING = 4
+"""Parts that are tried of an engine whose kernels overlap that must not."""
 _MOST_UNSHOWN = 3
 """Culprits whose surroundings are searched before the graph is halved, where none of them shows alone."""
 
@@ -60,12 +62,19 @@ class Places:
 
 
 def search_places(
-    context: Context, target: Target, result: Result, report: LayerReport | None, look: Diagnosis
+    context: Context,
+    target: Target,
+    result: Result,
+    report: LayerReport | None,
+    look: Diagnosis,
+    *,
+    overlapping: bool = False,
 ) -> Places:
     """Return the smallest parts of the graph that show the faults of a wrong engine.
 
     ``result`` is the verdict on the whole engine, ``report`` and ``look`` what was seen inside it, if anything.
-    The first place may take all builds that are left, the others half of them: a plan needs some too.
+    The first place may take all builds that are left, the others half of them: a plan needs some too. Where its kernels
+    are ``overlapping``, which part fails is chance: MOST_OVERLAPPING are tried, for a reproducer.
     """
     larger_than_tf32 = is_fp32(load_plan(target.precision)) and not is_only_tf32(target, result.outputs)
 
@@ -79,16 +88,18 @@ def search_places(
     search = _Search(regions, report, hidden=hidden, say=lambda words: context.say(target, words))
     interrupted = False
     try:
-        if search.hidden:
+        if overlapping:
+            search.halve(search.order, among=search.covered, most=MOST_OVERLAPPING)
+        elif search.hidden:
             covered = search.covered
             search.halve(
                 search.order, among=covered.showing(is_nonfinite) if is_nonfinite(result) else covered, share=2
             )
-        if not search.places:
+        if not search.places and not overlapping:
             search.around([culprit.value for culprit in look.culprits])
-        if not search.places:
+        if not search.places and not overlapping:
             search.halve(search.order)
-        if search.places and not look.complete:
+        if search.places and not look.complete and not overlapping:
             search.go_on()
     except KeyboardInterrupt:
         interrupted = True
@@ -158,21 +169,27 @@ class _Search:
             else:
                 self.places.append(Place(region=region, culprit=shown[0] if shown else ""))
 
-    def halve(self, names: Sequence[str], *, among: Regions | None = None, share: int = 1) -> bool:
+    def halve(
+        self, names: Sequence[str], *, among: Regions | None = None, share: int = 1, most: int | None = None
+    ) -> bool:
         """Find a part of these values, which are known to fail, by halving; return whether there is one to name.
 
-        It may take that share of the builds that are left.
+        It may take that share of the builds that are left; with ``most`` no more than so many, and then it is done.
         """
         self.say("looking for the smallest part of the graph that fails on its own")
         among = among or self.regions
         before = among.budget.left
-        part, complete = self._interval(names, among, before // share)
+        part, complete = self._interval(names, among, before // share if most is None else min(most, before // 2))
+        if most is not None:
+            if len(part) < len(self.order):
+                self.places.append(Place(region=among.region(part), smallest=False))
+            return bool(self.places)
         self.complete = self.complete and complete
         if len(part) == len(self.order):
             return False  # nothing smaller fails: that the whole does is no news
         pieces = [value for piece in among.flow.pieces(part) for value in piece]
-        most = among.budget.left - before + before // share
-        region = self._smallest(pieces, among=among, most=most, whole=True) or among.region(part)
+        allowed = among.budget.left - before + before // share
+        region = self._smallest(pieces, among=among, most=allowed, whole=True) or among.region(part)
         self.places.append(Place(region=self._inside(region), smallest=complete))
         return True
 

@@ -115,6 +115,9 @@ class Bisection(TargetRecord):
     """Whether the error shrinks when the engine's kernels run one at a time: they overlap and must not."""
     diagnosis: Diagnosis | None = None
     """Every culprit, with the size of the part that shows it alone; None where nothing is wrong."""
+    cause: str = ""
+    """What the precision cannot hold first, such as ``add_5 overflows (2.23e+05 in FP32)``; empty where it is not the
+    precision's fault, or it holds all."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show it."""
     plan: tuple[str, ...] | None = None

@@ -104,6 +104,14 @@ def test_each_culprit_has_the_size_of_its_own_part_and_unnamed_ones_are_added():
     assert found.complete
 
 
+def test_what_a_look_saw_die_out_is_no_culprit_although_its_part_fails_alone():
+    unnamed = Places(found=(Place(region=part("linear_3")),))
+    shown = diagnosis_of_engine(Diagnosis(), unnamed, None, VALUES).culprits
+    assert len(shown) == 1
+    left = diagnosis_of_engine(Diagnosis(), unnamed, None, VALUES, harmless={shown[0].value})
+    assert left.culprits == ()
+
+
 def test_a_culprit_is_renamed_by_the_part_that_shows_it_without_its_value():
     places = Places(found=(Place(region=part("linear_1"), culprit="add_1", instead=True),))
     found = diagnosis_of_engine(Diagnosis(culprits=(culprit("add_1", error=0.1),)), places, None, VALUES)

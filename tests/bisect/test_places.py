@@ -15,7 +15,7 @@ from planted import PLANTED, Fault, Planted, PlantedBackend, all_nan, install, l
 from harness import Target
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
-from harness.bisect.places import Places, search_places
+from harness.bisect.places import MOST_OVERLAPPING, Places, search_places
 from harness.records.diagnosis import Culprit, Diagnosis
 from harness.records.layers import LayerReport, ValueFinding
 
@@ -42,7 +42,7 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that searches the places of a plant's faults, given what a look named and compared."""
 
     def placed(
-        plant: Planted, *culprits: str, known: Sequence[str] = (), most: int = 60, stop: int = 0
+        plant: Planted, *culprits: str, known: Sequence[str] = (), most: int = 60, stop: int = 0, **options: Any
     ) -> tuple[Places, PlantedBackend]:
         engine = install(monkeypatch, plant)
         context = Context(
@@ -53,7 +53,9 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         build_through(engine, lambda number, _: interrupt(number == stop))
         named = [Culprit(value=name, op="", module="", source="") for name in culprits]
         report = look(known or culprits) if culprits else None
-        return search_places(context, context.target, result, report, Diagnosis(culprits=tuple(named))), engine
+        return search_places(
+            context, context.target, result, report, Diagnosis(culprits=tuple(named)), **options
+        ), engine
 
     return placed
 
@@ -163,3 +165,11 @@ def test_an_interrupted_search_keeps_what_was_seen_to_fail(culprits: tuple[str, 
     assert places.rest_right is None
     assert all(place.region.result.verdict == "fail" for place in places.found)
     assert bool(places.found) == (stop > 1)
+
+
+def test_of_overlapping_kernels_few_parts_are_built_and_none_is_called_the_smallest(placed):
+    found, engine = placed(with_faults(Fault(value="linear_1", change=all_nan)), overlapping=True)
+    before = engine.builds
+    assert 0 < before - 1 <= MOST_OVERLAPPING
+    assert [place.smallest for place in found.found] == [False]
+    assert "linear_1" in found.found[0].region.names

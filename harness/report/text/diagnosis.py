@@ -46,7 +46,7 @@ def diagnosis_lines(
     """
     result = settled_result(result) if result["outputs"] else result
     lines = [_verdict(result, found, t)]
-    if result["verdict"] == "fail":
+    if result["verdict"] == "fail" or (result["verdict"] == "not_judged" and found and found["kind"] == "precision"):
         lines += [line for culprit in _culprits(result, found, t, most) for line in culprit]
         lines += [*_place(diagnosis_of(result, found), t), *_plan(found, t)]
     return lines + _trust(result, found, t)
@@ -108,10 +108,10 @@ def percent(share: float) -> str:
 def _verdict(result: Json, found: Json | None, t: Words) -> Line:
     """Return the verdict and the output that decides it."""
     label = target_label(result)
-    if result["verdict"] == "not_judged":
+    if result["verdict"] == "not_judged" and (found or {}).get("kind", "not_judged") == "not_judged":
         return Line(f"{label} {t('verdict_not_judged')}", (found or result).get("finding") or result["reason"])
-    wrong = result["verdict"] == "fail"
-    outputs = [one for one in result["outputs"] if (one["verdict"] == "fail") == wrong]
+    wrong = result["verdict"] != "pass"
+    outputs = [one for one in result["outputs"] if one["verdict"] == result["verdict"]]
     ranked = sorted(outputs, key=lambda one: -facts.beyond(one)[0])
     text = _output(ranked[0], t) if ranked else str(result["reason"])
     if wrong and (others := [one["name"] for one in ranked[1:]]):
@@ -179,7 +179,8 @@ def _cause(result: Json, found: Json | None, t: Words) -> str:
     if found.get("kind") == "precision":
         kept, low = _names(found["region"], t), result["precision"]
         if found["plan"] is not None:  # which may need less than PyTorch does
-            return t("diag_precision", precision=low)
+            first = t("diag_precision_first", cause=found["cause"]) if found["cause"] else ""
+            return t("diag_precision", precision=low) + first
         return t("diag_precision_kept" if kept else "diag_precision_all", precision=low, names=kept)
     return t("diag_export") if found.get("kind") == "export" else ""
 

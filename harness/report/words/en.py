@@ -150,6 +150,7 @@ WORDS: dict[str, str] = {
     "diag_race": "kernels overlap that must not, with CUDA_LAUNCH_BLOCKING=1 the error is less than half",
     "diag_tf32": "TF32, in which {backend} computes products of FP32: the error has its size",
     "diag_precision": "{precision} itself, PyTorch loses as much",
+    "diag_precision_first": ": {cause}",
     "diag_precision_kept": "{precision} itself, PyTorch loses as much: {names} must stay in FP32",
     "diag_precision_all": "{precision} itself, PyTorch loses as much, and no set of values in FP32 mends it",
     "diag_export": "the export, whose ONNX graph differs from PyTorch",

@@ -150,6 +150,7 @@ WORDS: dict[str, str] = {
     "diag_race": "内核不应重叠而重叠，设 CUDA_LAUNCH_BLOCKING=1 时误差减半以上",
     "diag_tf32": "TF32，{backend} 以它计算 FP32 乘积：误差与之相当",
     "diag_precision": "{precision} 本身，PyTorch 损失同样多",
+    "diag_precision_first": "：{cause}",
     "diag_precision_kept": "{precision} 本身，PyTorch 损失同样多：{names} 须保持 FP32",
     "diag_precision_all": "{precision} 本身，PyTorch 损失同样多，保持任何值为 FP32 都无济于事",
     "diag_export": "导出，其 ONNX 计算图与 PyTorch 不同",
