@@ -156,13 +156,14 @@ SMALL = (
     ("detector.onnx", F("conv2d", "scale", 1.05)),
 )
 """The smallest factors, of 1.001 to 1.12 in eleven steps, at which verify fails."""
+# What a normalisation takes out again but for its epsilon: a factor of 1.5 leaves 6e-7, too much for an FP32 engine.
 HARMLESS = (
-    ("bert", F("gelu_1", "scale", 1.05), F("add_2", "scale", 1.5)),
+    ("bert", F("gelu_1", "scale", 1.05), F("add_2", "scale", 1.02)),
     ("bert.onnx", F("linear_10", "entry", -1, 4, 1.5), F("add_1", "offset", 0.5)),
-    ("conformer", F("glu", "scale", 1.1), F("add_3", "scale", 2.0)),
+    ("conformer", F("glu", "scale", 1.1), F("add_3", "scale", 1.002)),
     ("vit", F("gelu", "scale", 1.1), F("linear_11", "entry", 1, 5, 3.0)),
     ("vit.onnx", F("linear_2", "scale", 1.5), F("add_4", "entry", 1, 7, 2.0)),
-    ("gpt", F("linear_8", "scale", 1.3), F("add_5", "scale", 1.5)),
+    ("gpt", F("linear_8", "scale", 1.3), F("add_5", "scale", 1.02)),
 )
 SEVERAL = (
     ("transformer", F("gelu", "scale", 1.03), F("linear_15", "offset", 0.05)),
@@ -176,7 +177,7 @@ SEVERAL = (
     ("gpt", F("linear_3", "scale", 2.0), F("gelu_1", "scale", 1.05)),
     ("gpt", F("embedding", "scale", 1.03), F("layer_norm_4", "scale", 1.03)),
     ("gpt.onnx", F("add", "shifted", 1, at=1), F("linear_10", "scale", 1.05)),
-    ("vit", F("softmax", "scale", 1.1), F("gelu_1", "scale", 1.5)),
+    ("vit", F("softmax", "scale", 1.1), F("gelu_1", "scale", 1.02)),
     ("vit.onnx", F("add", "channels", -1, 0.2), F("linear_9", "entry", -1, 4, 3.0)),
     ("resnet", F("getitem_3", "scale", 1.05), F("getitem_15", "scale", 1.3)),
     ("resnet.onnx", F("relu_2", "offset", 0.02), F("mean", "channels", 1, 0.05)),
