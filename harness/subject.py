@@ -101,14 +101,14 @@ class Subject:
     @property
     def as_typed(self) -> str:
         """What to type after ``parity verify`` to reach it, as a shell reads it."""
-        file = self.onnx if isinstance(self.onnx, Path) else None
+        file = None if callable(self.onnx) else self.onnx
         return self.typed or shlex.quote(str(file or self.locator or self.name))
 
     @property
     def onnx_file(self) -> Path:
         """The path of the ONNX file of a subject that is one."""
         assert self.onnx is not None
-        return self.onnx if isinstance(self.onnx, Path) else self.onnx()
+        return self.onnx() if callable(self.onnx) else self.onnx
 
     @property
     def range_cases(self) -> dict[str, dict[str, int]]:

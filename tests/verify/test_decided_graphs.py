@@ -166,7 +166,7 @@ def test_boxes_of_near_ties_may_be_in_any_order(judged, names):
     """Where the scores are as near, they may be those of either order."""
     result = detector(exchanged(*names, pairs=((3, 4),)), judged)
     assert [(found.name, found.verdict) for found in result.outputs] == [("tb", "pass"), ("ts", "pass")]
-    assert result.outputs[0].stats.relative_l2 == 0
+    assert result.outputs[0].stats.relative_l2 < 1e-6  # the reference of either order, up to the rounding of FP32
     assert result.outputs[0].floor.relative_l2 < 1e-3
 
 
