@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import errno
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -91,6 +92,20 @@ def suite_code(what: str, kind: type[ParityError] | None = None) -> Iterator[Non
 def same_name(name: str, *files: Path | str) -> UsageError:
     """Return the error for one name of two subjects: the result of one would take the place of the other's."""
     return UsageError(f"subject {name!r} is in {' and in '.join(map(str, files))}; give one of them another name")
+
+
+def visible(text: str) -> str:
+    """Return one line in which control, formatting and separator characters are ``\\uXXXX`` and line ends ``\\n``."""
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "\\n"
+    if character == "\t":
+        return " "
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return f"\\u{ord(character):04x}" if hidden else character
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

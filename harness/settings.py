@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import UsageError, visible
 
 
 def print_progress(message: str) -> None:
-    """Print one line of progress to standard error, so that standard output stays the result."""
-    print(f"parity: {message}", file=sys.stderr, flush=True)
+    """Print one line to standard error, whatever names are in it, so that standard output stays the result."""
+    print(f"parity: {visible(message)}", file=sys.stderr, flush=True)
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     settings_of,
 )
 from harness.errors import UsageError
+from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.records import Measured, NotMeasured
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         print("parity: interrupted; the figures above are those found so far", file=sys.stderr)
         return INTERRUPTED
     for name in latency.lacking(found, options.require):
-        print(f"parity: required backend {name} was not timed, or not everywhere", file=sys.stderr)
+        print_progress(f"required backend {name} was not timed, or not everywhere")
     return latency.exit_status(found, options.require)
 
 

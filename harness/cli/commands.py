@@ -16,6 +16,7 @@ from typing import Any
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
 from harness.errors import NotJudged, ParityError, no_exit
+from harness.settings import print_progress
 
 COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
 """In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
@@ -31,23 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int = options.run(options)
         return status
     except SystemExit as end:  # code of a suite: its status must not pass for a verdict
-        print(f"parity: not judged: something ended the process with status {end.code!r}", file=sys.stderr)
+        print_progress(f"not judged: something ended the process with status {end.code!r}")
         return 3
     except KeyboardInterrupt:
-        print("parity: interrupted", file=sys.stderr)
+        print_progress("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `parity list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit
         return INTERRUPTED
     except NotJudged as error:
-        print(f"parity: not judged: {error}", file=sys.stderr)
+        print_progress(f"not judged: {error}")
         return 3
     except ParityError as error:
-        print(f"parity: {error}", file=sys.stderr)
+        print_progress(str(error))
         return 2
     except OSError as error:  # a file or folder of the command line
         named = f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
-        print(f"parity: {named}", file=sys.stderr)
+        print_progress(named)
         return 2
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from harness.cli.options import (
     at_least,
     request_of,
 )
+from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.history import History
@@ -106,4 +106,4 @@ def open_history(options: argparse.Namespace) -> Iterator[History]:
             yield history
         finally:
             for note in history.notes:
-                print(f"parity: history: {note}", file=sys.stderr)
+                print_progress(f"history: {note}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.cli.latency_options import add_measuring, measuring
 from harness.cli.options import INTERRUPTED, Document, add_command, at_least, request_of, settings_of
+from harness.settings import print_progress
 
 
 def add(commands: Any) -> None:
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         print(noise_text(report["aa"]))
     for item in report["not_measured"]:
         what = f"{item['backend']}-{item['precision']} {item['case']}"
-        print(f"parity: {what}: not measured: {item['reason']}", file=sys.stderr)
+        print_progress(f"{what}: not measured: {item['reason']}")
     if interrupted:
         print("parity: interrupted; at least two whole sessions of an engine make a row", file=sys.stderr)
         return INTERRUPTED

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.options import add_command
 from harness.errors import UsageError
+from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.records import Records
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 def _warn(found: Records) -> None:
     """Print on standard error which records could not be used, contradict themselves, or came twice."""
     for sentence in (*found.broken, *found.contradictory, *found.foreign, *found.twice):
-        print(f"parity: {sentence}", file=sys.stderr)
+        print_progress(sentence)
 
 
 def _language(readme: Path) -> Language:
@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
     found = records.load(paths) if paths else None
     if found is None:
-        print(f"parity: no records in {DEFAULT}: the README was not compared with any", file=sys.stderr)
+        print_progress(f"no records in {DEFAULT}: the README was not compared with any")
     else:
         _warn(found)
     findings = hackathon.check_readme(options.output, records=found, wenet=roles)

@@ -28,7 +28,7 @@ from harness.cli.options import (
 )
 from harness.errors import ParityError
 from harness.files import file_name
-from harness.settings import check_limit
+from harness.settings import check_limit, print_progress
 
 if TYPE_CHECKING:
     from harness.records import Result
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         print("parity: interrupted; the results above are those found so far", file=sys.stderr)
         return INTERRUPTED
     for sentence in missing:
-        print(f"parity: {sentence}", file=sys.stderr)
+        print_progress(sentence)
     return exit_status(results, options.require)
 
 

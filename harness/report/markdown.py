@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from harness.errors import visible
 from harness.report.words import Words
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
@@ -35,20 +35,6 @@ def code(text: object) -> str:
     if not shown or _CODE_FORBIDS.search(shown):
         return escape(shown)
     return f"`{shown}`"
-
-
-def visible(text: str) -> str:
-    """Return one line in which control, formatting and separator characters are ``\\uXXXX`` and line ends ``\\n``."""
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return "\\n"
-    if character == "\t":
-        return " "
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return f"\\u{ord(character):04x}" if hidden else character
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> list[str]:

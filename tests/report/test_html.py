@@ -21,7 +21,7 @@ import pytest
 import recorded
 import report_fixtures as made
 
-from harness.errors import UsageError
+from harness.errors import UsageError, visible
 from harness.records import reader as records
 from harness.records.accuracy import OutputResult
 from harness.records.contest import ContestPicture, ContestResult
@@ -29,7 +29,6 @@ from harness.records.documents import Records
 from harness.records.writer import document
 from harness.report.facts import Point, pareto_front
 from harness.report.html import page as html
-from harness.report.markdown import visible
 from harness.report.text import diagnosis_lines
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words

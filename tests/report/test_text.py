@@ -10,6 +10,8 @@ import pytest
 
 from harness.report.text import machine, tables
 from harness.report.text import results as text
+from harness.report.text.tables import columns, wrapped
+from harness.settings import print_progress
 
 STATS: dict[str, Any] = {
     "shape": [2, 4],
@@ -168,3 +170,19 @@ def test_subject_list_shows_what_cannot_be_loaded():
     )
     assert "random (seed 0)" in shown
     assert "it defines no SUBJECT" in shown
+
+
+HOSTILE = "a\x1b[2Jb\nPASS\rc\u202ed\u2028e"
+"""Clears the screen, begins a line that says PASS, goes back to its start, turns the text round."""
+
+
+def test_a_name_reaches_no_terminal_as_it_is(capsys):
+    print_progress(f"{HOSTILE}: building")
+    shown = [
+        *wrapped("note: ", f"output {HOSTILE} is wrong"),
+        *columns(("target", "verdict", "name"), [((HOSTILE, "FAIL"), (HOSTILE,))]),
+        *capsys.readouterr().err.splitlines(),
+    ]
+    assert all(line.isascii() and line.isprintable() for line in shown)
+    assert not any(line.lstrip().startswith("PASS") for line in shown)
+    assert len(shown) == 4

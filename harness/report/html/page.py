@@ -16,6 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from harness.errors import visible
 from harness.files import write_text
 from harness.records import MARKS, Records
 from harness.report import verdicts
@@ -38,7 +39,6 @@ from harness.report.html.parts import (
 )
 from harness.report.html.study import score_section, study_section
 from harness.report.html.subjects import Known, subject_section
-from harness.report.markdown import visible
 from harness.report.words import Language, Words
 
 SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "engine",

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from harness.report.markdown import visible
+from harness.errors import visible
 from harness.report.plots.file import BAND, GREY, INK, PALE, RED, SERIES, SOFT, WHITE, Draw, drawn, legend
 
 Element = ElementTree.Element

@@ -12,8 +12,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.errors import visible
 from harness.files import replacing
-from harness.report.markdown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import NotJudged
+from harness.errors import NotJudged, visible
 from harness.files import file_name
 from harness.report.facts import BASELINE, Json, is_invalid, session_latency, session_target
-from harness.report.markdown import visible
 from harness.report.plots.file import (
     BAND,
     BLUE,

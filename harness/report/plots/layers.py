@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import NotJudged
+from harness.errors import NotJudged, visible
 from harness.report.facts import Json, compared, is_nonfinite_value, value_error, worst_first
-from harness.report.markdown import visible
 from harness.report.plots.file import (
     BLUE,
     GREY,

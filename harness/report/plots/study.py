@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import visible
 from harness.report.facts import Json, Point, pareto_front, tradeoff_points
-from harness.report.markdown import visible
 from harness.report.plots.file import DPI, GREEN, GREY, MARKERS, RED, SERIES, SLATE, named, save_figure, style_axes
 from harness.report.words import Words
 

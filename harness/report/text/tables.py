@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.errors import visible
 from harness.report.words import Words
 
 WORDS = Words("en")
@@ -48,15 +49,20 @@ def explained(heads: Mapping[str, str], precisions: Iterable[str]) -> str:
 
 
 def ascii_safe(text: str) -> str:
-    """Return the text with every character that a plain terminal may not have as a backslash escape."""
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+    """Return the text with every character that a plain terminal may not have, or acts upon, as a backslash escape.
+
+    Line ends stay.
+    """
+    shown = "\n".join(visible(line) for line in text.split("\n"))
+    return shown.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def wrapped(label: str, text: str, *, indent: str = "    ") -> list[str]:
     """Return label and text on lines of at most WIDTH; a word that is longer than a line (a path) stays whole."""
-    return textwrap.wrap(
-        ascii_safe(label + text), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    ) or [label.rstrip()]
+    line = ascii_safe((label + text).replace("\n", " "))
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [
+        label.rstrip()
+    ]
 
 
 def aligned(rows: Sequence[Cells], *, words: int = 2) -> list[str]:
@@ -79,8 +85,8 @@ def columns(headings: Cells, rows: Sequence[tuple[Cells, Cells]]) -> list[str]:
 
     The last heading stands over the names. Names that do not fit go below.
     """
-    names = [[headings[-1]], *([ascii_safe(name) for name in names if name] for _, names in rows)]
-    cells = [list(headings[:-1]), *([ascii_safe(cell) for cell in cells] for cells, _ in rows)]
+    names = [[headings[-1]], *([ascii_safe(visible(name)) for name in names if name] for _, names in rows)]
+    cells = [list(headings[:-1]), *([ascii_safe(visible(cell)) for cell in cells] for cells, _ in rows)]
     width = sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True))
     lines = []
     for line, words in zip(aligned(cells, words=1), names, strict=True):
