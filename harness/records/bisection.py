@@ -116,8 +116,8 @@ class Bisection(TargetRecord):
     diagnosis: Diagnosis | None = None
     """Every culprit, with the size of the part that shows it alone; None where nothing is wrong."""
     cause: str = ""
-    """What the precision cannot hold first, such as ``add_5 overflows (2.23e+05 in FP32)``; empty where it is not the
-    precision's fault, or it holds all."""
+    """What the precision cannot hold first, such as ``add_5 overflows (2.23e+05 in FP32, beyond 65504)``; empty where
+    it holds all, or is not to blame."""
     region: tuple[str, ...] = ()
     """The values (engine, export) or the patterns (precision) that show it."""
     plan: tuple[str, ...] | None = None

@@ -101,14 +101,14 @@ def _spread(run: RunGraph, readers: set[str], large: set[str]) -> set[str]:
 
 
 def first_beyond(high: Evaluator, low: Evaluator, names: Sequence[str]) -> str:
-    """Return which value low precision cannot hold first, and why: ``pow_1 overflows (9.2e+05 in FP32)``.
+    """Return which value low precision cannot hold first, and why: ``pow_1 overflows (9.2e+05 in FP32, beyond 65504)``.
 
     ``high`` computes in FP32, ``low`` in the precision; both are asked for the names in the order of the graph.
     """
     for name in names:
         expected, found = high.value(name), low.value(name)
         if expected is not None and found is not None and expected.shape == found.shape and expected.numel():
-            trouble = _trouble(found.float(), expected)
+            trouble = _trouble(found, expected)
             if trouble:
                 return f"{name} {trouble}"
         high.done(name)
@@ -116,10 +116,12 @@ def first_beyond(high: Evaluator, low: Evaluator, names: Sequence[str]) -> str:
     return ""
 
 
-def _trouble(found: torch.Tensor, expected: torch.Tensor) -> str:
+def _trouble(low: torch.Tensor, expected: torch.Tensor) -> str:
+    found, end = low.float(), torch.finfo(low.dtype).max if low.is_floating_point() else math.inf
     finite = expected.isfinite()
     if bool((finite & ~found.isfinite()).any()):
-        return f"overflows ({expected[finite].abs().max().item():.3g} in FP32)"
+        largest = expected[finite].abs().max().item()
+        return f"overflows ({largest:.3g} in FP32{f', beyond {end:.5g}' if largest > end else ''})"
     nonzero = finite & (expected != 0)
     if bool(nonzero.any()) and int((nonzero & (found == 0)).sum()) * 2 > int(nonzero.sum()):
         return f"underflows ({expected[nonzero].abs().max().item():.3g} in FP32)"
