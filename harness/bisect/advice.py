@@ -105,9 +105,7 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
     precision = found.base_plan.computes_in
     if found.export is not None:
         advice.append(_on_export(found.export))
-    if found.kind == "export":
-        pass
-    elif found.kind == "precision" and found.region:
+    if found.kind == "precision" and found.region:
         advice.append(_on_precision(found, precision))
     elif found.screened is not None and not found.screened.interrupted:
         advice.append(_NOTHING_RIGHT)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 import torch
 
-from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.context import Context
 from harness.bisect.dataflow import Dataflow
 from harness.compare import UNIT_ROUNDOFF, distance, error_shape, total_error
@@ -23,6 +22,7 @@ from harness.errors import EngineFailed, NotJudged, ParityError, first_line
 from harness.graph import Value, boundary, extract, load_plan, save_model
 from harness.records import Culprit, Diagnosis, OutputResult, overall
 from harness.reference import (
+    CANNOT_RUN,
     Evaluator,
     ProgramEvaluator,
     RunNotes,
@@ -32,7 +32,7 @@ from harness.reference import (
 )
 from harness.subject import Target
 from harness.tensors import Tensors
-from harness.verify import FACTOR, OpenTarget, Prepared, Run, confidence_factor
+from harness.verify import FACTOR, OpenTarget, Prepared, Run, confidence_factor, judged_by
 
 MOST = 16
 """Values whose effect on the outputs is computed: those that differ most against what FP32 loses there."""
@@ -85,7 +85,7 @@ def computes_its_graph(context: Context, target: Target) -> bool:
     try:
         outputs = context.judge(target).repeats
         with Run(subject, context.settings, limit=context.limit).target(target) as own:
-            judged = judge_as_engine(own, context.case, outputs.worst) if outputs is not None else ()
+            judged = judged_by(own, context.case, actual=outputs.worst) if outputs is not None else ()
     except ParityError:
         return False  # whether the engine is wrong too, its own search tells
     return overall(output.verdict for output in judged) == "pass"
@@ -99,7 +99,7 @@ def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
     def judged(outputs: Tensors) -> ExportCheck:
         error = total_error(outputs, expected)
         try:
-            return ExportCheck(judged=judge_as_engine(opened, case, outputs), error=error)
+            return ExportCheck(judged=judged_by(opened, case, actual=outputs), error=error)
         except EngineFailed as failure:  # an output of another shape
             return ExportCheck(judged=(OutputResult(name="", verdict="fail", reason=str(failure)),), error=error)
 
@@ -115,7 +115,7 @@ def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
         culprits = graphs.culprits([kept for kept, whose in found.values() if whose == "export"], outputs, check.judged)
         fit = {it.value: found[it.value][0].expected for it in culprits if found[it.value][0].fits}
         left = judged(graphs.outputs(right | fit))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+    except CANNOT_RUN as error:
         raise NotJudged(f"the ONNX graph cannot be run in {dtype}: {first_line(error)}") from error
     first = min((graphs.shared.index(culprit.value) for culprit in culprits), default=0)
     diagnosis = Diagnosis(

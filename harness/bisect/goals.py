@@ -37,7 +37,7 @@ class Aim:
         """
         plans = [plan for plan in (self.floor, self.plain) if plan is not None]
         for plan in plans:
-            for output in judged_by(opened, case, plan, actual):
+            for output in judged_by(opened, case, plan, actual=actual):
                 # A format that cannot hold the model is no floor, and judges nothing.
                 if output.verdict != "pass" and (plan is plans[0] or output.verdict == "fail"):
                     return f"{output.name}: {output.reason}"
@@ -65,7 +65,7 @@ def aim_of(run: Run, case: str, precision: str, result: Result) -> Aim:
     without = {output.name: output for output in result.outputs}
     floor = run.prepared.references.floor(case, plain).outputs
     with run.target(Target("torch", precision)) as opened:
-        limits = _limits(judged_by(opened, case, plain, floor))
+        limits = _limits(judged_by(opened, case, plain, actual=floor))
     if run.limit is not None:
         goal = Goal(source="limit", limits=dict.fromkeys(without, run.limit), reason="the limit that was asked for")
     elif all(tolerance_for(name, None, run.subject.tolerances, plain) for name in without):

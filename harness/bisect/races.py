@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.backends import run_serialised
-from harness.bisect.as_engine import judge_as_engine
 from harness.bisect.questions import answered, computes_in_tf32
 from harness.compare import bitwise_equal, total_error
 from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
 from harness.subject import Target
 from harness.tensors import Tensors, on_devices_of
-from harness.verify import Run, verify_case, worst_reason
+from harness.verify import Run, judged_by, verify_case, worst_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,5 +91,5 @@ def run_alone(run: Run, target: Target, case: str) -> Alone | None:
         )
         return Alone(
             together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
-            judged=judge_as_engine(opened, case, alone),
+            judged=judged_by(opened, case, actual=alone),
         )  # fmt: skip

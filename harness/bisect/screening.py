@@ -256,7 +256,7 @@ class Screen:
         else:
             why = f"no value is out of line; with {len(found)} of {len(self.free)} in FP32 PyTorch loses {loses:.3g}"
         reason = f"{why}, and a plan may lose {FACTOR:g} times that in {low}"
-        judged = judged_by(opened, self.case, floor, self.outputs(found))
+        judged = judged_by(opened, self.case, floor, actual=self.outputs(found))
         self.aim = with_floor(self.aim, floor, judged, reason, few=self.few)
 
     def _trials(self, best: frozenset[str] | None) -> tuple[Trial, ...]:

@@ -91,15 +91,7 @@ def smallest_set(
         raise ValueError(f"ranked must name every unit once: {len(units)} names, {len(set(units))} different")
     own = {trial: answer for trial, answer in (known or {}).items() if trial <= set(units)}
     oracle = Oracle(passes, size, max_calls=max_calls, width=width, known={frozenset[str](): False, **own})
-    ending = oracle.search(partial(_search_set, oracle, units, failing))
-    best = oracle.best
-    return SetFound(
-        best=best,
-        minimal=best is not None and all(oracle.answers.get(best - {unit}) is False for unit in best),
-        complete=ending == "done",
-        interrupted=ending == "interrupted",
-        calls=oracle.calls,
-    )
+    return _set_found(oracle, partial(_search_set, oracle, units, failing))
 
 
 def smallest_part(
@@ -123,6 +115,11 @@ def smallest_part(
             if oracle.best == best:
                 break
 
+    return _set_found(oracle, search)
+
+
+def _set_found(oracle: Oracle[frozenset[str]], search: Callable[[], None]) -> SetFound:
+    """Run a search and return the smallest set that it found."""
     ending = oracle.search(search)
     best = oracle.best
     return SetFound(

@@ -10,7 +10,7 @@ from harness.layers.observation import Observation, Unobserved
 from harness.layers.wrong_outputs import wrong_outputs
 from harness.records import Observed, OutputEffect, OutputResult, Result
 from harness.tensors import Tensors
-from harness.verify import judge_observed, verify_case
+from harness.verify import judged_by, verify_case
 
 WORST: tuple[Observed, ...] = ("unchanged", "rounding", "changed", "hidden")
 """What observing may do to an output, the worst last."""
@@ -55,7 +55,7 @@ def _verdicts(before: Unobserved, observed: Tensors) -> dict[str, str]:
     """Return the verdicts on the outputs of an observed engine, by the limits of the unobserved one."""
     if all(bitwise_equal(observed[name], tensor) for name, tensor in before.outputs.items()):
         return {output.name: output.verdict for output in before.result.outputs}
-    return {output.name: output.verdict for output in judge_observed(before.opened, before.case, observed)}
+    return {output.name: output.verdict for output in judged_by(before.opened, before.case, actual=observed)}
 
 
 def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, ...]:

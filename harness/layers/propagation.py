@@ -9,11 +9,8 @@ import torch
 from harness.errors import NotJudged, first_line
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
-from harness.reference import Evaluator, Evaluators
+from harness.reference import CANNOT_RUN, Evaluator, Evaluators
 from harness.tensors import Tensors
-
-_CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
-"""What PyTorch raises where an operation cannot take what it is given."""
 
 
 class Propagation:
@@ -54,7 +51,7 @@ class Propagation:
                     evaluators.floor.observe(name, _rounded_alike(kept.added_to(value), value, rounded))
                 evaluators.done([kept.name])
             return evaluators.reference.outputs(), evaluators.floor.outputs() if low else {}
-        except _CANNOT_RUN as error:
+        except CANNOT_RUN as error:
             raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
 
     def alone(self, errors: Sequence[KeptError]) -> Iterator[tuple[KeptError, Tensors | None]]:
@@ -66,7 +63,7 @@ class Propagation:
             disturbed = evaluators.reference.fork()
             try:
                 outputs = disturbed.outputs() if _add(disturbed, name, kept) else None
-            except _CANNOT_RUN:
+            except CANNOT_RUN:
                 outputs = None
             yield kept, outputs
             evaluators.done([kept.name])

@@ -30,6 +30,8 @@ _HOUSE = Path(__file__).parents[1]
 CODE_SHA256 = hashlib.sha256(
     b"".join(it.read_bytes() for folder in ("reference", "operators") for it in sorted((_HOUSE / folder).glob("*.py")))
 ).hexdigest()
+CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
+"""What PyTorch raises where an operation cannot take what it is given."""
 _HALVES = (torch.float16, torch.bfloat16)
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 

@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import extract
-from harness.reference.interpreter import run_graph
+from harness.reference.interpreter import CANNOT_RUN, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.tensors import Tensors
 
@@ -32,5 +32,5 @@ class Region:
             return found
         try:
             return found | run_graph(self._graph, given, dtype=self._dtype, device=torch.device("cpu"))
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+        except CANNOT_RUN as error:
             raise NotJudged(f"what follows from other decisions cannot be computed: {first_line(error)}") from error

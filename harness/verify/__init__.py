@@ -15,7 +15,7 @@ from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, write_graph
 from harness.verify.tolerance import HOLDS, cannot_hold, confidence_factor, is_tf32, judge_output
-from harness.verify.verify import build_engines, judge_observed, judged_by, update_references, verify, verify_case
+from harness.verify.verify import build_engines, judged_by, update_references, verify, verify_case
 
 __all__ = [
     "FACTOR",
@@ -35,7 +35,6 @@ __all__ = [
     "floor_of",
     "has_tf32",
     "is_tf32",
-    "judge_observed",
     "judge_output",
     "judge_outputs",
     "judge_parts",

@@ -10,7 +10,7 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import Plan, Program, assign, is_fp32
-from harness.reference import Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
+from harness.reference import CANNOT_RUN, Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
 from harness.settings import Settings
 from harness.tensors import Tensors
 from harness.verify.value_range import first_beyond, kept_for_range, terms_of
@@ -112,7 +112,7 @@ class SubjectGraph(ABC):
             )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+        except CANNOT_RUN as error:
             where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
             raise NotJudged(f"{where}: {type(error).__name__}: {first_line(error)}") from error
         return outputs, notes.lines()

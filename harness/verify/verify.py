@@ -115,8 +115,10 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
     return opened.outcomes[case]
 
 
-def judged_by(opened: OpenTarget, case: str, plan: Plan, actual: Tensors | None = None) -> tuple[OutputResult, ...]:
-    """Return the verdicts on a case of a target with the floor that PyTorch has in another plan, not in the target's.
+def judged_by(
+    opened: OpenTarget, case: str, plan: Plan | None = None, *, actual: Tensors | None = None
+) -> tuple[OutputResult, ...]:
+    """Return the verdicts on a case of a target with the floor that PyTorch has in another plan, or in the target's.
 
     ``actual`` are outputs in the place of the target's own. What keeps the case from being judged at all is the verdict
     of :func:`verify_case`, whose outputs are returned then.
@@ -128,12 +130,6 @@ def judged_by(opened: OpenTarget, case: str, plan: Plan, actual: Tensors | None 
     if outcome.repeats is None or outcome.expected is None:
         return outcome.result.outputs
     return _judged(opened, case, outcome.repeats.worst, outcome.expected, plan)[0]
-
-
-def judge_observed(opened: OpenTarget, case: str, actual: Tensors) -> tuple[OutputResult, ...]:
-    """Return the verdicts on other outputs of a case that was run: those that its engine gives while it is observed."""
-    expected = verify_case(opened, case).expected
-    return () if expected is None else _judged(opened, case, actual, expected)[0]
 
 
 def _judged(

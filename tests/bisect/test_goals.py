@@ -65,7 +65,7 @@ def derived(run: Run) -> Aim:
     aim = aim_of(run, "one", "fp16", without_plan(run))
     outputs = run.prepared.references.floor("one", FIXED).outputs
     with run.target(Target("torch", "fp16")) as opened:
-        return with_floor(aim, FIXED, judged_by(opened, "one", FIXED, outputs), "a test", few=True)
+        return with_floor(aim, FIXED, judged_by(opened, "one", FIXED, actual=outputs), "a test", few=True)
 
 
 def test_a_plan_that_leaves_the_culprit_alone_is_no_plan_however_bad_its_own_floor(run: Run, judged: Any):

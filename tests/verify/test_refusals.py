@@ -234,6 +234,6 @@ def test_every_judge_has_a_row():
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction)
         if name.startswith("judge") and function.__module__ == module.name
     }
-    by_way_of_these = {"judge_output", "judge_parts", "judge_outputs", "judged_by", "judge_observed"}
+    by_way_of_these = {"judge_output", "judge_parts", "judge_outputs", "judged_by"}
     assert found - by_way_of_these == {"judge_tensors", "judge_decisions"}
     assert found > by_way_of_these
