@@ -144,7 +144,8 @@ class _Search:
         pending = [name for name in culprits if name in self.regions.flow]
         for farther in (False, True):
             for number, name in enumerate(pending):
-                if not self._may_build() if self.places else farther and number == _MOST_UNSHOWN:
+                enough = not self._may_build() if self.places else farther and number == _MOST_UNSHOWN
+                if enough:
                     return
                 self._around(name, others=set(pending) - {name}, farther=farther)
 

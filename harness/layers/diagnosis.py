@@ -14,14 +14,12 @@ from harness.layers.local_error import Reached
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.layers.propagation import Propagation
-from harness.records import HARMLESS, Culprit, Diagnosis, Mark, ValueFinding
+from harness.records import HARMLESS, MADE_HERE, Culprit, Diagnosis, Mark, ValueFinding
 from harness.verify import FACTOR
 
 PROPAGATED, SUSPECTS = 16, 64
 """The effect on the outputs is computed for the PROPAGATED largest local errors, and for suspects among the SUSPECTS
 largest; where the outputs are wrong, for every culprit."""
-MADE_HERE: tuple[Mark, ...] = ("nonfinite", "flip", "suspect")
-"""Marks of an error that is made where it is seen."""
 
 
 @dataclass(kw_only=True)

@@ -27,20 +27,19 @@ def observer_effects(before: Unobserved, observed: Sequence[Tensors]) -> tuple[O
     for output in before.result.outputs:
         name, unobserved = output.name, before.outputs[output.name]
         kinds: list[Observed] = ["unchanged"]
-        for tensors, verdict in zip(observed, verdicts, strict=True):
-            if bitwise_equal(tensors[name], unobserved):
-                continue
+        pairs = zip(observed, verdicts, strict=True)
+        changed = [pair for pair in pairs if not bitwise_equal(pair[0][name], unobserved)]
+        for tensors, verdict in changed:
             if output.verdict == "pass":
                 kinds.append("changed" if verdict[name] == "fail" else "rounding")
             elif verdict[name] == "pass":
                 kinds.append("hidden")
             else:
                 kinds.append("rounding" if name in wrong and wrong[name].left(tensors) <= SAME else "changed")
-        others = [tensors[name] for tensors in observed if not bitwise_equal(tensors[name], unobserved)]
         effects.append(
             OutputEffect(
-                name=name, identical=not others, error=_error(output), observed=worst_observed(kinds),
-                difference=max((relative_l2(other, unobserved) for other in others), default=0.0),
+                name=name, identical=not changed, error=_error(output), observed=worst_observed(kinds),
+                difference=max((relative_l2(tensors[name], unobserved) for tensors, _ in changed), default=0.0),
             )
         )  # fmt: skip
     return tuple(effects)

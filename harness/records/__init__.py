@@ -47,6 +47,7 @@ from harness.records.latency import (
 )
 from harness.records.layers import (
     HARMLESS,
+    MADE_HERE,
     MARKS,
     LayerReport,
     Mark,
@@ -66,6 +67,7 @@ __all__ = [
     "CONTRADICTORY",
     "HARMLESS",
     "IS_WRONG",
+    "MADE_HERE",
     "MARKS",
     "Acceptance",
     "Advice",

@@ -16,6 +16,8 @@ Status = Literal["compared", "inner", "unmapped", "not_delivered", "not_compared
 Mark = Literal["nonfinite", "flip", "suspect", "not_judged", "passed_on", "healed", "ok"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 """From the worst to the best."""
+MADE_HERE: tuple[Mark, ...] = ("nonfinite", "flip", "suspect")
+"""Of values whose error is made where they are, and reaches the outputs as far as that is known."""
 HARMLESS: Mark = "healed"
 """Made here, and dies out before the outputs; recorded documents keep the older word."""
 

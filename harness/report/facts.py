@@ -18,8 +18,6 @@ MIB = 2**20
 RANDOM = "RANDOM WEIGHTS"
 UNSEEN = ("not_delivered", "unmapped")
 """Statuses of values that were not seen; inner tensors are no values, and integers were seen."""
-MADE_HERE = ("nonfinite", "flip", "suspect")
-"""Marks of values whose error is made where they are, and reaches the outputs as far as that is known."""
 ENGLISH = Words("en")
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from harness.records import settled_result
+from harness.records import MADE_HERE, settled_result
 from harness.report import facts
 from harness.report.facts import Json
 from harness.report.text.tables import WIDTH, WORDS, ascii_safe, wrapped
@@ -214,7 +214,7 @@ def _nothing(result: Json, found: Json | None, t: Words) -> str:
     if not compared:
         why = t("diag_none_because", why=found["finding"]) if found else t("diag_none_compared")
         return "" if found and found["finding"] == result["reason"] else why
-    wrong = [value["name"] for value in facts.worst_first(compared) if value["mark"] in facts.MADE_HERE]
+    wrong = [value["name"] for value in facts.worst_first(compared) if value["mark"] in MADE_HERE]
     unseen = sum(value["status"] in facts.UNSEEN for value in layers["values"])  # type: ignore[index]
     fields = {"compared": len(compared), "unseen": unseen, "wrong": len(wrong), "names": _names(wrong, t)}
     weighed = "diag_none_explains" if diagnosis_of(result, found) else "diag_not_weighed"

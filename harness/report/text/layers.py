@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from harness.records import MARKS
+from harness.records import MADE_HERE, MARKS
 from harness.report import facts
 from harness.report.facts import Json
 from harness.report.text.diagnosis import diagnosis_lines, diagnosis_text, percent, short
@@ -47,7 +47,7 @@ def values_table(report: Json) -> list[str]:
     rows = []
     for value in shown:
         mark, share = shown_mark(value, bad), explains.get(value["name"])
-        mark = "suspect" if value["name"] in explains and mark not in facts.MADE_HERE else mark
+        mark = "suspect" if value["name"] in explains and mark not in MADE_HERE else mark
         figures = [short(value["local"], 3), short(value["local_floor"], 3), _accumulated(value)]
         figures += [number(None) if share is None else f"{percent(share)} %"] if explains else []
         names = [value["name"], facts.short_op(value["op"]), value["module"], value["source"]]
@@ -79,7 +79,7 @@ def _shown(report: Json) -> list[Json]:
     """Return the values that the table has, in dataflow order."""
     values, bad, culprits = facts.compared(report), facts.nonfinite_names(report), _explains(report)
     ranked = facts.worst_first(values)
-    made = [v for v in ranked if shown_mark(v, bad) in facts.MADE_HERE or v["name"] in culprits]
+    made = [v for v in ranked if shown_mark(v, bad) in MADE_HERE or v["name"] in culprits]
     made.sort(key=lambda value: value["name"] not in culprits)
     if not made:
         return ranked[:BEFORE]
