@@ -11,11 +11,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
-from harness.errors import NotJudged, ParityError, no_exit
+from harness.errors import NotJudged, ParityError, no_exit, visible
 from harness.settings import print_progress
 
 COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="parity",
         description="Proves how far an engine is from PyTorch FP32.",
         epilog="exit status: 0 something passed and nothing failed (what was not judged does not count: --require); "
@@ -65,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with an option, as every command does of its request."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {visible(message)}; usage: {self.prog} --help\n")
 
 
 class _Version(argparse.Action):

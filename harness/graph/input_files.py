@@ -71,7 +71,9 @@ def _check_sizes(path: Path) -> None:
                 except ValueError as error:
                     raise ValueError(f"{name} in it is no array ({error})") from error
                 claimed, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-            if claimed != held and not dtype.hasobject:
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects, which are never unpickled; save it as numbers")
+            if claimed != held:
                 raise ValueError(f"{name} claims {claimed} bytes and holds {held}")
             if claimed > (free := available_bytes()):
                 raise ValueError(f"{name} has {claimed} bytes, and {free} are free")

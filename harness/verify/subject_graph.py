@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.errors import NotJudged, first_line
+from harness.errors import NotJudged, UsageError, first_line
 from harness.graph import Plan, Program, assign, is_fp32
 from harness.reference import CANNOT_RUN, Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
 from harness.settings import Settings
@@ -190,9 +190,12 @@ def noise_note(random: Sequence[str], seed: int) -> tuple[str, ...]:
 
 
 def compute_device(settings: Settings) -> torch.device:
-    """Return where PyTorch computes: what was asked for, else a GPU when there is one."""
+    """Return where PyTorch computes: what was asked for, else a GPU when there is one.
+
+    Raises UsageError where CUDA was asked for and there is none.
+    """
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise NotJudged("no GPU that PyTorch can use; leave out --device cuda to compute on the CPU")
+        raise UsageError("--device cuda: PyTorch can use no GPU here; leave it out to compute on the CPU")
     return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

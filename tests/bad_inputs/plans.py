@@ -1,0 +1,28 @@
+"""Precision plans."""
+
+from __future__ import annotations
+
+from bad_inputs.row import Make, Row, both, model, write
+
+PLAN = "verify m.onnx -b ort-cpu -p p.toml"
+
+
+def plan(content: bytes | str) -> Make:
+    """Return what writes ``m.onnx`` and a plan."""
+    return both(model(), write("p.toml", content))
+
+
+ROWS = (
+    Row("missing", model(), PLAN, 2, ("p.toml", "No such file")),
+    Row("no TOML", plan("precision =\n"), PLAN, 2, ("p.toml", "TOML", "line 1")),
+    Row("bytes", plan(b"\xff\xfe\x00"), PLAN, 2, ("p.toml", "TOML")),
+    Row("empty", plan(""), PLAN, 2, ("p.toml", "precision must be one of")),
+    Row("unknown key", plan('precision = "fp16"\nkeep = []'), PLAN, 2, ("p.toml", "'keep'", "keep_fp32")),
+    Row("unknown precision", plan('precision = "fp61"'), PLAN, 2, ("p.toml", "'fp61'", "fp16")),
+    Row("number for a precision", plan("precision = 16"), PLAN, 2, ("p.toml", "precision", "string")),
+    Row("string for a list", plan('precision = "fp16"\nkeep_fp32 = "a"'), PLAN, 2, ("p.toml", "keep_fp32", "list")),
+    Row("numbers in the list", plan('precision = "fp16"\nkeep_fp32 = [1]'), PLAN, 2, ("p.toml", "keep_fp32", "list")),
+    Row("keeps in fp32", plan('precision = "fp32"\nkeep_fp32 = ["a"]'), PLAN, 2, ("p.toml", "keep_fp32", "'fp32'")),
+    Row("nothing of that name", plan('precision = "fp16"\nkeep_fp32 = ["value:z"]'), PLAN, 2, ("p.toml", "'value:z'")),
+    Row("unknown precision by name", model(), "verify m.onnx -b ort-cpu -p fp61", 2, ("'fp61'", "fp16")),
+)
