@@ -95,6 +95,25 @@ def saturated(expected: torch.Tensor, low: torch.Tensor, largest: float) -> torc
     return torch.where(at_the_end, low.to(expected.dtype), expected)
 
 
+def follows_from_inputs(
+    actual: torch.Tensor, expected: torch.Tensor, low: torch.Tensor, floor: torch.Tensor, *, end: float
+) -> bool:
+    """Return whether a value is infinite only because what it is computed from is wrong.
+
+    All that is not finite where ``expected``, computed from the same, is a number is the infinity of a number beyond
+    the ``end`` of the format. So it is in ``low``, PyTorch in the format from the same, but not in its own ``floor``.
+    """
+    bad = ~actual.isfinite() & expected.isfinite()
+    there = beyond(expected[bad], end)
+    alike = (actual[bad] == there) & (low[bad] == there)
+    return bool(alike.all() and floor[bad].isfinite().all())
+
+
+def beyond(value: torch.Tensor, end: float) -> torch.Tensor:
+    """Return a value in which what lies beyond the end of a format is infinite, as computing it there makes it."""
+    return torch.where(value.abs() > end, value.sign() * math.inf, value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reached:
     """A magnitude beyond the end of a format."""

@@ -90,15 +90,18 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
     observer = _observer(before, names := _computed_values(before.prepared, pattern))
     groups = list(_groups(names, before)) or [[]]  # a graph may compute nothing but its outputs
     outputs: list[Tensors] = []
+    unseen = [] if pattern else sorted(before.outputs, key=observer.depths.__getitem__)
     for number, group in enumerate(groups, start=1):
         opened.say(f"observing {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
         with opened.observed(marked=group) as session:
             made = opened.steps.run("running", partial(session.run, before.inputs))
         for name in group:
+            while unseen and observer.depths[unseen[0]] < observer.depths[name]:  # an output may be read inside too
+                observer.add_value(unseen[0], made[unseen.pop(0)], mapped_by="exact")
             observer.add_value(name, made.pop(name), mapped_by="exact")
             observer.evaluators.done([name])
         outputs.append(on_devices_of(before.outputs, made))
-    for name in () if pattern else before.outputs:
+    for name in unseen:
         observer.add_value(name, outputs[-1][name], mapped_by="exact")
     several = f"{len(groups)} engines were observed, each with other values as outputs"
     return Observation(observer=observer, outputs=tuple(outputs), notes=(several,) if len(groups) > 1 else ())
@@ -111,7 +114,7 @@ def observe_pytorch(before: Unobserved) -> Observation:
     names = [
         name
         for name, value in program.values.items()
-        if name in depths and value.shape is not None and name == value.origin and name not in program.outputs
+        if name in depths and value.shape is not None and (name == value.origin or name in program.outputs)
     ]
     observer = _observer(before, names)
     for name in sorted(names, key=depths.__getitem__):

@@ -12,7 +12,16 @@ import torch
 from harness.backends import Kernel
 from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare, error_shape, ratio
 from harness.graph import Value
-from harness.layers.local_error import LARGEST, LocalError, Reached, local_error, made_here, reached, saturated
+from harness.layers.local_error import (
+    LARGEST,
+    LocalError,
+    Reached,
+    follows_from_inputs,
+    local_error,
+    made_here,
+    reached,
+    saturated,
+)
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluators
@@ -66,6 +75,8 @@ class Observer:
         """Tensors that are no value of the graph, or could not be mapped to one."""
         self.errors: list[KeptError] = []
         """The largest local errors against what is allowed; a heap."""
+        self.overflows: set[str] = set()
+        """The values that leave the range of the format because what they are computed from is wrong."""
         self._held = 0
         self.reached: dict[str, Reached] = {}
         """Where values that are no numbers leave the range of the format."""
@@ -130,7 +141,11 @@ class Observer:
         stats = compare(tensor, reference, name=name)
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
-        mark = self._mark(stats, local, limit, floor_error)
+        follows = bool(local.nonfinite) and None not in (low, floor)
+        follows = follows and follows_from_inputs(tensor, unlimited, low, floor, end=end)
+        mark = self._mark(stats, local, limit, floor_error, follows=follows)
+        if follows:
+            self.overflows.add(name)
         if local.nonfinite and (beyond := reached(replay, self.precision)) is not None:
             self.reached[name] = beyond
         looks_like = None
@@ -140,29 +155,32 @@ class Observer:
         self._record(
             name, status="compared", stats=stats, floor=floor_error, local=local.relative,
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
-            mark=mark, looks_like=looks_like, reason=self._reason(stats, local), **record,
+            mark=mark, looks_like=looks_like, reason=self._reason(stats, local, follows=follows), **record,
         )  # fmt: skip
         error, own = made_here(tensor, replay, local, unlimited=unlimited, end=end)
         self._keep_error(math.inf if local.nonfinite else local.relative / limit, name, error, own)
         self.evaluators.observe(name, tensor)
 
-    def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None) -> Mark:
-        if local.nonfinite:
+    def _mark(
+        self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None, *, follows: bool
+    ) -> Mark:
+        if local.nonfinite and not follows:
             return "nonfinite"
         if local.relative > limit:
             return "suspect"
         allowed = self.local_limit(floor or 0.0, stats.compared, stats.rms_expected)
         return "passed_on" if stats.mismatched_nonfinite or not stats.relative_l2 <= allowed else "ok"
 
-    def _reason(self, stats: ErrorStats, local: LocalError) -> str:
+    def _reason(self, stats: ErrorStats, local: LocalError, *, follows: bool) -> str:
         if local.nonfinite:
             largest = f"the largest in the reference's precision is {local.largest_replay:.4g}"
             ends = f", and {self.precision} ends at {LARGEST[self.precision]:.5g}"
             over = ends if local.largest_replay > LARGEST[self.precision] else ""
             first = list(stats.first_nonfinite or ())
+            why = "PyTorch's are, on other inputs" if follows else "though all it is computed from is"
             return (
-                f"{local.nonfinite} of {stats.elements} elements are not finite, the first at {first}, though all it "
-                f"is computed from is; {largest}{over}"
+                f"{local.nonfinite} of {stats.elements} elements are not finite, the first at {first}, {why}; "
+                f"{largest}{over}"
             )
         if stats.mismatched_nonfinite and stats.nonfinite_expected:
             return f"{stats.nonfinite_expected} of {stats.elements} elements of the reference are not finite either"

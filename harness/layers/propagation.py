@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from harness.errors import NotJudged, first_line
+from harness.layers.local_error import LARGEST, beyond
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.reference import CANNOT_RUN, Evaluator, Evaluators
@@ -16,11 +17,14 @@ from harness.tensors import Tensors
 class Propagation:
     """Runs the graph of one case with errors added: each value is computed from what is before it, then plus its own.
 
-    So what a later value adds is added to what carries the earlier errors already.
+    So what a later value adds is added to what carries the earlier errors already. What these carry beyond the end of
+    the format becomes infinite where the engine's did.
     """
 
     def __init__(self, before: Unobserved, observer: Observer) -> None:
         self._before, self._depths = before, observer.depths
+        self._overflows = observer.overflows
+        self._end = LARGEST[observer.precision]
         self.runs = 0
         """How often the whole graph was computed."""
         self.expected = self.together(())
@@ -40,16 +44,19 @@ class Propagation:
 
     def _run(self, errors: Sequence[KeptError], *, low: bool) -> tuple[Tensors, Tensors]:
         self.runs += 1
-        evaluators = self._evaluators(errors)
+        evaluators, by_name = self._evaluators(errors), {kept.name: kept for kept in errors}
         try:
-            for kept in self._in_order(errors):
-                name = evaluators.canonical(kept.name)
-                value = evaluators.reference.value(name)
-                rounded = evaluators.floor.value(name) if low and value is not None else None
-                _add(evaluators.reference, name, kept)
-                if rounded is not None and value is not None:
-                    evaluators.floor.observe(name, _rounded_alike(kept.added_to(value), value, rounded))
-                evaluators.done([kept.name])
+            for name in self._in_order({*by_name, *self._overflows}):
+                own, kept = evaluators.canonical(name), by_name.get(name)
+                value = evaluators.reference.value(own)
+                if kept is None:
+                    self._overflow(evaluators.reference, own)
+                else:
+                    rounded = evaluators.floor.value(own) if low and value is not None else None
+                    _add(evaluators.reference, own, kept)
+                    if rounded is not None and value is not None:
+                        evaluators.floor.observe(own, _rounded_alike(kept.added_to(value), value, rounded))
+                evaluators.done([name])
             return evaluators.reference.outputs(), evaluators.floor.outputs() if low else {}
         except CANNOT_RUN as error:
             raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
@@ -57,23 +64,32 @@ class Propagation:
     def alone(self, errors: Sequence[KeptError]) -> Iterator[tuple[KeptError, Tensors | None]]:
         """Yield each error with the outputs that it alone gives, in dataflow order; None where it cannot be added."""
         evaluators = self._evaluators(errors)
-        for kept in self._in_order(errors):  # what comes before them all is computed once
+        for kept in sorted(errors, key=lambda kept: self._depths[kept.name]):  # what is before them is computed once
             name = evaluators.canonical(kept.name)
             evaluators.reference.value(name)
-            disturbed = evaluators.reference.fork()
+            disturbed, outputs = evaluators.reference.fork(), None
             try:
-                outputs = disturbed.outputs() if _add(disturbed, name, kept) else None
+                if _add(disturbed, name, kept):
+                    for overflow in self._in_order(self._overflows - {kept.name}):
+                        self._overflow(disturbed, evaluators.canonical(overflow))
+                    outputs = disturbed.outputs()
             except CANNOT_RUN:
-                outputs = None
+                pass
             yield kept, outputs
             evaluators.done([kept.name])
 
     def _evaluators(self, errors: Sequence[KeptError]) -> Evaluators:
-        before = self._before
-        return before.prepared.graph.evaluators(before.inputs, before.opened.plan, [kept.name for kept in errors])
+        before, asked = self._before, {kept.name for kept in errors} | self._overflows
+        return before.prepared.graph.evaluators(before.inputs, before.opened.plan, asked)
 
-    def _in_order(self, errors: Sequence[KeptError]) -> list[KeptError]:
-        return sorted(errors, key=lambda kept: self._depths[kept.name])
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        return sorted(names, key=self._depths.__getitem__)
+
+    def _overflow(self, evaluator: Evaluator, name: str) -> None:
+        """Let what lies beyond the end of the format be infinite, where something still reads the value."""
+        value = evaluator.value(name)
+        if value is not None and bool((value.abs() > self._end).any()):
+            evaluator.observe(name, beyond(value, self._end))
 
 
 def _add(evaluator: Evaluator, name: str, kept: KeptError) -> bool:
