@@ -123,7 +123,6 @@ CARRIED = (
     ("llama", F("embedding", "scale", 1.2)),
     ("llama.onnx", F("embedding", "scale", 300.0)),
     ("llama", F("add_1", "entry", -1, 3, 2000.0)),
-    ("spectrogram.onnx", F("linear", "scale", 3000.0)),
     ("detector.onnx", F("getitem_1", "entry", 1, 0, 200.0)),
     ("bert@fp32", F("hidden", "scale", 1.001)),
     ("bert.onnx@fp32", F("hidden", "channels", -1, 0.01)),

@@ -141,8 +141,9 @@ class Observer:
         stats = compare(tensor, reference, name=name)
         local = local_error(tensor, replay)
         limit = self.local_limit(0.0 if math.isnan(local_floor) else local_floor, tensor.numel(), local.rms)
-        follows = bool(local.nonfinite) and None not in (low, floor)
-        follows = follows and follows_from_inputs(tensor, unlimited, low, floor, end=end)
+        follows = False
+        if local.nonfinite and low is not None and floor is not None:
+            follows = follows_from_inputs(tensor, unlimited, low, floor, end=end)
         mark = self._mark(stats, local, limit, floor_error, follows=follows)
         if follows:
             self.overflows.add(name)
@@ -161,9 +162,7 @@ class Observer:
         self._keep_error(math.inf if local.nonfinite else local.relative / limit, name, error, own)
         self.evaluators.observe(name, tensor)
 
-    def _mark(
-        self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None, *, follows: bool
-    ) -> Mark:
+    def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None, *, follows: bool) -> Mark:
         if local.nonfinite and not follows:
             return "nonfinite"
         if local.relative > limit:

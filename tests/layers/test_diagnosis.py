@@ -53,6 +53,30 @@ class Heads(torch.nn.Module):
         return {"left": self.left(x), "right": self.right(x * 0.5)}
 
 
+class Squares(torch.nn.Module):
+    """The squares of moderate values; FP16 ends at that of 256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        return self.second(hidden * hidden)
+
+
+class Read(torch.nn.Module):
+    """Two outputs, of which one reads the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Healthy()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.stem(x)
+        return {"hidden": hidden, "sum": hidden + x}
+
+
 def engine(build=Healthy, /, **faults) -> Planted:
     """Return an engine whose values are changed so."""
     wrong = tuple(Fault(value=name, change=change, only_dtype=None) for name, change in faults.items())
@@ -80,6 +104,8 @@ ENGINES = {
         faults=(Fault(value="argmax", change=other_expert, only_dtype=None),),
     ),
     "healthy": engine(),
+    "squares": engine(Squares, linear=scaled(1000)),
+    "read": engine(Read, hidden=scaled(1.05)),
 }  # fmt: skip
 
 
@@ -163,6 +189,22 @@ def test_an_output_that_is_no_number_in_places_is_explained_there(look):
 
 def test_both_overflows_that_make_a_nan_are_named(look):
     assert names(look("overflow").diagnosis) == ["pow_5", "pow_6"]
+
+
+def test_what_overflows_because_its_input_is_wrong_is_passed_on(look):
+    report = look("squares")
+    assert names(report.diagnosis) == ["linear"]
+    assert report.diagnosis.complete
+    assert report.diagnosis.left == 0  # as many elements are no number as in the engine
+    square = found(report, "mul")
+    assert square.mark == "passed_on"
+    assert square.reason.startswith(f"{square.stats.nonfinite_actual} of {square.stats.elements}")
+
+
+def test_what_reads_an_output_is_computed_from_the_engine_s(look):
+    report = look("read", precision="fp32")
+    assert names(report.diagnosis) == ["hidden"]
+    assert found(report, "sum").mark == "passed_on"
 
 
 def test_a_decision_is_propagated(look):

@@ -16,12 +16,12 @@ from harness.layers.observer import KeptError
 from harness.layers.propagation import Propagation, _rounded_alike
 
 
-def propagation(name: str = "wrong_kernel") -> Propagation:
+def propagation(name: str = "wrong_kernel", overflows: frozenset[str] = frozenset()) -> Propagation:
     prepared = ready(name)
     before = SimpleNamespace(
         prepared=prepared, inputs=prepared.inputs["one"], opened=SimpleNamespace(plan=load_plan("fp16"))
     )
-    return Propagation(before, SimpleNamespace(depths=prepared.program.depths()))
+    return Propagation(before, SimpleNamespace(depths=prepared.program.depths(), overflows=overflows, precision="fp16"))
 
 
 def error(name: str, tensor: torch.Tensor, number: int = 0, own: torch.Tensor | None = None) -> KeptError:
@@ -67,6 +67,19 @@ def test_each_error_alone_in_dataflow_order():
     for kept, outputs in found:
         assert outputs is not None
         assert torch.equal(outputs["output"], own.together([kept])["output"])
+
+
+def test_an_error_carries_a_value_beyond_the_end_where_the_engine_overflows():
+    values = named_values(ready("wrong_kernel"))
+    large = error("linear_3", 1e5 * values["linear_3"])
+    ends, goes_on = propagation(overflows=frozenset({"gelu_3"})), propagation()
+    beyond = torch.nn.functional.gelu(1e5 * values["linear_3"]) > 65504
+    assert bool(beyond.any())
+    assert torch.equal(~ends.together([large])["output"].isfinite(), beyond)
+    assert bool(goes_on.together([large])["output"].isfinite().all())
+    [(_, alone)] = ends.alone([large])
+    assert torch.equal(alone["output"], ends.together([large])["output"])
+    assert torch.equal(ends.expected["output"], goes_on.expected["output"])
 
 
 def test_a_graph_that_cannot_be_run_with_the_errors_is_not_judged():
