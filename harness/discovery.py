@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib.util
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
-from harness.subject import PLAIN_PRECISIONS, Subject, Target, targets
+from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,20 @@ def subject_of(names: Mapping[str, Any], path: Path | str) -> Subject:
     """Return SUBJECT of a suite's module. Raises UsageError when it is missing or something else."""
     if "SUBJECT" not in names:
         raise UsageError(f"suite {path} defines no SUBJECT; add SUBJECT = Subject(name=..., build=..., ...)")
+    if len(lines := _subject_lines(Path(path))) > 1:
+        raise UsageError(f"suite {path} defines SUBJECT in lines {' and '.join(map(str, lines))}; leave one of them")
     return _checked(names["SUBJECT"], f"suite {path}: SUBJECT")
+
+
+def _subject_lines(path: Path) -> list[int]:
+    """Return where a suite gives SUBJECT a value that is not made of the one before."""
+    return [
+        statement.lineno
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Assign)
+        and any(isinstance(name, ast.Name) and name.id == "SUBJECT" for name in statement.targets)
+        and not any(isinstance(part, ast.Name) and part.id == "SUBJECT" for part in ast.walk(statement.value))
+    ]
 
 
 def load_attribute(text: str) -> Subject:
@@ -179,7 +193,9 @@ def select_targets(subject: Subject, backends: Sequence[str], precisions: Sequen
     none, its precisions on that backend (its backends in that precision). None given: the subject's own targets.
     """
     if backends and precisions:
-        return targets(*dict.fromkeys(backends), precisions=tuple(dict.fromkeys(precisions)))
+        both = targets(*dict.fromkeys(backends), precisions=tuple(dict.fromkeys(precisions)))
+        check_distinct(both)
+        return both
     chosen: list[Target] = []
     for backend in backends:
         own = [target for target in subject.targets if target.backend == backend]
@@ -187,6 +203,7 @@ def select_targets(subject: Subject, backends: Sequence[str], precisions: Sequen
     for precision in precisions:
         own = [target for target in subject.targets if precision in (target.precision, target.precision_name)]
         chosen += own or [Target(target.backend, precision) for target in subject.targets]
+    check_distinct(chosen)
     return tuple(dict.fromkeys(chosen)) if backends or precisions else subject.targets
 
 

@@ -16,6 +16,9 @@ from harness.tensors import Tensors
 def build_module(subject: Subject) -> torch.nn.Module:
     """Return the subject's module. Raises NotJudged or UsageError where ``build`` gives none in eval mode."""
     assert subject.build is not None
+    if isinstance(subject.build, torch.nn.Module):
+        kind = type(subject.build).__name__
+        raise UsageError(f"{subject.name!r}: build is the module itself, a {kind}; give lambda: it")
     torch.manual_seed(0)  # a subject with random weights gets the same ones every time
     with suite_code(f"{subject.name}: build()"):
         module = subject.build()

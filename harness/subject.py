@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UsageError
+from harness.fields import described, require, require_names, require_number, require_one_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +30,11 @@ class Tolerance:
     """Smallest cosine similarity."""
 
     def __post_init__(self) -> None:
-        if not self.why.strip():
+        if not isinstance(self.why, str) or not self.why.strip():
             raise UsageError("Tolerance(...) needs why=: say where its limits come from")
+        require_number("Tolerance(...): relative_l2", self.relative_l2, least=0)
+        require_number("Tolerance(...): max_absolute", self.max_absolute, least=0)
+        require_number("Tolerance(...): cosine", self.cosine, least=-1, most=1)
         if (self.relative_l2, self.max_absolute, self.cosine) == (None, None, None):
             raise UsageError("Tolerance(...) sets no limit; give relative_l2=, max_absolute= or cosine=")
 
@@ -50,6 +55,13 @@ class Target:
     precision: str
     """``fp32``, ``tf32``, ``fp16``, ``bf16`` or the path of a plan file."""
 
+    def __post_init__(self) -> None:
+        for name, value, give in (
+            ("backend", self.backend, "its name, such as 'rtx'"),
+            ("precision", self.precision, "its name, such as 'fp16', or the path of a plan file"),
+        ):
+            require(isinstance(value, str), f"Target(...): the {name}", value, f"{give}, as text")
+
     @property
     def precision_name(self) -> str:
         """The precision as ids and tables show it: a plan file by its stem."""
@@ -59,9 +71,12 @@ class Target:
         return f"{self.backend}-{self.precision_name}"
 
 
-def targets(*backends: str, precisions: tuple[str, ...]) -> tuple[Target, ...]:
+def targets(*backends: str, precisions: Iterable[str]) -> tuple[Target, ...]:
     """Return every backend in every precision."""
-    return tuple(Target(backend, precision) for backend in backends for precision in precisions)
+    if isinstance(precisions, str):
+        raise UsageError(f"targets(...): precisions is {precisions!r}; give a tuple, such as ({precisions!r},)")
+    chosen = tuple(precisions)
+    return tuple(Target(backend, precision) for backend in backends for precision in chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +139,64 @@ class Subject:
         return {name: sizes for name, sizes in ends.items() if name not in self.cases}
 
     def __post_init__(self) -> None:
+        require(isinstance(self.name, str) and self.name.strip(), "Subject(...): name", self.name, "text")
+        what = f"subject {self.name!r}"
         if (self.build is None) == (self.onnx is None):
-            raise UsageError(f"subject {self.name!r} needs either build= (PyTorch) or onnx= (a file), and only one")
+            raise UsageError(f"{what} needs either build= (PyTorch) or onnx= (a file), and only one")
+        require(self.build is None or callable(self.build), f"{what}: build", self.build, "a function")
+        is_file = isinstance(self.onnx, (str, Path)) or callable(self.onnx)
+        require(self.onnx is None or is_file, f"{what}: onnx", self.onnx, "a path, or a function that returns one")
+        require_names(f"{what}: cases", self.cases, callable, "functions that return inputs, such as lambda: {...}")
         if not self.cases:
-            raise UsageError(f"subject {self.name!r} has no cases; give cases={{'name': function_returning_inputs}}")
+            raise UsageError(f"{what} has no cases; give cases={{'name': function_returning_inputs}}")
+        self._check_targets(what)
+        require_one_of(get_args(Weights), f"{what}: weights", self.weights)
+        require_one_of(get_args(InputsKind), f"{what}: inputs", self.inputs)
+        require(isinstance(self.weights_source, str), f"{what}: weights_source", self.weights_source, "text")
+        require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
+        require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
+        self._check_sizes(what)
+
+    def _check_targets(self, what: str) -> None:
+        give = "a tuple of them: targets=targets('rtx', precisions=('fp16',))"
+        require(isinstance(self.targets, (list, tuple)), f"{what}: targets", self.targets, give)
+        for target in self.targets:
+            require(isinstance(target, Target), f"{what}: one of targets", target, give)
         if not self.targets:
-            raise UsageError(f"subject {self.name!r} has no targets; give targets=targets('rtx', precisions=('fp16',))")
+            raise UsageError(f"{what} has no targets; give targets=targets('rtx', precisions=('fp16',))")
+        object.__setattr__(self, "targets", tuple(dict.fromkeys(self.targets)))
+        check_distinct(self.targets)
+
+    def _check_sizes(self, what: str) -> None:
+        """Raise UsageError where ``dynamic`` and ``ranges`` are not sizes of dimensions that belong together."""
+        give = "{dimension: symbol}, such as {0: 'batch'}"
+        require_names(f"{what}: dynamic", self.dynamic, lambda dims: isinstance(dims, Mapping), give)
+        for name, dims in self.dynamic.items():
+            for axis, symbol in dims.items():
+                is_axis = isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0
+                where = f"{what}: dynamic[{name!r}]"
+                require(is_axis, f"{where}: a dimension", axis, "its number, counted from 0")
+                is_name = isinstance(symbol, str) and symbol.isidentifier()
+                require(is_name, f"{where}: the symbol of dimension {axis}", symbol, "a name of letters, digits and _")
         symbols = {symbol for dims in self.dynamic.values() for symbol in dims.values()}
+        if not isinstance(self.ranges, Mapping):
+            raise UsageError(f"{what}: ranges is {described(self.ranges)}; give {{symbol: (smallest, largest)}}")
         if missing := sorted(symbols - set(self.ranges)):
-            raise UsageError(
-                f"subject {self.name!r}: no range for dynamic dimension {', '.join(missing)}; add it to ranges="
-            )
+            raise UsageError(f"{what}: no range for dynamic dimension {', '.join(missing)}; add it to ranges=")
+        for symbol, ends in self.ranges.items():
+            if symbol not in symbols:
+                raise UsageError(f"{what}: ranges has {symbol!r}, which no dimension of dynamic= is called")
+            sizes = isinstance(ends, (list, tuple)) and len(ends) == 2 and all(type(end) is int for end in ends)
+            require(
+                sizes and 0 <= ends[0] <= ends[1] < 2**31, f"{what}: ranges[{symbol!r}]", ends,
+                "(smallest, largest), two whole numbers below 2**31",
+            )  # fmt: skip
+        if self.onnx is not None and (useless := [name for name in ("dynamic", "options") if getattr(self, name)]):
+            raise UsageError(f"{what}: {useless[0]}= is for a PyTorch module; an ONNX file has the shapes of its cases")
+
+
+def check_distinct(targets: Sequence[Target]) -> None:
+    """Raise UsageError for two targets that go by one name: the result of one would take the place of the other's."""
+    for one, other in combinations(dict.fromkeys(targets), 2):
+        if str(one) == str(other):
+            raise UsageError(f"{one.precision} and {other.precision} are both called {one}; rename one of the plans")

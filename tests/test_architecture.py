@@ -36,6 +36,7 @@ ORDER = (
     "machine",
     "pytorch",
     "subject settings files process tensors",
+    "fields",
     "errors",
 )
 """From the top to the ground: a package imports only from lines below its own."""

@@ -357,11 +357,13 @@ def test_a_limit_reaches_the_settings(project: pytest.Pytester):
 
 
 def test_suite_without_subject_is_one_sentence(project: pytest.Pytester):
-    project.makepyfile(test_bad="from harness.checks import test_outputs", test_worse=suite() + "\nSUBJECT = 1\n")
+    project.makepyfile(
+        test_bad="from harness.checks import test_outputs", test_worse=suite().replace("= Subject(", "= dict(")
+    )
     result = project.runpytest_inprocess()
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
-        ["*suite *test_bad.py defines no SUBJECT; add SUBJECT = Subject(*", "*SUBJECT is a int*"]
+        ["*suite *test_bad.py defines no SUBJECT; add SUBJECT = Subject(*", "*SUBJECT is a dict*"]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
 

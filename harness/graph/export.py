@@ -17,7 +17,7 @@ import onnx_ir
 import torch
 from torch.export import Dim, ExportedProgram
 
-from harness.errors import NotJudged, ParityError, UsageError, no_exit
+from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.subgraph import order
@@ -76,11 +76,16 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     """
     if clash := sorted(set(names) & set(inputs)):
         raise UsageError(f"subject {subject.name!r}: {clash[0]!r} is both an input and an output; rename one of them")
+    ours: dict[str, Any] = {
+        "kwargs": inputs, "dynamo": True, "verbose": False, "optimize": True, "input_names": list(inputs),
+        "output_names": names,
+    }  # fmt: skip
+    known = inspect.signature(torch.onnx.export).parameters.keys() - {"model", "args", *ours}
+    for name in subject.options:
+        if name not in known:
+            raise unknown_name(f"option of torch.onnx.export in subject {subject.name!r}", name, known)
     with _exporting(subject):
-        onnx_program = torch.onnx.export(
-            traced, (), kwargs=inputs, dynamo=True, verbose=False, optimize=True,
-            input_names=list(inputs), output_names=names, **subject.options,
-        )  # fmt: skip
+        onnx_program = torch.onnx.export(traced, (), **ours, **subject.options)
     assert onnx_program is not None
     decomposed = onnx_program.exported_program
     assert decomposed is not None
@@ -129,10 +134,6 @@ def check_arguments(module: torch.nn.Module, inputs: Tensors, *, where: str) -> 
 
 
 def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
-    if unknown := sorted(set(subject.dynamic) - set(inputs)):
-        raise UsageError(
-            f"subject {subject.name!r}: dynamic= names {unknown[0]!r}, which is no input ({', '.join(inputs)})"
-        )
     dims = {name: Dim(name, min=low, max=high) for name, (low, high) in subject.ranges.items()}
     shapes: dict[str, Any] = {}
     for name in inputs:

@@ -68,6 +68,8 @@ def load_plan(precision: str) -> Plan:
     path = Path(precision)
     if path.suffix != ".toml" and not path.is_file():
         raise unknown_name("precision", precision, [*PLAIN_PRECISIONS, "a plan file.toml"])
+    if path.stem in PLAIN_PRECISIONS:
+        raise UsageError(f"plan {path} would be shown as {path.stem}, which is a precision; rename the file")
     data = _read_toml(path)
     if unknown := sorted(set(data) - set(_KEYS)):
         raise UsageError(f"plan {path}: {unknown_name('key', unknown[0], _KEYS)}")

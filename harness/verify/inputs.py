@@ -10,6 +10,7 @@ import torch
 from harness.backends import ShapeRange
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
+from harness.process import available_bytes
 from harness.subject import Subject
 from harness.tensors import Tensors
 
@@ -66,6 +67,22 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
     return dict(inputs)
 
 
+def check_sizes(subject: Subject, inputs: Tensors, *, where: str) -> None:
+    """Raise UsageError where ``dynamic`` and ``ranges`` do not fit the inputs of a case."""
+    if unknown := sorted(set(subject.dynamic) - set(inputs)):
+        raise UsageError(f"{where}: dynamic= names {unknown[0]!r}, which is no input ({', '.join(inputs)})")
+    for name, dims in subject.dynamic.items():
+        for axis, symbol in dims.items():
+            shape, (low, high) = list(inputs[name].shape), subject.ranges[symbol]
+            if axis >= len(shape):
+                raise UsageError(f"{where}: dynamic= names dimension {axis} of {name!r}, which has shape {shape}")
+            if not low <= shape[axis] <= high:
+                raise UsageError(
+                    f"{where}: dimension {axis} of {name!r} is {shape[axis]}, and ranges= has {symbol} from {low} to "
+                    f"{high}"
+                )
+
+
 def generated_words(subject: Subject, case: str) -> str:
     """Return how a generated case came about; empty for a case of the suite."""
     if not (sizes := subject.range_cases.get(case)):
@@ -109,9 +126,15 @@ def _at_size(tensor: torch.Tensor, axis: int, size: int, name: str) -> torch.Ten
         return cut.masked_fill((cut == 0).all(axis, keepdim=True) & (tensor != 0).any(axis, keepdim=True), 1)
     if not have:
         raise NotJudged(f"input {name!r} is empty in dimension {axis}; nothing can be repeated to the size {size}")
+    needed = tensor.nbytes // have * size
+    if needed > (free := available_bytes()):
+        raise NotJudged(f"input {name!r} with {size} in dimension {axis} has {needed} bytes, and {free} are free")
     others = [other for other, length in enumerate(tensor.shape) if other != axis and length > 1]
-    copies = [tensor.roll(k, others[-1]) if others and not is_mask else tensor for k in range(-(-size // have))]
-    return torch.cat(copies, dim=axis).narrow(axis, 0, size).contiguous()
+    times = -(-size // have)
+    different = min(times, tensor.shape[others[-1]] if others and not is_mask else 1)
+    block = torch.cat([tensor.roll(k, others[-1]) if k else tensor for k in range(different)], dim=axis)
+    repeats = [-(-times // different) if other == axis else 1 for other in range(tensor.ndim)]
+    return block.repeat(repeats).narrow(axis, 0, size).contiguous()
 
 
 def engine_shapes(inputs: CaseInputs) -> dict[str, ShapeRange]:

@@ -18,7 +18,7 @@ from harness.graph import CODE_SHA256, Plan, apply, load_plan, save_model, with_
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
-from harness.subject import Subject, Target
+from harness.subject import PLAIN_PRECISIONS, Subject, Target
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
 from harness.verify.run import Repeats
@@ -103,7 +103,12 @@ class OpenTarget:
             raise NotJudged(reason)
         if (computes := self.plan.computes_in) not in self.backend.precisions:
             raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
-        value_dtypes(self.run.prepared.graph, self.plan)  # an error even where the engine is in the cache
+        graph, subject = self.run.prepared.graph, self.run.subject
+        value_dtypes(graph, self.plan)  # an error even where the engine is in the cache
+        known = {*graph.output_names, *PLAIN_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}
+        for name in subject.tolerances:
+            if name not in known:
+                raise unknown_name(f"output or precision in tolerances= of {subject.name}", name, known)
 
     def build(self) -> Engine:
         """Build the engine, or find it in the cache. Raises NotJudged where that is impossible."""

@@ -19,7 +19,7 @@ from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
-from harness.verify.inputs import CaseInputs
+from harness.verify.inputs import CaseInputs, check_sizes
 from harness.verify.subject_graph import (
     REPEATABLE,
     GraphIdentity,
@@ -42,7 +42,9 @@ def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, 
     module = build_module(subject).to(device)
 
     def accept(inputs: Tensors, case: str) -> Tensors:
-        check_arguments(module, inputs, where=f"case {case!r} of {subject.name}")
+        where = f"case {case!r} of {subject.name}"
+        check_arguments(module, inputs, where=where)
+        check_sizes(subject, inputs, where=where)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
 
     inputs = CaseInputs(subject, accept)

@@ -69,7 +69,7 @@ def model(text: str = RELU, change: Callable[[onnx.ModelProto], Any] = lambda pr
 LINEAR = {
     "name": "'s'",
     "build": "lambda: torch.nn.Linear(4, 2).eval()",
-    "cases": "{'one': lambda: {'input': torch.ones(1, 4)}}",
+    "cases": "{'one': lambda: {'input': torch.ones(2, 4)}}",
     "targets": "targets('ort-cpu', precisions=('fp32',))",
     "weights": "'random'",
 }

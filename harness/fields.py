@@ -1,0 +1,57 @@
+"""What the fields of a suite take: each check raises a UsageError that says what was given and what to give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from harness.errors import UsageError, unknown_name
+
+MOST_LETTERS = 60
+"""Of a value in a sentence."""
+
+
+def require(holds: object, field: str, value: object, give: str) -> None:
+    """Raise UsageError unless ``holds``: ``FIELD is VALUE; give GIVE``."""
+    if not holds:
+        raise UsageError(f"{field} is {described(value)}; give {give}")
+
+
+def require_one_of(known: Iterable[str], field: str, value: object) -> None:
+    """Raise UsageError for a value that is none of these, with the nearest."""
+    names = tuple(known)
+    require(isinstance(value, str), field, value, f"one of {', '.join(map(repr, names))}")
+    if value not in names:
+        raise unknown_name(field, str(value), names)
+
+
+def require_names(field: str, value: object, holds: Callable[[Any], object], give: str) -> None:
+    """Raise UsageError unless a field is a mapping from names to what ``holds``; ``give`` says what that is."""
+    require(isinstance(value, Mapping), field, value, f"a dict of {give} by name")
+    assert isinstance(value, Mapping)
+    for name, item in value.items():
+        require(isinstance(name, str) and name, f"{field}: a name", name, "text")
+        require(holds(item), f"{field}: {name!r}", item, give)
+
+
+def require_number(field: str, value: object, *, least: float, most: float = math.inf) -> None:
+    """Raise UsageError unless a limit is None or a number in the range, infinity excepted."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    holds = number and least <= float(value) <= most and math.isfinite(float(value))  # type: ignore[arg-type]
+    require(
+        value is None or holds,
+        field,
+        value,
+        f"a number of at least {least:g}" + f", at most {most:g}" * (most < math.inf),
+    )
+
+
+def described(value: object) -> str:
+    """Return a value as a sentence shows it: text, numbers and small lists as they are written, all with their type."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    plain = all(item is None or isinstance(item, (str, int, float)) for item in items)
+    shown, kind = repr(value) if plain else "", type(value).__name__
+    if 0 < len(shown) <= MOST_LETTERS:
+        return shown if value is None else f"{shown} ({kind})"
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
