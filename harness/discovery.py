@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
 
@@ -162,7 +163,8 @@ def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[
     """
     from harness import graph
 
-    model = graph.open_onnx(path)
+    with limits.step("reading the file", subject=path.stem):
+        model = graph.open_onnx(path)
     specs = graph.input_specs(model)
     if inputs is not None:
         if shapes:
@@ -315,7 +317,7 @@ def import_path(folder: Path) -> Iterator[None]:
 def import_errors(what: str) -> Iterator[None]:
     """Turn any exception of an import into a UsageError that names the file and the line."""
     try:
-        with no_exit():
+        with no_exit(), limits.step(f"importing {what}"):
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise

@@ -5,6 +5,7 @@
      |   +- CannotWrite    a file cannot be written
      +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
      |   +- NotRepeatable  two runs of the subject in PyTorch differ
+     |   +- TookTooLong    a step was not over within --timeout
      |   +- EngineRefused  a backend would not build or load this graph
      +- EngineFailed       an engine was built but misbehaves: it crashes, or its outputs are not the declared ones
 
@@ -46,6 +47,10 @@ class NotJudged(ParityError):
 
 class NotRepeatable(NotJudged):
     """Two runs of the subject in PyTorch FP32 differ by more than the order of summation explains."""
+
+
+class TookTooLong(NotJudged):
+    """A step was not over within the time that it may take."""
 
 
 class EngineRefused(NotJudged):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness import limits
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
@@ -102,6 +103,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--parity-limit", dest="parity_limit", type=float, metavar="ERROR",
         help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
     )  # fmt: skip
+    add(
+        "--parity-timeout", dest="parity_timeout", type=limits.timeout, metavar="SECONDS",
+        help="the longest that a step may take which runs the model outside an engine's build; 0: no limit; default: "
+        "none, in CI (CI=true) 1800",
+    )  # fmt: skip
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
     add(
         "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
@@ -132,21 +138,24 @@ def pytest_configure(config: pytest.Config) -> None:
             files.check_writable(state.json)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+        limits.speak_here()
     if not is_worker(config):
         config.pluginmanager.register(Collector(state), "parity-collector")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
+def pytest_make_collect_report() -> Iterator[Any]:
     """Let no suite end the run while it is imported: status 0 would say that everything passed."""
     with no_exit():
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    """Let no test end the run."""
-    with no_exit():
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Let no test end the run, and no step take longer than is allowed."""
+    with no_exit(), limits.allowed(item.config.stash[STATE].timeout_s):
         return (yield)
 
 

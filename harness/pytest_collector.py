@@ -5,7 +5,6 @@ Results travel in ``user_properties`` as plain data, so xdist carries them to th
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness import limits
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
 from harness.records import overall
@@ -50,6 +50,8 @@ class State:
         self.require: list[str] = option("parity_require")
         self.require_verdict: bool | None = option("parity_require_verdict")
         self.json: Path | None = option("parity_json")
+        given: float | None = option("parity_timeout")
+        self.timeout_s = limits.default_timeout() if given is None else given
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
@@ -179,8 +181,7 @@ class Collector:
         state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
         if not judged and (state.asked or state.require_verdict):
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
-            in_ci = os.environ.get("CI", "").lower() in ("1", "true")
-            fails = in_ci if state.require_verdict is None else state.require_verdict
+            fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
         interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness import limits
 from harness.errors import NotJudged, UsageError, suite_code
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -20,7 +21,7 @@ def build_module(subject: Subject) -> torch.nn.Module:
         kind = type(subject.build).__name__
         raise UsageError(f"{subject.name!r}: build is the module itself, a {kind}; give lambda: it")
     torch.manual_seed(0)  # a subject with random weights gets the same ones every time
-    with suite_code(f"{subject.name}: build()"):
+    with suite_code(f"{subject.name}: build()"), limits.step("build()", subject=subject.name):
         module = subject.build()
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"{subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")

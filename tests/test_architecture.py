@@ -35,7 +35,7 @@ ORDER = (
     "records",
     "machine",
     "pytorch",
-    "subject settings files process tensors",
+    "subject settings files process tensors limits last_resort",
     "fields",
     "errors",
 )

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from harness import limits
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
 from harness.errors import NotJudged, ParityError, no_exit, visible
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.command_line = shlex.join(["parity", *arguments])
     try:
-        with no_exit():
+        with no_exit(), limits.allowed(options.timeout):
             status: int = options.run(options)
         return status
     except SystemExit as end:  # code of a suite: its status must not pass for a verdict

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness import limits
 from harness.errors import ParityError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_command(
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
+        timeout=limits.default_timeout(),
     )  # fmt: skip
     return parser
 
@@ -69,6 +71,11 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
     add_folders(parser)
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", default=limits.default_timeout(),
+        help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
+        "in PyTorch or ONNX Runtime); 0: no limit; default: none, in CI (CI=true) 1800",
+    )  # fmt: skip
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +132,13 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        return limits.timeout(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
 
 
 def are_sizes(texts: Sequence[str]) -> bool:
@@ -195,16 +209,22 @@ class Document:
         if self.path:
             files.check_writable(self.path)
         self.environment = environment(settings) if self.path else {}
+        if self.path:  # what is left should a step without an end have to end the process
+            limits.keep_record(self.path, self._data(complete=False, error=""))
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
         """Write the document with these keys; does nothing without a path."""
         from harness import records
 
         if self.path is not None:
-            data = records.document(
-                [], environment=self.environment, command=self.command, complete=complete, error=error
-            )
-            records.save_json({**data, **keys}, self.path)
+            data = self._data(complete=complete, error=error) | keys
+            records.save_json(data, self.path)
+            limits.keep_record(self.path, data)
+
+    def _data(self, *, complete: bool, error: str) -> dict[str, Any]:
+        from harness import records
+
+        return records.document([], environment=self.environment, command=self.command, complete=complete, error=error)
 
     def collect(
         self, items: Iterable[T], keys: Callable[[list[T]], dict[str, Any]], show: Callable[[list[T]], None]

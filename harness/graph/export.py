@@ -17,6 +17,7 @@ import onnx_ir
 import torch
 from torch.export import Dim, ExportedProgram
 
+from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, source_line
@@ -55,7 +56,7 @@ class Program:
 def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
     """Return the module as PyTorch traces it with one case's inputs. Raises NotJudged when it cannot be traced."""
     shapes = _dynamic_shapes(subject, inputs)
-    with _exporting(subject):
+    with _exporting(subject, "tracing the module"):
         return torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes)
 
 
@@ -84,7 +85,7 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     for name in subject.options:
         if name not in known:
             raise unknown_name(f"option of torch.onnx.export in subject {subject.name!r}", name, known)
-    with _exporting(subject):
+    with _exporting(subject, "exporting to ONNX"):
         onnx_program = torch.onnx.export(traced, (), **ours, **subject.options)
     assert onnx_program is not None
     decomposed = onnx_program.exported_program
@@ -143,12 +144,12 @@ def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _exporting(subject: Subject) -> Iterator[None]:
+def _exporting(subject: Subject, doing: str) -> Iterator[None]:
     """Turn whatever the exporter raises into a sentence."""
     try:
         # With gradients, an attention whose bias is learned is traced for one kernel and decomposed for another, and
         # the exporter cannot view the one's memory as the other's (pytorch/pytorch#141107).
-        with _quiet(), torch.no_grad(), no_exit():
+        with _quiet(), torch.no_grad(), no_exit(), limits.step(doing, subject=subject.name):
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise

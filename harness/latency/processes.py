@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import errors
+from harness import errors, limits
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.process import how_it_ended, python_child
 from harness.records import ProcessRun, run_from_json
@@ -25,6 +25,11 @@ _STATUS_ERROR = 3
 _KINDS = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ParityError)
 }
+
+
+def _within(seconds: float) -> float:
+    """Return how long to wait: not longer than any step may take."""
+    return min(seconds, limits.allowed_s() or seconds)
 
 
 class Worker:
@@ -53,6 +58,7 @@ class Worker:
         Raises the error that it wrote (UsageError, NotJudged), EngineFailed when it died, NotJudged after the timeout.
         """
         assert self._process.stdout is not None
+        timeout_s = _within(timeout_s)
         end = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -72,6 +78,7 @@ class Worker:
 
     def result(self, timeout_s: float = RESULT_S) -> ProcessRun:
         """Wait for the end and return what was measured; raises as :meth:`ready` does."""
+        timeout_s = _within(timeout_s)
         try:
             status = self._process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.metrics.remarks import collect_remarks
 from harness.records import MetricResult, Verdict
@@ -86,15 +87,16 @@ class Metric:
 def measure(metric: Metric, actual: Any, expected: Any) -> MetricResult:
     """Compute a metric of the engine's outputs ``actual`` and the reference's ``expected``, and judge it.
 
-    A metric that cannot be computed here (NotJudged: no weights, no package) is ``not_judged``; one that cannot be
-    computed of these outputs (any other ParityError) fails.
+    A metric that cannot be computed here (NotJudged: no weights, no package, no time) is ``not_judged``; one that
+    cannot be computed of these outputs (any other ParityError) fails.
     """
     with collect_remarks() as remarks:
         try:
-            if metric.bound == "difference":
-                value, reference = metric.function(actual), metric.function(expected)
-            else:
-                value, reference = metric.function(actual, expected), None
+            with limits.step(f"metric {metric.name!r}"):
+                if metric.bound == "difference":
+                    value, reference = metric.function(actual), metric.function(expected)
+                else:
+                    value, reference = metric.function(actual, expected), None
         except NotJudged as error:
             return _result(metric, "not_judged", str(error), notes=remarks)
         except ParityError as error:

@@ -19,6 +19,7 @@ from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
+from harness import limits
 from harness.graph import InputKind
 from harness.pytorch import tf32_allowed
 from harness.reference.onnx_calls import OnnxCall
@@ -84,7 +85,7 @@ def run_graph(
         graph, inputs, dtype=dtype, device=device, dtypes=dtypes, weights=weights, on_value=on_value, notes=notes
     )
     runner.saturate = saturate
-    with torch.inference_mode(), tf32_allowed(allow_tf32):
+    with torch.inference_mode(), tf32_allowed(allow_tf32), limits.step(f"the graph in PyTorch {dtype}"):
         by_node = dict(zip(graph.result_names, runner.results(), strict=True))
     return {name: by_node[node] for name, node in graph.outputs.items()}
 

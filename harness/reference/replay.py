@@ -16,6 +16,7 @@ from typing import Protocol, Self
 import torch
 from torch.fx import Node
 
+from harness import limits
 from harness.compare import distance
 from harness.errors import EngineFailed
 from harness.pytorch import tf32_allowed
@@ -150,7 +151,8 @@ class ProgramEvaluator:
         return sum(node.op == "call_function" for node in self._runner.env)
 
     def _compute(self, wanted: Node) -> None:
-        with torch.inference_mode(), tf32_allowed(self._allow_tf32):
+        doing = f"computing {wanted.name!r} in PyTorch"
+        with torch.inference_mode(), tf32_allowed(self._allow_tf32), limits.step(doing):
             for node in nodes_between(wanted, self._runner.env):
                 self._run(node)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from harness import limits
 from harness.backends import ShapeRange
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
@@ -56,7 +57,7 @@ def case_inputs(subject: Subject, case: str) -> Tensors:
         return at_sizes(case_inputs(subject, next(iter(subject.cases))), subject.dynamic, sizes)
     if case not in subject.cases:
         raise unknown_name(f"case of {subject.name}", case, [*subject.cases, *subject.range_cases])
-    with suite_code(f"{subject.name}: case {case!r}"):
+    with suite_code(f"{subject.name}: case {case!r}"), limits.step(f"case {case!r}", subject=subject.name):
         inputs: Any = subject.cases[case]()
     if not isinstance(inputs, Mapping) or not (inputs or subject.onnx):
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from harness import limits
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable
 from harness.graph import (
@@ -65,7 +66,8 @@ class OnnxGraph(SubjectGraph):
         super().__init__()
         self.name, self.device = subject.name, device
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
-        model = promote(open_onnx(subject.onnx_file))
+        with limits.step("reading the file", subject=subject.name):
+            model = promote(open_onnx(subject.onnx_file))
         require_tensors(model)
         if seed_random is not None:
             drawn = random_nodes(model)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
 
+from harness import limits
 from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full
 
 T = TypeVar("T")
+IN_PROCESS = ("loading", "running", "tapping")
+"""Steps whose time is limited: a build is a process of its own, and may take hours."""
 
 
 class Steps:
@@ -26,7 +30,8 @@ class Steps:
         """Return what a step gives; what a backend did not foresee becomes a ParityError, so that other targets run."""
         started = time.perf_counter()
         try:
-            return step()
+            with limits.step(f"{doing} the {self._backend} engine") if doing in IN_PROCESS else nullcontext():
+                return step()
         except (ParityError, KeyboardInterrupt):
             raise
         except torch.cuda.OutOfMemoryError as error:

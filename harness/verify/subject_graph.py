@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from harness.errors import NotJudged, UsageError, first_line
+from harness import limits
+from harness.errors import NotJudged, TookTooLong, UsageError, first_line
 from harness.graph import Plan, Program, assign, is_fp32
 from harness.reference import CANNOT_RUN, Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
 from harness.settings import Settings
@@ -50,6 +52,8 @@ class SubjectGraph(ABC):
 
     def __init__(self) -> None:
         self._kept: dict[str, frozenset[str]] = {}
+        self._too_long: list[tuple[Tensors, TookTooLong]] = []
+        """Inputs on which a run was not over in time: one without an end has none in another precision either."""
         self.cases: Callable[[], Iterable[Tensors]] = tuple
         """The inputs of all cases: an engine serves them all."""
         self.recall: Callable[[str, Callable[[], frozenset[str]]], frozenset[str]] = lambda what, compute: compute()
@@ -106,10 +110,11 @@ class SubjectGraph(ABC):
             raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
         notes = RunNotes()
         try:
-            outputs = run_graph(
-                self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device, dtypes=torch_dtypes(dtypes),
-                allow_tf32=tf32, weights=self.weights, notes=notes,
-            )  # fmt: skip
+            with self._once_too_long(lambda: [inputs]):
+                outputs = run_graph(
+                    self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device,
+                    dtypes=torch_dtypes(dtypes), allow_tf32=tf32, weights=self.weights, notes=notes,
+                )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
         except CANNOT_RUN as error:
@@ -124,13 +129,27 @@ class SubjectGraph(ABC):
         dtype = plan.compute_dtype
 
         def compute() -> frozenset[str]:
-            return kept_for_range(
-                self.run_graph, getattr(torch, dtype), self.cases, weights=self.weights, device=self.device
-            )
+            with self._once_too_long(self.cases):
+                return kept_for_range(
+                    self.run_graph, getattr(torch, dtype), self.cases, weights=self.weights, device=self.device
+                )
 
         if dtype not in self._kept:
             self._kept[dtype] = self.recall(f"what {dtype} cannot hold", compute)
         return self._kept[dtype]
+
+    @contextlib.contextmanager
+    def _once_too_long(self, several: Callable[[], Iterable[Tensors]]) -> Iterator[None]:
+        """Raise at once what an earlier run on one of these inputs raised that was not over in time."""
+        for known, error in self._too_long:
+            if any(inputs is known for inputs in several()):
+                raise error
+        limits.about(self.name)
+        try:
+            yield
+        except TookTooLong as error:
+            self._too_long += [(inputs, error) for inputs in several()]
+            raise
 
     def evaluators(self, inputs: Tensors, plan: Plan, asked: Collection[str]) -> Evaluators:
         """Return the evaluators to hold an engine's values against; ``asked`` names the values that will be needed."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from harness import limits
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import Program, check_arguments, program_sha256, random_calls, to_onnx, trace, with_noise_stored
@@ -126,7 +127,7 @@ class TorchGraph(SubjectGraph):
         name = self.subject.name
         with torch.inference_mode(), tf32_allowed(False):
             try:
-                with suite_code(f"{name}: forward()", UsageError):
+                with suite_code(f"{name}: forward()", UsageError), limits.step("forward()", subject=name):
                     first = named_outputs(self.module(**inputs))
                     second = named_outputs(self.module(**inputs))
             except UsageError as error:
@@ -163,7 +164,7 @@ class TorchGraph(SubjectGraph):
             if path
         ]
         try:
-            with torch.inference_mode(), tf32_allowed(False):
+            with torch.inference_mode(), tf32_allowed(False), limits.step("forward()", subject=self.name):
                 self.module(**inputs)
         finally:
             for hook in hooks:

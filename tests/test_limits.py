@@ -1,0 +1,215 @@
+"""Steps that do not end: Python, code that catches everything, code in C, a graph; each is over in its time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from harness import limits
+from harness.cli import main
+from harness.errors import NotJudged, TookTooLong, suite_code
+
+SHORT_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_named():
+    limits.about("")
+
+
+@pytest.fixture
+def short():
+    with limits.allowed(SHORT_S):
+        yield
+
+
+def forever() -> None:
+    while True:
+        pass
+
+
+def catches_errors() -> None:
+    while True:
+        try:
+            forever()
+        except Exception:
+            continue
+
+
+def gives_up_with_another_error() -> None:
+    try:
+        forever()
+    except BaseException as error:
+        raise ValueError("the compiler has failed") from error
+
+
+def catches_once() -> None:
+    try:
+        forever()
+    except BaseException:
+        forever()
+
+
+def ends_all_the_same() -> None:
+    try:
+        forever()
+    except BaseException:
+        return
+
+
+def waits() -> None:
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [forever, catches_errors, gives_up_with_another_error, catches_once, ends_all_the_same, waits],
+    ids=lambda function: function.__name__,
+)
+def test_a_step_ends_in_its_time(short, endless):
+    took = pytest.raises(TookTooLong, match=r"^clip: tracing took longer than 0\.2 s \(--timeout\)")
+    with took, limits.step("tracing", subject="clip"):
+        endless()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_code_of_a_suite_is_not_blamed_for_it(short):
+    took = pytest.raises(TookTooLong, match=r"^clip: build\(\) took")
+    with took, suite_code("clip: build()"), limits.step("build()", subject="clip"):
+        forever()
+    with took, limits.step("build()", subject="clip"), suite_code("clip: build()"):
+        forever()
+
+
+def test_a_step_within_a_step_has_all_the_time_for_itself(short):
+    with limits.step("judging", subject="clip"):
+        for _ in range(3):
+            time.sleep(0.75 * SHORT_S)
+            with limits.step("a run"):
+                time.sleep(0.75 * SHORT_S)
+        with pytest.raises(TookTooLong, match="clip: a run took"), limits.step("a run"):
+            forever()
+        assert limits.remaining_s() == pytest.approx(SHORT_S, abs=0.1)
+
+
+def test_the_outer_step_is_limited_too(short):
+    def run_and_hang():
+        with limits.step("a run"):
+            pass
+        forever()
+
+    with pytest.raises(TookTooLong, match="clip: judging took"), limits.step("judging", subject="clip"):
+        run_and_hang()
+
+
+def test_another_timer_goes_on_after_a_step(short):
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(limits.remaining_s()))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with limits.step("a run"):
+            time.sleep(0.15)
+        time.sleep(0.05)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rang == [None]
+
+
+def test_what_ends_in_time_is_let_alone(short):
+    with pytest.raises(ValueError, match="its own"), limits.step("a run"):
+        raise ValueError("its own")
+    with pytest.raises(KeyboardInterrupt), limits.step("a run"):
+        raise KeyboardInterrupt
+    assert limits.remaining_s() is None
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0])
+def test_without_a_limit_nothing_is_watched(seconds):
+    with limits.allowed(seconds), limits.step("a run"):
+        assert limits.remaining_s() is None
+        assert limits.allowed_s() is None
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_limit_in_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    assert limits.default_timeout() is None
+    monkeypatch.setenv("CI", "true")
+    assert limits.default_timeout() == 1800
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon"])
+def test_what_is_no_limit(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "x", "--timeout", text])
+    assert ended.value.code == 2
+    assert f"{text!r} is not a number of seconds" in capsys.readouterr().err
+
+
+CODE_IN_C = """
+import itertools, pathlib, sys
+from harness import limits
+limits.keep_record(pathlib.Path(sys.argv[1]), {"results": ["kept"], "complete": False, "error": ""})
+with limits.allowed(0.3), limits.step("forward()", subject="clip"):
+    sum(itertools.repeat(1))  # holds Python's lock and looks at no signal
+"""
+
+
+def test_code_that_nothing_interrupts_ends_with_the_process(tmp_path: Path):
+    record = tmp_path / "out.json"
+    ended = subprocess.run([sys.executable, "-c", CODE_IN_C, record], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    sentence = "not judged: clip: forward() took longer than 0.3 s (--timeout)"
+    assert ended.stderr.startswith(f"parity: {sentence}")
+    assert ended.stderr.count("\n") == 1
+    kept = json.loads(record.read_text())
+    assert kept["error"].startswith(sentence)
+    assert (kept["results"], kept["complete"]) == (["kept"], False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def endless_loop(path: Path) -> Path:
+    """Write a Loop without a trip count whose condition stays true."""
+    values = {"c": TensorProto.BOOL, "v": TensorProto.FLOAT}
+    body = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in values],
+        "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, [])]
+        + [helper.make_tensor_value_info(name, kind, []) for name, kind in values.items()],
+        [helper.make_tensor_value_info(f"{name}_out", kind, []) for name, kind in values.items()],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["", "go", "x"], ["y"], body=body)],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [helper.make_tensor("go", TensorProto.BOOL, [], [True])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_a_graph_without_an_end_is_not_judged_and_asked_once(tmp_path: Path, capsys):
+    model, out = endless_loop(tmp_path / "m.onnx"), tmp_path / "out.json"
+    typed = ["verify", str(model), "-b", "ort-cpu", "--engines", str(tmp_path / "e"), "--json", str(out)]
+    assert main([*typed, "--timeout", "2"]) == 3
+    results = json.loads(out.read_text())["results"]
+    assert [result["verdict"] for result in results] == ["not_judged", "not_judged"]
+    assert all("took longer than 2 s" in result["reason"] for result in results)
+    assert capsys.readouterr().err.count("PyTorch fp64") == 1
+
+
+def test_the_next_subject_goes_on(short):
+    with pytest.raises(NotJudged), limits.step("forward()", subject="endless"):
+        forever()
+    with limits.step("forward()", subject="clip"):
+        pass
