@@ -108,7 +108,10 @@ class EngineCache:
         return self._path(key, name).is_file()
 
     def _path(self, key: Mapping[str, Any], name: str) -> Path:
-        return self.folder / f"{file_name(name)}-{key_hash(key)[:16]}.engine"
+        """Return where the engine of ``key`` lies, under whatever name it was built, or will lie."""
+        digest = key_hash(key)[:16]
+        present = sorted(self.folder.glob(f"*-{digest}.engine"))
+        return present[0] if present else self.folder / f"{file_name(name)}-{digest}.engine"
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""

@@ -6,8 +6,8 @@ A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
 from __future__ import annotations
 
 from harness.graph.dtypes import PRECISIONS
-from harness.graph.export import Program, check_arguments, program_sha256, to_onnx, trace, value_table
-from harness.graph.hash import CODE_SHA256, graph_sha256
+from harness.graph.export import Program, check_arguments, to_onnx, trace, value_table
+from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
@@ -23,15 +23,16 @@ from harness.graph.onnx_inputs import (
     undeclared_shapes,
 )
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
+from harness.graph.program_hash import foreign_code, program_sha256
 from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
+from harness.graph.stable import Unstable, stable_text
 from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
 from harness.graph.typed import apply
 from harness.graph.types import infer_types, promote, to_float64
 from harness.graph.values import Value, Values
 
 __all__ = [
-    "CODE_SHA256",
     "INLINE_BYTES",
     "PRECISIONS",
     "UNKNOWN_DIM",
@@ -39,6 +40,7 @@ __all__ = [
     "InputSpec",
     "Plan",
     "Program",
+    "Unstable",
     "Value",
     "Values",
     "apply",
@@ -51,6 +53,7 @@ __all__ = [
     "copy_model",
     "elements_of",
     "extract",
+    "foreign_code",
     "generate_inputs",
     "graph_sha256",
     "infer_types",
@@ -69,6 +72,7 @@ __all__ = [
     "random_nodes",
     "require_tensors",
     "save_model",
+    "stable_text",
     "to_float64",
     "to_onnx",
     "torch_dtype",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import io
 import logging
@@ -20,11 +19,11 @@ from torch.export import Dim, ExportedProgram
 from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
 from harness.graph.folding import computing_node, folded_into, merge_copies
-from harness.graph.metadata import exported_list, source_line
+from harness.graph.metadata import exported_list, module_path, source_line
 from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.subject import Subject
-from harness.tensors import Tensors, tensor_bytes
+from harness.tensors import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +57,6 @@ def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> Exporte
     shapes = _dynamic_shapes(subject, inputs)
     with _exporting(subject, "tracing the module"):
         return torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes)
-
-
-def program_sha256(traced: ExportedProgram) -> str:
-    """Return a hash of a traced program: its operations and the constants that are not weights."""
-    digest = hashlib.sha256(str(traced.graph).encode())
-    for name, value in sorted(traced.constants.items()):
-        digest.update(name.encode())
-        if isinstance(value, torch.Tensor):
-            digest.update(tensor_bytes(value))
-    return digest.hexdigest()
 
 
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
@@ -238,7 +227,7 @@ def _fx_value(node: torch.fx.Node) -> Value:
         name=node.name,
         origin=node.name,
         op=str(computing_node(node).target),
-        module=_module_path(node),
+        module=module_path(node),
         source=source_line(node.meta.get("stack_trace") or ""),
         dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else "",
         shape=_dimensions(None if tensor is None else tensor.shape),
@@ -247,17 +236,3 @@ def _fx_value(node: torch.fx.Node) -> Value:
 
 def _dimensions(shape: Any) -> tuple[int | str, ...] | None:
     return None if shape is None else tuple(size if isinstance(size, int) else str(size) for size in shape)
-
-
-def _module_path(node: torch.fx.Node) -> str:
-    """Return the dotted module path; the exporter writes a later call as ``path@1``, which becomes ``path#2``."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path, call = "", 0
-    for key, entry in stack.items():
-        path = entry[0] if isinstance(entry, tuple) else str(entry)
-        match = re.search(r"@(\d+)$", key)
-        call = max(call, int(match.group(1)) if match else 0)
-    path = re.sub(r"@\d+$", "", path)
-    if path.startswith("_empty_nn_module_stack"):
-        return ""
-    return f"{path}#{call + 1}" if call else path

@@ -6,6 +6,7 @@ import ast
 import re
 
 import onnx_ir as ir
+import torch
 
 LONGEST_LIST = 2**16
 """Letters of a list that are read; a module 50 deep has 5,000."""
@@ -28,3 +29,17 @@ def source_line(trace: str) -> str:
     frames: list[tuple[str, str]] = re.findall(r'File "([^"]+)", line (\d+)', trace)
     own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
     return f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """Return the dotted module path; the exporter writes a later call as ``path@1``, which becomes ``path#2``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path, call = "", 0
+    for key, entry in stack.items():
+        path = entry[0] if isinstance(entry, tuple) else str(entry)
+        match = re.search(r"@(\d+)$", key)
+        call = max(call, int(match.group(1)) if match else 0)
+    path = re.sub(r"@\d+$", "", path)
+    if path.startswith("_empty_nn_module_stack"):
+        return ""
+    return f"{path}#{call + 1}" if call else path

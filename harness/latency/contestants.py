@@ -136,7 +136,7 @@ def baselines(subject: Subject, contestants: Sequence[Contestant], options: Opti
 
 def free_engine(opened: OpenTarget) -> None:
     """Free the engine while others measure; without the cache that would delete its file, so it stays loaded."""
-    if opened.run.settings.engine_cache:
+    if opened.keeps:
         opened.free()
 
 

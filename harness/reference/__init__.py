@@ -6,7 +6,7 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues, nodes_between
-from harness.reference.interpreter import CANNOT_RUN, CODE_SHA256, RunNotes, run_graph
+from harness.reference.interpreter import CANNOT_RUN, RunNotes, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.region import Region
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
@@ -16,7 +16,6 @@ from harness.reference.witness import run_onnx_reference, run_onnxruntime
 
 __all__ = [
     "CANNOT_RUN",
-    "CODE_SHA256",
     "Evaluator",
     "Evaluators",
     "HelperValues",

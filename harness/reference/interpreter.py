@@ -8,10 +8,8 @@ file are run by the same code.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,6 @@ from harness.reference.onnx_calls import OnnxCall
 from harness.reference.run_graph import FLOATS, RunGraph, SourceKind, branch_run_graph
 from harness.tensors import Tensors, largest_finite
 
-_HOUSE = Path(__file__).parents[1]
-# Outputs kept from another version of the interpreter or its operators are other outputs.
-CODE_SHA256 = hashlib.sha256(
-    b"".join(it.read_bytes() for folder in ("reference", "operators") for it in sorted((_HOUSE / folder).glob("*.py")))
-).hexdigest()
 CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
 """What PyTorch raises where an operation cannot take what it is given."""
 _HALVES = (torch.float16, torch.bfloat16)

@@ -36,15 +36,20 @@ class OutputCache:
         self.folder, self.enabled = folder, enabled
 
     def get(
-        self, key: Mapping[str, Any], compute: Callable[[], tuple[Tensors, tuple[str, ...]]], device: torch.device
+        self,
+        key: Mapping[str, Any],
+        compute: Callable[[], tuple[Tensors, tuple[str, ...]]],
+        device: torch.device,
+        *,
+        anew: bool = False,
     ) -> tuple[Tensors, tuple[str, ...]]:
-        """Return the outputs and notes for a key, computing and keeping them where there are none."""
+        """Return the outputs and notes for a key, computing and keeping them where there are none, or ``anew``."""
         if not self.enabled:
             return compute()
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.outputs"
         with contextlib.suppress(OSError):  # there is none, or it cannot be read
-            content = path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() == content[:32]:
+            content = b"" if anew else path.read_bytes()
+            if content and hashlib.sha256(content[32:]).digest() == content[:32]:
                 notes, _, data = content[32:].partition(b"\n")
                 outputs = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
                 return outputs, tuple(json.loads(notes))

@@ -33,6 +33,11 @@ class Prepared:
     """What its outputs should be, and what PyTorch gives in another precision."""
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        """What of the graph no key holds: then neither engines nor outputs are kept."""
+        return self.graph.identity.foreign
+
+    @property
     def program(self) -> Program:
         """The subject as an FP32 graph with named values; exported when it is first asked for."""
         return self.graph.program
@@ -60,11 +65,13 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
     """Make a subject ready. Raises UsageError or NotJudged with a sentence when that is impossible."""
     open_graph = open_torch_graph if subject.onnx is None else open_onnx_graph
     graph, inputs = open_graph(subject, settings)
+    if foreign := graph.identity.foreign:
+        settings.progress(f"{subject.name}: nothing is kept, since no key holds {'; '.join(foreign)}")
     references = References(
         subject,
         graph,
         inputs,
-        cache=OutputCache(settings.engines / "outputs", enabled=settings.engine_cache),
+        cache=OutputCache(settings.engines / "outputs", enabled=settings.engine_cache and not foreign),
         store=ReferenceStore(settings.references) if subject.onnx is None else None,
         update=settings.update_references,
         progress=settings.progress,

@@ -11,18 +11,17 @@ from typing import Any
 
 import torch
 
-from harness.compare import FAITHFUL, require_close
+from harness.code_version import code_sha256, package_versions
+from harness.compare import FAITHFUL, distance, require_close
 from harness.errors import NotJudged, UsageError
-from harness.graph import CODE_SHA256 as GRAPH_CODE
 from harness.graph import Plan, is_fp32
 from harness.machine import commit
-from harness.reference import CODE_SHA256 as REFERENCE_CODE
 from harness.reference import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import SubjectGraph, value_dtypes
-from harness.verify.witnesses import require_agreement
+from harness.verify.witnesses import Disagree, require_agreement
 
 _DTYPES = {"fp32": "float32", "fp64": "float64"}
 _Outputs = tuple[Tensors, tuple[str, ...]]
@@ -58,7 +57,11 @@ class References:
         """Cases whose stored reference is to be written anew before it is used."""
         self._stored: dict[str, Stored | None] = {}
         self._computed: dict[tuple[str, str, str], _Outputs] = {}
-        self._beyond: dict[tuple[str, str], str] = {}
+        self._recalled: set[str] = set()
+        """Cases with outputs that an earlier run computed."""
+        self._distrusted: set[str] = set()
+        """Cases of which nothing is taken from an earlier run."""
+        self._beyond: dict[tuple[str, Plan], str] = {}
         self._agreed: dict[str, tuple[str, ...]] = {}
         """Cases whose reference a second computation confirms, with notes on that."""
 
@@ -66,7 +69,8 @@ class References:
         """Return what a plan's engine is held against: FP64 for an FP32 engine, else the FP32 reference."""
         if case in self._stale:
             self.save(case)
-        return self.reference(case, "fp64" if is_fp32(plan) else "fp32")
+        reference = self.reference(case, "fp32")  # first: it is held against the module, and all of a case with it
+        return self.reference(case, "fp64") if is_fp32(plan) else reference
 
     def reference(self, case: str, precision: str) -> Tensors:
         """Return the outputs in ``fp32`` (the reference) or ``fp64`` (the truth)."""
@@ -76,9 +80,30 @@ class References:
         run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
         outputs, notes = self._kept(case, precision, run)
         if precision == "fp32" and case not in self._agreed:
-            exact = partial(self.reference, case, "fp64")
-            self._agreed[case] = (*notes, *require_agreement(self.graph, self.inputs[case], outputs, exact=exact))
+            try:
+                self._agreed[case] = (*notes, *self._agreement(case, outputs))
+            except Disagree as error:
+                if case not in self._recalled:
+                    raise
+                outputs, self._agreed[case] = self._anew(case, run, error)
         return {name: outputs[name] for name in self.graph.output_names}
+
+    def _agreement(self, case: str, outputs: Tensors) -> tuple[str, ...]:
+        exact = partial(self.reference, case, "fp64")
+        return require_agreement(self.graph, self.inputs[case], outputs, exact=exact)
+
+    def _anew(self, case: str, run: Callable[[], _Outputs], error: Disagree) -> tuple[Tensors, tuple[str, ...]]:
+        """Compute again what an earlier run had kept of a case and what disagrees: tell which of the two is stale."""
+        self._recalled.discard(case)
+        self._distrusted.add(case)
+        self._computed = {key: found for key, found in self._computed.items() if key[0] != case}
+        outputs, notes = self._kept(case, "fp32", run)
+        by = self.graph.computed_by
+        try:
+            agreed = self._agreement(case, outputs)
+        except Disagree as again:
+            raise NotJudged(f"{again}; {by} was run again, so nothing kept is stale") from error
+        return outputs, (*notes, *agreed, f"outputs kept by an earlier run were stale: {by} was run again")
 
     def notes(self, case: str) -> tuple[str, ...]:
         """Return what is to be said of the graph and of the reference of a case: that nothing else computes it."""
@@ -109,10 +134,10 @@ class References:
 
     def first_beyond(self, case: str, plan: Plan) -> str:
         """Return which value a plan's precision cannot hold first, and why."""
-        if (case, plan.name) not in self._beyond:
+        if (case, plan) not in self._beyond:
             self._progress(f"{self.subject.name}/{case}: looking for what {plan.computes_in} cannot hold")
-            self._beyond[case, plan.name] = self.graph.first_beyond(self.inputs[case], plan)
-        return self._beyond[case, plan.name]
+            self._beyond[case, plan] = self.graph.first_beyond(self.inputs[case], plan)
+        return self._beyond[case, plan]
 
     def typed(self, case: str, dtypes: Mapping[str, str], *, dtype: str = "float32") -> Tensors:
         """Return what PyTorch gives with these compute dtypes by value name, ``dtype`` where there is none."""
@@ -158,11 +183,17 @@ class References:
             device = self.graph.device
             full = {**dataclasses.asdict(self._identity(case)), **self._maker, **key, "what": what}
 
+            ran = []
+
             def say_and_compute() -> _Outputs:
+                ran.append(what)
                 self._progress(f"{self.subject.name}/{case}: PyTorch {what} on {device.type}")
                 return compute()
 
-            self._computed[memory] = self._cache.get(full, say_and_compute, device)
+            anew = case in self._distrusted
+            self._computed[memory] = self._cache.get(full, say_and_compute, device, anew=anew)
+            if not ran:
+                self._recalled.add(case)
         return self._computed[memory]
 
     def recall(self, what: str, compute: Callable[[], frozenset[str]]) -> frozenset[str]:
@@ -177,7 +208,8 @@ class References:
     def _maker(self) -> dict[str, Any]:
         """What computes the outputs, as far as another would compute others."""
         where = torch.cuda.get_device_name() if self.graph.device.type == "cuda" else "cpu"
-        return {**self.graph.identity.exporter, "where": where, "code": [GRAPH_CODE, REFERENCE_CODE]}
+        exporter = dict(self.graph.identity.exporter)
+        return {"exporter": exporter, "where": where, "code": code_sha256(), "packages": package_versions()}
 
     def _load(self, case: str) -> Stored | None:
         """Return the stored reference of a case, held against the module; None where there is none to use."""
@@ -187,18 +219,23 @@ class References:
             typed = self.subject.as_typed
             stored = self._store.load(self.subject.name, case, self._identity(case), typed=typed)
             if stored is not None:
-                try:
-                    self._require_fresh(case, stored, update_command(typed, case))
-                except NotJudged as error:
-                    raise StaleReference(str(error)) from error
+                self._require_fresh(case, stored, update_command(typed, case))
             self._stored[case] = stored
         return self._stored[case]
 
     def _require_fresh(self, case: str, stored: Stored, command: str) -> None:
+        """Raise StaleReference where the module gives something else, NotJudged where the module is not its program."""
         witness = self.graph.witness(self.inputs[case])
         assert not isinstance(witness, str), "only a module has stored references"
         kept = {name: tensor.to(self.graph.device) for name, tensor in stored.fp32.items()}
         if set(kept) != set(witness):
-            raise NotJudged(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")
+            raise StaleReference(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")
         sentence = f"stored reference is stale: {{name!r}} differs from the module by {{error}}; run: {command}"
-        require_close(kept, witness, limit=FAITHFUL, sentence=sentence)
+        try:
+            require_close(kept, witness, limit=FAITHFUL, sentence=sentence)
+        except NotJudged as stale:
+            program = self.graph.run(self.inputs[case], dtype="float32")[0]
+            if all(distance(program[name], tensor) <= FAITHFUL for name, tensor in kept.items()):
+                by = self.graph.computed_by
+                raise NotJudged(f"{by} gives the stored reference of {case!r}, but the module does not") from stale
+            raise StaleReference(str(stale)) from stale

@@ -28,7 +28,9 @@ class GraphIdentity:
     weights_sha256: str
     program_sha256: str
     exporter: Mapping[str, str]
-    """The exporter's versions and options; nothing for a graph that was read from a file."""
+    """The exporter's options; nothing for a graph that was read from a file."""
+    foreign: tuple[str, ...] = ()
+    """What shapes it by code of the user's, which no key holds: then nothing that is made of it is kept."""
 
 
 class SubjectGraph(ABC):

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from harness.backends import BACKENDS, BuildReport, BuildRequest, Engine, EngineCache, Session
+from harness.code_version import code_sha256, package_versions
 from harness.errors import NotJudged, ParityError, is_disk_full, unknown_name
-from harness.graph import CODE_SHA256, Plan, apply, load_plan, save_model, with_outputs
+from harness.graph import Plan, apply, load_plan, save_model, with_outputs
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
@@ -142,6 +143,11 @@ class OpenTarget:
         with self.steps.run("loading", lambda: self.backend.load(engine.path)) as session:
             yield session
 
+    @property
+    def keeps(self) -> bool:
+        """Whether its engines go into the cache: not with ``--no-engine-cache``, nor where no key holds all of it."""
+        return self.run.settings.engine_cache and not self.run.prepared.foreign
+
     def is_built(self) -> bool:
         """Return whether the engine is in the cache already."""
         return self.run.engines.holds(self._key(), name=self._name)
@@ -202,7 +208,8 @@ class OpenTarget:
             "exporter": dict(identity.exporter),
             "plan": [self.plan.dtype, self.plan.tf32, sorted(self.plan.keep_fp32)],
             **({"kept": sorted(kept)} if (kept := prepared.graph.kept_for_range(self.plan)) else {}),
-            "graph_code": CODE_SHA256,
+            "code": code_sha256(),
+            "packages": package_versions(),
             "backend": self.backend.name,
             "machine": dict(self.backend.cache_key()),
             "shapes": {name: dataclasses.asdict(shape) for name, shape in prepared.shapes.items()},
@@ -225,10 +232,8 @@ class OpenTarget:
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
 
         key = self._key(taps=taps, marked=marked)
-        engine = self.run.engines.get(
-            key, build, use_cache=settings.engine_cache, progress=settings.progress, name=self._name
-        )
-        if not settings.engine_cache:
+        engine = self.run.engines.get(key, build, use_cache=self.keeps, progress=settings.progress, name=self._name)
+        if not self.keeps:
             self._stack.callback(engine.discard)
         return engine
 

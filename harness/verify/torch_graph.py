@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -14,7 +13,18 @@ import torch
 from harness import limits
 from harness.compare import require_close
 from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
-from harness.graph import Program, check_arguments, program_sha256, random_calls, to_onnx, trace, with_noise_stored
+from harness.graph import (
+    Program,
+    Unstable,
+    check_arguments,
+    foreign_code,
+    program_sha256,
+    random_calls,
+    stable_text,
+    to_onnx,
+    trace,
+    with_noise_stored,
+)
 from harness.pytorch import build_module, named_outputs, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
@@ -78,14 +88,20 @@ class TorchGraph(SubjectGraph):
             self._traced = trace(subject, self.module, inputs)
         self._refused: NotJudged | None = None
         self._program: Program | None = None
-        self.identity = GraphIdentity(
-            weights_sha256=sha256_of(self.module.state_dict()),
+        self.identity = self._identity()
+
+    def _identity(self) -> GraphIdentity:
+        foreign = foreign_code(self._traced)
+        try:
+            options = stable_text(dict(self.subject.options))
+        except Unstable as error:
+            options = ""
+            foreign.append(f"options= of {self.name}: {error}")
+        return GraphIdentity(
+            weights_sha256=sha256_of(self._traced.state_dict),
             program_sha256=program_sha256(self._traced),
-            exporter={
-                **{name: version(name) for name in ("torch", "onnxscript", "onnx-ir")},
-                "outputs": repr(list(self.output_names)),
-                "options": repr(dict(subject.options)),
-            },
+            exporter={"outputs": repr(list(self.output_names)), "options": options},
+            foreign=tuple(foreign),
         )
 
     def _random(self, error: NotRepeatable) -> NotRepeatable:

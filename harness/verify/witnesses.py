@@ -33,13 +33,17 @@ class Disagreement:
     """The same element, as the witness has it."""
 
 
+class Disagree(NotJudged):
+    """Two computations of the reference differ."""
+
+
 def require_agreement(
     graph: SubjectGraph, inputs: Tensors, outputs: Tensors, *, exact: Callable[[], Tensors]
 ) -> tuple[str, ...]:
     """Hold the FP32 reference against the graph's witness; return notes.
 
     ``exact`` gives the FP64 truth, and is asked for only where the two differ by more than FP32 usually does. Raises
-    NotJudged, naming the first value on which they disagree.
+    Disagree, naming the first value on which they disagree.
     """
     witness = graph.witness(inputs)
     if isinstance(witness, str):
@@ -56,7 +60,7 @@ def require_agreement(
     if found is None and all(e <= FEW_TIES and not outputs[name].is_floating_point() for name, e in wrong.items()):
         return (f"{graph.witness_name} decides {wrong[output]:.2g} of {output!r} otherwise, by the same values",)
     found = found or _at_worst(output, outputs[output], witness[output])
-    raise NotJudged(
+    raise Disagree(
         f"two references disagree from value {found.value!r} on ({graph.computed_by} {found.ours:.4g}, "
         f"{graph.witness_name} {found.theirs:.4g}); output {output!r} differs by {wrong[output]:.3g}"
     )

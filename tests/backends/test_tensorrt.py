@@ -336,7 +336,6 @@ def test_without_a_gpu_nothing_runs_and_the_cache_key_says_so(tmp_path: Path, mo
     assert "no GPU" in (backend.cannot_run() or "")
     key = backend.cache_key()
     assert (key["version"], key["gpu"]) == ("0", "no GPU: portable build")
-    assert len(key["builder"]) == 16
     with pytest.raises(NotJudged, match="no GPU"):
         backend.load(tmp_path / "engine")
 

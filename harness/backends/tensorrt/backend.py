@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import subprocess
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backends.base import BuildReport, BuildRequest
 from harness.backends.gpu import gpu_name, no_gpu
-from harness.backends.tensorrt import build
 from harness.backends.tensorrt.build import last_lines, make_log
 from harness.backends.tensorrt.errors import refusal
 from harness.backends.tensorrt.session import TensorRTSession
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from harness.settings import Settings
 
 
-# An engine built with other options is another engine.
-BUILDER_CODE = hashlib.sha256(Path(build.__file__).read_bytes()).hexdigest()[:16]
 PROGRESS_INTERVAL_S = 10.0
 SHOWN_WARNINGS = 3
 
@@ -64,8 +60,8 @@ class TensorRTBackend:
         return str(self._module().__version__)
 
     def cache_key(self) -> dict[str, str]:
-        """Return the version, the builder's options, and the GPU: an engine is tuned for the GPU it was built on."""
-        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build", "builder": BUILDER_CODE}
+        """Return the version and the GPU: an engine is tuned for the GPU it was built on."""
+        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build"}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the engine file.
