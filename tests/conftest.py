@@ -54,6 +54,7 @@ def one_operator_table() -> Iterator[None]:
 
             patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib))
 
+        @functools.wraps(export)
         def exporting(*arguments: Any, **options: Any) -> Any:
             share()
             return export(*arguments, **options)
