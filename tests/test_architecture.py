@@ -35,7 +35,7 @@ ORDER = (
     "records",
     "machine",
     "pytorch",
-    "subject settings files process tensors limits last_resort",
+    "subject settings files process tensors code_version limits last_resort",
     "fields",
     "errors",
 )
