@@ -1,17 +1,16 @@
-"""A subject's PyTorch module: built, called with TF32 or without, and its outputs by name."""
+"""A subject's PyTorch module: built, and called with TF32 or without."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
 from harness import limits
 from harness.errors import NotJudged, UsageError, suite_code
+from harness.structure import no_plain_numbers
 from harness.subject import Subject
-from harness.tensors import Tensors
 
 
 def build_module(subject: Subject) -> torch.nn.Module:
@@ -29,35 +28,11 @@ def build_module(subject: Subject) -> torch.nn.Module:
         raise NotJudged(f"{subject.name}: module {training!r} is in training mode; call .eval() in build()")
     if module.training:
         raise NotJudged(f"{subject.name}: the module is in training mode; call .eval() in build()")
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        lazy = "is not initialised; run the module once in build()" if torch.nn.parameter.is_lazy(tensor) else ""
+        if problem := lazy or no_plain_numbers(tensor):
+            raise NotJudged(f"{subject.name}: weight {name!r} {problem}")
     return module
-
-
-def named_outputs(outputs: Any) -> Tensors:
-    """Return what ``forward`` returned as tensors by name.
-
-    The names are a mapping's keys, ``output`` for a tensor, or ``output_0``, ``output_1``, ... for a sequence. Raises
-    UsageError when there is no output, or one is not a tensor.
-    """
-    named = dict(_named(outputs))
-    for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            raise UsageError(
-                f"output {name!r} is a {type(value).__name__}, not a tensor; return tensors from forward()"
-            )
-    if not named:
-        raise UsageError("the subject has no outputs: forward() returned nothing to compare")
-    return named
-
-
-def _named(outputs: Any) -> Iterator[tuple[str, Any]]:
-    if outputs is None:
-        return
-    if isinstance(outputs, Mapping):  # transformers' ModelOutput is one
-        yield from ((str(key), value) for key, value in outputs.items())
-    elif isinstance(outputs, (list, tuple)):
-        yield from ((f"output_{index}", value) for index, value in enumerate(outputs))
-    else:
-        yield "output", outputs
 
 
 @contextlib.contextmanager

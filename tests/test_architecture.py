@@ -35,6 +35,7 @@ ORDER = (
     "records",
     "machine",
     "pytorch",
+    "structure",
     "subject settings files process tensors code_version limits last_resort",
     "fields",
     "errors",

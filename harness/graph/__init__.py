@@ -6,7 +6,7 @@ A module or an ONNX file goes in; a :class:`Program` and typed graphs come out.
 from __future__ import annotations
 
 from harness.graph.dtypes import PRECISIONS
-from harness.graph.export import Program, check_arguments, to_onnx, trace, value_table
+from harness.graph.export import Program, by_keyword, check_arguments, to_onnx, trace, traced_outputs, value_table
 from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
@@ -46,6 +46,7 @@ __all__ = [
     "apply",
     "assign",
     "boundary",
+    "by_keyword",
     "captured_values",
     "check_arguments",
     "check_inputs",
@@ -77,6 +78,7 @@ __all__ = [
     "to_onnx",
     "torch_dtype",
     "trace",
+    "traced_outputs",
     "undeclared_shapes",
     "used_values",
     "value_table",

@@ -8,8 +8,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from typing import Any
 
 import onnx_ir
@@ -22,6 +23,7 @@ from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, module_path, source_line
 from harness.graph.subgraph import order
 from harness.graph.values import Value
+from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors
 
@@ -52,22 +54,77 @@ class Program:
         return {value.name: depth for depth, value in enumerate(ranked)}
 
 
-def trace(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
-    """Return the module as PyTorch traces it with one case's inputs. Raises NotJudged when it cannot be traced."""
-    shapes = _dynamic_shapes(subject, inputs)
-    with _exporting(subject, "tracing the module"):
-        return torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes)
+def trace(
+    subject: Subject,
+    module: torch.nn.Module,
+    inputs: Tensors,
+    arguments: Callable[[Tensors], dict[str, Any]] = dict,
+) -> ExportedProgram:
+    """Return the module as PyTorch traces it with one case's inputs: it takes tensors by :func:`by_keyword`.
+
+    ``arguments`` makes the keyword arguments of ``forward`` of inputs by path; the program returns outputs by path.
+    Raises NotJudged when it cannot be traced.
+    """
+    shapes, names = _dynamic_shapes(subject, inputs), keywords(inputs)
+    with _exporting(subject, "tracing the module"), _flat_forward(module, names, arguments):
+        return torch.export.export(
+            module, (), kwargs=by_keyword(inputs), dynamic_shapes={names[path]: shape for path, shape in shapes.items()}
+        )
+
+
+def traced_outputs(traced: ExportedProgram) -> list[str]:
+    """Return the paths of a traced program's outputs, in their order."""
+    spec = traced.call_spec.out_spec
+    assert spec is not None
+    return list(spec.unflatten(range(spec.num_leaves)))
+
+
+def keywords(inputs: Collection[str]) -> dict[str, str]:
+    """Return the name that a traced module has for each input: the path, or what Python takes in its place."""
+    found: dict[str, str] = {}
+    for path in inputs:
+        name = path if path.isidentifier() and not iskeyword(path) else "_" + re.sub(r"\W", "_", path)
+        while name != path and (name in inputs or name in found.values()):
+            name += "_"
+        found[path] = name
+    return found
+
+
+def by_keyword(inputs: Tensors) -> Tensors:
+    """Return inputs as a traced module takes them."""
+    return {name: inputs[path] for path, name in keywords(inputs).items()}
+
+
+@contextlib.contextmanager
+def _flat_forward(
+    module: torch.nn.Module, names: Mapping[str, str], arguments: Callable[[Tensors], dict[str, Any]]
+) -> Iterator[None]:
+    """Let a module take tensors by keyword and return tensors by path; in another module its parts had other paths."""
+    own, is_own = module.forward, "forward" in module.__dict__
+
+    def forward(**given: torch.Tensor) -> Tensors:
+        return flatten_outputs(own(**arguments({path: given[name] for path, name in names.items()})), taken=names)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names.values()]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if is_own:
+            module.forward = own
 
 
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
-    """Translate a traced program to ONNX, with the output names of :func:`named_outputs`.
+    """Translate a traced program to ONNX, with these output names.
 
     Raises NotJudged when an operation has no translation, UsageError when an output is named like an input.
     """
     if clash := sorted(set(names) & set(inputs)):
         raise UsageError(f"subject {subject.name!r}: {clash[0]!r} is both an input and an output; rename one of them")
     ours: dict[str, Any] = {
-        "kwargs": inputs, "dynamo": True, "verbose": False, "optimize": True, "input_names": list(inputs),
+        "kwargs": by_keyword(inputs), "dynamo": True, "verbose": False, "optimize": True, "input_names": list(inputs),
         "output_names": names,
     }  # fmt: skip
     known = inspect.signature(torch.onnx.export).parameters.keys() - {"model", "args", *ours}
@@ -79,10 +136,10 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     assert onnx_program is not None
     decomposed = onnx_program.exported_program
     assert decomposed is not None
-    nodes = [spec.arg.name for spec in decomposed.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-    outputs = dict(zip(names, nodes, strict=True))
+    _name_inputs(decomposed, list(inputs))
     _name_parts(decomposed, onnx_program.model)
     merge_copies(decomposed, onnx_program.model)
+    outputs = dict(zip(names, _output_nodes(decomposed), strict=True))
     return Program(
         name=subject.name,
         model=onnx_program.model,
@@ -90,6 +147,25 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
         outputs=outputs,
         exported=decomposed,
     )
+
+
+def _output_nodes(program: ExportedProgram) -> list[str]:
+    """Return the nodes that compute the outputs, in their order."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    specs = program.graph_signature.output_specs
+    return [node.name for node, spec in zip(output.args[0], specs, strict=True) if spec.kind.name == "USER_OUTPUT"]
+
+
+def _name_inputs(program: ExportedProgram, names: Sequence[str]) -> None:
+    """Give the placeholders of the inputs the names of the inputs, which need be none of Python's."""
+    given = [spec.arg for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    renamed = {argument.name: name for argument, name in zip(given, names, strict=True)}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            node.name = renamed.get(node.name, node.name)
+    for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+        if hasattr(spec.arg, "name"):
+            spec.arg.name = renamed.get(spec.arg.name, spec.arg.name)
 
 
 def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
@@ -103,19 +179,20 @@ def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
         value.name = parts.get(str(value.name), value.name)
 
 
-def check_arguments(module: torch.nn.Module, inputs: Tensors, *, where: str) -> None:
-    """Raise when inputs do not fit ``forward`` (UsageError), or hold NaN or infinities (NotJudged)."""
+def check_arguments(module: torch.nn.Module, names: Collection[str], inputs: Tensors, *, where: str) -> None:
+    """Raise when arguments do not fit ``forward`` (UsageError), or inputs hold NaN or infinities (NotJudged).
+
+    ``names`` are those of the arguments, ``inputs`` their tensors by path.
+    """
     parameters = inspect.signature(module.forward).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         known = [parameter.name for parameter in parameters]
-        if unknown := sorted(set(inputs) - set(known)):
+        if unknown := sorted(set(names) - set(known)):
             raise UsageError(f"{where}: forward() has no input {unknown[0]!r}; it takes {', '.join(known)}")
         required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-        if missing := [name for name in required if name not in inputs]:
+        if missing := [name for name in required if name not in names]:
             raise UsageError(f"{where}: input {missing[0]!r} is missing; forward() takes {', '.join(known)}")
     for name, tensor in inputs.items():
-        if tensor.numel() == 0:
-            raise UsageError(f"{where}: input {name!r} is empty, shape {list(tensor.shape)}")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
             raise NotJudged(

@@ -18,7 +18,7 @@ import torch
 from harness.backends import BoundRun
 from harness.compare import finite_error
 from harness.errors import EngineFailed, first_line
-from harness.pytorch import named_outputs
+from harness.structure import flatten_outputs
 from harness.timing.sampling import Block
 
 Tensors = Mapping[str, torch.Tensor]
@@ -61,7 +61,7 @@ class ModuleRun:
 
     def launch(self) -> None:
         """Call the function on the current stream."""
-        self._outputs = named_outputs(self._call(self.inputs))
+        self._outputs = flatten_outputs(self._call(self.inputs))
 
     def forget(self) -> None:
         """Do nothing: every launch writes fresh memory."""

@@ -18,8 +18,8 @@ import torch
 from harness.backends import BenchSession, BoundRun, Session
 from harness.errors import NotJudged, UsageError
 from harness.machine import ClockLock, open_gpu
-from harness.pytorch import named_outputs
 from harness.records import ProcessRun, Summary
+from harness.structure import flatten_outputs
 from harness.timing import cuda
 from harness.timing.median import host_ms
 from harness.timing.monitor import GpuMonitor
@@ -162,7 +162,7 @@ def _on_host(run: Callable[[], Any], device: torch.device, options: TimingOption
     def block(count: int) -> list[float]:
         return [host_ms(run) for _ in range(count)]
 
-    not_finite = _not_finite(named_outputs(run()))
+    not_finite = _not_finite(flatten_outputs(run()))
     with open_gpu(device) as gpu, gpu.lock_clocks(options.lock_mhz) as lock:
         monitor = GpuMonitor(gpu, known=options.known_processes)
         end_to_end, warm_ms, stable = _sampled(block, monitor, sampling)

@@ -33,6 +33,7 @@ from harness.subject import Subject
 from harness.timing import TimingOptions, measure_engine, measure_module
 from harness.timing.sampling import Sampling
 from harness.timing.summary import summarise
+from harness.verify import structured_inputs
 
 Request = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
@@ -119,21 +120,22 @@ def _measure_module(request: Request, subject: Subject, inputs: Tensors, options
     with tf32_allowed(precision == "tf32"):
         started = time.perf_counter()
         module = build_module(subject).to(device, dtype)
-        call = _compiled(module, subject.name) if request["runner"] == "compile" else _eager(module)
+        call = _compiled(module, subject) if request["runner"] == "compile" else _eager(module, subject)
         _first_run(call, inputs, f"{subject.name}: PyTorch ({request['runner']}, {precision})")
         load_ms = (time.perf_counter() - started) * 1e3
         return measure_module(call, inputs, options, load_ms=load_ms)
 
 
-def _eager(module: Callable[..., Any]) -> Callable[[Tensors], Any]:
-    return lambda inputs: module(**inputs)
+def _eager(module: Callable[..., Any], subject: Subject) -> Callable[[Tensors], Any]:
+    _, structure = structured_inputs(subject, next(iter(subject.cases)))
+    return lambda inputs: module(**structure.build(inputs))
 
 
-def _compiled(module: torch.nn.Module, name: str) -> Callable[[Tensors], Any]:
+def _compiled(module: torch.nn.Module, subject: Subject) -> Callable[[Tensors], Any]:
     try:
-        return _eager(torch.compile(module))
+        return _eager(torch.compile(module), subject)
     except RuntimeError as error:
-        raise NotJudged(f"{name}: torch.compile cannot be used: {first_line(error)}") from error
+        raise NotJudged(f"{subject.name}: torch.compile cannot be used: {first_line(error)}") from error
 
 
 def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> None:

@@ -5,7 +5,7 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 
 from __future__ import annotations
 
-from harness.verify.inputs import case_inputs
+from harness.verify.inputs import case_inputs, structured_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, judge_tensors, tolerance_for
 from harness.verify.margins import Deciding
 from harness.verify.parts import FACTOR, MAX_FACTOR, judge_parts
@@ -42,6 +42,7 @@ __all__ = [
     "judged_by",
     "next_step",
     "settle",
+    "structured_inputs",
     "tolerance_for",
     "update_references",
     "value_dtypes",

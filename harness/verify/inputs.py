@@ -12,6 +12,7 @@ from harness.backends import ShapeRange
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
 from harness.process import available_bytes
+from harness.structure import Structure, flatten_inputs
 from harness.subject import Subject
 from harness.tensors import Tensors
 
@@ -26,11 +27,14 @@ class CaseInputs(Mapping[str, Tensors]):
     def __init__(self, subject: Subject, accept: Callable[[Tensors, str], Tensors]) -> None:
         self.subject, self._accept = subject, accept
         self._found: dict[str, Tensors] = {}
+        self._first: tuple[str, Structure] | None = None
 
     def __getitem__(self, case: str) -> Tensors:
         if case not in self._found:
             try:
-                self._found[case] = self._accept(case_inputs(self.subject, case), case)
+                inputs, structure = structured_inputs(self.subject, case)
+                self._require_same(case, structure)
+                self._found[case] = self._accept(inputs, case)
             except UsageError as error:
                 if not (words := generated_words(self.subject, case)):
                     raise
@@ -43,29 +47,51 @@ class CaseInputs(Mapping[str, Tensors]):
     def __len__(self) -> int:
         return len(self.subject.cases)
 
+    @property
+    def structure(self) -> Structure:
+        """How the inputs of every case are nested."""
+        if self._first is None:
+            self[next(iter(self))]
+        assert self._first is not None
+        return self._first[1]
+
+    def _require_same(self, case: str, structure: Structure) -> None:
+        """Raise UsageError for a case whose inputs are nested in another way, or have other names, than another's."""
+        first, known = self._first = self._first or (case, structure)
+        if self.subject.onnx is None and not structure.is_like(known):
+            apart = sorted(structure.names ^ known.names)
+            what = f"one has {apart[0]!r} and the other has not" if apart else "they are nested in other containers"
+            raise UsageError(
+                f"the inputs of the cases {first!r} and {case!r} of {self.subject.name} differ: {what}; an engine "
+                "takes the same inputs in all cases"
+            )
+
     def largest(self) -> str:
         """Return the case with the most elements: a dimension of size 1 in an example would be taken for a constant."""
         return max(self, key=lambda case: sum(tensor.numel() for tensor in self[case].values()))
 
 
 def case_inputs(subject: Subject, case: str) -> Tensors:
-    """Return a case's inputs as the suite gives them; ``smallest`` and ``largest`` are made from its first case.
+    """Return a case's inputs by path; see :func:`structured_inputs`."""
+    return structured_inputs(subject, case)[0]
 
-    Raises UsageError for an unknown case or what is no tensor, NotJudged when the suite's own code raises.
+
+def structured_inputs(subject: Subject, case: str) -> tuple[Tensors, Structure]:
+    """Return the inputs that the suite gives for a case by path, and how they are nested.
+
+    ``smallest`` and ``largest`` are made from the first case. Raises UsageError for an unknown case or what is no
+    tensor, NotJudged for a tensor that cannot be compared and when the suite's own code raises.
     """
     if sizes := subject.range_cases.get(case):
-        return at_sizes(case_inputs(subject, next(iter(subject.cases))), subject.dynamic, sizes)
+        first, structure = structured_inputs(subject, next(iter(subject.cases)))
+        return at_sizes(first, subject.dynamic, sizes), structure
     if case not in subject.cases:
         raise unknown_name(f"case of {subject.name}", case, [*subject.cases, *subject.range_cases])
     with suite_code(f"{subject.name}: case {case!r}"), limits.step(f"case {case!r}", subject=subject.name):
         inputs: Any = subject.cases[case]()
     if not isinstance(inputs, Mapping) or not (inputs or subject.onnx):
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
-    for name, tensor in inputs.items():
-        if not isinstance(tensor, torch.Tensor):
-            kind = type(tensor).__name__
-            raise UsageError(f"case {case!r} of {subject.name}: input {name!r} is a {kind}, not a tensor")
-    return dict(inputs)
+    return flatten_inputs(inputs, f"case {case!r} of {subject.name}")
 
 
 def check_sizes(subject: Subject, inputs: Tensors, *, where: str) -> None:

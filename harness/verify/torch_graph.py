@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import (
     Program,
     Unstable,
+    by_keyword,
     check_arguments,
     foreign_code,
     program_sha256,
@@ -23,11 +24,13 @@ from harness.graph import (
     stable_text,
     to_onnx,
     trace,
+    traced_outputs,
     with_noise_stored,
 )
-from harness.pytorch import build_module, named_outputs, tf32_allowed
+from harness.pytorch import build_module, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
+from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs, check_sizes
@@ -54,12 +57,18 @@ def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, 
 
     def accept(inputs: Tensors, case: str) -> Tensors:
         where = f"case {case!r} of {subject.name}"
-        check_arguments(module, inputs, where=where)
+        check_arguments(module, inputs_of.structure.keys, inputs, where=where)
         check_sizes(subject, inputs, where=where)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
 
-    inputs = CaseInputs(subject, accept)
-    return TorchGraph(subject, module, inputs[inputs.largest()], device=device, settings=settings), inputs
+    inputs_of = CaseInputs(subject, accept)
+    example = inputs_of[inputs_of.largest()]
+
+    def arguments(inputs: Tensors) -> dict[str, Any]:
+        built: dict[str, Any] = inputs_of.structure.build(inputs)
+        return built
+
+    return TorchGraph(subject, module, arguments, example, device=device, settings=settings), inputs_of
 
 
 class TorchGraph(SubjectGraph):
@@ -68,16 +77,24 @@ class TorchGraph(SubjectGraph):
     computed_by, witness_name = "the exported program", "the module"
 
     def __init__(
-        self, subject: Subject, module: torch.nn.Module, example: Tensors, *, device: torch.device, settings: Settings
+        self,
+        subject: Subject,
+        module: torch.nn.Module,
+        arguments: Callable[[Tensors], dict[str, Any]],
+        example: Tensors,
+        *,
+        device: torch.device,
+        settings: Settings,
     ) -> None:
         super().__init__()
         self.subject, self.name, self.module, self.device = subject, subject.name, module, device
-        self._example, self._progress = example, settings.progress
+        self._arguments, self._example, self._progress = arguments, example, settings.progress
         if settings.seed_random is not None:
             with self._on_cpu() as inputs:
-                traced = trace(subject, module, inputs)
+                traced = trace(subject, module, inputs, self._arguments)
                 self.notes = noise_note(random_calls(traced), settings.seed_random)
                 self.module = with_noise_stored(traced, settings.seed_random)
+            self._arguments = by_keyword
             self.module.to(device)
         try:
             self.output_names = tuple(self.witness(example))
@@ -85,7 +102,12 @@ class TorchGraph(SubjectGraph):
             raise self._random(error) from error
         self._progress(f"{subject.name}: tracing the module")
         with self._on_cpu() as inputs:
-            self._traced = trace(subject, self.module, inputs)
+            self._traced = trace(subject, self.module, inputs, self._arguments)
+        if (found := traced_outputs(self._traced)) != list(self.output_names):
+            raise NotJudged(
+                f"{self.name}: forward() returns {', '.join(found)} when it is traced, and "
+                f"{', '.join(self.output_names)} when it runs"
+            )
         self._refused: NotJudged | None = None
         self._program: Program | None = None
         self.identity = self._identity()
@@ -100,14 +122,18 @@ class TorchGraph(SubjectGraph):
         return GraphIdentity(
             weights_sha256=sha256_of(self._traced.state_dict),
             program_sha256=program_sha256(self._traced),
-            exporter={"outputs": repr(list(self.output_names)), "options": options},
+            exporter={
+                "inputs": repr(list(self._example)),
+                "outputs": repr(list(self.output_names)),
+                "options": options,
+            },
             foreign=tuple(foreign),
         )
 
     def _random(self, error: NotRepeatable) -> NotRepeatable:
         """Return the refusal of a module whose runs differ, with the random operators in it."""
         with self._on_cpu() as inputs:
-            random = random_calls(trace(self.subject, self.module, inputs))
+            random = random_calls(trace(self.subject, self.module, inputs, self._arguments))
         return NotRepeatable(f"{error}; it is {random_words(random)}") if random else error
 
     @property
@@ -138,14 +164,18 @@ class TorchGraph(SubjectGraph):
         finally:
             self.module.to(self.device)
 
+    def _call(self, inputs: Tensors) -> Tensors:
+        """Return the module's outputs by path."""
+        return flatten_outputs(self.module(**self._arguments(inputs)), taken=inputs)
+
     def witness(self, inputs: Tensors) -> Tensors:
         """Return what the module itself gives in FP32; two runs must agree."""
         name = self.subject.name
         with torch.inference_mode(), tf32_allowed(False):
             try:
                 with suite_code(f"{name}: forward()", UsageError), limits.step("forward()", subject=name):
-                    first = named_outputs(self.module(**inputs))
-                    second = named_outputs(self.module(**inputs))
+                    first = self._call(inputs)
+                    second = self._call(inputs)
             except UsageError as error:
                 if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
                     raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
@@ -181,7 +211,7 @@ class TorchGraph(SubjectGraph):
         ]
         try:
             with torch.inference_mode(), tf32_allowed(False), limits.step("forward()", subject=self.name):
-                self.module(**inputs)
+                self.module(**self._arguments(inputs))
         finally:
             for hook in hooks:
                 hook.remove()

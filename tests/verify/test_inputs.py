@@ -102,7 +102,7 @@ def test_a_generated_case_that_cannot_be_judged_is_not_required(tmp_path: Path):
     subject = tokens(ranges={"batch": (1, 6), "tokens": (0, 12)})
     found = list(verify(subject, targets=[TARGET], cases=["two", "smallest"], settings=quiet(tmp_path)))
     assert [result.verdict for result in found] == ["pass", "not_judged"]
-    assert "is empty" in found[1].reason
+    assert "NaN" in found[1].reason, "a mean over nothing"
     assert exit_status(found, ["ort-cpu"]) == 0
     assert exit_status(found[1:], ["ort-cpu"]) == 3
 
