@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
+from harness.files import check_is_content
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def suite_files(folder: Path) -> dict[str, Path]:
 def load_suite(path: Path) -> Subject:
     """Import a suite and return its SUBJECT. Raises UsageError when it has none or cannot be imported."""
     if not path.is_file():
-        raise UsageError(f"suite {path} does not exist")
+        raise UsageError(f"suite {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file of Python")
+    check_is_content(path)
     with import_path(Path.cwd()):
         module = _import_file(path, f"parity_suite_{path.stem}", what=f"suite {path}")
     return subject_of(vars(module), path)

@@ -18,6 +18,8 @@ from harness.errors import CannotWrite, UsageError
 MOST_LETTERS = 120
 """Of a name in a file's name; a file system takes 255 bytes, and endings follow."""
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -95,6 +97,15 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise CannotWrite(path, error) from error
+
+
+def check_is_content(path: Path) -> None:
+    """Raise UsageError for a file in whose place Git LFS has left a pointer. Does nothing for one that is not there."""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(len(_POINTER))
+        if head == _POINTER:
+            raise UsageError(f"{path} is a Git LFS pointer, not the file itself; run git lfs pull")
 
 
 def _is_device(path: Path) -> bool:

@@ -123,10 +123,10 @@ def pytest_configure(config: pytest.Config) -> None:
     from harness import discovery, files
     from harness.backends import BACKENDS
 
-    state = config.stash[STATE] = State(config)
     for name in (*BACKENDS, *PLAIN_PRECISIONS):
         config.addinivalue_line("markers", f"{name}: runs on this backend or in this precision")
     try:
+        state = config.stash[STATE] = State(config)
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
         if state.timing.processes < 2:

@@ -51,3 +51,10 @@ class Settings:
     """The relative L2 error that every output of floats may have, in place of the limits derived or declared."""
     progress: Callable[[str], None] = print_progress
     """Called with one short line whenever a long step starts or ends."""
+
+    def __post_init__(self) -> None:
+        for name in ("engines", "references"):
+            folder: Path = getattr(self, name)
+            if folder.exists() and not folder.is_dir():
+                words = f"{folder} is no folder, and {name} are kept in one"
+                raise UsageError(f"{words}; give another: --{name} DIR, or PARITY_{name.upper()}")

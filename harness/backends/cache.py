@@ -190,10 +190,13 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             raise NotJudged(
                 f"no space left for engines in {folder}; free some, or set PARITY_ENGINES to another folder"
             ) from error
-        if isinstance(error, CannotWrite) or (
-            error.errno in _FOLDER_ERRORS and Path(str(error.filename)).is_relative_to(folder)
-        ):
-            raise UsageError(
-                f"the engine folder {folder} cannot be written; set PARITY_ENGINES to another folder"
-            ) from error
+        another = "set PARITY_ENGINES to another folder"
+        if isinstance(error, CannotWrite) or (error.errno in _FOLDER_ERRORS and _is_below(error.filename, folder)):
+            raise UsageError(f"the engine folder {folder} cannot be written; {another}") from error
+        if _is_below(error.filename, folder):  # such as a folder in the place of a lock
+            raise UsageError(f"{error.filename} cannot be used: {error.strerror}; remove it, or {another}") from error
         raise
+
+
+def _is_below(file: object, folder: Path) -> bool:
+    return Path(str(file)).is_relative_to(folder)

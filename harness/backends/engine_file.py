@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends.base import BuildReport
-from harness.errors import EngineRefused
+from harness.errors import EngineRefused, UsageError
 from harness.files import write_text
 from harness.records import EngineInfo
 
@@ -110,6 +110,9 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
     """Return the verified engine, or None and what is wrong with it; nothing is wrong when it is not there."""
     if not path.exists():
         return None, ""
+    for file in (path, path.with_suffix(".json")):
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{file} is no file, but an engine belongs there; remove it, or give another --engines")
     try:
         data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         report = BuildReport(**{**data["report"], "notes": tuple(data["report"]["notes"])})

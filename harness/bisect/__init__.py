@@ -7,5 +7,6 @@ reproducer where there is one.
 from __future__ import annotations
 
 from harness.bisect.bisection import bisect
+from harness.bisect.reproducer import check_replaceable
 
-__all__ = ["bisect"]
+__all__ = ["bisect", "check_replaceable"]

@@ -14,6 +14,7 @@ from harness.cli.options import (
     INTERRUPTED,
     Document,
     add_command,
+    as_path,
     chart,
     charts_folder,
     names,
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
     bench.add_argument("--kernels", action="store_true", help="time every kernel as well, by module where it is known")
     bench.add_argument("--no-record", action="store_true", help="compare, and leave the history as it is")
     bench.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was timed")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+    bench.add_argument("--json", type=as_path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,11 +14,12 @@ from harness.cli.options import (
     add_limit,
     add_runs,
     add_subject,
+    as_path,
     request_of,
     settings_of,
 )
 from harness.errors import UsageError
-from harness.files import file_name
+from harness.files import check_writable, file_name
 
 
 def add(commands: Any) -> None:
@@ -37,10 +38,12 @@ def add(commands: Any) -> None:
     )
     add_limit(bisect)
     bisect.add_argument("--jobs", type=int, default=1, metavar="N", help="engines built at a time; default: 1")
-    bisect.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
-    bisect.add_argument("-o", "--output", type=Path, metavar="PLAN.toml", help="default: reports/SUBJECT-TARGET.toml")
+    bisect.add_argument("--json", type=as_path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
     bisect.add_argument(
-        "--reproducer", type=Path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
+        "-o", "--output", type=as_path, metavar="PLAN.toml", help="default: reports/SUBJECT-TARGET.toml"
+    )
+    bisect.add_argument(
+        "--reproducer", type=as_path, metavar="DIR", help="default: reports/SUBJECT-TARGET-reproducer, where it applies"
     )
 
 
@@ -59,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
     settings, target = settings_of(options), targets[0]
     document = Document(options, settings)
+    if options.output:
+        check_writable(options.output)
+    if options.reproducer:
+        bisect.check_replaceable(options.reproducer)
     stem = Path("reports") / file_name(subject.name, str(target))
     plan = options.output or stem.with_name(f"{stem.name}.toml")
     with ThreadPoolExecutor(options.jobs) as executor:

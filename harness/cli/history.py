@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.latency_options import add_history, add_series, open_history, selection
-from harness.cli.options import Document, add_command, at_least, chart, charts_folder, settings_of
+from harness.cli.options import (
+    Document,
+    add_command,
+    as_path,
+    at_least,
+    chart,
+    charts_folder,
+    settings_of,
+)
 from harness.errors import NotJudged, UsageError
 from harness.files import file_name
 
@@ -33,7 +41,7 @@ def add(commands: Any) -> None:
     add_history(history)
     history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
     history.add_argument("--machine", metavar="KEY", help="only with export: the records of this machine")
-    history.add_argument("--json", type=Path, metavar="FILE", help="write the series as JSON (docs/json.md)")
+    history.add_argument("--json", type=as_path, metavar="FILE", help="write the series as JSON (docs/json.md)")
 
 
 def _accept(options: argparse.Namespace) -> int:

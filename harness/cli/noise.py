@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from harness.cli.latency_options import add_measuring, measuring
-from harness.cli.options import INTERRUPTED, Document, add_command, at_least, request_of, settings_of
+from harness.cli.options import (
+    INTERRUPTED,
+    Document,
+    add_command,
+    as_path,
+    at_least,
+    request_of,
+    settings_of,
+)
 from harness.settings import print_progress
 
 
@@ -21,7 +28,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     add_measuring(noise)
     noise.add_argument("--sessions", type=at_least(2), default=4, metavar="N", help="default: 4")
-    noise.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+    noise.add_argument("--json", type=as_path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
 
 
 def run(options: argparse.Namespace) -> int:

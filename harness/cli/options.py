@@ -42,7 +42,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     """Add what names a subject and its inputs."""
     parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
     parser.add_argument(
-        "--inputs", type=Path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
+        "--inputs", type=as_path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
     )
     parser.add_argument(
         "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
@@ -53,7 +53,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
 
 def add_suites(parser: argparse.ArgumentParser) -> None:
     """Add where suites are."""
-    parser.add_argument("--suites", type=Path, default=Path("suites"), metavar="DIR", help="default: suites")
+    parser.add_argument("--suites", type=as_path, default=Path("suites"), metavar="DIR", help="default: suites")
 
 
 def add_cases(parser: argparse.ArgumentParser) -> None:
@@ -110,12 +110,19 @@ def add_limit(parser: argparse.ArgumentParser) -> None:
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add where engines and references are."""
     add_engines(parser)
-    parser.add_argument("--references", type=Path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
+    parser.add_argument("--references", type=as_path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
 
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Add where engines are."""
-    parser.add_argument("--engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    parser.add_argument("--engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+
+
+def as_path(text: str) -> Path:
+    """Return a path. Raises ArgumentTypeError for one of no letters, as of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return Path(text)
 
 
 def names(text: str) -> tuple[str, ...]:

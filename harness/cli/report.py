@@ -6,8 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import add_command
+from harness.cli.options import (
+    add_command,
+    as_path,
+)
 from harness.errors import UsageError
+from harness.files import check_writable
 from harness.settings import print_progress
 
 if TYPE_CHECKING:
@@ -25,12 +29,16 @@ def add(commands: Any) -> None:
         commands, "report", run, "write a report from recorded JSON: the hackathon's README.md, a page, CI outputs"
     )
     report.add_argument(
-        "paths", nargs="*", type=Path, metavar="FILE_OR_DIR", help="JSON of --json, or folders of it; default: reports"
+        "paths",
+        nargs="*",
+        type=as_path,
+        metavar="FILE_OR_DIR",
+        help="JSON of --json, or folders of it; default: reports",
     )
     report.add_argument("--lang", choices=("zh", "en"), help="default: as the README there, else en")
     report.add_argument("--template", choices=("2022", "2023"), help="default: as the README there, else 2023")
     report.add_argument(
-        "-o", "--output", type=Path, default=DEFAULT, metavar="DIR",
+        "-o", "--output", type=as_path, default=DEFAULT, metavar="DIR",
         help="where README.md and figures/ go; default: reports",
     )  # fmt: skip
     report.add_argument(
@@ -43,7 +51,7 @@ def add(commands: Any) -> None:
         "--summary", action="store_true",
         help="add a summary to the file in GITHUB_STEP_SUMMARY, or print it where that is not set",
     )  # fmt: skip
-    report.add_argument("--badge", type=Path, metavar="FILE", help="write a badge's state as shields.io reads it")
+    report.add_argument("--badge", type=as_path, metavar="FILE", help="write a badge's state as shields.io reads it")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,14 +65,16 @@ def run(options: argparse.Namespace) -> int:
         return _check(options, roles)
     found = records.load(options.paths or [DEFAULT])
     _warn(found)
+    page = options.output / PAGE if options.html else None
+    for file in filter(None, (page, options.badge)):
+        check_writable(file)
     path = hackathon.save_readme(
         found, options.output, lang=options.lang or "", template=options.template or "", wenet=roles
     )
     print(f"wrote {path}")
-    if options.html:
+    if page:
         from harness.report.html import save_page
 
-        page = options.output / PAGE
         save_page(found, page, lang=_language(path))
         print(f"wrote {page}")
     if options.badge:

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import Document, add_command, at_least
+from harness.cli.options import (
+    Document,
+    add_command,
+    as_path,
+    at_least,
+)
 
 if TYPE_CHECKING:
     from harness.records import ContestResult
@@ -19,9 +24,13 @@ def add(commands: Any) -> None:
     score = add_command(
         commands, "score", run, "judge a canny2image contest folder as it is: latency and perceptual distance"
     )
-    score.add_argument("folder", type=Path, metavar="DIR", help="holds preprocess.sh and canny2image_TRT.py")
-    score.add_argument("--images", type=Path, metavar="DIR", help="pictures to process; default: DIR/pictures_croped")
-    score.add_argument("--reference", type=Path, metavar="DIR", help="the FP32 pipeline's pictures, of the same names")
+    score.add_argument("folder", type=as_path, metavar="DIR", help="holds preprocess.sh and canny2image_TRT.py")
+    score.add_argument(
+        "--images", type=as_path, metavar="DIR", help="pictures to process; default: DIR/pictures_croped"
+    )
+    score.add_argument(
+        "--reference", type=as_path, metavar="DIR", help="the FP32 pipeline's pictures, of the same names"
+    )
     score.add_argument("--count", type=at_least(1), default=20, metavar="N", help="pictures at most; default: 20")
     for name, words in (
         ("prompt", "the prompt"),
@@ -32,8 +41,8 @@ def add(commands: Any) -> None:
     score.add_argument("--seed", type=int, metavar="N", help="default: the contest's, 2946901")
     score.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="per process; default: 3600")
     score.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter that runs the script")
-    score.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: reports/score-NAME")
-    score.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
+    score.add_argument("-o", "--output", type=as_path, metavar="DIR", help="default: reports/score-NAME")
+    score.add_argument("--json", type=as_path, metavar="FILE", help="write the figures as JSON (docs/json.md)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from harness.cli.options import Document, add_command, add_folders, add_suites, settings_of
+from harness.cli.options import (
+    Document,
+    add_command,
+    add_folders,
+    add_suites,
+    as_path,
+    settings_of,
+)
 
 
 def add(commands: Any) -> None:
@@ -14,7 +20,7 @@ def add(commands: Any) -> None:
     doctor = add_command(
         commands, "doctor", _doctor, "show the machine, and every backend's version or why it is missing"
     )
-    doctor.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
+    doctor.add_argument("--json", type=as_path, metavar="FILE", help="write the same as JSON")
     add_folders(doctor)
     add_suites(add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from"))
 

@@ -14,6 +14,7 @@ from harness.cli.options import (
     add_command,
     add_computing,
     add_engine_cache,
+    as_path,
     at_least,
     names,
     settings_of,
@@ -29,12 +30,12 @@ def add(commands: Any) -> None:
     study = add_command(
         commands, "study", run, "try variants of a system of engines: quality, latency, what each gained"
     )
-    study.add_argument("folder", type=Path, metavar="DIR", help="a suite folder with study.py: suites/canny2image")
+    study.add_argument("folder", type=as_path, metavar="DIR", help="a suite folder with study.py: suites/canny2image")
     study.add_argument("--variants", type=names, default=(), metavar="A,B", help="only these, in this order")
     study.add_argument("--pictures", type=at_least(1), default=4, metavar="N", help="default: 4")
     study.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler, where a variant sets none")
     study.add_argument("-b", "--backend", default="rtx", metavar="BACKEND", help="of the engines; default: rtx")
-    study.add_argument("--json", type=Path, metavar="FILE", help="default: reports/NAME-study.json")
+    study.add_argument("--json", type=as_path, metavar="FILE", help="default: reports/NAME-study.json")
     study.add_argument("--list", action="store_true", help="print the variants' names and stop")
     add_computing(study)
     add_engine_cache(study)

@@ -21,6 +21,7 @@ from harness.cli.options import (
     add_limit,
     add_runs,
     add_subject,
+    as_path,
     chart,
     charts_folder,
     request_of,
@@ -47,7 +48,7 @@ def add(commands: Any) -> None:
     add_runs(verify)
     add_limit(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
-    verify.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON (docs/json.md)")
+    verify.add_argument("--json", type=as_path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
     verify.add_argument(
         "--layers", nargs="?", const="", metavar="MODE",

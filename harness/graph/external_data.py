@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from harness.errors import UsageError
+from harness.files import check_is_content
 
 
 def check_external_data(model: ir.Model, path: Path) -> None:
@@ -32,6 +33,7 @@ def check_external_data(model: ir.Model, path: Path) -> None:
             raise UsageError(f"{where}, which is missing; put it beside the model")
         if not file.is_file():
             raise UsageError(f"{where}, which is not a file; save the model again")
+        check_is_content(file)
         _check_extent(tensor, where, file.stat().st_size)
         if file != Path(tensor.path).absolute():  # onnx_ir reads nothing through a link that leaves the folder
             tensor = ir.ExternalTensor(

@@ -11,12 +11,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from harness.errors import UsageError
+from harness.files import check_is_content
 from harness.graph.onnx_inputs import InputSpec, check_inputs
 from harness.process import available_bytes
 from harness.settings import print_progress
@@ -41,6 +42,7 @@ def load_inputs(
             say(f"{path} holds {len(files)} iterations; the first is used")
         arrays = _read_json(files[0], say)
     else:
+        check_is_content(path)
         arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_json(path, say)
     inputs = {name: _tensor(array, f"{path}: input {name!r}") for name, array in arrays.items()}
     check_inputs(inputs, specs)
@@ -58,25 +60,31 @@ def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _check_sizes(path: Path) -> None:
-    """Raise ValueError for a member that is no array, larger unpacked than its header says, or than what is free."""
+    """Raise ValueError for a member that is no array, or not one that can be read."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            name = repr(member.filename.removesuffix(".npy"))
             with archive.open(member) as file:
-                try:
-                    version = np.lib.format.read_magic(file)
-                    first = version == (1, 0)
-                    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                    shape, _, dtype = read(file)
-                except ValueError as error:
-                    raise ValueError(f"{name} in it is no array ({error})") from error
-                claimed, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-            if dtype.hasobject:
-                raise ValueError(f"{name} holds Python objects, which are never unpickled; save it as numbers")
-            if claimed != held:
-                raise ValueError(f"{name} claims {claimed} bytes and holds {held}")
-            if claimed > (free := available_bytes()):
-                raise ValueError(f"{name} has {claimed} bytes, and {free} are free")
+                _check_array(file, member.file_size, repr(member.filename.removesuffix(".npy")))
+
+
+def _check_array(file: IO[bytes], size: int, name: str) -> None:
+    """Raise ValueError for what is no .npy file of this size, holds objects, or is larger than the memory that is free.
+
+    Nothing but the header is read.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except ValueError as error:
+        raise ValueError(f"{name} in it is no array ({error})") from error
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, which are never unpickled; save it as numbers")
+    claimed, held = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if claimed != held:
+        raise ValueError(f"{name} claims {claimed} bytes and holds {held}")
+    if claimed > (free := available_bytes()):
+        raise ValueError(f"{name} has {claimed} bytes, and {free} are free")
 
 
 def _read_json(path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray[Any, Any]]:
@@ -99,16 +107,16 @@ def _decode(item: object, where: str) -> np.ndarray[Any, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("array"), str):
         raise UsageError(f"{where} is not an array as Polygraphy saves it")
     try:
-        array = np.load(io.BytesIO(base64.b64decode(item["array"], validate=True)), allow_pickle=False)
+        data = base64.b64decode(item["array"], validate=True)
+        _check_array(io.BytesIO(data), len(data), "what is encoded")
+        array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError, binascii.Error) as error:
         raise UsageError(f"{where} cannot be decoded: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise UsageError(f"{where} is an archive, not one array")
     return array
 
 
 def _tensor(array: np.ndarray[Any, Any], where: str) -> torch.Tensor:
     try:
-        return torch.from_numpy(array.copy())
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))  # a copy, in this machine's byte order
     except TypeError as error:
         raise UsageError(f"{where} has dtype {array.dtype}, which PyTorch does not have; save it as numbers") from error

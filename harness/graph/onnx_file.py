@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from harness.errors import UsageError, first_line
+from harness.files import check_is_content
 from harness.graph.external_data import check_external_data
 from harness.graph.ir import copy_model, graph_values, weight_bytes
 from harness.graph.metadata import exported_list, source_line
@@ -33,6 +34,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"ONNX file {path} {what}; give the path of an .onnx file")
+    check_is_content(path)
     with path.open("rb") as file:
         head = file.read(4)
     if problem := _not_onnx(head, path.stat().st_size):
@@ -70,6 +72,8 @@ def _not_onnx(head: bytes, size: int) -> str | None:
         return "is empty; export it again"
     if head.startswith(b"PK"):
         return "is a zip archive, as PyTorch checkpoints are, not ONNX; export the model with torch.onnx.export"
+    if head.startswith(b"\x1f\x8b"):
+        return "is compressed with gzip; unpack it with gunzip"
     if head[0] != 0x08:
         return "is not an ONNX file: its first bytes are not those of a model; give a file written by an ONNX exporter"
     if size >= 2**31:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown_name
-from harness.files import write_text
+from harness.files import check_is_content, write_text
 from harness.graph.values import Value, Values
 from harness.records import plan_lines
 from harness.subject import PLAIN_PRECISIONS
@@ -91,6 +91,7 @@ def _plan(name: str, precision: str, keep_fp32: tuple[str, ...], source: str) ->
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    check_is_content(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

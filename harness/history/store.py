@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from harness.errors import NotJudged, UsageError, install_hint
+from harness.errors import CannotWrite, NotJudged, UsageError, install_hint
+from harness.files import check_is_content, check_writable
 from harness.history.recovery import PAGE_BYTES, recover, rename_damaged
 from harness.history.rows import SCHEMA, Row, Series
 
@@ -200,14 +201,16 @@ def open_embedded(path: Path) -> tuple[Store, str]:
     that cannot be written, is another program's, or was written by a newer version.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+        check_is_content(path)
         with FileLock(f"{path}.lock", timeout=LOCK_S):
             return _open_embedded(path)
     except Timeout:
         raise NotJudged(f"the history {path} is held by another process for {LOCK_S:.0f} s; end it and retry") from None
-    except OSError as error:
+    except (OSError, CannotWrite) as error:
+        cause = error.error if isinstance(error, CannotWrite) else error
         raise UsageError(
-            f"the history {path} cannot be written: {error.strerror or error}; set PARITY_HISTORY to another file"
+            f"the history {path} cannot be written: {cause.strerror or cause}; set PARITY_HISTORY to another file"
         ) from error
 
 

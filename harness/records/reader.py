@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.files import check_is_content
 from harness.records.accuracy import OutputResult, Result
 from harness.records.bisection import Bisection
 from harness.records.contest import ContestResult
@@ -112,9 +113,12 @@ def _files(paths: Iterable[Path]) -> list[tuple[Path, str]]:
 
 def _read(path: Path, name: str) -> Document:
     try:
+        check_is_content(path)
         if (size := path.stat().st_size) > LARGEST:
             raise _Broken(f"it has {size / 2**20:.0f} MiB, which is more than {LARGEST / 2**20:.0f}; split the run")
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except UsageError as error:
+        raise _Broken(str(error)) from error
     except OSError as error:
         raise _Broken(f"it cannot be read ({error.strerror or error}); check its permissions") from error
     except (ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 from harness.errors import CannotWrite, UsageError
-from harness.files import file_name, write_bytes, write_text
+from harness.files import check_is_content, file_name, write_bytes, write_text
 from harness.tensors import Tensors, on_cpu
 
 SCHEMA = "parity-reference/1"
@@ -154,11 +154,15 @@ class ReferenceStore:
         if not path.exists() and not path.with_suffix(".json").exists():
             return None
         again = f"run: {update_command(typed or shlex.quote(subject), case)}"
+        for file in (path, path.with_suffix(".json")):
+            check_is_content(file)
         try:
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             data = path.read_bytes()
-        except (OSError, ValueError, RecursionError) as error:
+        except (FileNotFoundError, ValueError, RecursionError) as error:
             raise StaleReference(f"stored reference {path} cannot be read ({error}); {again}") from error
+        except OSError as error:
+            raise UsageError(f"stored reference {error.filename} cannot be read: {error.strerror}; {again}") from error
         if not isinstance(record, dict) or hashlib.sha256(data).hexdigest() != record.get("tensors_sha256"):
             raise StaleReference(f"stored reference {path} is damaged (checksum differs); {again}")
         if changed := self._changes(record, identity):

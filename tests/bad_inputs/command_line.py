@@ -24,4 +24,4 @@ ROWS = (
     Row("limit of 0", model(), f"{VERIFY} --limit 0", 2, ("--limit", "0.0")),
     Row("limit of NaN", model(), f"{VERIFY} --limit nan", 2, ("--limit", "nan")),
     Row("no CUDA", model(), f"{VERIFY} --device cuda", 2, ("--device cuda", "CPU")),
-)
+)  # fmt: skip

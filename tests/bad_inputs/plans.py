@@ -24,19 +24,7 @@ ROWS = (
     Row("numbers in the list", plan('precision = "fp16"\nkeep_fp32 = [1]'), PLAN, 2, ("p.toml", "keep_fp32", "list")),
     Row("keeps in fp32", plan('precision = "fp32"\nkeep_fp32 = ["a"]'), PLAN, 2, ("p.toml", "keep_fp32", "'fp32'")),
     Row("nothing of that name", plan('precision = "fp16"\nkeep_fp32 = ["value:z"]'), PLAN, 2, ("p.toml", "'value:z'")),
-    Row(
-        "called as a precision",
-        both(model(), write("fp16.toml", 'precision = "bf16"')),
-        "verify m.onnx -b ort-cpu -p fp16.toml",
-        2,
-        ("fp16.toml", "fp16", "rename"),
-    ),
-    Row(
-        "two of one name",
-        both(model(), write("a/p.toml", 'precision = "bf16"'), write("b/p.toml", 'precision = "fp16"')),
-        "verify m.onnx -b ort-cpu -p a/p.toml -p b/p.toml",
-        2,
-        ("a/p.toml", "b/p.toml", "ort-cpu-p"),
-    ),
+    Row("called as a precision", both(model(), write("fp16.toml", 'precision = "bf16"')), "verify m.onnx -b ort-cpu -p fp16.toml", 2, ("fp16.toml", "fp16", "rename")),
+    Row("two of one name", both(model(), write("a/p.toml", 'precision = "bf16"'), write("b/p.toml", 'precision = "fp16"')), "verify m.onnx -b ort-cpu -p a/p.toml -p b/p.toml", 2, ("a/p.toml", "b/p.toml", "ort-cpu-p")),
     Row("unknown precision by name", model(), "verify m.onnx -b ort-cpu -p fp61", 2, ("'fp61'", "fp16")),
-)
+)  # fmt: skip

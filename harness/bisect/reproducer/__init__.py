@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.bisect.reproducer.folder import write
+from harness.bisect.reproducer.folder import check_replaceable, write
 from harness.bisect.reproducer.text import RUNTIMES, Spec
 
-__all__ = ["RUNTIMES", "Spec", "write"]
+__all__ = ["RUNTIMES", "Spec", "check_replaceable", "write"]

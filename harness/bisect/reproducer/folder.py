@@ -57,7 +57,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
     """
     folder = folder.absolute()
     _check(spec)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     with (
         _disk_errors(folder),
         _parents(folder),
@@ -71,7 +71,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
         _write_parts(draft, spec)
         output = _run(draft, progress)
         write_text(readme(spec, output), draft / "README.md")
-        _check_replaceable(folder)
+        check_replaceable(folder)
         if folder.exists():
             folder.rename(Path(scratch) / "replaced")
         draft.rename(folder)
@@ -96,7 +96,8 @@ def _check(spec: Spec) -> None:
             raise NotJudged(f"{name!r} is bfloat16, which numpy does not have; cut the region where values are FP32")
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Raise UsageError for a folder that holds something else than a reproducer."""
     ours = all((folder / name).is_file() for name in (SCRIPT, ENVIRONMENT))
     if (folder.exists() or folder.is_symlink()) and not ours:
         raise UsageError(f"{folder} exists and is not a reproducer; give another folder, or remove it")
