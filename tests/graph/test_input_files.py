@@ -91,7 +91,7 @@ def test_what_polygraphy_itself_writes_is_read(tmp_path: Path) -> None:
         ('[{"x": {"array": "AAAA"}}]', "input 'x' cannot be decoded"),
         ('[{"x": {"array": "%"}}]', "input 'x' cannot be decoded"),
         ('[{"x": {"tensor": "AAAA"}}]', "input 'x' is a pickled torch tensor, which is never loaded"),
-        (json.dumps({"x": encoded(np.array([{}], dtype=object), pickled=True)}), "cannot be decoded: what is encoded holds Python objects"),
+        (json.dumps({"x": encoded(np.array([{}], dtype=object), pickled=True)}), "holds Python objects"),
     ],
 )
 def test_bad_polygraphy_files(tmp_path: Path, content: str, message: str) -> None:
