@@ -12,7 +12,16 @@ import torch
 from harness import limits
 from harness.errors import NotJudged, TookTooLong, UsageError, first_line
 from harness.graph import Plan, Program, assign, is_fp32
-from harness.reference import CANNOT_RUN, Evaluators, HelperValues, ProgramEvaluator, RunGraph, RunNotes, run_graph
+from harness.reference import (
+    CANNOT_RUN,
+    Evaluator,
+    Evaluators,
+    HelperValues,
+    ProgramEvaluator,
+    RunGraph,
+    RunNotes,
+    run_graph,
+)
 from harness.settings import Settings
 from harness.tensors import Tensors
 from harness.verify.value_range import first_beyond, kept_for_range, terms_of
@@ -183,9 +192,12 @@ class SubjectGraph(ABC):
 
     def first_beyond(self, inputs: Tensors, plan: Plan) -> str:
         """Return which value the plan's precision cannot hold first, and why; empty where it holds all."""
-        names = [node.name for node in self.run_graph.graph.nodes if node.name in self.run_graph.floats]
-        evaluators = self.evaluators(inputs, plan, names)
-        return first_beyond(evaluators.reference, evaluators.floor, names)
+
+        def pair(names: Collection[str]) -> tuple[Evaluator, Evaluator]:
+            evaluators = self.evaluators(inputs, plan, names)
+            return evaluators.reference, evaluators.floor
+
+        return first_beyond(self.run_graph, pair)
 
     def terms_of(self, inputs: Tensors, output: str) -> float:
         """Return the largest magnitude of the terms that cancel in an output of zeros."""

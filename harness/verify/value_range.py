@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -100,28 +100,59 @@ def _spread(run: RunGraph, readers: set[str], large: set[str]) -> set[str]:
     return kept
 
 
-def first_beyond(high: Evaluator, low: Evaluator, names: Sequence[str]) -> str:
+def first_beyond(run: RunGraph, evaluators: Callable[[Collection[str]], tuple[Evaluator, Evaluator]]) -> str:
     """Return which value low precision cannot hold first, and why: ``pow_1 overflows (9.2e+05 in FP32, beyond 65504)``.
 
-    ``high`` computes in FP32, ``low`` in the precision; both are asked for the names in the order of the graph.
+    Where it is infinite or NaN within the range of the format, what it reads there is said: ``log is -inf at [0, 3]
+    (-23 in FP32), where it reads add: 0 (1e-10 in FP32)``. ``evaluators(names)`` gives one in FP32 and one in the
+    precision that keep these values.
     """
-    for name in names:
-        expected, found = high.value(name), low.value(name)
+    names = [node.name for node in run.graph.nodes if node.name in run.floats]
+    high, low = evaluators(names)
+    for node in run.graph.nodes:
+        if node.name not in run.floats:
+            continue
+        expected, found = high.value(node.name), low.value(node.name)
         if expected is not None and found is not None and expected.shape == found.shape and expected.numel():
             trouble = _trouble(found, expected)
+            if trouble and isinstance(trouble, str):
+                return f"{node.name} {trouble}"
             if trouble:
-                return f"{name} {trouble}"
-        high.done(name)
-        low.done(name)
+                read = [item.name for item in node.all_input_nodes if item.name in run.floats]
+                value = f"{_at(found, trouble):.3g} at {list(trouble)} ({_at(expected, trouble):.3g} in FP32)"
+                return f"{node.name} is {value}{_lost_before(*evaluators(read), read, trouble, expected.shape)}"
+        high.done(node.name)
+        low.done(node.name)
     return ""
 
 
-def _trouble(low: torch.Tensor, expected: torch.Tensor) -> str:
+def _at(tensor: torch.Tensor, place: tuple[int, ...]) -> float:
+    return float(tensor[place])
+
+
+def _lost_before(
+    high: Evaluator, low: Evaluator, names: Iterable[str], place: tuple[int, ...], shape: torch.Size
+) -> str:
+    """Return which of the values read at a place is 0 in low precision alone."""
+    for name in names:
+        expected, found = high.value(name), low.value(name)
+        if expected is not None and found is not None and expected.shape == found.shape == shape:
+            lost = _at(expected, place)
+            if lost and not _at(found, place):
+                return f", where it reads {name}: 0 ({lost:.3g} in FP32)"
+    return ""
+
+
+def _trouble(low: torch.Tensor, expected: torch.Tensor) -> str | tuple[int, ...]:
+    """Return what low precision does to a value: the first place of an infinity within its range, else words."""
     found, end = low.float(), torch.finfo(low.dtype).max if low.is_floating_point() else math.inf
     finite = expected.isfinite()
-    if bool((finite & ~found.isfinite()).any()):
+    lost = finite & ~found.isfinite()
+    if bool(lost.any()):
         largest = expected[finite].abs().max().item()
-        return f"overflows ({largest:.3g} in FP32{f', beyond {end:.5g}' if largest > end else ''})"
+        if largest > end:
+            return f"overflows ({largest:.3g} in FP32, beyond {end:.5g})"
+        return tuple(lost.nonzero()[0].tolist()) or "is not finite"
     nonzero = finite & (expected != 0)
     if bool(nonzero.any()) and int((nonzero & (found == 0)).sum()) * 2 > int(nonzero.sum()):
         return f"underflows ({expected[nonzero].abs().max().item():.3g} in FP32)"

@@ -12,6 +12,8 @@ from graphs import parse_proto
 
 from harness import targets
 from harness.discovery import onnx_subject
+from harness.graph import load_plan
+from harness.verify.prepare import prepare
 from harness.verify.verify import verify
 
 LOWEST = "-3.4028234663852886e38"
@@ -53,3 +55,17 @@ def test_a_masked_row_is_no_fault_of_the_engine(tmp_path: Path, mask: str, in_a_
         subject, targets=targets("ort-cpu", "torch", precisions=("fp16",)), cases=["default"], settings=quiet(tmp_path)
     )
     assert {result.backend: result.verdict for result in results} == {"ort-cpu": "pass", "torch": "pass"}
+
+
+def test_an_infinity_within_the_range_says_what_it_reads_there(tmp_path: Path) -> None:
+    onnx.save(
+        parse_proto(
+            "g (float[2, 3] x) => (float[2, 3] y) <float tiny = {1e-10}> { s = Mul(x, x) t = Add(s, tiny) y = Log(t) }"
+        ),
+        tmp_path / "log.onnx",
+    )
+    np.savez(tmp_path / "x.npz", x=np.array([[1, 2, 3], [4, 0, 5]], np.float32))
+    subject = onnx_subject(tmp_path / "log.onnx", inputs=tmp_path / "x.npz", shapes={})
+    prepared = prepare(subject, quiet(tmp_path))
+    found = prepared.graph.first_beyond(prepared.inputs["default"], load_plan("fp16"))
+    assert found == "y is -inf at [1, 1] (-23 in FP32), where it reads t: 0 (1e-10 in FP32)"
