@@ -148,7 +148,8 @@ class Parity:
         if self._timing.beside_others:
             self._not_judged("latency is not measured while other tests run; run these tests without -n")
         options = Options(processes=self._timing.processes, record=self._timing.record, locator=str(self._item.path))
-        with failing_in_one_sentence(), open_history() as history:
+        folder = self._opened.run.settings.history
+        with failing_in_one_sentence(), open_history(folder=folder) as history:
             found = bench_opened(self._opened, self._case, options, history)
             for note in history.notes:
                 self._opened.run.settings.progress(f"history: {note}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
 from harness.files import check_is_content
+from harness.repository import in_repository, repository_root
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
 
 if TYPE_CHECKING:
@@ -63,9 +64,22 @@ def load_suite(path: Path) -> Subject:
     if not path.is_file():
         raise UsageError(f"suite {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file of Python")
     check_is_content(path)
-    with import_path(Path.cwd()):
+    with import_path(Path.cwd()), import_path(repository_root(path)):
         module = _import_file(path, f"parity_suite_{path.stem}", what=f"suite {path}")
-    return subject_of(vars(module), path)
+    return with_plans_of(repository_root(path), subject_of(vars(module), path))
+
+
+def with_plans_of(root: Path, subject: Subject) -> Subject:
+    """Return a subject whose targets name the plan files of its repository, wherever the process runs."""
+    found = tuple(target_in(root, target) for target in subject.targets)
+    return subject if found == subject.targets else replace(subject, targets=found)
+
+
+def target_in(root: Path, target: Target) -> Target:
+    """Return a target that a suite of this repository declares, with the repository's plan file."""
+    if target.precision in PLAIN_PRECISIONS:
+        return target
+    return replace(target, precision=in_repository(root, target.precision))
 
 
 def load_study(folder: Path) -> Any:

@@ -163,10 +163,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every test that takes ``parity`` its targets and cases."""
     if "parity" not in metafunc.fixturenames:
         return
+    from harness.discovery import target_in
+
     subject = _subject(metafunc.module)
     _check_name(metafunc.config.stash[STATE], subject, metafunc.module.__file__)
+    root = metafunc.config.stash[STATE].settings.root
     targets = [
-        pytest.param(target, id=str(target), marks=_marks(metafunc.config, target)) for target in subject.targets
+        pytest.param(target_in(root, target), id=str(target), marks=_marks(metafunc.config, target))
+        for target in subject.targets
     ]
     metafunc.parametrize("parity_target", targets, indirect=True, scope="module")
     # A suite's own tests and latencies are about its own cases.
@@ -230,8 +234,8 @@ def _module_of(item: pytest.Item) -> str:
 
 def _is_selected(state: State, target: Target) -> bool:
     by_backend = not state.backends or target.backend in state.backends
-    precisions = [Path(name) for name in state.precisions]  # a plan file may be spelled ./plan.toml
-    return by_backend and (not precisions or Path(target.precision) in precisions)
+    precisions = [Path(name).resolve() for name in state.precisions]  # a plan file may be spelled ./plan.toml
+    return by_backend and (not precisions or Path(target.precision).resolve() in precisions)
 
 
 def _selection(state: State) -> str:

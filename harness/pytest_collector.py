@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from harness import limits
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
 from harness.records import overall
+from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
 from harness.subject import Subject
 
@@ -33,11 +33,10 @@ class State:
 
     def __init__(self, config: pytest.Config) -> None:
         option = config.getoption
-        defaults = Settings()
-        self.settings = replace(
-            defaults,
-            engines=option("parity_engines") or defaults.engines,
-            references=option("parity_references") or defaults.references,
+        given = {name: folder for name in ("engines", "references") if (folder := option(f"parity_{name}"))}
+        where: Any = folders(_root(config)) | given
+        self.settings = Settings(
+            **where,
             engine_cache=not option("parity_no_engine_cache"),
             update_references=option("parity_update_references"),
             runs=option("parity_runs"),
@@ -50,8 +49,8 @@ class State:
         self.require: list[str] = option("parity_require")
         self.require_verdict: bool | None = option("parity_require_verdict")
         self.json: Path | None = option("parity_json")
-        given: float | None = option("parity_timeout")
-        self.timeout_s = limits.default_timeout() if given is None else given
+        timeout: float | None = option("parity_timeout")
+        self.timeout_s = limits.default_timeout() if timeout is None else timeout
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
@@ -240,6 +239,12 @@ def _progress(config: pytest.Config) -> Callable[[str], None]:
             print_progress(message)
 
     return say
+
+
+def _root(config: pytest.Config) -> Path:
+    """Return pytest's rootdir; where nothing says what it is, pytest takes the folder of its arguments."""
+    known = config.inipath or config.getoption("rootdir")
+    return config.rootpath if known else repository_root(config.rootpath)
 
 
 def is_worker(config: pytest.Config) -> bool:

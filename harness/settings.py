@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness.errors import UsageError, visible
+from harness.repository import as_typed, folders, repository_root
 
 
 def print_progress(message: str) -> None:
@@ -17,8 +18,8 @@ def print_progress(message: str) -> None:
     print(f"parity: {visible(message)}", file=sys.stderr, flush=True)
 
 
-def _folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable) or default)
+def _folder(name: str) -> Path:
+    return folders(as_typed(repository_root(Path.cwd())))[name]
 
 
 def check_limit(limit: float | None, option: str = "--limit") -> None:
@@ -31,10 +32,14 @@ def check_limit(limit: float | None, option: str = "--limit") -> None:
 class Settings:
     """Built once, by the command line or by the pytest plugin."""
 
-    engines: Path = field(default_factory=lambda: _folder("PARITY_ENGINES", "engines"))
+    root: Path = field(default_factory=partial(_folder, "root"))
+    """The repository of the suites, whose commit is recorded."""
+    engines: Path = field(default_factory=partial(_folder, "engines"))
     """The engine cache (``PARITY_ENGINES``)."""
-    references: Path = field(default_factory=lambda: _folder("PARITY_REFERENCES", "reference_outputs"))
+    references: Path = field(default_factory=partial(_folder, "references"))
     """Stored references (``PARITY_REFERENCES``)."""
+    history: Path = field(default_factory=partial(_folder, "history"))
+    """The folder of the history, where ``PARITY_HISTORY`` names none."""
     engine_cache: bool = True
     """Use engines built earlier; False builds every engine afresh."""
     engine_cache_bytes: int = 20 * 2**30

@@ -61,6 +61,8 @@ class Target:
             ("precision", self.precision, "its name, such as 'fp16', or the path of a plan file"),
         ):
             require(isinstance(value, str), f"Target(...): the {name}", value, f"{give}, as text")
+        if self.precision not in PLAIN_PRECISIONS and self.precision_name in PLAIN_PRECISIONS:
+            raise UsageError(f"the plan {self.precision} has the name of a precision; give it another")
 
     @property
     def precision_name(self) -> str:

@@ -16,6 +16,7 @@ from harness.cli.options import (
     are_sizes,
     at_least,
     request_of,
+    settings_of,
 )
 from harness.settings import print_progress
 
@@ -101,7 +102,7 @@ def open_history(options: argparse.Namespace) -> Iterator[History]:
     """Open the history; print its notes at the end, such as a damaged file or a database that was down."""
     from harness.history import open_history
 
-    with open_history(options.history) as history:
+    with open_history(options.history, folder=settings_of(options).history) as history:
         try:
             yield history
         finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits
 from harness.errors import ParityError
+from harness.repository import as_typed, folders, repository_root
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -53,7 +54,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
 
 def add_suites(parser: argparse.ArgumentParser) -> None:
     """Add where suites are."""
-    parser.add_argument("--suites", type=as_path, default=Path("suites"), metavar="DIR", help="default: suites")
+    parser.add_argument("--suites", type=as_path, default=_suites(), metavar="DIR", help="default: suites")
 
 
 def add_cases(parser: argparse.ArgumentParser) -> None:
@@ -167,10 +168,26 @@ def settings_of(options: argparse.Namespace) -> Settings:
     from harness.settings import Settings
 
     given = {name: folder for name in ("engines", "references") if (folder := vars(options)[name])}
+    where: Any = folders(as_typed(_root(options))) | given
     return Settings(
         engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,
-        runs=options.runs, seed_random=options.seed_random, **given,
+        runs=options.runs, seed_random=options.seed_random, **where,
     )  # fmt: skip
+
+
+def _root(options: argparse.Namespace) -> Path:
+    """Return the repository of the suite that a command names, else the one that it is run in."""
+    subject, suites = Path(vars(options).get("subject") or ""), vars(options).get("suites", Path())
+    suite = subject if subject.suffix == ".py" else suites
+    return repository_root(suite if suite.exists() else Path.cwd())
+
+
+def _suites() -> Path:
+    """Return where suites are: ``suites`` here, else in the repository that this folder belongs to."""
+    from harness.discovery import SUITES
+
+    above = repository_root(Path.cwd()) / SUITES
+    return above if above.is_dir() and not SUITES.is_dir() else SUITES
 
 
 def _typed(options: argparse.Namespace) -> str:

@@ -71,10 +71,13 @@ def recorded_series(history: History, selection: Selection) -> list[list[Session
     return found
 
 
-def accept(history: History, selection: Selection, *, why: str, last: int | None = None) -> Iterator[Accepted]:
+def accept(
+    history: History, selection: Selection, *, why: str, last: int | None = None, root: Path = Path()
+) -> Iterator[Accepted]:
     """Make the latest sessions of every selected series of this machine its baseline, and yield what was accepted.
 
-    ``last`` is how many; by default all since the last acceptance, at most ``MOST_ACCEPTED``. Raises UsageError
+    ``last`` is how many; by default all since the last acceptance, at most ``MOST_ACCEPTED``. ``root`` is the suite's
+    repository, whose commit is noted. Raises UsageError
     without a reason, and NotJudged where no session of this machine is recorded or the history cannot be read.
     """
     if not why.strip():
@@ -92,7 +95,7 @@ def accept(history: History, selection: Selection, *, why: str, last: int | None
             yield Accepted(benchmark=benchmark, problem=_why_none(sessions))
             continue
         ids = [session.id for session in wanted]
-        history.accept(benchmark, key, ids, why, _user(), commit(Path.cwd()))
+        history.accept(benchmark, key, ids, why, _user(), commit(root))
         yield Accepted(benchmark=benchmark, sessions=tuple(wanted))
 
 

@@ -36,9 +36,10 @@ def describe(settings: Settings) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: installed_version(name) for name in PACKAGES},
-        "commit": commit(Path.cwd()),
+        "commit": commit(settings.root),
         "engines": str(settings.engines.resolve()),
         "references": str(settings.references.resolve()),
+        "history": str(settings.history.resolve()),
     }
 
 

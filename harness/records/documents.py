@@ -14,6 +14,8 @@ from harness.errors import UsageError
 from harness.machine import CHANGED
 
 Json = dict[str, Any]
+_ELSEWHERE = ("commit", "engines", "references", "history")
+"""What of an environment is no part of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ class Records:
         found: dict[str, tuple[Json, list[str]]] = {}
         for doc in self.documents:
             if doc.environment:
-                machine = {k: v for k, v in doc.environment.items() if k not in ("commit", "engines", "references")}
+                machine = {k: v for k, v in doc.environment.items() if k not in _ELSEWHERE}
                 found.setdefault(json.dumps(machine, sort_keys=True), (doc.environment, []))[1].append(doc.name)
         return tuple((environment, tuple(names)) for environment, names in found.values())
 

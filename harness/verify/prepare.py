@@ -73,6 +73,7 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
         inputs,
         cache=OutputCache(settings.engines / "outputs", enabled=settings.engine_cache and not foreign),
         store=ReferenceStore(settings.references) if subject.onnx is None else None,
+        root=settings.root,
         update=settings.update_references,
         progress=settings.progress,
     )

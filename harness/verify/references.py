@@ -48,11 +48,12 @@ class References:
         *,
         cache: OutputCache,
         store: ReferenceStore | None,
+        root: Path,
         update: bool,
         progress: Callable[[str], None],
     ) -> None:
         self.subject, self.graph, self.inputs = subject, graph, inputs
-        self._cache, self._store, self._progress = cache, store, progress
+        self._cache, self._store, self._root, self._progress = cache, store, root, progress
         self._stale = set(inputs) if update else set()
         """Cases whose stored reference is to be written anew before it is used."""
         self._stored: dict[str, Stored | None] = {}
@@ -160,7 +161,7 @@ class References:
             provenance={
                 "device": self.graph.device.type,
                 "weights": self.subject.weights_source,
-                "commit": commit(Path.cwd()),
+                "commit": commit(self._root),
             },
         )
 

@@ -66,8 +66,8 @@ class Run:
 
     @cached_property
     def commit(self) -> str:
-        """The commit of the working folder, asked once: git takes longer than a small engine."""
-        return commit(Path.cwd())
+        """The commit of the suite's repository, asked once: git takes longer than a small engine."""
+        return commit(self.settings.root)
 
     @contextlib.contextmanager
     def target(self, target: Target) -> Iterator[OpenTarget]:

@@ -36,6 +36,7 @@ def machine_text(environment: Json) -> str:
         "commit": environment["commit"] or "none",
         "engines": environment["engines"],
         "references": environment["references"],
+        "history": environment.get("history", ""),
     }
     lines = ["machine"]
     for key, text in rows.items():
