@@ -141,6 +141,13 @@ def constant_per_channel(dice: Dice) -> Planted:
     return Planted(actual=value + constants, expected=value, figures={"axis": axis})
 
 
+def scale_per_channel(dice: Dice) -> Planted:
+    value, axis = with_axis(dice)
+    shape = [size if k == axis else 1 for k, size in enumerate(value.shape)]
+    factors = 1 + dice.normal(*shape) * dice.fault() * 8
+    return Planted(actual=value * factors, expected=value, figures={"axis": axis})
+
+
 def with_axis(dice: Dice) -> tuple[torch.Tensor, int]:
     """Return a value and one of its axes, of several entries with several elements each."""
     while True:
@@ -192,6 +199,13 @@ def transposed(dice: Dice) -> Planted:
     value = dice.one_of(probabilities, image, heads)(dice)
     order = dice.one_of((0, 1, 3, 2), (0, 2, 3, 1), (0, 2, 1, 3))
     return Planted(actual=value.permute(order).reshape(value.shape), expected=value, figures={"permutation": order})
+
+
+def other_axis(dice: Dice) -> Planted:
+    scores = 2 * dice.normal(dice.whole(1, 2), dice.one_of(4, 8), dice.whole(8, 32), dice.whole(8, 32))
+    axis, right = dice.one_of((2, 3), (3, 2), (1, 3))
+    actual, expected = torch.softmax(scores, axis), torch.softmax(scores, right)
+    return Planted(actual=actual, expected=expected, figures={"axis": axis, "instead_of": right})
 
 
 def saturation(dice: Dice) -> Planted:

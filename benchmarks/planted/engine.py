@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from harness.backends.onnxruntime import OnnxRuntimeBackend
 
 if TYPE_CHECKING:
     from harness.settings import Settings
+    from harness.tensors import Tensors
 
 PLANTED = "PLANTED"
 """The environment variable that plants the same in the script of a reproducer; see site/sitecustomize.py."""
@@ -29,9 +30,9 @@ PLANTED = "PLANTED"
 class PlantedEngine(OnnxRuntimeBackend):
     """Bears the name ``ort-cpu``, so that a reproducer is written as for that."""
 
-    def __init__(self, wanted: Rewrite, folder: Path, *, optimised: bool = True) -> None:
+    def __init__(self, wanted: Rewrite, folder: Path, *, optimised: bool = True, stale: bool = False) -> None:
         super().__init__("ort-cpu", device="cpu")
-        self.optimised = optimised
+        self.optimised, self.stale = optimised, stale
         self.wanted = dataclasses.replace(wanted, weights=str(folder / "whole.onnx"))
 
     def cache_key(self) -> dict[str, str]:
@@ -55,6 +56,10 @@ class PlantedEngine(OnnxRuntimeBackend):
         """Load the engine, with graph optimisations or without."""
         import onnxruntime
 
+        if self.stale:
+            session = super().load(engine)
+            session.run = _one_behind(session.run)
+            return session
         if self.optimised:
             return super().load(engine)
         make = onnxruntime.SessionOptions
@@ -75,6 +80,17 @@ class PlantedEngine(OnnxRuntimeBackend):
         wanted = json.dumps(dataclasses.asdict(self.wanted))
         with mock.patch.dict(os.environ, {PLANTED: wanted, "PYTHONPATH": path}):
             yield
+
+
+def _one_behind(run: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tensors]:
+    """Return what gives the outputs of the call before; the first gives its own."""
+    before: list[Tensors] = []
+
+    def stale(inputs: Tensors) -> Tensors:
+        before.append({name: tensor.clone() for name, tensor in run(inputs).items()})
+        return before.pop(0) if len(before) > 1 else {name: tensor.clone() for name, tensor in before[0].items()}
+
+    return stale
 
 
 def plant_in_onnxruntime(wanted: Rewrite) -> None:

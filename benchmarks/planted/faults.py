@@ -107,6 +107,14 @@ def channels(n: Nodes, x: ir.Value, node: ir.Node, axis: int, number: float) -> 
 
 
 @way
+def factors(n: Nodes, x: ir.Value, node: ir.Node, axis: int, most: float) -> ir.Value:
+    """Multiply every channel by another factor, from 1 - most to 1 + most."""
+    shape = [1] * len(x.shape)
+    shape[axis] = size(x, axis)
+    return n.Mul(x, n.like(x, (1 + most * np.sin(1.0 + np.arange(shape[axis]))).reshape(shape)))
+
+
+@way
 def shifted(n: Nodes, x: ir.Value, node: ir.Node, axis: int, steps: int = 1) -> ir.Value:
     return n.Gather(x, n.constant(np.roll(np.arange(size(x, axis)), steps), np.int64), axis=axis)
 
@@ -131,6 +139,34 @@ def saturated(n: Nodes, x: ir.Value, node: ir.Node, limit: float) -> ir.Value:
 def rounded(n: Nodes, x: ir.Value, node: ir.Node) -> ir.Value:
     """Rounded to FP16, whatever the graph says."""
     return n.CastLike(n.in_half(x), x)
+
+
+@way
+def tf32(n: Nodes, x: ir.Value, node: ir.Node) -> ir.Value:
+    """A product of FP32 factors that are rounded to 11 bits, as TF32 does; ``node`` must be a MatMul."""
+    short = [n.Sub(large := n.Mul(it, n.constant(2.0**13 + 1)), n.Sub(large, it)) for it in node.inputs]
+    return n.MatMul(*short)
+
+
+@way
+def noise(n: Nodes, x: ir.Value, node: ir.Node, size: float) -> ir.Value:
+    """Another error in every run."""
+    return n.Add(x, n.CastLike(n.RandomNormalLike(x, dtype=1, scale=size), x))
+
+
+@way
+def holds(n: Nodes, x: ir.Value, node: ir.Node, other: str) -> ir.Value:
+    """What another value should be, where that is made in the same engine."""
+    made = {str(it.name): it for one in x.graph or () for it in one.outputs}
+    return n.CastLike(made.get(other, x), x)
+
+
+@way
+def swapped(n: Nodes, x: ir.Value, node: ir.Node, one: str, other: str) -> None:
+    """Two outputs of one engine, each in the place of the other."""
+    outputs = {str(it.name): it for it in getattr(x.graph, "outputs", ())}
+    if {one, other} <= outputs.keys():
+        outputs[one].name, outputs[other].name = other, one
 
 
 @way

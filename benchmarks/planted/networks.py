@@ -264,6 +264,17 @@ class Spectrogram(nn.Module):
         return torch.exp(0.3 * self.head(functional.leaky_relu(self.body(self.norm(decibels)), 0.1)))
 
 
+class Towers(nn.Module):
+    """Two encoders of one size, each with an output of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = (nn.Sequential(Encoder(), nn.LayerNorm(WIDTH)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensors:
+        return {"image": self.image(x).mean(1), "text": self.text(x.flip(-1)).mean(1)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """A network and its inputs."""
@@ -272,6 +283,10 @@ class Network:
     module: Callable[[], nn.Module]
     inputs: Callable[[], Tensors]
     seed: int = 0
+
+    def other_inputs(self) -> Tensors:
+        """Return inputs of the same sizes: the batch in the other order."""
+        return {name: tensor.flip(0) for name, tensor in self.inputs().items()}
 
     def build(self) -> nn.Module:
         """Return the module; norms have weights and statistics that are not 1 and 0, or a fault in them would hide."""
@@ -313,6 +328,7 @@ NETWORKS = {
         Network(name="conformer", module=Conformer, inputs=lambda: {"frames": normal(2, 8, 20)}),
         Network(name="gated", module=Gated, inputs=_states),
         Network(name="spectrogram", module=Spectrogram, inputs=lambda: {"wave": normal(2, 128)}),
+        Network(name="towers", module=Towers, inputs=_states),
         Network(name="detector", module=Detector, inputs=lambda: {"image": normal(2, 3, 16, 16)}),
     )
 }

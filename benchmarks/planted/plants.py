@@ -28,7 +28,7 @@ class Plant:
     """Relative L2 error that outputs may have; only for precision."""
     engine: str = ""
     """How the engine computes what is right: ``unoptimised``, ``half`` (rounds every FP16 value), ``halves`` (sums
-    in another order), ``torch`` (PyTorch itself)."""
+    in another order), ``stale`` (gives what the call before computed), ``torch`` (PyTorch itself)."""
     harmless: tuple[Fault, ...] = ()
     """What is wrong in the engine too, and dies out before the outputs: no culprit."""
     made: tuple[str, ...] = ()

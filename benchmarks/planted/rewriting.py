@@ -39,6 +39,7 @@ def rewrite(model: ir.Model, wanted: Rewrite) -> None:
     infer_types(model)
     for fault in wanted.faults:
         _apply(model, fault, Path(wanted.weights) if wanted.weights else None)
+    model.graph.sort()  # what holds another value is made before it
     if wanted.half:
         for node in [node for node in model.graph if node.op_type != "Constant"]:
             for value in [value for value in node.outputs if value.dtype == ir.DataType.FLOAT16]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -34,7 +33,7 @@ def diagnosis_of_engine(
     exported: Diagnosis | None,
     values: Values,
     *,
-    harmless: Collection[str] = (),
+    harmless: frozenset[str] = frozenset(),
 ) -> Diagnosis:
     """Return every culprit of a wrong engine, each with the operations of the part that shows it alone.
 
@@ -46,7 +45,9 @@ def diagnosis_of_engine(
     known = {culprit.value for culprit in look.culprits}
     unnamed = [place for place in places.found if place.culprit not in known]
     shown = [of_region(it.region, values) for it in unnamed if it.smallest or len(it.region.names) == 1]
-    culprits += [culprit for culprit in shown if culprit.value not in harmless]
+    alone = {culprit.value: culprit.alone for culprit in shown}
+    culprits = [replace(it, alone=it.alone or alone.get(it.value)) for it in culprits]
+    culprits += [culprit for culprit in shown if culprit.value not in harmless | known]
     others = {culprit.value: culprit for culprit in exported.culprits} if exported is not None else {}
     engines = [it for it in culprits if it.value not in others or it.alone is not None]
     return replace(
@@ -68,13 +69,15 @@ def of_region(region: Region, values: Values) -> Culprit:
         return culprit
     actual, expected = region.outcome.repeats.worst[first.name], region.outcome.expected[first.name]
     actual, expected = (-actual, -expected) if region.covered else (actual, expected)
+    another = region.outcome.repeats.another
+    runs = () if another is None else (-another[first.name] if region.covered else another[first.name],)
     precision = load_plan(region.precision).computes_in
     finite = not first.stats.mismatched_nonfinite
     return replace(
         culprit,
         error=first.stats.relative_l2 if finite else None,
         floor=first.floor.relative_l2 if first.floor is not None else None,
-        looks_like=error_shape(actual, expected, precision=precision),
+        looks_like=error_shape(actual, expected, precision=precision, runs=runs),
         reason="" if finite else _not_finite(first.stats, largest_finite(expected), region.precision),
     )
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from harness.compare.shape_fits import NEAR, Fit, Pair, Whole, first_fit, spread, total
+from harness.compare.formats import UNIT_ROUNDOFF
+from harness.compare.shape_fits import NEAR, UNKNOWN_ROUNDING, Fit, Pair, Whole, first_fit, spread, total
 from harness.compare.shape_values import everywhere, functions
 from harness.records import ErrorShape
 
@@ -54,7 +55,7 @@ def slices(whole: Whole) -> Iterator[Fit]:
             parameters=within.elements,
         )  # fmt: skip
         if fit.holds:
-            part = first_fit(itertools.chain(everywhere(within), functions(within)))
+            part = first_fit(itertools.chain(everywhere(within), functions(within, plain=0.0)))
             if part is not None:
                 fit = replace(fit, shape=replace(shape, part=part.shape.kind, factor=part.shape.factor))
             yield fit
@@ -74,19 +75,58 @@ def ranges(entries: Sequence[int]) -> tuple[tuple[int, int], ...]:
 def constants(whole: Whole) -> Iterator[Fit]:
     """Yield a constant per entry of an axis, the axis that leaves least first."""
     fits = []
-    for axis, size in enumerate(whole.shape):
-        pair, dims = whole.pair(axis), [k for k in range(len(whole.shape)) if k != axis]
-        if size < 2 or pair.elements < 2 * size:
-            continue
+    for axis, pair, dims in _channels(whole):
         mean, own = pair.error.mean(dims, keepdim=True), pair.expected - pair.expected.mean(dims, keepdim=True)
-        fits.append(
-            Fit(
-                shape=ErrorShape(kind="constant_per_channel", axis=axis, size=size),
-                residual=float(total((pair.error - mean).square())), squared=pair.squared, noise=pair.noise,
-                elements=pair.elements, own=float(total(own.square())), parameters=size,
-            )
-        )  # fmt: skip
+        shape = ErrorShape(kind="constant_per_channel", axis=axis, size=whole.shape[axis])
+        fits.append(_per_channel(pair, shape, pair.error - mean, own))
     yield from sorted(fits, key=lambda fit: fit.residual)
+
+
+def scales(whole: Whole) -> Iterator[Fit]:
+    """Yield a factor per entry of an axis, the axis that leaves least first."""
+    fits = []
+    for axis, pair, dims in _channels(whole):
+        norm = pair.expected.square().sum(dims, keepdim=True)
+        factor = (pair.actual * pair.expected).sum(dims, keepdim=True) / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        shape = ErrorShape(kind="scale_per_channel", axis=axis, size=whole.shape[axis])
+        own = pair.actual - pair.actual.mean(dims, keepdim=True)
+        fit = _per_channel(pair, shape, pair.actual - factor * pair.expected, own)
+        fits.append(replace(fit, noise=fit.noise * max(1.0, float(factor.square().max()))))
+    yield from sorted(fits, key=lambda fit: fit.residual)
+
+
+def _channels(whole: Whole) -> Iterator[tuple[int, Pair, list[int]]]:
+    """Yield the axes of which every entry has several elements, with what to look at and the other axes."""
+    for axis, size in enumerate(whole.shape):
+        pair = whole.pair(axis)
+        if size >= 2 and pair.elements >= 2 * size:
+            yield axis, pair, [k for k in range(len(whole.shape)) if k != axis]
+
+
+def _per_channel(pair: Pair, shape: ErrorShape, left: torch.Tensor, own: torch.Tensor) -> Fit:
+    return Fit(
+        shape=shape, residual=float(total(left.square())), squared=pair.squared, noise=pair.noise,
+        elements=pair.elements, own=float(total(own.square())), parameters=shape.size or 0,
+    )  # fmt: skip
+
+
+def other_axis(whole: Whole) -> Iterator[Fit]:
+    """Yield along which axis a softmax was taken, and along which it should be: there it adds up to 1."""
+    if float(whole.actual.min()) < 0 or float(whole.expected.min()) < 0:
+        return
+    within = NEAR * UNKNOWN_ROUNDING * UNIT_ROUNDOFF[whole.precision]
+    axes = [axis for axis, size in enumerate(whole.shape) if size > 1]
+    one, other = ({a for a in axes if _adds_up(it, a, within)} for it in (whole.actual, whole.expected))
+    if len(one) == len(other) == 1 and one != other:
+        pair = whole.pair()
+        yield Fit(
+            shape=ErrorShape(kind="other_axis", axis=one.pop(), instead_of=other.pop()), residual=0.0,
+            squared=pair.squared, noise=pair.noise, elements=pair.elements, own=None, parameters=0,
+        )  # fmt: skip
+
+
+def _adds_up(value: torch.Tensor, axis: int, within: float) -> bool:
+    return bool(((value.sum(axis, dtype=torch.float64) - 1).abs() <= within).all())
 
 
 def shifts(whole: Whole) -> Iterator[Fit]:

@@ -14,7 +14,7 @@ from harness.layers.local_error import Reached
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.layers.propagation import Propagation
-from harness.records import HARMLESS, MADE_HERE, Culprit, Diagnosis, Mark, ValueFinding
+from harness.records import HARMLESS, MADE_HERE, Culprit, Diagnosis, ErrorShape, Mark, ValueFinding
 from harness.verify import FACTOR
 
 PROPAGATED, SUSPECTS = 16, 64
@@ -39,6 +39,8 @@ class _Looked:
     """Operations inside a kernel that were replayed, and lose what the kernel's value lost."""
     reached: dict[str, Reached] = field(default_factory=dict)
     """Where values leave the range of the format."""
+    replaced: dict[str, ErrorShape] = field(default_factory=dict)
+    """The outputs that hold something else: only the verdict knows what the others should hold."""
 
     def finding(self, name: str) -> ValueFinding:
         """Return what is known of a value that was observed, or of an operation inside a kernel."""
@@ -58,7 +60,11 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
     errors: dict[str, KeptError] = {}
     for kept in sorted(observer.errors):
         errors[kept.name] = kept  # of two errors of one value the larger is last
-    looked = _Looked(findings=dict(observer.findings), errors=errors, reached=dict(observer.reached))
+    shapes = {output.name: output.looks_like for output in before.result.outputs}
+    looked = _Looked(
+        findings=dict(observer.findings), errors=errors, reached=dict(observer.reached),
+        replaced={name: shape for name, shape in shapes.items() if shape and shape.kind in ("swapped", "stale")},
+    )  # fmt: skip
     right = before.result.verdict == "pass"
     if not errors and right:
         return _in_order(looked), None
@@ -233,7 +239,8 @@ def _culprit(looked: _Looked, name: str) -> Culprit:
         value=name, op=finding.op, module=finding.module, source=finding.source, folded=finding.folded,
         error=finding.local if measured else None, floor=finding.local_floor,
         explains=None if name in looked.hidden else looked.explains.get(name),
-        looks_like=finding.looks_like, inside=finding.kernel if name in looked.inside else "",
+        looks_like=looked.replaced.get(name, finding.looks_like),
+        inside=finding.kernel if name in looked.inside else "",
         reason=beyond.words if beyond else finding.reason,
     )  # fmt: skip
 

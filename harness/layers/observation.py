@@ -95,14 +95,19 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
         opened.say(f"observing {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
         with opened.observed(marked=group) as session:
             made = opened.steps.run("running", partial(session.run, before.inputs))
+            again = {}  # what another run gives, where runs are known to differ
+            if before.result.repeatable is False:
+                made = {name: tensor.clone() for name, tensor in made.items()}
+                again = opened.steps.run("running", partial(session.run, before.inputs))
         for name in group:
             while unseen and observer.depths[unseen[0]] < observer.depths[name]:  # an output may be read inside too
-                observer.add_value(unseen[0], made[unseen.pop(0)], mapped_by="exact")
-            observer.add_value(name, made.pop(name), mapped_by="exact")
+                output = unseen.pop(0)
+                observer.add_value(output, made[output], again.get(output), mapped_by="exact")
+            observer.add_value(name, made.pop(name), again.get(name), mapped_by="exact")
             observer.evaluators.done([name])
         outputs.append(on_devices_of(before.outputs, made))
     for name in unseen:
-        observer.add_value(name, outputs[-1][name], mapped_by="exact")
+        observer.add_value(name, outputs[-1][name], again.get(name), mapped_by="exact")
     several = f"{len(groups)} engines were observed, each with other values as outputs"
     return Observation(observer=observer, outputs=tuple(outputs), notes=(several,) if len(groups) > 1 else ())
 

@@ -84,8 +84,12 @@ class Observer:
         """The engine's discrete values that differ from the replay's."""
         self._seen = 0
 
-    def add_value(self, name: str, tensor: torch.Tensor, **record: str) -> None:
-        """Measure one value of the engine; ``record`` says where it comes from (kernel, tap, mapped_by, layout)."""
+    def add_value(self, name: str, tensor: torch.Tensor, again: torch.Tensor | None = None, **record: str) -> None:
+        """Measure one value of the engine; ``record`` says where it comes from (kernel, tap, mapped_by, layout).
+
+        ``again`` is what another run on the same inputs gave, where runs differ.
+        """
+        runs = () if again is None else (again,)
         self._seen += 1
         tensor = tensor.to(self.device)
         replay = self.evaluators.value(self.evaluators.replay, name)
@@ -103,9 +107,9 @@ class Observer:
             mark: Mark = "nonfinite" if bad else "suspect"
             self._record(name, status="compared", mark=mark, reason=f"its shape is {shapes}{bad}", **record)
         elif not reference.is_floating_point():
-            self._add_discrete(name, tensor, reference, replay, record)
+            self._add_discrete(name, tensor, reference, replay, record, runs)
         else:
-            self._add_float(name, tensor, reference, replay, record)
+            self._add_float(name, tensor, reference, replay, record, runs)
 
     def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
         """Record a tensor that is no value of the graph, or could not be mapped to one."""
@@ -127,7 +131,13 @@ class Observer:
         return FACTOR * max(local_floor * confidence_factor(elements), UNIT_ROUNDOFF[self.precision], step)
 
     def _add_float(
-        self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        reference: torch.Tensor,
+        replay: torch.Tensor,
+        record: dict[str, str],
+        runs: Sequence[torch.Tensor],
     ) -> None:
         end = LARGEST[self.precision]
         floor = self.evaluators.value(self.evaluators.floor, name)
@@ -152,7 +162,7 @@ class Observer:
         looks_like = None
         if mark in ("suspect", "nonfinite"):
             operands = self.evaluators.operands(name)
-            looks_like = error_shape(tensor, replay, low, precision=self.precision, others=operands)
+            looks_like = error_shape(tensor, replay, low, precision=self.precision, others=operands, runs=runs)
         self._record(
             name, status="compared", stats=stats, floor=floor_error, local=local.relative,
             local_floor=None if math.isnan(local_floor) else local_floor, local_bias=local.bias, largest=local.largest,
@@ -196,7 +206,13 @@ class Observer:
             self._held -= heapq.heappop(self.errors).error.nbytes
 
     def _add_discrete(
-        self, name: str, tensor: torch.Tensor, reference: torch.Tensor, replay: torch.Tensor, record: dict[str, str]
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        reference: torch.Tensor,
+        replay: torch.Tensor,
+        record: dict[str, str],
+        runs: Sequence[torch.Tensor],
     ) -> None:
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
@@ -205,7 +221,7 @@ class Observer:
             "decides on the engine's own inputs"
         )
         mark: Mark = "flip" if here else "passed_on" if in_all else "ok"
-        looks_like = error_shape(tensor.to(replay.dtype), replay, precision=self.precision) if here else None
+        looks_like = error_shape(tensor.to(replay.dtype), replay, precision=self.precision, runs=runs) if here else None
         self._record(
             name, status="compared", mark=mark, looks_like=looks_like, reason=reason if here or in_all else "", **record
         )

@@ -14,9 +14,11 @@ ShapeKind = Literal[
     "scale",
     "offset",
     "constant_per_channel",
+    "scale_per_channel",
     "slice",
     "shift",
     "transposed",
+    "other_axis",
     "saturation",
     "swapped",
     "stale",
@@ -44,7 +46,10 @@ class ErrorShape:
     """The factor (``scale``), the constant that was added (``offset``), the number it ends at (``saturation``); of the
     kind in ``part`` where there is one."""
     axis: int | None = None
-    """The axis of ``constant_per_channel``, ``slice``, ``shift``, and of a ``non_finite`` in a few entries only."""
+    """The axis of ``constant_per_channel``, ``scale_per_channel``, ``slice``, ``shift``, of a ``non_finite`` in a few
+    entries only, and the one that a softmax was taken along (``other_axis``)."""
+    instead_of: int | None = None
+    """The axis that the softmax should be taken along (``other_axis``)."""
     size: int | None = None
     """Entries that ``axis`` has."""
     entries: tuple[tuple[int, int], ...] = ()

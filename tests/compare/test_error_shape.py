@@ -191,6 +191,44 @@ def test_what_differs_from_run_to_run_comes_first():
     assert shape(bad, value, runs=[bad]).kind == "non_finite"
 
 
+def test_what_an_earlier_run_left_differs_from_run_to_run_too():
+    value, before = normal(16, 16), normal(16, 16, seed=1)
+    it = shape(before, value, previous={"first": before}, runs=[value])
+    assert (it.kind, it.other) == ("stale", "first")
+    assert (
+        shape(before + 0.1 * normal(16, 16, seed=2), value, previous={"first": before}, runs=[value]).kind == "random"
+    )
+
+
+@pytest.mark.parametrize("factor", [40.0, 300.0])
+def test_a_large_factor_rounds_as_what_it_makes(factor: float):
+    value = normal(4, 32, seed=2)
+    it = error_shape((value * factor).half(), value, value.half(), precision="fp16")
+    assert (it.kind, it.factor) == ("scale", pytest.approx(factor, rel=1e-3))
+
+
+def test_a_softmax_along_another_axis_is_told_from_a_transposed_one():
+    scores = normal(2, 8, 8)
+    right = scores.softmax(-1)
+    it = shape(scores.softmax(1), right)
+    assert (it.kind, it.axis, it.instead_of) == ("other_axis", 1, 2)
+    assert shape(right.mT.contiguous(), right).kind == "transposed"
+    assert shape((2 * scores).softmax(-1), right).kind != "other_axis"
+
+
+def test_a_factor_per_entry_is_told_from_a_few_entries_that_are_wrong():
+    value, factors = normal(4, 32, 12), 1 + normal(12, seed=1) / 4
+    it = shape(value * factors, value)
+    assert (it.kind, it.axis, it.size) == ("scale_per_channel", 2, 12)
+    assert shape(value * factors.where(torch.arange(12) < 4, 1.0), value).kind == "slice"
+
+
+def test_a_silu_in_the_place_of_a_gelu_is_a_function_in_fp32():
+    x = normal(2, 8, 64)
+    gelu, silu = torch.nn.functional.gelu(x), torch.nn.functional.silu(x)
+    assert shape(silu, gelu).kind == "another_function"
+
+
 def test_an_infinity_that_is_expected_is_no_error():
     value = normal(8, 16)
     value[0, 0] = math.inf
