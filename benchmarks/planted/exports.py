@@ -24,10 +24,10 @@ _EXPORTS: dict[tuple[str, ...], Program] = {}
 def share_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let equal modules be traced and exported once per process: that takes most of the time of a small bisection."""
 
-    def traced_once(subject: Subject, module: torch.nn.Module, inputs: Tensors) -> ExportedProgram:
+    def traced_once(subject: Subject, module: torch.nn.Module, inputs: Tensors, *more: Any) -> ExportedProgram:
         key = (subject.build, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
         if key not in _TRACES:
-            _TRACES[key] = trace(subject, module, inputs)
+            _TRACES[key] = trace(subject, module, inputs, *more)
         return _TRACES[key]
 
     def shared(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:
