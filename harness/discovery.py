@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness import limits
+from harness import errors, limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root
@@ -339,7 +339,11 @@ def import_errors(what: str) -> Iterator[None]:
         raise
     except BaseException as error:  # sys.exit() and pytest.skip() at module level are no Exception
         frames = traceback.extract_tb(error.__traceback__)
-        frame = next((frame for frame in reversed(frames) if "_pytest" not in Path(frame.filename).parts), frames[-1])
+        # The last frame may be that of what skips, or of what refuses os._exit().
+        theirs = (
+            it for it in reversed(frames) if it.filename != errors.__file__ and "_pytest" not in Path(it.filename).parts
+        )
+        frame = next(theirs, frames[-1])
         # The last frame of a failed import is the import system's own.
         where = "" if isinstance(error, ImportError) else f" ({frame.filename}, line {frame.lineno})"
         raise UsageError(f"{what} cannot be loaded: {type(error).__name__}: {error}{where}") from error

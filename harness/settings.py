@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UsageError, visible
 from harness.repository import as_typed, folders, repository_root
@@ -16,6 +20,41 @@ from harness.repository import as_typed, folders, repository_root
 def print_progress(message: str) -> None:
     """Print one line to standard error, whatever names are in it, so that standard output stays the result."""
     print(f"parity: {visible(message)}", file=sys.stderr, flush=True)
+
+
+_CHATTY = ("torch", "onnxscript", "onnx_ir", "transformers", "diffusers", "huggingface_hub")
+"""Libraries that print what they log by handlers of their own."""
+
+
+@contextlib.contextmanager
+def others_quiet(*, verbose: bool = False) -> Iterator[None]:
+    """Keep what libraries warn of and log off the terminal, or show each of them as a line of ours."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        if verbose:
+            print_progress(f"{category.__name__}: {message} ({filename}, line {lineno})")
+
+    last = logging.lastResort
+    loggers = [] if verbose else [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    try:
+        logging.lastResort = _Lines(logging.WARNING) if verbose else logging.NullHandler()
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logging.lastResort = last
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Prints what is logged as a line of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_progress(f"{record.name}: {record.getMessage()}")
 
 
 def _folder(name: str) -> Path:

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness.errors import UsageError
+from harness.errors import UsageError, suite_code
 from harness.fields import described, require, require_names, require_number, require_one_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,14 @@ class Subject:
     def onnx_file(self) -> Path:
         """The path of the ONNX file of a subject that is one."""
         assert self.onnx is not None
-        return self.onnx() if callable(self.onnx) else self.onnx
+        if not callable(self.onnx):
+            return Path(self.onnx)
+        what = f"{self.name}: onnx()"
+        with suite_code(what):
+            path: object = self.onnx()
+        if not isinstance(path, (str, Path)):
+            raise UsageError(f"{what} is {described(path)}; return the path of an ONNX file")
+        return Path(path)
 
     @property
     def range_cases(self) -> dict[str, dict[str, int]]:

@@ -17,7 +17,7 @@ from harness import limits
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
 from harness.errors import NotJudged, ParityError, no_exit, visible
-from harness.settings import print_progress
+from harness.settings import others_quiet, print_progress
 
 COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
 """In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.command_line = shlex.join(["parity", *arguments])
     try:
-        with no_exit(), limits.allowed(options.timeout):
+        with no_exit(), others_quiet(verbose=options.verbose), limits.allowed(options.timeout):
             status: int = options.run(options)
         return status
     except SystemExit as end:  # code of a suite: its status must not pass for a verdict

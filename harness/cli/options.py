@@ -31,6 +31,7 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=words, description=f"{words[0].upper()}{words[1:]}.", aliases=aliases
     )
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries used warn of as well")
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from harness.cli.options import (
     names,
     settings_of,
 )
-from harness.errors import NotJudged
+from harness.errors import NotJudged, UsageError, suite_code
 
 if TYPE_CHECKING:
     from harness.records import StudyResult
@@ -48,14 +48,17 @@ def run(options: argparse.Namespace) -> int:
 
     module = discovery.load_study(options.folder)
     if options.list:
-        print("\n".join(module.variants()))
+        with suite_code(f"study {options.folder}: variants()"):
+            names = [str(name) for name in module.variants()]
+        print("\n".join(names))
         return 0
     discovery.check_backends([options.backend])
     path: Path = options.json or Path("reports") / f"{options.folder.resolve().name}-study.json"
     settings = settings_of(options)
     document = Document(options, settings, path=path)
     found, interrupted = document.collect(
-        module.run(
+        _results(
+            module, f"study {options.folder}: run()",
             variants=options.variants, pictures=options.pictures, steps=options.steps, backend=options.backend,
             settings=settings, folder=path.parent / f"{path.stem}-pictures",
         ),
@@ -74,6 +77,20 @@ def run(options: argparse.Namespace) -> int:
         raise NotJudged(error)
     variants = records.settled_study(found[-1].to_json())["variants"]
     return records.status_of([variant["verdict"] for variant in variants[1:]])
+
+
+def _results(module: Any, what: str, **options: Any) -> Iterator[StudyResult]:
+    """Yield what a study's run() yields. Raises NotJudged when it raises, UsageError for what is no result."""
+    from harness.records import StudyResult
+
+    with suite_code(what):
+        found = module.run(**options)
+        if not isinstance(found, Iterable):
+            raise UsageError(f"{what} returned a {type(found).__name__}; it must yield a StudyResult per variant")
+        for item in found:
+            if not isinstance(item, StudyResult):
+                raise UsageError(f"{what} gave a {type(item).__name__}; it must yield a StudyResult per variant")
+            yield item
 
 
 def _study_so_far(found: Sequence[StudyResult]) -> dict[str, Any]:

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
+import onnx.defs
 import onnx_ir as ir
 
 from harness.errors import UsageError
+from harness.graph.ir import inner_graphs
 
 
 def check_graph(model: ir.Model, path: Path) -> None:
     """Bring the nodes into the order of the data where a file has them in another.
 
-    Raises UsageError for a cycle, a value that nothing computes or that two nodes compute, and a domain without a
-    version.
+    Raises UsageError for a cycle, a value that nothing computes or that two nodes compute, a domain without a version,
+    and a node that has not the inputs, outputs and attributes of its operator.
     """
     what = f"{path} is not a valid ONNX model"
+    _check_opsets(model, what)
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
         _check_inputs_exist(graph, what)
-        _check_domains(model, graph, what)
+        for node in graph:
+            _check_domain(model, node, what)
+            if function := model.functions.get(node.op_identifier()):
+                _check_call(node, function, what)
+            else:
+                _check_node(node, model.opset_imports.get(node.domain, 0), what)
         _sort(graph, what)
+
+
+def _check_opsets(model: ir.Model, what: str) -> None:
+    for domain, version in model.opset_imports.items():
+        if not 1 <= version < 2**31:
+            raise UsageError(f"{what}: it imports opset {version} of domain {domain or 'ai.onnx'!r}; export it again")
+    for function in model.functions.values():
+        for domain, version in function.opset_imports.items():
+            if version != (known := model.opset_imports.get(domain, version)):
+                imports = f"imports opset {version} of domain {domain or 'ai.onnx'!r}, and the model opset {known}"
+                raise UsageError(f"{what}: function {function.name!r} {imports}; export it again")
 
 
 def _check_inputs_exist(graph: ir.Graph, what: str) -> None:
@@ -41,21 +62,63 @@ def _check_inputs_exist(graph: ir.Graph, what: str) -> None:
             )
 
 
-def _check_domains(model: ir.Model, graph: ir.Graph, what: str) -> None:
-    for node in graph:
-        if node.domain not in model.opset_imports and node.op_identifier() not in model.functions:
+def _check_domain(model: ir.Model, node: ir.Node, what: str) -> None:
+    if node.domain not in model.opset_imports and node.op_identifier() not in model.functions:
+        raise UsageError(
+            f"{what}: {_named(node)} is of domain {node.domain or 'ai.onnx'!r}, and the file imports no opset of it; "
+            "export it again"
+        )
+
+
+def _check_call(node: ir.Node, function: ir.Function, what: str) -> None:
+    for kind, given, most in (
+        ("inputs", len(node.inputs), len(function.inputs)),
+        ("outputs", len(node.outputs), len(function.outputs)),
+    ):
+        if given > most:
+            takes = f"has {given} {kind}, and function {function.name!r} {most}"
+            raise UsageError(f"{what}: {_named(node)} {takes}; export it again")
+
+
+def _check_node(node: ir.Node, version: int, what: str) -> None:
+    """Hold a node against its operator's definition; one that ONNX does not define is left to who knows it."""
+    schema = _schema(node.op_type, version, node.domain)
+    if schema is None:
+        return
+    for name, attribute in node.attributes.items():
+        known = schema.attributes.get(name)
+        takes = "" if known is None else str(known.type).rpartition(".")[2]
+        if takes and not attribute.is_ref() and attribute.type.name != takes:
+            kinds = f"{attribute.type.name}, and {node.op_type} takes {takes}"
+            raise UsageError(f"{what}: attribute {name!r} of {_named(node)} is {kinds}; export it again")
+    for name, known in schema.attributes.items():
+        if known.required and name not in node.attributes:
+            raise UsageError(f"{what}: {_named(node)} has no attribute {name!r}; export it again")
+    for kind, given, least, most in (
+        ("inputs", len(node.inputs), schema.min_input, schema.max_input),
+        ("outputs", len(node.outputs), schema.min_output, schema.max_output),
+    ):
+        if not least <= given <= most:
             raise UsageError(
-                f"{what}: {_named(node)} is of domain {node.domain or 'ai.onnx'!r}, and the file "
-                "imports no opset of it; export it again"
+                f"{what}: {_named(node)} has {given} {kind}, and {node.op_type} from {least} to {most}; export it again"
             )
+    for formal, value in zip(schema.inputs, node.inputs, strict=False):
+        if value is None and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            raise UsageError(f"{what}: {_named(node)} has no input {formal.name!r}; export it again")
+
+
+@functools.cache
+def _schema(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
 
 
 def _sort(graph: ir.Graph, what: str) -> None:
     seen: set[ir.Node] = set()
     for node in graph:
-        if any(
-            read and (maker := read.producer()) and maker.graph is graph and maker not in seen for read in node.inputs
-        ):
+        if any((maker := read.producer()) and maker.graph is graph and maker not in seen for read in _reads(node)):
             break
         seen.add(node)
     else:
@@ -67,6 +130,15 @@ def _sort(graph: ir.Graph, what: str) -> None:
         raise UsageError(
             f"{what}: {_named(loop)} needs its own result: the graph has a cycle; export it again"
         ) from error
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads, and what the nodes in its bodies read."""
+    yield from (value for value in node.inputs if value is not None)
+    for graph in inner_graphs(node):
+        for inside in graph:
+            yield from _reads(inside)
+        yield from graph.outputs
 
 
 def _named(node: ir.Node) -> str:

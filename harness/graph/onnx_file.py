@@ -117,7 +117,7 @@ def _as_array(tensor: ir.TensorProtocol, path: Path) -> ir.TensorProtocol:
         raise UsageError(f"{what}, which no tensor has; export it again")
     try:
         array = tensor.numpy()
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # onnx_ir asserts some of it
         raise UsageError(f"{what} has other bytes than that needs ({first_line(error)}); export it again") from error
     return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
 
-from harness.errors import NotJudged, UsageError, first_line, unknown_name
+from harness.errors import NotJudged, UsageError, unknown_name
+from harness.process import available_bytes
 
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
+COPIES = 4
+"""Of an input's bytes, at the least: itself, in FP64, and what is computed of both."""
 _DTYPE_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
 _INDEXES_TABLE = {"Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"}
 _KEEPS_INDEX = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
@@ -87,10 +91,11 @@ def generate_inputs(
     inputs = {}
     for spec in specs:
         shape = shapes[spec.name] if spec.name in shapes else _resolve(spec, sizes)
-        try:
-            inputs[spec.name] = _random(spec, shape, values[spec.name], generator)
-        except (RuntimeError, TypeError) as error:  # more bytes than there are, or a size beyond 64 bits
-            raise UsageError(f"input {spec.name!r} of shape {list(shape)} is too large: {first_line(error)}") from error
+        needed, free = COPIES * math.prod(shape) * torch_dtype(spec).itemsize, available_bytes()
+        if needed > free:
+            bytes_ = f"to judge it takes {needed} bytes, and {free} are free"
+            raise UsageError(f"input {spec.name!r} of shape {list(shape)} is too large: {bytes_}")
+        inputs[spec.name] = _random(spec, shape, values[spec.name], generator)
     return inputs
 
 
