@@ -18,6 +18,7 @@ import contextlib
 import difflib
 import errno
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,8 +36,12 @@ class UsageError(ParityError):
 class CannotWrite(UsageError):
     """A file cannot be written: a full disk, no permission, a folder in its place."""
 
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"cannot write {path}: {error.strerror or error}; give another path or make room")
+    def __init__(self, path: Path, error: OSError, *, needed: int = 0) -> None:
+        """``needed`` are the bytes that were to be written, where they are known."""
+        said = error.strerror or str(error)
+        if is_disk_full(error):
+            said = f"{said} in {path.absolute().parent} ({room(path.parent, needed)})"
+        super().__init__(f"cannot write {path}: {said}; {_ADVICE.get(error.errno or 0, 'give another path')}")
         self.error = error
         """What the system said."""
 
@@ -126,11 +131,31 @@ def install_hint(extra: str) -> str:
     return f"in a checkout of trt-parity: pip install '.[{extra}]'"
 
 
+_ADVICE = {
+    errno.ENOSPC: "make room, or give another path",
+    errno.EDQUOT: "make room, or give another path",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f), or give another path",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the system's limit on open files",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: "check the disk, or give a path on another one",
+}
+"""What to do about the errors of a file system; about all others: give another path."""
+
+
+def room(folder: Path, needed: int = 0) -> str:
+    """Return what is free where a folder is, and what was needed: ``3.1 MiB needed, 0.2 MiB free``."""
+    words = [f"{needed / 2**20:.3g} MiB needed"] * bool(needed)
+    with contextlib.suppress(OSError):
+        words.append(f"{shutil.disk_usage(folder).free / 2**20:.3g} MiB free")
+    return ", ".join(words) or "the space that is free is not known"
+
+
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether an OSError, or that of a CannotWrite, says that a disk or a quota is full."""
+    """Return whether an OSError, or that of a CannotWrite, says that a disk or a quota is full, or a file too large."""
     cause = error.error if isinstance(error, CannotWrite) else error
     # ndarray.tofile raises an OSError without errno, which only its text tells from others (numpy 2).
-    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return full or (isinstance(cause, OSError) and "Not enough free space to write" in str(cause))
 
 

@@ -7,13 +7,12 @@ import hashlib
 import itertools
 import os
 import re
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from harness.errors import CannotWrite, UsageError
+from harness.temporary import Temporary
 
 MOST_LETTERS = 120
 """Of a name in a file's name; a file system takes 255 bytes, and endings follow."""
@@ -22,33 +21,51 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place when the block ends.
 
-    The bytes are on the disk before the name is. When the block raises, ``path`` is as it was and nothing is left. A
-    file that exists keeps its permissions, a link stays a link, and a pipe or device is written to directly. Folders
-    above are made. Raises CannotWrite, a UsageError, for every OSError, those of the block included.
+    The bytes are on the disk before the name is, and the name is before this returns. When the block raises, ``path``
+    is as it was and nothing is left; what a killed process left in the folder is removed. A file that exists keeps its
+    permissions, a link stays a link, and a pipe or device is written to directly. Folders above are made. Raises
+    CannotWrite, a UsageError, for every OSError, those of the block included; it says how many bytes were ``needed``,
+    or that it was more than those that fitted.
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    fitted = 0
     try:
         if _is_device(path):
             with path.open("wb") as device:
                 yield device
             return
+        target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            if target.exists():
-                temporary.chmod(target.stat().st_mode & 0o777)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        mode = target.stat().st_mode & 0o777 if target.exists() else None
+        temporary = Temporary(target.parent)
+        try:
+            with open(temporary.descriptor, "wb", closefd=False) as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                try:
+                    yield file
+                    file.flush()
+                finally:
+                    fitted = os.fstat(file.fileno()).st_size
+                os.fsync(file.fileno())
+            temporary.path.replace(target)
+            _sync_folder(target.parent)
+        finally:
+            temporary.close()
     except OSError as error:
-        raise CannotWrite(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        raise CannotWrite(path, error, needed=needed or fitted) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names of a folder on the disk, where its file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def file_name(*names: str) -> str:
@@ -68,7 +85,7 @@ def file_name(*names: str) -> str:
 
 def write_bytes(data: bytes, path: Path) -> None:
     """Write a file as :func:`replacing` does. Raises CannotWrite, a UsageError."""
-    with replacing(path) as file:
+    with replacing(path, needed=len(data)) as file:
         file.write(data)
 
 
@@ -93,8 +110,7 @@ def check_writable(path: Path) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        Temporary(path.parent).close()
     except OSError as error:
         raise CannotWrite(path, error) from error
 

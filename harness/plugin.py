@@ -11,12 +11,14 @@ import re
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
-from harness import limits
+from harness import limits, stopping
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
@@ -26,6 +28,8 @@ from harness.subject import PLAIN_PRECISIONS, Subject, Target
 if TYPE_CHECKING:
     from harness.verify import OpenTarget, Run
 
+
+_ENDING = pytest.StashKey[ExitStack]()
 
 # Fixtures. The first two are parametrised by pytest_generate_tests; pytest orders tests by module-scoped parameters, so
 # all tests of a target run before the next target's engine is opened.
@@ -141,8 +145,27 @@ def pytest_configure(config: pytest.Config) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
         limits.speak_here()
-    if not is_worker(config):
+    stack = config.stash[_ENDING] = ExitStack()
+    stack.enter_context(stopping.stoppable())
+    if is_worker(config):
+        stopping.end_with_parent()
+    else:
         config.pluginmanager.register(Collector(state), "parity-collector")
+        stack.enter_context(stopping.last_words(partial(_end_early, config)))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let signals do again what they did before."""
+    config.stash.get(_ENDING, ExitStack()).close()
+
+
+def _end_early(config: pytest.Config) -> None:
+    """Write what was found, where a test does not come back from a library although a signal ends the run."""
+    state = config.stash[STATE]
+    state.problems.append(stopping.words())
+    state.save()
+    if (junit := config.stash.get(xml_key, None)) is not None:
+        junit.pytest_sessionfinish()
 
 
 @pytest.hookimpl(wrapper=True)

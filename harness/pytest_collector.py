@@ -5,6 +5,7 @@ Results travel in ``user_properties`` as plain data, so xdist carries them to th
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness import limits
+from harness import limits, stopping
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
 from harness.records import overall
@@ -108,6 +109,8 @@ class State:
     def machine(self) -> Json:
         """Return this machine, asked once."""
         if self.environment is None:
+            if stopping.received():  # it imports torch, which an interruption may have left half imported
+                return {}
             from harness.backends import environment
 
             self.environment = environment(self.settings)
@@ -183,6 +186,9 @@ class Collector:
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
         interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        if stopping.received():
+            state.problems.append(stopping.words())
+            session.exitstatus = stopping.exit_status()
         stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
         if stopped:
             state.problems.append(f"not all tests ran: {stopped}")
@@ -190,6 +196,8 @@ class Collector:
             state.save(complete=not (interrupted or state.problems))
         except UsageError as error:
             state.problems.append(str(error))
+        if stopping.received():
+            _stop_workers(session.config)
         if state.problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -208,6 +216,14 @@ class Collector:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
+
+
+def _stop_workers(config: pytest.Config) -> None:
+    """Pass the signal on to the workers of xdist, which would wait ten seconds for tests that go on."""
+    nodes = getattr(config.pluginmanager.getplugin("dsession"), "nodemanager", None)
+    for gateway in nodes.group if nodes is not None else ():
+        with contextlib.suppress(AttributeError, OSError):  # a gateway to another machine has no process here
+            gateway._io.popen.terminate()
 
 
 def _merged(known: Json, data: Json) -> Json:

@@ -37,7 +37,8 @@ ORDER = (
     "pytorch",
     "structure",
     "subject settings files process tensors code_version limits last_resort",
-    "fields repository",
+    "stopping",
+    "temporary fields repository",
     "errors",
 )
 """From the top to the ground: a package imports only from lines below its own."""

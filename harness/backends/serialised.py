@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import EngineFailed
+from harness.files import write_bytes
 from harness.process import how_it_ended, python_child
+from harness.stopping import child
+from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -30,22 +32,25 @@ def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor
 
     Raises EngineFailed when the process fails or takes longer than TIMEOUT_S seconds.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     from harness.tensors import on_cpu
 
-    with tempfile.TemporaryDirectory(prefix="parity-alone-") as folder:
-        given, made = Path(folder) / "inputs.safetensors", Path(folder) / "outputs.safetensors"
-        save_file(on_cpu(inputs), given)
+    with temporary_folder() as folder:
+        given, made = folder / "inputs.safetensors", folder / "outputs.safetensors"
+        write_bytes(save(on_cpu(inputs)), given)
         command, environment = python_child(__name__, backend, str(engine.absolute()), str(given), str(made))
         environment["CUDA_LAUNCH_BLOCKING"] = "1"
-        try:
-            ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
-        if ended.returncode or not made.is_file():
-            said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise EngineFailed(f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}")
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with child(command, env=environment, **pipes) as process:
+            try:
+                _, errors = process.communicate(timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                late = f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own"
+                raise EngineFailed(late) from error
+        if process.returncode or not made.is_file():
+            said = (errors.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
+            raise EngineFailed(f"the {backend} engine {how_it_ended(process.returncode)}, run on its own: {said}")
         return dict(load_file(made))
 
 

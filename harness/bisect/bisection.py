@@ -7,7 +7,6 @@ graph alone. A plan that is reported has passed on the engine.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -33,6 +32,7 @@ from harness.layers import compare_layers
 from harness.records import Bisection
 from harness.settings import Settings
 from harness.subject import Subject, Target
+from harness.temporary import temporary_folder
 from harness.tensors import sha256_of
 from harness.verify import cannot_hold
 
@@ -60,9 +60,9 @@ def bisect(
     at a time through ``executor``, which must share this process's memory: a pool of threads, as builders are processes
     of their own. Raises UsageError for an option out of range; any other problem is in the result.
     """
-    with tempfile.TemporaryDirectory(prefix="parity-bisect-") as folder:
+    with temporary_folder() as folder:
         context = Context(
-            subject=subject, target=target, case=case, settings=settings, folder=Path(folder), max_builds=max_builds,
+            subject=subject, target=target, case=case, settings=settings, folder=folder, max_builds=max_builds,
             limit=limit, plan_file=plan_file, reproducer=reproducer, executor=executor, width=width,
         )  # fmt: skip
         return _record(context, run_steps(STEPS, context, Findings(target=target)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 
 from harness.backends import environment
@@ -15,6 +14,7 @@ from harness.files import file_name
 from harness.graph import order
 from harness.records import OutputResult
 from harness.subject import Target
+from harness.temporary import temporary_folder
 from harness.verify import FACTOR, Run, write_graph
 
 
@@ -25,9 +25,9 @@ def write_region(context: Context, found: Findings, region: Region) -> Path:
     """
     target = Target(found.target.backend, region.precision)
     folder = context.reproducer or Path("reports") / file_name(context.subject.name, str(found.target), "reproducer")
-    with Run(region.subject, context.settings).target(target) as opened, tempfile.TemporaryDirectory() as scratch:
+    with Run(region.subject, context.settings).target(target) as opened, temporary_folder() as scratch:
         prepared, plan = opened.run.prepared, opened.plan
-        graph = Path(scratch) / "graph.onnx"
+        graph = scratch / "graph.onnx"
         write_graph(prepared, plan, graph)
         spec = Spec(
             title=f"{target.backend} {target.precision_name}: wrong result in {len(region.names)} operations",

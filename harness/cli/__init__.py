@@ -5,6 +5,6 @@ A module adds its options, calls one function of the packages below, prints the 
 
 from __future__ import annotations
 
-from harness.cli.commands import main
+from harness.cli.entry import main, script
 
-__all__ = ["main"]
+__all__ = ["main", "script"]

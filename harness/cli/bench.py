@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import stopping
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
 from harness.cli.options import (
-    INTERRUPTED,
     Document,
     add_command,
     as_path,
@@ -63,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
         )
         found, interrupted = document.collect(measured, _rows, show)
     found = latency.adjusted(found)
-    document.write(complete=not interrupted, error="interrupted" if interrupted else "", **_rows(found))
-    show(found)
+    with document.written(interrupted=interrupted, **_rows(found)):
+        show(found)
     if interrupted:
-        print("parity: interrupted; the figures above are those found so far", file=sys.stderr)
-        return INTERRUPTED
+        print_progress(f"{stopping.words()}; the figures above are those found so far")
+        return stopping.exit_status()
     for name in latency.lacking(found, options.require):
         print_progress(f"required backend {name} was not timed, or not everywhere")
     return latency.exit_status(found, options.require)

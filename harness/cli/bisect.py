@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from harness import stopping
 from harness.cli.options import (
-    INTERRUPTED,
     Document,
     add_command,
     add_computing,
@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
             reproducer=options.reproducer or stem.with_name(f"{stem.name}-reproducer"), executor=executor,
             width=options.jobs,
         )  # fmt: skip
-    document.write(complete=found.complete, bisect=found.to_json())
-    print(bisection_text(found.to_json()))
-    return INTERRUPTED if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)
+    ending = {} if found.interrupted else {"complete": found.complete}
+    with document.written(interrupted=found.interrupted, **ending, bisect=found.to_json()):
+        print(bisection_text(found.to_json()))
+    return stopping.exit_status() if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)

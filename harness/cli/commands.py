@@ -1,7 +1,8 @@
-"""Every command of ``parity``, and its entry point. Run ``parity --help``.
+"""Every command of ``parity``, and what runs one. Run ``parity --help``.
 
 Exit status: 0 something passed and nothing failed (what was not judged does not count: ``--require``), 1 at least one
-failed, 2 usage, 3 nothing could be judged or a required backend could not, 130 interrupted.
+failed, 2 usage, 3 nothing could be judged or a required backend could not, 130 interrupted,
+143 stopped by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from harness import limits
+from harness import limits, stopping
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED
 from harness.errors import NotJudged, ParityError, no_exit, visible
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_progress(f"not judged: something ended the process with status {end.code!r}")
         return 3
     except KeyboardInterrupt:
-        print_progress("interrupted")
-        return INTERRUPTED
+        print_progress(stopping.words())
+        return stopping.exit_status()
     except BrokenPipeError:  # `parity list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit
         return INTERRUPTED
@@ -59,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
         prog="parity",
         description="Proves how far an engine is from PyTorch FP32.",
         epilog="exit status: 0 something passed and nothing failed (what was not judged does not count: --require); "
-        "1 at least one failed; 2 usage; 3 nothing could be judged, or a required backend could not; 130 interrupted",
+        "1 at least one failed; 2 usage; 3 nothing could be judged, or a required backend could not; 130 interrupted; "
+        "143 stopped by SIGTERM",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of parity and of torch")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

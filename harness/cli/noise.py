@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from typing import Any
 
+from harness import stopping
 from harness.cli.latency_options import add_measuring, measuring
-from harness.cli.options import (
-    INTERRUPTED,
-    Document,
-    add_command,
-    as_path,
-    at_least,
-    request_of,
-    settings_of,
-)
+from harness.cli.options import Document, add_command, as_path, at_least, request_of, settings_of
 from harness.settings import print_progress
 
 
@@ -45,13 +37,13 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     found, interrupted = document.collect(measured, partial(latency.noise_report, complete=False), lambda found: None)
     report = latency.noise_report(found, complete=not interrupted)
-    document.write(complete=not interrupted, error="interrupted" if interrupted else "", **report)
-    if report["aa"]:
-        print(noise_text(report["aa"]))
-    for item in report["not_measured"]:
-        what = f"{item['backend']}-{item['precision']} {item['case']}"
-        print_progress(f"{what}: not measured: {item['reason']}")
+    with document.written(interrupted=interrupted, **report):
+        if report["aa"]:
+            print(noise_text(report["aa"]))
+        for item in report["not_measured"]:
+            what = f"{item['backend']}-{item['precision']} {item['case']}"
+            print_progress(f"{what}: not measured: {item['reason']}")
     if interrupted:
-        print("parity: interrupted; at least two whole sessions of an engine make a row", file=sys.stderr)
-        return INTERRUPTED
+        print_progress(f"{stopping.words()}; at least two whole sessions of an engine make a row")
+        return stopping.exit_status()
     return 0 if report["aa"] else 3

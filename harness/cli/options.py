@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import limits
-from harness.errors import ParityError
+from harness import limits, stopping
+from harness.errors import CannotWrite, ParityError
 from harness.repository import as_typed, folders, repository_root
+from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 INTERRUPTED = 130
-"""The exit status of a run that Ctrl-C ended."""
+"""The exit status of a run whose output nobody reads any more."""
 _SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
 
 
@@ -254,25 +256,53 @@ class Document:
     def collect(
         self, items: Iterable[T], keys: Callable[[list[T]], dict[str, Any]], show: Callable[[list[T]], None]
     ) -> tuple[list[T], bool]:
-        """Collect the results of a run; return them, and whether Ctrl-C ended the run.
+        """Collect the results of a run; return them, and whether a signal ended the run.
 
         ``keys`` turns the results so far into what is written after each. When the run raises, the error is written
-        with them, ``show`` prints them, and the error is raised again.
+        with them, ``show`` prints them, and the error is raised again. While the file cannot be written, the run goes
+        on: its results are shown, and the last writing raises.
         """
         found: list[T] = []
-        try:
-            for item in items:
-                found.append(item)
-                self.write(**keys(found))
-        except KeyboardInterrupt:
-            self.write(error="interrupted", **keys(found))
-            return found, True
-        except Exception as error:
-            self.write(error=str(error), **keys(found))
-            if found:
-                show(found)
-            raise
+        with stopping.last_words(lambda: self.write(error=stopping.words(), **keys(found))):
+            try:
+                for item in items:
+                    found.append(item)
+                    self._try(**keys(found))
+            except KeyboardInterrupt:
+                self._try(error=stopping.words(), **keys(found))
+                return found, True
+            except Exception as error:
+                self._try(error=str(error), **keys(found))
+                if found:
+                    show(found)
+                raise
         return found, False
+
+    @contextlib.contextmanager
+    def written(self, *, interrupted: bool = False, **keys: Any) -> Iterator[None]:
+        """Write the document, complete unless keys say otherwise, and let the block show the same.
+
+        Whoever reads what is shown may close it, so it comes second; where the file cannot be written, what was found
+        is shown all the same, and CannotWrite raised after it. An interrupted run only says so.
+        """
+        ending = {"complete": False, "error": stopping.words()} if interrupted else {"complete": True}
+        problem: CannotWrite | None = None
+        try:
+            self.write(**{**ending, **keys})
+        except CannotWrite as error:
+            problem = error
+        yield
+        if problem is not None and not interrupted:
+            raise problem
+        if problem is not None:
+            print_progress(str(problem))
+
+    def _try(self, **keys: Any) -> None:
+        """Write the document, or say why it cannot be written now."""
+        try:
+            self.write(**keys)
+        except CannotWrite as error:
+            print_progress(str(error))
 
 
 def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import stopping
 from harness.cli.options import (
-    INTERRUPTED,
     Document,
     add_command,
     add_computing,
@@ -67,10 +67,10 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if found:
         study = _with_charts(found[-1], path)
-        document.write(complete=not interrupted, error="interrupted" if interrupted else "", **_study_so_far([study]))
-        print(f"{study_text(study.to_json())}\njson: {path}")
+        with document.written(interrupted=interrupted, **_study_so_far([study])):
+            print(f"{study_text(study.to_json())}\njson: {path}")
     if interrupted:
-        return INTERRUPTED
+        return stopping.exit_status()
     if not found:
         error = f"study {options.folder} gave no result; its run() must yield one"
         document.write(error=error, **_study_so_far(found))

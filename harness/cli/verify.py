@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import stopping
 from harness.cli.options import (
-    INTERRUPTED,
     Document,
     add_cases,
     add_choice,
@@ -68,13 +67,13 @@ def run(options: argparse.Namespace) -> int:
     document = Document(options, settings)
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
     missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
-    if not interrupted:  # before anything is shown: whoever reads the table may close it
-        document.write(complete=not missing, error="; ".join(missing), **_rows(results))
-    _show_layers(results, charts_folder(options))
-    _show_table(results)
+    lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
+    with document.written(interrupted=interrupted, **lacking, **_rows(results)):
+        _show_layers(results, charts_folder(options))
+        _show_table(results)
     if interrupted:
-        print("parity: interrupted; the results above are those found so far", file=sys.stderr)
-        return INTERRUPTED
+        print_progress(f"{stopping.words()}; the results above are those found so far")
+        return stopping.exit_status()
     for sentence in missing:
         print_progress(sentence)
     return exit_status(results, options.require)

@@ -6,13 +6,13 @@ import contextlib
 import json
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.history.rows import Row, make_row, record_of
+from harness.temporary import temporary_folder
 
 _BESIDE = ("-wal", "-shm")
 PAGE_BYTES = 4096
@@ -48,8 +48,8 @@ def recover(damaged: Path, *, table: str, empty: Path) -> list[Row]:
     The first page of a SQLite file holds its header and its schema, the same in every history: if it is damaged, that
     of ``empty`` takes its place.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy.sqlite"
+    with temporary_folder() as folder:
+        copy = folder / "copy.sqlite"
         for first_page in (_first_page(damaged), _first_page(empty)):
             for end in ("", "-wal"):
                 with contextlib.suppress(FileNotFoundError):

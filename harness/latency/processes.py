@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import selectors
 import subprocess
@@ -15,6 +16,7 @@ from harness import errors, limits
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.process import how_it_ended, python_child
 from harness.records import ProcessRun, run_from_json
+from harness.stopping import child
 
 READY_S = 180.0
 """Importing PyTorch takes seconds; sixteen imports at once on a slow disk take a minute."""
@@ -43,14 +45,11 @@ class Worker:
         file.write_text(json.dumps(dict(request)), encoding="utf-8")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         command, environment = python_child(MODULE, str(file))
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            bufsize=0,  # so close() has nothing to flush into a broken pipe
-            env=environment,
-        )
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self._stderr.close)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._stderr}
+        # Without a buffer close() has nothing to flush into a broken pipe.
+        self._process = self._stack.enter_context(child(command, bufsize=0, env=environment, **pipes))
 
     def ready(self, timeout_s: float = READY_S) -> None:
         """Wait until its imports are done.
@@ -89,11 +88,7 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process, and close its streams."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            if stream is not None and not stream.closed:
-                stream.close()
+        self._stack.close()
 
     def _problem(self, status: int) -> ParityError:
         """Return the error of a process that ended without a result."""

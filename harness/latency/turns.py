@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from harness.errors import ParityError
+from harness.files import write_bytes
 from harness.latency.contestants import Contestant, Workload
 from harness.latency.options import Options
 from harness.latency.processes import Worker
 from harness.machine import open_gpu
 from harness.records import ProcessRun
+from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 
 AT_ONCE = 16
@@ -39,8 +40,7 @@ def take_turns(
     """
     order = list(in_turns(contestants, rounds))
     failed: set[Contestant] = set()
-    with tempfile.TemporaryDirectory(prefix="parity-bench-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         inputs = _save_inputs(workload.inputs, folder)
         for start in range(0, len(order), AT_ONCE):
             requests = []
@@ -98,7 +98,7 @@ def _measure(
 def _save_inputs(inputs: Tensors, folder: Path) -> Path:
     path = folder / "inputs.safetensors"
     # safetensors refuses tensors that share memory, and one input may be given under two names.
-    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in inputs.items()}, path)
+    write_bytes(save({name: tensor.cpu().contiguous().clone() for name, tensor in inputs.items()}), path)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import INLINE_BYTES, promote, weight_bytes, weights_of, with_outputs
+from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 
 LARGEST_REFERENCE = 2**26
@@ -31,8 +31,8 @@ def run_onnxruntime(
     names = list(dict.fromkeys(str(value.name) for value in promoted.graph.outputs))
     declared = {str(value.name): value for value in promoted.graph.inputs if not value.is_initializer()}
     feeds = {name: inputs[name].detach().cpu().numpy() for name in declared}
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        serialized = _serialized(promoted, Path(folder))
+    with temporary_folder() as folder:
+        serialized = _serialized(promoted, folder)
         try:
             session = cpu_session(serialized)
             results: list[list[Any]] = [session.run(names, feeds) for _ in range(runs)]

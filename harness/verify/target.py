@@ -20,6 +20,7 @@ from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
+from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
 from harness.verify.run import Repeats
@@ -224,8 +225,8 @@ class OpenTarget:
 
         def build(engine: Path) -> BuildReport:
             self.say(f"building the engine{' with taps' if taps or marked else ''}")
-            with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-                graph = Path(folder) / "graph.onnx"
+            with temporary_folder() as folder:
+                graph = folder / "graph.onnx"
                 notes = self._write_graph(graph, marked)
                 request = BuildRequest(onnx=graph, tf32=self.plan.tf32, shapes=shapes, taps=taps)
                 report = self.backend.build(request, engine, settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.backends.base import BuildReport, BuildRequest, ProfileSession, Sha
 from harness.backends.gpu import copy_memory, gpu_name, no_gpu
 from harness.backends.onnxruntime.file import map_weights, pack, read_header
 from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
+from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -187,8 +187,8 @@ class OnnxRuntimeSession(ProfileSession):
 
         ONNX Runtime profiles a session from its start or not at all, so the model is loaded once more for it.
         """
-        with tempfile.TemporaryDirectory(prefix="parity-profile-") as folder:
-            prefix = Path(folder) / "profile"
+        with temporary_folder() as folder:
+            prefix = folder / "profile"
             with OnnxRuntimeSession(self._path, name=self._name, device=self._device.type, profile=prefix) as session:
                 for _ in range(PROFILE_WARM_UP + runs):
                     session.run(inputs)

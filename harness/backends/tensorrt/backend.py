@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ from harness.backends.tensorrt.errors import refusal
 from harness.backends.tensorrt.session import TensorRTSession
 from harness.errors import NotJudged, first_line
 from harness.process import how_it_ended, python_child
+from harness.stopping import child
+from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -69,9 +70,9 @@ class TensorRTBackend:
         Raises EngineRefused when the graph is refused or the builder dies, NotJudged when memory or disk runs out.
         """
         shapes = {name: (r.minimum, r.optimum, r.maximum) for name, r in request.shapes.items()}
-        with tempfile.TemporaryDirectory(prefix="parity-build-") as scratch:
+        with temporary_folder() as scratch:
             report = self._run_builder(
-                Path(scratch),
+                scratch,
                 {
                     "module": self._module().__name__,
                     "onnx": str(request.onnx.absolute()),
@@ -130,13 +131,8 @@ class TensorRTBackend:
         report, phases, errors = scratch / "report.json", scratch / "phases.txt", scratch / "errors.txt"
         with phases.open("wb") as stdout, errors.open("wb") as stderr:
             command, environment = python_child("harness.backends.tensorrt.build")
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment
-            ) as process:
-                try:
-                    status = _wait(process, {**request, "report": str(report)}, self.name, phases, progress)
-                finally:
-                    process.kill()
+            with child(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment) as process:
+                status = _wait(process, {**request, "report": str(report)}, self.name, phases, progress)
         if status != 0 or not report.is_file():
             said = last_lines(errors.read_text(encoding="utf-8", errors="replace").splitlines()[-5:], count=5)
             ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")

@@ -10,12 +10,12 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -25,6 +25,8 @@ from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, 
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, unknown_name
 from harness.files import write_text
 from harness.graph import save_model
+from harness.stopping import child
+from harness.temporary import temporary_folder
 
 TIMEOUT_S = 1800.0
 """A script that runs longer is stopped."""
@@ -61,11 +63,9 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
     with (
         _disk_errors(folder),
         _parents(folder),
-        tempfile.TemporaryDirectory(
-            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
-        ) as scratch,
+        temporary_folder(folder.parent) as scratch,
     ):
-        draft = Path(scratch) / "draft"
+        draft = scratch / "draft"
         draft.mkdir()
         progress(f"writing the reproducer {folder.name}")
         _write_parts(draft, spec)
@@ -73,7 +73,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
         write_text(readme(spec, output), draft / "README.md")
         check_replaceable(folder)
         if folder.exists():
-            folder.rename(Path(scratch) / "replaced")
+            folder.rename(scratch / "replaced")
         draft.rename(folder)
     return Reproducer(folder=folder, output=output)
 
@@ -152,14 +152,9 @@ def _run(draft: Path, progress: Callable[[str], None]) -> str:
         torch.cuda.empty_cache()  # the script cannot use the memory that PyTorch caches in this process
     log = draft.parent / "output.txt"
     with log.open("wb") as stdout:
-        process = subprocess.Popen(
-            [sys.executable, "-u", SCRIPT], cwd=draft, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stdout
-        )
-        try:
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stdout}
+        with child([sys.executable, "-u", SCRIPT], cwd=draft, **pipes) as process:
             status = _wait(process, log, progress)
-        finally:
-            process.kill()
-            process.wait()
     output = log.read_text(encoding="utf-8", errors="replace")
     lines = output.splitlines()
     # An exception that Python itself reports ends with status 1 as well.
