@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -68,8 +68,12 @@ def exit_status() -> int:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Let the signals raise Stopped, a KeyboardInterrupt, in this block, once; one that is ignored stays ignored."""
+def stoppable(*, for_good: bool = False) -> Iterator[None]:
+    """Let the signals raise Stopped, a KeyboardInterrupt, in this block, once; one that is ignored stays ignored.
+
+    After the block they do what they did before or, ``for_good``, end the process with their status: all is written
+    then, and Python only tidies up.
+    """
     if threading.current_thread() is not threading.main_thread() or _Run.process == os.getpid():
         yield
         return
@@ -96,20 +100,13 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, _leave if for_good else handler)
         signal.set_wakeup_fd(woken)
         if sys.unraisablehook is dropped:
             sys.unraisablehook = hook
         os.close(pipe[1])
         _Run.process = 0
-
-
-def end_at_once() -> None:
-    """Let a signal end the process from now on, with its status: all is written, and Python only tidies up."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: _exit(128 + number))
 
 
 @contextlib.contextmanager
@@ -143,6 +140,18 @@ def child(command: Sequence[str], *, group: bool = False, **options: Any) -> Ite
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a process as :func:`child` does, and return its status and output as ``subprocess.run`` does.
+
+    Raises TimeoutExpired after ``timeout`` seconds.
+    """
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with child(command, env=env, **pipes) as process:
+        output, errors = process.communicate(timeout=timeout)
+    said = (text.decode(errors="replace") for text in (output, errors))
+    return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
@@ -190,6 +199,10 @@ def _stop(number: int, _: FrameType | None) -> None:
     for process, group in list(_Run.children.items()):  # those that other threads wait for too
         _kill(process, group)
     raise KeyboardInterrupt if _Run.received == signal.SIGINT else Stopped(words())
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    _exit(128 + number)
 
 
 def _watch(pipe: int) -> None:

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import EngineFailed
 from harness.files import write_bytes
 from harness.process import how_it_ended, python_child
-from harness.stopping import child
+from harness.stopping import run_child
 from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -41,16 +41,13 @@ def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor
         write_bytes(save(on_cpu(inputs)), given)
         command, environment = python_child(__name__, backend, str(engine.absolute()), str(given), str(made))
         environment["CUDA_LAUNCH_BLOCKING"] = "1"
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with child(command, env=environment, **pipes) as process:
-            try:
-                _, errors = process.communicate(timeout=TIMEOUT_S)
-            except subprocess.TimeoutExpired as error:
-                late = f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own"
-                raise EngineFailed(late) from error
-        if process.returncode or not made.is_file():
-            said = (errors.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
-            raise EngineFailed(f"the {backend} engine {how_it_ended(process.returncode)}, run on its own: {said}")
+        try:
+            ended = run_child(command, env=environment, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
+        if ended.returncode or not made.is_file():
+            said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+            raise EngineFailed(f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}")
         return dict(load_file(made))
 
 

@@ -6,23 +6,27 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from harness.stopping import end_at_once, exit_status, stoppable, words
+from harness.stopping import exit_status, stoppable, words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; SIGINT, SIGTERM and SIGHUP end it in one sentence."""
     with stoppable():
-        try:
-            from harness.cli import commands
-
-            return commands.main(argv)
-        except KeyboardInterrupt:  # while commands are imported
-            print(f"parity: {words()}", file=sys.stderr, flush=True)
-            return exit_status()
+        return _run(argv)
 
 
 def script() -> NoReturn:
     """Run the command of this process, and end it."""
-    status = main()
-    end_at_once()
+    with stoppable(for_good=True):
+        status = _run(None)
     sys.exit(status)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        from harness.cli import commands
+
+        return commands.main(argv)
+    except KeyboardInterrupt:  # while commands are imported
+        print(f"parity: {words()}", file=sys.stderr, flush=True)
+        return exit_status()

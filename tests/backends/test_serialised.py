@@ -41,7 +41,7 @@ def test_outputs_come_back_by_name(tmp_path: Path) -> None:
 
 
 def test_one_tensor_may_be_two_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", Child(1, "begun"))
+    monkeypatch.setattr(run_alone, "run_child", Child(1, "begun"))
     x = torch.ones(2, 4)
     with pytest.raises(EngineFailed, match="begun"):
         run_serialised("rtx", Path("engine"), {"x": x, "same": x, "row": x[0]})
@@ -53,7 +53,7 @@ def test_what_the_child_says_last_is_the_reason(tmp_path: Path) -> None:
 
 
 def run_here(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    """Do the child's part in this process, in place of ``subprocess.run``: a new one imports PyTorch for seconds."""
+    """Do the child's part in this process, in place of ``run_child``: a new one imports PyTorch for seconds."""
     try:
         run_alone.main(*command[4:])
     except Exception:
@@ -62,20 +62,20 @@ def run_here(command: list[str], **options: object) -> subprocess.CompletedProce
 
 
 def test_a_backend_that_is_not_known_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", run_here)
+    monkeypatch.setattr(run_alone, "run_child", run_here)
     with pytest.raises(EngineFailed, match="ended with status 1, run on its own: KeyError: 'no-such-backend'"):
         run_serialised("no-such-backend", tmp_path / "engine", {"x": torch.ones(2, 4)})
 
 
 def test_a_file_that_is_no_engine_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", run_here)
+    monkeypatch.setattr(run_alone, "run_child", run_here)
     (tmp_path / "engine").write_bytes(b"no engine")
     with pytest.raises(EngineFailed, match="ended with status 1, run on its own: "):
         run_serialised("ort-cpu", tmp_path / "engine", {"x": torch.ones(2, 4)})
 
 
 class Child:
-    """What subprocess.run is replaced by: keeps the command and its environment."""
+    """What run_child is replaced by: keeps the command and its environment."""
 
     def __init__(self, code: int, said: str = "", *, error: Exception | None = None) -> None:
         self.code, self.said, self.error = code, said, error
@@ -89,7 +89,7 @@ class Child:
 
 def test_kernels_are_launched_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = Child(-11)
-    monkeypatch.setattr(subprocess, "run", child)
+    monkeypatch.setattr(run_alone, "run_child", child)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EngineFailed, match=r"died with signal 11 \(SIGSEGV\), run on its own: it gave no reason"):
         run_serialised("rtx", Path("engine"), {"x": torch.ones(2)})
@@ -100,13 +100,13 @@ def test_kernels_are_launched_one_at_a_time(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_child_that_hangs_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", Child(0, error=subprocess.TimeoutExpired("python", 600)))
+    monkeypatch.setattr(run_alone, "run_child", Child(0, error=subprocess.TimeoutExpired("python", 600)))
     with pytest.raises(EngineFailed, match="the rtx engine did not end within 600 s, run on its own"):
         run_serialised("rtx", tmp_path / "engine", {"x": torch.ones(2)})
 
 
 def test_a_child_that_writes_nothing_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", Child(0, "a warning\n"))
+    monkeypatch.setattr(run_alone, "run_child", Child(0, "a warning\n"))
     with pytest.raises(EngineFailed, match="ended with status 0, run on its own: a warning"):
         run_serialised("rtx", tmp_path / "engine", {"x": torch.ones(2)})
 
