@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness import errors, limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
 from harness.files import check_is_content
-from harness.repository import in_repository, repository_root
+from harness.repository import in_repository, repository_root, source_of
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def find_subject(
     if path.suffix == ".py":
         subject = replace(load_suite(path), locator=text)
     elif ":" in text:
-        subject = replace(load_attribute(text), locator=text)
+        subject = replace(load_attribute(text), locator=text, source=text)
     else:
         subject = _suite_by_name(text, suites)
     return _with_inputs(subject, inputs) if inputs else subject
@@ -66,13 +66,13 @@ def load_suite(path: Path) -> Subject:
     check_is_content(path)
     with import_path(Path.cwd()), import_path(repository_root(path)):
         module = _import_file(path, f"parity_suite_{path.stem}", what=f"suite {path}")
-    return with_plans_of(repository_root(path), subject_of(vars(module), path))
+    return of_repository(repository_root(path), subject_of(vars(module), path), path)
 
 
-def with_plans_of(root: Path, subject: Subject) -> Subject:
-    """Return a subject whose targets name the plan files of its repository, wherever the process runs."""
+def of_repository(root: Path, subject: Subject, file: Path | str) -> Subject:
+    """Return a subject that says which file declares it, and whose targets name the plan files of its repository."""
     found = tuple(target_in(root, target) for target in subject.targets)
-    return subject if found == subject.targets else replace(subject, targets=found)
+    return replace(subject, source=subject.source or source_of(root, file), targets=found)
 
 
 def target_in(root: Path, target: Target) -> Target:
@@ -196,6 +196,7 @@ def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[
     return Subject(
         name=path.stem,
         onnx=path,
+        source=source_of(repository_root(Path.cwd()), path),
         cases={"default": case},
         targets=_onnx_targets(),
         weights="file",

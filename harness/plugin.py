@@ -11,6 +11,7 @@ import re
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from harness import limits, stopping
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
+from harness.repository import source_of
 from harness.settings import check_limit
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
@@ -54,7 +56,10 @@ def parity_run(request: pytest.FixtureRequest) -> Run:
     """The module's subject: exported once, its references computed once."""
     from harness import verify
 
-    return verify.Run(request.module.SUBJECT, request.config.stash[STATE].settings)
+    state = request.config.stash[STATE]
+    subject: Subject = request.module.SUBJECT
+    file = state.subjects[subject.name][1]
+    return verify.Run(replace(subject, source=source_of(state.settings.root, file)), state.settings)
 
 
 @pytest.fixture(scope="module")

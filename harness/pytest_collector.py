@@ -80,7 +80,8 @@ class State:
 
     def add(self, data: Json, place: int) -> None:
         """Keep a result; what several tests found on one target and case becomes one result."""
-        key = (data["subject"], data["case"], data["backend"], data["precision"])
+        names = ("subject", "case", "backend", "precision", "source", "plan_source")
+        key = tuple(data.get(name, "") for name in names)
         self.results[key] = _merged(self.results[key], data) if key in self.results else data
         self.order[key] = min(place, self.order.get(key, place))
 

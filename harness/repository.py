@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def folders(root: Path) -> dict[str, Path]:
 def as_typed(root: Path) -> Path:
     """Return the repository's folder as an empty path where it is the current one, so that paths in it are short."""
     return Path() if root == Path.cwd() else root
+
+
+def source_of(root: Path, file: Path | str) -> str:
+    """Return a file's path below the repository, with ``/`` on every system: what tells two of one name apart."""
+    return Path(os.path.relpath(Path(file).resolve(), root.resolve())).as_posix()
+
+
+def content_of(root: Path, file: Path | str) -> str:
+    """Return ``plans/mixed.toml@1a2b3c4d``: a file's path below the repository and the start of its content's hash."""
+    return f"{source_of(root, file)}@{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
 
 
 def in_repository(root: Path, file: str) -> str:

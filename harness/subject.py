@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UsageError, suite_code
 from harness.fields import described, require, require_names, require_number, require_one_of
+from harness.repository import content_of
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,10 @@ class Target:
         """The precision as ids and tables show it: a plan file by its stem."""
         return self.precision if self.precision in PLAIN_PRECISIONS else Path(self.precision).stem
 
+    def plan_source(self, root: Path) -> str:
+        """Return which plan file of a repository it is, with its content's hash; empty for a plain precision."""
+        return "" if self.precision in PLAIN_PRECISIONS else content_of(root, self.precision)
+
     def __str__(self) -> str:
         return f"{self.backend}-{self.precision_name}"
 
@@ -110,6 +115,8 @@ class Subject:
     the package that carries the file is not installed."""
     locator: str = ""
     """What to type to reach it, where that is not its name; filled in by the command line."""
+    source: str = ""
+    """What declares it: a suite's file or an ONNX file, below the repository; filled in when it is found."""
     typed: str = ""
     """What was typed to reach it, with the options that go with it, as a shell reads it; filled in as above."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -310,6 +310,8 @@ def _record(context: Context, found: Findings) -> Bisection:
         case=context.case,
         backend=found.target.backend,
         precision=found.target.precision_name,
+        source=context.subject.source,
+        plan_source=found.target.plan_source(context.settings.root),
         kind=found.kind,
         finding=finding,
         advice=advice.advice_on(found),

@@ -50,9 +50,7 @@ def _accept(options: argparse.Namespace) -> int:
 
     accepted = 0
     with open_history(options) as history:
-        for one in latency.accept(
-            history, selection(options), why=options.why, last=options.last, root=settings_of(options).root
-        ):
+        for one in latency.accept(history, selection(options), why=options.why, last=options.last):
             accepted += bool(one.sessions)
             words = one.problem or accepted_text(one.sessions, fewest=latency.FEWEST_SESSIONS)
             print(f"{one.benchmark}: {words}")

@@ -93,7 +93,7 @@ def selection(options: argparse.Namespace) -> Selection:
     subject, _, _ = request_of(options)
     return Selection(
         subject=subject, cases=options.case, backends=options.backend, precisions=options.precision,
-        sizes=combinations(subject, options.sweep) if options.sweep else None,
+        sizes=combinations(subject, options.sweep) if options.sweep else None, root=settings_of(options).root,
     )  # fmt: skip
 
 

@@ -84,12 +84,12 @@ def run(options: argparse.Namespace) -> int:
         text = summary(found)
         written = write_summary(text)
         print(f"wrote {written}" if written else text)
-    return 1 if found.contradictory else 0
+    return 1 if found.contradictory or found.clashes else 0
 
 
 def _warn(found: Records) -> None:
     """Print on standard error which records could not be used, contradict themselves, or came twice."""
-    for sentence in (*found.broken, *found.contradictory, *found.foreign, *found.twice):
+    for sentence in (*found.broken, *found.contradictory, *found.clashes, *found.foreign, *found.twice):
         print_progress(sentence)
 
 

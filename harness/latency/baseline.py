@@ -37,17 +37,24 @@ class Selection:
     """Empty for all."""
     sizes: Sequence[Sizes] | None = None
     """None for all."""
+    root: Path = Path()
+    """The suite's repository."""
 
     def holds(self, session: Session) -> bool:
         """Return whether a session's series is selected."""
-        precisions = [Target("", precision).precision_name for precision in self.precisions]
+        named = [Target("", precision) for precision in self.precisions]
         return (
             session.subject == self.subject.name
+            and session.source in ("", self.subject.source)
             and (not self.cases or session.case in self.cases)
             and (self.sizes is None or session.sizes in self.sizes)
-            and (not precisions or session.precision in precisions)
+            and (not named or any(self._is_in(session, target) for target in named))
             and (session.backend in self.backends if self.backends else session.runner == "engine")
         )
+
+    def _is_in(self, session: Session, target: Target) -> bool:
+        known = session.precision == target.precision_name
+        return known and session.plan_source in ("", target.plan_source(self.root))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +78,10 @@ def recorded_series(history: History, selection: Selection) -> list[list[Session
     return found
 
 
-def accept(
-    history: History, selection: Selection, *, why: str, last: int | None = None, root: Path = Path()
-) -> Iterator[Accepted]:
+def accept(history: History, selection: Selection, *, why: str, last: int | None = None) -> Iterator[Accepted]:
     """Make the latest sessions of every selected series of this machine its baseline, and yield what was accepted.
 
-    ``last`` is how many; by default all since the last acceptance, at most ``MOST_ACCEPTED``. ``root`` is the suite's
-    repository, whose commit is noted. Raises UsageError
+    ``last`` is how many; by default all since the last acceptance, at most ``MOST_ACCEPTED``. Raises UsageError
     without a reason, and NotJudged where no session of this machine is recorded or the history cannot be read.
     """
     if not why.strip():
@@ -95,7 +99,7 @@ def accept(
             yield Accepted(benchmark=benchmark, problem=_why_none(sessions))
             continue
         ids = [session.id for session in wanted]
-        history.accept(benchmark, key, ids, why, _user(), commit(root))
+        history.accept(benchmark, key, ids, why, _user(), commit(selection.root))
         yield Accepted(benchmark=benchmark, sessions=tuple(wanted))
 
 

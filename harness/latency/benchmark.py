@@ -81,7 +81,12 @@ def repeat(
 
 
 def _not_measured(workload: Workload, target: Target, error: ParityError) -> NotMeasured:
-    return workload.not_measured(error, backend=target.backend, precision=target.precision_name)
+    return workload.not_measured(
+        error,
+        backend=target.backend,
+        precision=target.precision_name,
+        plan_source=target.plan_source(workload.run.settings.root),
+    )
 
 
 def adjusted(found: Sequence[Measured | NotMeasured]) -> list[Measured | NotMeasured]:

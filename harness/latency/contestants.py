@@ -27,6 +27,8 @@ class Contestant:
     """A GPU's name, or ``CPU``."""
     version: str
     """Of the backend."""
+    plan_source: str = ""
+    """Which plan file the precision is; empty for a plain one."""
     opened: OpenTarget | None = None
     """None for a baseline, which gets no verdict."""
     engine: Engine | None = None
@@ -72,11 +74,19 @@ class Workload:
         self.run.settings.progress(f"{self.subject.name}/{self.case}{f' {label}' if label else ''} {words}")
 
     def not_measured(
-        self, error: ParityError, *, backend: str, precision: str, runner: Runner = "engine", baseline: bool = False
+        self,
+        error: ParityError,
+        *,
+        backend: str,
+        precision: str,
+        plan_source: str = "",
+        runner: Runner = "engine",
+        baseline: bool = False,
     ) -> NotMeasured:
         """Return why a contestant has no figures; EngineFailed makes it a failure, except of a baseline."""
         return NotMeasured(
-            subject=self.subject.name, case=self.case, backend=backend, precision=precision, runner=runner,
+            subject=self.subject.name, source=self.subject.source, case=self.case, backend=backend,
+            precision=precision, plan_source=plan_source, runner=runner,
             sizes=dict(self.sizes), reason=str(error), failed=isinstance(error, EngineFailed) and not baseline,
             baseline=baseline,
         )  # fmt: skip
@@ -101,7 +111,7 @@ def _open_contestant(opened: OpenTarget) -> Contestant:
         raise NotJudged(reason)
     contestant = Contestant(
         backend=backend.name, precision=target.precision_name, runner="engine", device_name=opened.device_name,
-        version=backend.version(), opened=opened,
+        version=backend.version(), opened=opened, plan_source=opened.plan_source,
     )  # fmt: skip
     if backend.name == "torch":
         if opened.run.subject.onnx is not None:

@@ -170,6 +170,8 @@ def _session(group: Group, contestant: Contestant) -> Session:
         case=workload.case,
         backend=contestant.backend,
         precision=contestant.precision,
+        source=subject.source,
+        plan_source=contestant.plan_source,
         runner=contestant.runner,
         sizes=dict(workload.sizes),
         graph=replays_graph(contestant, options),

@@ -175,7 +175,8 @@ def _usable(sessions: Sequence[Session], metric: Metric) -> tuple[list[Session],
 def _not_measured(session: Session, reason: str) -> NotMeasured:
     return NotMeasured(
         subject=session.subject, case=session.case, backend=session.backend, precision=session.precision,
-        runner=session.runner, sizes=session.sizes, reason=reason,
+        source=session.source, plan_source=session.plan_source, runner=session.runner, sizes=session.sizes,
+        reason=reason,
     )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ def layer_report(
     first = next((v for v in values if v.mark == "nonfinite" and v.status == "compared"), None)
     trusted = not any(effect.observed in ("changed", "hidden") for effect in effects)
     return LayerReport(
-        subject=result.subject, case=before.case, backend=result.backend, precision=result.precision, mode=mode,
+        subject=result.subject, case=before.case, backend=result.backend, precision=result.precision,
+        source=result.source, plan_source=result.plan_source, mode=mode,
         values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=trusted,
         first_nonfinite=first.name if first else "", weights=provenance.weights if provenance else "",
         inputs=provenance.inputs if provenance else "", device=provenance.device if provenance else "",

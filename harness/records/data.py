@@ -43,3 +43,7 @@ class TargetRecord(JsonRecord):
     """As after ``-b``."""
     precision: str
     """A plain precision, or the stem of a plan file."""
+    source: str = ""
+    """What declares the subject: a suite's file or an ONNX file, below the repository; empty where that is unknown."""
+    plan_source: str = ""
+    """The plan file below the repository and the start of its content's hash; empty for a plain precision."""

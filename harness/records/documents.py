@@ -175,13 +175,25 @@ class Records:
         """One sentence per subject, case and target that several documents hold: all of them are shown."""
         where: dict[tuple[str, ...], list[str]] = {}
         for entry in self.results:
-            key = tuple(entry.data[name] for name in ("subject", "case", "backend", "precision"))
-            where.setdefault(key, []).append(entry.document.name)
+            where.setdefault((_shown(entry.data), *_identity(entry.data)), []).append(entry.document.name)
         return tuple(
-            f"{subject}/{case} [{backend}-{precision}] was recorded {len(names)} times ({', '.join(names)}): all are "
-            "shown; leave out the files that no longer count"
-            for (subject, case, backend, precision), names in where.items()
+            f"{shown} was recorded {len(names)} times ({', '.join(names)}): all are shown; leave out the files that no "
+            "longer count"
+            for (shown, *_), names in where.items()
             if len(names) > 1
+        )
+
+    @property
+    def clashes(self) -> tuple[str, ...]:
+        """One sentence per name of a subject, case and target by which several models or plans were recorded."""
+        where: dict[str, dict[tuple[str, str], str]] = {}
+        for entry in self.results:
+            where.setdefault(_shown(entry.data), {})[_identity(entry.data)] = entry.document.name
+        return tuple(
+            f"{shown} is the name of {len(found)}: {', '.join(map(_identity_words, found, found.values()))}; give each "
+            "a name of its own"
+            for shown, found in where.items()
+            if len(found) > 1
         )
 
     def _labels(self, key: str) -> tuple[str, ...]:
@@ -189,3 +201,15 @@ class Records:
         found += [entry.data["session"][key] for entry in self.bench]
         found += [entry.data[key] for entry in self.studies]
         return tuple(sorted({label for label in found if label}))
+
+
+def _shown(result: Json) -> str:
+    return f"{result['subject']}/{result['case']} [{result['backend']}-{result['precision']}]"
+
+
+def _identity(result: Json) -> tuple[str, str]:
+    return result["source"], result["plan_source"]
+
+
+def _identity_words(identity: tuple[str, str], document: str) -> str:
+    return f"{' with '.join(filter(None, identity)) or 'one of an unknown file'} ({document})"

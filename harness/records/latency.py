@@ -123,6 +123,10 @@ class Session:
     """As after ``-b``; ``torch`` for PyTorch eager and compiled."""
     precision: str
     """A plain precision, or the stem of a plan file."""
+    source: str = ""
+    """As in a result: another file that declares a subject of this name is another series."""
+    plan_source: str = ""
+    """The same of the plan."""
     runner: Runner = "engine"
     """``engine``, or how PyTorch ran: ``eager`` or ``compile``."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -159,7 +163,8 @@ class Session:
         """What is measured, without machine and time: sessions of one benchmark are one series."""
         sizes = ",".join(f"{name}={size}" for name, size in sorted(self.sizes.items()))
         how = f"{'graph' if self.graph else 'no-graph'}/{self.l2}"
-        return f"{self.subject}/{self.case}[{sizes}]/{self.backend}-{self.precision}/{self.runner}/{how}"
+        named = f"{self.subject}/{self.case}[{sizes}]/{self.backend}-{self.precision}/{self.runner}/{how}"
+        return "/".join(part for part in (named, self.source, self.plan_source) if part)
 
     @property
     def metric(self) -> Metric:

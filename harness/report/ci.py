@@ -99,6 +99,7 @@ def badge(records: Records) -> dict[str, Any]:
         "empty studies": len(verdicts.empty_studies(records)),
         "unreadable": len(records.broken),
         "contradictory": len(records.contradictory),
+        "of one name": len(records.clashes),
         "cut short": len(verdicts.cut_short(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"

@@ -64,7 +64,7 @@ def bisection_item(found: Json, t: Words = WORDS) -> Judged:
 
 def bisection_of(data: Json, bisections: Sequence[Json]) -> Json | None:
     """Return the newest bisection of the engine that a result or a bisection is about; None where there is none."""
-    return next((found for found in reversed(bisections) if _name(found) == _name(data)), None)
+    return next((found for found in reversed(bisections) if _identity(found) == _identity(data)), None)
 
 
 def missing_item(item: Json) -> Judged:
@@ -89,7 +89,7 @@ def problems(records: Records) -> list[str]:
     A foreign file and a verdict that was recorded twice are no fault: no record is missing because of them.
     """
     empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
-    return [*records.broken, *records.contradictory, *cut_short(records), *empty]
+    return [*records.broken, *records.contradictory, *records.clashes, *cut_short(records), *empty]
 
 
 def cut_short(records: Records) -> list[str]:
@@ -140,6 +140,10 @@ def newest(measured: Iterable[Json]) -> list[Json]:
 
 def _timed_name(data: Json) -> str:
     return f"{data['subject']} {session_target(data)} {case_label(data)}"
+
+
+def _identity(data: Json) -> tuple[str, ...]:
+    return _name(data), data.get("source", ""), data.get("plan_source", "")
 
 
 def _name(data: Json) -> str:

@@ -99,6 +99,11 @@ class OpenTarget:
         """Whether the target is PyTorch itself, which has no engine: its outputs are the floor."""
         return self.backend.name == "torch"
 
+    @cached_property
+    def plan_source(self) -> str:
+        """As ``Target.plan_source``, when the target was opened."""
+        return self.target.plan_source(self.run.settings.root)
+
     def check(self) -> None:
         """Raise NotJudged where nothing can be computed on this target, UsageError for a plan that names nothing."""
         if reason := self.backend.unavailable():

@@ -99,6 +99,8 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         case=case,
         backend=opened.target.backend,
         precision=opened.target.precision_name,
+        source=opened.run.subject.source,
+        plan_source=opened.plan_source,
         verdict=verdict,
         reason=reason,
         engine=engine_info(opened),
