@@ -280,14 +280,16 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
     """Return a PyTorch subject with the inputs of a file as its only case; its first case says what they look like."""
     from harness.graph import InputSpec
 
+    build: Callable[[dict[str, torch.Tensor]], dict[str, Any]] = dict
     if subject.onnx is not None:
         from harness import graph
 
         specs = graph.input_specs(graph.open_onnx(subject.onnx_file))
     else:
-        from harness.verify import case_inputs
+        from harness.verify import structured_inputs
 
-        example = case_inputs(subject, next(iter(subject.cases)))
+        example, structure = structured_inputs(subject, next(iter(subject.cases)))
+        build = structure.build
         specs = tuple(
             InputSpec(
                 name=name,
@@ -296,7 +298,8 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
             )
             for name, tensor in example.items()
         )
-    return replace(subject, cases={"inputs": _input_loader(path, specs)}, inputs="real")
+    load = _input_loader(path, specs)
+    return replace(subject, cases={"inputs": lambda: build(load())}, inputs="real")
 
 
 def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[str, torch.Tensor]]:

@@ -94,8 +94,9 @@ class Subject:
     """As typed after ``parity verify``."""
     build: Callable[[], torch.nn.Module] | None = None
     """Return the PyTorch module, FP32, in eval mode; called once. None for an ONNX file."""
-    cases: Mapping[str, Callable[[], dict[str, torch.Tensor]]]
-    """Inputs by case name; each call returns the keyword arguments of ``forward``, always the same ones."""
+    cases: Mapping[str, Callable[[], Mapping[str, Any]]]
+    """Inputs by case name; each call returns the keyword arguments of ``forward``, always the same ones: tensors, or
+    what holds tensors at any depth (lists, dicts, dataclasses, caches), whose names are then paths."""
     targets: tuple[Target, ...]
     """What is verified by default."""
     weights: Weights
@@ -105,7 +106,7 @@ class Subject:
     inputs: InputsKind = "random"
     """Whether the inputs are real data; shown with every figure."""
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Dynamic dimensions: input name -> {dimension: symbol}."""
+    """Dynamic dimensions: input name -> {dimension: symbol}; a nested input goes by its path, ``past.0.key``."""
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Smallest and largest size of every symbol in ``dynamic``."""
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
