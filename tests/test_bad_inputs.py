@@ -49,6 +49,7 @@ def nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # made by every trace
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     written = []

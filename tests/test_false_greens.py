@@ -269,6 +269,59 @@ class Zero(torch.nn.Module):
         return x * 0
 
 
+class Nowhere(torch.nn.Module):
+    def forward(self, x):
+        return {"none": x[:0], "neither": [x[:, 8:8]]}
+
+
+class Changes(torch.nn.Module):
+    """Gives the same result again after it has changed its input."""
+
+    def forward(self, x):
+        return x.abs_() * 2
+
+
+class Keeps(torch.nn.Module):
+    """Returns what it keeps: both runs return one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = torch.zeros(8, 16)
+
+    def forward(self, x):
+        return self.total.add_(x)
+
+
+class Counts(torch.nn.Module):
+    """Gives the same result for a hundred runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, x):
+        self.runs += 1
+        return x * (2 + (self.runs > 100))
+
+
+class Weighted(torch.nn.Module):
+    """Decides by a weight that is NaN: the best is the same for everybody, and none of the outputs is NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(16).index_fill(0, torch.tensor([5]), math.nan))
+
+    def forward(self, x):
+        return {"best": (x * self.scale).argmax(1)}
+
+
+class Undecided(torch.nn.Module):
+    """Decides by NaN that it computes itself."""
+
+    def forward(self, x):
+        return {"best": (-x.abs() - 1).log().argmax(1) + 3}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -276,6 +329,10 @@ class Zero(torch.nn.Module):
         ({"build": lambda: torch.nn.Dropout().train()}, "training mode"),
         ({"build": lambda: 1 / 0}, "build() raised ZeroDivisionError"),
         ({"cases": {"one": lambda: {"x": torch.full((8, 16), math.nan)}}}, "holds 128 NaN"),
+        ({"build": lambda: Changes().eval()}, "changes its input 'x' in place"),
+        ({"build": lambda: Keeps().eval()}, "not repeatable"),
+        ({"build": lambda: Counts().eval()}, "changes the buffer 'runs'"),
+        ({"build": lambda: Weighted().eval()}, "weight 'scale' holds 1 NaN"),
     ],
 )
 def test_a_subject_that_proves_nothing_is_never_green(judged, changes, words):
@@ -283,6 +340,55 @@ def test_a_subject_that_proves_nothing_is_never_green(judged, changes, words):
     assert [result.verdict for result in results] == ["not_judged"]
     assert words in results[0].reason
     assert exit_status(results) == 3
+
+
+@pytest.mark.parametrize(("module", "words"), [(Nowhere, "nothing was compared"), (Undecided, "holds 128 NaN")])
+def test_a_module_and_an_engine_that_agree_on_nothing_are_not_judged(judged, monkeypatch, tmp_path, module, words):
+    given = {"build": lambda: module().eval(), "targets": (Target("ort-cpu", "fp32"),)}
+    [result] = verify(subject(**given), targets=given["targets"], cases=["one"], settings=quiet(tmp_path))
+    assert result.verdict == "not_judged"
+    assert words in result.reason
+
+
+class Step(torch.nn.Module):
+    """Appends to a past, as a decoder does."""
+
+    def forward(self, x, past):
+        return {"sum": x + 1, "past": [{name: torch.cat([it, x], 1) for name, it in layer.items()} for layer in past]}
+
+
+class FlatStep(torch.nn.Module):
+    """The same by paths, as an engine gives it."""
+
+    def forward(self, **given):
+        x = given.pop("x")
+        return {"sum": x + 1, **{f"output.{path}": torch.cat([it, x], 1) for path, it in given.items()}}
+
+
+def exchanged(one, other):
+    return lambda outputs, given, run: outputs | {one: outputs[other], other: outputs[one]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (None, ""),
+        (exchanged("output.past.0.key", "output.past.0.value"), "output.past.0."),
+        (exchanged("output.past.0.key", "output.past.1.key"), "output.past."),
+        (lambda outputs, given, run: outputs | {"output.past.1.value": given["past.1.value"].repeat(1, 2)}, "1.value"),
+        (lambda outputs, given, run: {k.removeprefix("output."): it for k, it in outputs.items()}, "missing"),
+    ],
+)
+def test_a_nested_output_in_the_place_of_another_fails_and_is_named(judged, monkeypatch, tmp_path, fault, named):
+    def given():
+        layers = ([inputs(seed)["x"] for seed in pair] for pair in ((1, 2), (3, 4)))
+        return {"x": inputs(0)["x"], "past": [dict(zip(("key", "value"), pair, strict=True)) for pair in layers]}
+
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(FlatStep, torch.float32, fault))
+    step = subject(build=lambda: Step().eval(), cases={"one": given})
+    [result] = verify(step, targets=step.targets, cases=["one"], settings=quiet(tmp_path))
+    assert result.verdict == ("fail" if fault else "pass"), result.reason
+    assert named in result.reason
 
 
 def test_an_all_zero_reference_is_never_green(tmp_path):

@@ -99,21 +99,34 @@ def by_keyword(inputs: Tensors) -> Tensors:
 def _flat_forward(
     module: torch.nn.Module, names: Mapping[str, str], arguments: Callable[[Tensors], dict[str, Any]]
 ) -> Iterator[None]:
-    """Let a module take tensors by keyword and return tensors by path; in another module its parts had other paths."""
-    own, is_own = module.forward, "forward" in module.__dict__
+    """Let a module take tensors by keyword and return tensors by path; in another module its parts had other paths.
+
+    Its own hooks see what it takes and returns itself.
+    """
 
     def forward(**given: torch.Tensor) -> Tensors:
-        return flatten_outputs(own(**arguments({path: given[name] for path, name in names.items()})), taken=names)
+        swap(inner)
+        try:
+            outputs = module._call_impl(  # type: ignore[no-untyped-call]
+                **arguments({path: given[name] for path, name in names.items()})
+            )
+        finally:
+            swap(outer)
+        return flatten_outputs(outputs, taken=names)
+
+    def swap(attributes: Mapping[str, Any]) -> None:
+        module.__dict__.pop("forward", None)
+        module.__dict__.update(attributes)
 
     parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names.values()]
     forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    module.forward = forward
+    outer = {"forward": forward, "_forward_hooks": {}, "_forward_pre_hooks": {}}
+    inner = {name: module.__dict__[name] for name in outer if name in module.__dict__}
+    swap(outer)
     try:
         yield
     finally:
-        del module.forward
-        if is_own:
-            module.forward = own
+        swap(inner)
 
 
 def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: list[str]) -> Program:

@@ -17,6 +17,13 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 """The dtypes that a plan decides; float64, integers and booleans stay what the graph says."""
 
 
+_ORDERS = (
+    *("aten.argmax.", "aten.argmin.", "aten.max.dim", "aten.min.dim", "aten.topk.", "aten.sort."),
+    *("onnx.ArgMax", "onnx.ArgMin", "onnx.TopK"),
+)
+"""What has no answer for NaN: every implementation puts it elsewhere."""
+
+
 class SourceKind(enum.Enum):
     """Where the value of a placeholder comes from."""
 
@@ -69,6 +76,15 @@ class RunGraph:
                 computed.add(node.name)
                 constant.add(node.name)
         return frozenset(computed)
+
+    @cached_property
+    def ordered(self) -> dict[str, str]:
+        """The values that are put in order, or of which one is chosen, with the operator that does so."""
+        return {
+            node.args[0].name: str(node.target)
+            for node in self.graph.nodes
+            if str(node.target).startswith(_ORDERS) and isinstance(node.args[0], Node)
+        }
 
     def with_bodies(self) -> Iterator[RunGraph]:
         """Yield this graph and the bodies of its control flow nodes, at any depth."""

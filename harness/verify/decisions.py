@@ -6,6 +6,7 @@ the deciding values in that precision (:mod:`harness.verify.margins`).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
@@ -67,6 +68,11 @@ def _judged(found: Decisions, loser: str, tolerance: Tolerance | None) -> tuple[
     assert found.wrong is not None
     first, itself = found.wrong, _itself(found, loser)
     text += f"; at {list(first.index)} the engine gives {first.actual}, the reference {first.expected}"
+    if first.margin is not None and math.isnan(first.margin):
+        return (
+            "not_judged",
+            f"{text}; NaN decides it ({first.operator} {first.value!r}); repair the model or its inputs",
+        )
     if first.loses == float("inf"):
         return "not_judged", f"{text}; {loser} cannot hold what decides it ({first.operator} {first.value!r})"
     if first.margin is not None:

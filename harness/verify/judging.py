@@ -21,6 +21,7 @@ from harness.verify.parts import FACTOR, judge_parts
 from harness.verify.references import References
 from harness.verify.target import OpenTarget
 from harness.verify.tolerance import PART_HOLDS, cannot_hold, judge_output
+from harness.verify.weights import infinite_words
 
 CANCELLED = 2 * FACTOR
 """Roundings of the terms of a difference that is mathematically zero, which an engine may leave: three of each."""
@@ -166,6 +167,8 @@ def judge_outputs(
         tf32_floor, cause = None, ""
         if output.floor is not None and not is_fp32(plan) and cannot_hold(output.floor, plan.computes_in):
             cause = references.first_beyond(case, plan)
+        if output.stats.nan_expected:
+            cause = infinite_words(references.graph.weights.items())
         if is_fp32(plan) and has_tf32(opened.backend):
             tf32_floor = partial(_tf32_floor, references, case, output.name, expected[output.name])
         results.append(

@@ -77,7 +77,7 @@ class Margin:
     """The distance of decisions from other ones, by element, as FP64."""
 
     margin: torch.Tensor
-    """In the unit of the deciding values; infinite for what can never be decided there."""
+    """In the unit of the deciding values; infinite for what can never be decided there, NaN where one of them is."""
     reach: torch.Tensor
     """The largest margin that is excused."""
     loses: torch.Tensor
@@ -119,6 +119,11 @@ def weigh(decider: Decider, decided: torch.Tensor, values: Mapping[str, Deciding
     return Rounding(decided, read[0], decider.op)
 
 
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return how far two values are apart: of equal infinities 0, and of NaN NaN, which excuses nothing."""
+    return torch.where(one == other, 0.0, (one - other).abs())
+
+
 def _lost(gap: Deciding, *made_of: Deciding) -> torch.Tensor:
     return gap.error if all(value.held for value in made_of) else torch.full_like(gap.reference, math.inf)
 
@@ -129,9 +134,8 @@ class Comparison:
     def __init__(self, decided: torch.Tensor, a: Deciding, b: Deciding) -> None:
         self.decided = decided
         reference, floor = a.reference - b.reference, a.floor - b.floor
-        apart = torch.nan_to_num(reference.abs(), nan=0.0, posinf=math.inf)  # of two equal infinities 0
         self._margin = Margin(
-            margin=apart,
+            margin=apart(a.reference, b.reference),
             reach=torch.hypot(a.reach(), b.reach()),
             loses=_lost(Deciding(reference=reference, floor=floor, roundoff=0.0), a, b),
         )
@@ -178,6 +182,7 @@ class Rounding:
         x, zero = self._x, self._x.new_zeros(())
         away = torch.maximum(torch.maximum(low * self._scale - x, x - high * self._scale), zero)
         away = torch.where(other == self.decided, 0.0, torch.nan_to_num(away, nan=math.inf, posinf=math.inf))
+        away = torch.where(x.isnan(), math.nan, away)
         return Margin(margin=away, reach=self._reach, loses=self._loses)
 
     def _interval(self, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -249,10 +254,10 @@ def _between(
     def gap(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.gather(axis, chosen) - tensor.gather(axis, other)
 
-    apart = torch.nan_to_num(gap(x.reference).abs(), nan=0.0, posinf=math.inf)
+    margin = apart(x.reference.gather(axis, chosen), x.reference.gather(axis, other))
     loses = _lost(Deciding(reference=gap(x.reference), floor=gap(x.floor), roundoff=0.0), x)
     both = torch.hypot(reach.gather(axis, chosen), reach.gather(axis, other))
-    return torch.where(possible, apart, math.inf), both, loses
+    return torch.where(possible, margin, math.inf), both, loses
 
 
 def roundoff_of(dtype: str, *, tf32: bool = False) -> float:

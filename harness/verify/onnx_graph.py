@@ -37,6 +37,7 @@ from harness.verify.subject_graph import (
     noise_note,
     random_words,
 )
+from harness.verify.weights import require_no_nan
 
 VALUES_A_RUN = 64
 """Values that ONNX Runtime shows in one run: each is held in memory until the run ends."""
@@ -82,6 +83,7 @@ class OnnxGraph(SubjectGraph):
             values=onnx_values(model),
             outputs={name: name for name in self.output_names},
         )
+        require_no_nan(self.name, self.run_graph.weights.items())
         sha256 = graph_sha256(model)
         self.identity = GraphIdentity(weights_sha256=sha256, program_sha256=sha256, exporter={})
 

@@ -21,6 +21,7 @@ from harness.reference import Region
 from harness.tensors import Tensors
 from harness.verify.deciders import ELEMENTWISE, MOVES, Cone, cone_of
 from harness.verify.deciding_values import DecidingValues
+from harness.verify.margins import apart
 
 MOST_PLACES = 32
 """How many places from its own a candidate is looked for."""
@@ -157,9 +158,8 @@ class _Places:
     def _near(self, ranks: torch.Tensor) -> torch.Tensor:
         """Return where candidates of these ranks are near ties of the reference's own."""
         scores = self._scores[False]
-        apart = (scores.gather(-1, self.own) - scores.gather(-1, ranks)).abs()
         reach = torch.hypot(self._reach.gather(-1, self.own), self._reach.gather(-1, ranks))
-        return torch.nan_to_num(apart, nan=0.0, posinf=math.inf) <= reach  # equal infinities are 0 apart
+        return apart(scores.gather(-1, self.own), scores.gather(-1, ranks)) <= reach
 
     def ranks_of(self, indices: torch.Tensor) -> torch.Tensor:
         """Return the ranks of the engine's candidates where they may stand at its places, else the reference's own."""

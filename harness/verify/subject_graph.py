@@ -120,11 +120,22 @@ class SubjectGraph(ABC):
         if tf32 and self.device.type != "cuda":
             raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
         notes = RunNotes()
+
+        def look(name: str, value: torch.Tensor) -> None:
+            operator = self.run_graph.ordered.get(name)
+            if operator and value.is_floating_point() and (count := int(value.isnan().sum())):
+                raise NotJudged(
+                    f"{self.name}: {operator} puts {name!r} in order, which holds {count} NaN in the reference; repair "
+                    "the model or its inputs"
+                )
+
+        is_reference = dtypes is None and dtype in ("float32", "float64")
         try:
             with self._once_too_long(lambda: [inputs]):
                 outputs = run_graph(
                     self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device,
                     dtypes=torch_dtypes(dtypes), allow_tf32=tf32, weights=self.weights, notes=notes,
+                    on_value=look if is_reference else None,
                 )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise NotJudged(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error

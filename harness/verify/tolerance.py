@@ -53,7 +53,7 @@ def judge_output(
     TF32: it returns what PyTorch loses in TF32, or None without a GPU. ``reference_error`` returns how far the FP32
     reference is from FP64; it is asked only where an output is about to fail for having no bit in common with its
     reference. ``is_floor`` marks the ``torch`` backend, whose result is the floor: without a tolerance it can only fail
-    for what no limit excuses. ``cause`` says why PyTorch cannot hold the model in this precision.
+    for what no limit excuses. ``cause`` says why PyTorch cannot hold the model, or why the reference holds NaN.
     """
 
     def result(verdict: Verdict, reason: str, *, allowed: dict[str, float] | None = None) -> OutputResult:
@@ -63,7 +63,8 @@ def judge_output(
         )  # fmt: skip
 
     if stats.nan_expected:
-        reason = f"the reference itself holds {stats.nan_expected} NaN; repair the model or its inputs"
+        why = f" ({cause})" if cause else ""
+        reason = f"the reference itself holds {stats.nan_expected} NaN{why}; repair the model or its inputs"
         return result("not_judged", reason)
     what = f"PyTorch {precision}"
     cannot = "" if floor is None or tolerance else cannot_hold(floor, precision, what, cause)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from harness import limits
-from harness.compare import require_close
+from harness.compare import bitwise_equal, require_close
 from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import (
     Program,
@@ -42,6 +42,7 @@ from harness.verify.subject_graph import (
     noise_note,
     random_words,
 )
+from harness.verify.weights import require_no_nan
 
 _SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
 
@@ -54,6 +55,7 @@ def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, 
     device = compute_device(settings)
     settings.progress(f"{subject.name}: loading the module")
     module = build_module(subject).to(device)
+    require_no_nan(subject.name, (*module.named_parameters(), *module.named_buffers()))
 
     def accept(inputs: Tensors, case: str) -> Tensors:
         where = f"case {case!r} of {subject.name}"
@@ -132,9 +134,15 @@ class TorchGraph(SubjectGraph):
 
     def _random(self, error: NotRepeatable) -> NotRepeatable:
         """Return the refusal of a module whose runs differ, with the random operators in it."""
-        with self._on_cpu() as inputs:
-            random = random_calls(trace(self.subject, self.module, inputs, self._arguments))
-        return NotRepeatable(f"{error}; it is {random_words(random)}") if random else error
+        try:
+            with self._on_cpu() as inputs:
+                random = random_calls(trace(self.subject, self.module, inputs, self._arguments))
+        except NotJudged:  # it cannot be traced either
+            return error
+        why = (
+            random_words(random) if random else "not random, so forward() keeps a state or a kernel is not determinate"
+        )
+        return NotRepeatable(f"{error}; it is {why}")
 
     @property
     def program(self) -> Program:
@@ -174,13 +182,27 @@ class TorchGraph(SubjectGraph):
         with torch.inference_mode(), tf32_allowed(False):
             try:
                 with suite_code(f"{name}: forward()", UsageError), limits.step("forward()", subject=name):
-                    first = self._call(inputs)
-                    second = self._call(inputs)
+                    given = {path: tensor.clone() for path, tensor in inputs.items()}
+                    # Clones: what forward() keeps and returns would be the outputs of both runs.
+                    first = {path: tensor.clone() for path, tensor in self._call(given).items()}
+                    if changed := [path for path, tensor in inputs.items() if not bitwise_equal(given[path], tensor)]:
+                        raise NotJudged(
+                            f"{name}: forward() changes its input {changed[0]!r} in place, which an engine does not; "
+                            "clone it there"
+                        )
+                    before = {path: buffer.clone() for path, buffer in self.module.named_buffers()}
+                    second = self._call(given)
             except UsageError as error:
                 if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
                     raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
                 raise
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
+        for path, buffer in self.module.named_buffers():
+            if path not in before or not bitwise_equal(buffer, before[path]):
+                raise NotJudged(
+                    f"{name}: every run of forward() changes the buffer {path!r}, and an engine keeps no state; take "
+                    "it as an input and return it"
+                )
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
         return first
 

@@ -22,6 +22,7 @@ from harness.verify.run import Repeats, run_repeatedly
 from harness.verify.settling import Settled, settle
 from harness.verify.shapes import with_shapes
 from harness.verify.target import OpenTarget, Outcome, Run
+from harness.verify.weights import infinite_words
 
 
 def verify(
@@ -146,6 +147,9 @@ def _judged(
     )
     notes = (*prepared.references.notes(case), *notes, *settled.notes)
     notes = (*notes, *(output.note for output in compared if output.note))
+    if any(output.stats is not None and output.stats.nonfinite_expected for output in compared):
+        infinite = infinite_words(prepared.graph.weights.items())
+        notes = (*notes, f"the reference is not finite everywhere, and {infinite}") if infinite else notes
     return judge_outputs(opened, case, compared, other), notes, settled
 
 
