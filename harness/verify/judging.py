@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -67,8 +67,12 @@ def compare_outputs(
     *,
     precision: str,
     decisions: Mapping[str, Decisions | EngineFailed] = MappingProxyType({}),
+    wide: Callable[[], Tensors] | None = None,
 ) -> list[Compared]:
-    """Return the figures of every expected output; ``decisions`` are the counts of those that are no floats."""
+    """Return the figures of every expected output; ``decisions`` are the counts of those that are no floats.
+
+    ``wide`` gives the floor with all in FP32 that the precision cannot hold, for what is no number in the floor.
+    """
     found = []
     for name, tensor in expected.items():
         note, own_floor = "", None if floor is None else floor[name]
@@ -83,7 +87,7 @@ def compare_outputs(
             elif not tensor.numel() and actual[name].shape == tensor.shape:
                 found.append(Compared(name=name, stats=None, floor=None, empty=True))
             else:
-                one = compare_floats(name, actual[name], tensor, own_floor, precision=precision)
+                one = compare_floats(name, actual[name], tensor, own_floor, precision=precision, wide=wide)
                 found.append(replace(one, note=note))
         except EngineFailed as error:
             found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
@@ -91,11 +95,18 @@ def compare_outputs(
 
 
 def compare_floats(
-    name: str, actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor | None, *, precision: str
+    name: str,
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    floor: torch.Tensor | None,
+    *,
+    precision: str,
+    wide: Callable[[], Tensors] | None = None,
 ) -> Compared:
     """Return the figures of an output of floats and of its parts; where the floor is none, of its parts alone.
 
-    Raises EngineFailed where the two cannot be compared.
+    An engine that gives numbers where the floor has none computes something in FP32: its parts are held against the
+    floor that does so too. Raises EngineFailed where the two cannot be compared.
     """
     stats = compare(actual, expected, name=name)
     if floor is None:
@@ -104,8 +115,14 @@ def compare_floats(
     if stats.nan_expected or stats.mismatched_nonfinite:
         return Compared(name=name, stats=stats, floor=floor_stats)
     held = not cannot_hold(floor_stats, precision)
-    roundoff = UNIT_ROUNDOFF[precision] if held else PART_HOLDS / FACTOR
-    parts = judge_parts(actual, expected, floor if held else expected, roundoff=roundoff, step=SMALLEST_STEP[precision])
+    roundoff = UNIT_ROUNDOFF[precision]
+    if floor_stats.mismatched_nonfinite and wide is not None and precision != "fp32":
+        floor = wide()[name]
+        if floor.shape != expected.shape or cannot_hold(compare(floor, expected), precision):
+            floor = expected  # nothing says what may be lost: a few roundings
+    elif not held:
+        floor, roundoff = expected, PART_HOLDS / FACTOR
+    parts = judge_parts(actual, expected, floor, roundoff=roundoff, step=SMALLEST_STEP[precision])
     return Compared(name=name, stats=stats, floor=floor_stats, parts=parts)
 
 

@@ -63,6 +63,7 @@ class References:
         self._distrusted: set[str] = set()
         """Cases of which nothing is taken from an earlier run."""
         self._beyond: dict[tuple[str, Plan], str] = {}
+        self._wide: dict[tuple[str, Plan], Tensors] = {}
         self._agreed: dict[str, tuple[str, ...]] = {}
         """Cases whose reference a second computation confirms, with notes on that."""
 
@@ -132,6 +133,15 @@ class References:
         ]  # not its file's name
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)
+
+    def floor_with_wide(self, case: str, plan: Plan) -> Tensors:
+        """Return what PyTorch gives in a plan's precision with all in FP32 that the precision cannot hold."""
+        if (case, plan) not in self._wide:
+            self._progress(f"{self.subject.name}/{case}: PyTorch {plan.computes_in}, in FP32 what it cannot hold")
+            kept = dict.fromkeys(self.graph.held_wide(self.inputs[case], plan), "float32")
+            dtypes = value_dtypes(self.graph, plan) | kept
+            self._wide[case, plan] = self.typed(case, dtypes, dtype=plan.compute_dtype)
+        return self._wide[case, plan]
 
     def first_beyond(self, case: str, plan: Plan) -> str:
         """Return which value a plan's precision cannot hold first, and why."""

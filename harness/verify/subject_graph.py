@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,7 +25,7 @@ from harness.reference import (
 )
 from harness.settings import Settings
 from harness.tensors import Tensors
-from harness.verify.value_range import first_beyond, kept_for_range, terms_of
+from harness.verify.value_range import first_beyond, held_wide, kept_for_range, terms_of
 
 REPEATABLE = 2.0**-20
 """Largest distance of two FP32 runs of one program on one machine: the order of summation may change the last bits."""
@@ -203,12 +204,15 @@ class SubjectGraph(ABC):
 
     def first_beyond(self, inputs: Tensors, plan: Plan) -> str:
         """Return which value the plan's precision cannot hold first, and why; empty where it holds all."""
+        return first_beyond(self.run_graph, partial(self._both, inputs, plan))
 
-        def pair(names: Collection[str]) -> tuple[Evaluator, Evaluator]:
-            evaluators = self.evaluators(inputs, plan, names)
-            return evaluators.reference, evaluators.floor
+    def held_wide(self, inputs: Tensors, plan: Plan) -> frozenset[str]:
+        """Return the nodes that must stay in FP32 so that PyTorch in the plan's precision holds all values."""
+        return held_wide(self.run_graph, *self._both(inputs, plan, self.run_graph.floats))
 
-        return first_beyond(self.run_graph, pair)
+    def _both(self, inputs: Tensors, plan: Plan, names: Collection[str]) -> tuple[Evaluator, Evaluator]:
+        evaluators = self.evaluators(inputs, plan, names)
+        return evaluators.reference, evaluators.floor
 
     def terms_of(self, inputs: Tensors, output: str) -> float:
         """Return the largest magnitude of the terms that cancel in an output of zeros."""

@@ -180,7 +180,8 @@ def _without_floor(stats: ErrorStats, parts: Sequence[PartResult], cannot: str, 
         return "not_judged", f"{text}, so there is no floor; keep what overflows in FP32 or give a Tolerance"
     for part in parts:
         if part.fails:
-            return "not_judged", f"{_of_part(part, '')}; {text}, so there is no floor for this part; give a Tolerance"
+            why = f"with that in FP32 it loses {part.floor:.3g}" if part.floor else "so there is no floor for this part"
+            return "not_judged", f"{_of_part(part, '')}; {text}, {why}; keep that in FP32 or give a Tolerance"
     return "pass", f"{text}, but this engine holds it"
 
 

@@ -126,6 +126,28 @@ def first_beyond(run: RunGraph, evaluators: Callable[[Collection[str]], tuple[Ev
     return ""
 
 
+def held_wide(run: RunGraph, high: Evaluator, low: Evaluator) -> frozenset[str]:
+    """Return the nodes that low precision cannot hold, each computed from what FP32 gives for those before it.
+
+    What FP32 gives is read as far as the format holds it: what reads a value beyond the range is one of them too, until
+    values fit again.
+    """
+    kept = set()
+    for node in run.graph.nodes:
+        if node.name not in run.floats:
+            continue
+        expected, found = high.value(node.name), low.value(node.name)
+        if expected is None or found is None or expected.shape != found.shape or not expected.numel():
+            continue
+        if _trouble(found, expected):
+            kept.add(node.name)
+            end = torch.finfo(found.dtype).max if found.is_floating_point() else math.inf
+            low.observe(node.name, expected.clamp(-end, end))
+        high.done(node.name)
+        low.done(node.name)
+    return frozenset(kept)
+
+
 def _at(tensor: torch.Tensor, place: tuple[int, ...]) -> float:
     return float(tensor[place])
 

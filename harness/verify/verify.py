@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.backends import Engine
@@ -143,8 +144,9 @@ def _judged(
     floor, notes = floor_of(prepared.references, case, plan)
     settled = settle(prepared, case, plan, actual, expected, floor)
     compared = compare_outputs(
-        actual, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
-    )
+        actual, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions,
+        wide=partial(prepared.references.floor_with_wide, case, plan),
+    )  # fmt: skip
     notes = (*prepared.references.notes(case), *notes, *settled.notes)
     notes = (*notes, *(output.note for output in compared if output.note))
     if any(output.stats is not None and output.stats.nonfinite_expected for output in compared):
