@@ -172,6 +172,31 @@ def test_inputs_replace_a_suites_cases(suites: Path, tmp_path: Path):
         discovery.find_subject("clip", suites=suites, inputs=tmp_path / "bad.npz")
 
 
+NESTED = """
+import torch
+from harness import Subject, targets
+
+SUBJECT = Subject(
+    name="nested", build=torch.nn.Identity, weights="random", targets=targets("ort-cpu", precisions=("fp16",)),
+    cases={"one": lambda: {"past": [{"key": torch.ones(1, 2)}, None], "x": torch.ones(3)}},
+    dynamic={"past.0.key": {1: "past"}}, ranges={"past": (0, 8)},
+)
+"""
+
+
+def test_inputs_of_a_file_go_by_path_and_are_nested_as_the_first_case_is(tmp_path: Path):
+    (tmp_path / "test_nested.py").write_text(NESTED)
+    arrays = {"past.0.key": np.zeros((1, 5), dtype=np.float32), "x": np.ones(3, dtype=np.float32)}
+    np.savez(tmp_path / "in.npz", **arrays)
+    subject = discovery.find_subject("nested", suites=tmp_path, inputs=tmp_path / "in.npz")
+    given = subject.cases["inputs"]()
+    assert given["past"][0]["key"].shape == (1, 5)
+    assert given["past"][1] is None
+    np.savez(tmp_path / "bad.npz", **arrays, **{"past.1.key": np.ones((1, 5), dtype=np.float32)})
+    with pytest.raises(UsageError, match=r"'past\.1\.key'; did you mean past\.0\.key"):
+        discovery.find_subject("nested", suites=tmp_path, inputs=tmp_path / "bad.npz")
+
+
 def test_shape_is_for_onnx_files(suites: Path):
     with pytest.raises(UsageError, match="--shape is for ONNX files"):
         discovery.find_subject("clip", suites=suites, shapes={"batch": (2,)})

@@ -13,7 +13,7 @@ import pytest
 import torch
 from bisecting import TWO_KERNELS, Bisect, build_through, only_outputs, stop_at, verdict_with, with_faults, without_taps
 from fake import quiet
-from planted import PLANTED, Fault, PlantedBackend, PlantedSession, all_nan, normal, ready, scaled
+from planted import PLANTED, Fault, Healthy, PlantedBackend, PlantedSession, all_nan, normal, ready, scaled
 
 from benchmarks.subjects import SWAMPED
 from harness import EngineRefused, NotJudged, Target, UsageError
@@ -467,3 +467,19 @@ def test_what_pytorch_itself_loses_is_the_precisions_although_no_verdict_can_be_
     found = bisect(SWAMPED, Target("torch", "fp16"), "one", quiet(tmp_path), plan_file=tmp_path / "plan.toml")
     assert found.kind == "precision"
     assert found.plan == ("value:add", "value:sub")
+
+
+class Nested(Healthy):
+    """Healthy, but for what it takes and returns: nested, by names that Python has not."""
+
+    def forward(self, past):
+        return {"past": [super().forward(past["key.x"][0]) + past["key.x"][1]]}
+
+
+@pytest.mark.parametrize("at", ["linear", "linear_3"])
+def test_a_fault_between_nested_inputs_and_outputs_is_found(at: str, bisected: Bisect, tmp_path: Path):
+    def given():
+        return {"past": {"key.x": [normal()["x"], 2 * normal()["x"].roll(1, 0)]}}
+
+    found, _ = bisected(with_faults(Fault(value=at, change=scaled(1.1)), build=Nested, inputs=given))
+    assert (found.kind, found.region) == ("engine", (at,))
