@@ -190,9 +190,13 @@ VARIANTS: dict[str, tuple[Result, Bisection | None]] = {
     ),
     "precision": (
         WRONG, bisected(
-            diagnosis(culprit(value="exp_1", op="aten.exp.default", error=3e-3, floor=2.9e-3, explains=0.98,
-                              looks_like=ErrorShape(kind="fp16_rounding")), observed=""),
-            WRONG, kind="precision", region=("value:exp_1", "value:log"), reproducer="", **PLAN),
+            diagnosis(culprit(value="exp_1", op="aten.exp.default", error=None, floor=None, explains=0.98,
+                              looks_like=None, made_by="precision", reason="overflows (1e+05 in FP32, beyond 65504)"),
+                      culprit(value="log", op="aten.log.default", error=None, floor=None, explains=0.3,
+                              looks_like=None, made_by="precision"),
+                      observed="", compared=0, right_before=0, wrong_later=0),
+            WRONG, cause="exp_1 overflows (1e+05 in FP32, beyond 65504)", kind="precision",
+            region=("value:exp_1", "value:log"), reproducer="", **PLAN),
     ),
     "precision without a look": (
         WRONG, bisected(None, WRONG, kind="precision", region=("value:exp_1", "value:log"), reproducer="", **PLAN),

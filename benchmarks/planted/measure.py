@@ -224,7 +224,8 @@ def _judge_bisection(plant: Plant, outcome: Outcome, right: Right, found: Bisect
     outcome.kind_found, outcome.finding, outcome.builds = found.kind, found.finding, found.builds
     outcome.kind_right = found.kind == plant.kind
     culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
-    outcome.bisect = [culprit.value for culprit in culprits] or list(found.region[:1])
+    own = "value:" if found.kind == "precision" else ""  # as a plan names it
+    outcome.bisect = [f"{own}{culprit.value}" for culprit in culprits] or list(found.region[:1])
     if culprits and culprits[0].looks_like is not None:
         outcome.shape = culprits[0].looks_like.kind
         outcome.shape_right = right.shaped(culprits[0].value, outcome.shape)

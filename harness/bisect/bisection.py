@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
-from harness.bisect.culprits import diagnosis_of_engine, harmless_in, look_at
+from harness.bisect.culprits import diagnosis_of_engine, diagnosis_of_precision, harmless_in, look_at
 from harness.bisect.export_check import check_exported_graph, computes_its_graph
 from harness.bisect.findings import Findings
 from harness.bisect.goals import aim_of
@@ -215,7 +215,9 @@ def _find_in_pytorch(context: Context, found: Findings) -> Findings:
         return found
     cause = _first_beyond(context, found)
     finding = advice.precision_finding(plan, screened.region, few=screened.few, cause=cause)
-    return replace(found, candidates=screened.candidates if screened.region else None, finding=finding, cause=cause)
+    diagnosis = diagnosis_of_precision(screened, context.prepared.program.values, cause)
+    candidates = screened.candidates if screened.region else None
+    return replace(found, candidates=candidates, finding=finding, cause=cause, diagnosis=diagnosis)
 
 
 def _first_beyond(context: Context, found: Findings) -> str:

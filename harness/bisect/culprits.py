@@ -8,6 +8,7 @@ import torch
 
 from harness.bisect.places import Place, Places
 from harness.bisect.regions import COVER, Region
+from harness.bisect.screening import Screened
 from harness.compare import error_shape
 from harness.graph import Values, load_plan
 from harness.records import HARMLESS, Culprit, Diagnosis, ErrorStats, LayerReport
@@ -55,6 +56,32 @@ def diagnosis_of_engine(
         culprits=tuple(dict.fromkeys([*engines, *others.values()])),
         complete=look.complete or places.rest_right is True,
     )
+
+
+def diagnosis_of_precision(screened: Screened, values: Values, cause: str) -> Diagnosis:
+    """Return the values that must stay in FP32, where PyTorch loses as much as the engine.
+
+    ``cause`` begins with the value that the precision cannot hold first, and says why: it comes first, then those that
+    cost most. Where all values lose alike, none is a culprit.
+    """
+    first, _, why = cause.partition(" ")
+    places = {name: place for place, name in enumerate(values)}
+
+    def rank(name: str) -> tuple[bool, float, int]:
+        return name != first, -round(screened.shares[name] or 0.0, 2), places[name]
+
+    ordered = sorted(screened.shares, key=rank) if screened.few else []
+    return Diagnosis(
+        culprits=tuple(
+            Culprit(
+                value=name, op=values[name].op, module=values[name].module, source=values[name].source,
+                made_by="precision", explains=screened.shares[name], reason=why if name == first else "",
+            )
+            for name in ordered
+        ),
+        left=screened.left,
+        complete=screened.few and bool(ordered),
+    )  # fmt: skip
 
 
 def of_region(region: Region, values: Values) -> Culprit:

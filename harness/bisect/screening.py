@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from harness.bisect.goals import Aim, with_floor
@@ -34,6 +34,8 @@ MOST_SUBSETS = 512
 """How many of those sets: all of up to three values."""
 FEWER_SUBSETS = 128
 """The same for a program of more values, whose runs take longer: all of up to two values."""
+MOST_SHARES = 32
+"""Values of a region of which each is taken out of FP32 once."""
 MOST_TRIALS = 8
 """Plans tried in PyTorch that are kept: those that were tried last decided."""
 
@@ -54,6 +56,11 @@ class Screened:
     """The other values as patterns, by what they cost."""
     by_values: tuple[Kept, ...] = ()
     """What PyTorch loses with more and more values in FP32."""
+    shares: Mapping[str, float | None] = field(default_factory=dict)
+    """The values of the region: the share of the squared error that comes back where one alone is not in FP32; None
+    where that is not known."""
+    left: float | None = None
+    """The share that is left with the region in FP32; None without a region."""
     trials: tuple[Trial, ...] = ()
     """The last plans that were tried; that of the region comes last."""
     interrupted: bool = False
@@ -109,6 +116,7 @@ class Screen:
         order: list[str] = []
         best: frozenset[str] | None = None
         rows: tuple[Kept, ...] = ()
+        shares: dict[str, float | None] = {}
         interrupted = False
         try:
             say(f"ranking {len(self.free)} values in PyTorch")
@@ -118,6 +126,7 @@ class Screen:
             say(f"searching the fewest of {len(culprits) or len(order)} values in PyTorch")
             best = self.smallest(opened, culprits, order)
             rows = self.by_values(order, best)
+            shares = {name: self.share(best, name) for name in [*best][:MOST_SHARES]} if best else {}
         except KeyboardInterrupt:
             interrupted = True
             best = min((kept for kept, tried in self.tried.items() if tried.reason == ""), key=len, default=None)
@@ -126,8 +135,18 @@ class Screen:
             region=self.units.patterns(region, operators=False), aim=self.aim, few=self.few,
             culprits=self.units.patterns(culprits, operators=False),
             rest=tuple(f"value:{name}" for name in order if name not in region), by_values=rows,
-            trials=self._trials(best), interrupted=interrupted,
+            trials=self._trials(best), interrupted=interrupted, shares=shares,
+            left=None if best is None else self.share(best),
         )  # fmt: skip
+
+    def share(self, region: frozenset[str], without: str = "") -> float | None:
+        """Return the share of the squared error that is left with a region in FP32, or more without one of it."""
+        plain, left = self.error(frozenset()), self.error(region)
+        more = self.error(region - {without}) if without else left
+        if not math.isfinite(plain):  # of what is no number there are no shares, but all and nothing
+            return 1.0 if not math.isfinite(more) else None if without else 0.0
+        taken = more**2 - (left**2 if without else 0.0)
+        return min(max(taken / plain**2, 0.0), 1.0) if plain else None
 
     def rank(self) -> list[Group]:
         """Return groups of values by their errors, largest first; those that matter are split into values."""

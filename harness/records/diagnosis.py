@@ -81,8 +81,9 @@ class Culprit:
     """Dotted path of its PyTorch module."""
     source: str
     """``file:line`` of the Python code that makes it."""
-    made_by: Literal["engine", "export"] = "engine"
-    """Whose error it is: the engine's, or the exporter's, whose graph differs from PyTorch here."""
+    made_by: Literal["engine", "export", "precision"] = "engine"
+    """Whose error it is: the engine's, the exporter's, whose graph differs from PyTorch here, or the precision's, which
+    cannot hold this value in PyTorch either."""
     folded: tuple[str, ...] = ()
     """Other modules (or operators of its own) whose operations were folded into this one: they may be the wrong
     ones."""
@@ -92,7 +93,8 @@ class Culprit:
     """What PyTorch loses there in the same precision."""
     explains: float | None = None
     """Share of the squared error of a wrong output that goes with this error, 0 to 1: what it alone gives, or what is
-    left more without it, of the output where that is most; None where it could not be propagated."""
+    left more without it, of the output where that is most; None where it could not be propagated. Of a precision: what
+    PyTorch loses more where of all the culprits this one alone is not in FP32."""
     looks_like: ErrorShape | None = None
     """What the error looks like."""
     inside: str = ""

@@ -11,9 +11,10 @@ import torch
 from bisecting import TWO_KERNELS, Bisect, with_faults, without_taps
 from planted import PLANTED, Fault, all_nan, ready, scaled
 
-from harness.bisect.culprits import diagnosis_of_engine, look_at, of_region
+from harness.bisect.culprits import diagnosis_of_engine, diagnosis_of_precision, look_at, of_region
 from harness.bisect.places import Place, Places
 from harness.bisect.regions import Region
+from harness.bisect.screening import Screened
 from harness.compare import compare
 from harness.records.accuracy import OutputResult, Result
 from harness.records.diagnosis import Culprit, Diagnosis
@@ -139,6 +140,13 @@ def test_an_engine_and_an_export_that_are_both_wrong_are_both_named(bisected: Bi
     assert (found.kind, found.region) == ("engine", ("linear_2",))
 
 
+def test_a_value_that_a_larger_part_shows_is_named_once():
+    look = Diagnosis(culprits=(culprit("gelu_1"),), complete=True)
+    places = Places(found=(Place(region=part("gelu_1"), culprit="", smallest=True),))
+    [named] = diagnosis_of_engine(look, places, None, ready("wrong_kernel").program.values).culprits
+    assert (named.value, named.alone) == ("gelu_1", 1)
+
+
 def test_a_look_that_hides_the_fault_names_nobody():
     hiding = Diagnosis(culprits=(culprit("add_1"),), compared=7, left=0.1, complete=True, observed="hidden")
     report = LayerReport(
@@ -147,3 +155,22 @@ def test_a_look_that_hides_the_fault_names_nobody():
     )  # fmt: skip
     assert look_at(report) == Diagnosis(compared=7, observed="hidden")
     assert look_at(dataclasses.replace(report, diagnosis=None)) == look_at(None) == Diagnosis()
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_what_a_precision_cannot_hold_comes_first_then_what_costs_most(few: bool):
+    values = ready("wrong_kernel").program.values
+    shares = {"linear_1": 0.2, "gelu": 0.7, "gelu_3": 0.7, "linear": None}
+    found = diagnosis_of_precision(
+        Screened(few=few, shares=shares, left=0.01), values, "linear overflows (1e+05 in FP32, beyond 65504)"
+    )
+    assert found.left == 0.01
+    assert found.complete is few
+    first = values["linear"]
+    expected = [("linear", None), ("gelu", 0.7), ("gelu_3", 0.7), ("linear_1", 0.2)] if few else []
+    assert [(it.value, it.explains) for it in found.culprits] == expected
+    assert {it.made_by for it in found.culprits} <= {"precision"}
+    for it in found.culprits[:1]:
+        assert it.reason == "overflows (1e+05 in FP32, beyond 65504)"
+        assert (it.op, it.module, it.source) == (first.op, first.module, first.source)
+    assert not any(it.reason for it in found.culprits[1:])

@@ -153,7 +153,7 @@ def _culprits(result: Json, found: Json | None, t: Words, most: int) -> Iterator
     """Yield what is to blame, the worst first: a line on each culprit, and one on what its error looks like."""
     label = t("diag_culprit")
     undecided = bool(found) and found["kind"] == "not_judged"  # type: ignore[index]
-    culprits = () if undecided else (diagnosis_of(result, found) or {}).get("culprits") or ()
+    culprits: Sequence[Json] = () if undecided else (diagnosis_of(result, found) or {}).get("culprits") or ()
     cause = _cause(result, found, t)
     if not culprits and (text := cause or _nothing(result, found, t)):
         yield [Line(label, text), *_output_shapes(result, t)]
@@ -163,6 +163,8 @@ def _culprits(result: Json, found: Json | None, t: Words, most: int) -> Iterator
         cause = ""
         if shape := culprit["looks_like"]:
             lines.append(Line(t("diag_looks"), facts.shape_words(shape, t)))
+        elif culprit is culprits[0] and culprit["made_by"] == "precision":
+            lines += _output_shapes(result, t)
         yield lines
     if len(culprits) > most:
         yield [Line("", t("diag_more", count=len(culprits) - most))]
@@ -178,8 +180,10 @@ def _cause(result: Json, found: Json | None, t: Words) -> str:
         return t("diag_tf32", backend=result["backend"])
     if found.get("kind") == "precision":
         kept, low = _names(found["region"], t), result["precision"]
-        if found["plan"] is not None:  # which may need less than PyTorch does
-            first = t("diag_precision_first", cause=found["cause"]) if found["cause"] else ""
+        culprits = (found["diagnosis"] or {}).get("culprits") or ()
+        if found["plan"] is not None or culprits:  # a plan may need less than PyTorch does
+            said = any(found["cause"].startswith(f"{culprit['value']} ") for culprit in culprits)
+            first = t("diag_precision_first", cause=found["cause"]) if found["cause"] and not said else ""
             return t("diag_precision", precision=low) + first
         return t("diag_precision_kept" if kept else "diag_precision_all", precision=low, names=kept)
     return t("diag_export") if found.get("kind") == "export" else ""
@@ -273,6 +277,8 @@ def _trust(result: Json, found: Json | None, t: Words) -> list[Line]:
     observed = (diagnosis or {}).get("observed") or distrusted
     commands = commands_of(result, found) if result["verdict"] == "fail" else []
     unknown = t("observer_unknown") if layers and not layers["observer"] else ""
+    if found and found["kind"] == "precision":  # no engine was looked into
+        unknown = t("diag_trust_precision", precision=result["precision"])
     text = t(f"diag_observed_{observed}") if observed else unknown
     if not text and not commands:
         return []

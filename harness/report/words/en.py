@@ -191,6 +191,7 @@ WORDS: dict[str, str] = {
     "diag_price": "{plan_ms} ms, all in {precision} {low_ms}, all in FP32 {fp32_ms} ({device})",
     "diag_count_plan_none": "none passes, {count} were tried on the engine",
     "diag_count_plan_none_one": "none passes, 1 was tried on the engine",
+    "diag_trust_precision": "PyTorch loses it in {precision} too; no engine was looked into",
     "diag_observed_unchanged": "looking changed no bit",
     "diag_observed_rounding": "looking changed rounding only",
     "diag_observed_changed": "NONE: looking changed the outputs as much as the error itself, another engine was seen",

@@ -188,6 +188,7 @@ WORDS: dict[str, str] = {
     "diag_price": "{plan_ms} ms，全部 {precision} 为 {low_ms}，全部 FP32 为 {fp32_ms}（{device}）",
     "diag_count_plan_none": "均未通过，在引擎上尝试了 {count} 个",
     "diag_count_plan_none_one": "未通过，在引擎上尝试了 1 个",
+    "diag_trust_precision": "PyTorch 在 {precision} 中同样损失；未观察引擎",
     "diag_observed_unchanged": "观察没有改变任何一位",
     "diag_observed_rounding": "观察只改变了舍入",
     "diag_observed_changed": "不可信：观察对输出的改变与误差本身相当，看到的是另一个引擎",
