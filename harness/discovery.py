@@ -30,16 +30,24 @@ SUITES = Path("suites")
 
 
 def find_subject(
-    text: str, *, suites: Path = SUITES, inputs: Path | None = None, shapes: Mapping[str, tuple[int, ...]] | None = None
+    text: str,
+    *,
+    suites: Path = SUITES,
+    inputs: Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    runs: bool = True,
 ) -> Subject:
     """Return the subject that the command line names.
 
     ``inputs`` replaces its cases by one, called ``inputs`` (for an ONNX file: ``default``); ``shapes`` gives the sizes
-    of an ONNX file's symbolic dimensions. Raises UsageError with the nearest names when there is no such subject.
+    of an ONNX file's symbolic dimensions, without which nothing ``runs``. Raises UsageError with the nearest names when
+    there is no such subject.
     """
+    if not text.strip():
+        raise UsageError("SUBJECT is empty; give a suite's name or the path of an .onnx file")
     path = Path(text)
     if path.suffix == ".onnx" or (path.is_file() and path.suffix != ".py"):
-        return onnx_subject(path, inputs=inputs, shapes=shapes or {})
+        return onnx_subject(path, inputs=inputs, shapes=shapes or {}, runs=runs)
     if shapes:
         raise UsageError(f"--shape is for ONNX files; {text} declares its own inputs")
     if path.suffix == ".py":
@@ -172,8 +180,10 @@ def list_subjects(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> Subject:
-    """Return a subject for an ONNX file, with the inputs of a file or seeded random ones.
+def onnx_subject(
+    path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[int, ...]], runs: bool = True
+) -> Subject:
+    """Return a subject for an ONNX file, with the inputs of a file or seeded random ones, made if it ``runs``.
 
     Raises UsageError when the model or the inputs cannot be read or do not fit, or a symbolic dimension has no size.
     """
@@ -188,10 +198,16 @@ def onnx_subject(path: Path, *, inputs: Path | None, shapes: Mapping[str, tuple[
         case = _input_loader(inputs, specs)
     else:
         by_input, by_symbol = _split_shapes(shapes, specs)
-        generated = graph.generate_inputs(model, shapes=by_input, symbols=by_symbol)
+
+        @functools.cache
+        def generated() -> dict[str, torch.Tensor]:
+            return graph.generate_inputs(model, shapes=by_input, symbols=by_symbol)
 
         def case() -> dict[str, torch.Tensor]:
-            return dict(generated)
+            return dict(generated())
+
+        if runs:
+            generated()
 
     return Subject(
         name=path.stem,

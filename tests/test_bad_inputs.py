@@ -91,5 +91,5 @@ def test_it_is_said_in_one_sentence(row: Row, nothing_outside: list[str], capfd:
 def test_there_are_many_inputs_and_no_two_of_a_name():
     names = [f"{kind}: {row.name}" for kind, row in ROWS]
     assert len(names) == len(set(names))
-    assert len(names) >= 200
+    assert len(names) >= 400
     assert all(row.facts for _, row in ROWS)

@@ -90,7 +90,7 @@ def selection(options: argparse.Namespace) -> Selection:
     """Return the selected series."""
     from harness.latency import Selection, combinations
 
-    subject, _, _ = request_of(options)
+    subject, _, _ = request_of(options, runs=False)
     return Selection(
         subject=subject, cases=options.case, backends=options.backend, precisions=options.precision,
         sizes=combinations(subject, options.sweep) if options.sweep else None, root=settings_of(options).root,

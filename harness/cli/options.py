@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping
-from harness.errors import CannotWrite, ParityError
+from harness.errors import CannotWrite, ParityError, UsageError
 from harness.repository import as_typed, folders, repository_root
 from harness.settings import print_progress
 
@@ -68,7 +68,7 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Add where PyTorch computes, and where engines and references are."""
     parser.add_argument(
-        "--seed-random", type=at_least(0), nargs="?", const=0, metavar="SEED",
+        "--seed-random", type=at_least(0, 2**63 - 1), nargs="?", const=0, metavar="SEED",
         help="judge a model with random operators: what they draw becomes stored noise of this seed",
     )  # fmt: skip
     parser.add_argument(
@@ -134,12 +134,12 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return an argument type: whole numbers of at least ``least``."""
+def at_least(least: int, most: int = 10**6) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from ``least`` to ``most``, which no run comes to an end beyond."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}, at most {most}")
         return int(text)
 
     return number
@@ -305,13 +305,19 @@ class Document:
             print_progress(str(error))
 
 
-def request_of(options: argparse.Namespace) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
-    """Return subject, targets and cases. Raises UsageError for a name that is not known."""
+def request_of(
+    options: argparse.Namespace, *, runs: bool = True
+) -> tuple[Subject, tuple[Target, ...], tuple[str, ...]]:
+    """Return subject, targets and cases, for a command that ``runs`` them. Raises UsageError for an unknown name."""
     from harness import discovery
 
     discovery.check_backends([*options.backend, *options.require])
+    shapes = dict(options.shape)
+    if len(shapes) < len(options.shape):
+        twice = next(name for name in shapes if [known for known, _ in options.shape].count(name) > 1)
+        raise UsageError(f"--shape gives {twice} twice; give it once")
     subject = discovery.find_subject(
-        options.subject, suites=options.suites, inputs=options.inputs, shapes=dict(options.shape)
+        options.subject, suites=options.suites, inputs=options.inputs, shapes=shapes, runs=runs
     )
     subject = replace(subject, typed=_typed(options))
     discovery.check_precisions(options.precision, also=[target.precision_name for target in subject.targets])

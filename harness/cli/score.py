@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     ):
         score.add_argument(f"--{name}", metavar="TEXT", help=f"{words}; default: the contest's")
     score.add_argument("--seed", type=int, metavar="N", help="default: the contest's, 2946901")
-    score.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="per process; default: 3600")
+    score.add_argument("--timeout", type=at_least(1), default=3600, metavar="S", help="per process; default: 3600")
     score.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter that runs the script")
     score.add_argument("-o", "--output", type=as_path, metavar="DIR", help="default: reports/score-NAME")
     score.add_argument("--json", type=as_path, metavar="FILE", help="write the figures as JSON (docs/json.md)")

@@ -21,7 +21,10 @@ def check_graph(model: ir.Model, path: Path) -> None:
     """
     what = f"{path} is not a valid ONNX model"
     _check_opsets(model, what)
+    if not model.graph.outputs:
+        raise UsageError(f"{what}: it declares no output, so there is nothing to compare; export it again")
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        _check_text(graph, what)
         _check_inputs_exist(graph, what)
         for node in graph:
             _check_domain(model, node, what)
@@ -41,6 +44,14 @@ def _check_opsets(model: ir.Model, what: str) -> None:
             if version != (known := model.opset_imports.get(domain, version)):
                 imports = f"imports opset {version} of domain {domain or 'ai.onnx'!r}, and the model opset {known}"
                 raise UsageError(f"{what}: function {function.name!r} {imports}; export it again")
+
+
+def _check_text(graph: ir.Graph, what: str) -> None:
+    for node in graph:
+        values = [value.name for value in (*node.inputs, *node.outputs) if value is not None]
+        for text in (node.op_type, node.domain, node.name, *node.attributes, *values):
+            if isinstance(text, bytes):  # as protobuf gives what is no UTF-8
+                raise UsageError(f"{what}: the name {text!r} is no UTF-8; copy or export it again")
 
 
 def _check_inputs_exist(graph: ir.Graph, what: str) -> None:

@@ -57,8 +57,10 @@ def open_onnx(path: Path | str) -> ir.Model:
         raise UsageError(
             f"{path} cannot be read as ONNX ({what}); if it is damaged, copy or export it again"
         ) from error
-    if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
+    if not (len(model.graph) or model.graph.outputs):
         raise UsageError(f"{path} is not an ONNX model: it has no graph; give a file written by an ONNX exporter")
+    if not model.opset_imports:
+        raise UsageError(f"{path} is not a valid ONNX model: it imports no opset; export it again")
     check_graph(model, path)
     check_external_data(model, path)
     _load_arrays(model, path)
