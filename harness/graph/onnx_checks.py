@@ -13,6 +13,11 @@ from harness.errors import UsageError
 from harness.graph.ir import inner_graphs
 
 
+_TYPES = ("to", "dtype", "output_dtype")
+"""Attributes that name an element type."""
+_DATA_TYPES = frozenset(map(int, ir.DataType))
+
+
 def check_graph(model: ir.Model, path: Path) -> None:
     """Bring the nodes into the order of the data where a file has them in another.
 
@@ -102,6 +107,8 @@ def _check_node(node: ir.Node, version: int, what: str) -> None:
         if takes and not attribute.is_ref() and attribute.type.name != takes:
             kinds = f"{attribute.type.name}, and {node.op_type} takes {takes}"
             raise UsageError(f"{what}: attribute {name!r} of {_named(node)} is {kinds}; export it again")
+        if name in _TYPES and not attribute.is_ref() and attribute.value not in _DATA_TYPES:
+            raise UsageError(f"{what}: attribute {name!r} of {_named(node)} is {attribute.value}, which is no type")
     for name, known in schema.attributes.items():
         if known.required and name not in node.attributes:
             raise UsageError(f"{what}: {_named(node)} has no attribute {name!r}; export it again")

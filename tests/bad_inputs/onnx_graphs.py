@@ -72,7 +72,7 @@ ROWS = (
     Row("input that is left out", model("g (float[2] x) => (float[2] y) { y = Add(, x) }"), VERIFY, 2, ("Add", "'A'")),
     Row("inputs too many", model("g (float[2] x) => (float[2] y) { y = Exp(x, x) }"), VERIFY, 2, ("Exp", "2 inputs")),
     Row("outputs too many", model("g (float[2] x) => (float[2] y) { y, z = Exp(x) }"), VERIFY, 2, ("Exp", "2 outputs")),
-    Row("cast to a type that is none", model("g (float[2] x) => (float[2] y) { y = Cast <to: int = 99> (x) }"), VERIFY, 3, ("99",)),
+    Row("cast to a type that is none", model("g (float[2] x) => (float[2] y) { y = Cast <to: int = 99> (x) }"), VERIFY, 2, ("'to'", "Cast", "99", "no type")),
     Row("shapes that do not fit", model("g (float[2] x, float[3] z) => (float[2] y) { y = Add(x, z) }"), VERIFY, 3, ("2", "3")),
     Row("types that do not fit", model("g (float[2] x, int64[2] z) => (float[2] y) { y = Add(x, z) }"), VERIFY, 3, ("y",)),
     Row("negative size of an input", sizes(-2), VERIFY, 2, ("'x'", "--shape")),

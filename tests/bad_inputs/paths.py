@@ -44,7 +44,7 @@ ROWS = (
     Row("JSON in a folder", both(model(), folder("d")), f"{VERIFY} --json d", 2, (" d", "folder")),
     Row("JSON below a file", both(model(), write("f", "")), f"{VERIFY} --json f/r.json", 2, ("f/r.json",)),
     Row("JSON in /proc", model(), f"{VERIFY} --json /proc/r.json", 2, ("/proc/r.json",)),
-    Row("JSON to /dev/full", model(), f"{VERIFY} --json /dev/full", 2, ("/dev/full", "No space left")),
+    Row("JSON to /dev/full", model(), f"{VERIFY} --json /dev/full", 2, ("/dev/full", "No space left"), shows=True),
     Row("JSON of an empty name", model(), f"{VERIFY} --json ''", 2, ("--json",)),
     Row("doctor's JSON in a folder", folder("d"), "doctor --json d", 2, (" d", "folder")),
     Row("inputs in a folder", both(model(), folder("d")), f"{VERIFY} --inputs d", 2, (" d", "no .json")),

@@ -29,6 +29,8 @@ class Row:
     """1: an engine is wrong; 2: the request is; 3: nothing could be judged."""
     facts: tuple[str, ...]
     """Words and figures that the one sentence about it must hold."""
+    shows: bool = False
+    """Whether results are shown all the same, where the request is wrong."""
 
 
 def nothing() -> None:
