@@ -236,6 +236,7 @@ class Document:
         if self.path:
             files.check_writable(self.path)
         self.environment = environment(settings) if self.path else {}
+        self._is_said = False
         if self.path:  # what is left should a step without an end have to end the process
             limits.keep_record(self.path, self._data(complete=False, error=""))
 
@@ -298,11 +299,13 @@ class Document:
             print_progress(str(problem))
 
     def _try(self, **keys: Any) -> None:
-        """Write the document, or say why it cannot be written now."""
+        """Write the document, or say once that it cannot be written now; the last writing says why."""
         try:
             self.write(**keys)
-        except CannotWrite as error:
-            print_progress(str(error))
+        except CannotWrite:
+            if not self._is_said:
+                print_progress(f"{self.path}: not written so far; the run goes on, and its results are shown")
+            self._is_said = True
 
 
 def request_of(

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from harness.errors import UsageError
 from harness.graph.ir import inner_graphs
 
-
 _TYPES = ("to", "dtype", "output_dtype")
 """Attributes that name an element type."""
 _DATA_TYPES = frozenset(map(int, ir.DataType))
