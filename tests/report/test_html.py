@@ -22,6 +22,7 @@ import recorded
 import report_fixtures as made
 
 from harness.errors import UsageError, visible
+from harness.records import Goal, Kept
 from harness.records import reader as records
 from harness.records.accuracy import OutputResult
 from harness.records.contest import ContestPicture, ContestResult
@@ -273,6 +274,19 @@ def test_a_bisection_alone_has_its_diagnosis_and_lists_every_culprit(tmp_path: P
     text = html.page(recorded.load(tmp_path, bisect=found))
     assert text.count("<b>culprit:</b>") == len(diagnosed.CULPRITS)
     assert "more culprits" not in text
+
+
+def test_a_fault_of_the_precision_shows_its_values_its_goal_and_what_more_of_them_cost(tmp_path: Path):
+    result, found = diagnosed.VARIANTS["precision"]
+    rows = (Kept(values=0, error=None), Kept(values=1, error=0.2), Kept(values=2, error=1e-3))
+    goal = Goal(source="limit", limits={"pooled": 0.01}, reason="the limit that was asked for")
+    shown = replace(found, by_values=rows, goal=goal)
+    text = html.page(recorded.load(tmp_path, results=[result], bisect=shown))
+    assert text.count("<b>culprit:</b>") == 2
+    assert "overflows (1e+05 in FP32, beyond 65504)" in text
+    assert "A plan may lose pooled 0.01: the limit that was asked for" in text
+    assert WORDS("by_values_nonfinite") in text
+    assert WORDS("by_values_title") not in html.page(recorded.load(tmp_path, results=[result], bisect=found))
 
 
 def test_what_passes_has_no_diagnosis(tmp_path: Path):

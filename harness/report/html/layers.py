@@ -1,4 +1,4 @@
-"""Layer reports and bisections as parts of the page."""
+"""Layer reports as parts of the page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from harness.records import MARKS
 from harness.report import facts
 from harness.report.facts import Json
 from harness.report.html.parts import (
-    TONES,
     Cell,
     Chart,
-    Code,
     Details,
-    Facts,
     Group,
     Line,
     Lines,
@@ -31,7 +28,7 @@ from harness.report.html.parts import (
 )
 from harness.report.plots import BARS, draw_depth, draw_module_bars
 from harness.report.text import number as figure
-from harness.report.text import plan_snippet, shown_mark
+from harness.report.text import shown_mark
 from harness.report.words import Words
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
@@ -188,86 +185,6 @@ def _value_row(value: Json, mark: str, t: Words) -> Row:
         word(value["source"]),
     )
     return Row(cells=cells, mark=mark, module=value["module"] or "(root)", depth=value["depth"])
-
-
-def bisect_group(found: Json, id: str, t: Words) -> Group:
-    """Return a bisection: whose fault it is, the plan, the reproducer, what was asked and tried, and what to do."""
-    tones: dict[str, Tone] = {"none": "good", "not_judged": "warn"}
-    kind = found["kind"]
-    said = facts.bisection_verdict(found) == "fail"  # by the diagnosis at the top of the section
-    lines = [Line(text="" if said else found["finding"], tone=tones.get(kind, "bad"), lead=t(f"kind_{kind}"))]
-    if found["interrupted"] or not found["complete"]:
-        lines.append(Line(text=t("bisect_incomplete"), tone="warn"))
-    lines += [Line(text=note, tone="muted") for note in found["notes"]]
-    parts: list[Part] = [Lines(items=tuple(lines)), _bisect_facts(found, t)]
-    if found["plan"] is not None:
-        text = "\n".join(plan_snippet(found["plan"], found["precision"]))
-        parts.append(Code(label=f"{t('plan')}: {found['plan_file'] or t('plan_no_file')}", text=text))
-    parts += [Lines(items=tuple(map(_advice, found["advice"])))] if found["advice"] else []
-    commands = [] if said else found["commands"]
-    parts += [Code(label=t("commands"), text="\n".join(commands))] if commands else []
-    parts += [_questions(found, id, t)] if found["gates"] else []
-    parts += [_trials(found, id, t)] if found["trials"] else []
-    heading = f"{t('bisection')}: {facts.target_name(found)}, {found['case']}"
-    return Group(id=id, heading=heading, parts=tuple(parts), labels=warnings(found["price"] or {}, t))
-
-
-def _bisect_facts(found: Json, t: Words) -> Facts:
-    builds = t("builds", gates=found["gate_builds"], built=found["builds"],
-                                most=found["max_builds"])  # fmt: skip
-    rows = [(t("region"), ", ".join(found["region"]) or "-")]
-    rows += [(t("plan"), t("no_plan"))] if found["plan"] is None and _needs_plan(found) else []
-    rows += [(t("reproducer"), found["reproducer"] or t("no_reproducer")), (t("engines_built"), builds)]
-    if price := found["price"]:
-        times = [t(key, ms=figure(price[key])) for key in ("plan_ms", "low_ms", "fp32_ms")]
-        rows.append((t("price", device=price["device"]), ", ".join(times)))
-    return Facts(rows=tuple(rows))
-
-
-def _needs_plan(found: Json) -> bool:
-    """Return whether a bisection should have ended in a plan."""
-    return found["kind"] not in ("none", "not_judged")
-
-
-def _advice(advice: Json) -> Line:
-    """Return what was seen, what it means and what to do in one line."""
-    return Line(text=" — ".join(advice[key] for key in ("indicator", "meaning", "action") if advice[key]))
-
-
-def _questions(found: Json, id: str, t: Words) -> Table:
-    rows = tuple(
-        Row(cells=(
-            word(asked["question"]),
-            word(t("answer_" + asked["answer"].replace(" ", "_")), _answer_tone(asked)),
-            word(asked["detail"]),
-        ))
-        for asked in found["gates"]
-    )  # fmt: skip
-    shape = columns(t, "question", "answer", "detail")
-    return Table(id=f"{id}-gates", caption=t("gates_caption"), columns=shape, rows=rows)
-
-
-def _answer_tone(asked: Json) -> Tone:
-    """Return how an answer is shown: as good, bad, or no answer."""
-    if asked["answer"] == "not asked":
-        return "muted"
-    return "good" if asked["answer"] == asked["good"] else "bad"
-
-
-def _trials(found: Json, id: str, t: Words) -> Details:
-    rows = tuple(
-        Row(cells=(
-            word(t("trial_" + trial["where"])),
-            word(t("verdict_" + facts.trial_verdict(trial)), TONES[facts.trial_verdict(trial)]),
-            number(trial["error"]),
-            word(", ".join(trial["keep_fp32"]) or t("nothing")),
-            word(trial["reason"]),
-        ))
-        for trial in found["trials"]
-    )  # fmt: skip
-    shape = columns(t, "tried_on", "verdict", "rel_err", "kept_fp32", "reason")
-    caption = t("trials_caption", count=len(rows))
-    return Details(summary=caption, parts=(Table(id=f"{id}-trials", caption=caption, columns=shape, rows=rows),))
 
 
 def _mark(mark: str, t: Words) -> Cell:

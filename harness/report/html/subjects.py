@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from harness.report import verdicts
 from harness.report.facts import Json, bisection_verdict, target_name
+from harness.report.html.bisection import bisect_group
 from harness.report.html.diagnosis import diagnosis_groups, explained
 from harness.report.html.latency import latency_group, module_times
-from harness.report.html.layers import bisect_group, layer_group, time_group
+from harness.report.html.layers import layer_group, time_group
 from harness.report.html.parts import (
     TONES,
     Cell,

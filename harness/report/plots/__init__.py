@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.report.plots.bisection import draw_by_values
 from harness.report.plots.embedded import Drawing, embedded
 from harness.report.plots.file import Draw
 from harness.report.plots.image_sheet import amplified, save_picture, save_sheet
@@ -25,6 +26,7 @@ __all__ = [
     "Series",
     "amplified",
     "bench_charts",
+    "draw_by_values",
     "draw_depth",
     "draw_history",
     "draw_module_bars",
