@@ -11,17 +11,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 
-from harness.history import change_points, trend_of
-from harness.latency import compare_in_turns, compare_sessions, holm, noise_of
+from harness.history import RECENT, age_of, change_points, trend_of
+from harness.latency import (
+    ACCEPTED,
+    ROUNDS,
+    Control,
+    compare_in_turns,
+    compare_sessions,
+    is_suspicious,
+    judged_again,
+)
 from harness.machine import Machine
 from harness.records import Comparison, Conditions, ProcessRun, Session, Summary
 
 MACHINE = Machine(key="simulated", class_key="simulated")
-SPREADS = (0.003, 0.005, 0.01)
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -76,7 +84,7 @@ def verdict_of_one(rng: np.random.Generator, *, baseline: int, spread: float, ch
     """Return the verdict on one session whose engine is slower by ``change`` than the baseline's."""
     old, new = sessions(rng, spread=spread), sessions(rng, spread=spread, level=1 + change, name="new")
     accepted = [next(old) for _ in range(baseline)]
-    return compare_sessions(next(new), accepted, previous=next(new), **options)
+    return compare_sessions(next(new), accepted, **options)
 
 
 def share(trials: int, one: Callable[[np.random.Generator], bool]) -> float:
@@ -85,39 +93,168 @@ def share(trials: int, one: Callable[[np.random.Generator], bool]) -> float:
     return sum(bool(one(rng)) for _ in range(trials)) / trials
 
 
-def against_baseline(trials: int) -> None:
-    """Print the rates of a verdict against a stored baseline."""
-    print("against a stored baseline: 0.3 % between processes, 5 processes, margin 1 %; share that is `regressed`")
-    print("(+0 % is a false alarm; `twice` is what fails a build; `equal` is `equivalent` at +0 %)\n")
-    print(f"{'sessions spread':>15} {'baseline':>8} {'+0 %':>7} {'twice':>7} {'margin 0':>9} {'equal':>7}", end="")
-    print(f" {'+3 %':>7} {'+3 % twice':>11} {'+5 %':>7} {'smallest':>9}")
-    for spread in SPREADS:
-        for baseline in (1, 4, 8):
-            rates = [
-                share(
-                    trials,
-                    lambda rng, c=change, t=test, o=options, b=baseline, s=spread: t(  # type: ignore[misc]
-                        verdict_of_one(rng, baseline=b, spread=s, change=c, **o)
-                    ),
-                )
-                for change, options, test in (
-                    (0.0, {}, regressed),
-                    (0.0, {}, repeated),
-                    (0.0, {"regress_margin": 0.0}, regressed),
-                    (0.0, {}, lambda c: c.verdict == "equivalent"),
-                    (0.03, {}, regressed),
-                    (0.03, {}, repeated),
-                    (0.05, {}, regressed),
-                )
-            ]
-            rng = np.random.default_rng(1)
-            found = [
-                noise_of([next(series) for _ in range(baseline)]).smallest_change
-                for series in (sessions(rng, spread=spread) for _ in range(max(trials // 10, 10)))
-            ]
-            widths = (7, 7, 9, 7, 7, 11, 7)
-            row = " ".join(f"{rate:{width}.1%}" for rate, width in zip(rates, widths, strict=True))
-            print(f"{spread:15.1%} {baseline:8} {row} {np.median(found):9.1%}")
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """How a machine's times scatter: sessions about the truth, processes about their session."""
+
+    spread: float = 0.005
+    """Standard deviation of sessions, in the long run; of a walk its step."""
+    kind: str = "normal"
+    """The name of a method of ``Levels`` that draws the levels of sessions."""
+    slow_processes: float = 0.0
+    """Share of processes that are slower by 3 %."""
+    accepted_outlier: float = 0.0
+    """By how much one of the accepted sessions is slower."""
+
+
+WORLDS = {
+    "normal": World(),
+    "lognormal": World(kind="lognormal"),
+    "AR(1) 0.5": World(kind="autoregression_5"),
+    "AR(1) 0.9": World(kind="autoregression_9"),
+    "random walk": World(kind="walk"),
+    "bimodal sessions": World(kind="bimodal", spread=0.003),
+    "bimodal processes": World(slow_processes=0.25),
+    "outliers": World(kind="outliers"),
+    "outlier accepted": World(accepted_outlier=0.1),
+}
+"""The noise models: 0.3 % between processes, and in each session a linear drift of 0.3 % (standard deviation)."""
+PROCESS_SPREAD, SESSION_DRIFT = 0.003, 0.003
+CHANGES, BASELINES, GAPS, TARGETS = (0.01, 0.03, 0.05, 0.1), (4, 8), (0, 20, 60), 20
+PYTORCH_SPREAD = 0.0015
+"""Of sessions, by which PyTorch differs from the engine beside it."""
+
+
+class Levels:
+    """The level of one session after another, as the logarithm of a ratio."""
+
+    def __init__(self, world: World, rng: np.random.Generator) -> None:
+        self.world, self.rng, self.level = world, rng, 0.0
+        self.next = getattr(self, world.kind)
+        for _ in range(50 if world.kind.startswith("auto") else 0):
+            self.next()
+
+    def normal(self) -> float:
+        return float(self.rng.normal(0, self.world.spread))
+
+    def lognormal(self) -> float:
+        return self.world.spread * float(np.exp(self.rng.normal(0, 0.8)) - np.exp(0.32)) / 1.31
+
+    def autoregression_5(self) -> float:
+        return self._autoregression(0.5)
+
+    def autoregression_9(self) -> float:
+        return self._autoregression(0.9)
+
+    def _autoregression(self, memory: float) -> float:
+        self.level = memory * self.level + self.normal() * (1 - memory**2) ** 0.5
+        return self.level
+
+    def walk(self) -> float:
+        self.level += self.normal()
+        return self.level
+
+    def bimodal(self) -> float:
+        return self.normal() + (np.log(1.03) if self.rng.random() < 0.25 else 0.0)
+
+    def outliers(self) -> float:
+        return self.normal() + (np.log(1.1) if self.rng.random() < 0.05 else 0.0)
+
+
+def medians(world: World, rng: np.random.Generator, level: float, processes: int, drift: float = 0.0) -> np.ndarray:
+    """Return the medians of the processes of one session, in ms."""
+    slow = np.log(1.03) * (rng.random(processes) < world.slow_processes)
+    return np.exp(level + drift + rng.normal(0, PROCESS_SPREAD, processes) + slow)
+
+
+class Target:
+    """One target on a machine: its accepted baseline, what came since, and the session that is judged."""
+
+    def __init__(self, world: World, rng: np.random.Generator, *, baseline: int, gap: int) -> None:
+        self.world, self.rng = world, rng
+        levels = Levels(world, rng)
+        drawn = [levels.next() for _ in range(baseline)]
+        drawn[-1] += np.log1p(world.accepted_outlier)
+        old = [session(medians(world, rng, level, 5), f"b{i}") for i, level in enumerate(drawn)]
+        self.accepted, self.drawn = old, drawn
+        later = [levels.next() for _ in range(gap)][-RECENT:]
+        since = [float(np.median(medians(world, rng, level, 5))) for level in later]
+        self.age = age_of([float(np.median(one.medians())) for one in old], since, days=gap)
+        self.level = levels.next()
+
+    def of_pytorch(self) -> float:
+        return float(self.rng.normal(0, PYTORCH_SPREAD))
+
+    def first_look(self, change: float) -> Comparison:
+        """Return the verdict by stored times."""
+        new = session(medians(self.world, self.rng, self.level + np.log1p(change), 5), "new")
+        return replace(compare_sessions(new, self.accepted), age=self.age)
+
+    def judged(self, change: float, control: str = ACCEPTED) -> Comparison:
+        """Return the verdict of the whole gate on an engine that is slower by ``change``."""
+        first = self.first_look(change)
+        if not control or not is_suspicious(first):
+            return first
+        beside, own = self.accepted, 0.0
+        if control != ACCEPTED:
+            levels = [level + self.of_pytorch() for level in self.drawn]
+            beside = [session(medians(self.world, self.rng, level, 5), "p") for level in levels]
+            own = self.of_pytorch()
+        found, total, mine, theirs = None, 0, np.array([]), np.array([])
+        drift = self.rng.normal(0, SESSION_DRIFT)
+        for total in ROUNDS:
+            place = np.arange(2 * ROUNDS[-1]).reshape(-1, 2)
+            place[1::2] = place[1::2, ::-1]  # A B B A
+            part = drift * place[len(mine) : total] / place.size
+            size = len(part)
+            theirs = np.append(theirs, medians(self.world, self.rng, self.level + own, size, part[:, 0]))
+            mine = np.append(mine, medians(self.world, self.rng, self.level + np.log1p(change), size, part[:, 1]))
+            side = Control(name=control, now=session(theirs, "c"), then=list(zip(self.accepted, beside, strict=True)))
+            found = judged_again(first, session(mine, "again"), side, last=total == ROUNDS[-1])
+            if found is not None:
+                break
+        assert found is not None
+        return found
+
+
+def rates(world: World, trials: int, *, baseline: int, gap: int, control: str = ACCEPTED) -> dict[str, float]:
+    """Return the shares of seeded trials, each a run of TARGETS targets of which one may be slower."""
+    rng = np.random.default_rng(baseline * 100 + gap)
+    counts = dict.fromkeys(("alarm", "run", "looks", "equivalent", "machine_changed", "inconclusive", *CHANGES), 0.0)
+    for _ in range(trials):
+        targets = [Target(world, rng, baseline=baseline, gap=gap) for _ in range(TARGETS)]
+        same = [target.judged(0.0, control) for target in targets]
+        alarms = [repeated(one) for one in same]
+        counts["run"] += any(alarms) * TARGETS
+        counts["alarm"] += sum(alarms)
+        counts["looks"] += sum(one.second_look is not None for one in same)
+        for verdict in ("equivalent", "machine_changed", "inconclusive"):
+            counts[verdict] += sum(one.verdict == verdict for one in same)
+        for change in CHANGES:
+            counts[change] += repeated(targets[0].judged(change, control)) * TARGETS
+    return {name: count / trials / TARGETS for name, count in counts.items()}
+
+
+def gate(trials: int, control: str, gaps: tuple[int, ...] = GAPS) -> None:
+    """Print false alarms and power of the whole design."""
+    print(
+        f"\nthe gate, {trials} runs of {TARGETS} targets a row; second look against: {control}; every engine is a new"
+    )
+    print(
+        "file. Sessions 0.5 % apart, 0.3 % in two modes; a walk moves by 0.5 % a session. False alarms per target and"
+    )
+    print(
+        "per run; A/A: second looks and verdicts per target; power: the one slower target of a run fails it (the same"
+    )
+    print("for 1 and 20 targets: nothing is corrected for their number)\n")
+    heads = ("target", "run of 20", "looks", "equal", "machine", "unclear", *(f"{change:+.0%}" for change in CHANGES))
+    print(f"{'noise':18} {'base':>4} {'later':>5} " + " ".join(f"{head:>9}" for head in heads))
+    for name, world in WORLDS.items():
+        for baseline in BASELINES:
+            for gap in gaps:
+                row = rates(world, trials, baseline=baseline, gap=gap, control=control)
+                cells = " ".join(f"{share:9.2%}" for share in row.values())
+                print(f"{name:18} {baseline:4} {gap:5} {cells}", flush=True)
 
 
 def regressed(comparison: Comparison) -> bool:
@@ -126,7 +263,7 @@ def regressed(comparison: Comparison) -> bool:
 
 
 def repeated(comparison: Comparison) -> bool:
-    """Return whether a build fails on it."""
+    """Return whether a run fails on it."""
     return comparison.verdict == "regressed" and comparison.repeated
 
 
@@ -154,28 +291,6 @@ def pooled_differs(rng: np.random.Generator, processes: int, *, runs: int = 200)
 
     sides = [(rng.normal(0, 0.003, (processes, 1)) + rng.normal(0, 0.005, (processes, runs))).ravel() for _ in range(2)]
     return float(mannwhitneyu(*sides).pvalue) < 0.01
-
-
-def several(trials: int) -> None:
-    """Print the rates of a run of several benchmarks, before and after Holm's correction."""
-    print("\nseveral benchmarks in one run, 0.3 % between sessions, baseline of 8, margin 0:")
-    print("share of runs with a false alarm, and of regressions of +3 % found in one benchmark (margin 1 %)\n")
-    print(f"{'benchmarks':>10} {'alone':>7} {'Holm':>7} {'+3 % alone':>11} {'+3 % Holm':>10}")
-    for number in (5, 20):
-        rates = np.zeros(4)
-        rng = np.random.default_rng(0)
-        rounds = max(trials // number, 20)
-        for _ in range(rounds):
-            same = [
-                verdict_of_one(rng, baseline=8, spread=0.003, change=0.0, regress_margin=0.0) for _ in range(number)
-            ]
-            mixed = [
-                verdict_of_one(rng, baseline=8, spread=0.003, change=change) for change in (0.03, *[0.0] * (number - 1))
-            ]
-            rates += (any(map(regressed, same)), any(map(regressed, holm(same))), regressed(mixed[0]),
-                      regressed(holm(mixed)[0]))  # fmt: skip
-        alone, adjusted, power, power_adjusted = rates / rounds
-        print(f"{number:10} {alone:7.1%} {adjusted:7.1%} {power:11.1%} {power_adjusted:10.1%}")
 
 
 def normal(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -220,12 +335,16 @@ def drifts(trials: int) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=2000, help="trials per figure (default: 2000)")
-    trials = parser.parse_args().trials
-    against_baseline(trials)
-    in_turns(trials)
-    several(trials)
-    drifts(max(trials // 4, 100))
+    parser.add_argument("--trials", type=int, default=500, help="runs of 20 targets per row (default: 500)")
+    parser.add_argument("--only", choices=("gate", "pytorch", "series"), help="one part; default: all")
+    options = parser.parse_args()
+    if options.only in (None, "gate"):
+        gate(options.trials, ACCEPTED)
+    if options.only in (None, "pytorch"):
+        gate(options.trials, "eager fp32", gaps=(0, 60))
+    if options.only in (None, "series"):
+        in_turns(options.trials * 4)
+        drifts(max(options.trials, 100))
 
 
 if __name__ == "__main__":

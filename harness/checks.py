@@ -136,8 +136,9 @@ class Parity:
     def check_latency(self) -> Measured:
         """Time the engine, hold it against the accepted baseline of this machine, record it and return the figures.
 
-        Raises AssertionError when it regressed and the session before had regressed too. Skips the test, with the
-        figures, where there is no baseline or no clear answer; where nothing could be timed, a required backend fails.
+        Raises AssertionError when it is slower and a second look, in turns with a control, confirmed it. Skips the
+        test, with the figures, where there is no baseline or no clear answer; where nothing could be timed, a required
+        backend fails.
         """
         __tracebackhide__ = True
         from harness.history import open_history
@@ -163,8 +164,11 @@ class Parity:
             raise AssertionError("\n".join([latency_line(data), found.comparison.rule, *found.comparison.notes]))
         if found.session.invalid:
             self._not_judged("; ".join(found.session.invalid))
+        words = f"{latency_line(data)}; {latency_advice(data) or found.comparison.rule}"
+        if found.comparison.verdict in ("regressed", "invalid_environment"):  # on the command line the status is 3
+            self._not_judged(words)
         if found.comparison.verdict not in ("equivalent", "improved"):
-            pytest.skip(f"not judged: {latency_line(data)}; {latency_advice(data) or found.comparison.rule}")
+            pytest.skip(f"not judged: {words}")
         return found
 
     def check_metric(

@@ -192,6 +192,8 @@ class FakeBackend:
     name = "fake"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     tap_modes: tuple[str, ...] = ()
+    content = b"fake!"
+    """Of the engine's file."""
 
     def __init__(self, fault: Fault | None = None) -> None:
         self.fault = fault or (lambda outputs, given, run: outputs)
@@ -212,7 +214,7 @@ class FakeBackend:
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         self.builds += 1
-        engine.write_bytes(b"fake!")
+        engine.write_bytes(self.content)
         return BuildReport(layers=7)
 
     def load(self, engine: Path) -> FakeSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import time
@@ -106,6 +107,16 @@ class EngineCache:
     def holds(self, key: Mapping[str, Any], *, name: str = "engine") -> bool:
         """Return whether the engine of ``key`` is there, as far as its file's name says."""
         return self._path(key, name).is_file()
+
+    def with_sha256(self, sha256: str) -> Engine | None:
+        """Return the verified engine whose file has this hash; None where none is here or it is damaged."""
+        for path in self._files(_ENGINE):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UsageError):
+                data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+                if data["sha256"] == sha256 and (engine := find_engine(path, data["key"])[0]) is not None:
+                    os.utime(path)  # it is in use: not the next one to be removed
+                    return engine
+        return None
 
     def _path(self, key: Mapping[str, Any], name: str) -> Path:
         """Return where the engine of ``key`` lies, under whatever name it was built, or will lie."""

@@ -61,7 +61,6 @@ def run(options: argparse.Namespace) -> int:
             subject, targets=targets, cases=cases, settings=settings, sizes=sizes, options=chosen, history=history
         )
         found, interrupted = document.collect(measured, _rows, show)
-    found = latency.adjusted(found)
     with document.written(interrupted=interrupted, **_rows(found)):
         show(found)
     if interrupted:

@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
         "--last", type=at_least(1), metavar="N",
         help="how many sessions; default: all since the last acceptance, at most 8",
     )  # fmt: skip
+    accept.add_argument("--include", action="store_true", help="outliers too, which are left out by default")
     history = add_command(
         commands, "history", _history,
         "show what was recorded of a subject, with change points and drift; or move records: "
@@ -50,10 +51,10 @@ def _accept(options: argparse.Namespace) -> int:
 
     accepted = 0
     with open_history(options) as history:
-        for one in latency.accept(history, selection(options), why=options.why, last=options.last):
+        chosen = selection(options)
+        for one in latency.accept(history, chosen, why=options.why, last=options.last, include=options.include):
             accepted += bool(one.sessions)
-            words = one.problem or accepted_text(one.sessions, fewest=latency.FEWEST_SESSIONS)
-            print(f"{one.benchmark}: {words}")
+            print(f"{one.benchmark}: {one.problem or accepted_text(one.sessions, one.remarks)}")
     return 0 if accepted else 3
 
 

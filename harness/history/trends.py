@@ -11,7 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from statistics import median
 from typing import TYPE_CHECKING
+
+from harness.records import Age
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +39,8 @@ TREND_P_VALUE = 0.01
 TREND_POINTS = 60
 """A trend is computed from at most this number of the last points."""
 TREND_FEWEST = 10
+RECENT = 5
+"""Sessions whose median says where a series stands now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +130,31 @@ def trend_of(values: Sequence[float]) -> Trend:
     least = 1 + LEAST_CHANGE
     beyond = 1 + low > least or 1 + high < 1 / least
     return Trend(points=len(logs), p_value=p, change=change, low=low, high=high, drifts=p < TREND_P_VALUE and beyond)
+
+
+def age_of(accepted: Sequence[float], since: Sequence[float], *, days: float) -> Age:
+    """Return the age of a baseline from its times and those of the sessions since, oldest first.
+
+    The new session must not be among them. Raises ValueError for a value that is zero, negative or infinite.
+    """
+    logs, _ = _clean(since)
+    recent, level = logs[-RECENT:], median(accepted)
+    change = float(math.exp(median(recent)) / level - 1) if len(recent) else None
+    trend = trend_of([level, *since])
+    return Age(days=days, sessions=len(logs), change=change, trend=trend.change if trend.drifts else None)
+
+
+def has_moved(age: Age) -> bool:
+    """Return whether a series is no longer where its baseline is."""
+    return age.trend is not None or abs(age.change or 0.0) > LEAST_CHANGE
+
+
+def age_words(age: Age) -> str:
+    """Return ``34 days and 17 sessions old; since then +1.2 %, a drift of +2.0 %``."""
+    words = f"{age.days:.0f} days and {age.sessions} sessions old"
+    parts = [] if age.change is None else [f"since then {age.change:+.1%}"]
+    parts += [] if age.trend is None else [f"a drift of {age.trend:+.1%}"]
+    return "; ".join([words, ", ".join(parts)]) if parts else words
 
 
 def _clean(values: Sequence[float]) -> tuple[Array, list[int]]:

@@ -17,7 +17,6 @@ from harness.latency.contestants import Contestant, Workload, open_contestant
 from harness.latency.group import Group, measure
 from harness.latency.options import Options
 from harness.latency.sizes import Sizes, check_sizes
-from harness.latency.verdict import holm
 from harness.records import Measured, NotMeasured
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -89,23 +88,18 @@ def _not_measured(workload: Workload, target: Target, error: ParityError) -> Not
     )
 
 
-def adjusted(found: Sequence[Measured | NotMeasured]) -> list[Measured | NotMeasured]:
-    """Return the verdicts of one run with Holm's correction: every further benchmark adds a chance of a false alarm."""
-    comparisons = iter(holm([item.comparison for item in found if isinstance(item, Measured)]))
-    return [replace(item, comparison=next(comparisons)) if isinstance(item, Measured) else item for item in found]
-
-
 def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] = ()) -> int:
-    """Return 1 for a repeated regression or an engine that failed, 3 where figures are missing or invalid, else 0.
+    """Return 1 for a regression that a second look confirmed or an engine that failed, 0 where nothing is wrong.
 
-    Baselines do not count: where no engine could be timed, the status is 3.
+    Else 3: figures are missing or invalid, or an engine looks slower and nothing was there for a second look. Baselines
+    do not count: where no engine could be timed, the status is 3.
     """
     measured = [item for item in found if isinstance(item, Measured)]
-    if any(one.comparison.verdict == "regressed" and one.comparison.repeated for one in measured):
+    verdicts = [(one.comparison.verdict, one.comparison.repeated) for one in measured]
+    if ("regressed", True) in verdicts or any(isinstance(item, NotMeasured) and item.failed for item in found):
         return 1
-    if any(isinstance(item, NotMeasured) and item.failed for item in found):
-        return 1
-    if any(one.session.invalid for one in measured) or lacking(found, require):
+    unsure = any(verdict in ("regressed", "invalid_environment") for verdict, _ in verdicts)
+    if unsure or any(one.session.invalid for one in measured) or lacking(found, require):
         return 3
     return 3 if all(one.baseline for one in measured) else 0
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from statistics import fmean
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, Literal
 
 from harness.records import Metric, ProcessRun, Session, Summary
 
 FEWEST_PROCESSES = 2
 """Fewer have no spread."""
+CLOCK_CHANGE = 1.01
+"""A clock that differs by more is noted."""
+_MAY_VARY = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
+"""Facts of a machine that are not in its key."""
 Figure = Literal["median", "cycles", "p99"]
 
 
@@ -34,12 +38,7 @@ def why_incomparable(new: Session, old: Session) -> str:
     if old.id == new.id:
         return "it is this session itself"
     if old.machine.key != new.machine.key:
-        mine, theirs = new.machine.facts, old.machine.facts
-        facts = [
-            f"{name} {mine.get(name)} here, {theirs.get(name)} there"
-            for name in sorted({*mine, *theirs})
-            if mine.get(name) != theirs.get(name)
-        ]
+        facts = _facts_words(new.machine.facts, old.machine.facts)
         return f"it is of another machine ({'; '.join(facts) or f'{new.machine.key} here, {old.machine.key} there'})"
     if old.metric != new.metric:
         return f"it measured {old.metric}, this session {new.metric}"
@@ -49,8 +48,25 @@ def why_incomparable(new: Session, old: Session) -> str:
     return ""
 
 
+def changed_facts(new: Session, old: Session) -> str:
+    """Return what differs, where it is the same device of the same host; empty for another one, or another backend."""
+    mine, theirs = new.machine.facts, old.machine.facts
+    same = ("host", "uuid", "gpu", "cpu", "backend", "backend_version")
+    if new.machine.key == old.machine.key or not mine.get("host") or any(mine.get(n) != theirs.get(n) for n in same):
+        return ""
+    return "; ".join(_facts_words(mine, theirs))
+
+
+def _facts_words(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {mine.get(name)} here, {theirs.get(name)} there"
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
 def difference_notes(new: Session, old: list[Session]) -> list[str]:
-    """Return notes on an engine, weights or inputs that differ from every session of the baseline."""
+    """Return notes on what differs from every session of the baseline: engine, weights, inputs, clocks, the device."""
     notes = []
     for field, words in (
         ("engine_sha256", "engine changed: its file"),
@@ -61,6 +77,14 @@ def difference_notes(new: Session, old: list[Session]) -> list[str]:
         mine, theirs = getattr(new, field), sorted({getattr(session, field) for session in old} - {""})
         if mine and theirs and mine not in theirs:
             notes.append(f"{words}: {mine[:12]} here, {', '.join(other[:12] for other in theirs)} in the baseline")
+    for field, words in (("sm_mhz", "SM clock"), ("memory_mhz", "memory clock")):
+        here, there = ([getattr(run.conditions, field) for one in ones for run in one.runs] for ones in ([new], old))
+        if all(here) and all(there) and not 1 / CLOCK_CHANGE < median(here) / median(there) < CLOCK_CHANGE:
+            notes.append(f"{words} changed: {median(here):.0f} MHz here, {median(there):.0f} MHz in the baseline")
+    for name in _MAY_VARY:
+        mine, others = new.machine.facts.get(name), {one.machine.facts.get(name) for one in old}
+        if mine not in others:
+            notes.append(f"the machine's {name} changed: {mine} here, {', '.join(map(str, others))} in the baseline")
     return notes
 
 

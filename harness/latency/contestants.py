@@ -33,6 +33,8 @@ class Contestant:
     """None for a baseline, which gets no verdict."""
     engine: Engine | None = None
     kernels_sha256: str = ""
+    is_control: bool = False
+    """Whether it is the accepted engine, that a new one is measured in turns with."""
 
     @property
     def device(self) -> str:
@@ -41,8 +43,9 @@ class Contestant:
 
     @property
     def name(self) -> str:
-        """``rtx-fp16``, ``eager fp32``, ``compile fp32``."""
-        return contestant_name(self.runner, self.backend, self.precision)
+        """``rtx-fp16``, ``rtx-fp16 as accepted``, ``eager fp32``, ``compile fp32``."""
+        name = contestant_name(self.runner, self.backend, self.precision)
+        return f"{name} as accepted" if self.is_control else name
 
     @property
     def is_baseline(self) -> bool:

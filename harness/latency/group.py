@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from harness.backends import BACKENDS
 from harness.errors import ParityError
 from harness.history import History
-from harness.latency.baseline import compare_with_baseline, without_baseline
+from harness.latency.baseline import accepted_sessions, compare_with_baseline, without_baseline
 from harness.latency.comparable import FEWEST_PROCESSES
 from harness.latency.contestants import Contestant, Workload, baselines
+from harness.latency.controls import Candidate, candidates
 from harness.latency.kernels import time_kernels
 from harness.latency.options import MOST_PROCESSES, PROCESSES, Options
+from harness.latency.second_look import Control, is_suspicious, judged_again
 from harness.latency.turns import replays_graph, take_turns
-from harness.latency.verdict import compare_in_turns, speed_up
+from harness.latency.verdict import compare_in_turns, is_accepted_engine, speed_up
 from harness.machine import machine
-from harness.records import Measured, NotMeasured, ProcessRun, Session
+from harness.records import Comparison, Measured, NotMeasured, ProcessRun, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Group:
     """Whether Ctrl-C ended a step: the sessions so far are then compared and not recorded."""
     measured: Mapping[Contestant, Measured] = field(default_factory=dict)
     """The session and verdict of each that has figures."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """``Session.group`` of its sessions."""
 
 
 def add_baselines(group: Group) -> Group:
@@ -71,9 +75,18 @@ def compare(group: Group) -> Group:
 
 
 def time_inconclusive_again(group: Group) -> Group:
-    """Time inconclusive contestants in further processes, up to MOST_PROCESSES each."""
+    """Time inconclusive contestants that have no control in further processes, up to MOST_PROCESSES each."""
     while not group.interrupted and (short := {c: left for c in group.measured if (left := _left(group, c)) > 0}):
         group = compare(_timed(group, short, min(PROCESSES, *short.values())))
+    return group
+
+
+def look_again(group: Group) -> Group:
+    """Measure every suspicious engine again, in turns with a control: what that finds is the verdict."""
+    for contestant in list(group.measured):
+        for candidate in _controls(group, contestant):
+            if not group.interrupted and group.measured[contestant].comparison.second_look is None:
+                group = _looked_again(group, contestant, candidate)
     return group
 
 
@@ -109,6 +122,7 @@ STEPS: tuple[Callable[[Group], Group], ...] = (
     time_in_turns,
     compare,
     time_inconclusive_again,
+    look_again,
     add_speed_ups,
     record,
     add_kernels,
@@ -148,10 +162,48 @@ def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Grou
     return replace(group, runs=runs, problems=problems, interrupted=interrupted)
 
 
+def _controls(group: Group, contestant: Contestant) -> list[Candidate]:
+    """Return the controls of a contestant that needs a second look, the best first."""
+    one = group.measured[contestant]
+    if contestant.is_baseline or group.history is None or not is_suspicious(one.comparison):
+        return []
+    baseline = accepted_sessions(one.session, group.history)
+    if is_accepted_engine(one.session, baseline):
+        return []
+    return list(candidates(contestant, baseline, group.measured, group.history))
+
+
+def _looked_again(group: Group, contestant: Contestant, candidate: Candidate) -> Group:
+    """Return the group with the verdict of a second look at a contestant, or a note why there is none."""
+    one, control = group.measured[contestant], candidate.contestant
+    group.workload.say(f"{contestant.name} looks {one.comparison.verdict}: again, in turns with the {candidate.name}")
+    options = replace(group.options, throughput=False)
+    look = Group(workload=group.workload, contestants=(control, contestant), options=options, history=None)
+    found: Comparison | None = None
+    for rounds in candidate.rounds:
+        look = _timed(look, look.contestants, rounds - len(look.runs.get(contestant, ())))
+        if look.interrupted or look.problems:
+            break
+        side = Control(name=candidate.name, now=_session(look, control), then=candidate.then)
+        last = rounds == candidate.rounds[-1]
+        found = judged_again(one.comparison, _session(look, contestant), side, last=last)
+        if found is not None:
+            break
+    if found is None:
+        why = "; ".join(problem.reason for problem in look.problems.values()) or "interrupted"
+        note = f"no second look with the {candidate.name}: {why}"
+        found = replace(one.comparison, notes=(*one.comparison.notes, note))
+    problems = {**group.problems, **{c: problem for c, problem in look.problems.items() if c is contestant}}
+    measured = {**group.measured, contestant: replace(one, comparison=found)}
+    return replace(group, measured=measured, problems=problems, interrupted=look.interrupted)
+
+
 def _left(group: Group, contestant: Contestant) -> int:
     """Return how many more processes an inconclusive contestant may have."""
     compared = group.measured[contestant].comparison
     if compared.verdict != "inconclusive" or compared.ratio is None:  # more processes do not give a ratio
+        return 0
+    if _controls(group, contestant):  # a second look tells more
         return 0
     return MOST_PROCESSES - len(group.runs[contestant])
 
@@ -187,6 +239,7 @@ def _session(group: Group, contestant: Contestant) -> Session:
         commit=workload.run.commit,
         versions={"torch": BACKENDS["torch"].version(), contestant.backend: contestant.version},
         notes=(short,) if len(runs) < options.processes else (),
+        group=group.id,
     )
 
 

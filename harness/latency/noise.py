@@ -8,14 +8,23 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median, variance
+from statistics import fmean, median
 from typing import Any
 
 from harness.errors import NotJudged
 from harness.latency.benchmark import repeat
 from harness.latency.comparable import flag_notes, graph_modes, log_figures, why_unusable
 from harness.latency.contestants import Workload
-from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile
+from harness.latency.estimate import (
+    CONFIDENCE,
+    FEWEST_SESSIONS,
+    POWER,
+    Limits,
+    qn,
+    smallest_change,
+    t_quantile,
+    variance,
+)
 from harness.latency.options import Options
 from harness.latency.sizes import Sizes, case_label, check_sizes
 from harness.latency.verdict import compare_sessions
@@ -24,8 +33,6 @@ from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.verify import Run
 
-POWER = 0.9
-"""Probability that the smallest change is found."""
 _ALONE = (
     "only one session on the machine as it was then: its facts (power limit, locked clock, driver) changed between the "
     "sessions, or the others were not measured; measure again"
@@ -188,17 +195,15 @@ def _other_graph(session: Session, first: Session, metric: Metric) -> str:
 
 
 def _detectable(logs: list[list[float]]) -> float:
-    from scipy.special import nctdtrinc, ndtri
+    from scipy.special import ndtri
 
     sessions, k = len(logs), min(len(values) for values in logs)
+    if sessions >= FEWEST_SESSIONS:
+        within = math.sqrt(median(variance(values) for values in logs))
+        return smallest_change(qn([median(values) for values in logs]), within, k, sessions, Limits())
     within = fmean(variance(values) for values in logs)
     between = variance([median(values) for values in logs]) if sessions > 1 else 0.0
-    level, margin = (1 + CONFIDENCE) / 2, Limits().regress
-    if sessions >= FEWEST_SESSIONS:
-        error = math.sqrt(between / sessions + max(between, within / k))
-        distance = float(nctdtrinc(sessions - 1, 1 - POWER, t_quantile(sessions - 1, level))) * error
-        return math.expm1(math.log1p(max(margin, math.sqrt(between))) + distance)
     error = math.sqrt(within / k * (1 + 1 / sessions))
     scatter = math.sqrt(max(between, within / k) * (1 + 1 / sessions))
-    distance = t_quantile(k * (sessions + 1) - 2, level) * error + float(ndtri(POWER)) * scatter
-    return math.expm1(math.log1p(margin) + distance)
+    distance = t_quantile(k * (sessions + 1) - 2, (1 + CONFIDENCE) / 2) * error + float(ndtri(POWER)) * scatter
+    return math.expm1(math.log1p(Limits().regress) + distance)

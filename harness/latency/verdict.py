@@ -1,9 +1,10 @@
-"""Whether a session is slower than its baseline, and by how much.
+"""Whether a session is slower than its baseline, and by how much: the first look, against stored times.
 
 The figure of a process is the logarithm of its median, that of a session the median over its processes. With four
 sessions or more in the baseline, the new session is compared with the prediction interval for one more of them; with
-fewer, Welch's interval over processes is used, and no regression counts. ``python benchmarks/latency_verdict.py``
-prints how often each rule is wrong.
+fewer, Welch's interval over processes is used. Stored times cannot tell a slow engine from a slow day, so no engine
+fails by them alone: :mod:`harness.latency.second_look` decides. ``python benchmarks/latency_verdict.py`` prints how
+often each rule is wrong.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from harness.latency.comparable import (
     Figure,
+    changed_facts,
     difference_notes,
     flag_notes,
     graph_modes,
@@ -23,10 +26,9 @@ from harness.latency.comparable import (
     why_unusable,
 )
 from harness.latency.estimate import (
-    CONFIDENCE,
-    FEWEST_SESSIONS,
     Estimate,
     Limits,
+    advice_on,
     decide,
     estimate_of,
     hodges_lehmann,
@@ -34,8 +36,15 @@ from harness.latency.estimate import (
     ratio_words,
     rule_words,
 )
+from harness.latency.modes import two_modes, within_clock
 from harness.records import Comparison, LatencyVerdict, Metric, Session
 
+UNCONFIRMED = {
+    "regressed": "stored times alone fail no engine, and nothing was there for a second look: keep the engine cache of "
+    "the accepted engine (PARITY_ENGINES), or accept four sessions that were measured beside PyTorch, not with "
+    "--baseline none",
+}
+"""What to do about a verdict that no second look has confirmed."""
 P99_MARGIN, P99_EQUIVALENT = 0.05, 0.15
 """The tail is noisier than the median and has bounds of its own; it is reported and never decides."""
 
@@ -44,31 +53,33 @@ def compare_sessions(
     new: Session,
     baseline: Sequence[Session],
     *,
-    previous: Session | None = None,
     regress_margin: float = 0.01,
     equivalent_within: float = 0.03,
 ) -> Comparison:
-    """Return whether a session regressed against the sessions of its baseline, which must be of the same benchmark.
+    """Return whether a session is slower than the sessions of its baseline, which must be of the same benchmark.
 
-    ``previous`` is the session before this one: a regression is ``repeated`` when it had regressed too, by the same
-    rule. Baseline sessions that cannot be compared (another machine, metric or graph mode, an invalid environment, this
-    session itself) are left out with a note; when none is left, the verdict is ``no_baseline``. Raises ValueError for
-    sessions of another benchmark and UsageError for margins outside 0 to 1.
+    Baseline sessions that cannot be compared (another machine, metric or graph mode, an invalid environment, this
+    session itself) are left out with a note; when none is left, the verdict is ``no_baseline``, or ``machine_changed``
+    where it is this machine that differs. An engine whose file is that of the baseline cannot have become slower: where
+    its time has changed, so has the machine. Raises ValueError for sessions of another benchmark and UsageError for
+    margins outside 0 to 1.
     """
     limits = Limits(regress=regress_margin, equivalent=equivalent_within)
-    for other in (*baseline, *([previous] if previous else ())):
+    for other in baseline:
         if other.benchmark != new.benchmark:
             raise ValueError(f"session {other.id} is of {other.benchmark}, not of {new.benchmark}")
-    result = _compare_with(new, baseline, limits)
-    if result.verdict != "regressed" or previous is None:
-        return result
-    if previous.id == new.id:
-        raise ValueError(f"session {new.id} cannot be the one before itself")
-    before = _compare_with(previous, baseline, limits)
-    note = f"the session before ({previous.id}) was {before.verdict}"
-    enough = min(len(result.baseline), len(before.baseline)) >= FEWEST_SESSIONS
-    repeated = before.verdict == "regressed" and enough
-    return replace(result, repeated=repeated, notes=(*result.notes, note))
+    found = _compare_with(new, baseline, limits)
+    if found.verdict in ("regressed", "improved") and is_accepted_engine(new, baseline):
+        rule = f"{found.rule}; but the engine file is the accepted one, so the machine has changed"
+        advice = "find out what else changed, or accept the sessions of the machine as it is now"
+        return replace(found, verdict="machine_changed", rule=rule, next_step=advice)
+    return found
+
+
+def is_accepted_engine(new: Session, baseline: Sequence[Session]) -> bool:
+    """Return whether the engine file is that of the baseline, bit for bit, and runs on the same kind of inputs."""
+    accepted = {(old.engine_sha256, old.inputs) for old in baseline}
+    return bool(new.engine_sha256) and (new.engine_sha256, new.inputs) in accepted
 
 
 def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) -> Comparison:
@@ -99,27 +110,6 @@ def speed_up(comparison: Comparison) -> tuple[float, float, float] | None:
     return 1 / comparison.ratio, 1 / comparison.high, 1 / comparison.low
 
 
-def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of one run, in their order, with Holm's correction for their number.
-
-    A ``regressed`` or ``improved`` whose corrected p value is above 2.5 % becomes ``inconclusive``; no other verdict
-    changes. The family is every comparison that was tested (Holm, Scandinavian Journal of Statistics 1979).
-    """
-    tested = sorted((c.p_value, index) for index, c in enumerate(comparisons) if c.p_value is not None)
-    adjusted = list(comparisons)
-    level, p_adjusted = (1 - CONFIDENCE) / 2, 0.0
-    for rank, (p_value, index) in enumerate(tested):
-        p_adjusted = max(p_adjusted, min(p_value * (len(tested) - rank), 1.0))
-        one = comparisons[index]
-        if p_adjusted > level and one.verdict in ("regressed", "improved"):
-            rule = (
-                f"{one.rule}; alone it would be {one.verdict}, but among {len(tested)} benchmarks Holm's p is "
-                f"{p_adjusted:.3g}, above {level:.3g}"
-            )
-            adjusted[index] = replace(one, verdict="inconclusive", repeated=False, rule=rule)
-    return tuple(adjusted)
-
-
 def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> Comparison:
     chosen = new.metric
     flaw = why_unusable(new, chosen)
@@ -135,13 +125,38 @@ def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> 
             usable[old.id] = old
     sessions = list(usable.values())
     if not sessions:
-        reason = "none of the baseline's sessions can be compared" if baseline else "no session was accepted yet"
-        return _undecided("no_baseline", chosen, reason, [*notes, *_advice(new, baseline, chosen), *flag_notes([new])])
-    if len(sessions) < FEWEST_SESSIONS:
-        notes.append(f"the baseline has {len(sessions)} of {FEWEST_SESSIONS} sessions: no regression counts yet")
-    return _compare(
-        new, sessions, limits, chosen, [*notes, *difference_notes(new, sessions), *flag_notes([new], sessions)]
-    )
+        verdict, reason = _why_no_baseline(new, baseline)
+        return _undecided(verdict, chosen, reason, [*notes, *_advice(new, baseline, chosen), *flag_notes([new])])
+    notes += [*difference_notes(new, sessions), *flag_notes([new], sessions)]
+    mode = within_clock(new, sessions)
+    if mode.problem:
+        return _undecided("invalid_environment", chosen, mode.problem, notes)
+    notes += [mode.note] if mode.note else []
+    values = [median(log_figures(session, chosen, "median")) for session in mode.old]
+    halves = two_modes(values)
+    if halves is None:
+        return _compare(mode.new, mode.old, limits, chosen, notes)
+    fast, slow = ([mode.old[i] for i in half] for half in halves)
+    ends = [math.exp(median([values[i] for i in half])) for half in halves]
+    words = f"the baseline has two modes, {ends[0]:.4g} ms ({len(fast)} sessions) and {ends[1]:.4g} ms ({len(slow)})"
+    slower = median(log_figures(mode.new, chosen, "median")) > math.log(math.sqrt(ends[0] * ends[1]))
+    found = _compare(mode.new, slow if slower else fast, limits, chosen, [*notes, words])
+    if not slower or found.verdict == "regressed":
+        return found
+    rule = f"{words}, and nothing but its time tells in which of them this session ran"
+    advice = "find the two states (clocks, power, other programs) and hold one: parity bench --lock-clocks MHZ"
+    return replace(found, verdict="invalid_environment", rule=rule, next_step=advice)
+
+
+def _why_no_baseline(new: Session, baseline: Sequence[Session]) -> tuple[LatencyVerdict, str]:
+    """Return the verdict without a usable baseline, and why: this machine may have been another one when accepted."""
+    if not baseline:
+        return "no_baseline", "no session was accepted yet"
+    for old in reversed(baseline):
+        changed = changed_facts(new, old)
+        if changed:
+            return "machine_changed", f"this machine is not what it was when the baseline was accepted: {changed}"
+    return "no_baseline", "none of the baseline's sessions can be compared"
 
 
 def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, notes: list[str]) -> Comparison:
@@ -173,6 +188,7 @@ def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, n
         baseline=tuple(session.id for session in old),
         notes=tuple(notes),
         p_value=estimate.p_value(margin_of(estimate, limits)),
+        next_step=advice_on(*times, limits) if verdict == "inconclusive" else UNCONFIRMED.get(verdict, ""),
     )
 
 

@@ -14,7 +14,14 @@ from harness.machine import Machine
 from harness.records.data import JsonRecord, TargetRecord, plain
 
 LatencyVerdict = Literal[
-    "regressed", "improved", "equivalent", "inconclusive", "slower_clock", "invalid_environment", "no_baseline"
+    "regressed",
+    "improved",
+    "equivalent",
+    "inconclusive",
+    "machine_changed",
+    "slower_clock",
+    "invalid_environment",
+    "no_baseline",
 ]
 Runner = Literal["engine", "eager", "compile"]
 Metric = Literal["gpu_ms", "end_to_end_ms"]
@@ -157,6 +164,8 @@ class Session:
     """Versions by name: PyTorch and the backend."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
+    group: str = ""
+    """The same for all sessions that were measured in turns; empty in records from before it was kept."""
 
     @property
     def benchmark(self) -> str:
@@ -210,6 +219,42 @@ class Acceptance(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondLook(JsonRecord):
+    """A suspicious engine measured again in the same run, in turns (A B B A) with a control."""
+
+    control: str
+    """``accepted engine``, or PyTorch by the name of the contestant, such as ``eager fp32``."""
+    control_sha256: str = ""
+    """Of the accepted engine's file; empty for PyTorch."""
+    processes: int
+    """Fresh ones of each side."""
+    ratio: float
+    """Engine over control; with PyTorch over the same ratio when the baseline was accepted. Above 1 is slower."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end of it."""
+    p_value: float
+    """Of a slow-down beyond the margin; at most the design's error rate where it is confirmed."""
+    control_ratio: float | None = None
+    """The control's time now over that of the baseline: away from 1 the machine has changed; None where not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age(JsonRecord):
+    """What became of a series since its baseline was accepted, the new session left out."""
+
+    days: float
+    """Between the newest accepted session and the new one."""
+    sessions: int
+    """Valid ones recorded since."""
+    change: float | None = None
+    """Median of the last few of them over that of the baseline, less 1; None where there is none."""
+    trend: float | None = None
+    """Change from the baseline to the last by a line through all, where it is one (Mann-Kendall); None where not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison(JsonRecord):
     """One session against a baseline, or one engine against another in the same session."""
 
@@ -228,11 +273,17 @@ class Comparison(JsonRecord):
     baseline: tuple[str, ...] = ()
     """Ids of the baseline's sessions."""
     repeated: bool = False
-    """Whether the session before this one had regressed too: only then a regression is a failure."""
+    """Whether a second look in the same run found it again: only then a regression is a failure."""
     notes: tuple[str, ...] = ()
     """``engine changed``, too few baseline sessions: what a reader must know."""
     p_value: float | None = None
     """One-sided, of a change beyond the margin in the direction seen; None where nothing was tested."""
+    next_step: str = ""
+    """What to do where the verdict is no clear answer; empty where it is one."""
+    second_look: SecondLook | None = None
+    """The second measurement; None where there was none."""
+    age: Age | None = None
+    """Of the baseline; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

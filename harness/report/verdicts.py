@@ -106,8 +106,8 @@ def empty_studies(records: Records) -> list[str]:
 def latency_verdict(measured: Json) -> str:
     """Return the verdict of one measurement.
 
-    Only a regression that a second session repeated fails. A session without a baseline, and one whose environment
-    was invalid, is not judged.
+    Only a regression that a second look confirmed fails. A session without a baseline, on a machine that has changed,
+    or in an invalid environment is not judged.
     """
     comparison = measured["comparison"]
     if comparison["verdict"] == "regressed" and comparison["repeated"]:

@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PARITY_HISTORY", raising=False)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "test_clip.py").write_text(SUITE)
-    monkeypatch.setattr("harness.latency.baseline.machine", lambda *name, **options: CPU)
+    monkeypatch.setattr("harness.latency.accepting.machine", lambda *name, **options: CPU)
     return tmp_path
 
 
@@ -124,7 +124,7 @@ def test_baselines_by_default_and_none(give: Give, given: list[str], expected: A
         ([missing()], [], 3),
         ([], [], 3),
         ([measured(), missing(failed=True)], [], 1),
-        ([regressed(False)], [], 0),
+        ([regressed(False)], [], 3),
         ([regressed(True)], [], 1),
         ([invalid()], [], 3),
         ([measured(), invalid()], [], 3),

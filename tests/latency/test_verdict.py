@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import TRIALS, base, quiet, rate, with_runs
 
-from benchmarks.latency_verdict import session, sessions, verdict_of_one
+from benchmarks.latency_verdict import session, sessions
 from harness.errors import UsageError
-from harness.latency.estimate import welch
-from harness.latency.verdict import compare_in_turns, compare_sessions, holm, speed_up
+from harness.latency.estimate import freedom, prediction_error, qn, t_quantile, welch
+from harness.latency.verdict import compare_in_turns, compare_sessions, speed_up
 from harness.machine.identity import Machine
 from harness.records.latency import Session, session_from_json
 
@@ -44,9 +44,13 @@ def test_without_a_margin_the_interval_alone_holds_its_level():
     assert rate("regressed", baseline=8, spread=0.005, change=0.0, regress_margin=0.0) <= 0.03
 
 
+def test_three_percent_is_found_by_eight_stored_sessions_at_a_spread_of_three_per_mille():
+    assert rate("regressed", baseline=8, spread=0.003, change=0.03) >= 0.9
+
+
 @pytest.mark.parametrize("baseline", [4, 8])
-def test_three_percent_is_found_at_a_spread_of_three_per_mille(baseline: int):
-    assert rate("regressed", baseline=baseline, spread=0.003, change=0.03) >= 0.9
+def test_three_percent_is_never_called_equivalent(baseline: int):
+    assert rate("equivalent", baseline=baseline, spread=0.005, change=0.03) <= 0.03
 
 
 def test_three_percent_faster_is_improved_and_equal_is_equivalent():
@@ -75,30 +79,19 @@ def test_in_turns_holds_its_level_and_finds_three_percent():
     assert sum(one(0.03, 0.01) == "regressed" for _ in range(TRIALS)) / TRIALS >= 0.95
 
 
-def test_holm_holds_the_level_of_a_whole_run():
-    rng = np.random.default_rng(3)
-    alarms = []
-    for _ in range(60):
-        run = [verdict_of_one(rng, baseline=8, spread=0.005, change=0.0, regress_margin=0.0) for _ in range(10)]
-        alarms.append([any(c.verdict == "regressed" for c in cs) for cs in (run, holm(run))])
-    alone, adjusted = np.mean(alarms, axis=0)
-    assert adjusted <= 0.05
-    assert adjusted <= alone
-
-
 # What it says
 
 
 def test_regression_names_the_rule_and_its_numbers():
     result = compare_sessions(quiet(1.03), base())
     assert result.verdict == "regressed"
-    assert result.ratio == pytest.approx(1.03, rel=1e-3)
+    assert result.ratio == pytest.approx(1.03 / 1.002, rel=1e-3)
     assert 1.01 < result.low < result.ratio < result.high
     assert result.metric == "gpu_ms"
     assert result.baseline == ("b0", "b1", "b2", "b3", "b4")
-    for words in ("1.03", "prediction interval from 5 sessions", "for 5 processes", "wholly above 1.01"):
+    for words in ("1.03", "prediction interval from the median of 5 sessions", "for 5 processes", "wholly above 1.01"):
         assert words in result.rule
-    assert result.p_value < 0.001
+    assert result.p_value < 0.01
     assert not result.repeated
 
 
@@ -108,32 +101,54 @@ def test_regression_names_the_rule_and_its_numbers():
         (0.96, "improved", "wholly below 0.9901"),
         (1.0, "equivalent", "within 0.97087 and 1.03"),
         (1.012, "equivalent", "within"),
-        (1.016, "inconclusive", "neither beyond"),
+        (1.014, "inconclusive", "neither beyond"),
     ],
 )
 def test_other_verdicts(level: float, verdict: str, words: str):
-    result = compare_sessions(quiet(level), base(), equivalent_within=0.02 if verdict == "inconclusive" else 0.03)
+    result = compare_sessions(quiet(level), base(), equivalent_within=0.015 if verdict == "inconclusive" else 0.03)
     assert (result.verdict, words in result.rule) == (verdict, True)
 
 
 def test_prediction_interval_is_that_of_the_formula():
-    old = base(4)
-    values = [math.log(np.median(one.medians())) for one in old]
-    spread = np.std(values, ddof=1)
-    own = np.mean([np.var(np.log(one.medians()), ddof=1) for one in old])
-    half = 3.182446 * math.sqrt(spread**2 / 4 + max(spread**2, own / 5))
+    levels = (1.0, 1.004, 0.998, 1.007)
+    old = [quiet(level, f"b{i}") for i, level in enumerate(levels)]
+    third = sorted(abs(math.log(a / b)) for i, a in enumerate(levels) for b in levels[i + 1 :])[2]
+    spread = 2.21914 * 4 / 8.6 * third
+    half = t_quantile(1.94, 0.975) * spread * math.sqrt(math.pi / 2 / 4 + 1)
     result = compare_sessions(quiet(1.001), old)
-    assert math.log(result.ratio) == pytest.approx(math.log(1.001) - np.mean(values), abs=1e-9)
+    assert math.log(result.ratio) == pytest.approx(math.log(1.001) - (math.log(1.0) + math.log(1.004)) / 2, abs=1e-9)
     assert math.log(result.high / result.ratio) == pytest.approx(half, rel=1e-3)
     assert math.log(result.ratio / result.low) == pytest.approx(half, rel=1e-3)
 
 
+def test_the_spread_of_normal_sessions_is_right_and_its_interval_holds_its_level():
+    rng = np.random.default_rng(2)
+    for n in (4, 5, 8, 16):
+        sample = rng.standard_normal((4000, n + 1))
+        spreads = np.array([qn(list(row[1:])) for row in sample])
+        error = np.array([prediction_error(spread, 0.0, 1, n) for spread in spreads])
+        outside = abs(sample[:, 0] - np.median(sample[:, 1:], axis=1)) > t_quantile(freedom(n), 0.975) * error
+        assert np.mean(spreads**2) == pytest.approx(1.0, rel=0.1)
+        assert 0.035 <= outside.mean() <= 0.06
+
+
+@pytest.mark.parametrize("size", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize("sessions", [4, 8])
+def test_one_session_in_four_does_not_move_the_comparison(sessions: int, size: float):
+    """It did: true changes of up to 20 % were inconclusive for ever."""
+    levels = np.array([1.0, 1.002, 0.998, 1.001, 0.999, 1.0015, 0.9985, 1.0])[:sessions]
+    levels[: sessions // 4] *= 1 + size * np.arange(1, sessions // 4 + 1)
+    old = [quiet(level, f"b{i}") for i, level in enumerate(levels)]
+    assert compare_sessions(quiet(1.0), old).verdict == "equivalent"
+    assert compare_sessions(quiet(1.05), old).verdict == "regressed"
+
+
 def test_margin_is_never_below_the_spread_between_sessions():
-    old = [quiet(math.exp(0.02 * (-1) ** i), f"b{i}") for i in range(8)]
+    levels = np.exp(0.02 * np.linspace(-1, 1, 5))
+    old = [quiet(level, f"b{i}") for i, level in enumerate(levels)]
     result = compare_sessions(quiet(1.5), old)
-    spread = 0.02 * math.sqrt(8 / 7)
     assert result.verdict == "regressed"
-    assert f"wholly above {1 + spread:.5g}" in result.rule
+    assert f"wholly above {1 + qn(list(np.log(levels))):.5g}" in result.rule
 
 
 def test_welch_is_that_of_scipy():
@@ -149,25 +164,35 @@ def test_welch_is_that_of_scipy():
     assert 2 * ours.p_value(1.0) == pytest.approx(theirs.pvalue)
 
 
-def test_repeated_only_when_the_session_before_had_regressed_too():
-    assert compare_sessions(quiet(1.05), base(), previous=quiet(1.05, "before")).repeated
-    once = compare_sessions(quiet(1.05), base(), previous=quiet(1.0, "before"))
-    assert (once.verdict, once.repeated) == ("regressed", False)
-    assert "the session before (before) was equivalent" in once.notes
-    assert not compare_sessions(quiet(1.0), base(), previous=quiet(1.05, "before")).repeated
-
-
-def test_a_baseline_of_few_sessions_never_repeats():
-    result = compare_sessions(quiet(1.05), base(3), previous=quiet(1.05, "before"))
+def test_stored_times_alone_confirm_nothing_and_say_what_would():
+    result = compare_sessions(quiet(1.05), base())
     assert (result.verdict, result.repeated) == ("regressed", False)
-    assert any("3 of 4 sessions" in note for note in result.notes)
-    assert "Welch interval over 5 against 15 processes" in result.rule
+    assert "PARITY_ENGINES" in result.next_step
+    few = compare_sessions(quiet(1.05), base(3))
+    assert (few.verdict, few.repeated) == ("regressed", False)
+    assert "Welch interval over 5 against 15 processes" in few.rule
 
 
-def test_previous_that_is_in_the_baseline_is_not_its_own_judge():
-    before = quiet(1.05, "before")
-    assert compare_sessions(quiet(1.05), [*base(), before, before], previous=before).baseline[-1] == "before"
-    assert not compare_sessions(quiet(1.05), [*base(3), before], previous=before).repeated
+def test_the_same_engine_file_cannot_have_become_slower():
+    old = base(engine_sha256="a" * 64, inputs="real")
+    for level in (0.95, 1.05):
+        result = compare_sessions(quiet(level, engine_sha256="a" * 64, inputs="real"), old)
+        assert result.verdict == "machine_changed"
+        assert "accept" in result.next_step
+    assert compare_sessions(quiet(engine_sha256="a" * 64, inputs="real"), old).verdict == "equivalent"
+    assert compare_sessions(quiet(1.05, engine_sha256="a" * 64, inputs="random"), old).verdict == "regressed"
+    assert compare_sessions(quiet(1.05, engine_sha256="b" * 64, inputs="real"), old).verdict == "regressed"
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [((1.0, 1.04, 0.98), "3 of 4 sessions"), ((1.0, 1.01, 0.99, 1.005), "no number of sessions would"),
+     ((1.0, 1.003, 0.998, 1.004), "more would (then parity accept --last")],
+)  # fmt: skip
+def test_inconclusive_says_why_and_what_to_do(levels: tuple[float, ...], words: str):
+    old = [quiet(level, f"b{i}") for i, level in enumerate(levels)]
+    result = compare_sessions(quiet(1.026), old)
+    assert (result.verdict, words in result.next_step) == ("inconclusive", True), result.next_step
 
 
 def test_missing_sessions_do_not_matter_but_a_duplicate_counts_once():
@@ -175,7 +200,6 @@ def test_missing_sessions_do_not_matter_but_a_duplicate_counts_once():
     assert compare_sessions(quiet(1.03), old[::2] + old[1:2]).verdict == "regressed"
     twice = compare_sessions(quiet(1.03), [old[0]] * 8)
     assert twice.baseline == ("b0",)
-    assert any("1 of 4 sessions" in note for note in twice.notes)
 
 
 def test_one_process_off_does_not_decide():
@@ -196,7 +220,7 @@ def test_slow_tail_is_noted_and_never_decides():
     old = [with_p99(one, 1.1) for one in base()]
     result = compare_sessions(with_p99(quiet(), 1.3), old)
     assert result.verdict == "equivalent"
-    assert [note for note in result.notes if note.startswith("p99 regressed 1.18")]
+    assert [note for note in result.notes if note.startswith("p99 regressed 1.17")]
     assert not compare_sessions(with_p99(quiet(), 1.12), old).notes
     assert not compare_sessions(with_p99(quiet(), 1.3), [*old, quiet(1.0, "without")]).notes
 
@@ -209,10 +233,8 @@ def test_slower_in_time_and_equal_in_cycles_is_a_slower_clock():
     assert result.verdict == "slower_clock"
     assert result.ratio == pytest.approx(1.05, rel=1e-2)
     assert "slower in time" in result.rule
-    assert "but equivalent in clock cycles 0.9996 [" in result.rule
-    assert not compare_sessions(
-        quiet(1.05, clock=1886), base(clock=1980), previous=quiet(1.05, "p", clock=1886)
-    ).repeated
+    assert "but equivalent in clock cycles 0.998 [" in result.rule
+    assert "SM clock changed: 1886 MHz here, 1980 MHz in the baseline" in result.notes
 
 
 def test_slower_in_time_and_in_cycles_is_a_regression():
@@ -337,8 +359,20 @@ def test_baseline_of_another_machine_names_what_differs():
     result = compare_sessions(new, old)
     assert result.verdict == "no_baseline"
     assert "it is of another machine (driver 580.1 here, 570.2 there)" in result.notes[0]
-    assert result.notes[-1].startswith("advice only, machine of the same class: 0.9996 [")
+    assert result.notes[-1].startswith("advice only, machine of the same class: 0.998 [")
     assert result.ratio is None
+
+
+@pytest.mark.parametrize("fact", ["driver", "locked_mhz", "threads"])
+def test_this_machine_with_another_driver_or_clock_has_changed(fact: str):
+    here = {"host": "ci-1", "uuid": "GPU-1", "backend": "rtx", "backend_version": "1"}
+    old = base(machine=machine("b", **here, **{fact: 1}))
+    result = compare_sessions(quiet(machine=machine("a", **here, **{fact: 2})), old)
+    assert (result.verdict, result.ratio) == ("machine_changed", None)
+    assert f"{fact} 2 here, 1 there" in result.rule
+    for other in ({"host": "ci-2"}, {"backend_version": "2"}):
+        elsewhere = quiet(machine=machine("a", **{**here, **other}, **{fact: 2}))
+        assert compare_sessions(elsewhere, old).verdict == "no_baseline"
 
 
 def test_baseline_of_another_metric_or_graph_mode_is_none():
@@ -358,10 +392,6 @@ def test_another_benchmark_is_a_programming_error():
     other = quiet(1.0, "other", precision="fp32")
     with pytest.raises(ValueError, match="session other is of"):
         compare_sessions(quiet(), [other])
-    with pytest.raises(ValueError, match="session other is of"):
-        compare_sessions(quiet(), base(), previous=other)
-    with pytest.raises(ValueError, match="the one before itself"):
-        compare_sessions(quiet(1.05), base(), previous=quiet(1.05))
     with pytest.raises(ValueError, match="two machines"):
         compare_in_turns(quiet(), quiet(1.0, "b", machine=machine("b")))
 
@@ -428,24 +458,3 @@ def test_in_turns_compares_end_to_end_where_gpu_time_is_missing():
     assert (result.verdict, result.metric) == ("improved", "end_to_end_ms")
     assert "GPU time is missing in new or eager: compared end to end" in result.notes
     assert "a CUDA graph on one side only" in result.notes
-
-
-# Several benchmarks
-
-
-def test_holm_is_that_of_the_paper_and_keeps_the_order():
-    one = compare_sessions(quiet(1.03), base())
-    run = [replace(one, p_value=p, repeated=True) for p in (0.02, 0.001, 0.013, 0.008)]
-    run.insert(2, compare_sessions(quiet(), ()))
-    adjusted = holm(run)
-    assert [c.verdict for c in adjusted] == ["inconclusive", "regressed", "no_baseline", "inconclusive", "regressed"]
-    assert adjusted[1] is run[1]
-    assert not adjusted[0].repeated
-    assert "alone it would be regressed, but among 4 benchmarks Holm's p is 0.026, above 0.025" in adjusted[3].rule
-    assert "Holm's p is 0.026" in adjusted[0].rule
-    assert holm([]) == ()
-
-
-def test_holm_leaves_other_verdicts_alone():
-    run = [compare_sessions(quiet(level), base()) for level in (1.0, 1.0, 1.5)]
-    assert holm(run) == tuple(run)

@@ -102,7 +102,14 @@ def test_gpu_time_and_host_time_are_never_in_one_column():
 
 def test_remarks_say_what_a_reader_must_know():
     runs = (process(1.0, gpu=True, flags=("unstable",)), process(1.0, gpu=True, graph=False, graph_failure="illegal"))
-    judged = comparison("regressed", 1.05, baseline=("a",), notes=("engine changed: its file",), rule="above 1.01")
+    judged = comparison(
+        "regressed",
+        1.05,
+        baseline=("a",),
+        notes=("engine changed: its file",),
+        rule="above 1.01",
+        next_step="measure again",
+    )
     text = latency.latency_table(json(measured(session(gpu=True, runs=runs), comparison=judged)))
     for fact in (
         "REGRESSED: above 1.01",

@@ -60,11 +60,10 @@ def latency_advice(measured: Json) -> str:
     if verdict == "no_baseline":
         accept = measured.get("next_step") or f"parity accept {session['subject']} --why ..."
         return f"no baseline on this machine ({comparison['rule']}): {accept} makes it one"
-    if verdict == "regressed" and not comparison["repeated"]:
-        return "slower, seen once: only a second session in a row that is slower is a failure; measure again"
-    if verdict == "inconclusive":
-        return "too noisy to decide with this many processes; parity noise tells the smallest change it detects"
-    return ""
+    if verdict == "regressed" and comparison["repeated"]:
+        return ""
+    next_step: str = comparison.get("next_step", "")
+    return f"what to do: {next_step}" if next_step else ""
 
 
 def _block_of(measured: Json) -> tuple[str, str, str]:

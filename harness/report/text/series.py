@@ -8,22 +8,32 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from harness.history import FEWEST_POINTS, ChangePoint, Trend, change_points, trend_of
-from harness.records import Acceptance, Session, plain
+from harness.history import (
+    FEWEST_POINTS,
+    ChangePoint,
+    Trend,
+    age_of,
+    age_words,
+    change_points,
+    has_moved,
+    trend_of,
+)
+from harness.records import Acceptance, Age, Session, plain, utc
 from harness.report.facts import Json, session_latency
 from harness.report.text.tables import ascii_safe, columns, latency_word, ms, plural, wrapped
 
 ROWS = 20
 
 
-def accepted_text(sessions: Sequence[Session], *, fewest: int) -> str:
-    """Return how many sessions were accepted, the range of their times, and whether they are fewer than count."""
+def accepted_text(sessions: Sequence[Session], remarks: Sequence[str]) -> str:
+    """Return how many sessions were accepted, the range of their times, and the remarks on them, each in its line."""
     times = [found[0] for session in sessions if (found := session_latency(session.to_json())) is not None]
     span = " to ".join(dict.fromkeys((ms(min(times)), ms(max(times)))))
-    warning = f"; a regression counts from {fewest} sessions on" if len(sessions) < fewest else ""
-    return f"accepted {plural(len(sessions), 'session')}, {span} ms{warning}"
+    lines = [f"accepted {plural(len(sessions), 'session')}, {span} ms"]
+    return ascii_safe("\n".join([*lines, *(line for remark in remarks for line in wrapped("  note: ", remark))]))
 
 
 def series_of(
@@ -38,7 +48,7 @@ def series_of(
     accepted = acceptance.sessions if acceptance else accepted
     points = [_point(session, session.id in accepted) for session in sessions]
     values = [math.nan if point["invalid"] or point["ms"] is None else point["ms"] for point in points]
-    changes, trend = change_points(values), trend_of(values)
+    changes, trend, age = change_points(values), trend_of(values), _age(points)
     return {
         "benchmark": last.benchmark,
         "subject": last.subject,
@@ -51,7 +61,8 @@ def series_of(
         "points": points,
         "change_points": plain([dataclasses.asdict(change) for change in changes]),
         "trend": plain(dataclasses.asdict(trend)),
-        "remarks": _remarks(points, changes, trend, acceptance),
+        "age": age and age.to_json(),
+        "remarks": _remarks(points, changes, trend, acceptance, age),
     }
 
 
@@ -72,11 +83,24 @@ def _point(session: Session, accepted: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _age(points: Sequence[Json]) -> Age | None:
+    """Return the age of the baseline at the newest session; None without a baseline."""
+    valid = [point for point in points if not point["invalid"] and point["ms"] is not None]
+    accepted = [place for place, point in enumerate(valid) if point["accepted"]]
+    if not accepted:
+        return None
+    start, end = (datetime.fromisoformat(utc(valid[place]["recorded_at"])) for place in (accepted[-1], -1))
+    since = [point["ms"] for point in valid[accepted[-1] + 1 :]]
+    days = max((end - start).total_seconds() / 86400, 0.0)
+    return age_of([valid[place]["ms"] for place in accepted], since, days=days)
+
+
 def _remarks(
     points: Sequence[Json],
     changes: Sequence[ChangePoint],
     trend: Trend,
     acceptance: Acceptance | None,
+    age: Age | None,
 ) -> list[str]:
     found = [
         f"warning: {change.change:+.2%} from {points[change.index]['recorded_at'][:19]} on, {ms(change.before)} to "
@@ -90,8 +114,14 @@ def _remarks(
         )
     if acceptance:
         count = plural(len(acceptance.sessions), "session")
-        found.append(f"baseline: {count}, accepted {acceptance.accepted_at[:19]}: {acceptance.why}")
-    elif not any(point["accepted"] for point in points):
+        old = f" ({age_words(age)})" if age else ""
+        found.append(f"baseline: {count}, accepted {acceptance.accepted_at[:19]}{old}: {acceptance.why}")
+    if age and has_moved(age):
+        found.append(
+            "warning: the series has moved since its baseline was accepted, so every suspicious engine is measured in "
+            "turns; accept newer sessions once you know why"
+        )
+    if not any(point["accepted"] for point in points):
         found.append("nothing was accepted: there is no baseline")
     if len(points) < 2 * FEWEST_POINTS:
         found.append(f"{plural(len(points), 'session')}: change points are looked for from {2 * FEWEST_POINTS} on")

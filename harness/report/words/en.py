@@ -341,6 +341,7 @@ WORDS: dict[str, str] = {
     "latency_improved": "improved",
     "latency_equivalent": "equivalent",
     "latency_inconclusive": "inconclusive",
+    "latency_machine_changed": "machine changed",
     "latency_slower_clock": "slower clock",
     "latency_invalid_environment": "INVALID",
     "latency_no_baseline": "no baseline",

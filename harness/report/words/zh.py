@@ -335,6 +335,7 @@ WORDS: dict[str, str] = {
     "latency_improved": "变快",
     "latency_equivalent": "等同",
     "latency_inconclusive": "无法判断",
+    "latency_machine_changed": "机器已变",
     "latency_slower_clock": "时钟变慢",
     "latency_invalid_environment": "环境无效",
     "latency_no_baseline": "没有基线",

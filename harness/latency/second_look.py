@@ -1,0 +1,144 @@
+"""A suspicious engine, measured again in turns with a control: what the verdict becomes.
+
+Stored times mix the engine with the day. In turns (A B B A, fresh processes) both sides have the same day, so the
+accepted engine itself, where its file is still there, is the strongest control: both samples are compared by ranks,
+which hold their error rate whatever the noise looks like. Without it PyTorch stands for the machine: the ratio of
+engine to PyTorch is compared with the same ratio in the sessions of the baseline.
+
+Error rates by design: a target whose engine is not slower is called so at most once in 2000 looks (``LEVELS`` add up to
+0.05 %), a run of 20 targets in at most 1 %, even if every target is looked at twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from harness.history import has_moved
+from harness.latency.comparable import log_figures, why_unusable
+from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile, variance
+from harness.latency.ranks import shift, slower_p
+from harness.records import Comparison, LatencyVerdict, SecondLook, Session
+
+ACCEPTED = "accepted engine"
+ROUNDS = (8, 16)
+"""Processes of each side after which a decision may fall."""
+LEVELS = (0.0002, 0.0003)
+"""Largest p value of a confirmed slow-down after each of them."""
+PYTORCH_LEVEL = 0.001
+"""The same against PyTorch. Only a target that is suspicious by its stored times comes here, so fewer alarms follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What an engine was measured in turns with, now and when the baseline was accepted."""
+
+    name: str
+    """``ACCEPTED``, or PyTorch by the name of the contestant."""
+    now: Session
+    """In turns with the engine."""
+    then: Sequence[tuple[Session, Session]] = ()
+    """Accepted sessions with the control's session of the same run; of the accepted engine each with itself."""
+
+
+def judged_again(
+    first: Comparison, new: Session, control: Control, *, last: bool, limits: Limits | None = None
+) -> Comparison | None:
+    """Return the verdict after the second look; None where further processes may decide and ``last`` is not set.
+
+    ``new`` holds the engine's processes of the second look alone: those that made it suspicious are no evidence.
+    """
+    limits = limits or Limits()
+    metric = new.metric if new.metric == control.now.metric else "end_to_end_ms"
+    for session in (new, control.now):
+        if flaw := why_unusable(session, metric):
+            verdict: LatencyVerdict = "invalid_environment" if session.invalid else "inconclusive"
+            return _noted(first, verdict, f"the second look does not count: {flaw}", None, "measure again")
+    mine, theirs = log_figures(new, metric, "median"), log_figures(control.now, metric, "median")
+    then = [
+        (median(log_figures(a, metric, "median")), median(log_figures(b, metric, "median")))
+        for a, b in control.then
+        if not why_unusable(a, metric) and not why_unusable(b, metric)
+    ]
+    moved = median(theirs) - median(b for _, b in then) if then else None
+    if control.name == ACCEPTED:
+        look, level = _by_ranks(mine, theirs, limits), LEVELS[0 if len(mine) < ROUNDS[-1] else -1]
+    else:
+        look, level = _by_prediction(median(mine) - median(theirs), [a - b for a, b in then], limits), PYTORCH_LEVEL
+    look = replace(
+        look, control=control.name, control_sha256=control.now.engine_sha256, processes=len(mine),
+        control_ratio=None if moved is None else math.exp(moved),
+    )  # fmt: skip
+    return _decided(first, look, level, limits, last=last or control.name != ACCEPTED)
+
+
+def is_suspicious(first: Comparison) -> bool:
+    """Return whether a second look is needed: only a clear answer on a series that has not moved needs none."""
+    if first.ratio is None and first.verdict != "machine_changed":  # nothing could be compared
+        return False
+    return (first.age is not None and has_moved(first.age)) or first.verdict not in ("equivalent", "improved")
+
+
+def enough_pairs(then: Sequence[tuple[Session, Session]]) -> bool:
+    """Return whether so many accepted sessions were measured in turns with PyTorch that their spread is known."""
+    return len(then) >= FEWEST_SESSIONS
+
+
+def _by_ranks(mine: Sequence[float], theirs: Sequence[float], limits: Limits) -> SecondLook:
+    margin = math.log1p(limits.regress)
+    middle, low, high = (math.exp(end) for end in shift(mine, theirs, CONFIDENCE))
+    p = slower_p(mine, theirs, margin)
+    return SecondLook(control="", processes=len(mine), ratio=middle, low=low, high=high, p_value=p)
+
+
+def _by_prediction(now: float, then: Sequence[float], limits: Limits) -> SecondLook:
+    """Return the look by Student's prediction interval for one more difference of log times."""
+    from scipy.special import stdtr
+
+    delta, error, freedom = now - fmean(then), math.sqrt(variance(then) * (1 + 1 / len(then))), len(then) - 1
+    half = t_quantile(freedom, (1 + CONFIDENCE) / 2) * error
+    beyond = delta - math.log1p(limits.regress)
+    p = float(stdtr(freedom, -beyond / error)) if error else float(beyond <= 0)
+    ends = (math.exp(delta + sign * half) for sign in (0, -1, 1))
+    middle, low, high = ends
+    return SecondLook(control="", processes=0, ratio=middle, low=low, high=high, p_value=p)
+
+
+def _decided(first: Comparison, look: SecondLook, level: float, limits: Limits, *, last: bool) -> Comparison | None:
+    margin, same = 1 + limits.regress, 1 + limits.equivalent
+    # Where stored times alone called it slower or faster, less of a move of the control explains it.
+    changed = first.verdict in ("regressed", "improved", "slower_clock", "machine_changed", "invalid_environment")
+    bound = margin if changed else same
+    moved = look.control_ratio is not None and not 1 / bound < look.control_ratio < bound
+    figures = f"{look.ratio:.5g} [{look.low:.5g}, {look.high:.5g}]"
+    than = "the accepted engine" if look.control == ACCEPTED else f"{look.control}, relative to the baseline,"
+    how = f"in turns with {than} {figures} over {look.processes} against {look.processes} processes"
+    if look.p_value <= level:
+        return _noted(first, "regressed", f"{how}: slower by more than {margin:.5g} (p = {look.p_value:.2g})", look)
+    if look.high < 1 / margin:
+        return _noted(first, "improved", f"{how}: wholly below {1 / margin:.5g}", look)
+    if 1 / same < look.low and look.high < same:
+        within = f"{how}: within {1 / same:.5g} and {same:.5g}"
+        if not moved and first.verdict != "machine_changed":
+            return _noted(first, "equivalent", within, look)
+        ratio = "" if look.control_ratio is None else f"; the control takes {look.control_ratio:.5g} of its time then"
+        advice = "accept the sessions of the machine as it is now, or find out what changed"
+        return _noted(first, "machine_changed", f"{within}{ratio}", look, advice)
+    if not last:
+        return None
+    rule = f"{how}: neither slower by {margin:.5g} (p = {look.p_value:.2g}) nor within {1 / same:.5g} and {same:.5g}"
+    advice = "end other programs, or lock the clocks (--lock-clocks MHZ), and measure again"
+    return _noted(first, "inconclusive", rule, look, advice)
+
+
+def _noted(
+    first: Comparison, verdict: LatencyVerdict, rule: str, look: SecondLook | None, advice: str = ""
+) -> Comparison:
+    """Return the verdict of the second look; that of the first becomes a note."""
+    note = f"by stored times alone {first.verdict.replace('_', ' ')}: {first.rule}"
+    return replace(
+        first, verdict=verdict, rule=rule, second_look=look, repeated=verdict == "regressed", next_step=advice,
+        notes=(*first.notes, note),
+    )  # fmt: skip
