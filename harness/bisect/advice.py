@@ -15,7 +15,7 @@ from harness.graph import Plan, is_fp32
 from harness.records import Advice, Culprit, Diagnosis
 
 MOST_CULPRITS = 3
-"""Culprits that the finding names with their figures; the record has all."""
+"""Culprits that the finding names; the record has all."""
 MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
 
@@ -38,9 +38,7 @@ def engine_finding(found: Findings) -> str:
     """Return the finding where PyTorch is right and the engine is not: the culprits first."""
     backend = found.target.backend
     culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
-    places = "; ".join(map(_place, culprits[:MOST_CULPRITS]))
-    more = f"; and {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
-    where = f"{places}{more}; " if culprits else ""
+    where = f"{_places(culprits)}; " if culprits else ""
     if found.only_tf32:
         return f"{where}{backend} computes FP32 in TF32; its error has the size of TF32's"
     why = ", because its kernels overlap" if found.races else ""
@@ -55,27 +53,15 @@ def _within(found: Findings) -> str:
     return f"it goes wrong within {len(names)} operations, {names[0]} to {names[-1]}"
 
 
-def _place(culprit: Culprit) -> str:
-    """Return a culprit with its figures: what it is, how wrong, and how small a part shows it."""
-    figures = []
-    if culprit.error is not None:
-        floor = "" if culprit.floor is None else f", where PyTorch loses {culprit.floor:.3g}"
-        figures.append(f"{culprit.error:.3g} off on the same inputs{floor}")
-    figures += [culprit.reason] if culprit.reason else []
-    figures += ["made by the export"] if culprit.made_by == "export" else []
-    if culprit.alone is not None:
-        figures.append(f"shown alone by {culprit.alone} operation{'s' * (culprit.alone > 1)}")
-    return described(culprit) + (f": {', '.join(figures)}" if figures else "")
-
-
 def export_finding(diagnosis: Diagnosis) -> str:
     """Return the finding where the export is at fault."""
-    culprits = diagnosis.culprits
-    places = "; ".join(
-        f"{described(culprit)}, by {_figure(culprit.error)} on the same inputs" for culprit in culprits[:MOST_CULPRITS]
-    )
-    more = f"; and in {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
-    return f"the ONNX graph already differs from PyTorch in {places}{more}"
+    return f"the ONNX graph already differs from PyTorch in {_places(diagnosis.culprits)}"
+
+
+def _places(culprits: Sequence[Culprit]) -> str:
+    """Return the first culprits by name and place; their figures are in the record, and in the first lines of it."""
+    more = f"; and {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
+    return "; ".join(map(described, culprits[:MOST_CULPRITS])) + more
 
 
 def undecided(check: ExportCheck) -> str:
@@ -93,10 +79,6 @@ def described(culprit: Culprit) -> str:
     source = f" ({culprit.source})" if culprit.source else ""
     folded = f", or in {shortened(culprit.folded)}, which was folded into it" if culprit.folded else ""
     return f"{culprit.value}, {culprit.op}{where}{source}{folded}"
-
-
-def _figure(number: float | None) -> str:
-    return "more than a number says" if number is None else f"{number:.3g}"
 
 
 def advice_on(found: Findings) -> tuple[Advice, ...]:

@@ -34,7 +34,6 @@ from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.temporary import temporary_folder
 from harness.tensors import sha256_of
-from harness.verify import cannot_hold
 
 MAX_BUILDS = 30
 Step = Callable[[Context, Findings], Findings]
@@ -55,10 +54,10 @@ def bisect(
 ) -> Bisection:
     """Return where the error of a wrong engine comes from, the smallest plan that passed, and a reproducer.
 
-    ``limit`` is the relative L2 error that outputs may have, in place of the limit derived from PyTorch. The plan is
-    written to ``plan_file`` whenever a smaller one passes, so an interruption loses nothing. ``width`` plans are built
-    at a time through ``executor``, which must share this process's memory: a pool of threads, as builders are processes
-    of their own. Raises UsageError for an option out of range; any other problem is in the result.
+    ``limit`` is the relative L2 error that outputs may have, in place of the derived limits. The plan is written to
+    ``plan_file`` whenever a smaller one passes, so an interruption loses nothing. ``width`` plans are built at a time
+    through ``executor``, a pool of threads (it must share this process's memory). Raises UsageError for an option out
+    of range; any other problem is in the result.
     """
     with temporary_folder() as folder:
         context = Context(
@@ -86,10 +85,9 @@ def run_steps(steps: tuple[Step, ...], context: Context, found: Findings) -> Fin
 
 def judge_target(context: Context, found: Findings) -> Findings:
     """Check the reference, the inputs and the outputs, and judge the engine."""
-    case, backend = context.case, found.target.backend
+    case = context.case
     try:
-        references = context.prepared.references
-        reference = references.reference(case, "fp32")
+        reference = (references := context.prepared.references).reference(case, "fp32")
     except NotJudged as error:
         return found.asked(questions.no_reference(error)).ending("not_judged", str(error))
     if (limit := context.limit) is not None:
@@ -102,22 +100,15 @@ def judge_target(context: Context, found: Findings) -> Findings:
     after, result = sha256_of(inputs), outcome.result
     found = found.asked(questions.inputs_unchanged(before, after))
     if after != before:
-        return found.ending("engine", f"{backend} writes into its inputs, so no later run can be compared")
+        return found.ending("engine", f"{found.target.backend} writes into its inputs, so no later run can be compared")
     found = replace(found.asked(questions.REFERENCE_REPEATS), result=result)
-    if result.verdict == "not_judged" and not _loses_too_much(found):
+    if result.verdict == "not_judged" and not found.loses_too_much:
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
     if result.verdict == "pass":
         less = "" if limit is not None else "; to ask for a smaller error, give --limit"
         return found.ending("none", f"nothing to repair: {result.reason}{less}")
     return found
-
-
-def _loses_too_much(found: Findings) -> bool:
-    """Return whether no verdict could be given only because PyTorch loses too much in this precision to be a floor."""
-    floors = [output.floor for output in found.failure.outputs if output.verdict == "not_judged" and output.floor]
-    plan = found.base_plan
-    return not is_fp32(plan) and any(cannot_hold(floor, plan.computes_in) for floor in floors)
 
 
 def judge_fp32(context: Context, found: Findings) -> Findings:
@@ -206,26 +197,18 @@ def find_region(context: Context, found: Findings) -> Findings:
 
 def _find_in_pytorch(context: Context, found: Findings) -> Findings:
     case, plan, precision = context.case, found.base_plan, found.target.precision
-    screen = Screen(context.run, case, precision, aim_of(context.run, case, precision, found.failure))
-    screened = screen.search(partial(context.say, found.target))
-    found = replace(
-        found, screened=screened, region=screened.region, interrupted=screened.interrupted, aim=screened.aim
-    )
-    if not screened.region and screened.interrupted:
+    aim = aim_of(context.run, case, precision, found.failure)
+    screened = Screen(context.run, case, precision, aim).search(partial(context.say, found.target))
+    stopped = screened.interrupted
+    found = replace(found, screened=screened, region=screened.region, aim=screened.aim, interrupted=stopped)
+    if stopped and not screened.region:
         return found
-    cause = _first_beyond(context, found)
-    finding = advice.precision_finding(plan, screened.region, few=screened.few, cause=cause)
-    diagnosis = diagnosis_of_precision(screened, context.prepared.program.values, cause)
-    candidates = screened.candidates if screened.region else None
-    return replace(found, candidates=candidates, finding=finding, cause=cause, diagnosis=diagnosis)
-
-
-def _first_beyond(context: Context, found: Findings) -> str:
-    """Return which value the precision cannot hold first, with its size, where PyTorch loses too much to be a floor."""
-    floors = [output.floor for output in found.failure.outputs]
-    if not any(floor is None or cannot_hold(floor, found.base_plan.computes_in) for floor in floors):
-        return ""
-    return context.prepared.references.first_beyond(context.case, found.base_plan)
+    cause = context.prepared.references.first_beyond(case, plan) if found.without_floor else ""
+    return replace(
+        found, candidates=screened.candidates if screened.region else None, cause=cause,
+        finding=advice.precision_finding(plan, screened.region, few=screened.few, cause=cause),
+        diagnosis=diagnosis_of_precision(screened, context.prepared.program.values, cause),
+    )  # fmt: skip
 
 
 def _find_in_engine(context: Context, found: Findings) -> Findings:
@@ -288,17 +271,9 @@ def time_plan(context: Context, found: Findings) -> Findings:
 
 
 STEPS: tuple[Step, ...] = (
-    judge_target,
-    judge_fp32,
-    check_export,
-    compare_with_pytorch,
-    run_one_kernel_at_a_time,
-    observe_values,
-    find_region,
-    write_reproducer,
-    find_plan,
-    time_plan,
-)
+    judge_target, judge_fp32, check_export, compare_with_pytorch, run_one_kernel_at_a_time, observe_values, find_region,
+    write_reproducer, find_plan, time_plan,
+)  # fmt: skip
 
 
 def _record(context: Context, found: Findings) -> Bisection:
@@ -308,34 +283,17 @@ def _record(context: Context, found: Findings) -> Bisection:
         finding = finding or f"interrupted before {until}"
         notes = (*notes, "interrupted: this is what was found so far")
     return Bisection(
-        subject=context.subject.name,
-        case=context.case,
-        backend=found.target.backend,
-        precision=found.target.precision_name,
-        source=context.subject.source,
-        plan_source=found.target.plan_source(context.settings.root),
-        kind=found.kind,
-        finding=finding,
-        advice=advice.advice_on(found),
-        commands=advice.commands_for(context, found),
-        gates=found.questions,
-        result=replace(found.result, next_step="") if found.result is not None else None,
-        races=found.races,
-        diagnosis=found.diagnosis,
-        cause=found.cause,
-        region=found.region,
-        plan=found.plan,
+        subject=context.subject.name, case=context.case, backend=found.target.backend,
+        precision=found.target.precision_name, kind=found.kind, finding=finding, advice=advice.advice_on(found),
+        commands=advice.commands_for(context, found), gates=found.questions,
+        result=replace(found.result, next_step="") if found.result is not None else None, races=found.races,
+        diagnosis=found.diagnosis, cause=found.cause, region=found.region, plan=found.plan,
         plan_values=found.plans.values if found.plans else None,
         goal=found.aim.goal if found.aim and found.candidates else None,
         by_values=found.screened.by_values if found.screened else (),
         plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",
-        reproducer=found.reproducer,
-        price=found.price,
-        trials=found.trials,
-        builds=budget.built,
-        gate_builds=budget.for_questions,
-        max_builds=budget.most,
-        complete=found.complete and not found.interrupted,
-        interrupted=found.interrupted,
+        reproducer=found.reproducer, price=found.price, trials=found.trials, builds=budget.built,
+        gate_builds=budget.for_questions, max_builds=budget.most,
+        complete=found.complete and not found.interrupted, interrupted=found.interrupted,
         notes=tuple(dict.fromkeys(notes)),
-    )
+    )  # fmt: skip

@@ -10,9 +10,10 @@ from harness.bisect.plan_search import PlanFound
 from harness.bisect.regions import Region
 from harness.bisect.screening import Screened
 from harness.bisect.units import Candidates
-from harness.graph import Plan, load_plan
-from harness.records import Diagnosis, Kind, LayerReport, Price, Question, Result, Trial
+from harness.graph import Plan, is_fp32, load_plan
+from harness.records import Diagnosis, Kind, LayerReport, OutputResult, Price, Question, Result, Trial
 from harness.subject import Target
+from harness.verify import cannot_hold
 
 PYTORCH_TRIALS = 3
 """Plans tried in PyTorch that are recorded: those that were tried last decided."""
@@ -82,6 +83,17 @@ class Findings:
         """The verdict on the target; from the second step on there is one, and it fails."""
         assert self.result is not None
         return self.result
+
+    @property
+    def without_floor(self) -> tuple[OutputResult, ...]:
+        """The outputs of which PyTorch loses too much in this precision to be a floor, or has none."""
+        outputs, precision = self.failure.outputs, self.base_plan.computes_in
+        return tuple(it for it in outputs if it.floor is None or cannot_hold(it.floor, precision))
+
+    @property
+    def loses_too_much(self) -> bool:
+        """Whether an output was not judged only because PyTorch loses too much in this precision to be a floor."""
+        return not is_fp32(self.base_plan) and any(it.floor and it.verdict == "not_judged" for it in self.without_floor)
 
     @property
     def plan(self) -> tuple[str, ...] | None:
