@@ -239,6 +239,17 @@ def test_accept_takes_what_came_since_the_last_time(capsys: pytest.CaptureFixtur
     assert baseline(first[0]) == [str(n) for n in range(3, 13)]
 
 
+def test_accept_leaves_out_an_outlier_unless_it_is_included(capsys: pytest.CaptureFixture[str]):
+    found = days(4)
+    slow = session((1.1, 1.111, 1.089), id="3", recorded_at=found[3].session.recorded_at)
+    record(*found[:3], measured(slow))
+    assert cli.main(["accept", "clip", "--why", "x"]) == 0
+    assert baseline(found[0]) == ["0", "1", "2"]
+    assert "is an outlier (+10" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["accept", "clip", "--why", "x", "--last", "4", "--include"]) == 0
+    assert baseline(found[0]) == ["0", "1", "2", "3"]
+
+
 def test_accept_leaves_out_a_session_of_a_clock_that_ran_ahead(capsys: pytest.CaptureFixture[str]):
     """It would be the latest for ever, and no later one ever accepted."""
     early, late = days(2)
