@@ -155,8 +155,7 @@ def _outlier_words(session: Session, values: Sequence[float], place: int, *, inc
 def _weakness(sessions: Sequence[Session]) -> list[str]:
     """Return what a baseline cannot tell apart, and how many more sessions would."""
     if len(sessions) < FEWEST_SESSIONS:
-        more = FEWEST_SESSIONS - len(sessions)
-        return [f"stored times decide from {FEWEST_SESSIONS} sessions on: {more} more are needed"]
+        return [f"stored times tell little from fewer than {FEWEST_SESSIONS} sessions, and these are {len(sessions)}"]
     logs = [values for session in sessions if (values := log_figures(session, session.metric, "median"))]
     if len(logs) < FEWEST_SESSIONS or min(map(len, logs)) < FEWEST_PROCESSES:
         return []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import History
-from harness.latency.contestants import Contestant
+from harness.latency.contestants import Contestant, Workload
+from harness.latency.contestants import baselines as pytorch_baselines
+from harness.latency.options import Options
 from harness.latency.second_look import ACCEPTED, ROUNDS, enough_pairs
-from harness.records import Measured, Session
+from harness.records import Session
 
 Pairs = tuple[tuple[Session, Session], ...]
 
@@ -28,27 +30,36 @@ class Candidate:
 
 def candidates(
     contestant: Contestant,
+    session: Session,
     baseline: Sequence[Session],
-    measured: Mapping[Contestant, Measured],
+    *,
+    workload: Workload,
+    options: Options,
     history: History,
 ) -> Iterator[Candidate]:
-    """Yield the controls of a contestant, the best first.
-
-    ``baseline`` are the accepted sessions of its series, ``measured`` the contestants that took turns with it.
-    """
+    """Yield the controls of a contestant, the best first; ``baseline`` are the accepted sessions of its series."""
     accepted = _accepted_engine(contestant, baseline)
     if accepted is not None and accepted.engine is not None:
         same = tuple((old, old) for old in baseline if old.engine_sha256 == accepted.engine.sha256)
         yield Candidate(name=ACCEPTED, contestant=accepted, then=same, rounds=ROUNDS)
-    key = measured[contestant].session.machine.key
-    by_group = {old.group: old for old in baseline if old.group and old.machine.key == key}
-    for other, one in measured.items():
-        if other.runner == "engine" or other is contestant or one.session.invalid:
-            continue
-        recorded = history.sessions(one.session.benchmark, one.session.machine.key)
-        then = tuple((by_group[old.group], old) for old in recorded if old.group in by_group)
+    beside = _beside([old for old in baseline if old.machine.key == session.machine.key], history)
+    for other in pytorch_baselines(workload.subject, (contestant,), replace(options, baselines=None)):
+        then = tuple(beside.get((other.runner, other.precision), ()))
         if enough_pairs(then):
             yield Candidate(name=other.name, contestant=other, then=then, rounds=ROUNDS[:1])
+
+
+def _beside(baseline: Sequence[Session], history: History) -> dict[tuple[str, str], list[tuple[Session, Session]]]:
+    """Return the accepted sessions with those of PyTorch that took turns with them, by runner and precision."""
+    by_group = {old.group: old for old in baseline if old.group}
+    found: dict[tuple[str, str], list[tuple[Session, Session]]] = {}
+    for series in history.benchmarks() if by_group else ():
+        for one in history.sessions(series.benchmark, series.machine_key):
+            if one.runner == "engine":
+                break
+            if one.group in by_group and not one.invalid:
+                found.setdefault((one.runner, one.precision), []).append((by_group[one.group], one))
+    return found
 
 
 def _accepted_engine(contestant: Contestant, baseline: Sequence[Session]) -> Contestant | None:

@@ -170,7 +170,11 @@ def _controls(group: Group, contestant: Contestant) -> list[Candidate]:
     baseline = accepted_sessions(one.session, group.history)
     if is_accepted_engine(one.session, baseline):
         return []
-    return list(candidates(contestant, baseline, group.measured, group.history))
+    return list(
+        candidates(
+            contestant, one.session, baseline, workload=group.workload, options=group.options, history=group.history
+        )
+    )
 
 
 def _looked_again(group: Group, contestant: Contestant, candidate: Candidate) -> Group:

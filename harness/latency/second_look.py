@@ -138,7 +138,10 @@ def _noted(
 ) -> Comparison:
     """Return the verdict of the second look; that of the first becomes a note."""
     note = f"by stored times alone {first.verdict.replace('_', ' ')}: {first.rule}"
-    return replace(
+    found = replace(
         first, verdict=verdict, rule=rule, second_look=look, repeated=verdict == "regressed", next_step=advice,
         notes=(*first.notes, note),
+    )  # fmt: skip
+    return found if look is None else replace(
+        found, ratio=look.ratio, low=look.low, high=look.high, p_value=look.p_value
     )  # fmt: skip

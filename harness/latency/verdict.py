@@ -77,9 +77,9 @@ def compare_sessions(
 
 
 def is_accepted_engine(new: Session, baseline: Sequence[Session]) -> bool:
-    """Return whether the engine file is that of the baseline, bit for bit, and runs on the same kind of inputs."""
-    accepted = {(old.engine_sha256, old.inputs) for old in baseline}
-    return bool(new.engine_sha256) and (new.engine_sha256, new.inputs) in accepted
+    """Return whether the engine file is that of the baseline, bit for bit, with the same kernels and kind of inputs."""
+    accepted = {(old.engine_sha256, old.kernels_sha256, old.inputs) for old in baseline}
+    return bool(new.engine_sha256) and (new.engine_sha256, new.kernels_sha256, new.inputs) in accepted
 
 
 def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) -> Comparison:

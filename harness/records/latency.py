@@ -261,7 +261,7 @@ class Comparison(JsonRecord):
     verdict: LatencyVerdict
     """What the rule decided."""
     ratio: float | None
-    """New over old; above 1 is slower. None without a baseline."""
+    """New over old; above 1 is slower: of the second look, where there was one. None without a baseline."""
     low: float | None
     """Lower end of the 95 % interval of the ratio."""
     high: float | None

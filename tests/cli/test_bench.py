@@ -229,7 +229,7 @@ def test_accept_takes_what_came_since_the_last_time(capsys: pytest.CaptureFixtur
     assert cli.main(["accept", "clip", "--why", "first figures"]) == 0
     assert baseline(first[0]) == ["0", "1", "2"]
     assert "accepted 3 sessions" in (shown := capsys.readouterr().out)
-    assert "from 4 sessions on" in shown
+    assert "fewer than 4 sessions" in " ".join(shown.split())
     assert cli.main(["accept", "clip", "--why", "again"]) == 3
     assert "nothing new" in capsys.readouterr().out
     record(*days(13)[3:])
