@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.records import MADE_HERE, settled_result
 from harness.report import facts
 from harness.report.facts import Json
+from harness.report.names import known_names, short_name
 from harness.report.text.tables import WIDTH, WORDS, ascii_safe, wrapped
 from harness.report.words import Words
 
@@ -158,7 +159,7 @@ def _culprits(result: Json, found: Json | None, t: Words, most: int) -> Iterator
     if not culprits and (text := cause or _nothing(result, found, t)):
         yield [Line(label, text), *_output_shapes(result, t)]
     for culprit in culprits[:most]:
-        text = _culprit(culprit, t, alone=len(culprits) > 1)
+        text = _culprit(culprit, t, known=known_names(result, culprits), alone=len(culprits) > 1)
         lines = [Line(label, t("diag_shows", cause=cause, text=text) if cause else text)]
         cause = ""
         if shape := culprit["looks_like"]:
@@ -189,12 +190,13 @@ def _cause(result: Json, found: Json | None, t: Words) -> str:
     return t("diag_export") if found.get("kind") == "export" else ""
 
 
-def _culprit(culprit: Json, t: Words, *, alone: bool) -> str:
+def _culprit(culprit: Json, t: Words, *, known: Mapping[str, set[str]], alone: bool) -> str:
     """Return where an error is made, how large it is, and how much of the output's error it explains."""
-    place = f"{culprit['value']}, {facts.short_op(culprit['op'])}"
-    place += t("diag_in", module=culprit["module"]) if culprit["module"] else ""
+    name, module, kernel = (short_name(culprit[key], known[key]) for key in ("value", "module", "inside"))
+    place = f"{name}, {facts.short_op(culprit['op'])}"
+    place += t("diag_in", module=module) if module else ""
     place += f" ({culprit['source']})" if culprit["source"] else ""
-    place += t("diag_inside", kernel=culprit["inside"]) if culprit["inside"] else ""
+    place += t("diag_inside", kernel=kernel) if kernel else ""
     said = [culprit["reason"]] if culprit["reason"] else []
     if culprit["error"] is not None:
         exported = culprit["made_by"] == "export"
@@ -293,5 +295,6 @@ def _counted(key: str, count: int, t: Words, **fields: str) -> str:
 
 def _names(names: Sequence[str], t: Words) -> str:
     """Return the first names and the number of the others."""
-    shown, rest = ", ".join(names[:MOST_NAMES]), len(names) - MOST_NAMES
+    shown = ", ".join(short_name(name, names) for name in names[:MOST_NAMES])
+    rest = len(names) - MOST_NAMES
     return f"{shown} {t('and_more', count=rest)}" if rest > 0 else shown
