@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Any
@@ -21,6 +21,7 @@ from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, module_path, source_line
+from harness.graph.naming import name_ends, name_parts, output_nodes
 from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.structure import flatten_outputs
@@ -137,8 +138,9 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     if clash := sorted(set(names) & set(inputs)):
         raise UsageError(f"subject {subject.name!r}: {clash[0]!r} is both an input and an output; rename one of them")
     ours: dict[str, Any] = {
-        "kwargs": by_keyword(inputs), "dynamo": True, "verbose": False, "optimize": True, "input_names": list(inputs),
-        "output_names": names,
+        "kwargs": by_keyword(inputs), "dynamo": True, "verbose": False, "optimize": True,
+        "input_names": [f"__input_{index}__" for index in range(len(inputs))],
+        "output_names": [f"__output_{index}__" for index in range(len(names))],
     }  # fmt: skip
     known = inspect.signature(torch.onnx.export).parameters.keys() - {"model", "args", *ours}
     for name in subject.options:
@@ -149,10 +151,10 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     assert onnx_program is not None
     decomposed = onnx_program.exported_program
     assert decomposed is not None
-    _name_inputs(decomposed, list(inputs))
-    _name_parts(decomposed, onnx_program.model)
+    name_parts(decomposed, onnx_program.model)
     merge_copies(decomposed, onnx_program.model)
-    outputs = dict(zip(names, _output_nodes(decomposed), strict=True))
+    name_ends(decomposed, onnx_program.model, list(inputs), names)
+    outputs = dict(zip(names, output_nodes(decomposed), strict=True))
     return Program(
         name=subject.name,
         model=onnx_program.model,
@@ -160,36 +162,6 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
         outputs=outputs,
         exported=decomposed,
     )
-
-
-def _output_nodes(program: ExportedProgram) -> list[str]:
-    """Return the nodes that compute the outputs, in their order."""
-    (output,) = (node for node in program.graph.nodes if node.op == "output")
-    specs = program.graph_signature.output_specs
-    return [node.name for node, spec in zip(output.args[0], specs, strict=True) if spec.kind.name == "USER_OUTPUT"]
-
-
-def _name_inputs(program: ExportedProgram, names: Sequence[str]) -> None:
-    """Give the placeholders of the inputs the names of the inputs, which need be none of Python's."""
-    given = [spec.arg for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
-    renamed = {argument.name: name for argument, name in zip(given, names, strict=True)}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            node.name = renamed.get(node.name, node.name)
-    for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
-        if hasattr(spec.arg, "name"):
-            spec.arg.name = renamed.get(spec.arg.name, spec.arg.name)
-
-
-def _name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
-    """Give the parts of a split the names of their FX nodes, as the exporter does for all operators but this one.
-
-    Its optimiser folds the sequence that a split returns into a Split whose outputs are called ``SPLIT_split_INDEX``.
-    """
-    items = (node for node in program.graph.nodes if computing_node(node) is not node)
-    parts = {f"{computing_node(node).name}_split_{node.args[1]}": node.name for node in items}
-    for value in (value for node in model.graph if node.op_type == "Split" for value in node.outputs):
-        value.name = parts.get(str(value.name), value.name)
 
 
 def check_arguments(module: torch.nn.Module, names: Collection[str], inputs: Tensors, *, where: str) -> None:

@@ -84,6 +84,44 @@ def test_a_node_that_says_nothing_of_its_origin_belongs_to_what_it_reads(program
     assert {table[name].origin for name in computed} <= known
 
 
+class Named(torch.nn.Module):
+    """Called as what it is made of: values, weights and inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, **given):
+        hidden = self.layer(given["relu"])
+        made = hidden.relu()
+        return {"linear": made * 2, "mul": hidden, "layer.weight": made.sigmoid(), "sum": given["layer.bias"] + 1}
+
+
+def test_no_two_values_share_a_name():
+    given = {"relu": torch.ones(3, 4), "layer.bias": torch.ones(3, 4)}
+    named = export(subject(dynamic={}, ranges={}), Named().eval(), given, ["linear", "mul", "layer.weight", "sum"])
+    values = [value.name for value in (*named.model.graph.inputs, *named.model.graph.initializers.values())]
+    values += [value.name for node in named.model.graph for value in node.outputs]
+    assert len(values) == len(set(values))
+    assert [value.name for value in named.model.graph.outputs] == ["linear", "mul", "layer.weight", "sum"]
+    assert named.exported is not None
+    nodes = [node.name for node in named.exported.graph.nodes]
+    assert len(nodes) == len(set(nodes))
+    ops = [named.values[name].op for name in named.outputs]
+    assert ops == ["aten.mul.Tensor", "aten.linear.default", "aten.sigmoid.default", "aten.add.Tensor"]
+
+
+def test_what_is_computed_twice_and_returned_twice_is_found():
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            return {"half": x.exp()[:1], "whole": x.exp(), "again": x.exp()}
+
+    made = export(subject(dynamic={}, ranges={}), Twice().eval(), {"x": torch.ones(3, 4)}, ["half", "whole", "again"])
+    assert made.exported is not None
+    assert set(made.outputs.values()) <= {node.name for node in made.exported.graph.nodes}
+    assert made.outputs["whole"] == made.outputs["again"] == "exp"
+
+
 def test_an_output_named_like_an_input_is_refused():
     with pytest.raises(UsageError, match="'x' is both an input and an output"):
         export(subject(), Net().eval(), INPUTS, ["x", "scores", "best"])
