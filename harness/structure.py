@@ -176,12 +176,14 @@ def _is_cache(value: Any) -> bool:
 
 
 def _split_cache(value: Any) -> _Split:
-    """Return the tensors of a cache, without its layers' numbers; layers go by their positions, keys by ``key``."""
+    """Return the tensors of a cache but its private ones; layers go by their positions, ``keys`` by ``key``."""
     keys, parts = [], []
     for name, item in vars(value).items():
         if name == "layers":
             keys += [str(index) for index in range(len(item))]
             parts += item
+        elif name.startswith("_"):
+            continue
         elif _is_cache(item) or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(item)):
             keys.append(_CACHE_NAMES.get(name, name))
             parts.append(item)
