@@ -344,3 +344,21 @@ def test_a_permission_error_of_the_build_itself_is_not_blamed_on_the_folder(tmp_
 
     with pytest.raises(PermissionError, match=r"model\.onnx"):
         get(tmp_path, build)
+
+
+def test_an_engine_is_found_by_its_hash_while_it_is_whole(tmp_path: Path) -> None:
+    """It is the control of one that was built later, and so not the next one to be removed."""
+    cache = EngineCache(tmp_path, limit_bytes=2**20)
+    assert cache.with_sha256("a" * 64) is None
+    old, new = get(tmp_path, Builder(b"old")), get(tmp_path, Builder(b"new"), {**KEY, "graph": "bb"})
+    os.utime(old.path, (1.0, 1.0))
+    found = cache.with_sha256(old.sha256)
+    assert found is not None
+    assert (found.path, found.sha256) == (old.path, old.sha256)
+    assert cache.entries()[0].path == new.path
+    (tmp_path / f"other-{'0' * 16}.engine").write_bytes(b"no description")
+    old.path.write_bytes(b"OLD")
+    assert cache.with_sha256(old.sha256) is None
+    old.path.with_suffix(".json").write_text("{")
+    assert cache.with_sha256(old.sha256) is None
+    assert cache.with_sha256(new.sha256) is not None

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.history import trends as drift
-from harness.history.trends import FEWEST_POINTS, Trend, _best_split, change_points, trend_of
+from harness.history.trends import (
+    FEWEST_POINTS,
+    Trend,
+    _best_split,
+    age_of,
+    age_words,
+    change_points,
+    has_moved,
+    trend_of,
+)
 
 TRIALS = 100
 
@@ -195,3 +204,18 @@ def test_agrees_with_apache_otava():
         values = series(step(60, 35, 0.05), seed=seed)
         theirs, _ = analysis.compute_change_points(values, window_len=50, max_pvalue=0.001, min_magnitude=0.01)
         assert [point.index for point in change_points(values)] == [int(point.index) for point in theirs]
+
+
+def test_the_age_of_a_baseline_is_what_came_since():
+    base = [1.0, 1.001, 0.999, 1.0]
+    fresh = age_of(base, [], days=0.0)
+    assert (fresh.sessions, fresh.change, fresh.trend, has_moved(fresh)) == (0, None, None, False)
+    still = age_of(base, [1.0, 1.2, 1.001, 0.999, 1.0], days=3.0)
+    assert still.change == pytest.approx(0.0, abs=1e-3), "one outlier does not move it"
+    assert not has_moved(still)
+    moved = age_of(base, [1.0] * 10 + [1.02] * 5, days=40.0)
+    assert moved.change == pytest.approx(0.02, rel=1e-6)
+    assert has_moved(moved)
+    assert age_words(moved).startswith("40 days and 15 sessions old; since then +2.0%")
+    drift = age_of(base, list(np.linspace(1.0, 1.03, 20)), days=20.0)
+    assert drift.trend == pytest.approx(0.03, abs=0.004)

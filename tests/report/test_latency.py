@@ -208,6 +208,17 @@ def test_series_finds_a_step_and_marks_what_was_accepted():
     assert "machine cpu012345678" in text
 
 
+def test_series_tells_the_age_of_its_baseline():
+    found = latency_series.series_of(sessions(1.0, 1.0, 1.02, 1.02, 1.02), acceptance=accepted("s0", "s1"))
+    assert found["age"] == {"days": 3.0, "sessions": 3, "change": pytest.approx(0.02), "trend": None}
+    text = latency_series.history_text([found])
+    assert "3 days and 3 sessions old" in row(text, "baseline: ")
+    assert "warning: the series has moved since its baseline was accepted" in text
+    still = latency_series.series_of(sessions(1.0, 1.0, 1.001), acceptance=accepted("s0", "s1"))
+    assert "has moved" not in latency_series.history_text([still])
+    assert latency_series.series_of(sessions(1.0))["age"] is None
+
+
 def test_series_leaves_out_invalid_sessions_and_says_so():
     bad = session(runs=(process(9.0, invalid=("a stranger",)), process(9.0)), id="bad")
     found = latency_series.series_of([*sessions(1.0, 1.0), bad])
