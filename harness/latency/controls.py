@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import History
@@ -13,6 +13,8 @@ from harness.latency.second_look import ACCEPTED, ROUNDS, enough_pairs
 from harness.records import Session
 
 Pairs = tuple[tuple[Session, Session], ...]
+Beside = Mapping[tuple[str, str], Sequence[tuple[Session, Session]]]
+"""Accepted sessions, each with that of PyTorch of the same run, by PyTorch's runner and precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,29 +31,22 @@ class Candidate:
 
 
 def candidates(
-    contestant: Contestant,
-    session: Session,
-    baseline: Sequence[Session],
-    *,
-    workload: Workload,
-    options: Options,
-    history: History,
+    contestant: Contestant, baseline: Sequence[Session], beside: Beside, workload: Workload, options: Options
 ) -> Iterator[Candidate]:
     """Yield the controls of a contestant, the best first; ``baseline`` are the accepted sessions of its series."""
     accepted = _accepted_engine(contestant, baseline)
     if accepted is not None and accepted.engine is not None:
         same = tuple((old, old) for old in baseline if old.engine_sha256 == accepted.engine.sha256)
         yield Candidate(name=ACCEPTED, contestant=accepted, then=same, rounds=ROUNDS)
-    beside = _beside([old for old in baseline if old.machine.key == session.machine.key], history)
     for other in pytorch_baselines(workload.subject, (contestant,), replace(options, baselines=None)):
         then = tuple(beside.get((other.runner, other.precision), ()))
         if enough_pairs(then):
             yield Candidate(name=other.name, contestant=other, then=then, rounds=ROUNDS[:1])
 
 
-def _beside(baseline: Sequence[Session], history: History) -> dict[tuple[str, str], list[tuple[Session, Session]]]:
-    """Return the accepted sessions with those of PyTorch that took turns with them, by runner and precision."""
-    by_group = {old.group: old for old in baseline if old.group}
+def accepted_beside(session: Session, baseline: Sequence[Session], history: History) -> Beside:
+    """Return the accepted sessions of this machine with those of PyTorch that took turns with them."""
+    by_group = {old.group: old for old in baseline if old.group and old.machine.key == session.machine.key}
     found: dict[tuple[str, str], list[tuple[Session, Session]]] = {}
     for series in history.benchmarks() if by_group else ():
         for one in history.sessions(series.benchmark, series.machine_key):

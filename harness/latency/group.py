@@ -14,10 +14,10 @@ from harness.history import History
 from harness.latency.baseline import accepted_sessions, compare_with_baseline, without_baseline
 from harness.latency.comparable import FEWEST_PROCESSES
 from harness.latency.contestants import Contestant, Workload, baselines
-from harness.latency.controls import Candidate, candidates
+from harness.latency.controls import Candidate, accepted_beside, candidates
 from harness.latency.kernels import time_kernels
 from harness.latency.options import MOST_PROCESSES, PROCESSES, Options
-from harness.latency.second_look import Control, is_suspicious, judged_again
+from harness.latency.second_look import Control, has_control_moved, is_suspicious, judged_again
 from harness.latency.turns import replays_graph, take_turns
 from harness.latency.verdict import compare_in_turns, is_accepted_engine, speed_up
 from harness.machine import machine
@@ -164,17 +164,22 @@ def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Grou
 
 def _controls(group: Group, contestant: Contestant) -> list[Candidate]:
     """Return the controls of a contestant that needs a second look, the best first."""
-    one = group.measured[contestant]
-    if contestant.is_baseline or group.history is None or not is_suspicious(one.comparison):
+    one, history = group.measured[contestant], group.history
+    if contestant.is_baseline or history is None or one.comparison.verdict == "no_baseline" or one.session.invalid:
         return []
-    baseline = accepted_sessions(one.session, group.history)
+    baseline = accepted_sessions(one.session, history)
     if is_accepted_engine(one.session, baseline):
         return []
-    return list(
-        candidates(
-            contestant, one.session, baseline, workload=group.workload, options=group.options, history=group.history
-        )
+    beside = accepted_beside(one.session, baseline, history)
+    others = [other.session for other in group.measured.values() if other.session.runner != "engine"]
+    moved = any(
+        has_control_moved(now, [old for _, old in beside.get((now.runner, now.precision), ())])
+        for now in others
+        if not now.invalid
     )
+    if not moved and not is_suspicious(one.comparison):
+        return []
+    return list(candidates(contestant, baseline, beside, group.workload, group.options))
 
 
 def _looked_again(group: Group, contestant: Contestant, candidate: Candidate) -> Group:

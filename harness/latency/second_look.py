@@ -18,7 +18,7 @@ from statistics import fmean, median
 
 from harness.history import has_moved
 from harness.latency.comparable import log_figures, why_unusable
-from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, t_quantile, variance
+from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, qn, t_quantile, variance
 from harness.latency.ranks import shift, slower_p
 from harness.records import Comparison, LatencyVerdict, SecondLook, Session
 
@@ -62,6 +62,9 @@ def judged_again(
         for a, b in control.then
         if not why_unusable(a, metric) and not why_unusable(b, metric)
     ]
+    if control.name != ACCEPTED and not enough_pairs(then):
+        rule = f"only {len(then)} accepted sessions can be compared beside {control.name}"
+        return _noted(first, "inconclusive", rule, None, "accept four sessions that were measured beside PyTorch")
     moved = median(theirs) - median(b for _, b in then) if then else None
     if control.name == ACCEPTED:
         look, level = _by_ranks(mine, theirs, limits), LEVELS[0 if len(mine) < ROUNDS[-1] else -1]
@@ -75,13 +78,23 @@ def judged_again(
 
 
 def is_suspicious(first: Comparison) -> bool:
-    """Return whether a second look is needed: only a clear answer on a series that has not moved needs none."""
+    """Return whether a second look is needed: only equal times on a series that has not moved need none."""
     if first.ratio is None and first.verdict != "machine_changed":  # nothing could be compared
         return False
-    return (first.age is not None and has_moved(first.age)) or first.verdict not in ("equivalent", "improved")
+    return (first.age is not None and has_moved(first.age)) or first.verdict != "equivalent"
 
 
-def enough_pairs(then: Sequence[tuple[Session, Session]]) -> bool:
+def has_control_moved(now: Session, then: Sequence[Session], limits: Limits | None = None) -> bool:
+    """Return whether a control's time is not what it was, beyond its spread: the machine may hide a slower engine."""
+    values = [median(figures) for one in then if (figures := log_figures(one, now.metric, "median"))]
+    mine = log_figures(now, now.metric, "median")
+    if len(values) < FEWEST_SESSIONS or not mine:
+        return False
+    least = math.log1p((limits or Limits()).regress)
+    return abs(median(mine) - median(values)) > max(least, 2 * qn(values))
+
+
+def enough_pairs(then: Sequence[object]) -> bool:
     """Return whether so many accepted sessions were measured in turns with PyTorch that their spread is known."""
     return len(then) >= FEWEST_SESSIONS
 
@@ -101,8 +114,7 @@ def _by_prediction(now: float, then: Sequence[float], limits: Limits) -> SecondL
     half = t_quantile(freedom, (1 + CONFIDENCE) / 2) * error
     beyond = delta - math.log1p(limits.regress)
     p = float(stdtr(freedom, -beyond / error)) if error else float(beyond <= 0)
-    ends = (math.exp(delta + sign * half) for sign in (0, -1, 1))
-    middle, low, high = ends
+    middle, low, high = (math.exp(delta + sign * half) for sign in (0, -1, 1))
     return SecondLook(control="", processes=0, ratio=middle, low=low, high=high, p_value=p)
 
 

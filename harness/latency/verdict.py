@@ -100,7 +100,7 @@ def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) ->
             return _undecided(verdict, chosen, f"session {session.id}: {flaw}", notes)
     if graph_modes(a) != graph_modes(b):
         notes.append("a CUDA graph on one side only")
-    return _compare(a, [b], limits, chosen, notes)
+    return replace(_compare(a, [b], limits, chosen, notes), next_step="")
 
 
 def speed_up(comparison: Comparison) -> tuple[float, float, float] | None:

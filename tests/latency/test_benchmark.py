@@ -400,6 +400,17 @@ def test_a_slower_engine_on_a_faster_day_is_found(processes: Processes, backend:
     assert compared.age.change == pytest.approx(-0.05, abs=2e-3)
 
 
+def test_pytorch_beside_it_tells_of_a_faster_day_at_once(processes: Processes, backend: FakeBackend, tmp_path: Path):
+    """Without any session since: the engine's time is that of the baseline, PyTorch's is not."""
+    history = Memory()
+    accept(history, tmp_path, processes)
+    backend.content = b"slower"
+    rebuilt(processes, tmp_path, 1.05, day=1 / 1.05)
+    compared = second(run(tmp_path, history=history))
+    assert (compared.verdict, compared.repeated) == ("regressed", True)
+    assert "by stored times alone equivalent" in compared.notes[-1]
+
+
 def test_the_same_file_needs_no_second_look(processes: Processes, tmp_path: Path):
     history = Memory()
     accept(history, tmp_path, processes)

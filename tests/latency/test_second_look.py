@@ -11,7 +11,15 @@ from simulated import base, quiet, with_runs
 
 from benchmarks.latency_verdict import WORLDS, World, rates, session
 from harness.latency.ranks import shift, slower_p
-from harness.latency.second_look import ACCEPTED, LEVELS, ROUNDS, Control, is_suspicious, judged_again
+from harness.latency.second_look import (
+    ACCEPTED,
+    LEVELS,
+    ROUNDS,
+    Control,
+    has_control_moved,
+    is_suspicious,
+    judged_again,
+)
 from harness.latency.verdict import compare_sessions
 from harness.records.latency import Age, Comparison, Session
 
@@ -127,11 +135,24 @@ def test_a_spoilt_second_look_decides_nothing():
 
 def test_what_is_looked_at_again():
     verdicts = [compare_sessions(quiet(level), base()) for level in (0.95, 1.0, 1.05)]
-    assert [is_suspicious(one) for one in verdicts] == [False, False, True]
+    assert [is_suspicious(one) for one in verdicts] == [True, False, True]
     moved = replace(verdicts[1], age=Age(days=9.0, sessions=5, change=-0.02))
     assert is_suspicious(moved), "a faster machine may hide a slower engine"
     assert not is_suspicious(compare_sessions(quiet(), ()))
     assert not is_suspicious(compare_sessions(with_runs(quiet(), 0, invalid=("x",)), base()))
+
+
+def test_a_control_that_moved_makes_every_engine_suspicious():
+    then = [quiet(3.0 * (1 + 0.002 * (-1) ** i), f"p{i}") for i in range(4)]
+    assert [has_control_moved(quiet(3.0 * level), then) for level in (0.97, 1.0, 1.005, 1.03)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    wide = [quiet(3.0 * level, f"p{i}") for i, level in enumerate((1.0, 1.04, 0.97, 1.02))]
+    assert not has_control_moved(quiet(3.1), wide)
+    assert not has_control_moved(quiet(9.0), then[:3])
 
 
 # The whole design, in the noise of the benchmark
