@@ -3,6 +3,7 @@
     python -m benchmarks.diagnosis                              # all of them
     python -m benchmarks.diagnosis --only several --jobs 2      # a group, in two processes
     python -m benchmarks.diagnosis --only gpt --list            # what there is
+    python -m benchmarks.diagnosis --only several --with REAL=0.1    # with another threshold of the look
 
 Weights and inputs are random, engines are those of ONNX Runtime on the CPU with faults written into their graphs. Exit
 status: 1 where something that is asked was missed.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import multiprocessing
 import os
@@ -19,11 +21,12 @@ import random
 import statistics
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -31,6 +34,13 @@ from benchmarks.planted.listed import PLANTS
 from benchmarks.planted.measure import Outcome, measure
 from benchmarks.planted.plants import Plant
 
+THRESHOLDS = {
+    "LEFT": ("harness.layers.explaining",),
+    "REAL": ("harness.layers.explaining", "harness.layers.diagnosis"),
+    "LITTLE": ("harness.layers.explaining",),
+    "SAME": ("harness.layers.effects",),
+}
+"""What a look decides by, and the modules that read it."""
 LABEL = "random weights, random inputs, CPU"
 
 
@@ -42,11 +52,14 @@ def chosen(patterns: Sequence[str], sample: int, seed: int) -> list[Plant]:
     return sorted(found, key=lambda plant: (plant.network.name, plant.file))  # what is exported once is used again
 
 
-def measured(plant: Plant, **options: bool) -> Outcome:
-    """Return the outcome of a plant; what the harness raises is one too."""
+def measured(plant: Plant, thresholds: Mapping[str, float] = MappingProxyType({}), **options: bool) -> Outcome:
+    """Return the outcome of a plant; what the harness raises is one too. ``thresholds`` are other values by name."""
     import torch
 
     torch.set_num_threads(1)
+    for name, value in thresholds.items():
+        for module in THRESHOLDS[name]:
+            setattr(importlib.import_module(module), name, value)
     try:
         return measure(plant, **options)
     except Exception:
@@ -192,14 +205,21 @@ def goals(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, bool]]:
         yield f"{name:42}{asked:>14}{figure:>18}   {'met' if met else 'MISSED'}", met
 
 
-def run(plants: Sequence[Plant], jobs: int, **options: bool) -> Iterator[Outcome]:
+def run(plants: Sequence[Plant], jobs: int, thresholds: Mapping[str, float], **options: bool) -> Iterator[Outcome]:
     """Yield the outcomes as they come."""
-    of_one = partial(measured, **options)
+    of_one = partial(measured, thresholds=thresholds, **options)
     if jobs == 1:
         yield from map(of_one, plants)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(of_one, plants, chunksize=4)
+
+
+def _threshold(given: str) -> tuple[str, float]:
+    name, _, value = given.partition("=")
+    if name not in THRESHOLDS:
+        raise argparse.ArgumentTypeError(f"no threshold {name!r}")
+    return name, float(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,13 +233,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--reproducers", action="store_true", help="run the script of every reproducer once more")
     parser.add_argument("--check", action="store_true", help="only whether the plants are valid")
+    parser.add_argument(
+        "--with", dest="thresholds", action="append", default=[], type=_threshold, metavar="NAME=VALUE",
+        help=f"another threshold of the look: {', '.join(THRESHOLDS)}; repeatable",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     plants = chosen(given.only, given.sample, given.seed)
     if given.list:
         print("\n".join(plant.name for plant in plants))
         return 0
     outcomes = []
-    for outcome in run(plants, given.jobs, check=given.check, scripts=given.reproducers):
+    for outcome in run(plants, given.jobs, dict(given.thresholds), check=given.check, scripts=given.reproducers):
         outcomes.append(outcome)
         if wrong := misses(outcome):
             print(

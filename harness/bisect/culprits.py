@@ -65,6 +65,7 @@ def diagnosis_of_precision(screened: Screened, values: Values, cause: str) -> Di
     cost most. Where all values lose alike, none is a culprit.
     """
     first, _, why = cause.partition(" ")
+    values = {value.origin: value for value in values.values()} | {**values}
     places = {name: place for place, name in enumerate(values)}
 
     def rank(name: str) -> tuple[bool, float, int]:

@@ -126,7 +126,7 @@ class Screen:
             say(f"searching the fewest of {len(culprits) or len(order)} values in PyTorch")
             best = self.smallest(opened, culprits, order)
             rows = self.by_values(order, best)
-            shares = {name: self.share(best, name) for name in [*best][:MOST_SHARES]} if best else {}
+            shares = {name: self.share(best, name) for name in sorted(best)[:MOST_SHARES]} if best else {}
         except KeyboardInterrupt:
             interrupted = True
             best = min((kept for kept, tried in self.tried.items() if tried.reason == ""), key=len, default=None)
@@ -136,7 +136,7 @@ class Screen:
             culprits=self.units.patterns(culprits, operators=False),
             rest=tuple(f"value:{name}" for name in order if name not in region), by_values=rows,
             trials=self._trials(best), interrupted=interrupted, shares=shares,
-            left=None if best is None else self.share(best),
+            left=None if best is None or interrupted else self.share(best),
         )  # fmt: skip
 
     def share(self, region: frozenset[str], without: str = "") -> float | None:
