@@ -12,6 +12,7 @@ from harness.layers.wrong_outputs import WrongOutput, holds, judge_against, wron
 from harness.records import OutputResult
 from harness.tensors import Tensors
 
+# How far the next three and SAME matter: python -m benchmarks.diagnosis --only several --with REAL=0.1
 LEFT = 0.05
 """Share of the squared error that may be left where PyTorch loses as much in this precision, so that no floor says what
 is allowed."""
