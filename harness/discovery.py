@@ -170,7 +170,9 @@ def list_subjects(folder: Path) -> list[dict[str, Any]]:
             row["problem"] = str(error)
         else:
             row |= {
+                "subject": subject.name,
                 "cases": list(subject.cases),
+                "pairs": [(target.backend, target.precision_name) for target in subject.targets],
                 "targets": [str(target) for target in subject.targets],
                 "weights": subject.weights,
                 "weights_source": subject.weights_source,

@@ -19,6 +19,7 @@ import difflib
 import errno
 import os
 import shutil
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -68,11 +69,15 @@ class EngineFailed(ParityError):
 
 @contextlib.contextmanager
 def no_exit() -> Iterator[None]:
-    """Let ``os._exit`` raise SystemExit while a suite's code runs: status 0 must not come without a verdict."""
+    """Let ``os._exit`` raise SystemExit while a suite's code runs: status 0 must not come without a verdict.
+
+    A thread beside it may end the process as a failure, as pytest-timeout does.
+    """
     end, process = os._exit, os.getpid()
 
     def refused(status: int) -> NoReturn:
-        if os.getpid() != process:  # a child that the code forked
+        beside = status != 0 and threading.current_thread() is not threading.main_thread()
+        if beside or os.getpid() != process:  # a child that the code forked
             end(status)
         raise SystemExit(status)
 

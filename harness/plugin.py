@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from argparse import BooleanOptionalAction
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, stopping
+from harness.arrivals import give_folder, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
@@ -117,6 +118,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the longest that a step may take which runs the model outside an engine's build; 0: no limit; default: "
         "none, in CI (CI=true) 1800",
     )  # fmt: skip
+    add(
+        "--expect", dest="parity_expect", type=Path, metavar="MANIFEST",
+        help="fail unless all of this was judged that parity list --json wrote",
+    )  # fmt: skip
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
     add(
         "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
@@ -129,13 +134,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options once and register a marker per backend and precision."""
-    from harness import discovery, files
+    from harness import discovery
     from harness.backends import BACKENDS
 
     for name in (*BACKENDS, *PLAIN_PRECISIONS):
         config.addinivalue_line("markers", f"{name}: runs on this backend or in this precision")
+    records = not is_worker(config) and not only_shows(config)
     try:
         state = config.stash[STATE] = State(config)
+        if records:
+            state.start()
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
         if state.timing.processes < 2:
@@ -143,9 +151,9 @@ def pytest_configure(config: pytest.Config) -> None:
         check_limit(state.settings.limit, "--parity-limit")
         if state.settings.runs is not None and state.settings.runs < 2:
             raise UsageError(f"--parity-runs {state.settings.runs} shows no difference between runs; give at least 2")
-        if state.json and not is_worker(config):
-            files.check_writable(state.json)
     except UsageError as error:
+        if records:
+            state.fail(str(error))
         raise pytest.UsageError(str(error)) from error
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
@@ -173,11 +181,13 @@ def _end_early(config: pytest.Config) -> None:
         junit.pytest_sessionfinish()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[Any]:
-    """Let no suite end the run while it is imported: status 0 would say that everything passed."""
+@pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper of --lf, which leaves tests out
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, Any]:
+    """Let no suite end the run while it is imported: status 0 would say that everything passed. Note its tests."""
     with no_exit():
-        return (yield)
+        report = yield
+    collector.config.stash[STATE].arrivals.collected(collector, report)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -216,12 +226,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not left_out:
         return
     config.hook.pytest_deselected(items=[item for item, _ in ours if item in left_out])
+    state.arrivals.unselected |= left_out
     items[:] = [item for item in items if item not in left_out]
     kept = {_module_of(item) for item in items}
     for module in dict.fromkeys(_module_of(item) for item, _ in ours):
         if module not in kept:
             has = dict.fromkeys(str(target) for item, target in ours if _module_of(item) == module)
             state.deselected[module] = f"{module}: no target matches {_selection(state)}; it has {', '.join(has)}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write what is to be judged, before any of it is; a worker of xdist tells the controlling process."""
+    state = session.config.stash[STATE]
+    state.arrivals.finish(session.items, state.settings.root)
+    if is_worker(session.config):
+        state.arrivals.hand_over(session.config)
+    elif not only_shows(session.config):
+        state.expect_tests()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist where to leave what it collects."""
+    give_folder(node, node.config.stash[STATE].arrivals)
 
 
 def _subject(module: Any) -> Subject:
@@ -294,6 +321,8 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
         reporter.ensure_newline()
         for line in _header(state):
             reporter.write_line(line)
+    if state.arrivals.take_over(node.gateway.id):
+        state.expect_tests()
 
 
 @pytest.hookimpl(optionalhook=True)

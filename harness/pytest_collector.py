@@ -6,18 +6,21 @@ Results travel in ``user_properties`` as plain data, so xdist carries them to th
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from harness import limits, stopping
+from harness.arrivals import Arrivals, only_shows, start_junit
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
-from harness.records import overall
+from harness.records import DIED, name_of, not_judged_of, overall, run_id, words_of
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
 from harness.subject import Subject
@@ -25,6 +28,8 @@ from harness.subject import Subject
 Json = dict[str, Any]
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
+SHOWN = 8
+"""Names that are printed of tests that are missing or left out; the JSON has all."""
 SAVE_EVERY_S = 10.0
 """The JSON is written this often while tests run, and at the end."""
 
@@ -72,8 +77,14 @@ class State:
         """What is said about the run as a whole, and is no fault of it."""
         self.problems: list[str] = []
         """What is wrong with the run as a whole."""
+        self.why_missing = ""
+        """Why tests did not run, where the run was stopped."""
         self.saved = 0.0
         """When the JSON was last written, in seconds of the monotonic clock."""
+        self.arrivals = Arrivals()
+        """What is to be judged, and what of it arrived."""
+        self.expect: Path | None = option("parity_expect")
+        self.junit: Path | None = Path(junit) if (junit := getattr(config.option, "xmlpath", None)) else None
         self.deselected: dict[str, str] = {}
         """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
         self.environment: Json | None = None
@@ -93,15 +104,55 @@ class State:
         """Return the latencies as collected."""
         return [self.latencies[place] for place in sorted(self.latencies)]
 
+    def start(self) -> None:
+        """Put records that say so in the place of those of an earlier run. Raises UsageError where that fails."""
+        from harness import files, records
+
+        if self.json:
+            files.check_writable(self.json)
+            records.save_json(self._document(environment={}), self.json)
+        if self.junit:
+            start_junit(self.junit, {})
+
+    def fail(self, problem: str) -> None:
+        """Write what keeps the run from starting."""
+        from harness import records
+
+        self.problems.append(problem)
+        if self.json:
+            with contextlib.suppress(UsageError):
+                records.save_json(self._document(environment={}), self.json)
+
+    def expect_tests(self) -> None:
+        """Write what is to be judged, all of it as if its process had died: that is true until something arrives."""
+        if self.arrivals.expected:
+            self.save()
+            if self.junit:
+                start_junit(self.junit, self.arrivals.expected)
+
+    def judged(self, reason: str = "") -> list[Json]:
+        """Return the results as collected, with one for each that did not arrive."""
+        from harness.records import DIED, with_missing
+
+        reason = reason or self.why_missing or (stopping.words() if stopping.received() else DIED)
+        return with_missing(self.ordered_results(), self.arrivals.missing.values(), reason)
+
+    def _document(self, *, environment: Json, complete: bool = False) -> Json:
+        from harness import records
+
+        data = records.document(
+            self.judged(), environment=environment, command=self.command, complete=complete,
+            error="; ".join(self.problems),
+        )  # fmt: skip
+        left_out = list(self.arrivals.left_out.values())
+        return {**data, "expected": list(self.arrivals.expected.values()), "left_out": left_out}
+
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""
         from harness import records
 
         if self.json:
-            data = records.document(
-                self.ordered_results(), environment=self.machine(), command=self.command, complete=complete,
-                error="; ".join(self.problems),
-            )  # fmt: skip
+            data = self._document(environment=self.machine(), complete=complete)
             if self.latencies:
                 data["bench"] = self.ordered_latencies()
             records.save_json(data, self.json)
@@ -141,8 +192,9 @@ class Collector:
 
         if report.failed:
             self.failed.setdefault(report.nodeid, _first_line(report))
-        if report.when != "teardown":
+        if report.when != "teardown" or report.outcome == "rerun":  # type: ignore[comparison-overlap]
             return
+        self.state.arrivals.arrived.add(report.nodeid)
         self.state.asked += any(name == TARGET_PROPERTY for name, _ in report.user_properties)
         place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
         properties: list[tuple[str, Any]] = []
@@ -175,8 +227,15 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail a run in which a required backend gave no verdict, and write the JSON."""
         state = self.state
-        if session.config.option.collectonly:
+        if only_shows(session.config):
             return
+        stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
+        interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        if missing := state.arrivals.missing:
+            state.why_missing = self._why_missing(stopped, interrupted)
+            state.problems.append(_missing_words(missing, len(state.arrivals.expected), state.why_missing))
+            if state.why_missing == DIED:
+                self._report_dead(session, missing)
         # A test without a teardown report ran in an xdist worker that crashed.
         state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
@@ -186,11 +245,10 @@ class Collector:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
-        interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        self._hold_to_manifest()
         if stopping.received():
             state.problems.append(stopping.words())
             session.exitstatus = stopping.exit_status()
-        stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
         if stopped:
             state.problems.append(f"not all tests ran: {stopped}")
         try:
@@ -199,24 +257,73 @@ class Collector:
             state.problems.append(str(error))
         if stopping.received():
             _stop_workers(session.config)
-        if state.problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        wrong = [one for one in state.results.values() if one["verdict"] == "fail"]
+        if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
+            state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
+        if (wrong or state.problems) and session.exitstatus in (
+            pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):  # fmt: skip
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @staticmethod
+    def _why_missing(stopped: str | bool, interrupted: bool) -> str:
+        if stopping.received() or interrupted:
+            return f"not judged: {stopping.words()}"
+        return f"not judged: {stopped}" if stopped else DIED
+
+    def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:
+        """Let the terminal and JUnit have each test that died, as a failure; xdist reported some of them."""
+        for test in missing.keys() - self.failed.keys():
+            report = pytest.TestReport(
+                test, (test.partition("::")[0], None, test.rpartition("::")[2]), {}, "failed", DIED, "call"
+            )
+            session.config.hook.pytest_runtest_logreport(report=report)
+
+    def _hold_to_manifest(self) -> None:
+        """Add what a manifest expects and was not judged."""
+        state = self.state
+        if state.expect is None:
+            return
+        try:
+            lacking = not_judged_of(json.loads(state.expect.read_text(encoding="utf-8")), state.judged())
+        except (OSError, ValueError, UsageError) as error:
+            state.problems.append(f"{state.expect} cannot be used: {error}")
+            return
+        if lacking:
+            state.problems.append(f"{state.expect} expects {len(lacking)} that were not judged: {_few(lacking)}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Let JUnit say which run it is of."""
+        if (junit := session.config.stash.get(xml_key, None)) is not None:
+            junit.add_global_property("parity-run", run_id())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the result table, and what is wrong with the run as a whole."""
         from harness.report.text import latency_table, results_table
 
         state = self.state
+        left_out = list(state.arrivals.left_out)
         remarks = [*state.deselected.values(), *state.remarks, *state.problems]
+        if left_out:
+            remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {_few(left_out)}")
         if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")
-        if state.results:
-            terminalreporter.write_line(results_table(state.ordered_results()))
+        if judged := state.judged():
+            terminalreporter.write_line(results_table(judged))
         if state.latencies:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
+
+
+def _missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:
+    return f"{len(missing)} of {expected} tests of engines were {why}: {_few(list(missing))}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _stop_workers(config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ ORDER = (
     "cli",
     "plugin",
     "pytest_collector",
+    "arrivals",
     "checks",
     "hackathon",
     "report",

@@ -12,6 +12,7 @@ import fake
 import pytest
 
 import harness
+from harness.records import DIED
 
 pytest_plugins = ["pytester"]
 
@@ -209,7 +210,8 @@ def test_interrupted_run_keeps_what_it_found(project: pytest.Pytester):
     result = project.runpytest_subprocess("--parity-json", "out.json")
     assert result.ret == 2
     data = json.loads((project.path / "out.json").read_text())
-    assert (len(data["results"]), data["complete"]) == (8, False)
+    verdicts = [(one["subject"], one["verdict"]) for one in data["results"]]
+    assert (verdicts, data["complete"]) == ([("clip", "pass")] * 8 + [("other", "not_judged")] * 8, False)
 
 
 def test_a_run_that_stopped_at_a_failure_is_not_complete(project: pytest.Pytester):
@@ -272,7 +274,7 @@ def test_a_test_whose_worker_crashed_is_named(project: pytest.Pytester):
     result = project.runpytest_subprocess("-n", "1", "-k", "short", "--parity-json", "out.json")
     assert result.ret == 1
     data = json.loads((project.path / "out.json").read_text())
-    assert [one["verdict"] for one in data["results"]] == ["pass"]
+    assert [(one["verdict"], one["reason"]) for one in data["results"]] == [("not_judged", DIED)]
     assert data["complete"] is False
     assert "test_task[rtx-fp16-short] failed: worker 'gw0' crashed" in data["error"]
 

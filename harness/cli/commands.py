@@ -8,6 +8,7 @@ failed, 2 usage, 3 nothing could be judged or a required backend could not, 130 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 from harness import limits, stopping
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
-from harness.cli.options import INTERRUPTED
+from harness.cli.options import INTERRUPTED, start_record
 from harness.errors import NotJudged, ParityError, no_exit, visible
 from harness.settings import others_quiet, print_progress
 
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     options.command_line = shlex.join(["parity", *arguments])
+    options.recorded = False
+    """Whether a record of this run holds more than that it started."""
     try:
+        _record(options)
         with no_exit(), others_quiet(verbose=options.verbose), limits.allowed(options.timeout):
             status: int = options.run(options)
         return status
@@ -44,14 +48,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except NotJudged as error:
         print_progress(f"not judged: {error}")
+        _record(options, f"not judged: {error}")
         return 3
     except ParityError as error:
         print_progress(str(error))
+        _record(options, str(error))
         return 2
     except OSError as error:  # a file or folder of the command line
         named = f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
         print_progress(named)
         return 2
+
+
+def _record(options: argparse.Namespace, error: str = "") -> None:
+    """Say in the file of ``--json`` that the run started, or why it ended before it found anything."""
+    path = vars(options).get("json")
+    if path is None or options.recorded or not options.records:
+        return
+    with contextlib.suppress(ParityError) if error else contextlib.nullcontext():
+        start_record(path, options.command_line, error=error)
 
 
 def parser() -> argparse.ArgumentParser:

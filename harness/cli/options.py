@@ -37,7 +37,7 @@ def add_command(
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
-        timeout=limits.default_timeout(),
+        timeout=limits.default_timeout(), records=True,
     )  # fmt: skip
     return parser
 
@@ -223,18 +223,26 @@ def chart(save: Callable[[Any, Path], list[Path]], data: Any, stem: Path) -> Non
         print(f"no chart: {error}")
 
 
+def start_record(path: Path, command: str, *, error: str = "") -> None:
+    """Put a record that says so in the place of one of an earlier run. Raises UsageError where that is impossible."""
+    from harness import files, records
+
+    files.check_writable(path)
+    records.save_json(records.document([], environment={}, command=command, complete=False, error=error), path)
+
+
 class Document:
     """The JSON file of a run, rewritten after every result: a run that breaks off keeps them."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings, *, path: Path | None = None) -> None:
         """``path`` takes the place of ``--json``. Raises UsageError for a path that cannot be written."""
-        from harness import files
         from harness.backends import environment
 
         self.path: Path | None = path or options.json
         self.command: str = options.command_line
+        self._options = options
         if self.path:
-            files.check_writable(self.path)
+            start_record(self.path, self.command)
         self.environment = environment(settings) if self.path else {}
         self._is_said = False
         if self.path:  # what is left should a step without an end have to end the process
@@ -247,6 +255,7 @@ class Document:
         if self.path is not None:
             data = self._data(complete=complete, error=error) | keys
             records.save_json(data, self.path)
+            self._options.recorded = True
             limits.keep_record(self.path, data)
 
     def _data(self, *, complete: bool, error: str) -> dict[str, Any]:

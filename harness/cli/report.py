@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from harness.cli.options import (
 )
 from harness.errors import UsageError
 from harness.files import check_writable
+from harness.records import RUN_VARIABLE
 from harness.settings import print_progress
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ def add(commands: Any) -> None:
         "--wenet", action="append", default=[], metavar="ROLE=SUBJECT",
         help="the evaluation table of the 2022 preliminary: encoder=SUBJECT, decoder=SUBJECT; repeatable",
     )  # fmt: skip
+    report.add_argument(
+        "--run", dest="run_id", default=os.environ.get(RUN_VARIABLE, ""), metavar="ID",
+        help=f"exit 1 where a record is of another run; default: {RUN_VARIABLE}",
+    )  # fmt: skip
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the README is finished")
     report.add_argument("--html", action="store_true", help=f"write {PAGE} as well: one file, no network")
     report.add_argument(
@@ -63,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     roles = hackathon.wenet_roles(options.wenet)
     if options.check:
         return _check(options, roles)
-    found = records.load(options.paths or [DEFAULT])
+    found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id)
     _warn(found)
     page = options.output / PAGE if options.html else None
     for file in filter(None, (page, options.badge)):
@@ -84,12 +91,12 @@ def run(options: argparse.Namespace) -> int:
         text = summary(found)
         written = write_summary(text)
         print(f"wrote {written}" if written else text)
-    return 1 if found.contradictory or found.clashes else 0
+    return 1 if found.contradictory or found.clashes or found.stale else 0
 
 
 def _warn(found: Records) -> None:
     """Print on standard error which records could not be used, contradict themselves, or came twice."""
-    for sentence in (*found.broken, *found.contradictory, *found.clashes, *found.foreign, *found.twice):
+    for sentence in (*found.broken, *found.contradictory, *found.clashes, *found.stale, *found.foreign, *found.twice):
         print_progress(sentence)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from harness.cli.options import (
@@ -13,6 +14,7 @@ from harness.cli.options import (
     as_path,
     settings_of,
 )
+from harness.errors import UsageError
 
 
 def add(commands: Any) -> None:
@@ -22,7 +24,10 @@ def add(commands: Any) -> None:
     )
     doctor.add_argument("--json", type=as_path, metavar="FILE", help="write the same as JSON")
     add_folders(doctor)
-    add_suites(add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from"))
+    listing = add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
+    add_suites(listing)
+    listing.add_argument("--json", type=as_path, metavar="FILE", help="write a manifest, for pytest --expect")
+    listing.set_defaults(records=False)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -38,8 +43,26 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     from harness import discovery
+    from harness.records import save_json
     from harness.report.text import subjects_table
 
     rows = discovery.list_subjects(options.suites)
+    if options.json:
+        save_json(_manifest(rows), options.json)
+        print(f"wrote {options.json}")
+        return 0
     print(subjects_table(rows) if rows else f"no suites in {options.suites}: a suite is a file named test_*.py")
     return 0
+
+
+def _manifest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the suites declare to be judged. Raises UsageError where one cannot be loaded."""
+    if broken := [f"{row['path']}: {row['problem']}" for row in rows if row["problem"]]:
+        raise UsageError(f"no manifest is written, since {len(broken)} suites cannot be loaded: {'; '.join(broken)}")
+    expected = [
+        {"subject": row["subject"], "case": case, "backend": backend, "precision": precision}
+        for row in rows
+        for backend, precision in row["pairs"]
+        for case in row["cases"]
+    ]
+    return {"schema": "parity-manifest/1", "expected": expected}

@@ -65,10 +65,12 @@ def run(options: argparse.Namespace) -> int:
     check_limit(options.limit)
     settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
-    results, interrupted = document.collect(_results(subject, targets, cases, settings, options), _rows, _show_table)
+    rows = partial(_rows, _asked(subject, targets, cases))
+    document.write(**rows([]))
+    results, interrupted = document.collect(_results(subject, targets, cases, settings, options), rows, _show_table)
     missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
     lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
-    with document.written(interrupted=interrupted, **lacking, **_rows(results)):
+    with document.written(interrupted=interrupted, **lacking, **rows(results)):
         _show_layers(results, charts_folder(options))
         _show_table(results)
     if interrupted:
@@ -79,8 +81,27 @@ def run(options: argparse.Namespace) -> int:
     return exit_status(results, options.require)
 
 
-def _rows(results: Sequence[Result]) -> dict[str, Any]:
-    return {"results": [result.to_json() for result in results]}
+def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) -> list[dict[str, str]]:
+    """Return what is to be judged."""
+    return [
+        {
+            "subject": subject.name, "case": case, "backend": target.backend, "precision": target.precision_name,
+            "source": subject.source,
+        }
+        for target in targets
+        for case in cases
+    ]  # fmt: skip
+
+
+def _rows(asked: Sequence[dict[str, str]], results: Sequence[Result]) -> dict[str, Any]:
+    """Return the results so far, and one that is not judged for each that has not arrived."""
+    from harness.records import DIED, name_of, with_missing
+
+    found = [result.to_json() for result in results]
+    arrived = {name_of(result) for result in found}
+    missing = [one for one in asked if name_of(one) not in arrived]
+    reason = f"not judged: {stopping.words()}" if stopping.received() else DIED
+    return {"results": with_missing(found, missing, reason), "expected": list(asked)}
 
 
 def _show_table(results: Sequence[Result]) -> None:

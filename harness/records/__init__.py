@@ -61,16 +61,20 @@ from harness.records.layers import (
 from harness.records.parts import Figure, PartResult
 from harness.records.plan_lines import plan_lines
 from harness.records.reader import load
+from harness.records.runs import DIED, NOT_ENDED, RUN_VARIABLE, name_of, not_judged_of, run_id, with_missing, words_of
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
 
 __all__ = [
     "CONTRADICTORY",
+    "DIED",
     "HARMLESS",
     "IS_WRONG",
     "MADE_HERE",
     "MARKS",
+    "NOT_ENDED",
+    "RUN_VARIABLE",
     "Acceptance",
     "Advice",
     "Age",
@@ -131,14 +135,19 @@ __all__ = [
     "exit_status",
     "is_nonfinite",
     "load",
+    "name_of",
+    "not_judged_of",
     "overall",
     "plain",
     "plan_lines",
     "run_from_json",
+    "run_id",
     "save_json",
     "session_from_json",
     "settled_result",
     "settled_study",
     "status_of",
     "utc",
+    "with_missing",
+    "words_of",
 ]

@@ -32,6 +32,10 @@ class Document:
     error: str
     environment: Json
     """Empty where none was recorded."""
+    run: str = ""
+    """The id of the run; several documents may be of one."""
+    left_out: tuple[Json, ...] = ()
+    """Tests of engines that were left out by ``-k``, ``--lf``, ``--deselect``."""
     results: tuple[Json, ...] = ()
     bisect: Json | None = None
     bench: tuple[Json, ...] = ()
@@ -82,6 +86,8 @@ class Records:
     """One sentence per file that should be such a document and cannot be read as one."""
     foreign: tuple[str, ...] = ()
     """One sentence per JSON file that is something else."""
+    run: str = ""
+    """The run that all documents should be of; empty where none was asked for."""
 
     @property
     def results(self) -> tuple[Entry, ...]:
@@ -92,6 +98,20 @@ class Records:
     def contradictory(self) -> tuple[str, ...]:
         """One sentence per record whose parts contradict its verdict."""
         return tuple(sentence for doc in self.documents for sentence in doc.contradictory)
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """One sentence per document of another run than the one that was asked for."""
+        return tuple(
+            f"{doc.name} is of the run {doc.run or 'without an id'}, not of {self.run}: an earlier one left it"
+            for doc in self.documents
+            if self.run and doc.run != self.run
+        )
+
+    @property
+    def left_out(self) -> tuple[Json, ...]:
+        """Tests of engines that runs left out."""
+        return tuple(entry for doc in self.documents for entry in doc.left_out)
 
     @property
     def layers(self) -> tuple[Entry, ...]:

@@ -151,7 +151,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
         top["bisect"]["result"] = _result(inside, "bisect.result")
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
-    top["not_measured"] = tuple(top["not_measured"])
+    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out")}
     contradictory: list[str] = []
 
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
@@ -176,6 +176,8 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("command", str, ""),
     ("complete", bool, True),
     ("error", str, ""),
+    ("run", str, ""),
+    ("left_out", tuple[dict[str, Any], ...], []),
     ("environment", dict[str, Any], {}),
     ("results", tuple[dict[str, Any], ...], []),
     ("bisect", Bisection | None, None),

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.files import write_text
 from harness.records.data import SCHEMA
+from harness.records.runs import NOT_ENDED, run_id
 
 
 def document(
@@ -19,12 +20,16 @@ def document(
     complete: bool = True,
     error: str = "",
 ) -> dict[str, Any]:
-    """Return the top level of the JSON; ``complete`` is False while a run goes on and after one that was cut short."""
+    """Return the top level of the JSON; ``complete`` is False while a run goes on and after one that was cut short.
+
+    Without an ``error`` such a run is said not to have ended: that is true for as long as nothing is written over it.
+    """
     return {
         "schema": SCHEMA,
+        "run": run_id(),
         "command": command,
         "complete": complete,
-        "error": error,
+        "error": error if complete or error else NOT_ENDED,
         "environment": dict(environment),
         "results": list(results),
     }

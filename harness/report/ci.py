@@ -19,6 +19,8 @@ from harness.report.text import WORDS, commands_of, latency_word, ms, number, ru
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
+SHOWN = 20
+"""Names of tests that were left out; the records have all."""
 _LAST_LINE = 80
 """Bytes reserved for the sentence on what was left out."""
 
@@ -32,7 +34,7 @@ def summary(records: Records) -> str:
     results = [entry.data for entry in records.results]
     origins = {"weights": records.weights, "inputs": records.inputs, "on": records.devices}
     origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
-    text = "\n".join(["## parity", "", *_counts(found), "", origin, "", ""])
+    text = "\n".join(["## parity", "", *_counts(found), *_left_out(records), "", origin, "", ""])
     bad = [f"- {escape(problem)}\n" for problem in verdicts.problems(records)]
     bisections = [entry.data for entry in records.bisections]
     bad += [_failure(result, bisections) for result in results if result["verdict"] == "fail"]
@@ -100,6 +102,8 @@ def badge(records: Records) -> dict[str, Any]:
         "unreadable": len(records.broken),
         "contradictory": len(records.contradictory),
         "of one name": len(records.clashes),
+        "of another run": len(records.stale),
+        "left out": len(records.left_out),
         "cut short": len(verdicts.cut_short(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"
@@ -115,6 +119,13 @@ def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
     return [
         f"- {kind}: {verdict_counts({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds
     ]
+
+
+def _left_out(records: Records) -> list[str]:
+    """Return one line on what -k, --lf and --deselect left out, by the names of the tests; none without any."""
+    names = [code(str(entry.get("test", ""))) for entry in records.left_out]
+    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"- left out: {len(names)}: {', '.join(names[:SHOWN])}{others}"] if names else []
 
 
 def _note(results: Sequence[Json]) -> str:

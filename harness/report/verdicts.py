@@ -89,7 +89,7 @@ def problems(records: Records) -> list[str]:
     A foreign file and a verdict that was recorded twice are no fault: no record is missing because of them.
     """
     empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
-    return [*records.broken, *records.contradictory, *records.clashes, *cut_short(records), *empty]
+    return [*records.broken, *records.contradictory, *records.clashes, *records.stale, *cut_short(records), *empty]
 
 
 def cut_short(records: Records) -> list[str]:

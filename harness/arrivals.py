@@ -1,0 +1,129 @@
+"""What a pytest run is to judge, known when its tests are collected, and which of these tests have ended since.
+
+Under xdist the workers collect; each leaves what it found in a file, whose folder the controlling process names.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+from harness.errors import CannotWrite
+from harness.files import write_text
+from harness.records import DIED, NOT_ENDED, run_id
+from harness.repository import source_of
+from harness.subject import Target
+
+Json = dict[str, Any]
+_FOLDER = "parity_arrivals"
+
+
+class Arrivals:
+    """Tests of engines by id, each with its subject, case, backend and precision."""
+
+    def __init__(self) -> None:
+        self.expected: dict[str, Json] = {}
+        self.left_out: dict[str, Json] = {}
+        """What ``-k``, ``--lf``, ``--deselect`` and the like left out; not what ``--backend`` did."""
+        self.seen: list[pytest.Item] = []
+        """All tests that were collected, before anything was left out."""
+        self.unselected: set[pytest.Item] = set()
+        """What ``--backend`` and ``--precision`` left out."""
+        self.arrived: set[str] = set()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def missing(self) -> dict[str, Json]:
+        """The tests that have not ended."""
+        return {test: asked for test, asked in self.expected.items() if test not in self.arrived}
+
+    def folder(self) -> str:
+        """Return where workers leave what they collected; it is deleted with this object."""
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="parity-arrivals-")
+        return self._folder.name
+
+    def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
+        """Note what a module holds; one that pytest's cache skipped (``--lf``) is known by its name alone."""
+        items = [item for item in report.result or () if isinstance(item, pytest.Item)]
+        self.seen += items
+        only_failed = getattr(collector.config.option, "lf", False)
+        if only_failed and isinstance(collector, pytest.File) and report.passed and not report.result:
+            self.left_out[collector.nodeid] = {"test": collector.nodeid}
+
+    def finish(self, items: Iterable[pytest.Item], root: Path) -> None:
+        """Note which tests are to run, and with that which were left out."""
+        chosen = set(items)
+        self.expected |= asked_of(chosen, root)
+        self.left_out |= asked_of((item for item in self.seen if item not in chosen | self.unselected), root)
+
+    def hand_over(self, config: pytest.Config) -> None:
+        """Leave what a worker collected to the controlling process, where both see the same files."""
+        worker: dict[str, str] = config.workerinput  # type: ignore[attr-defined]
+        if _FOLDER in worker and Path(worker[_FOLDER]).is_dir():
+            found = {"expected": self.expected, "left_out": self.left_out}
+            write_text(json.dumps(found), Path(worker[_FOLDER]) / f"{worker['workerid']}.json")
+
+    def take_over(self, worker: str) -> bool:
+        """Take what a worker collected; return whether that was new: all collect the same."""
+        path = Path(self.folder()) / f"{worker}.json"
+        if not path.is_file():
+            return False
+        found = json.loads(path.read_text(encoding="utf-8"))
+        new = bool(found["expected"].keys() - self.expected.keys())
+        self.expected |= found["expected"]
+        self.left_out |= found["left_out"]
+        return new
+
+
+def give_folder(node: Any, arrivals: Arrivals) -> None:
+    """Tell a worker of xdist where to leave what it collects."""
+    node.workerinput[_FOLDER] = arrivals.folder()
+
+
+def asked_of(items: Iterable[pytest.Item], root: Path) -> dict[str, Json]:
+    """Return what tests are to judge, by their ids; tests without a target judge no engine."""
+    found = {}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        target = callspec.params.get("parity_target") if callspec else None
+        if callspec and isinstance(target, Target):
+            found[item.nodeid] = {
+                "test": item.nodeid,
+                "subject": item.module.SUBJECT.name,  # type: ignore[attr-defined]
+                "case": callspec.params["parity_case"],
+                "backend": target.backend,
+                "precision": target.precision_name,
+                "source": source_of(root, item.path),
+            }
+    return found
+
+
+def only_shows(config: pytest.Config) -> bool:
+    """Return whether pytest runs no test: ``--collect-only``, ``--help``, ``--fixtures``."""
+    shows = ("collectonly", "help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
+    return any(getattr(config.option, name, None) for name in shows)
+
+
+def start_junit(path: Path, asked: Mapping[str, Json]) -> None:
+    """Put a JUnit file in the place of an older one that says, until pytest writes its own, that all of this died."""
+    names = list(asked) or ["run"]
+    why = DIED if asked else NOT_ENDED
+    cases = "".join(
+        f"<testcase classname='parity' name={quoteattr(name)}><error message={quoteattr(why)}/></testcase>"
+        for name in names
+    )
+    text = (
+        f"<?xml version='1.0' encoding='utf-8'?><testsuites><testsuite name='pytest' tests='{len(names)}' "
+        f"errors='{len(names)}' failures='0' skipped='0'><properties><property name='parity-run' "
+        f"value={quoteattr(run_id())}/></properties>{cases}</testsuite></testsuites>\n"
+    )
+    try:
+        write_text(text, path)
+    except CannotWrite:
+        return  # pytest says so at the end

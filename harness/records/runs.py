@@ -1,0 +1,66 @@
+"""Which run a record is of, and what that run was to judge: known from its start, so that what died is named."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from harness.errors import UsageError
+from harness.records.accuracy import Result, overall
+
+Json = dict[str, Any]
+RUN_VARIABLE = "PARITY_RUN"
+NOT_ENDED = "it started and did not end"
+"""Why a record is incomplete whose run wrote nothing after it."""
+DIED = "not judged: its process died"
+_NAMES = ("subject", "case", "backend", "precision")
+
+
+@cache
+def run_id() -> str:
+    """Return the id of this run: that of ``PARITY_RUN``, which several processes may share, or a new one."""
+    return os.environ.get(RUN_VARIABLE) or uuid.uuid4().hex
+
+
+def name_of(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a result is about: subject, case, backend and precision."""
+    return tuple(str(result[name]) for name in _NAMES)
+
+
+def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], reason: str) -> list[Json]:
+    """Return results with one that is not judged, for this reason, for each of what is missing.
+
+    Where other checks of the same target and case arrived, theirs is at most not judged either.
+    """
+    found = {name_of(result): result for result in results}
+    for asked in missing:
+        name = name_of(asked)
+        if name not in found:
+            sources = {key: str(asked.get(key, "")) for key in ("source", "plan_source")}
+            new = Result(**dict(zip(_NAMES, name, strict=True)), **sources, verdict="not_judged", reason=reason)  # type: ignore[arg-type]
+            found[name] = new.to_json()
+        elif overall([found[name]["verdict"], "not_judged"]) != found[name]["verdict"]:
+            found[name] = {**found[name], "verdict": "not_judged", "reason": reason}
+    return list(found.values())
+
+
+def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of what a manifest of ``parity list --json`` expects and no result has judged.
+
+    Raises UsageError for data that is no such manifest.
+    """
+    expected = manifest.get("expected") if isinstance(manifest, dict) else None
+    if not isinstance(expected, list) or not all(isinstance(e, dict) and set(_NAMES) <= e.keys() for e in expected):
+        raise UsageError("it is no manifest: write one with parity list --json FILE")
+    judged = {name_of(result) for result in results if result["verdict"] != "not_judged"}
+    names = dict.fromkeys(name_of(entry) for entry in expected)
+    return [words_of(name) for name in names if name not in judged]
+
+
+def words_of(name: Sequence[str]) -> str:
+    """Return ``clip/short [rtx-fp16]``."""
+    subject, case, backend, precision = name
+    return f"{subject}/{case} [{backend}-{precision}]"
