@@ -43,6 +43,10 @@ class Arrivals:
         """The tests that have not ended."""
         return {test: asked for test, asked in self.expected.items() if test not in self.arrived}
 
+    def to_json(self) -> list[Json]:
+        """Return what is expected, each with whether it arrived."""
+        return [{**asked, "arrived": test in self.arrived} for test, asked in self.expected.items()]
+
     def folder(self) -> str:
         """Return where workers leave what they collected; it is deleted with this object."""
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="parity-arrivals-")

@@ -20,7 +20,7 @@ from harness import limits, stopping
 from harness.arrivals import Arrivals, only_shows, start_junit
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
-from harness.records import DIED, name_of, not_judged_of, overall, run_id, words_of
+from harness.records import DIED, name_of, not_judged_of, overall, run_id, with_missing, words_of
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
 from harness.subject import Subject
@@ -130,12 +130,11 @@ class State:
             if self.junit:
                 start_junit(self.junit, self.arrivals.expected)
 
-    def judged(self, reason: str = "") -> list[Json]:
-        """Return the results as collected, with one for each that did not arrive."""
-        from harness.records import DIED, with_missing
-
-        reason = reason or self.why_missing or (stopping.words() if stopping.received() else DIED)
-        return with_missing(self.ordered_results(), self.arrivals.missing.values(), reason)
+    def judged(self) -> list[Json]:
+        """Return the results as collected, with one for each that died; of a run that was stopped the rest is known."""
+        stopped = self.why_missing not in ("", DIED) or stopping.received()
+        missing = () if stopped else self.arrivals.missing.values()
+        return with_missing(self.ordered_results(), missing, DIED)
 
     def _document(self, *, environment: Json, complete: bool = False) -> Json:
         from harness import records
@@ -145,7 +144,7 @@ class State:
             error="; ".join(self.problems),
         )  # fmt: skip
         left_out = list(self.arrivals.left_out.values())
-        return {**data, "expected": list(self.arrivals.expected.values()), "left_out": left_out}
+        return {**data, "expected": self.arrivals.to_json(), "left_out": left_out}
 
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""

@@ -94,14 +94,12 @@ def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) ->
 
 
 def _rows(asked: Sequence[dict[str, str]], results: Sequence[Result]) -> dict[str, Any]:
-    """Return the results so far, and one that is not judged for each that has not arrived."""
-    from harness.records import DIED, name_of, with_missing
+    """Return the results so far, and what is expected, each with whether it arrived."""
+    from harness.records import name_of
 
     found = [result.to_json() for result in results]
     arrived = {name_of(result) for result in found}
-    missing = [one for one in asked if name_of(one) not in arrived]
-    reason = f"not judged: {stopping.words()}" if stopping.received() else DIED
-    return {"results": with_missing(found, missing, reason), "expected": list(asked)}
+    return {"results": found, "expected": [{**one, "arrived": name_of(one) in arrived} for one in asked]}
 
 
 def _show_table(results: Sequence[Result]) -> None:

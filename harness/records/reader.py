@@ -29,6 +29,7 @@ from harness.records.data import SCHEMA
 from harness.records.documents import Document, Json, Records
 from harness.records.earlier import as_written_today
 from harness.records.latency import Measured, NotMeasured
+from harness.records.runs import as_ended
 from harness.records.schema import ShapeError, checked
 from harness.records.stats import ErrorStats
 from harness.records.study import StudyResult
@@ -141,6 +142,7 @@ def _no_constant(word: str) -> Any:
 
 
 def _document(path: Path, name: str, data: Json) -> Document:
+    data = as_ended(data)
     bisect = as_written_today(data.get("bisect"))
     inside = bisect.get("result") if isinstance(bisect, dict) else None
     data = {**data, "bisect": {**bisect, "result": None} if inside else bisect}

@@ -47,6 +47,18 @@ def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], 
     return list(found.values())
 
 
+def as_ended(data: Json) -> Json:
+    """Return a document of a run that ended early with a result for each of what it expected and did not get to."""
+    if data.get("complete", True) or not isinstance(expected := data.get("expected"), list):
+        return data
+    named = [e for e in expected if isinstance(e, dict) and set(_NAMES) <= e.keys() and not e.get("arrived")]
+    known = {name_of(result) for result in data["results"] if set(_NAMES) <= result.keys()}
+    missing = [entry for entry in named if name_of(entry) not in known]
+    error = data.get("error") or NOT_ENDED
+    reason = DIED if error == NOT_ENDED else f"not judged: {error}"
+    return {**data, "results": [*data["results"], *with_missing((), missing, reason)]}
+
+
 def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names of what a manifest of ``parity list --json`` expects and no result has judged.
 

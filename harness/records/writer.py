@@ -26,10 +26,10 @@ def document(
     """
     return {
         "schema": SCHEMA,
-        "run": run_id(),
         "command": command,
         "complete": complete,
         "error": error if complete or error else NOT_ENDED,
+        "run": run_id(),
         "environment": dict(environment),
         "results": list(results),
     }
