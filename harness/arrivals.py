@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -60,11 +60,11 @@ class Arrivals:
         if only_failed and isinstance(collector, pytest.File) and report.passed and not report.result:
             self.left_out[collector.nodeid] = {"test": collector.nodeid}
 
-    def finish(self, items: Iterable[pytest.Item], root: Path) -> None:
+    def finish(self, items: Sequence[pytest.Item], root: Path) -> None:
         """Note which tests are to run, and with that which were left out."""
-        chosen = set(items)
-        self.expected |= asked_of(chosen, root)
-        self.left_out |= asked_of((item for item in self.seen if item not in chosen | self.unselected), root)
+        self.expected |= asked_of(items, root)
+        known = self.unselected.union(items)
+        self.left_out |= asked_of((item for item in self.seen if item not in known), root)
 
     def hand_over(self, config: pytest.Config) -> None:
         """Leave what a worker collected to the controlling process, where both see the same files."""
