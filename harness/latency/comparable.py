@@ -13,7 +13,7 @@ FEWEST_PROCESSES = 2
 """Fewer have no spread."""
 CLOCK_CHANGE = 1.01
 """A clock that differs by more is noted."""
-_MAY_VARY = ("host", "uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
+_MAY_VARY = ("uuid", "persistence", "pcie_generation", "pcie_width", "max_sm_mhz", "confidential_compute")
 """Facts of a machine that are not in its key."""
 Figure = Literal["median", "cycles", "p99"]
 

@@ -49,12 +49,16 @@ def accepted_beside(session: Session, baseline: Sequence[Session], history: Hist
     by_group = {old.group: old for old in baseline if old.group and old.machine.key == session.machine.key}
     found: dict[tuple[str, str], list[tuple[Session, Session]]] = {}
     for series in history.benchmarks() if by_group else ():
-        for one in history.sessions(series.benchmark, series.machine_key):
-            if one.runner == "engine":
-                break
-            if one.group in by_group and not one.invalid:
-                found.setdefault((one.runner, one.precision), []).append((by_group[one.group], one))
+        newest = history.sessions(series.benchmark, series.machine_key, limit=1)[-1:]
+        if any(one.runner != "engine" and _work(one) == _work(session) for one in newest):
+            for one in history.sessions(series.benchmark, series.machine_key):
+                if one.group in by_group and not one.invalid:
+                    found.setdefault((one.runner, one.precision), []).append((by_group[one.group], one))
     return found
+
+
+def _work(session: Session) -> tuple[object, ...]:
+    return session.subject, session.source, session.case, session.sizes
 
 
 def _accepted_engine(contestant: Contestant, baseline: Sequence[Session]) -> Contestant | None:

@@ -100,7 +100,8 @@ class Memory:
         self.records.append(record)
 
     def sessions(self, benchmark: str, machine_key: str, *, limit: int | None = None) -> list[Session]:
-        return [s for s in self.records if (s.benchmark, s.machine.key) == (benchmark, machine_key)]
+        found = [s for s in self.records if (s.benchmark, s.machine.key) == (benchmark, machine_key)]
+        return found if limit is None else found[-limit:]
 
     def baseline(self, benchmark: str, machine_key: str) -> list[Session]:
         return [session for session in self.sessions(benchmark, machine_key) if session.id in self.accepted]
