@@ -5,6 +5,7 @@
      |   +- CannotWrite    a file cannot be written
      +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
      |   +- NotRepeatable  two runs of the subject in PyTorch differ
+     |   +- NoMemory       a step wanted more memory than there is
      |   +- TookTooLong    a step was not over within --timeout
      |   +- EngineRefused  a backend would not build or load this graph
      +- EngineFailed       an engine was built but misbehaves: it crashes, or its outputs are not the declared ones
@@ -57,6 +58,10 @@ class NotRepeatable(NotJudged):
 
 class TookTooLong(NotJudged):
     """A step was not over within the time that it may take."""
+
+
+class NoMemory(NotJudged):
+    """A step wanted more memory than there is."""
 
 
 class EngineRefused(NotJudged):

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import memory
 from harness.errors import TookTooLong, visible
 
 IN_CI_S = 1800.0
@@ -58,8 +59,9 @@ class _Thread(threading.local):
 _seconds: float | None = None
 _main: _Step | None = None
 """The step of the main thread, where the timer raises."""
-_found: tuple[Any, float | None] | None = None
-"""The handler of the timer's signal, and when it would have rung, as they were before a step of the main thread."""
+_found: tuple[Any, float | None, Callable[[Any], Any]] | None = None
+"""The handler of the timer's signal, when it would have rung, and what is told of exceptions that nobody can catch, as
+they were before a step of the main thread."""
 _thread = _Thread()
 _watcher: subprocess.Popen[bytes] | None = None
 _stderr: int | None = None
@@ -120,17 +122,23 @@ def about(subject: str) -> None:
 
 @contextlib.contextmanager
 def step(what: str, *, subject: str = "") -> Iterator[None]:
-    """Raise TookTooLong when what happens in here takes longer than is allowed.
+    """Raise TookTooLong when what happens in here takes longer than is allowed, NotJudged when memory runs out.
 
     ``what`` begins a sentence: ``tracing the module``. A step within a step has all the time for itself, and the outer
     one begins anew after it. The sentence names the ``subject``, or the last one that was named.
     """
     if subject:
         about(subject)
+    name = f"{_thread.subject}: {what}" if _thread.subject else what
+    with memory.guarded(name), _timed(name):
+        yield
+
+
+@contextlib.contextmanager
+def _timed(name: str) -> Iterator[None]:
     if _seconds is None:
         yield
         return
-    name = f"{_thread.subject}: {what}" if _thread.subject else what
     mine, outer = _Step(what=name, seconds=_seconds, ends=math.inf), _thread.step
     try:
         _begin(mine)
@@ -181,9 +189,10 @@ def _set_timer(step: _Step | None) -> None:
         handler = signal.signal(signal.SIGALRM, _alarm)
         left, _ = signal.setitimer(signal.ITIMER_REAL, step.seconds, AGAIN_S)
         if entered:
-            _found = handler, time.monotonic() + left if left else None
+            _found = handler, time.monotonic() + left if left else None, sys.unraisablehook
+            sys.unraisablehook = _unraisable
     elif _found is not None:
-        (handler, rings), _found = _found, None
+        (handler, rings, sys.unraisablehook), _found = _found, None
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, 0 if rings is None else max(0.01, rings - time.monotonic()))
@@ -193,6 +202,12 @@ def _alarm(*_: Any) -> None:
     if _main is not None and time.monotonic() >= _main.ends - 0.01:
         _main.over = True
         raise _OutOfTime
+
+
+def _unraisable(given: Any) -> None:
+    """Say nothing where the timer has rung in a destructor, which Python lets go on: it rings again."""
+    if _found is not None and given.exc_type is not _OutOfTime:
+        _found[2](given)
 
 
 def _watch(step: _Step | None) -> None:

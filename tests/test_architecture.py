@@ -34,12 +34,12 @@ ORDER = (
     "graph",
     "compare operators",
     "records",
-    "machine",
+    "machine isolated",
     "pytorch",
     "structure",
     "subject settings files process tensors code_version limits last_resort",
     "stopping",
-    "temporary fields repository",
+    "temporary fields repository memory",
     "errors",
 )
 """From the top to the ground: a package imports only from lines below its own."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import process
 from harness.errors import EngineFailed
 from harness.files import write_bytes
 from harness.process import how_it_ended, python_child
@@ -59,6 +60,7 @@ def main(backend: str, engine: str, given: str, made: str) -> None:
     from harness.backends.registry import BACKENDS
     from harness.tensors import on_cpu
 
+    process.for_one_engine = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = {name: tensor.to(device) for name, tensor in load_file(given).items()}
     with BACKENDS[backend].load(Path(engine)) as session:

@@ -29,6 +29,7 @@ from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import is_fp32
 from harness.layers import compare_layers
+from harness.memory import guarded
 from harness.records import Bisection
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -59,7 +60,7 @@ def bisect(
     through ``executor``, a pool of threads (it must share this process's memory). Raises UsageError for an option out
     of range; any other problem is in the result.
     """
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, guarded(subject.name):
         context = Context(
             subject=subject, target=target, case=case, settings=settings, folder=folder, max_builds=max_builds,
             limit=limit, plan_file=plan_file, reproducer=reproducer, executor=executor, width=width,

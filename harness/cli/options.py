@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ def add_command(
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
-        timeout=limits.default_timeout(), records=True,
+        timeout=limits.default_timeout(), records=True, memory=None,
     )  # fmt: skip
     return parser
 
@@ -79,6 +80,10 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=_seconds, metavar="SECONDS", default=limits.default_timeout(),
         help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
         "in PyTorch or ONNX Runtime); 0: no limit; default: none, in CI (CI=true) 1800",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", type=_gib, metavar="GIB",
+        help="the most memory of the host that such a step may take; default: 0.9 of what is free (PARITY_MEMORY)",
     )  # fmt: skip
 
 
@@ -150,6 +155,13 @@ def _seconds(text: str) -> float:
         return limits.timeout(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
+
+
+def _gib(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (gib := float(text)) < math.inf:
+            return gib
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB, such as 16")
 
 
 def are_sizes(texts: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
+from harness.graph.onnx_checks import check_sizes
 from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
 from harness.graph.onnx_inputs import (
     UNKNOWN_DIM,
@@ -50,6 +51,7 @@ __all__ = [
     "captured_values",
     "check_arguments",
     "check_inputs",
+    "check_sizes",
     "constant_of",
     "copy_model",
     "elements_of",

@@ -19,7 +19,7 @@ import torch
 from harness.errors import UsageError
 from harness.files import check_is_content
 from harness.graph.onnx_inputs import InputSpec, check_inputs
-from harness.process import available_bytes
+from harness.memory import available_bytes
 from harness.settings import print_progress
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx.defs
 import onnx_ir as ir
+import torch
 
-from harness.errors import UsageError
-from harness.graph.ir import inner_graphs
+from harness.errors import NotJudged, UsageError
+from harness.graph.ir import constant_of, inner_graphs
+from harness.graph.values import Value
+from harness.memory import available_bytes, size_words
 
 _TYPES = ("to", "dtype", "output_dtype")
 """Attributes that name an element type."""
@@ -156,6 +160,31 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
         for inside in graph:
             yield from _reads(inside)
         yield from graph.outputs
+
+
+def check_ranges(model: ir.Model, path: Path) -> None:
+    """Raise NotJudged for a Range of constants that memory does not hold: ONNX's shape inference computes it."""
+    for node in (node for graph in model.graphs() for node in graph if node.op_type == "Range" and not node.domain):
+        numbers = [constant_of(value) for value in node.inputs if value is not None]
+        if len(numbers) != 3 or any(it is None or it.size != 1 for it in numbers):
+            continue
+        start, end, step = (float(it.numpy().reshape(())) for it in numbers if it is not None)
+        count = (end - start) / step if step else 0.0
+        if count * 8 > (free := available_bytes()):
+            raise NotJudged(f"{path}: {_named(node)} counts {count:,.0f} numbers, and {size_words(free)} are free")
+
+
+def check_sizes(values: Mapping[str, Value], path: Path) -> None:
+    """Raise NotJudged for a value of the table whose shape alone says that there is no memory for it."""
+    free = available_bytes()
+    for value in values.values():
+        known = [size for size in value.shape or () if isinstance(size, int)]
+        needed = math.prod(known) * getattr(getattr(torch, value.dtype, None), "itemsize", 1)
+        if needed > free and len(known) == len(value.shape or ()):
+            raise NotJudged(
+                f"{path}: value {value.name!r} ({value.op.removeprefix('onnx.')}) of shape {known} takes "
+                f"{size_words(needed)}, and {size_words(free)} are free"
+            )
 
 
 def _named(node: ir.Node) -> str:

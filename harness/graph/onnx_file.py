@@ -11,7 +11,7 @@ from harness.files import check_is_content
 from harness.graph.external_data import check_external_data
 from harness.graph.ir import copy_model, graph_values, weight_bytes
 from harness.graph.metadata import exported_list, source_line
-from harness.graph.onnx_checks import check_graph
+from harness.graph.onnx_checks import check_graph, check_ranges
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
@@ -64,6 +64,7 @@ def open_onnx(path: Path | str) -> ir.Model:
     check_graph(model, path)
     check_external_data(model, path)
     _load_arrays(model, path)
+    check_ranges(model, path)
     _tidy(model.graph)
     return model
 

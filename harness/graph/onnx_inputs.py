@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, UsageError, unknown_name
-from harness.process import available_bytes
+from harness.memory import available_bytes
 
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"

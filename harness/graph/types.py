@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,12 @@ from harness.errors import NotJudged, first_line
 from harness.graph.constants import convert
 from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
 from harness.graph.ir import copy_model, graph_values, is_tensor
+from harness.isolated import Crashed, NoMemory, Raised, infer_shapes
 
+if TYPE_CHECKING:
+    import onnx
+
+INFERENCE_BYTES = 2**30
 _DTYPE_ATTRIBUTES = {
     "Cast": "to",
     "EyeLike": "dtype",
@@ -53,8 +59,6 @@ def to_float64(model: ir.Model) -> ir.Model:
 
 def infer_types(model: ir.Model) -> None:
     """Fill in the types and shapes that a model lacks, in place, by ONNX shape inference without the large weights."""
-    import onnx
-
     skeleton = model.clone()
     for value in list(skeleton.graph.initializers.values()):
         tensor = value.const_value
@@ -64,8 +68,8 @@ def infer_types(model: ir.Model) -> None:
             if not value.is_graph_input():
                 skeleton.graph.inputs.append(value)
     try:
-        proto = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), strict_mode=False, data_prop=True)
-    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+        proto = _inferred(ir.to_proto(skeleton))
+    except Raised as error:
         raise NotJudged(f"ONNX's shape inference refuses the graph: {first_line(error)}; export it again") from error
     for graph, inferred in zip(model.graphs(), ir.from_proto(proto).graphs(), strict=True):
         known = {value.name: value for value in graph_values(inferred)}
@@ -74,6 +78,21 @@ def infer_types(model: ir.Model) -> None:
             if found is not None:
                 value.type = value.type or found.type
                 value.shape = value.shape if value.shape is not None else found.shape
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with shapes, as far as they follow from values too where that takes no gigabyte.
+
+    Values are propagated element by element, unknown ones as well: a vector of 10^12 would take all memory.
+    """
+    import onnx
+
+    serialized = proto.SerializeToString()
+    try:
+        found = infer_shapes(serialized, values=True, most_bytes=INFERENCE_BYTES)
+    except (Crashed, NoMemory):
+        found = infer_shapes(serialized, values=False, most_bytes=INFERENCE_BYTES)
+    return onnx.load_from_string(found)
 
 
 def complete_types(model: ir.Model, *, needed: bool) -> None:

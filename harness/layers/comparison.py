@@ -11,6 +11,7 @@ from harness.layers.diagnosis import diagnose
 from harness.layers.effects import decision_notes, observer_effects, worst_observed
 from harness.layers.observation import Unobserved, observe_outputs, observe_pytorch, observe_unfused
 from harness.layers.report import all_values, layer_report
+from harness.memory import guarded
 from harness.records import LayerReport, Result
 from harness.verify import OpenTarget, verify_case
 
@@ -58,7 +59,8 @@ def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Resul
         choose_mode(opened, mode)
     result = verify_case(opened, case).result
     try:
-        return replace(result, layers=compare_layers(opened, case, mode=mode))
+        with guarded(f"{result.subject}/{case}"):
+            return replace(result, layers=compare_layers(opened, case, mode=mode))
     except UsageError:
         raise
     except ParityError as error:

@@ -13,7 +13,8 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import promote, to_float64
-from harness.reference.witness import cpu_session, tensor_of
+from harness.isolated import Model, Raised
+from harness.reference.witness import as_array, load, tensor_of
 
 Run = Callable[[dict[str, Any]], Any]
 _HALVES = (torch.float16, torch.bfloat16)
@@ -39,7 +40,7 @@ def run_elsewhere(
     serialized = ir.to_proto(model).SerializeToString(deterministic=True)
     try:
         results = _loaded(serialized)(feeds)
-    except Exception as error:
+    except Raised as error:
         raise NotJudged(f"nothing here computes {_where(node)}: {first_line(error)}") from error
     device = tensors[0].device if tensors else torch.device("cpu")
     named = iter(results)
@@ -51,18 +52,14 @@ def run_elsewhere(
 def _loaded(serialized: bytes) -> Run:
     """Load a model of one node; nodes that differ only in names share it."""
     try:
-        session = cpu_session(serialized, threads=1)
-    except Exception as error:
+        model = load(serialized, threads=1)
+    except Raised as error:
         refusal = first_line(error)
-    else:
-        return lambda feeds: session.run(None, feeds)
-    from onnx.reference import ReferenceEvaluator
-
-    try:
-        evaluator = ReferenceEvaluator(onnx.load_from_string(serialized))
-    except Exception as error:
-        raise NotJudged(f"{refusal}; onnx.reference: {first_line(error)}") from error
-    return lambda feeds: evaluator.run(None, feeds)
+        try:
+            model = Model(library="onnx.reference", model=as_array(serialized))
+        except Raised as error:
+            raise Raised(f"{refusal}; onnx.reference: {first_line(error)}") from error
+    return lambda feeds: model.run(feeds)[0]
 
 
 def _single(node: ir.Node, opsets: Mapping[str, int], feeds: Mapping[str, Any]) -> onnx.ModelProto:

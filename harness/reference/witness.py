@@ -12,6 +12,7 @@ import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import INLINE_BYTES, promote, weight_bytes, weights_of, with_outputs
+from harness.isolated import Model, Raised
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 
@@ -34,9 +35,8 @@ def run_onnxruntime(
     with temporary_folder() as folder:
         serialized = _serialized(promoted, folder)
         try:
-            session = cpu_session(serialized)
-            results: list[list[Any]] = [session.run(names, feeds) for _ in range(runs)]
-        except Exception as error:
+            results: list[list[Any]] = load(serialized).run(feeds, names, times=runs)
+        except Raised as error:
             results = [_reference(promoted, names, feeds, refusal=first_line(error))] * runs
     return [
         {name: tensor_of(np.asarray(it, order="C")) for name, it in zip(names, result, strict=True)}
@@ -63,28 +63,26 @@ def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def cpu_session(model: bytes | str, *, threads: int = 0) -> Any:
-    """Load a model, or its file, into ONNX Runtime on the CPU without graph optimisation. Raises what that raises.
+def load(model: bytes | str, *, threads: int = 0) -> Model:
+    """Load a model, or its file, into ONNX Runtime on the CPU without graph optimisation. Raises what Model raises.
 
     ``threads`` is 0 for as many as there are.
     """
-    import onnxruntime
+    return Model(threads=threads, **{"path": model} if isinstance(model, str) else {"model": as_array(model)})
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.inter_op_num_threads = options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+def as_array(model: bytes) -> np.ndarray[Any, Any]:
+    """Return a serialised model as what goes to another process."""
+    return np.frombuffer(model, np.uint8)
 
 
 def _reference(model: ir.Model, names: list[str], feeds: Mapping[str, Any], *, refusal: str) -> list[Any]:
-    from onnx.reference import ReferenceEvaluator
-
     if weight_bytes(model) > LARGEST_REFERENCE:
         raise NotJudged(f"ONNX Runtime refuses the graph: {refusal}")
     try:
-        results: Any = ReferenceEvaluator(ir.to_proto(model)).run(names, dict(feeds))
-    except Exception as error:
+        serialized = as_array(ir.to_proto(model).SerializeToString())
+        (results,) = Model(library="onnx.reference", model=serialized).run(feeds, names)
+    except Raised as error:
         raise NotJudged(
             f"ONNX Runtime refuses the graph: {refusal}; onnx.reference does too: {first_line(error)}"
         ) from error

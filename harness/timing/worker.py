@@ -24,6 +24,7 @@ from typing import Any, TextIO
 import torch
 from safetensors.torch import load_file
 
+from harness import process
 from harness.backends import BACKENDS
 from harness.discovery import find_subject
 from harness.errors import NotJudged, ParityError, first_line, unknown_name
@@ -45,6 +46,7 @@ STATUS_ERROR = 3
 
 def main(request_file: str) -> int:
     """Serve one request; return the exit status."""
+    process.for_one_engine = True
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     out = _own_stdout()
     try:

@@ -11,7 +11,7 @@ from harness import limits
 from harness.backends import ShapeRange
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
-from harness.process import available_bytes
+from harness.memory import available_bytes
 from harness.structure import Structure, flatten_inputs
 from harness.subject import Subject
 from harness.tensors import Tensors

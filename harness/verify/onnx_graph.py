@@ -13,6 +13,7 @@ from harness.errors import NotJudged, NotRepeatable
 from harness.graph import (
     Program,
     check_inputs,
+    check_sizes,
     graph_sha256,
     input_specs,
     onnx_values,
@@ -83,6 +84,7 @@ class OnnxGraph(SubjectGraph):
             values=onnx_values(model),
             outputs={name: name for name in self.output_names},
         )
+        check_sizes(self._program.values, subject.onnx_file)
         require_no_nan(self.name, self.run_graph.weights.items())
         sha256 = graph_sha256(model)
         self.identity = GraphIdentity(weights_sha256=sha256, program_sha256=sha256, exporter={})

@@ -152,7 +152,7 @@ class SubjectGraph(ABC):
         dtype = plan.compute_dtype
 
         def compute() -> frozenset[str]:
-            with self._once_too_long(self.cases):
+            with self._once_too_long(self.cases), limits.step(f"looking for what {dtype} cannot hold"):
                 return kept_for_range(
                     self.run_graph, getattr(torch, dtype), self.cases, weights=self.weights, device=self.device
                 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.backends import Engine
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.graph import Plan, input_specs
+from harness.memory import guarded
 from harness.records import OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
@@ -60,29 +61,30 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
     outputs: tuple[OutputResult, ...] = ()
     notes: tuple[str, ...] = ()
     try:
-        opened.check()
-        prepared = opened.run.prepared
-        references, inputs = prepared.references, prepared.inputs
-        if opened.is_pytorch:  # there is no engine: its outputs are the floor
-            expected = references.expected(case, plan)
-            repeats = Repeats(worst=references.floor(case, plan).outputs)
-        else:
-            opened.build()
-            session = opened.load()
-            expected = references.expected(case, plan)
-            opened.say("running the engine", case)
-            repeats = run_repeatedly(
-                lambda: opened.steps.run("running", lambda: session.run(inputs[case])),
-                inputs=inputs[case],
-                expected=expected,
-                declared=references.dtypes(case),
-                on_gpu=opened.on_gpu,
-                runs=opened.run.settings.runs,
-            )
-        outputs, notes, settled = _judged(opened, case, repeats.worst, expected)
-        outputs = with_shapes(opened, case, outputs, repeats, settled)
-        if opened.run.subject.onnx is not None:
-            notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
+        with guarded(f"{opened.run.subject.name}/{case}"):
+            opened.check()
+            prepared = opened.run.prepared
+            references, inputs = prepared.references, prepared.inputs
+            if opened.is_pytorch:  # there is no engine: its outputs are the floor
+                expected = references.expected(case, plan)
+                repeats = Repeats(worst=references.floor(case, plan).outputs)
+            else:
+                opened.build()
+                session = opened.load()
+                expected = references.expected(case, plan)
+                opened.say("running the engine", case)
+                repeats = run_repeatedly(
+                    lambda: opened.steps.run("running", lambda: session.run(inputs[case])),
+                    inputs=inputs[case],
+                    expected=expected,
+                    declared=references.dtypes(case),
+                    on_gpu=opened.on_gpu,
+                    runs=opened.run.settings.runs,
+                )
+            outputs, notes, settled = _judged(opened, case, repeats.worst, expected)
+            outputs = with_shapes(opened, case, outputs, repeats, settled)
+            if opened.run.subject.onnx is not None:
+                notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
         verdict: Verdict = overall(output.verdict for output in outputs)
         reason = worst_reason(outputs, verdict)
     except (EngineFailed, StaleReference) as error:

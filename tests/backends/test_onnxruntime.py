@@ -15,6 +15,7 @@ from harness import Subject, Target
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.backends.onnxruntime import backend as module
+from harness.backends.onnxruntime.errors import run_error
 from harness.bisect import bisect
 from harness.errors import EngineFailed, EngineRefused, NotJudged
 from harness.settings import Settings
@@ -185,7 +186,7 @@ def test_a_run_that_raises_has_failed(tmp_path: Path) -> None:
 def test_a_kernel_that_lacks_a_dtype_is_a_refusal_with_its_op(message: str, refused: bool) -> None:
     head = "[ONNXRuntimeError] : 6 : Non-zero status code returned while running Op node. Name:'n1'"
     text = f"{head} Status Message: {message}"
-    error = module._run_error("ort-cpu", RuntimeError(text))
+    error = run_error("ort-cpu", RuntimeError(text))
     assert isinstance(error, EngineRefused) == refused
     assert isinstance(error, EngineFailed) != refused
     if refused:

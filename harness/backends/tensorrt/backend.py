@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from harness.backends.tensorrt.build import last_lines, make_log
 from harness.backends.tensorrt.errors import refusal
 from harness.backends.tensorrt.session import TensorRTSession
 from harness.errors import NotJudged, first_line
+from harness.memory import is_out_of_memory, limit_process, out_of_memory
 from harness.process import how_it_ended, python_child
 from harness.stopping import child
 from harness.temporary import temporary_folder
@@ -132,9 +134,13 @@ class TensorRTBackend:
         with phases.open("wb") as stdout, errors.open("wb") as stderr:
             command, environment = python_child("harness.backends.tensorrt.build")
             with child(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment) as process:
+                if no_gpu():  # a driver takes address space that no limit should count
+                    limit_process(process.pid)
                 status = _wait(process, {**request, "report": str(report)}, self.name, phases, progress)
         if status != 0 or not report.is_file():
             said = last_lines(errors.read_text(encoding="utf-8", errors="replace").splitlines()[-5:], count=5)
+            if status == -signal.SIGKILL or is_out_of_memory(said):
+                raise out_of_memory(f"the builder of {self.name}, which {how_it_ended(status)},", said)
             ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")
             raise refusal(f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}")
         result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))

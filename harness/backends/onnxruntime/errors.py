@@ -1,0 +1,49 @@
+"""What ONNX Runtime says when it refuses a model or fails, as errors that name the op and the node."""
+
+from __future__ import annotations
+
+import re
+
+from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.memory import is_out_of_memory
+
+_MISSING = re.compile(
+    r"NOT_IMPLEMENTED|not (?:yet )?implemented|(?:MLFloat16|BFloat16|float16|data ?type|types?)\b[^.;]*\bnot supported"
+    r"|not supported[^.;]*(?:MLFloat16|BFloat16|float16|data ?type)|unsupported (?:data ?|input |tensor )?type",
+    re.IGNORECASE,
+)
+"""How ONNX Runtime says that a kernel lacks something."""
+
+
+def load_error(name: str, error: Exception) -> NotJudged:
+    """Return the refusal, with the op and the node taken from ONNX Runtime's message."""
+    message = " ".join(str(error).split())
+    if _is_out_of_memory(message):
+        return NotJudged(f"{name} ran out of memory while loading the model: {message}")
+    kernel = re.search(r"Could not find an implementation for (\w[\w.]*)\(\d+\) node with name '([^']*)'", message)
+    if kernel:
+        return EngineRefused(
+            f"{name} cannot build this graph: op {kernel[1]!r} (node {kernel[2]!r}) has no kernel for its dtypes"
+        )
+    unknown = re.search(r"In Node, \(\"([^\"]*)\", (\w+), .*?Error (.*)", message)
+    if unknown:
+        return EngineRefused(f"{name} cannot build this graph: op {unknown[2]!r} (node {unknown[1]!r}): {unknown[3]}")
+    return EngineRefused(f"{name} cannot build this graph: {message}")
+
+
+def run_error(name: str, error: Exception) -> NotJudged | EngineFailed:
+    """Return a refusal, with the op and the node, for what ONNX Runtime has not implemented; else the engine failed.
+
+    Some kernels are there for a dtype and refuse it only when they run.
+    """
+    message = " ".join(str(error).split())
+    if _is_out_of_memory(message):
+        return NotJudged(f"{name} ran out of memory: {message}")
+    node = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", message)
+    if node and _MISSING.search(message):
+        return EngineRefused(f"{name} cannot run this graph: op {node[1]!r} (node {node[2]!r}): {node[3]}")
+    return EngineFailed(f"{name} could not run the model: {message}")
+
+
+def _is_out_of_memory(message: str) -> bool:
+    return "out of memory" in message or is_out_of_memory(message)
