@@ -203,7 +203,8 @@ def onnx_subject(
 
         @functools.cache
         def generated() -> dict[str, torch.Tensor]:
-            return graph.generate_inputs(model, shapes=by_input, symbols=by_symbol)
+            with limits.step("generating inputs", subject=path.stem):
+                return graph.generate_inputs(model, shapes=by_input, symbols=by_symbol)
 
         def case() -> dict[str, torch.Tensor]:
             return dict(generated())
