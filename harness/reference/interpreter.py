@@ -18,7 +18,9 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
 from harness import limits
+from harness.errors import NoMemory
 from harness.graph import InputKind
+from harness.memory import available_bytes, size_words
 from harness.pytorch import tf32_allowed
 from harness.reference.onnx_calls import OnnxCall
 from harness.reference.run_graph import FLOATS, RunGraph, SourceKind, branch_run_graph
@@ -26,6 +28,8 @@ from harness.tensors import Tensors, largest_finite
 
 CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
 """What PyTorch raises where an operation cannot take what it is given."""
+LARGE = 2**28
+"""Elements from which on a value is held against the memory that is free."""
 _HALVES = (torch.float16, torch.bfloat16)
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
@@ -119,6 +123,8 @@ class TypedInterpreter(Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         result = self._call(n, self.dtype_of(n))
+        if isinstance(result, torch.Tensor) and result.numel() > LARGE:
+            _require_room(n.name, result)
         if self.saturate is not None and n.name in self.run_graph.computed_constants:
             result = tree_map(self._overflown, result)
         if self.on_value is not None and isinstance(result, torch.Tensor):
@@ -284,6 +290,14 @@ _CONTROL_FLOW: Mapping[Any, Callable[..., Any]] = {
     torch.ops.higher_order.cond: TypedInterpreter._cond,
     torch.ops.higher_order.while_loop: TypedInterpreter._while_loop,
 }
+
+
+def _require_room(name: str, value: torch.Tensor) -> None:
+    """Raise NoMemory for a value that only a view of little holds: who computes it, or from it, needs it whole."""
+    needed, free = value.numel() * value.itemsize, available_bytes()
+    if value.device.type == "cpu" and needed > free + value.untyped_storage().nbytes():
+        shape = list(value.shape)
+        raise NoMemory(f"value {name!r} of shape {shape} takes {size_words(needed)}, and {size_words(free)} are free")
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
