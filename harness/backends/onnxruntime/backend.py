@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from harness import process
 from harness.backends.base import BuildReport, BuildRequest, ProfileSession, check_inputs
 from harness.backends.gpu import copy_memory, gpu_name, no_gpu
-from harness.backends.onnxruntime.apart import ApartSession
 from harness.backends.onnxruntime.errors import load_error, run_error
 from harness.backends.onnxruntime.file import map_weights, pack, read_header
 from harness.backends.onnxruntime.ports import Port, onnx_number, read_port
@@ -24,6 +23,7 @@ from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
 if TYPE_CHECKING:
     import torch
 
+    from harness.backends.onnxruntime.apart import ApartSession
     from harness.settings import Settings
 
 
@@ -98,6 +98,8 @@ class OnnxRuntimeBackend:
         if reason := self.unavailable() or self.cannot_run():
             raise NotJudged(f"{self.name} cannot run {engine.name}: {reason}")
         if self._device == "cpu" and not process.for_one_engine:
+            from harness.backends.onnxruntime.apart import ApartSession
+
             return ApartSession(engine, name=self.name)
         return OnnxRuntimeSession(engine, name=self.name, device=self._device)
 
