@@ -30,6 +30,9 @@ TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
 SHOWN = 8
 """Names that are printed of tests that are missing or left out; the JSON has all."""
+_EARLY_ENDS: dict[int, str] = {
+    pytest.ExitCode.INTERRUPTED: "interrupted", pytest.ExitCode.INTERNAL_ERROR: "pytest itself failed",
+}  # fmt: skip
 SAVE_EVERY_S = 10.0
 """The JSON is written this often while tests run, and at the end."""
 
@@ -229,9 +232,11 @@ class Collector:
         if only_shows(session.config):
             return
         stopped = session.shouldstop or session.shouldfail  # with -x and --maxfail the other tests did not run
-        interrupted = session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        interrupted = _EARLY_ENDS.get(session.exitstatus, "")
+        if interrupted and not stopping.received():
+            state.problems.append(interrupted)
         if missing := state.arrivals.missing:
-            state.why_missing = self._why_missing(stopped, interrupted)
+            state.why_missing = _why_missing(stopped, interrupted)
             state.problems.append(_missing_words(missing, len(state.arrivals.expected), state.why_missing))
             if state.why_missing == DIED:
                 self._report_dead(session, missing)
@@ -263,12 +268,6 @@ class Collector:
             pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED,
         ):  # fmt: skip
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    @staticmethod
-    def _why_missing(stopped: str | bool, interrupted: bool) -> str:
-        if stopping.received() or interrupted:
-            return f"not judged: {stopping.words()}"
-        return f"not judged: {stopped}" if stopped else DIED
 
     def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:
         """Let the terminal and JUnit have each test that died, as a failure; xdist reported some of them."""
@@ -315,6 +314,11 @@ class Collector:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
+
+
+def _why_missing(stopped: str | bool, interrupted: str) -> str:
+    why = stopping.words() if stopping.received() else interrupted or stopped
+    return f"not judged: {why}" if why else DIED
 
 
 def _missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:

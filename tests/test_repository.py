@@ -95,6 +95,18 @@ def test_a_stale_reference_is_seen_from_elsewhere(tmp_path, monkeypatch, capsys)
     assert "stale" in capsys.readouterr().out
 
 
+def test_a_reference_of_another_subject_of_that_name_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    other = SUITE.replace("Identity()", "ReLU()")
+    root = repository(tmp_path / "repository", pytest__ini="", **{"suites/other/test_net__py": other})
+    monkeypatch.chdir(root)
+    first, second = (str(root / "suites" / name / "test_net.py") for name in ("deep", "other"))
+    assert cli.main(["reference", first, "--device", "cpu"]) == 0
+    assert cli.main(["reference", second, "--device", "cpu"]) == 2
+    assert "suites/deep/test_net.py and in suites/other/test_net.py" in capsys.readouterr().err
+    Path(first).unlink()
+    assert cli.main(["reference", second, "--device", "cpu"]) == 0
+
+
 def test_a_plan_that_a_suite_names_is_that_of_its_repository(tmp_path, monkeypatch):
     plan = 'precision = "fp16"\n'
     root = repository(tmp_path / "repository", pytest__ini="", **{"plans/mixed__toml": plan})

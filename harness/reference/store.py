@@ -144,6 +144,14 @@ class ReferenceStore:
         write_text(json.dumps(record, indent=2) + "\n", path.with_suffix(".json"))
         return path
 
+    def source(self, subject: str, case: str) -> str:
+        """Return which file declares the subject of a stored reference; empty where there is none that says so."""
+        try:
+            record = json.loads(self.path(subject, case).with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return ""
+        return str(record.get("source", "")) if isinstance(record, dict) else ""
+
     def load(self, subject: str, case: str, identity: Identity, *, typed: str = "") -> Stored | None:
         """Return the stored reference, or None when there is none.
 

@@ -13,7 +13,7 @@ import torch
 
 from harness.code_version import code_sha256, package_versions
 from harness.compare import FAITHFUL, distance, require_close
-from harness.errors import NotJudged, UsageError
+from harness.errors import NotJudged, UsageError, same_name
 from harness.graph import Plan, is_fp32
 from harness.machine import commit
 from harness.reference import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
@@ -160,6 +160,9 @@ class References:
             raise UsageError(
                 f"{self.subject.name} is an ONNX file: its reference is computed from the file, never stored"
             )
+        other = self._store.source(self.subject.name, case)
+        if other not in ("", self.subject.source) and (self._root / other).exists():
+            raise same_name(self.subject.name, other, self.subject.source or "another file")
         self._stored[case] = None
         self._stale.discard(case)
         return self._store.save(
@@ -169,6 +172,7 @@ class References:
             fp32=self.reference(case, "fp32"),
             fp64=self.reference(case, "fp64"),
             provenance={
+                "source": self.subject.source,
                 "device": self.graph.device.type,
                 "weights": self.subject.weights_source,
                 "commit": commit(self._root),
