@@ -233,11 +233,19 @@ class Parity:
 
 @contextmanager
 def failing_in_one_sentence() -> Iterator[None]:
-    """Fail the test with the sentence of a ParityError alone: a traceback into the harness would add nothing."""
+    """Fail the test with the sentence of a ParityError alone: a traceback into the harness would add nothing.
+
+    A UsageError goes on: the plugin makes it an error of the test.
+    """
+    sentence = ""
     try:
         yield
+    except UsageError:
+        raise
     except ParityError as error:
-        pytest.fail(str(error), pytrace=False)
+        sentence = str(error)
+    if sentence:  # outside of the handler, or pytest would show the chain of errors
+        pytest.fail(sentence, pytrace=False)
 
 
 def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most: float | None) -> Metric:

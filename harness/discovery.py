@@ -358,18 +358,26 @@ def import_errors(what: str) -> Iterator[None]:
     try:
         with no_exit(), limits.step(f"importing {what}"):
             yield
+    except UsageError as error:
+        raise UsageError(f"{error} ({raised_in(error)})") from error
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # sys.exit() and pytest.skip() at module level are no Exception
-        frames = traceback.extract_tb(error.__traceback__)
-        # The last frame may be that of what skips, or of what refuses os._exit().
-        theirs = (
-            it for it in reversed(frames) if it.filename != errors.__file__ and "_pytest" not in Path(it.filename).parts
-        )
-        frame = next(theirs, frames[-1])
         # The last frame of a failed import is the import system's own.
-        where = "" if isinstance(error, ImportError) else f" ({frame.filename}, line {frame.lineno})"
+        where = "" if isinstance(error, ImportError) else f" ({raised_in(error)})"
         raise UsageError(f"{what} cannot be loaded: {type(error).__name__}: {error}{where}") from error
+
+
+def raised_in(error: BaseException) -> str:
+    """Return the file and the line of a suite that an error comes from, not those of the code it calls here."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = Path(errors.__file__).parent
+    theirs = (
+        frame for frame in reversed(frames)
+        if not (path := Path(frame.filename)).is_relative_to(ours) and "_pytest" not in path.parts and path.is_file()
+    )  # fmt: skip
+    frame = next(theirs, frames[-1])
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _split_shapes(

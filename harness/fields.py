@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import UsageError, unknown_name
 
 MOST_LETTERS = 60
 """Of a value in a sentence."""
+
+
+T = TypeVar("T")
+
+
+def named_fields(kind: type[T]) -> type[T]:
+    """Let a dataclass of keywords say in one sentence which field it does not have, or needs."""
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    make = kind.__init__
+
+    @functools.wraps(make)
+    def init(self: Any, **given: Any) -> None:
+        for name in given.keys() - known:
+            raise unknown_name(f"field of {kind.__name__}(...)", name, known)
+        for name, field in known.items():
+            if name not in given and field.default is field.default_factory is dataclasses.MISSING:
+                raise UsageError(f"{kind.__name__}(...) needs {name}=")
+        make(self, **given)
+
+    kind.__init__ = init  # type: ignore[method-assign]
+    return kind
 
 
 def require(holds: object, field: str, value: object, give: str) -> None:

@@ -23,7 +23,7 @@ from harness import limits, stopping
 from harness.arrivals import give_folder, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
-from harness.pytest_collector import STATE, TARGET_PROPERTY, Collector, State, is_worker
+from harness.pytest_collector import IS_USAGE, STATE, TARGET_PROPERTY, Collector, State, is_worker
 from harness.repository import source_of
 from harness.settings import check_limit
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
@@ -183,10 +183,32 @@ def _end_early(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper of --lf, which leaves tests out
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, Any]:
-    """Let no suite end the run while it is imported: status 0 would say that everything passed. Note its tests."""
+    """Let no suite end the run while it is imported: status 0 would say that everything passed. Note its tests.
+
+    What is wrong with its SUBJECT is one sentence.
+    """
     with no_exit():
         report = yield
+    excinfo = getattr(getattr(report, "call", None), "excinfo", None)
+    if report.failed and excinfo is not None and isinstance(excinfo.value, UsageError):
+        from harness.discovery import raised_in
+
+        report.longrepr = f"{excinfo.value} ({raised_in(excinfo.value)})"
     collector.config.stash[STATE].arrivals.collected(collector, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a wrong request as an error in one sentence, and no failure: no engine is wrong."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, UsageError) and _target_of(item) is not None:
+        sentence = str(call.excinfo.value)
+        first = item.config.stash[STATE].said.setdefault(sentence, item.nodeid)
+        report.when, report.longrepr = "setup", sentence if first == item.nodeid else f"the same as of {first}"
+        setattr(report, IS_USAGE, True)
     return report
 
 

@@ -26,6 +26,8 @@ from harness.settings import Settings, print_progress
 from harness.subject import Subject
 
 Json = dict[str, Any]
+WRONG_REQUEST = 2
+"""The exit status of a run in which a request is wrong, as the command has it; pytest has it for what it cannot run."""
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
 SHOWN = 8
@@ -78,6 +80,10 @@ class State:
         """The place of each result's test in the collection."""
         self.remarks: list[str] = []
         """What is said about the run as a whole, and is no fault of it."""
+        self.wrong_requests: set[str] = set()
+        """The ids of tests whose request is wrong."""
+        self.said: dict[str, str] = {}
+        """What is wrong with requests, in sentences, with the id of the first test that it is said of."""
         self.problems: list[str] = []
         """What is wrong with the run as a whole."""
         self.why_missing = ""
@@ -171,6 +177,8 @@ class State:
         return self.environment
 
 
+IS_USAGE = "parity_usage"
+"""The attribute of a test's report that says that the request is wrong, and no engine; xdist carries it."""
 STATE = pytest.StashKey[State]()
 
 
@@ -194,6 +202,8 @@ class Collector:
 
         if report.failed:
             self.failed.setdefault(report.nodeid, _first_line(report))
+        if hasattr(report, IS_USAGE):
+            self.state.wrong_requests.add(report.nodeid)
         if report.when != "teardown" or report.outcome == "rerun":  # type: ignore[comparison-overlap]
             return
         self.state.arrivals.arrived.add(report.nodeid)
@@ -268,6 +278,8 @@ class Collector:
             pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED,
         ):  # fmt: skip
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if state.wrong_requests and session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+            session.exitstatus = WRONG_REQUEST
 
     def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:
         """Let the terminal and JUnit have each test that died, as a failure; xdist reported some of them."""
@@ -301,8 +313,10 @@ class Collector:
         from harness.report.text import latency_table, results_table
 
         state = self.state
+        said = tuple(f"{name} failed: " for name in state.wrong_requests)  # among the errors above
+        problems = [problem for problem in state.problems if not problem.startswith(said)]
         left_out = list(state.arrivals.left_out)
-        remarks = [*state.deselected.values(), *state.remarks, *state.problems]
+        remarks = [*state.deselected.values(), *state.remarks, *problems]
         if left_out:
             remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {_few(left_out)}")
         if not state.results and not state.latencies and not remarks:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UsageError, suite_code
-from harness.fields import described, require, require_names, require_number, require_one_of
+from harness.fields import described, named_fields, require, require_names, require_number, require_one_of
 from harness.repository import content_of
 
 if TYPE_CHECKING:
     import torch
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
     """Explicit limits; each one named replaces the derived limit, and the floor is still shown beside it."""
@@ -86,6 +87,7 @@ def targets(*backends: str, precisions: Iterable[str]) -> tuple[Target, ...]:
     return tuple(Target(backend, precision) for backend in backends for precision in chosen)
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A model under test."""

@@ -145,7 +145,7 @@ def to_onnx(subject: Subject, traced: ExportedProgram, inputs: Tensors, names: l
     known = inspect.signature(torch.onnx.export).parameters.keys() - {"model", "args", *ours}
     for name in subject.options:
         if name not in known:
-            raise unknown_name(f"option of torch.onnx.export in subject {subject.name!r}", name, known)
+            raise UsageError(f"{subject.name}: {unknown_name('option of torch.onnx.export', name, known)}")
     with _exporting(subject, "exporting to ONNX"):
         onnx_program = torch.onnx.export(traced, (), **ours, **subject.options)
     assert onnx_program is not None

@@ -97,6 +97,7 @@ def _check_call(node: ir.Node, function: ir.Function, what: str) -> None:
         if given > most:
             takes = f"has {given} {kind}, and function {function.name!r} {most}"
             raise UsageError(f"{what}: {_named(node)} {takes}; export it again")
+    node.resize_outputs(len(function.outputs))  # those left out, which onnx_ir does not inline
 
 
 def _check_node(node: ir.Node, version: int, what: str) -> None:

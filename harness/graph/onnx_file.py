@@ -106,7 +106,7 @@ def _load_arrays(model: ir.Model, path: Path) -> None:
     """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+            if isinstance(value.const_value, (ir.serde.TensorProtoTensor, ir.StringTensor)):
                 value.const_value = _as_array(value.const_value, path)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
@@ -122,6 +122,8 @@ def _as_array(tensor: ir.TensorProtocol, path: Path) -> ir.TensorProtocol:
         array = tensor.numpy()
     except Exception as error:  # onnx_ir asserts some of it
         raise UsageError(f"{what} has other bytes than that needs ({first_line(error)}); export it again") from error
+    if isinstance(tensor, ir.StringTensor):
+        return tensor
     return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 
 

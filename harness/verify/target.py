@@ -14,7 +14,7 @@ import torch
 
 from harness.backends import BACKENDS, BuildReport, BuildRequest, Engine, EngineCache, Session
 from harness.code_version import code_sha256, package_versions
-from harness.errors import NotJudged, ParityError, is_disk_full, unknown_name
+from harness.errors import NotJudged, ParityError, UsageError, is_disk_full, unknown_name
 from harness.graph import Plan, apply, load_plan, save_model, with_outputs
 from harness.machine import commit
 from harness.records import Result
@@ -115,7 +115,7 @@ class OpenTarget:
         known = {*graph.output_names, *PLAIN_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}
         for name in subject.tolerances:
             if name not in known:
-                raise unknown_name(f"output or precision in tolerances= of {subject.name}", name, known)
+                raise UsageError(f"{subject.name}: tolerances=: {unknown_name('output or precision', name, known)}")
 
     def build(self) -> Engine:
         """Build the engine, or find it in the cache. Raises NotJudged where that is impossible."""
