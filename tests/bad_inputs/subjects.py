@@ -11,7 +11,7 @@ ROWS = (
     Row("two SUBJECTs", suite("SUBJECT = 1"), VERIFY, 2, ("test_s.py", "SUBJECT", "lines 3 and 4")),
     Row("two plans of one name", suite(targets="(Target('rtx', 'a/p.toml'), Target('rtx', 'b/p.toml'))"), VERIFY, 2, ("a/p.toml", "b/p.toml", "rtx-p")),
     Row("unknown field", suite(shapes="1"), VERIFY, 2, ("test_s.py", "'shapes'")),
-    Row("no weights", suite(weights=None), VERIFY, 2, ("test_s.py", "'weights'")),
+    Row("no weights", suite(weights=None), VERIFY, 2, ("test_s.py", "needs weights=")),
     Row("weights pretrained", suite(weights="'pretrained'"), VERIFY, 2, ("'s'", "'pretrained'", "trained")),
     Row("weights of no kind", suite(weights="None"), VERIFY, 2, ("'s'", "weights", "None", "trained")),
     Row("inputs of no kind", suite(inputs="'realistic'"), VERIFY, 2, ("'s'", "'realistic'", "real")),
@@ -72,7 +72,7 @@ ROWS = (
     Row("tolerance with a number for a reason", suite(tolerances="{'fp32': Tolerance(cosine=0.9, why=1)}"), VERIFY, 2, ("why=",)),
     Row("unknown limit", suite(tolerances="{'fp32': Tolerance(rtol=0.9, why='w')}"), VERIFY, 2, ("test_s.py", "'rtol'")),
     Row("options as a list", suite(options="['dynamo']"), VERIFY, 2, ("'s'", "options", "list")),
-    Row("unknown option of the export", suite(options="{'opset': 18}"), VERIFY, 2, ("'s'", "opset")),
+    Row("unknown option of the export", suite(options="{'opset': 18}"), VERIFY, 2, ("s: unknown option", "'opset'", "opset_version")),
     Row("weights_source of a number", suite(weights_source="3"), VERIFY, 2, ("'s'", "weights_source", "3")),
     Row("SUBJECT is a dict", suite("Subject = dict"), VERIFY, 2, ("test_s.py", "SUBJECT", "dict")),
 )  # fmt: skip
