@@ -226,21 +226,26 @@ def test_a_run_that_stopped_at_a_failure_is_not_complete(project: pytest.Pyteste
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("status", "changes", "words"),
     [
-        ({"rtx_fp16_short": ("usage", "no such dimension")}, "test_outputs[rtx-fp16-short] failed: no such dimension"),
         (
+            2,
+            {"rtx_fp16_short": ("usage", "no such dimension")},
+            "test_outputs[rtx-fp16-short] failed: no such dimension",
+        ),
+        (
+            1,
             {"task": "def test_task(parity):\n    assert parity.actual['y'].sum() > 9, 'too small'\n"},
             "test_task[rtx-fp16-short] failed: AssertionError: too small",
         ),
     ],
 )
 def test_a_failed_test_whose_result_does_not_say_so_is_named(
-    project: pytest.Pytester, changes: dict[str, Any], words: str
+    project: pytest.Pytester, status: int, changes: dict[str, Any], words: str
 ):
     project.makepyfile(test_clip=suite(targets="targets('rtx', precisions=('fp16',))", **changes))
     result = project.runpytest_inprocess("-k", "short", "--parity-json", "out.json", "--junitxml", "j.xml")
-    assert result.ret == 1
+    assert result.ret == status
     data = json.loads((project.path / "out.json").read_text())
     assert data["complete"] is False
     assert words in data["error"]
@@ -396,7 +401,7 @@ def test_options_become_settings(project: pytest.Pytester):
 def test_usage_error_of_a_subject_has_no_traceback(project: pytest.Pytester):
     project.makepyfile(test_a=suite("a", rtx_fp16_short=("usage", "case 'short': forward() has no input 'x'")))
     result = project.runpytest_inprocess()
-    result.assert_outcomes(passed=7, failed=1)
+    result.assert_outcomes(passed=7, errors=1)
     result.stdout.fnmatch_lines(["*case 'short': forward() has no input 'x'"])
     result.stdout.no_fnmatch_line("*raise UsageError*")
 
@@ -499,8 +504,8 @@ def test_a_history_that_cannot_be_used_is_one_sentence(timed: pytest.Pytester, m
     monkeypatch.setenv("PARITY_HISTORY", str(timed.path))
     timed.makepyfile(test_clip=latency_suite("equivalent"))
     result = timed.runpytest_inprocess()
-    result.assert_outcomes(failed=1)
-    assert str(timed.path) in result.stdout.str().partition("= FAILURES =")[2]
+    result.assert_outcomes(errors=1)
+    assert str(timed.path) in result.stdout.str().partition("= ERRORS =")[2]
     result.stdout.no_fnmatch_line("*raise UsageError*")
     result.stdout.no_fnmatch_line("*history*.py:*")
 
