@@ -27,6 +27,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -207,12 +208,16 @@ def goals(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, bool]]:
 
 def run(plants: Sequence[Plant], jobs: int, thresholds: Mapping[str, float], **options: bool) -> Iterator[Outcome]:
     """Yield the outcomes as they come."""
-    of_one = partial(measured, thresholds=thresholds, **options)
     if jobs == 1:
-        yield from map(of_one, plants)
+        yield from map(partial(measured, thresholds=thresholds, **options), plants)
         return
+    named = partial(_measured_by_name, thresholds=thresholds, **options)  # no plant can be pickled
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(of_one, plants, chunksize=4)
+        yield from pool.map(named, [plant.name for plant in plants], chunksize=2)
+
+
+def _measured_by_name(name: str, **options: Any) -> Outcome:
+    return measured(next(plant for plant in PLANTS if plant.name == name), **options)
 
 
 def _threshold(given: str) -> tuple[str, float]:

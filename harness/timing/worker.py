@@ -13,6 +13,7 @@ The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -34,7 +35,6 @@ from harness.subject import Subject
 from harness.timing import TimingOptions, measure_engine, measure_module
 from harness.timing.sampling import Sampling
 from harness.timing.summary import summarise
-from harness.verify import structured_inputs
 
 Request = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
@@ -73,6 +73,7 @@ def prepare(request: Request) -> Subject | None:
         if reason := BACKENDS[request["backend"]].unavailable():
             raise NotJudged(reason)
         return None
+    importlib.import_module("harness.verify")  # for the inputs of a module; an engine's process is spared it
     where = request["subject"]
     subject = find_subject(where["locator"], suites=Path(where["suites"]))
     if subject.build is None:
@@ -129,6 +130,8 @@ def _measure_module(request: Request, subject: Subject, inputs: Tensors, options
 
 
 def _eager(module: Callable[..., Any], subject: Subject) -> Callable[[Tensors], Any]:
+    from harness.verify import structured_inputs
+
     _, structure = structured_inputs(subject, next(iter(subject.cases)))
     return lambda inputs: module(**structure.build(inputs))
 

@@ -189,10 +189,10 @@ def looked(name: str, mode: str, precision: str = "fp16", group_bytes: int = obs
     observers: list[Observer] = []
 
     class Watched(Observer):
-        def add_value(self, name: str, tensor: torch.Tensor, **record: str) -> None:
+        def add_value(self, name: str, tensor: torch.Tensor, *again: torch.Tensor | None, **record: str) -> None:
             observers[:] = [self]
             seen.append((name, tensor.clone()))
-            super().add_value(name, tensor, **record)
+            super().add_value(name, tensor, *again, **record)
             assert len(self.errors) <= KEPT
 
     with opened(plant, precision, backend) as target, pytest.MonkeyPatch.context() as patch:
