@@ -11,6 +11,7 @@ import torch
 
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.memory import available_bytes
+from harness.structure import COMPARED
 
 Dims = tuple[int | str, ...]
 UNKNOWN_DIM = "?"
@@ -60,12 +61,14 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
 
 
 def require_tensors(model: ir.Model) -> None:
-    """Raise NotJudged for an output that is a sequence, an optional value or text: there is nothing to compare."""
+    """Raise NotJudged for an output without numbers that can be compared: a sequence, an optional value, text, FP8."""
     for value in model.graph.outputs:
         if value.type is not None and (not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING):
             raise NotJudged(
                 f"output {value.name!r} is not a tensor of numbers ({value.type}); such outputs are not judged"
             )
+        if value.dtype is not None and getattr(torch, dtype_name(value.dtype), None) not in COMPARED:
+            raise NotJudged(f"output {value.name!r} is {value.dtype}, whose numbers are not compared; cast it to FLOAT")
 
 
 def generate_inputs(
@@ -178,10 +181,10 @@ def _indexed_lengths(node: ir.Node, indices: ir.Value) -> list[int]:
 
 
 def torch_dtype(spec: InputSpec) -> torch.dtype:
-    """Return the dtype of a declared input. Raises UsageError for one that PyTorch does not have."""
+    """Return the dtype of a declared input. Raises UsageError for one whose numbers PyTorch cannot compare."""
     dtype = getattr(torch, spec.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have")
+    if not isinstance(dtype, torch.dtype) or dtype not in COMPARED:
+        raise UsageError(f"input {spec.name!r} has dtype {spec.dtype}, which PyTorch does not have or cannot compare")
     return dtype
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_inputs.row import Make, Row, suite
+from bad_inputs.row import VERIFY, Make, Row, model, suite
 
 NET = """
 import dataclasses, math
@@ -109,7 +109,16 @@ NOT_JUDGED: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "NaN that decides": (returned("{'best': (y - 9).abs().neg().log().argmax(1) + 1}"), ("4 NaN", "argmax", "'log'")),
 }  # fmt: skip
-ROWS = tuple(
+OF_FILES = tuple(
+    Row(f"output of {name}", model(f"g (float[2] x) => ({name.lower()}[2] y) {{ y = Cast<to={number}>(x) }}"), VERIFY, 3,
+        ("'y'", name, "cast it"))
+    for name, number in (("COMPLEX64", 14), ("FLOAT8E4M3FN", 17), ("FLOAT8E5M2", 19), ("INT4", 22))
+) + tuple(
+    Row(f"input of {name}", model(f"g ({name}[2] x) => (float[2] y) {{ y = Cast<to=1>(x) }}"), VERIFY, 2,
+        ("'x'", name, "dtype"))
+    for name in ("complex64", "float8e4m3fn", "int4")
+)  # fmt: skip
+ROWS = OF_FILES + tuple(
     Row(name, make, "verify s", status, facts)
     for status, kinds in ((2, NO_TENSORS), (3, NOT_JUDGED))
     for name, (make, facts) in kinds.items()
