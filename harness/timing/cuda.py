@@ -51,17 +51,18 @@ class ModuleRun:
     def __init__(self, call: Callable[[Tensors], Any], inputs: Tensors, device: torch.device) -> None:
         self.stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.inputs: Tensors = {name: tensor.to(device, copy=True) for name, tensor in inputs.items()}
-        self._call, self._outputs = call, dict[str, torch.Tensor]()
+        self._call = call
+        self._returned: Any = {}
         torch.cuda.current_stream().synchronize()  # the inputs are copied there, and read on the other stream
 
     @property
     def outputs(self) -> Tensors:
         """The outputs of the last launch; a captured one keeps its own."""
-        return self._outputs
+        return flatten_outputs(self._returned)
 
     def launch(self) -> None:
         """Call the function on the current stream."""
-        self._outputs = flatten_outputs(self._call(self.inputs))
+        self._returned = self._call(self.inputs)  # flattened when it is asked for: that takes time of the host
 
     def forget(self) -> None:
         """Do nothing: every launch writes fresh memory."""
@@ -73,7 +74,7 @@ class ModuleRun:
     def close(self) -> None:
         """Wait for the function and free its tensors."""
         self.stream.synchronize()
-        self.inputs, self._outputs = {}, {}
+        self.inputs, self._returned = {}, {}
 
 
 def make_timed_run(bind: Callable[[], BoundRun], *, graph: bool) -> TimedRun:
