@@ -60,7 +60,7 @@ class CaseInputs(Mapping[str, Tensors]):
         first, known = self._first = self._first or (case, structure)
         if self.subject.onnx is None and not structure.is_like(known):
             apart = sorted(structure.names ^ known.names)
-            what = f"one has {apart[0]!r} and the other has not" if apart else "they are nested in other containers"
+            what = f"one has {apart[0]!r} and the other has not" if apart else "their containers or caches do"
             raise UsageError(
                 f"the inputs of the cases {first!r} and {case!r} of {self.subject.name} differ: {what}; an engine "
                 "takes the same inputs in all cases"
@@ -91,7 +91,10 @@ def structured_inputs(subject: Subject, case: str) -> tuple[Tensors, Structure]:
         inputs: Any = subject.cases[case]()
     if not isinstance(inputs, Mapping) or not (inputs or subject.onnx):
         raise UsageError(f"case {case!r} of {subject.name} gives no inputs; return a dict of tensors by name")
-    return flatten_inputs(inputs, f"case {case!r} of {subject.name}")
+    tensors, structure = flatten_inputs(inputs, f"case {case!r} of {subject.name}")
+    if not tensors and subject.onnx is None:
+        raise UsageError(f"case {case!r} of {subject.name} gives no tensors; an engine needs an input")
+    return tensors, structure
 
 
 def check_sizes(subject: Subject, inputs: Tensors, *, where: str) -> None:

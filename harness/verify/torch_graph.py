@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -98,6 +98,7 @@ class TorchGraph(SubjectGraph):
                 self.module = with_noise_stored(traced, settings.seed_random)
             self._arguments = by_keyword
             self.module.to(device)
+        self.output_names = ()
         try:
             self.output_names = tuple(self.witness(example))
         except NotRepeatable as error:
@@ -105,11 +106,9 @@ class TorchGraph(SubjectGraph):
         self._progress(f"{subject.name}: tracing the module")
         with self._on_cpu() as inputs:
             self._traced = trace(subject, self.module, inputs, self._arguments)
-        if (found := traced_outputs(self._traced)) != list(self.output_names):
-            raise NotJudged(
-                f"{self.name}: forward() returns {', '.join(found)} when it is traced, and "
-                f"{', '.join(self.output_names)} when it runs"
-            )
+        traced_names = traced_outputs(self._traced)
+        self._require_names(traced_names, self.output_names, when=" when it is traced")
+        self.output_names = tuple(traced_names)
         self._refused: NotJudged | None = None
         self._program: Program | None = None
         self.identity = self._identity()
@@ -176,6 +175,14 @@ class TorchGraph(SubjectGraph):
         """Return the module's outputs by path."""
         return flatten_outputs(self.module(**self._arguments(inputs)), taken=inputs)
 
+    def _require_names(self, found: Iterable[str], names: Iterable[str], *, when: str = "") -> None:
+        """Raise NotJudged where ``forward`` returned other outputs than in another run."""
+        if (one := sorted(found)) != (other := sorted(names)):
+            raise NotJudged(
+                f"{self.name}: forward() returns {', '.join(one)}{when}, and {', '.join(other)} in another run; an "
+                "engine always has the same outputs"
+            )
+
     def witness(self, inputs: Tensors) -> Tensors:
         """Return what the module itself gives in FP32; two runs must agree."""
         name = self.subject.name
@@ -197,6 +204,7 @@ class TorchGraph(SubjectGraph):
                     raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
                 raise
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
+        self._require_names(second, list(first))
         for path, buffer in self.module.named_buffers():
             if path not in before or not bitwise_equal(buffer, before[path]):
                 raise NotJudged(
@@ -204,6 +212,7 @@ class TorchGraph(SubjectGraph):
                     "it as an input and return it"
                 )
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
+        self._require_names(first, self.output_names or first)
         return first
 
     @property

@@ -67,6 +67,7 @@ NO_TENSORS: dict[str, tuple[Make, tuple[str, ...]]] = {
         ),
         ("'one'", "'two'", "containers"),
     ),
+    "a case without tensors": (given("{'input': [None]}"), ("'one'", "no tensors")),
 }
 NOT_JUDGED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "complex": (returned("{'y': [torch.fft.fft(y)]}"), ("'y.0'", "complex64", "view_as_real")),
@@ -105,7 +106,11 @@ NOT_JUDGED: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "outputs that differ in a trace": (
         net("return {'y': y} if torch.compiler.is_exporting() else {'z': y}"),
-        ("y when it is traced", "z when it runs"),
+        ("y when it is traced", "z in another run"),
+    ),
+    "outputs that differ from run to run": (
+        net("self.again = not getattr(self, 'again', False); return {'y': y, 'z': y} if self.again else {'y': y}"),
+        ("returns y,", "y, z in another run"),
     ),
     "NaN that decides": (returned("{'best': (y - 9).abs().neg().log().argmax(1) + 1}"), ("4 NaN", "argmax", "'log'")),
 }  # fmt: skip
