@@ -244,6 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     plants = chosen(given.only, given.sample, given.seed)
+    if not plants:
+        parser.error(f"no plant is called {' or '.join(given.only)}; --list has the names")
     if given.list:
         print("\n".join(plant.name for plant in plants))
         return 0
