@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.junitxml import xml_key
 
-from harness import limits, stopping
+from harness import limits, locks, stopping
 from harness.arrivals import give_folder, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
@@ -122,6 +122,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--expect", dest="parity_expect", type=Path, metavar="MANIFEST",
         help="fail unless all of this was judged that parity list --json wrote",
     )  # fmt: skip
+    add(
+        "--lock-timeout", dest="parity_lock_timeout", type=limits.timeout, metavar="SECONDS",
+        help="how long to wait for an engine that another process builds; default: until it is built",
+    )  # fmt: skip
     add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
     add(
         "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
@@ -215,7 +219,8 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     """Let no test end the run, and no step take longer than is allowed."""
-    with no_exit(), limits.allowed(item.config.stash[STATE].timeout_s):
+    state = item.config.stash[STATE]
+    with no_exit(), limits.allowed(state.timeout_s), locks.patience(state.lock_timeout_s):
         return (yield)
 
 

@@ -37,7 +37,7 @@ ORDER = (
     "machine isolated",
     "pytorch",
     "structure",
-    "subject settings files process tensors code_version limits last_resort",
+    "subject settings files process tensors code_version limits last_resort locks",
     "stopping",
     "temporary fields repository memory",
     "errors",

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash, unique
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full
 from harness.files import file_name, make_folder, write_text
+from harness.locks import Held, locked
 
 STALE_S = 24 * 3600.0
 GRACE_S = 60.0
@@ -30,7 +29,7 @@ Engines built by the harness. Delete this folder whenever you like: what is need
 
 - `NAME-KEY.engine`: an engine; KEY is the start of the SHA-256 of everything it was built from.
 - `NAME-KEY.json`: what it was built from, its SHA-256, and what the builder reported.
-- `*.lock`, `*.tmp`: two processes that want the same engine build it once; the rest of a build that was killed.
+- `*.lock`, `*.tmp`: while an engine is built, so that two processes build it once; the rest of a build that was killed.
 
 An engine without a matching `.json` is built again. The least recently used engines are removed when the folder
 grows over its limit. An engine file is code: use only engines from this machine or from a source you trust.
@@ -88,7 +87,7 @@ class EngineCache:
                 scratch = build_engine(path.with_suffix(f".{unique()}.tmp"), key, build, progress)
                 self.built += 1
                 return scratch
-            with _locked(path, progress):
+            with locked(path.with_suffix(".lock"), f"engine {path.stem}", waiting=progress):
                 engine, fault = find_engine(path, key)
                 if engine is None:
                     if fault:
@@ -162,10 +161,10 @@ class EngineCache:
     def _remove(self, path: Path) -> bool:
         """Delete an engine and its sidecar; False when another process holds its lock."""
         try:
-            with FileLock(path.with_suffix(".lock"), timeout=0):
+            with locked(path.with_suffix(".lock"), f"engine {path.stem}", most_s=0):
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
-        except Timeout:
+        except Held:
             return False
         return True
 
@@ -174,21 +173,6 @@ class EngineCache:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > STALE_S:
                     path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of an engine, so that two processes build it once."""
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(f"waiting for another process that builds {path.stem}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

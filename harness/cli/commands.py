@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from harness import limits, memory, stopping
+from harness import limits, locks, memory, stopping
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED, start_record
 from harness.errors import NotJudged, ParityError, no_exit, visible
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _record(options)
         with (
             no_exit(), others_quiet(verbose=options.verbose), limits.allowed(options.timeout),
-            memory.at_most(options.memory), memory.in_words("the run"),
+            memory.at_most(options.memory), memory.in_words("the run"), locks.patience(options.lock_timeout),
         ):  # fmt: skip
             status: int = options.run(options)
         return status

@@ -10,6 +10,7 @@ from harness.cli.latency_options import add_history, add_series, open_history, s
 from harness.cli.options import (
     Document,
     add_command,
+    add_lock_timeout,
     as_path,
     at_least,
     chart,
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
     accept = add_command(commands, "accept", _accept, "make a subject's latest sessions the baseline of this machine")
     add_series(accept)
     add_history(accept)
+    add_lock_timeout(accept)
     accept.add_argument("--why", required=True, metavar="TEXT", help="kept with the baseline")
     accept.add_argument(
         "--last", type=at_least(1), metavar="N",
@@ -40,6 +42,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     add_series(history)
     add_history(history)
+    add_lock_timeout(history)
     history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
     history.add_argument("--machine", metavar="KEY", help="only with export: the records of this machine")
     history.add_argument("--json", type=as_path, metavar="FILE", help="write the series as JSON (docs/json.md)")

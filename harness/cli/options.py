@@ -38,7 +38,7 @@ def add_command(
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
-        timeout=limits.default_timeout(), records=True, memory=None,
+        timeout=limits.default_timeout(), records=True, memory=None, lock_timeout=None,
     )  # fmt: skip
     return parser
 
@@ -123,8 +123,17 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
-    """Add where engines are."""
+    """Add where engines are, and how long to wait for one that another process builds."""
+    add_lock_timeout(parser)
     parser.add_argument("--engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+
+
+def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add how long to wait for what another process holds."""
+    parser.add_argument(
+        "--lock-timeout", type=_seconds, metavar="SECONDS",
+        help="how long to wait for an engine or a history that another process holds; default: until it is free",
+    )  # fmt: skip
 
 
 def as_path(text: str) -> Path:

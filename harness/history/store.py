@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
@@ -19,6 +18,7 @@ from harness.errors import CannotWrite, NotJudged, UsageError, install_hint
 from harness.files import check_is_content, check_writable
 from harness.history.recovery import PAGE_BYTES, recover, rename_damaged
 from harness.history.rows import SCHEMA, Row, Series
+from harness.locks import locked
 
 TABLE = "parity_history"
 LOCK_S = 60.0
@@ -203,10 +203,8 @@ def open_embedded(path: Path) -> tuple[Store, str]:
     try:
         check_writable(path)
         check_is_content(path)
-        with FileLock(f"{path}.lock", timeout=LOCK_S):
+        with locked(path.with_name(f"{path.name}.lock"), f"the history {path}", most_s=LOCK_S):
             return _open_embedded(path)
-    except Timeout:
-        raise NotJudged(f"the history {path} is held by another process for {LOCK_S:.0f} s; end it and retry") from None
     except (OSError, CannotWrite) as error:
         cause = error.error if isinstance(error, CannotWrite) else error
         raise UsageError(

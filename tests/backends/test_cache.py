@@ -20,6 +20,7 @@ from harness.backends.cache import EngineCache
 from harness.backends.engine_file import key_hash
 from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError
 from harness.files import file_name
+from harness.locks import locked
 
 ROOT = Path(engines.__file__).parents[2]
 KEY = {"graph": "aa", "plan": {"dtype": "fp16"}, "backend": "rtx", "backend_key": {"version": "1"}, "shapes": [[1, 4]]}
@@ -230,7 +231,7 @@ def test_the_engine_just_built_stays_even_over_the_limit(tmp_path: Path) -> None
 def test_engines_in_use_by_others_stay(tmp_path: Path) -> None:
     path = get(tmp_path, Builder(b"x" * 100), numbered(0)).path
     age(path, 3000)
-    with engines.FileLock(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock"), "the engine"):
         get(tmp_path, Builder(b"x" * 100), numbered(1), limit=150)
         assert path.exists()
     get(tmp_path, Builder(b"x" * 100), numbered(2), limit=150)
