@@ -219,8 +219,8 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     """Let no test end the run, and no step take longer than is allowed."""
-    state = item.config.stash[STATE]
-    with no_exit(), limits.allowed(state.timeout_s), locks.patience(state.lock_timeout_s):
+    timeout_s = item.config.stash[STATE].timeout_s
+    with no_exit(), limits.allowed(timeout_s), locks.patience(item.config.getoption("parity_lock_timeout")):
         return (yield)
 
 

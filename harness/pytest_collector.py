@@ -61,7 +61,6 @@ class State:
         self.require_verdict: bool | None = option("parity_require_verdict")
         self.json: Path | None = option("parity_json")
         timeout: float | None = option("parity_timeout")
-        self.lock_timeout_s: float | None = option("parity_lock_timeout")
         self.timeout_s = limits.default_timeout() if timeout is None else timeout
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
