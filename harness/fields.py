@@ -46,7 +46,8 @@ def require_one_of(known: Iterable[str], field: str, value: object) -> None:
     names = tuple(known)
     require(isinstance(value, str), field, value, f"one of {', '.join(map(repr, names))}")
     if value not in names:
-        raise unknown_name(field, str(value), names)
+        what, _, name = field.rpartition(": ")
+        raise UsageError(f"{what}: {unknown_name(name, str(value), names)}")
 
 
 def require_names(field: str, value: object, holds: Callable[[Any], object], give: str) -> None:

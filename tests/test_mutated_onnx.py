@@ -120,7 +120,7 @@ tried = settings(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_models_themselves_are_judged(worker: Worker, name: str):
-    assert check(worker.ask(MODELS[name].SerializeToString())) in (0, 3)
+    assert check(worker.ask(MODELS[name].SerializeToString())) == 0
 
 
 @tried

@@ -57,7 +57,8 @@ def _check_opsets(model: ir.Model, what: str) -> None:
 def _check_text(graph: ir.Graph, what: str) -> None:
     for node in graph:
         values = [value.name for value in (*node.inputs, *node.outputs) if value is not None]
-        for text in (node.op_type, node.domain, node.name, *node.attributes, *values):
+        noted = (*node.metadata_props, *node.metadata_props.values())
+        for text in (node.op_type, node.domain, node.name, node.doc_string, *node.attributes, *values, *noted):
             if isinstance(text, bytes):  # as protobuf gives what is no UTF-8
                 raise UsageError(f"{what}: the name {text!r} is no UTF-8; copy or export it again")
 

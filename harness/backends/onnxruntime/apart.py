@@ -32,7 +32,7 @@ class ApartSession(ProfileSession):
             start = source.tell()
         try:
             self._model: Model | None = Model(
-                optimise=True, path=str(file), start=start, bytes=header["model"], weights=header["weights"],
+                optimise=True, path=str(file.absolute()), start=start, bytes=header["model"], weights=header["weights"],
                 profile="" if profile is None else str(profile),
             )  # fmt: skip
         except Raised as error:
