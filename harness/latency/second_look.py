@@ -20,6 +20,7 @@ from harness.history import has_moved
 from harness.latency.comparable import log_figures, why_unusable
 from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, qn, t_quantile, variance
 from harness.latency.ranks import shift, slower_p
+from harness.latency.verdict import MACHINE_CHANGED
 from harness.records import Comparison, LatencyVerdict, SecondLook, Session
 
 ACCEPTED = "accepted engine"
@@ -136,8 +137,7 @@ def _decided(first: Comparison, look: SecondLook, level: float, limits: Limits, 
         if not moved and first.verdict != "machine_changed":
             return _noted(first, "equivalent", within, look)
         ratio = "" if look.control_ratio is None else f"; the control takes {look.control_ratio:.5g} of its time then"
-        advice = "accept the sessions of the machine as it is now, or find out what changed"
-        return _noted(first, "machine_changed", f"{within}{ratio}", look, advice)
+        return _noted(first, "machine_changed", f"{within}{ratio}", look, MACHINE_CHANGED)
     if not last:
         return None
     rule = f"{how}: neither slower by {margin:.5g} (p = {look.p_value:.2g}) nor within {1 / same:.5g} and {same:.5g}"

@@ -39,6 +39,7 @@ from harness.latency.estimate import (
 from harness.latency.modes import two_modes, within_clock
 from harness.records import Comparison, LatencyVerdict, Metric, Session
 
+MACHINE_CHANGED = "find out what else changed, or accept the sessions of the machine as it is now"
 UNCONFIRMED = {
     "regressed": "stored times alone fail no engine, and nothing was there for a second look: keep the engine cache of "
     "the accepted engine (PARITY_ENGINES), or accept four sessions that were measured beside PyTorch, not with "
@@ -71,8 +72,7 @@ def compare_sessions(
     found = _compare_with(new, baseline, limits)
     if found.verdict in ("regressed", "improved") and is_accepted_engine(new, baseline):
         rule = f"{found.rule}; but the engine file is the accepted one, so the machine has changed"
-        advice = "find out what else changed, or accept the sessions of the machine as it is now"
-        return replace(found, verdict="machine_changed", rule=rule, next_step=advice)
+        return replace(found, verdict="machine_changed", rule=rule, next_step=MACHINE_CHANGED)
     return found
 
 
@@ -126,7 +126,9 @@ def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> 
     sessions = list(usable.values())
     if not sessions:
         verdict, reason = _why_no_baseline(new, baseline)
-        return _undecided(verdict, chosen, reason, [*notes, *_advice(new, baseline, chosen), *flag_notes([new])])
+        notes += [*_advice(new, baseline, chosen), *flag_notes([new])]
+        found = _undecided(verdict, chosen, reason, notes)
+        return replace(found, next_step=MACHINE_CHANGED) if verdict == "machine_changed" else found
     notes += [*difference_notes(new, sessions), *flag_notes([new], sessions)]
     mode = within_clock(new, sessions)
     if mode.problem:

@@ -370,6 +370,7 @@ def test_this_machine_with_another_driver_or_clock_has_changed(fact: str):
     result = compare_sessions(quiet(machine=machine("a", **here, **{fact: 2})), old)
     assert (result.verdict, result.ratio) == ("machine_changed", None)
     assert f"{fact} 2 here, 1 there" in result.rule
+    assert result.next_step
     for other in ({"host": "ci-2"}, {"backend_version": "2"}):
         elsewhere = quiet(machine=machine("a", **{**here, **other}, **{fact: 2}))
         assert compare_sessions(elsewhere, old).verdict == "no_baseline"

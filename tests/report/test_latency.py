@@ -121,6 +121,14 @@ def test_remarks_say_what_a_reader_must_know():
         assert fact in text
 
 
+@pytest.mark.parametrize("verdict", ["machine_changed", "invalid_environment", "inconclusive"])
+def test_what_nothing_could_be_compared_for_is_said(verdict: str):
+    judged = comparison(verdict, rule="driver 2 here, 1 there", next_step="accept again")
+    text = " ".join(latency.latency_table(json(measured(session(), comparison=judged))).split())
+    for fact in ("driver 2 here, 1 there", "what to do: accept again"):
+        assert fact in text
+
+
 def test_an_invalid_environment_shows_its_reason_in_place_of_figures():
     runs = (process(1.0), process(9.0, invalid=("process 7 computes on this GPU",)))
     text = latency.latency_table(json(measured(session(runs=runs), "invalid_environment")))

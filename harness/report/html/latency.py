@@ -136,6 +136,7 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
         if comparison["rule"]:
             words = f"{t('latency_' + comparison['verdict'])}: {comparison['rule']}"
             found.append((words, TONES[judged(item)] if facts.is_judged(item) else "muted", name))
+        found += [(comparison["next_step"], "muted", name)] if comparison["next_step"] else []
         failures = [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
         found += [(why, "warn", name) for run in session["runs"] for why in run["invalid"]]
         found += [(why, "warn", name) for why in failures]

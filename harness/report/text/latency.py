@@ -169,7 +169,8 @@ def _remarks(measured: Sequence[Json]) -> list[str]:
 def _sentences(measured: Json) -> list[str]:
     session, comparison = measured["session"], measured["comparison"]
     runs = session["runs"]
-    sentences = [f"{latency_word(comparison['verdict'])}: {comparison['rule']}"] if comparison["baseline"] else []
+    said = comparison["verdict"] == "no_baseline" or any(run["invalid"] for run in runs)  # below, in other words
+    sentences = [] if said else [f"{latency_word(comparison['verdict'])}: {comparison['rule']}"]
     sentences += [f"INVALID: {reason}" for run in runs for reason in run["invalid"]]
     sentences += [f"note: {note}" for note in (*session["notes"], *comparison["notes"])]
     sentences += [f"note: {flag} in {_count(runs, flag)} processes" for run in runs for flag in run["flags"]]
