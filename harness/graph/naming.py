@@ -32,9 +32,9 @@ def name_parts(program: ExportedProgram, model: onnx_ir.Model) -> None:
 
 
 def name_ends(program: ExportedProgram, model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Call inputs and outputs by these names in both graphs, and what is called so inside by another one.
+    """Call inputs and outputs by these names, and whatever else is called so inside by another one.
 
-    An output goes by its name in ONNX alone, or by that of the node that computes it, where that is the same.
+    In the traced program the node that computes an output keeps its own name.
     """
     taken = {*inputs, *outputs}
     computed = dict(zip(outputs, output_nodes(program), strict=True))

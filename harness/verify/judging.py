@@ -80,12 +80,12 @@ def compare_outputs(
             shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
             note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
         try:
-            if (counts := decisions.get(name)) is not None:
+            if not tensor.numel() and actual[name].shape == tensor.shape:
+                found.append(Compared(name=name, stats=None, floor=None, empty=True))
+            elif (counts := decisions.get(name)) is not None:
                 if isinstance(counts, EngineFailed):
                     raise counts
                 found.append(Compared(name=name, stats=None, floor=None, decisions=counts))
-            elif not tensor.numel() and actual[name].shape == tensor.shape:
-                found.append(Compared(name=name, stats=None, floor=None, empty=True))
             else:
                 one = compare_floats(name, actual[name], tensor, own_floor, precision=precision, wide=wide)
                 found.append(replace(one, note=note))

@@ -37,6 +37,8 @@ def judged(found: Decisions, tolerance: Tolerance | None = None) -> OutputResult
                                    "3: 0.5 apart in ArgMax 'ids', PyTorch fp16 loses 0.001 there (a tie up to 0.004)"),
         ({"wrong": replace(KNOWN, loses=float("inf"))}, "not_judged", "3 of 64 differ; at [1, 2] the engine gives 7, "
                                    "the reference 3; PyTorch fp16 cannot hold what decides it (ArgMax 'ids')"),
+        ({"wrong": replace(KNOWN, margin=float("nan"))}, "not_judged", "3 of 64 differ; at [1, 2] the engine gives 7, "
+                          "the reference 3; NaN decides it (ArgMax 'ids'); repair the model or its inputs"),
         ({"floor_differ": None, "unknown": "no floor here"}, "not_judged", "3 of 64 differ; at [1, 2] the engine gives "
                                    "7, the reference 3; no floor here"),
         ({"unknown": "no floor here"}, "fail", "3 of 64 differ; at [1, 2] the engine gives 7, the reference 3; no "
