@@ -6,8 +6,8 @@ Under xdist the workers collect; each leaves what it found in a file, whose fold
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -19,6 +19,7 @@ from harness.files import write_text
 from harness.records import DIED, NOT_ENDED, run_id
 from harness.repository import source_of
 from harness.subject import Target
+from harness.temporary import temporary_folder
 
 Json = dict[str, Any]
 _FOLDER = "parity_arrivals"
@@ -36,7 +37,8 @@ class Arrivals:
         self.unselected: set[pytest.Item] = set()
         """What ``--backend`` and ``--precision`` left out."""
         self.arrived: set[str] = set()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = ""
+        self._kept = ExitStack()
 
     @property
     def missing(self) -> dict[str, Json]:
@@ -48,9 +50,13 @@ class Arrivals:
         return [{**asked, "arrived": test in self.arrived} for test, asked in self.expected.items()]
 
     def folder(self) -> str:
-        """Return where workers leave what they collected; it is deleted with this object."""
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="parity-arrivals-")
-        return self._folder.name
+        """Return where workers leave what they collected; it is there until ``close``."""
+        self._folder = self._folder or str(self._kept.enter_context(temporary_folder()))
+        return self._folder
+
+    def close(self) -> None:
+        """Delete that folder."""
+        self._kept.close()
 
     def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
         """Note what a module holds; one that pytest's cache skipped (``--lf``) is known by its name alone."""

@@ -164,6 +164,7 @@ def pytest_configure(config: pytest.Config) -> None:
         limits.speak_here()
     stack = config.stash[_ENDING] = ExitStack()
     stack.enter_context(stopping.stoppable())
+    stack.callback(state.arrivals.close)
     if is_worker(config):
         stopping.end_with_parent()
     else:

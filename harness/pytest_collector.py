@@ -9,6 +9,7 @@ import contextlib
 import json
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,8 @@ class Collector:
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
         self._hold_to_manifest()
+        names = Counter(map(name_of, state.results.values()))
+        state.problems += [f"{words_of(name)} is the name of {n} models or plans" for name, n in names.items() if n > 1]
         if stopping.received():
             state.problems.append(stopping.words())
             session.exitstatus = stopping.exit_status()

@@ -35,16 +35,21 @@ def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], 
 
     Where other checks of the same target and case arrived, theirs is at most not judged either.
     """
-    found = {name_of(result): result for result in results}
-    for asked in missing:
-        name = name_of(asked)
-        if name not in found:
-            sources = {key: str(asked.get(key, "")) for key in ("source", "plan_source")}
-            new = Result(**dict(zip(_NAMES, name, strict=True)), **sources, verdict="not_judged", reason=reason)  # type: ignore[arg-type]
-            found[name] = new.to_json()
-        elif overall([found[name]["verdict"], "not_judged"]) != found[name]["verdict"]:
-            found[name] = {**found[name], "verdict": "not_judged", "reason": reason}
-    return list(found.values())
+    asked = {name_of(one): one for one in missing}
+    found = []
+    for result in results:
+        lacks = name_of(result) in asked and overall([result["verdict"], "not_judged"]) != result["verdict"]
+        found.append({**result, "verdict": "not_judged", "reason": reason} if lacks else result)
+    known = {name_of(result) for result in found}
+    return found + [_not_judged(one, reason) for name, one in asked.items() if name not in known]
+
+
+def _not_judged(asked: Mapping[str, Any], reason: str) -> Json:
+    subject, case, backend, precision = name_of(asked)
+    return Result(
+        subject=subject, case=case, backend=backend, precision=precision, source=str(asked.get("source", "")),
+        verdict="not_judged", reason=reason,
+    ).to_json()  # fmt: skip
 
 
 def as_ended(data: Json) -> Json:
@@ -52,11 +57,14 @@ def as_ended(data: Json) -> Json:
     if data.get("complete", True) or not isinstance(expected := data.get("expected"), list):
         return data
     named = [e for e in expected if isinstance(e, dict) and set(_NAMES) <= e.keys() and not e.get("arrived")]
-    known = {name_of(result) for result in data["results"] if set(_NAMES) <= result.keys()}
+    results = data.get("results")
+    if not isinstance(results, list):
+        return data
+    known = {name_of(one) for one in results if isinstance(one, dict) and set(_NAMES) <= one.keys()}
     missing = [entry for entry in named if name_of(entry) not in known]
     error = data.get("error") or NOT_ENDED
     reason = DIED if error == NOT_ENDED else f"not judged: {error}"
-    return {**data, "results": [*data["results"], *with_missing((), missing, reason)]}
+    return {**data, "results": [*results, *with_missing((), missing, reason)]}
 
 
 def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:
