@@ -14,15 +14,18 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from harness.errors import CannotWrite
+from harness import stopping
+from harness.errors import CannotWrite, UsageError
 from harness.files import write_text
-from harness.records import DIED, NOT_ENDED, run_id
+from harness.records import DIED, NOT_ENDED, not_judged_of, run_id
 from harness.repository import source_of
 from harness.subject import Target
 from harness.temporary import temporary_folder
 
 Json = dict[str, Any]
 _FOLDER = "parity_arrivals"
+SHOWN = 8
+"""Names that are printed of tests that are missing or left out; the JSON has all."""
 
 
 class Arrivals:
@@ -137,3 +140,28 @@ def start_junit(path: Path, asked: Mapping[str, Json]) -> None:
         write_text(text, path)
     except CannotWrite:
         return  # pytest says so at the end
+
+
+def short_of(manifest: Path, results: Sequence[Json]) -> list[str]:
+    """Return a sentence where less was judged than a manifest expects, or where it is none."""
+    try:
+        lacking = not_judged_of(json.loads(manifest.read_text(encoding="utf-8")), results)
+    except (OSError, ValueError, RecursionError, UsageError) as error:
+        return [f"{manifest} cannot be used: {error}"]
+    return [f"{manifest} expects {len(lacking)} that were not judged: {few(lacking)}"] if lacking else []
+
+
+def why_missing(stopped: str | bool, interrupted: str) -> str:
+    """Return why tests did not run: a signal, an end of pytest, a failure that stopped it; else their process died."""
+    why = stopping.words() if stopping.received() else interrupted or stopped
+    return f"not judged: {why}" if why else DIED
+
+
+def missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:
+    """Return how many tests did not arrive, why, and the first of them."""
+    return f"{len(missing)} of {expected} tests of engines were {why}: {few(list(missing))}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are beyond them."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

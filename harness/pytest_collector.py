@@ -6,11 +6,10 @@ Results travel in ``user_properties`` as plain data, so xdist carries them to th
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, stopping
-from harness.arrivals import Arrivals, only_shows, start_junit
+from harness.arrivals import Arrivals, few, missing_words, only_shows, short_of, start_junit, why_missing
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
 from harness.errors import UsageError
-from harness.records import DIED, name_of, not_judged_of, overall, run_id, with_missing, words_of
+from harness.records import DIED, name_of, overall, run_id, with_missing, words_of
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
 from harness.subject import Subject
@@ -31,8 +30,6 @@ WRONG_REQUEST = 2
 """The exit status of a run in which a request is wrong, as the command has it; pytest has it for what it cannot run."""
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
-SHOWN = 8
-"""Names that are printed of tests that are missing or left out; the JSON has all."""
 _EARLY_ENDS: dict[int, str] = {
     pytest.ExitCode.INTERRUPTED: "interrupted", pytest.ExitCode.INTERNAL_ERROR: "pytest itself failed",
 }  # fmt: skip
@@ -247,8 +244,8 @@ class Collector:
         if interrupted and not stopping.received():
             state.problems.append(interrupted)
         if missing := state.arrivals.missing:
-            state.why_missing = _why_missing(stopped, interrupted)
-            state.problems.append(_missing_words(missing, len(state.arrivals.expected), state.why_missing))
+            state.why_missing = why_missing(stopped, interrupted)
+            state.problems.append(missing_words(missing, len(state.arrivals.expected), state.why_missing))
             if state.why_missing == DIED:
                 self._report_dead(session, missing)
         # A test without a teardown report ran in an xdist worker that crashed.
@@ -260,7 +257,8 @@ class Collector:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
-        self._hold_to_manifest()
+        if state.expect is not None:
+            state.problems += short_of(state.expect, state.judged())
         names = Counter(map(name_of, state.results.values()))
         state.problems += [f"{words_of(name)} is the name of {n} models or plans" for name, n in names.items() if n > 1]
         if stopping.received():
@@ -292,19 +290,6 @@ class Collector:
             )
             session.config.hook.pytest_runtest_logreport(report=report)
 
-    def _hold_to_manifest(self) -> None:
-        """Add what a manifest expects and was not judged."""
-        state = self.state
-        if state.expect is None:
-            return
-        try:
-            lacking = not_judged_of(json.loads(state.expect.read_text(encoding="utf-8")), state.judged())
-        except (OSError, ValueError, UsageError) as error:
-            state.problems.append(f"{state.expect} cannot be used: {error}")
-            return
-        if lacking:
-            state.problems.append(f"{state.expect} expects {len(lacking)} that were not judged: {_few(lacking)}")
-
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Let JUnit say which run it is of."""
@@ -321,7 +306,7 @@ class Collector:
         left_out = list(state.arrivals.left_out)
         remarks = [*state.deselected.values(), *state.remarks, *problems]
         if left_out:
-            remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {_few(left_out)}")
+            remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {few(left_out)}")
         if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")
@@ -331,19 +316,6 @@ class Collector:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
-
-
-def _why_missing(stopped: str | bool, interrupted: str) -> str:
-    why = stopping.words() if stopping.received() else interrupted or stopped
-    return f"not judged: {why}" if why else DIED
-
-
-def _missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:
-    return f"{len(missing)} of {expected} tests of engines were {why}: {_few(list(missing))}"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _stop_workers(config: pytest.Config) -> None:
