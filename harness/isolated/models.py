@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class Model:
     ) -> None:
         """``source`` is that of a ``load`` in :mod:`harness.isolated.worker`. Loads the model."""
         self.name = "ONNX Runtime" if library == "onnxruntime" else library
+        if "path" in source:  # a process may be older than the working folder of today
+            source["path"] = str(Path(source["path"]).absolute())
         self._load = {"do": "load", "library": library, "optimise": optimise, "threads": threads, **source}
         self._id = next(_ids)
         self.ports: dict[str, Any] = {}

@@ -155,6 +155,14 @@ def test_a_model_without_an_end_is_ended(library):
     assert still_computes()
 
 
+def test_a_file_is_found_from_another_working_folder(tmp_path, monkeypatch):
+    assert still_computes()  # its process is there before
+    (tmp_path / "m.onnx").write_bytes(DOUBLE)
+    monkeypatch.chdir(tmp_path)
+    (result,) = Model(path="m.onnx").run({"x": np.ones(3, np.float32)})
+    assert result[0].tolist() == [2, 2, 2]
+
+
 def test_every_thread_has_a_process_of_its_own():
     model, found = loaded(DOUBLE), []
 
