@@ -133,7 +133,7 @@ def _subject_lines(path: Path) -> list[int]:
     """Return where a suite gives SUBJECT a value that is not made of the one before."""
     return [
         statement.lineno
-        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        for statement in ast.parse(path.read_bytes()).body
         if isinstance(statement, ast.Assign)
         and any(isinstance(name, ast.Name) and name.id == "SUBJECT" for name in statement.targets)
         and not any(isinstance(part, ast.Name) and part.id == "SUBJECT" for part in ast.walk(statement.value))

@@ -63,12 +63,8 @@ def require_number(field: str, value: object, *, least: float, most: float = mat
     """Raise UsageError unless a limit is None or a number in the range, infinity excepted."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     holds = number and least <= float(value) <= most and math.isfinite(float(value))  # type: ignore[arg-type]
-    require(
-        value is None or holds,
-        field,
-        value,
-        f"a number of at least {least:g}" + f", at most {most:g}" * (most < math.inf),
-    )
+    highest = f", at most {most:g}" if most < math.inf else ""
+    require(value is None or holds, field, value, f"a number of at least {least:g}{highest}")
 
 
 def described(value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bad_inputs.onnx_files import LFS
 from bad_inputs.row import Make, Row, both, suite, write
 
@@ -30,6 +32,7 @@ ROWS = (
     Row("tabs and spaces", write("suites/test_s.py", "if 1:\n\tx = 1\n        y = 2\n"), VERIFY, 2, ("test_s.py", "TabError", "line 3")),
     Row("no UTF-8", write("suites/test_s.py", b"x = '\xff'\n"), VERIFY, 2, ("test_s.py", "SyntaxError")),
     Row("NUL", write("suites/test_s.py", b"x = 1\0\n"), VERIFY, 2, ("test_s.py", "null bytes")),
+    Row("another encoding that is declared", both(suite(), lambda: Path("suites/test_s.py").write_bytes(b"# coding: latin-1\n# \xe9\n" + Path("suites/test_s.py").read_bytes())), VERIFY, 0, ("1 passed",)),
     Row("empty suite", write("suites/test_s.py", ""), VERIFY, 2, ("test_s.py", "no SUBJECT")),
     Row("pointer of Git LFS", write("suites/test_s.py", LFS), VERIFY, 2, ("test_s.py", "Git LFS pointer")),
     Row("import error", write("suites/test_s.py", "import none_such\n"), VERIFY, 2, ("test_s.py", "none_such")),
