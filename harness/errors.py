@@ -19,6 +19,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import shutil
 import threading
 import unicodedata
@@ -128,6 +129,12 @@ def _visible(character: str) -> str:
     return f"\\u{ord(character):04x}" if hidden else character
 
 
+def without_passwords(text: str) -> str:
+    """Return a command line or a message with the passwords of its URLs as ``***``."""
+    text = re.sub(r"(://[^\s:/@?]*:)[^\s@]*@", r"\1***@", text)
+    return re.sub(r"([?&]password=)[^\s&']*", r"\1***", text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is not known, with the nearest known names first."""
     names = sorted(known)
@@ -155,10 +162,14 @@ _ADVICE = {
 
 def room(folder: Path, needed: int = 0) -> str:
     """Return what is free where a folder is, and what was needed: ``3.1 MiB needed, 0.2 MiB free``."""
-    words = [f"{needed / 2**20:.3g} MiB needed"] * bool(needed)
+    words = [f"{_size(needed)} needed"] * bool(needed)
     with contextlib.suppress(OSError):
-        words.append(f"{shutil.disk_usage(folder).free / 2**20:.3g} MiB free")
+        words.append(f"{_size(shutil.disk_usage(folder).free)} free")
     return ", ".join(words) or "the space that is free is not known"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def is_disk_full(error: BaseException) -> bool:

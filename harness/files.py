@@ -116,7 +116,12 @@ def check_writable(path: Path) -> None:
 
 
 def check_is_content(path: Path) -> None:
-    """Raise UsageError for a file in whose place Git LFS has left a pointer. Does nothing for one that is not there."""
+    """Raise UsageError for what is no file to read: a pointer of Git LFS in its place, a pipe, a device.
+
+    Does nothing for one that is not there, and for a folder.
+    """
+    if _is_device(path):
+        raise UsageError(f"{path} is a pipe or a device, which may have no end; give a file")
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(len(_POINTER))

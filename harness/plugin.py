@@ -138,6 +138,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options once and register a marker per backend and precision."""
+    config.stash[_ENDING] = ExitStack()
+    config.stash[_ENDING].enter_context(stopping.stoppable())
+    try:
+        _configure(config)
+    except KeyboardInterrupt:
+        pytest.exit(stopping.words(), returncode=stopping.exit_status())
+
+
+def _configure(config: pytest.Config) -> None:
     from harness import discovery
     from harness.backends import BACKENDS
 
@@ -162,14 +171,12 @@ def pytest_configure(config: pytest.Config) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
         limits.speak_here()
-    stack = config.stash[_ENDING] = ExitStack()
-    stack.enter_context(stopping.stoppable())
-    stack.callback(state.arrivals.close)
+    config.stash[_ENDING].callback(state.arrivals.close)
     if is_worker(config):
         stopping.end_with_parent()
     else:
         config.pluginmanager.register(Collector(state), "parity-collector")
-        stack.enter_context(stopping.last_words(partial(_end_early, config)))
+        config.stash[_ENDING].enter_context(stopping.last_words(partial(_end_early, config)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ from _pytest.junitxml import xml_key
 from harness import limits, stopping
 from harness.arrivals import Arrivals, few, missing_words, only_shows, short_of, start_junit, why_missing
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
-from harness.errors import UsageError
+from harness.errors import UsageError, without_passwords
 from harness.records import DIED, name_of, overall, run_id, with_missing, words_of
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
@@ -65,7 +65,7 @@ class State:
             record=not option("parity_no_latency_record"),
             beside_others=is_worker(config),
         )
-        self.command = shlex.join(["pytest", *config.invocation_params.args])
+        self.command = without_passwords(shlex.join(["pytest", *map(str, config.invocation_params.args)]))
         self.subjects: dict[str, tuple[Subject, str]] = {}
         """By name, with the file of its suite."""
         self.asked = 0
@@ -223,7 +223,8 @@ class Collector:
         report.user_properties = properties
         found = self.state.results or self.state.latencies
         if found and time.monotonic() - self.state.saved > SAVE_EVERY_S:
-            self.state.save()  # a crash of the process must not lose hours of results
+            with contextlib.suppress(UsageError):  # said at the end, when it is written again
+                self.state.save()  # a crash of the process must not lose hours of results
 
     def _note_unrecorded(self, report: pytest.TestReport) -> None:
         """Record a test that failed although its result passed: the results alone would hide it."""

@@ -30,6 +30,7 @@ class Temporary:
 
     def __init__(self, folder: Path, *, is_folder: bool = False) -> None:
         """Make it in ``folder``, whose leftovers are removed first. Raises OSError."""
+        folder = folder.absolute()
         remove_leftovers(folder)
         self.path, self.descriptor = _make(folder, is_folder)
         _open[self.path] = self.descriptor
@@ -52,6 +53,18 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
         folder.close()
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Let one process at a time be in this block, where the file system can; the lock leaves no file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def delete_all() -> None:
     """Delete all that this process has, which ends at once."""
     for path in list(_open):
@@ -60,7 +73,7 @@ def delete_all() -> None:
 
 @functools.cache
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes of this user left in a folder; once per process."""
+    """Delete what killed processes of this user left in a folder, an absolute path; once per process."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             if found := _NAME.fullmatch(entry.name):

@@ -58,7 +58,9 @@ def test_a_signal_raises_where_the_run_is(number: signal.Signals, status: int, w
     process = run(STOPPED)
     process.send_signal(number)
     process.send_signal(number)  # as `timeout` and tox do: to a process, and then to its group
-    assert ended(process) == (status, f"{words}\n", "")
+    ended_with, *said = ended(process)
+    assert said == [f"{words}\n", ""]
+    assert ended_with in (status, -number), "the second one may come when Python handles none any more"
 
 
 def test_one_that_is_ignored_stays_ignored():

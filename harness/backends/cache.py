@@ -7,21 +7,21 @@ import errno
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash, unique
-from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full
+from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash
+from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, room
 from harness.files import file_name, make_folder, write_text
 from harness.locks import Held, locked
+from harness.temporary import remove_leftovers
 
-STALE_S = 24 * 3600.0
 GRACE_S = 60.0
 _ENGINE = re.compile(r".+-[0-9a-f]{16}\.engine")
-_TEMPORARY = re.compile(r".+-[0-9a-f]{16}\.(build-|json\.)?[0-9a-f]{8}\.tmp")
 README = """\
 # engines
 
@@ -29,7 +29,8 @@ Engines built by the harness. Delete this folder whenever you like: what is need
 
 - `NAME-KEY.engine`: an engine; KEY is the start of the SHA-256 of everything it was built from.
 - `NAME-KEY.json`: what it was built from, its SHA-256, and what the builder reported.
-- `*.lock`, `*.tmp`: while an engine is built, so that two processes build it once; the rest of a build that was killed.
+- `*.lock`, `.parity-*.tmp`: while an engine is built, so that two processes build it once; the rest of a build that was
+  killed, which the next run removes.
 
 An engine without a matching `.json` is built again. The least recently used engines are removed when the folder
 grows over its limit. An engine file is code: use only engines from this machine or from a source you trust.
@@ -82,9 +83,11 @@ class EngineCache:
         path = self._path(key, name)
         with _disk_errors(self.folder):
             self._prepare()
+            if self.folder.stat().st_mode & stat.S_IWOTH:
+                _say_once(self.folder, progress)
             if not use_cache:
                 self._announce()
-                scratch = build_engine(path.with_suffix(f".{unique()}.tmp"), key, build, progress)
+                scratch = build_engine(path, key, build, progress)
                 self.built += 1
                 return scratch
             with locked(path.with_suffix(".lock"), f"engine {path.stem}", waiting=progress):
@@ -128,13 +131,13 @@ class EngineCache:
         found = []
         for path in self._files(_ENGINE):
             with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
-                stat = path.stat()
-                found.append(Entry(path=path, bytes=stat.st_size, used=stat.st_mtime))
+                status = path.stat()
+                found.append(Entry(path=path, bytes=status.st_size, used=status.st_mtime))
         return sorted(found, key=lambda entry: entry.used)
 
     def clear(self) -> int:
         """Delete every engine that no other process is building; return the number of bytes freed."""
-        self._remove_stale()
+        remove_leftovers(self.folder.absolute())
         return sum(entry.bytes for entry in self.entries() if self._remove(entry.path))
 
     def _prepare(self) -> None:
@@ -149,8 +152,7 @@ class EngineCache:
         return [path for path in self.folder.glob("*") if pattern.fullmatch(path.name)]
 
     def _clean(self, keep: Path) -> None:
-        """Delete what killed builds left behind, then the least recently used engines down to the limit."""
-        self._remove_stale()
+        """Delete the least recently used engines down to the limit."""
         entries = self.entries()
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
@@ -168,11 +170,14 @@ class EngineCache:
             return False
         return True
 
-    def _remove_stale(self) -> None:
-        for path in self._files(_TEMPORARY):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_S:
-                    path.unlink()
+
+_said: set[Path] = set()
+
+
+def _say_once(folder: Path, progress: Callable[[str], None]) -> None:
+    if folder not in _said:
+        _said.add(folder)
+        progress(f"everybody can write into the engine folder {folder}, and engines are code: chmod o-w {folder}")
 
 
 @contextlib.contextmanager
@@ -182,9 +187,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, CannotWrite) as error:
         if is_disk_full(error):
-            raise NotJudged(
-                f"no space left for engines in {folder}; free some, or set PARITY_ENGINES to another folder"
-            ) from error
+            free = f"no space left for engines in {folder} ({room(folder)})"
+            raise NotJudged(f"{free}; free some, or set PARITY_ENGINES to another folder") from error
         another = "set PARITY_ENGINES to another folder"
         if isinstance(error, CannotWrite) or (error.errno in _FOLDER_ERRORS and _is_below(error.filename, folder)):
             raise UsageError(f"the engine folder {folder} cannot be written; {another}") from error

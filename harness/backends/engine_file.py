@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from harness.backends.base import BuildReport
 from harness.errors import EngineRefused, UsageError
 from harness.files import write_text
 from harness.records import EngineInfo
+from harness.temporary import Temporary
 
 SCHEMA = "parity-engine/1"
 Build = Callable[[Path], BuildReport]
@@ -40,8 +41,8 @@ class Engine:
     report: BuildReport
     key: Mapping[str, Any]
     """What it was built from."""
-    kept: bool = True
-    """False when the file is for this run only."""
+    temporary: Temporary | None = None
+    """What holds the file when it is for this run only."""
 
     def info(self) -> EngineInfo:
         """Return what results say about it."""
@@ -57,8 +58,8 @@ class Engine:
 
     def discard(self) -> None:
         """Delete the file if it is for this run only; a cached engine stays."""
-        if not self.kept:
-            self.path.unlink(missing_ok=True)
+        if self.temporary is not None:
+            self.temporary.close()
 
 
 def key_hash(key: Mapping[str, Any]) -> str:
@@ -71,19 +72,26 @@ def build_in_place(
     path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
 ) -> Engine:
     """Build under a temporary name, then put engine and sidecar in place; the lock of ``path`` is held."""
-    for rest in path.parent.glob(f"{path.stem}.build-*.tmp"):  # left by a killed build: this process has the lock
-        rest.unlink(missing_ok=True)
-    engine = build_engine(path.with_suffix(f".build-{unique()}.tmp"), key, build, progress)
-    path.with_suffix(".json").unlink(missing_ok=True)
-    engine.path.replace(path)
-    write_text(json.dumps(_sidecar(engine), indent=1), path.with_suffix(".json"))
+    engine = build_engine(path, key, build, progress)
+    assert engine.temporary is not None
+    try:
+        os.fsync(engine.temporary.descriptor)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        engine.path.replace(path)
+        write_text(json.dumps(_sidecar(engine), indent=1), path.with_suffix(".json"))
+    finally:
+        engine.discard()
     notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
-    return dataclasses.replace(engine, path=path, kept=True, report=dataclasses.replace(engine.report, notes=notes))
+    return dataclasses.replace(
+        engine, path=path, temporary=None, report=dataclasses.replace(engine.report, notes=notes)
+    )
 
 
-def build_engine(path: Path, key: Mapping[str, Any], build: Build, progress: Callable[[str], None]) -> Engine:
-    """Build an engine that is not kept yet; nothing is left of it when that fails."""
+def build_engine(final: Path, key: Mapping[str, Any], build: Build, progress: Callable[[str], None]) -> Engine:
+    """Build an engine under a temporary name beside ``final``; nothing is left of it when that fails."""
     started = time.monotonic()
+    temporary = Temporary(final.parent)
+    path = temporary.path
     try:
         report = build(path)
         build_s = time.monotonic() - started
@@ -97,12 +105,12 @@ def build_engine(path: Path, key: Mapping[str, Any], build: Build, progress: Cal
             build_s=build_s,
             report=report,
             key=_plain(key),
-            kept=False,
+            temporary=temporary,
         )
     except BaseException:
-        path.unlink(missing_ok=True)
+        temporary.close()
         raise
-    progress(f"built {path.name.split('.')[0]} in {build_s:.3g} s")
+    progress(f"built {final.stem} in {build_s:.3g} s")
     return engine
 
 
@@ -153,7 +161,3 @@ def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
     """Return the key as it comes back from JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(key))
     return plain
-
-
-def unique() -> str:
-    return uuid.uuid4().hex[:8]

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from harness import limits, locks, memory, stopping
 from harness.cli import bench, bisect, history, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED, start_record
-from harness.errors import NotJudged, ParityError, no_exit, visible
+from harness.errors import NotJudged, ParityError, no_exit, visible, without_passwords
 from harness.settings import others_quiet, print_progress
 
 COMMANDS = (show, verify, bisect, stores, bench, history, noise, report, study, score)
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
-    options.command_line = shlex.join(["parity", *arguments])
+    options.command_line = without_passwords(shlex.join(["parity", *arguments]))
     options.recorded = False
     """Whether a record of this run holds more than that it started."""
     try:

@@ -17,10 +17,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 from harness.errors import CannotWrite, UsageError
-from harness.files import check_is_content, file_name, write_bytes, write_text
+from harness.files import check_is_content, file_name, make_folder, write_bytes, write_text
+from harness.temporary import held
 from harness.tensors import Tensors, on_cpu
 
 SCHEMA = "parity-reference/1"
+BEFORE = "before"
+"""In the JSON while a reference is written: what describes the tensors that are still there."""
 
 
 class OutputCache:
@@ -109,6 +112,13 @@ def update_command(typed: str, case: str) -> str:
     return f"parity reference {typed} --case {shlex.quote(case)}"
 
 
+def _record_of(record: Any, tensors: bytes) -> dict[str, Any] | None:
+    """Return the record of these tensors: this one, or the one before; None where neither is."""
+    digest = hashlib.sha256(tensors).hexdigest()
+    both = (record, record.get(BEFORE)) if isinstance(record, dict) else ()
+    return next((one for one in both if isinstance(one, dict) and one.get("tensors_sha256") == digest), None)
+
+
 class StaleReference(UsageError):
     """A stored reference belongs to other weights, inputs or another program."""
 
@@ -126,9 +136,10 @@ class ReferenceStore:
     def save(
         self, subject: str, case: str, identity: Identity, *, fp32: Tensors, fp64: Tensors, provenance: dict[str, Any]
     ) -> Path:
-        """Write a reference; the JSON goes last and holds the tensors' checksum, so a torn write is seen.
+        """Write a reference, which one process does at a time.
 
-        Raises CannotWrite.
+        The JSON holds the tensors' checksum. Until the new tensors are there it describes the old ones as well, so that
+        one that is broken off between two files loses neither. Raises CannotWrite.
         """
         path = self.path(subject, case)
         tensors = {f"fp32/{name}": value for name, value in fp32.items()}
@@ -140,8 +151,13 @@ class ReferenceStore:
             "tensors_sha256": hashlib.sha256(data).hexdigest(),
             **provenance,
         }
-        write_bytes(data, path)
-        write_text(json.dumps(record, indent=2) + "\n", path.with_suffix(".json"))
+        make_folder(path.parent)
+        with held(path.parent):
+            old = self._described(path)
+            if old:
+                write_text(json.dumps({**record, BEFORE: old}, indent=2) + "\n", path.with_suffix(".json"))
+            write_bytes(data, path)
+            write_text(json.dumps(record, indent=2) + "\n", path.with_suffix(".json"))
         return path
 
     def source(self, subject: str, case: str) -> str:
@@ -151,6 +167,15 @@ class ReferenceStore:
         except (OSError, ValueError, RecursionError):
             return ""
         return str(record.get("source", "")) if isinstance(record, dict) else ""
+
+    @staticmethod
+    def _described(path: Path) -> dict[str, Any]:
+        """Return the record of the tensors that are stored; empty where there are none, or not those of a record."""
+        try:
+            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            return _record_of(record, path.read_bytes()) or {}
+        except (OSError, ValueError, RecursionError):
+            return {}
 
     def load(self, subject: str, case: str, identity: Identity, *, typed: str = "") -> Stored | None:
         """Return the stored reference, or None when there is none.
@@ -165,13 +190,14 @@ class ReferenceStore:
         for file in (path, path.with_suffix(".json")):
             check_is_content(file)
         try:
-            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            data = path.read_bytes()
+            with held(path.parent):  # nobody writes between the two
+                data, text = path.read_bytes(), path.with_suffix(".json").read_text(encoding="utf-8")
+            record = _record_of(json.loads(text), data)
         except (FileNotFoundError, ValueError, RecursionError) as error:
             raise StaleReference(f"stored reference {path} cannot be read ({error}); {again}") from error
         except OSError as error:
             raise UsageError(f"stored reference {error.filename} cannot be read: {error.strerror}; {again}") from error
-        if not isinstance(record, dict) or hashlib.sha256(data).hexdigest() != record.get("tensors_sha256"):
+        if record is None:
             raise StaleReference(f"stored reference {path} is damaged (checksum differs); {again}")
         if changed := self._changes(record, identity):
             raise StaleReference(f"stored reference {path} is stale: {' and '.join(changed)} changed; {again}")

@@ -6,12 +6,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from harness import limits
-from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full
+from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full, room
 
 T = TypeVar("T")
 IN_PROCESS = ("loading", "running", "tapping")
@@ -38,8 +39,14 @@ class Steps:
             raise NotJudged(f"out of GPU memory while {doing} the {self._backend} engine: {error}") from error
         except Exception as error:
             if isinstance(error, OSError) and is_disk_full(error):
-                where = error.filename or tempfile.gettempdir()
-                raise NotJudged(f"the disk is full while {doing} the {self._backend} engine ({where})") from error
+                where = Path(error.filename or tempfile.gettempdir())
+                what = f"the disk is full while {doing} the {self._backend} engine ({where}: {room(where.parent)})"
+                raise NotJudged(f"{what}; free some space") from error
+            if (
+                isinstance(error, OSError) and error.errno and doing in ("building", "loading")
+            ):  # no fault of the engine
+                said = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+                raise NotJudged(f"{doing} the {self._backend} engine met an error of the system: {said}") from error
             what = f"{doing} the {self._backend} engine raised {type(error).__name__}"
             raise EngineFailed(f"{what}: {error}") from error
         finally:

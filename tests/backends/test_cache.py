@@ -21,6 +21,7 @@ from harness.backends.engine_file import key_hash
 from harness.errors import CannotWrite, EngineRefused, NotJudged, UsageError
 from harness.files import file_name
 from harness.locks import locked
+from harness.temporary import OTHER_S
 
 ROOT = Path(engines.__file__).parents[2]
 KEY = {"graph": "aa", "plan": {"dtype": "fp16"}, "backend": "rtx", "backend_key": {"version": "1"}, "shapes": [[1, 4]]}
@@ -238,24 +239,11 @@ def test_engines_in_use_by_others_stay(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_what_killed_builds_left_goes_when_it_is_old(tmp_path: Path) -> None:
-    tmp_path.mkdir(exist_ok=True)
-    stem = f"a-{'0' * 16}"
-    names = (f"{stem}.build-00000000.tmp", f"{stem}.json.00000000.tmp", f"{stem}.00000000.tmp")
-    old, new = [tmp_path / name for name in names], tmp_path / f"{stem}.build-11111111.tmp"
-    for path in (*old, new):
-        path.write_bytes(b"half")
-    for path in old:
-        age(path, 2 * engines.STALE_S)
-    get(tmp_path, Builder())
-    assert [path.exists() for path in (*old, new)] == [False, False, False, True]
-
-
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     foreign = [tmp_path / "mine.engine", tmp_path / "mine.tmp"]
     for path in foreign:
         path.write_bytes(b"x" * 100)
-        age(path, 2 * engines.STALE_S)
+        age(path, 2 * OTHER_S)
     get(tmp_path, Builder(), limit=1)
     EngineCache(tmp_path, limit_bytes=0).clear()
     assert all(path.exists() for path in foreign)
@@ -299,7 +287,7 @@ def test_a_full_disk_is_not_judged(tmp_path: Path) -> None:
     def full(path: Path) -> BuildReport:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(NotJudged, match=f"no space left for engines in {tmp_path}; free some, or set PARITY_ENGINES"):
+    with pytest.raises(NotJudged, match=f"no space left for engines in {tmp_path} .*free.*set PARITY_ENGINES"):
         get(tmp_path, full)
 
 
