@@ -125,6 +125,7 @@ OTHER_WRITERS = {
     "backends/tensorrt/build.py": "answers its parent, and writes the draft that the engine cache moves into place",
     "hackathon/entrant.py": "a log",
     "hackathon/entrant_process.py": "a line per picture, read when the process was killed",
+    "isolated/worker.py": "answers its parent",
     "last_resort.py": "the record of a run that nothing else can end",
     "latency/processes.py": "asks a child process, in a temporary folder",
     "timing/worker.py": "answers its parent, in a temporary folder",
