@@ -1,10 +1,10 @@
 """How often a latency verdict is wrong: false alarms and power of the rules in harness.latency and harness.history.
 
-Sessions are simulated: the log medians of processes scatter normally about the level of their session, the sessions
-about the true level. Every figure is a share of seeded trials through the public functions.
+Sessions are simulated: the log medians of processes scatter about the level of their session, the sessions about the
+true level as one of ``WORLDS`` has it. Every figure is a share of seeded trials through the public functions.
 
-    python benchmarks/latency_verdict.py                 # about two minutes
-    python benchmarks/latency_verdict.py --trials 200    # a rough look
+    python benchmarks/latency_verdict.py                            # every table; half an hour of one core
+    python benchmarks/latency_verdict.py --only gate --trials 20    # a rough look at the gate, a minute
 """
 
 from __future__ import annotations

@@ -210,7 +210,8 @@ def baseline_advice(between: float, within: float, processes: int, sessions: int
     )
     needed = sessions_needed(between, within, processes, limits)
     if needed is None:
-        return f"{what}, and no number of sessions would: end other programs, or lock the clocks (--lock-clocks MHZ)"
+        what = f"{what}, and {MOST_SESSIONS} sessions would not either"
+        return f"{what}: end other programs, or lock the clocks (--lock-clocks MHZ)"
     return f"{what}; {needed - sessions} more would (then parity accept --last {needed})"
 
 
