@@ -37,9 +37,12 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, data: bytes) -> dict[str, Any] | str:
-        """Return what ``parity`` did with a file, or how the process ended; a hang is one that comes twice."""
-        found = self._ask(data)  # a machine with other work to do may stand still
-        return self._ask(data) if isinstance(found, str) and found.startswith("no answer") else found
+        """Return what ``parity`` did with a file, or how the process ended; a hang is one that comes three times."""
+        for _ in range(3):  # a machine with other work to do stood still for 40 s
+            found = self._ask(data)
+            if not isinstance(found, str) or not found.startswith("no answer"):
+                break
+        return found
 
     def _ask(self, data: bytes) -> dict[str, Any] | str:
         work = Path(tempfile.mkdtemp(dir=self.folder))
