@@ -91,6 +91,11 @@ ROWS = (
     Row("weight of a terabyte", weight(dims=[2**38]), VERIFY, 2, ("'w'", "[274877906944]")),
     Row("weight of other bytes", weight(dims=[3]), VERIFY, 2, ("'w'", "[3]", "bytes")),
     Row("weight of a type that is none", weight(data_type=99), VERIFY, 2, ("m.onnx", "99")),
+    Row("terabytes of a constant shape", model("g (float[1] x) => (float[m] y) <int64[1] s = {1000000000000}> { c = ConstantOfShape(s) y = Add(c, x) }"), VERIFY, 3, ("'c'", "[1000000000000]", "4,000,000,000,000 bytes")),
+    Row("terabytes by Expand", model("g (float[1] x) => (float[m] y) <int64[1] s = {1000000000000}> { c = Expand(x, s) y = Exp(c) }"), VERIFY, 3, ("'c'", "[1000000000000]", "4,000,000,000,000 bytes")),
+    Row("terabytes by Tile", model("g (float[1] x) => (float[m] y) <int64[1] s = {1000000000000}> { c = Tile(x, s) y = Exp(c) }"), VERIFY, 3, ("'c'", "[1000000000000]", "4,000,000,000,000 bytes")),
+    Row("terabytes by Pad", model("g (float[1] x) => (float[m] y) <int64[2] s = {0, 999999999999}> { c = Pad(x, s) y = Exp(c) }"), VERIFY, 3, ("'c'", "[1000000000000]", "4,000,000,000,000 bytes")),
+    Row("range to 10^12", model("g (float[1] x) => (float[m] y) <int64 a = {0}, int64 b = {1000000000000}, int64 s = {1}> { c = Range(a, b, s) d = Cast<to: int = 1>(c) y = Add(d, x) }"), VERIFY, 3, ("Range", "1,000,000,000,000 numbers", "bytes")),
     Row("random operator", model("g (float[2] x) => (float[2] y) { r = RandomNormalLike(x) y = Add(x, r) }"), VERIFY, 3, ("random", "--seed-random")),
     Row("open dimension", model("g (float[n, 2] x) => (float[n, 2] y) { y = Relu(x) }"), VERIFY, 2, ("'n'", "--shape x=2,2")),
 )  # fmt: skip
