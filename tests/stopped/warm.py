@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from typing import Any
 
 from stopped.phases import wait_in
 
+LONGEST_S = 60.0
+"""After which a command hangs."""
 SUITE = """
 import torch
 from harness import Subject, targets
@@ -97,6 +100,8 @@ def _become(request: dict[str, Any], reached: int) -> None:
     status = 70
     try:
         os.setsid()
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):  # nohup and & let them be ignored
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.chdir(folder)
         said = os.open(request["said"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), said, said)):
@@ -163,8 +168,17 @@ def main() -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        ended = None if "run" in request else os.waitpid(request["wait"], 0)[1]
-        print(start(request) if ended is None else os.waitstatus_to_exitcode(ended), file=answers, flush=True)
+        print(start(request) if "run" in request else ended(request["wait"]), file=answers, flush=True)
+
+
+def ended(pid: int) -> int:
+    """Return the status of a command; one that does not end is killed."""
+    until = time.monotonic() + LONGEST_S
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(found[1])
 
 
 if __name__ == "__main__":
