@@ -269,11 +269,6 @@ class Zero(torch.nn.Module):
         return x * 0
 
 
-class Nowhere(torch.nn.Module):
-    def forward(self, x):
-        return {"none": x[:0], "neither": [x[:, 8:8]], "where": (x > 100).nonzero()}
-
-
 class Changes(torch.nn.Module):
     """Gives the same result again after it has changed its input."""
 
@@ -342,12 +337,11 @@ def test_a_subject_that_proves_nothing_is_never_green(judged, changes, words):
     assert exit_status(results) == 3
 
 
-@pytest.mark.parametrize(("module", "words"), [(Nowhere, "nothing was compared"), (Undecided, "holds 128 NaN")])
-def test_a_module_and_an_engine_that_agree_on_nothing_are_not_judged(judged, monkeypatch, tmp_path, module, words):
-    given = {"build": lambda: module().eval(), "targets": (Target("ort-cpu", "fp32"),)}
+def test_a_module_and_an_engine_that_agree_on_nan_are_not_judged(judged, monkeypatch, tmp_path):
+    given = {"build": lambda: Undecided().eval(), "targets": (Target("ort-cpu", "fp32"),)}
     [result] = verify(subject(**given), targets=given["targets"], cases=["one"], settings=quiet(tmp_path))
     assert result.verdict == "not_judged"
-    assert words in result.reason
+    assert "holds 128 NaN" in result.reason
 
 
 class Step(torch.nn.Module):

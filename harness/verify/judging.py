@@ -148,11 +148,8 @@ def judge_tensors(
     )  # fmt: skip
 
 
-def _without_figures(compared: Compared, *, nothing: bool = False) -> OutputResult:
-    """Return the verdict on an output that was not compared; ``nothing`` says that no other output was either."""
-    if compared.empty and nothing:
-        reason = "empty, as all outputs of the reference are: nothing was compared; give inputs that make one"
-        return OutputResult(name=compared.name, verdict="not_judged", reason=reason)
+def _without_figures(compared: Compared) -> OutputResult:
+    """Return the verdict on an output that was not compared."""
     if compared.empty:
         return OutputResult(name=compared.name, verdict="pass", reason="empty, as the reference is")
     return OutputResult(name=compared.name, verdict="fail", reason=compared.problem)
@@ -166,7 +163,6 @@ def judge_outputs(
     references = run.prepared.references
     expected = references.expected(case, plan)
     results = []
-    nothing = all(output.empty for output in compared)
     for output in compared:
         if output.decisions is not None:
             tolerance = run.subject.tolerances.get(output.name)  # one of a precision is meant for floats
@@ -175,7 +171,7 @@ def judge_outputs(
             )
             continue
         if output.stats is None:
-            results.append(_without_figures(output, nothing=nothing))
+            results.append(_without_figures(output))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
         if tolerance is None and (words := _cancelled(output.stats, references, case, plan, output.name)):

@@ -25,7 +25,7 @@ from harness.backends.tensorrt import build as tensorrt_build
 from harness.backends.tensorrt.backend import TensorRTBackend
 from harness.backends.tensorrt.context import Workspace, make_context, runtime_config
 from harness.backends.tensorrt.session import TensorRTSession, enqueue
-from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.errors import EngineFailed, EngineRefused, NoMemory, NotJudged
 from harness.settings import Settings
 
 SOURCES = [
@@ -246,11 +246,11 @@ def test_a_crash_of_the_builder_is_a_refusal(tmp_path: Path, monkeypatch: pytest
         backend.build(request_for(relu(tmp_path / "m.onnx"), x=(2, 4)), tmp_path / "engine", quiet())
 
 
-def test_a_crash_on_import_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_the_system_kills_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = fake_backend(tmp_path, monkeypatch, "trt_that_leaves", "")
     assert backend.unavailable() is None
     (tmp_path / "trt_that_leaves.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    with pytest.raises(EngineRefused, match=r"signal 9 \(SIGKILL, as when memory runs out\)"):
+    with pytest.raises(NoMemory, match=r"signal 9 \(SIGKILL, as when memory runs out\)"):
         backend.build(request_for(relu(tmp_path / "m.onnx"), x=(2, 4)), tmp_path / "engine", quiet())
 
 

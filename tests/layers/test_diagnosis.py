@@ -296,8 +296,8 @@ def test_noise_of_the_same_size_explains_nothing(tmp_path, monkeypatch):
     """An error that the engine made elsewhere in the same amount must not stand for the one it made."""
     add = Observer.add_value
 
-    def shuffled(self: Observer, name: str, tensor: torch.Tensor, **record: str) -> None:
-        add(self, name, tensor, **record)
+    def shuffled(self: Observer, name: str, tensor: torch.Tensor, *again: torch.Tensor | None, **record: str) -> None:
+        add(self, name, tensor, *again, **record)
         if name == "linear_1":
             kept = next(kept for kept in self.errors if kept.name == name)
             self.errors.remove(kept)
