@@ -6,12 +6,17 @@ import copy
 import functools
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+for number in (signal.SIGHUP, signal.SIGINT):  # nohup and & let them be ignored, and what is ignored stays so
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # The tensors of most tests are tiny, and tests run in several processes: threads of theirs only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

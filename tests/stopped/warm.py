@@ -100,8 +100,6 @@ def _become(request: dict[str, Any], reached: int) -> None:
     status = 70
     try:
         os.setsid()
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):  # nohup and & let them be ignored
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.chdir(folder)
         said = os.open(request["said"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), said, said)):
