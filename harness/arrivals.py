@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from harness import stopping
-from harness.errors import CannotWrite, UsageError
+from harness.errors import CannotWrite, UsageError, few
 from harness.files import write_text
 from harness.records import DIED, NOT_ENDED, not_judged_of, run_id
 from harness.repository import source_of
@@ -148,7 +148,7 @@ def short_of(manifest: Path, results: Sequence[Json]) -> list[str]:
         lacking = not_judged_of(json.loads(manifest.read_text(encoding="utf-8")), results)
     except (OSError, ValueError, RecursionError, UsageError) as error:
         return [f"{manifest} cannot be used: {error}"]
-    return [f"{manifest} expects {len(lacking)} that were not judged: {few(lacking)}"] if lacking else []
+    return [f"{manifest} expects {len(lacking)} that were not judged: {few(lacking, SHOWN)}"] if lacking else []
 
 
 def why_missing(stopped: str | bool, interrupted: str) -> str:
@@ -159,9 +159,4 @@ def why_missing(stopped: str | bool, interrupted: str) -> str:
 
 def missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:
     """Return how many tests did not arrive, why, and the first of them."""
-    return f"{len(missing)} of {expected} tests of engines were {why}: {few(list(missing))}"
-
-
-def few(names: Sequence[str]) -> str:
-    """Return the first names, and how many there are beyond them."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"{len(missing)} of {expected} tests of engines were {why}: {few(list(missing), SHOWN)}"

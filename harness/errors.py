@@ -23,7 +23,7 @@ import re
 import shutil
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -158,6 +158,11 @@ _ADVICE = {
     errno.EIO: "check the disk, or give a path on another one",
 }
 """What to do about the errors of a file system; about all others: give another path."""
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first names, and how many there are beyond them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def room(folder: Path, needed: int = 0) -> str:

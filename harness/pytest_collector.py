@@ -17,9 +17,9 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, stopping
-from harness.arrivals import Arrivals, few, missing_words, only_shows, short_of, start_junit, why_missing
+from harness.arrivals import SHOWN, Arrivals, missing_words, only_shows, short_of, start_junit, why_missing
 from harness.checks import LATENCY_PROPERTY, PROPERTY, LatencyTiming
-from harness.errors import UsageError, without_passwords
+from harness.errors import UsageError, few, without_passwords
 from harness.records import DIED, name_of, overall, run_id, with_missing, words_of
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
@@ -307,7 +307,7 @@ class Collector:
         left_out = list(state.arrivals.left_out)
         remarks = [*state.deselected.values(), *state.remarks, *problems]
         if left_out:
-            remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {few(left_out)}")
+            remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {few(left_out, SHOWN)}")
         if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")

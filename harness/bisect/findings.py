@@ -10,6 +10,7 @@ from harness.bisect.plan_search import PlanFound
 from harness.bisect.regions import Region
 from harness.bisect.screening import Screened
 from harness.bisect.units import Candidates
+from harness.errors import few
 from harness.graph import Plan, is_fp32, load_plan
 from harness.records import Diagnosis, Kind, LayerReport, OutputResult, Price, Question, Result, Trial
 from harness.subject import Target
@@ -121,4 +122,4 @@ class Findings:
 
 def shortened(names: Sequence[str]) -> str:
     """Return the first four names, and the number of others."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return few(names, 4)

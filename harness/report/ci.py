@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import UsageError, few
 from harness.records import Json, Records
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
@@ -124,8 +124,7 @@ def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
 def _left_out(records: Records) -> list[str]:
     """Return one line on what -k, --lf and --deselect left out, by the names of the tests; none without any."""
     names = [code(str(entry.get("test", ""))) for entry in records.left_out]
-    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [f"- left out: {len(names)}: {', '.join(names[:SHOWN])}{others}"] if names else []
+    return [f"- left out: {len(names)}: {few(names, SHOWN)}"] if names else []
 
 
 def _note(results: Sequence[Json]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -107,22 +107,15 @@ def first_beyond(run: RunGraph, evaluators: Callable[[Collection[str]], tuple[Ev
     (-23 in FP32), where it reads add: 0 (1e-10 in FP32)``. ``evaluators(names)`` gives one in FP32 and one in the
     precision that keep these values.
     """
-    names = [node.name for node in run.graph.nodes if node.name in run.floats]
-    high, low = evaluators(names)
-    for node in run.graph.nodes:
-        if node.name not in run.floats:
-            continue
-        expected, found = high.value(node.name), low.value(node.name)
-        if expected is not None and found is not None and expected.shape == found.shape and expected.numel():
-            trouble = _trouble(found, expected)
-            if trouble and isinstance(trouble, str):
-                return f"{node.name} {trouble}"
-            if trouble:
-                read = [item.name for item in node.all_input_nodes if item.name in run.floats]
-                value = f"{_at(found, trouble):.3g} at {list(trouble)} ({_at(expected, trouble):.3g} in FP32)"
-                return f"{node.name} is {value}{_lost_before(*evaluators(read), read, trouble, expected.shape)}"
-        high.done(node.name)
-        low.done(node.name)
+    high, low = evaluators([node.name for node in run.graph.nodes if node.name in run.floats])
+    for node, expected, found in _in_both(run, high, low):
+        trouble = _trouble(found, expected)
+        if trouble and isinstance(trouble, str):
+            return f"{node.name} {trouble}"
+        if trouble:
+            read = [item.name for item in node.all_input_nodes if item.name in run.floats]
+            value = f"{_at(found, trouble):.3g} at {list(trouble)} ({_at(expected, trouble):.3g} in FP32)"
+            return f"{node.name} is {value}{_lost_before(*evaluators(read), read, trouble, expected.shape)}"
     return ""
 
 
@@ -133,19 +126,24 @@ def held_wide(run: RunGraph, high: Evaluator, low: Evaluator) -> frozenset[str]:
     values fit again.
     """
     kept = set()
-    for node in run.graph.nodes:
-        if node.name not in run.floats:
-            continue
-        expected, found = high.value(node.name), low.value(node.name)
-        if expected is None or found is None or expected.shape != found.shape or not expected.numel():
-            continue
+    for node, expected, found in _in_both(run, high, low):
         if _trouble(found, expected):
             kept.add(node.name)
             end = torch.finfo(found.dtype).max if found.is_floating_point() else math.inf
             low.observe(node.name, expected.clamp(-end, end))
+    return frozenset(kept)
+
+
+def _in_both(run: RunGraph, high: Evaluator, low: Evaluator) -> Iterator[tuple[Node, torch.Tensor, torch.Tensor]]:
+    """Yield the nodes of floats in the order of the graph, each with its value in both where these can be compared."""
+    for node in run.graph.nodes:
+        if node.name not in run.floats:
+            continue
+        expected, found = high.value(node.name), low.value(node.name)
+        if expected is not None and found is not None and expected.shape == found.shape and expected.numel():
+            yield node, expected, found
         high.done(node.name)
         low.done(node.name)
-    return frozenset(kept)
 
 
 def _at(tensor: torch.Tensor, place: tuple[int, ...]) -> float:
