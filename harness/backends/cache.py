@@ -9,18 +9,21 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash
+from harness.backends.runtime_file import NAME as RUNTIME
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, room
 from harness.files import file_name, make_folder, write_text
 from harness.locks import Held, locked
 from harness.temporary import remove_leftovers
 
 GRACE_S = 60.0
+SCANS = 64
+"""A process looks the folder through again once it has built this part of the limit: not at every build."""
 _ENGINE = re.compile(r".+-[0-9a-f]{16}\.engine")
 README = """\
 # engines
@@ -29,6 +32,8 @@ Engines built by the harness. Delete this folder whenever you like: what is need
 
 - `NAME-KEY.engine`: an engine; KEY is the start of the SHA-256 of everything it was built from.
 - `NAME-KEY.json`: what it was built from, its SHA-256, and what the builder reported.
+- `NAME-KEY.MACHINE.runtime`: the kernels that TensorRT for RTX compiled when it loaded the engine, for the next
+  process; MACHINE is the start of the SHA-256 of the engine's checksum, the GPU, the driver and the version.
 - `*.lock`, `.parity-*.tmp`: while an engine is built, so that two processes build it once; the rest of a build that was
   killed, which the next run removes.
 
@@ -49,8 +54,11 @@ class Entry:
 
     path: Path
     bytes: int
+    """Of the engine and the runtime caches beside it."""
     used: float
     """Seconds since the epoch of the last use."""
+    runtimes: tuple[Path, ...] = ()
+    """The runtime caches beside it (:mod:`harness.backends.runtime_file`)."""
 
 
 class EngineCache:
@@ -63,6 +71,9 @@ class EngineCache:
         """Engines built through this object; those that were there already do not count."""
         self.before_build: Callable[[], None] | None = None
         """Called before every build; what it raises refuses the build."""
+        self._is_prepared = False
+        self._room = 0
+        """Bytes that may be built before the folder is looked through again."""
 
     def get(
         self,
@@ -98,7 +109,9 @@ class EngineCache:
                     self._announce()
                     engine = build_in_place(path, key, build, fault, progress)
                     self.built += 1
-                    self._clean(keep=path)
+                    self._room -= engine.bytes
+                    if self._room <= 0:
+                        self._clean(keep=path)
                 os.utime(path)
                 return engine
 
@@ -112,7 +125,7 @@ class EngineCache:
 
     def with_sha256(self, sha256: str) -> Engine | None:
         """Return the verified engine whose file has this hash; None where none is here or it is damaged."""
-        for path in self._files(_ENGINE):
+        for path in (entry.path for entry in self.entries()):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UsageError):
                 data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 if data["sha256"] == sha256 and (engine := find_engine(path, data["key"])[0]) is not None:
@@ -123,52 +136,80 @@ class EngineCache:
     def _path(self, key: Mapping[str, Any], name: str) -> Path:
         """Return where the engine of ``key`` lies, under whatever name it was built, or will lie."""
         digest = key_hash(key)[:16]
-        present = sorted(self.folder.glob(f"*-{digest}.engine"))
-        return present[0] if present else self.folder / f"{file_name(name)}-{digest}.engine"
+        own = self.folder / f"{file_name(name)}-{digest}.engine"
+        return own if own.exists() else min(self.folder.glob(f"*-{digest}.engine"), default=own)
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""
-        found = []
-        for path in self._files(_ENGINE):
-            with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
-                status = path.stat()
-                found.append(Entry(path=path, bytes=status.st_size, used=status.st_mtime))
-        return sorted(found, key=lambda entry: entry.used)
+        return self._scan()[0]
 
     def clear(self) -> int:
         """Delete every engine that no other process is building; return the number of bytes freed."""
         remove_leftovers(self.folder.absolute())
-        return sum(entry.bytes for entry in self.entries() if self._remove(entry.path))
+        entries, strays = self._scan()
+        _unlink(strays)
+        return sum(entry.bytes for entry in entries if self._remove(entry))
+
+    def _scan(self) -> tuple[list[Entry], list[Path]]:
+        """Return every engine, the least recently used first, and the runtime caches whose engine is gone."""
+        engines: dict[str, os.stat_result] = {}
+        runtimes: dict[str, list[tuple[Path, int]]] = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as files:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
+                    if _ENGINE.fullmatch(file.name):
+                        engines[Path(file.name).stem] = file.stat()
+                    elif RUNTIME.fullmatch(file.name):
+                        engine = file.name.rsplit(".", 2)[0]
+                        runtimes.setdefault(engine, []).append((Path(file.path), file.stat().st_size))
+        entries = []
+        for stem, status in engines.items():
+            beside = runtimes.pop(stem, [])
+            entries.append(
+                Entry(
+                    path=self.folder / f"{stem}.engine",
+                    bytes=status.st_size + sum(size for _, size in beside),
+                    used=status.st_mtime,
+                    runtimes=tuple(path for path, _ in beside),
+                )
+            )
+        strays = [path for beside in runtimes.values() for path, _ in beside]
+        return sorted(entries, key=lambda entry: entry.used), strays
 
     def _prepare(self) -> None:
         """Make the folder and the files that explain it, unless it already holds files that are not the cache's."""
         make_folder(self.folder)
+        if self._is_prepared:
+            return
         present = {path.name for path in self.folder.iterdir()}
         for name in _FILES.keys() - present if present <= _FILES.keys() else ():
             write_text(_FILES[name], self.folder / name)
-
-    def _files(self, pattern: re.Pattern[str]) -> list[Path]:
-        """Return the files whose names the cache gave; no other file is ever deleted."""
-        return [path for path in self.folder.glob("*") if pattern.fullmatch(path.name)]
+        self._is_prepared = True
 
     def _clean(self, keep: Path) -> None:
         """Delete the least recently used engines down to the limit."""
-        entries = self.entries()
+        entries, strays = self._scan()
+        _unlink(strays)
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
             # One used a moment ago may be about to be loaded by another process.
             if total > self.limit_bytes and entry.path != keep and time.time() - entry.used > GRACE_S:
-                total -= entry.bytes if self._remove(entry.path) else 0
+                total -= entry.bytes if self._remove(entry) else 0
+        self._room = min(self.limit_bytes - total, self.limit_bytes // SCANS)
 
-    def _remove(self, path: Path) -> bool:
-        """Delete an engine and its sidecar; False when another process holds its lock."""
+    def _remove(self, entry: Entry) -> bool:
+        """Delete an engine and what lies beside it; False when another process holds its lock."""
         try:
-            with locked(path.with_suffix(".lock"), f"engine {path.stem}", most_s=0):
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
+            with locked(entry.path.with_suffix(".lock"), f"engine {entry.path.stem}", most_s=0):
+                _unlink([entry.path.with_suffix(".json"), *entry.runtimes, entry.path])
         except Held:
             return False
         return True
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 _said: set[Path] = set()

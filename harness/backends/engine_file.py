@@ -6,6 +6,7 @@ short, corrupted or exchanged by accident; it does not protect from anyone who c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -138,6 +139,13 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
     return Engine(
         path=path, sha256=sha256, bytes=size, cached=True, build_s=build_s, report=report, key=_plain(key)
     ), ""
+
+
+def described_sha256(path: Path) -> str:
+    """Return the SHA-256 that the description beside an engine names; empty where there is none to read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
+    return ""
 
 
 def _sidecar(engine: Engine) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from harness.backends.base import Shape
+from harness.machine import open_gpu
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,16 @@ def gpu_name() -> str:
 
     major, minor = torch.cuda.get_device_capability()
     return f"{torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+
+
+def gpu_environment(device: torch.device) -> dict[str, str]:
+    """Return what kernels that are compiled on a GPU depend on: the GPU, its multiprocessors, its driver."""
+    import torch
+
+    with open_gpu(device) as gpu:
+        driver = gpu.facts()["driver"]
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return {"gpu": gpu_name(), "multiprocessors": str(multiprocessors), "driver": str(driver)}
 
 
 class CudaMemory:

@@ -23,7 +23,7 @@ from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest, ShapeRange
 from harness.backends.tensorrt import build as tensorrt_build
 from harness.backends.tensorrt.backend import TensorRTBackend
-from harness.backends.tensorrt.context import Workspace, make_context, runtime_config
+from harness.backends.tensorrt.context import Contexts, Workspace
 from harness.backends.tensorrt.session import TensorRTSession, enqueue
 from harness.errors import EngineFailed, EngineRefused, NoMemory, NotJudged
 from harness.settings import Settings
@@ -140,7 +140,7 @@ def test_a_context_gets_memory_for_its_shapes_where_it_may_not_allocate() -> Non
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user"),
     )
     engine, stream = FakeUserManaged(), SimpleNamespace(synchronize=lambda: None)
-    context = make_context(trt, engine)
+    context = Contexts(trt, engine, None).make()
     workspace = Workspace(trt, engine, torch.device("cpu"))
     for needs in (4000, 500, 8000):
         engine.needs = needs
@@ -656,14 +656,22 @@ def test_rtx_is_told_to_wait_for_its_final_kernels_and_to_keep_them() -> None:
     config = SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="LAZY", create_runtime_cache=lambda: "cache")
     kept: list[str] = []
     config.set_runtime_cache = kept.append
-    trt = SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"))
-    assert runtime_config(trt, SimpleNamespace(create_runtime_config=lambda: config)) == (config, "cache")
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(), DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER")
+    )
+    given: list[object] = []
+    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=given.append)
+    Contexts(trt, engine, None).make()
+    assert given == [config]
     assert config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
     assert kept == ["cache"]
 
 
 def test_tensorrt_needs_no_such_advice() -> None:
-    assert runtime_config(SimpleNamespace(), SimpleNamespace(create_runtime_config=lambda: "unused")) == ()
+    given: list[tuple[object, ...]] = []
+    engine = SimpleNamespace(create_runtime_config=lambda: "x", create_execution_context=lambda *a: given.append(a))
+    Contexts(SimpleNamespace(BuilderFlag=SimpleNamespace()), engine, None).make()
+    assert given == [()]
 
 
 def test_what_says_that_it_cannot_be_captured_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,7 +736,7 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path: Path) -> None:
 
 OBJECTS = {
     "trt", "flags", "builder", "network", "network_input", "parser", "parser_error", "config", "profile", "engine",
-    "context", "self.engine", "self.context", "self.runtime",
+    "context", "self.engine", "self.context", "self.runtime", "cache", "self._engine", "self._config",
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.base import BuildReport, BuildRequest
-from harness.backends.gpu import gpu_name, no_gpu
+from harness.backends.gpu import gpu_environment, gpu_name, no_gpu
+from harness.backends.runtime_file import runtime_file
 from harness.backends.tensorrt.build import last_lines, make_log
 from harness.backends.tensorrt.errors import refusal
 from harness.backends.tensorrt.session import TensorRTSession
@@ -105,7 +106,17 @@ class TensorRTBackend:
         self._log = self._log or make_log(trt)  # TensorRT keeps one logger per process: the first
         device = torch.device("cuda", torch.cuda.current_device())
         torch.cuda.empty_cache()  # TensorRT allocates beside PyTorch and cannot use what PyTorch holds in reserve
-        return TensorRTSession(trt, self._log, engine, name=self.name, device=device)
+        runtime = runtime_file(engine, self.runtime_key())
+        return TensorRTSession(trt, self._log, engine, name=self.name, device=device, runtime=runtime)
+
+    def runtime_key(self) -> dict[str, str]:
+        """Return what the kernels depend on that are compiled when an engine is loaded; empty where none are."""
+        if not hasattr(self._module(), "IRuntimeCache") or no_gpu():
+            return {}
+        import torch
+
+        device = torch.device("cuda", torch.cuda.current_device())
+        return {"backend": self.name, "version": self.version(), **gpu_environment(device)}
 
     def _unnamed_gpu(self) -> list[str]:
         """Say so where this version names the GPUs that it builds for, and the GPU here is none of them."""

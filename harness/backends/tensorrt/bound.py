@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.tensorrt.build import last_lines
-from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context
+from harness.backends.tensorrt.context import ALIGNMENT, Contexts, Workspace
 from harness.backends.tensorrt.errors import failure, refusal
 from harness.backends.tensorrt.tensors import EngineTensor
 from harness.errors import EngineFailed, EngineRefused, NotJudged
@@ -35,7 +35,7 @@ class BoundEngine:
         tensors: Iterable[EngineTensor],
         inputs: Mapping[str, torch.Tensor],
         *,
-        config: tuple[Any, ...],
+        contexts: Contexts,
         name: str,
         device: torch.device,
     ) -> None:
@@ -46,7 +46,7 @@ class BoundEngine:
         self._spare = torch.empty(ALIGNMENT, dtype=torch.uint8, device=device)
         self._profiler: Any = None  # TensorRT does not keep it alive
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.context = make_context(trt, engine, *config[:1])
+        self.context = contexts.make()
         if self.context is None:
             raise refusal(f"{name} cannot make another execution context: {last_lines(log.errors)}")
         tensors = tuple(tensors)

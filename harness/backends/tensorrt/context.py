@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.backends.tensorrt.build import last_lines
+
 if TYPE_CHECKING:
     import torch
+
+    from harness.backends.runtime_file import RuntimeFile
 
 
 ALIGNMENT = 256
@@ -21,37 +25,77 @@ def is_ours(trt: Any) -> bool:
     return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
-def make_context(trt: Any, engine: Any, config: Any = None) -> Any:
-    """Return an execution context, or None where TensorRT makes none; it runs once :class:`Workspace` has fitted it."""
-    if not is_ours(trt):
-        return engine.create_execution_context(*([] if config is None else [config]))
-    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if config is None:
-        return engine.create_execution_context(strategy)
-    if hasattr(config, "set_execution_context_allocation_strategy"):
-        config.set_execution_context_allocation_strategy(strategy)
-    return engine.create_execution_context(config)
+class Contexts:
+    """Makes the execution contexts of one engine, whose kernels are compiled once.
 
-
-def runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
-    """Return the runtime configuration of contexts, so that they run their final kernels from the first run on.
-
-    TensorRT for RTX compiles kernels for the actual sizes in the background and runs others until then: two runs would
-    differ, and a CUDA graph would keep the first kernels. Here it waits for them, and keeps them for the next context.
-    The configuration comes first, followed by what must live as long. Empty for TensorRT, whose engines hold their
-    final kernels.
+    TensorRT for RTX compiles an engine's kernels when a context is made, and those for the actual sizes in the
+    background, running others until then: two runs would differ, and a CUDA graph would keep the first kernels. Here
+    it waits for them. Its runtime cache keeps them for the next context, and in ``file`` for the next process.
+    TensorRT's own engines hold their final kernels and need none of it.
     """
-    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy") or not hasattr(engine, "create_runtime_config"):
-        return ()
-    config = engine.create_runtime_config()
-    strategies = trt.DynamicShapesKernelSpecializationStrategy
-    if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
-        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-    if not hasattr(config, "create_runtime_cache") or not hasattr(config, "set_runtime_cache"):
-        return (config,)
-    cache = config.create_runtime_cache()
-    config.set_runtime_cache(cache)
-    return config, cache
+
+    def __init__(self, trt: Any, engine: Any, log: Any, file: RuntimeFile | None = None) -> None:
+        self._trt, self._engine, self._log, self._file = trt, engine, log, file
+        self._config: Any = None
+        self._cache: Any = None
+        self._known = 0
+        """Bytes of the runtime cache that the file holds."""
+        if hasattr(trt, "DynamicShapesKernelSpecializationStrategy") and hasattr(engine, "create_runtime_config"):
+            self._configure()
+
+    def make(self) -> Any:
+        """Return an execution context, None where TensorRT makes none; it runs once :class:`Workspace` has fitted it.
+
+        It must not outlive this object.
+        """
+        given: Any = [] if self._config is None else [self._config]
+        if is_ours(self._trt):
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            if self._config is None:
+                given = [strategy]
+            elif hasattr(self._config, "set_execution_context_allocation_strategy"):
+                self._config.set_execution_context_allocation_strategy(strategy)
+        return self._engine.create_execution_context(*given)
+
+    def save(self) -> None:
+        """Write the runtime cache into its file where it has grown; never an error."""
+        cache = self._cache
+        if self._file is None or cache is None or not hasattr(cache, "serialize"):
+            return
+        content = bytes(cache.serialize() or b"")
+        if len(content) > self._known:
+            self._file.write(content)
+            self._known = len(content)
+
+    def free(self) -> None:
+        """Let go of the engine; no context of it may be in use."""
+        self._config = self._cache = self._engine = None
+
+    def _configure(self) -> None:
+        self._config = config = self._engine.create_runtime_config()
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+        if hasattr(config, "create_runtime_cache") and hasattr(config, "set_runtime_cache"):
+            self._cache = cache = config.create_runtime_cache()
+            if self._file is not None and hasattr(cache, "deserialize"):
+                self._read(cache, self._file)
+            config.set_runtime_cache(cache)
+
+    def _read(self, cache: Any, file: RuntimeFile) -> None:
+        content = file.read()
+        if not content:
+            return
+        try:
+            refused = "" if cache.deserialize(content) else last_lines(self._log.errors)
+        except Exception as error:  # whatever a library says of a file that it cannot use
+            refused = str(error)
+        if refused:
+            file.discard(refused)
+            self._log.errors.clear()  # they are not those of the engine
+        else:
+            self._known = len(content)
 
 
 class Workspace:

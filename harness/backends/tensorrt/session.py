@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.backends.base import BenchSession, ProfileSession, TapSession, check_inputs
 from harness.backends.inspector import Kernel, read_kernels
 from harness.backends.tensorrt.build import last_lines
-from harness.backends.tensorrt.context import ALIGNMENT, Workspace, make_context, runtime_config
+from harness.backends.tensorrt.context import ALIGNMENT, Contexts, Workspace
 from harness.backends.tensorrt.errors import failure, refusal
 from harness.backends.tensorrt.output import EngineOutput, make_allocator, make_listener
 from harness.backends.tensorrt.tensors import EngineTensor, io_tensors
@@ -19,6 +19,7 @@ from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
 if TYPE_CHECKING:
     import torch
 
+    from harness.backends.runtime_file import RuntimeFile
     from harness.backends.tensorrt.bound import BoundEngine
 
 
@@ -28,7 +29,16 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
     ``layers`` is the number of layers (kernels) after fusion; ``engine`` and ``context`` are TensorRT's objects.
     """
 
-    def __init__(self, trt: Any, log: Any, file: Path, *, name: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        log: Any,
+        file: Path,
+        *,
+        name: str,
+        device: torch.device,
+        runtime: RuntimeFile | None = None,
+    ) -> None:
         import torch
 
         self._trt, self._log, self._name, self._device = trt, log, name, device
@@ -41,10 +51,11 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise refusal(f"{name} cannot load {file.name}: {last_lines(log.errors)}")
-        self._config = runtime_config(trt, self.engine)
-        self.context = make_context(trt, self.engine, *self._config[:1])
+        self._contexts = Contexts(trt, self.engine, log, runtime)
+        self.context = self._contexts.make()
         if self.context is None:
             raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
+        self._contexts.save()  # before anything runs: a crash must not cost the next process the same seconds
         self.tensors = io_tensors(trt, self.engine)
         self._inputs = tuple(tensor for tensor in self.tensors if tensor.is_input)
         self.layers = self.engine.num_layers
@@ -115,7 +126,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
                 self.engine,
                 self.tensors,
                 inputs,
-                config=self._config,
+                contexts=self._contexts,
                 name=self._name,
                 device=self._device,
             )
@@ -132,9 +143,11 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         """Wait for the engine and free it."""
         if self.context is not None:
             self._stream.synchronize()
+            self._contexts.save()  # other sizes may have compiled more
         self._workspace.free()
-        self._config = ()
-        self.context = self.engine = self.runtime = self._listener = None
+        self.context = None
+        self._contexts.free()
+        self.engine = self.runtime = self._listener = None
 
     def _check_open(self) -> None:
         if self.context is None:
