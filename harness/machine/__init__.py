@@ -5,9 +5,12 @@ from __future__ import annotations
 from harness.machine.environment import CHANGED, commit, describe, installed_version
 from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
 from harness.machine.identity import Machine, machine, system_keys
+from harness.machine.variables import BUILDING, COMPUTING, set_variables
 
 __all__ = [
+    "BUILDING",
     "CHANGED",
+    "COMPUTING",
     "POWER_CAP",
     "ClockLock",
     "Gpu",
@@ -19,5 +22,6 @@ __all__ = [
     "installed_version",
     "machine",
     "open_gpu",
+    "set_variables",
     "system_keys",
 ]

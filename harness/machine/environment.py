@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.machine.variables import BUILDING, COMPUTING, TIMED, set_variables
+
 if TYPE_CHECKING:
     from harness.settings import Settings
 
@@ -35,6 +37,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "platform": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "variables": set_variables((*BUILDING, *COMPUTING, *TIMED)),
         "packages": {name: installed_version(name) for name in PACKAGES},
         "commit": commit(settings.root),
         "engines": str(settings.engines.resolve()),

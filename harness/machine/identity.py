@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.machine import environment
 from harness.machine.gpu import open_gpu
+from harness.machine.variables import timed_variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
     """Return this machine; ``locked_mhz`` is the clock that it was locked at during the measurement.
 
     The key is over everything that makes latencies comparable: GPU, multiprocessors, memory, power limit, MIG, ECC,
-    locked clock, driver, CUDA, the backend and its version, the CPU model, and on the CPU how many cores may be used.
+    locked clock, driver, CUDA, the backend and its version, the CPU model, on the CPU how many cores may be used, and
+    the environment variables that make libraries faster or slower, where any is set.
     """
     import torch
 
@@ -56,6 +58,8 @@ def machine(backend_name: str, backend_version: str, on_gpu: bool, *, locked_mhz
         facts |= _gpu_facts() | {"locked_mhz": locked_mhz}
     else:
         facts |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+    if variables := timed_variables():
+        facts["variables"] = variables
     hashed = {name: value for name, value in facts.items() if name not in RECORDED}
     # The class of a GPU is independent of the CPU.
     kind = {name: facts[name] for name in CLASS if name in facts and not (on_gpu and name == "cpu")}

@@ -52,6 +52,7 @@ class Environment:
     platform: str = ""
     python: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     engines: str = ""
     references: str = ""

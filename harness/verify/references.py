@@ -15,7 +15,7 @@ from harness.code_version import code_sha256, package_versions
 from harness.compare import FAITHFUL, distance, require_close
 from harness.errors import NotJudged, UsageError, same_name
 from harness.graph import Plan, is_fp32
-from harness.machine import commit
+from harness.machine import COMPUTING, commit, set_variables
 from harness.reference import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
@@ -223,8 +223,14 @@ class References:
     def _maker(self) -> dict[str, Any]:
         """What computes the outputs, as far as another would compute others."""
         where = torch.cuda.get_device_name() if self.graph.device.type == "cuda" else "cpu"
-        exporter = dict(self.graph.identity.exporter)
-        return {"exporter": exporter, "where": where, "code": code_sha256(), "packages": package_versions()}
+        return {
+            "exporter": dict(self.graph.identity.exporter),
+            "where": where,
+            "threads": torch.get_num_threads(),
+            "variables": set_variables(COMPUTING),
+            "code": code_sha256(),
+            "packages": package_versions(),
+        }
 
     def _load(self, case: str) -> Stored | None:
         """Return the stored reference of a case, held against the module; None where there is none to use."""

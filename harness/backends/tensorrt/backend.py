@@ -18,6 +18,7 @@ from harness.backends.tensorrt.build import last_lines, make_log
 from harness.backends.tensorrt.errors import refusal
 from harness.backends.tensorrt.session import TensorRTSession
 from harness.errors import NotJudged, first_line
+from harness.machine import BUILDING, set_variables
 from harness.memory import is_out_of_memory, limit_process, out_of_memory
 from harness.process import how_it_ended, python_child
 from harness.stopping import child
@@ -64,8 +65,8 @@ class TensorRTBackend:
         return str(self._module().__version__)
 
     def cache_key(self) -> dict[str, str]:
-        """Return the version and the GPU: an engine is tuned for the GPU it was built on."""
-        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build"}
+        """Return the version, the GPU that an engine is tuned for, and the variables that the builder reads."""
+        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build", **set_variables(BUILDING)}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the engine file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from harness.report.facts import Json
@@ -32,6 +33,7 @@ def machine_text(environment: Json) -> str:
         "CPU": f"{environment['cpu']}, {environment['cpu_count']} cores",
         "system": environment["platform"],
         "python": environment["python"],
+        "variables": _variables(environment) or "none",
         **{name: version or "not installed" for name, version in environment["packages"].items()},
         "commit": environment["commit"] or "none",
         "engines": environment["engines"],
@@ -59,6 +61,10 @@ def subjects_table(rows: Sequence[Json]) -> str:
         lines += wrapped("  weights: ", source_words(row["weights"], row["weights_source"]))
         lines += wrapped("  inputs:  ", row["inputs"])
     return ascii_safe("\n".join(lines))
+
+
+def _variables(environment: Json) -> str:
+    return shlex.join(f"{name}={value}" for name, value in environment.get("variables", {}).items())
 
 
 def _backend(backend: Json) -> str:
