@@ -1,13 +1,12 @@
 """What a pytest run is to judge, known when its tests are collected, and which of these tests have ended since.
 
-Under xdist the workers collect; each leaves what it found in a file, whose folder the controlling process names.
+Under xdist the workers collect; each sends what it found through a channel of its connection, from whatever machine.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -20,10 +19,11 @@ from harness.files import write_text
 from harness.records import DIED, NOT_ENDED, not_judged_of, run_id
 from harness.repository import source_of
 from harness.subject import Target
-from harness.temporary import temporary_folder
 
 Json = dict[str, Any]
-_FOLDER = "parity_arrivals"
+_CHANNEL = "parity_arrivals"
+HAND_OVER_S = 10.0
+"""How long the answer of a worker may take once it has collected; it is sent first, so it is there."""
 SHOWN = 8
 """Names that are printed of tests that are missing or left out; the JSON has all."""
 
@@ -40,8 +40,8 @@ class Arrivals:
         self.unselected: set[pytest.Item] = set()
         """What ``--backend`` and ``--precision`` left out."""
         self.arrived: set[str] = set()
-        self._folder = ""
-        self._kept = ExitStack()
+        self._channels: dict[str, Any] = {}
+        """To the workers of xdist, by their names."""
 
     @property
     def missing(self) -> dict[str, Json]:
@@ -51,15 +51,6 @@ class Arrivals:
     def to_json(self) -> list[Json]:
         """Return what is expected, each with whether it arrived."""
         return [{**asked, "arrived": test in self.arrived} for test, asked in self.expected.items()]
-
-    def folder(self) -> str:
-        """Return where workers leave what they collected; it is there until ``close``."""
-        self._folder = self._folder or str(self._kept.enter_context(temporary_folder()))
-        return self._folder
-
-    def close(self) -> None:
-        """Delete that folder."""
-        self._kept.close()
 
     def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
         """Note what a module holds; one that pytest's cache skipped (``--lf``) is known by its name alone."""
@@ -76,27 +67,32 @@ class Arrivals:
         self.left_out |= asked_of((item for item in self.seen if item not in known), root)
 
     def hand_over(self, config: pytest.Config) -> None:
-        """Leave what a worker collected to the controlling process, where both see the same files."""
-        worker: dict[str, str] = config.workerinput  # type: ignore[attr-defined]
-        if _FOLDER in worker and Path(worker[_FOLDER]).is_dir():
-            found = {"expected": self.expected, "left_out": self.left_out}
-            write_text(json.dumps(found), Path(worker[_FOLDER]) / f"{worker['workerid']}.json")
+        """Send what a worker collected to the controlling process; one without this plugin gave no channel."""
+        channel = config.workerinput.get(_CHANNEL)  # type: ignore[attr-defined]
+        if channel is not None:
+            channel.send(json.dumps({"expected": self.expected, "left_out": self.left_out}))
+
+    def open_channel(self, node: Any) -> None:
+        """Give a worker of xdist a channel, before it starts, for what it collects."""
+        node.workerinput[_CHANNEL] = self._channels[node.gateway.id] = node.gateway.newchannel()
 
     def take_over(self, worker: str) -> bool:
-        """Take what a worker collected; return whether that was new: all collect the same."""
-        path = Path(self.folder()) / f"{worker}.json"
-        if not path.is_file():
-            return False
-        found = json.loads(path.read_text(encoding="utf-8"))
+        """Take what a worker collected; return whether that was new: all collect the same.
+
+        Raises UsageError where it sent nothing: then nobody knows what is missing.
+        """
+        channel = self._channels[worker]
+        try:
+            found = json.loads(channel.receive(timeout=HAND_OVER_S))
+        except (channel.TimeoutError, channel.RemoteError, EOFError, OSError) as error:
+            raise UsageError(
+                f"the worker {worker} of xdist did not say what it is to judge; install there the version of parity "
+                "that runs here"
+            ) from error
         new = bool(found["expected"].keys() - self.expected.keys())
         self.expected |= found["expected"]
         self.left_out |= found["left_out"]
         return new
-
-
-def give_folder(node: Any, arrivals: Arrivals) -> None:
-    """Tell a worker of xdist where to leave what it collects."""
-    node.workerinput[_FOLDER] = arrivals.folder()
 
 
 def asked_of(items: Iterable[pytest.Item], root: Path) -> dict[str, Json]:

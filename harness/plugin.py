@@ -20,7 +20,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, locks, stopping
-from harness.arrivals import give_folder, only_shows
+from harness.arrivals import only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import UsageError, no_exit, same_name
 from harness.pytest_collector import IS_USAGE, STATE, TARGET_PROPERTY, Collector, State, is_worker
@@ -171,7 +171,6 @@ def _configure(config: pytest.Config) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
         limits.speak_here()
-    config.stash[_ENDING].callback(state.arrivals.close)
     if is_worker(config):
         stopping.end_with_parent()
     else:
@@ -270,6 +269,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             state.deselected[module] = f"{module}: no target matches {_selection(state)}; it has {', '.join(has)}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist says that the worker has collected
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write what is to be judged, before any of it is; a worker of xdist tells the controlling process."""
     state = session.config.stash[STATE]
@@ -282,8 +282,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist where to leave what it collects."""
-    give_folder(node, node.config.stash[STATE].arrivals)
+    """Give a worker of xdist a channel for what it collects."""
+    node.config.stash[STATE].arrivals.open_channel(node)
 
 
 def _subject(module: Any) -> Subject:
@@ -356,8 +356,11 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
         reporter.ensure_newline()
         for line in _header(state):
             reporter.write_line(line)
-    if state.arrivals.take_over(node.gateway.id):
-        state.expect_tests()
+    try:
+        if state.arrivals.take_over(node.gateway.id):
+            state.expect_tests()
+    except UsageError as error:
+        state.problems.append(str(error))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -46,6 +46,41 @@ def test_tests_that_died_with_their_worker_are_named_and_counted(repository, opt
     assert DIED in ended.said
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_workers_that_share_no_folder_hand_over_what_they_collected(repository, dies, tmp_path_factory):
+    repository.suite("clip", DIES if dies else "")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # the files are copied there, as to another machine
+    ended = repository.pytest(
+        "--parity-json=out.json", "--junitxml=junit.xml",  # with "=", or xdist takes them for files of the workers
+        "--dist", "load", "--tx", f"2*popen//chdir={elsewhere}", f"--rsyncdir={repository.folder}",
+        "-k", "not outputs or short", str(repository.folder), json=False,
+    )  # fmt: skip
+    assert list(elsewhere.rglob("test_clip.py"))
+    data = ended.data
+    assert {one["case"] for one in data["left_out"]} == {"long"}
+    if dies:
+        assert (ended.status, data["complete"]) == (1, False)
+        assert {one["reason"] for one in data["results"] if one["verdict"] == "not_judged"} == {DIED}
+        assert all(f"test_task[rtx-bf16-{case}]" in data["error"] for case in ("short", "long"))
+        assert all(ended.junit[f"test_task[rtx-bf16-{case}]"] in ("failure", "error") for case in ("short", "long"))
+    else:
+        assert (ended.status, data["complete"], ended.badge) == (0, True, "brightgreen")
+        assert [one["arrived"] for one in data["expected"]] == [True, True]
+
+
+def test_a_worker_that_does_not_say_what_it_is_to_judge_fails_the_run(repository):
+    repository.suite("clip")
+    with (repository.folder / "conftest.py").open("a") as file:
+        file.write(
+            "\nimport os\nimport harness.arrivals\n\nharness.arrivals.HAND_OVER_S = 0.1\n"
+            "if 'PYTEST_XDIST_WORKER' in os.environ:\n"
+            "    harness.arrivals.Arrivals.hand_over = lambda self, config: None\n"
+        )
+    ended = repository.pytest("-n", "1")
+    assert (ended.status, ended.data["complete"], ended.badge) == (1, False, "yellow")
+    assert "gw0 of xdist did not say what it is to judge" in ended.data["error"]
+
+
 PHASES = {
     "while it is imported": "os.kill(os.getpid(), 9)\n",
     "before the first result": (
