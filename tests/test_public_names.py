@@ -79,6 +79,27 @@ def test_help_is_light():
     assert loaded(f"{RUN.format('--help')}\nimport numpy", HEAVY) == ["numpy"]
 
 
+UNNEEDED = {
+    "onnx", "onnx_ir", "onnxscript", "scipy", "sympy", "sqlalchemy", "matplotlib", "transformers", "jinja2", "PIL",
+    "torch._dynamo",
+}  # fmt: skip
+"""What only building, exporting, charts and the history need: a verify that finds all in its caches needs none."""
+
+
+@pytest.mark.parametrize("module", ["harness.verify", "harness.layers"])
+def test_import_loads_nothing_that_a_cached_run_does_not_need(module: str):
+    assert loaded(f"import {module}", UNNEEDED) == []
+
+
+def test_list_loads_nothing_that_the_suites_do_not():
+    assert loaded(RUN.format("list"), UNNEEDED) == []
+
+
+def test_collecting_loads_nothing_that_the_suites_do_not():
+    collect = "import pytest\npytest.main(['suites/test_minilm.py', '--collect-only', '-qq', '-p', 'no:cacheprovider'])"
+    assert loaded(collect, UNNEEDED) == []
+
+
 def test_version_is_light():
     assert loaded(RUN.format("--version"), HEAVY) == []
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-import onnx_ir as ir
-
 from harness.graph import copy_model, order, used_values
+from harness.lazy import onnx_ir as ir
 
 
 class Dataflow:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import onnx_ir as ir
 import torch
 
 from harness.bisect.context import Context
@@ -20,6 +19,7 @@ from harness.bisect.dataflow import Dataflow
 from harness.compare import UNIT_ROUNDOFF, distance, error_shape, total_error
 from harness.errors import EngineFailed, NotJudged, ParityError, first_line
 from harness.graph import Value, boundary, extract, load_plan, save_model
+from harness.lazy import onnx_ir as ir
 from harness.records import Culprit, Diagnosis, OutputResult, overall
 from harness.reference import (
     CANNOT_RUN,

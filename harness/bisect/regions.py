@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from harness.bisect.context import Budget
 from harness.bisect.dataflow import Dataflow
 from harness.errors import NotJudged, ParityError
 from harness.graph import boundary, extract, load_plan, save_model, write_plan
+from harness.lazy import onnx_ir as ir
 from harness.records import Result
 from harness.subject import Subject, Target
 from harness.verify import Outcome, Run, value_dtypes, verify_case
@@ -26,7 +25,6 @@ CASE = "region"
 """The one case of a region's subject."""
 COVER = "_negated"
 """What is added to the name of an output that is covered."""
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +168,7 @@ class Regions:
 def _cover(model: ir.Model) -> ir.Model:
     """Negate the float outputs of a model, in place, and return it."""
     for place, value in enumerate(model.graph.outputs):
-        if value.dtype in _FLOATS:
+        if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
             name = f"{value.name}{COVER}"
             negated = ir.Value(name=name, shape=value.shape, type=value.type)
             model.graph.append(ir.Node("", "Neg", [value], outputs=[negated], name=name))

@@ -112,10 +112,13 @@ def _results(
     subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
 ) -> Iterator[Result]:
     """Yield results and print each verdict on standard error; a failed ONNX file gets its Polygraphy command."""
-    from harness.layers import judge_with_layers
     from harness.verify import verify
 
-    judge = None if options.layers is None else partial(judge_with_layers, mode=options.layers)
+    judge = None
+    if options.layers is not None:
+        from harness.layers import judge_with_layers
+
+        judge = partial(judge_with_layers, mode=options.layers)
     for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
         line = _polygraphy(subject, result, charts_folder(options)) if result.verdict == "fail" else ""

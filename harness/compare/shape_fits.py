@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Self
 
 import torch
-from scipy import special
 
 from harness.compare.formats import UNIT_ROUNDOFF
+from harness.lazy import special
 from harness.records import ErrorShape
 
 MOST = 2**20

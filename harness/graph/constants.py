@@ -6,10 +6,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import onnx_ir as ir
 
 from harness.graph.dtypes import FLOAT, HALF
 from harness.graph.ir import elements_of
+from harness.lazy import onnx_ir as ir
 
 _LAZY_ELEMENTS = 2**16
 

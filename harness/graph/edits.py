@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from harness.graph.ir import graph_values
+from harness.lazy import onnx_ir as ir
 
 
 class FreshNames:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Any
 
-import onnx_ir
 import torch
 from torch.export import Dim, ExportedProgram
 
@@ -24,6 +23,7 @@ from harness.graph.metadata import exported_list, module_path, source_line
 from harness.graph.naming import name_ends, name_parts, output_nodes
 from harness.graph.subgraph import order
 from harness.graph.values import Value
+from harness.lazy import onnx_ir
 from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import onnx_ir as ir
-
 from harness.errors import UsageError
 from harness.files import check_is_content
+from harness.lazy import onnx_ir as ir
 
 
 def check_external_data(model: ir.Model, path: Path) -> None:

@@ -6,11 +6,11 @@ import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import onnx_ir
 import torch
 from torch.export import ExportedProgram
 
 from harness.graph.values import Value
+from harness.lazy import onnx_ir
 
 
 def merge_copies(program: ExportedProgram, model: onnx_ir.Model) -> None:

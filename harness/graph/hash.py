@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-import onnx_ir as ir
+from harness.lazy import onnx_ir as ir
 
 _NOTES = ("pkg.torch.onnx.stack_trace",)
 """Metadata that no plan is matched against, and that names files of another machine."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+
+from harness.lazy import onnx_ir as ir
 
 
 def copy_model(model: ir.Model) -> ir.Model:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
-import onnx_ir as ir
 import torch
+
+from harness.lazy import onnx_ir as ir
 
 LONGEST_LIST = 2**16
 """Letters of a list that are read; a module 50 deep has 5,000."""

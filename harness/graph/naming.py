@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import onnx_ir
 from torch.export import ExportedProgram
 
 from harness.graph.folding import computing_node
 from harness.graph.ir import graph_values
+from harness.lazy import onnx_ir
 
 
 def output_nodes(program: ExportedProgram) -> list[str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import onnx_ir as ir
-
 from harness.graph.ir import inner_graphs, is_tensor
 from harness.graph.types import is_switchable
+from harness.lazy import onnx_ir as ir
 
 # Rounding a scale moves the quantisation grid, and the scale of a bias underflows in float16.
 _EXACT = {"QuantizeLinear", "DequantizeLinear"}

@@ -7,18 +7,17 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import onnx.defs
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, UsageError
 from harness.graph.ir import constant_of, inner_graphs
 from harness.graph.values import Value
+from harness.lazy import onnx
+from harness.lazy import onnx_ir as ir
 from harness.memory import available_bytes, size_words
 
 _TYPES = ("to", "dtype", "output_dtype")
 """Attributes that name an element type."""
-_DATA_TYPES = frozenset(map(int, ir.DataType))
 
 
 def check_graph(model: ir.Model, path: Path) -> None:
@@ -112,7 +111,7 @@ def _check_node(node: ir.Node, version: int, what: str) -> None:
         if takes and not attribute.is_ref() and attribute.type.name != takes:
             kinds = f"{attribute.type.name}, and {node.op_type} takes {takes}"
             raise UsageError(f"{what}: attribute {name!r} of {_named(node)} is {kinds}; export it again")
-        if name in _TYPES and not attribute.is_ref() and attribute.value not in _DATA_TYPES:
+        if name in _TYPES and not attribute.is_ref() and attribute.value not in list(ir.DataType):
             raise UsageError(f"{what}: attribute {name!r} of {_named(node)} is {attribute.value}, which is no type")
     for name, known in schema.attributes.items():
         if known.required and name not in node.attributes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx_ir as ir
-
 from harness.errors import UsageError, first_line
 from harness.files import check_is_content
 from harness.graph.external_data import check_external_data
@@ -15,6 +13,7 @@ from harness.graph.onnx_checks import check_graph, check_ranges
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
+from harness.lazy import onnx_ir as ir
 
 # protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
 EXTERNAL_DATA_BYTES = 1_500_000_000

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, UsageError, unknown_name
+from harness.lazy import onnx_ir as ir
 from harness.memory import available_bytes
 from harness.structure import COMPARED
 

@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from harness.errors import NotJudged
+from harness.graph.dtypes import BOOL
 from harness.graph.edits import FreshNames, add_initializer, new_node
 from harness.graph.ir import constant_of, copy_model, elements_of
 from harness.graph.types import infer_types
+from harness.lazy import onnx_ir as ir
 
 _NOISE = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Dropout"}
 _RANDOM = {*_NOISE, "Multinomial"} - {"Dropout"}
-_BOOL = int(ir.DataType.BOOL)
 
 
 def random_nodes(model: ir.Model) -> list[str]:
@@ -51,12 +51,12 @@ def with_stored_noise(model: ir.Model, seed: int) -> ir.Model:
         drawn = _drawn(node, value, generator, share)
         noise = add_initializer(copy.graph, names.fresh(f"{value.name}_noise"), ir.Tensor(drawn))
         if node.op_type == "Bernoulli":
-            less = new_node("Less", [noise, _input(node)], names.fresh(f"{value.name}_drawn"), _BOOL)
+            less = new_node("Less", [noise, _input(node)], names.fresh(f"{value.name}_drawn"), BOOL)
             cast = new_node("Cast", [less.outputs[0]], names.fresh(str(value.name)), dtype, to=dtype)
             _replace(graph, node, [less, cast], [cast.outputs[0]])
         elif node.op_type == "Dropout":
             result = new_node("Mul", [_input(node), noise], names.fresh(str(value.name)), dtype)
-            mask = new_node("Cast", [noise], names.fresh(f"{value.name}_mask"), _BOOL, to=_BOOL)
+            mask = new_node("Cast", [noise], names.fresh(f"{value.name}_mask"), BOOL, to=BOOL)
             _replace(graph, node, [result, mask], [result.outputs[0], mask.outputs[0]])
         else:
             same = new_node("Identity", [noise], names.fresh(str(value.name)), dtype)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import onnx_ir as ir
-
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.graph.ir import copy_model, graph_values, inner_graphs, is_tensor
 from harness.graph.types import infer_types
+from harness.lazy import onnx_ir as ir
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:

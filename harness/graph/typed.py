@@ -10,14 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from harness.graph.constants import convert, count_outside, largest
 from harness.graph.dtypes import FLOAT, NAMES, NUMBERS, PRECISIONS
 from harness.graph.edits import FreshNames, add_initializer, insert_after, new_node
 from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs
 from harness.graph.node_typing import InputKind, NodeTyping, node_typing
 from harness.graph.types import complete_types, is_switchable, make_cast, set_dtype_attribute
+from harness.lazy import onnx_ir as ir
 
 
 @dataclass(frozen=True, kw_only=True)

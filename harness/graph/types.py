@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from harness.errors import NotJudged, first_line
 from harness.graph.constants import convert
 from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
 from harness.graph.ir import copy_model, graph_values, is_tensor
 from harness.isolated import Crashed, NoMemory, Raised, infer_shapes
+from harness.lazy import onnx_ir as ir
 
 if TYPE_CHECKING:
     import onnx

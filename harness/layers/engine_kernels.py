@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-import onnx_ir
 import torch
 
 from harness.backends import Kernel
 from harness.graph import Values, used_values, variable_values
+from harness.lazy import onnx_ir
 
 TORCH_DTYPES = {
     "FLOAT": torch.float32,

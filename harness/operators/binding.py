@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
+from harness.lazy import onnx_ir as ir
 from harness.operators.registry import Function, find
 from harness.operators.values import CARRIED, Unsupported
 

@@ -7,13 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import promote, to_float64
 from harness.isolated import Model, Raised
+from harness.lazy import onnx
+from harness.lazy import onnx_ir as ir
 from harness.reference.witness import as_array, load, tensor_of
 
 Run = Callable[[dict[str, Any]], Any]

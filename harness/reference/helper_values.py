@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import onnx_ir as ir
 import torch
 from torch.fx import Node
 
 from harness.errors import NotJudged, unknown_name
+from harness.lazy import onnx_ir as ir
 from harness.pytorch import tf32_allowed
 from harness.reference.interpreter import TypedInterpreter
 from harness.reference.onnx_calls import onnx_run_graph

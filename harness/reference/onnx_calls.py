@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch.fx import Graph, Node
 
 from harness.graph import InputKind, captured_values, constant_of, copy_model, infer_types, node_typing
+from harness.lazy import onnx_ir as ir
 from harness.operators import Unsupported, bind, tensor_of
 from harness.reference.fallback import run_elsewhere
 from harness.reference.run_graph import RunGraph, Source, SourceKind
@@ -199,9 +199,12 @@ def _is_float(value: ir.Value) -> bool:
     kind = value.type
     while isinstance(kind, (ir.SequenceType, ir.OptionalType)):
         kind = kind.elem_type
-    return not isinstance(kind, ir.TensorType) or kind.dtype in _PLAN_TYPES
+    return not isinstance(kind, ir.TensorType) or kind.dtype in (
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+    )
 
 
 _STEPS = ("Loop", "Scan")
 """What these give without a step, only a declaration says."""
-_PLAN_TYPES = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}

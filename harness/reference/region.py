@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import extract
+from harness.lazy import onnx_ir as ir
 from harness.reference.interpreter import CANNOT_RUN, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.tensors import Tensors

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged, first_line
 from harness.graph import INLINE_BYTES, promote, weight_bytes, weights_of, with_outputs
 from harness.isolated import Model, Raised
+from harness.lazy import onnx_ir as ir
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 

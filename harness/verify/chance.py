@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
+
+from harness.lazy import special
 
 if TYPE_CHECKING:
     from harness.compare import Array

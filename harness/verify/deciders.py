@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from harness.graph import constant_of, copy_model, elements_of, infer_types, used_values, variable_values
+from harness.lazy import onnx_ir as ir
 
 COMPARISONS = frozenset({"Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"})
 ROUNDINGS = frozenset({"Round", "Floor", "Ceil", "Sign", "Cast", "QuantizeLinear"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import cached_property
 
-import onnx_ir as ir
 import torch
 
 from harness.errors import NotJudged
 from harness.graph import Plan, constant_of, elements_of, is_fp32
+from harness.lazy import onnx_ir as ir
 from harness.reference import Evaluators
 from harness.tensors import Tensors
 from harness.verify.deciders import Decider, value_of

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
 import torch
 
+from harness.lazy import onnx_ir as ir
 from harness.records import WrongDecision
 from harness.reference import Region
 from harness.tensors import Tensors

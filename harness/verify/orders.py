@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
 import torch
 
 from harness.graph import constant_of
+from harness.lazy import onnx_ir as ir
 from harness.reference import Region
 from harness.tensors import Tensors
 from harness.verify.deciders import ELEMENTWISE, MOVES, Cone, cone_of

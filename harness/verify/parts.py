@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import special
 
 from harness.compare import Octaves, Slices, measure_octaves, measure_slices
+from harness.lazy import special
 from harness.records import Figure, PartResult
 from harness.verify.chance import chance_factor, degrees_between, moderated
 from harness.verify.copies import without_copies

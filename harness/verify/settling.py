@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import onnx_ir as ir
 import torch
 
 from harness.compare import count_differences
 from harness.errors import EngineFailed, NotJudged
 from harness.graph import Plan
+from harness.lazy import onnx_ir as ir
 from harness.records import Decisions
 from harness.tensors import Tensors
 from harness.verify.deciders import Origin, cone_of, is_decided, origin_of, readable, value_of

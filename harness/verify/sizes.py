@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import special
+
+from harness.lazy import special
 
 if TYPE_CHECKING:
     from harness.compare import Array, Octaves

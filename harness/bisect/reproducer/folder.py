@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir
 import torch
 
 from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, unknown_name
 from harness.files import write_text
 from harness.graph import save_model
+from harness.lazy import onnx_ir
 from harness.stopping import child
 from harness.temporary import temporary_folder
 
