@@ -6,19 +6,20 @@ Under xdist the workers collect; each sends what it found through a channel of i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from harness import stopping
-from harness.errors import CannotWrite, UsageError, few
-from harness.files import write_text
+from harness.errors import CannotWrite, UsageError, few, is_disk_full
+from harness.files import write_bytes, write_text
 from harness.records import DIED, NOT_ENDED, not_judged_of, run_id
 from harness.repository import source_of
 from harness.subject import Target
+from harness.temporary import temporary_folder
 
 Json = dict[str, Any]
 _CHANNEL = "parity_arrivals"
@@ -48,9 +49,13 @@ class Arrivals:
         """The tests that have not ended."""
         return {test: asked for test, asked in self.expected.items() if test not in self.arrived}
 
-    def to_json(self) -> list[Json]:
-        """Return what is expected, each with whether it arrived."""
-        return [{**asked, "arrived": test in self.arrived} for test, asked in self.expected.items()]
+    def to_json(self, why: str) -> list[Json]:
+        """Return what is expected, each with whether it arrived, and ``why`` not, where that is known."""
+        missing = {"arrived": False, "why": why} if why else {"arrived": False}
+        return [
+            {**asked, **({"arrived": True} if test in self.arrived else missing)}
+            for test, asked in self.expected.items()
+        ]
 
     def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
         """Note what a module holds; one that pytest's cache skipped (``--lf``) is known by its name alone."""
@@ -120,7 +125,10 @@ def only_shows(config: pytest.Config) -> bool:
 
 
 def start_junit(path: Path, asked: Mapping[str, Json]) -> None:
-    """Put a JUnit file in the place of an older one that says, until pytest writes its own, that all of this died."""
+    """Put a JUnit file in the place of an older one that says, until pytest writes its own, that all of this died.
+
+    Raises CannotWrite, a UsageError.
+    """
     names = list(asked) or ["run"]
     why = DIED if asked else NOT_ENDED
     cases = "".join(
@@ -132,25 +140,46 @@ def start_junit(path: Path, asked: Mapping[str, Json]) -> None:
         f"errors='{len(names)}' failures='0' skipped='0'><properties><property name='parity-run' "
         f"value={quoteattr(run_id())}/></properties>{cases}</testsuite></testsuites>\n"
     )
-    try:
-        write_text(text, path)
-    except CannotWrite:
-        return  # pytest says so at the end
+    write_text(text, path)
 
 
-def short_of(manifest: Path, results: Sequence[Json]) -> list[str]:
-    """Return a sentence where less was judged than a manifest expects, or where it is none."""
+@contextmanager
+def junit_apart(junit: Any) -> Iterator[None]:
+    """Let pytest write its JUnit file elsewhere, and put that whole into its place. Raises CannotWrite.
+
+    ``junit`` is what pytest writes it with; None where no file was asked for.
+    """
+    if junit is None:
+        yield
+        return
+    path = Path(junit.logfile)
     try:
-        lacking = not_judged_of(json.loads(manifest.read_text(encoding="utf-8")), results)
+        with temporary_folder() as folder:
+            junit.logfile = str(folder / "junit.xml")
+            yield
+            write_bytes(Path(junit.logfile).read_bytes(), path)
+    except OSError as error:
+        if error.filename != junit.logfile and not is_disk_full(error):
+            raise
+        raise CannotWrite(path, error) from error
+    finally:
+        junit.logfile = str(path)
+
+
+def read_manifest(path: Path) -> Json:
+    """Return what ``parity list --json`` wrote. Raises UsageError for anything else."""
+    try:
+        manifest: Json = json.loads(path.read_text(encoding="utf-8"))
+        not_judged_of(manifest, ())
     except (OSError, ValueError, RecursionError, UsageError) as error:
-        return [f"{manifest} cannot be used: {error}"]
-    return [f"{manifest} expects {len(lacking)} that were not judged: {few(lacking, SHOWN)}"] if lacking else []
+        raise UsageError(f"--expect: {path} cannot be used: {error}") from error
+    return manifest
 
 
-def why_missing(stopped: str | bool, interrupted: str) -> str:
-    """Return why tests did not run: a signal, an end of pytest, a failure that stopped it; else their process died."""
-    why = stopping.words() if stopping.received() else interrupted or stopped
-    return f"not judged: {why}" if why else DIED
+def short_of(path: Path, manifest: Json, results: Sequence[Json]) -> list[str]:
+    """Return a sentence where less was judged than a manifest expects."""
+    lacking = not_judged_of(manifest, results)
+    return [f"{path} expects {len(lacking)} that were not judged: {few(lacking, SHOWN)}"] if lacking else []
 
 
 def missing_words(missing: Mapping[str, Json], expected: int, why: str) -> str:

@@ -8,7 +8,7 @@ and case. Results travel in ``user_properties`` as plain data, so xdist carries 
 from __future__ import annotations
 
 import re
-from argparse import BooleanOptionalAction
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -20,12 +20,20 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, locks, stopping
-from harness.arrivals import only_shows
+from harness.arrivals import junit_apart, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
-from harness.errors import UsageError, no_exit, same_name
-from harness.pytest_collector import IS_USAGE, STATE, TARGET_PROPERTY, Collector, State, is_worker
+from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
+from harness.pytest_collector import (
+    IS_USAGE,
+    NOT_JUDGED,
+    TARGET_PROPERTY,
+    WRONG_REQUEST,
+    Collector,
+    exit_status,
+)
+from harness.pytest_options import add_options, check_options
+from harness.pytest_state import STATE, State, is_worker
 from harness.repository import source_of
-from harness.settings import check_limit
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -87,53 +95,22 @@ def parity(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options; their names are those of the command line."""
-    group = parser.getgroup("parity", "engines against PyTorch")
-    names = {"action": "append", "default": []}
-    switch = {"action": "store_true", "default": False}
-    add = group.addoption
-    add("--backend", dest="parity_backend", metavar="NAME", help="only this backend; repeatable", **names)
-    add("--precision", dest="parity_precision", metavar="NAME", help="only this precision; repeatable", **names)
-    add("--require", dest="parity_require", metavar="BACKEND", help="fail unless this backend was judged", **names)
-    add(
-        "--require-verdict", dest="parity_require_verdict", action=BooleanOptionalAction,
-        help="fail unless something was judged; default: where suites ran in CI (CI=true)",
-    )  # fmt: skip
-    add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
-    add(
-        "--seed-random", dest="parity_seed_random", type=int, nargs="?", const=0, metavar="SEED",
-        help="judge models with random operators: what they draw becomes stored noise",
-    )  # fmt: skip
-    add("--no-engine-cache", dest="parity_no_engine_cache", help="build every engine afresh", **switch)
-    add(
-        "--parity-runs", dest="parity_runs", type=int, metavar="N",
-        help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU",
-    )  # fmt: skip
-    add(
-        "--parity-limit", dest="parity_limit", type=float, metavar="ERROR",
-        help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
-    )  # fmt: skip
-    add(
-        "--parity-timeout", dest="parity_timeout", type=limits.timeout, metavar="SECONDS",
-        help="the longest that a step may take which runs the model outside an engine's build; 0: no limit; default: "
-        "none, in CI (CI=true) 1800",
-    )  # fmt: skip
-    add(
-        "--expect", dest="parity_expect", type=Path, metavar="MANIFEST",
-        help="fail unless all of this was judged that parity list --json wrote",
-    )  # fmt: skip
-    add(
-        "--lock-timeout", dest="parity_lock_timeout", type=limits.timeout, metavar="SECONDS",
-        help="how long to wait for an engine that another process builds; default: until it is built",
-    )  # fmt: skip
-    add("--parity-json", dest="parity_json", type=Path, metavar="FILE", help="write the results (docs/json.md)")
-    add(
-        "--latency-processes", dest="parity_latency_processes", type=int, default=5, metavar="N",
-        help="fresh processes per latency; default: 5",
-    )  # fmt: skip
-    add("--no-latency-record", dest="parity_no_latency_record", help="compare latencies, record none", **switch)
-    add("--engines", dest="parity_engines", type=Path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
-    add("--references", dest="parity_references", type=Path, metavar="DIR", help="references (PARITY_REFERENCES)")
+    """Add the options."""
+    add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
+    """End a run whose request is wrong with our status for it; one that something ended early is none that passed."""
+    try:
+        status = yield
+    except pytest.UsageError as error:
+        if not isinstance(error.__cause__, UsageError):  # pytest's own
+            raise
+        print(f"ERROR: {visible(str(error))}", file=sys.stderr)
+        return WRONG_REQUEST
+    state = config.stash.get(STATE, None)
+    return NOT_JUDGED if status == pytest.ExitCode.OK and state is not None and state.ended else status
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -152,21 +129,15 @@ def _configure(config: pytest.Config) -> None:
 
     for name in (*BACKENDS, *PLAIN_PRECISIONS):
         config.addinivalue_line("markers", f"{name}: runs on this backend or in this precision")
-    records = not is_worker(config) and not only_shows(config)
+    state = config.stash[STATE] = State(config)
     try:
-        state = config.stash[STATE] = State(config)
-        if records:
-            state.start()
+        state.start()
+        check_options(config)
+        state.read(config)
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
-        if state.timing.processes < 2:
-            raise UsageError(f"--latency-processes {state.timing.processes} tells no spread; give at least 2")
-        check_limit(state.settings.limit, "--parity-limit")
-        if state.settings.runs is not None and state.settings.runs < 2:
-            raise UsageError(f"--parity-runs {state.settings.runs} shows no difference between runs; give at least 2")
     except UsageError as error:
-        if records:
-            state.fail(str(error))
+        state.fail(str(error))
         raise pytest.UsageError(str(error)) from error
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
@@ -189,7 +160,8 @@ def _end_early(config: pytest.Config) -> None:
     state.problems.append(stopping.words())
     state.save()
     if (junit := config.stash.get(xml_key, None)) is not None:
-        junit.pytest_sessionfinish()
+        with junit_apart(junit):
+            junit.pytest_sessionfinish()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper of --lf, which leaves tests out
@@ -205,6 +177,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
         from harness.discovery import raised_in
 
         report.longrepr = f"{excinfo.value} ({raised_in(excinfo.value)})"
+        setattr(report, IS_USAGE, True)
     collector.config.stash[STATE].arrivals.collected(collector, report)
     return report
 
@@ -216,9 +189,7 @@ def pytest_runtest_makereport(
     """Report a wrong request as an error in one sentence, and no failure: no engine is wrong."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, UsageError) and _target_of(item) is not None:
-        sentence = str(call.excinfo.value)
-        first = item.config.stash[STATE].said.setdefault(sentence, item.nodeid)
-        report.when, report.longrepr = "setup", sentence if first == item.nodeid else f"the same as of {first}"
+        report.when, report.longrepr = "setup", str(call.excinfo.value)
         setattr(report, IS_USAGE, True)
     return report
 
@@ -378,8 +349,20 @@ def _header(state: State) -> list[str]:
     ]
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send what an xdist worker deselected to the controlling process."""
+@pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper that prints the summary
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Send what an xdist worker deselected to the controlling process; there, let no JUnit file be half written."""
+    state = session.config.stash[STATE]
     if is_worker(session.config):
         # xdist adds the attribute; it holds only builtins.
-        session.config.workeroutput["parity_deselected"] = session.config.stash[STATE].deselected  # type: ignore[attr-defined]
+        session.config.workeroutput["parity_deselected"] = state.deselected  # type: ignore[attr-defined]
+    try:
+        with junit_apart(session.config.stash.get(xml_key, None)):
+            return (yield)
+    except CannotWrite as error:
+        state.cannot_write(error)
+        session.exitstatus = exit_status(session)
+        return None
+    except pytest.exit.Exception as error:  # of another plugin: no summary follows
+        state.ended = f"pytest.exit: {error}"
+        raise

@@ -61,10 +61,10 @@ def _folder(name: str) -> Path:
     return folders(as_typed(repository_root(Path.cwd())))[name]
 
 
-def check_limit(limit: float | None, option: str = "--limit") -> None:
+def check_limit(limit: float | None) -> None:
     """Raise UsageError for a limit that is no relative error."""
     if limit is not None and not 0 < limit < math.inf:
-        raise UsageError(f"{option} {limit} is not a relative error; give a number above 0, such as 1e-3")
+        raise UsageError(f"--limit {limit} is not a relative error; give a number above 0, such as 1e-3")
 
 
 @dataclass(frozen=True, kw_only=True)

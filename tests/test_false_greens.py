@@ -344,6 +344,28 @@ def test_a_module_and_an_engine_that_agree_on_nan_are_not_judged(judged, monkeyp
     assert "holds 128 NaN" in result.reason
 
 
+class Cut(torch.nn.Module):
+    """Gives no element of one output, and with ``beside`` all of another."""
+
+    def __init__(self, beside: bool) -> None:
+        super().__init__()
+        self.beside = beside
+
+    def forward(self, x):
+        return {"none": x[:0], **({"all": 2 * x} if self.beside else {})}
+
+
+@pytest.mark.parametrize(("beside", "verdict"), [(False, "not_judged"), (True, "pass")])
+def test_a_run_whose_outputs_are_all_empty_is_never_green(monkeypatch, tmp_path, beside, verdict):
+    monkeypatch.setitem(BACKENDS, "fake", ModuleBackend(lambda: Cut(beside).eval(), torch.float32))
+    cut = subject(build=lambda: Cut(beside).eval())
+    [result] = verify(cut, targets=cut.targets, cases=["one"], settings=quiet(tmp_path))
+    assert (result.verdict, result.outputs[0].verdict) == (verdict, verdict)
+    assert "empty" in result.outputs[0].reason
+    assert ("nothing was compared" in result.reason) is not beside
+    assert exit_status([result]) == (0 if beside else 3)
+
+
 class Step(torch.nn.Module):
     """Appends to a past, as a decoder does."""
 

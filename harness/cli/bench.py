@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import stopping
+from harness.arguments import as_path
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
-from harness.cli.options import (
-    Document,
-    add_command,
-    as_path,
-    chart,
-    charts_folder,
-    names,
-    request_of,
-    settings_of,
-)
+from harness.cli.options import Document, add_command, chart, charts_folder, names, request_of, settings_of
 from harness.errors import UsageError
 from harness.settings import print_progress
 

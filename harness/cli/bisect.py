@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import stopping
+from harness.arguments import as_path
 from harness.cli.options import (
     Document,
     add_command,
@@ -14,7 +15,6 @@ from harness.cli.options import (
     add_limit,
     add_runs,
     add_subject,
-    as_path,
     request_of,
     settings_of,
 )

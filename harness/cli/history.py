@@ -6,17 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from harness.arguments import as_path, at_least
 from harness.cli.latency_options import add_history, add_series, open_history, selection
-from harness.cli.options import (
-    Document,
-    add_command,
-    add_lock_timeout,
-    as_path,
-    at_least,
-    chart,
-    charts_folder,
-    settings_of,
-)
+from harness.cli.options import Document, add_command, add_lock_timeout, chart, charts_folder, settings_of
 from harness.errors import NotJudged, UsageError
 from harness.files import file_name
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from harness.arguments import at_least
 from harness.cli.options import (
     add_cases,
     add_choice,
@@ -14,7 +15,6 @@ from harness.cli.options import (
     add_engine_cache,
     add_subject,
     are_sizes,
-    at_least,
     request_of,
     settings_of,
 )

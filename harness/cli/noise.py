@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from harness import stopping
+from harness.arguments import as_path, at_least
 from harness.cli.latency_options import add_measuring, measuring
-from harness.cli.options import Document, add_command, as_path, at_least, request_of, settings_of
+from harness.cli.options import Document, add_command, request_of, settings_of
 from harness.settings import print_progress
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping
+from harness.arguments import as_path, at_least, gib, relative_error, seconds
 from harness.errors import CannotWrite, ParityError, UsageError
 from harness.repository import as_typed, folders, repository_root
 from harness.settings import print_progress
@@ -77,12 +77,12 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     )
     add_folders(parser)
     parser.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", default=limits.default_timeout(),
+        "--timeout", type=seconds, metavar="SECONDS", default=limits.default_timeout(),
         help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
         "in PyTorch or ONNX Runtime); 0: no limit; default: none, in CI (CI=true) 1800",
     )  # fmt: skip
     parser.add_argument(
-        "--memory", type=_gib, metavar="GIB",
+        "--memory", type=gib, metavar="GIB",
         help="the most memory of the host that such a step may take; default: 0.9 of what is free (PARITY_MEMORY)",
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 def add_limit(parser: argparse.ArgumentParser) -> None:
     """Add the error that outputs may have."""
     parser.add_argument(
-        "--limit", type=float, metavar="ERROR",
+        "--limit", type=relative_error, metavar="ERROR",
         help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
     )  # fmt: skip
 
@@ -131,46 +131,14 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
 def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
     """Add how long to wait for what another process holds."""
     parser.add_argument(
-        "--lock-timeout", type=_seconds, metavar="SECONDS",
+        "--lock-timeout", type=seconds, metavar="SECONDS",
         help="how long to wait for an engine or a history that another process holds; default: until it is free",
     )  # fmt: skip
-
-
-def as_path(text: str) -> Path:
-    """Return a path. Raises ArgumentTypeError for one of no letters, as of a variable that is not set."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
-    return Path(text)
 
 
 def names(text: str) -> tuple[str, ...]:
     """Return the names of ``A,B``; empty ones are left out."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def at_least(least: int, most: int = 10**6) -> Callable[[str], int]:
-    """Return an argument type: whole numbers from ``least`` to ``most``, which no run comes to an end beyond."""
-
-    def number(text: str) -> int:
-        if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}, at most {most}")
-        return int(text)
-
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        return limits.timeout(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
-
-
-def _gib(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (gib := float(text)) < math.inf:
-            return gib
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB, such as 16")
 
 
 def are_sizes(texts: Sequence[str]) -> bool:

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import (
-    add_command,
-    as_path,
-)
+from harness.arguments import as_path
+from harness.cli.options import add_command
 from harness.errors import UsageError
 from harness.files import check_writable
 from harness.records import RUN_VARIABLE

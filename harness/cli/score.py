@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import (
-    Document,
-    add_command,
-    as_path,
-    at_least,
-)
+from harness.arguments import as_path, at_least
+from harness.cli.options import Document, add_command
 
 if TYPE_CHECKING:
     from harness.records import ContestResult

@@ -6,14 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cli.options import (
-    Document,
-    add_command,
-    add_folders,
-    add_suites,
-    as_path,
-    settings_of,
-)
+from harness.arguments import as_path
+from harness.cli.options import Document, add_command, add_folders, add_suites, settings_of
 from harness.errors import UsageError
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import stopping
+from harness.arguments import as_path
 from harness.cli.options import (
     Document,
     add_cases,
@@ -20,7 +21,6 @@ from harness.cli.options import (
     add_limit,
     add_runs,
     add_subject,
-    as_path,
     chart,
     charts_folder,
     request_of,
@@ -28,7 +28,7 @@ from harness.cli.options import (
 )
 from harness.errors import ParityError
 from harness.files import file_name
-from harness.settings import check_limit, print_progress
+from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.records import Result
@@ -62,7 +62,6 @@ def run(options: argparse.Namespace) -> int:
 
     subject, targets, cases = request_of(options)
     cases = cases if options.case else (*cases, *subject.range_cases)
-    check_limit(options.limit)
     settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
     rows = partial(_rows, _asked(subject, targets, cases))

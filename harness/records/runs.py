@@ -61,10 +61,13 @@ def as_ended(data: Json) -> Json:
     if not isinstance(results, list):
         return data
     known = {name_of(one) for one in results if isinstance(one, dict) and set(_NAMES) <= one.keys()}
-    missing = [entry for entry in named if name_of(entry) not in known]
+    missing = {name_of(entry): entry for entry in named if name_of(entry) not in known}
     error = data.get("error") or NOT_ENDED
     reason = DIED if error == NOT_ENDED else f"not judged: {error}"
-    return {**data, "results": [*results, *with_missing((), missing, reason)]}
+    return {
+        **data,
+        "results": [*results, *(_not_judged(one, str(one.get("why") or reason)) for one in missing.values())],
+    }
 
 
 def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:

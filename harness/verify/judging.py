@@ -148,8 +148,11 @@ def judge_tensors(
     )  # fmt: skip
 
 
-def _without_figures(compared: Compared) -> OutputResult:
-    """Return the verdict on an output that was not compared."""
+def _without_figures(compared: Compared, *, nothing: bool = False) -> OutputResult:
+    """Return the verdict on an output that was not compared; ``nothing`` says that no output of the case was."""
+    if compared.empty and nothing:
+        reason = "every output is empty, so nothing was compared; give inputs for which one is not"
+        return OutputResult(name=compared.name, verdict="not_judged", reason=reason)
     if compared.empty:
         return OutputResult(name=compared.name, verdict="pass", reason="empty, as the reference is")
     return OutputResult(name=compared.name, verdict="fail", reason=compared.problem)
@@ -162,6 +165,7 @@ def judge_outputs(
     run, is_own, plan = opened.run, plan is None, plan or opened.plan
     references = run.prepared.references
     expected = references.expected(case, plan)
+    nothing = all(output.empty for output in compared)
     results = []
     for output in compared:
         if output.decisions is not None:
@@ -171,7 +175,7 @@ def judge_outputs(
             )
             continue
         if output.stats is None:
-            results.append(_without_figures(output))
+            results.append(_without_figures(output, nothing=nothing))
             continue
         tolerance = tolerance_for(output.name, run.limit, run.subject.tolerances, plan)
         if tolerance is None and (words := _cancelled(output.stats, references, case, plan, output.name)):

@@ -114,7 +114,7 @@ def test_what_keeps_a_run_from_starting_is_in_its_record(repository):
     repository.suite("clip")
     repository.pytest()
     ended = repository.pytest("--backend", "nonsense")
-    assert ended.status == 4
+    assert ended.status == 2
     assert (ended.data["complete"], ended.data["results"]) == (False, [])
     assert "nonsense" in ended.data["error"]
     assert ended.badge == "lightgrey"
@@ -163,11 +163,11 @@ def test_a_run_that_judged_less_than_its_manifest_fails(repository, workers, mon
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"expected": [{"subject": "clip"}]}'])
-def test_a_manifest_that_is_none_fails_the_run(repository, text):
+def test_a_manifest_that_is_none_is_a_wrong_request(repository, text):
     repository.suite("clip")
     (repository.folder / "manifest.json").write_text(text)
     ended = repository.pytest("--expect", "manifest.json")
-    assert (ended.status, ended.data["complete"]) == (1, False)
+    assert (ended.status, ended.data["complete"], ended.verdicts) == (2, False, {})
     assert "manifest.json" in ended.data["error"]
 
 

@@ -32,7 +32,7 @@ RIGHT = {"verify": 0, "build": 0, "bench": 0, "bisect": 1, "reference": 0, "repo
 """The status of a command that is not stopped: the engine of the bisection is wrong."""
 
 
-REFUSED = {"verify": (2, 3), "bench": (2, 3), "bisect": (2, 3), "reference": (2,), "report": (2,), "pytest": (0, 1, 4)}
+REFUSED = {"verify": (2, 3), "bench": (2, 3), "bisect": (2, 3), "reference": (2,), "report": (2,), "pytest": (0, 2)}
 """The statuses of a command that cannot write what it has to; pytest skips what is not judged, or does not begin."""
 
 

@@ -36,9 +36,10 @@ PASSES = [
     *("cumsum_reverse/flip", "detection/det", "dynamic/reshape_baked", "dynamic/wrong_declared", "empty/empty_dim"),
     *("exp_overflow/chain", "gridsample16/gs16_bilinear", "lstm_lengths/bilstm", "masked_rows/finfo_min"),
     *("qdq_opset17/qdq_conv", "range_shape/model", "resize/r_cubic_align_corners", "resize/torch_up_align"),
-    *("rmsnorm_overflow/rms", "scatternd_fp16/scatternd", "wiring/dup_out", "wiring/out_is_input", "empty/empty_out"),
+    *("rmsnorm_overflow/rms", "scatternd_fp16/scatternd", "wiring/dup_out", "wiring/out_is_input"),
 ]
 NOT_JUDGED = {
+    "empty/empty_out": {"fp32", "fp16"},  # no element of its only output: no fault, and nothing is proved
     "masked_rows/minf": {"fp32", "fp16"},  # its own reference is NaN on the masked row
     "random/randn": {"fp32", "fp16"},
     "scatternd_fp16/scatternd": {"fp16"},  # ONNX Runtime refuses the operator
@@ -73,7 +74,7 @@ def test_the_right_verdict(tmp_path, name):
     assert {result.precision: result.verdict for result in results} == expected, [it.reason for it in results]
 
 
-@pytest.mark.parametrize("name", sorted(set(PASSES) - {"range_shape/model"}))
+@pytest.mark.parametrize("name", sorted({*PASSES, "empty/empty_out"} - {"range_shape/model"}))
 def test_two_witnesses_agree(name):
     subject = subject_of(name)
     model = promote(open_onnx(subject.onnx))

@@ -1,0 +1,56 @@
+"""What options take: functions from the text that was typed to a value, for the command line and for pytest alike.
+
+Each raises ArgumentTypeError, whose words follow the option's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import limits
+
+
+def as_path(text: str) -> Path:
+    """Return a path. Raises ArgumentTypeError for one of no letters, as of a variable that is not set."""
+    if not text.strip():
+        raise ArgumentTypeError(f"{text!r} is no path")
+    return Path(text)
+
+
+def at_least(least: int, most: int = 10**6) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from ``least`` to ``most``, which no run comes to an end beyond."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"{text!r} is not a whole number of at least {least}, at most {most}")
+        return int(text)
+
+    return number
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds; 0 is no limit."""
+    try:
+        return limits.timeout(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
+
+
+def relative_error(text: str) -> float:
+    """Return a relative error above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (found := float(text)) < math.inf:
+            return found
+    raise ArgumentTypeError(f"{text!r} is not a relative error; give a number above 0, such as 1e-3")
+
+
+def gib(text: str) -> float:
+    """Return an amount of memory in GiB, above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (found := float(text)) < math.inf:
+            return found
+    raise ArgumentTypeError(f"{text!r} is not a number of GiB, such as 16")

@@ -1,0 +1,90 @@
+"""The options that the plugin adds to pytest, and what is wrong with what was given to them.
+
+A value that an option does not take is kept as a UsageError until the run begins: an error of pytest's own parser would
+end it with pytest's status for usage, 4, and ours is 2.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, BooleanOptionalAction
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from harness.arguments import as_path, at_least, relative_error, seconds
+from harness.errors import UsageError
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options; their names are those of the command line."""
+    group = parser.getgroup("parity", "engines against PyTorch")
+    names = {"action": "append", "default": []}
+    switch = {"action": "store_true", "default": False}
+    add = partial(_add, group)
+    add("--backend", dest="parity_backend", metavar="NAME", help="only this backend; repeatable", **names)
+    add("--precision", dest="parity_precision", metavar="NAME", help="only this precision; repeatable", **names)
+    add("--require", dest="parity_require", metavar="BACKEND", help="fail unless this backend was judged", **names)
+    add(
+        "--require-verdict", dest="parity_require_verdict", action=BooleanOptionalAction,
+        help="fail unless something was judged; default: where suites ran in CI (CI=true)",
+    )  # fmt: skip
+    add("--update-references", dest="parity_update_references", help="write stored references first", **switch)
+    add(
+        "--seed-random", dest="parity_seed_random", type=at_least(0, 2**63 - 1), nargs="?", const=0, metavar="SEED",
+        help="judge models with random operators: what they draw becomes stored noise",
+    )  # fmt: skip
+    add("--no-engine-cache", dest="parity_no_engine_cache", help="build every engine afresh", **switch)
+    add(
+        "--parity-runs", dest="parity_runs", type=at_least(2), metavar="N",
+        help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU",
+    )  # fmt: skip
+    add(
+        "--parity-limit", dest="parity_limit", type=relative_error, metavar="ERROR",
+        help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
+    )  # fmt: skip
+    add(
+        "--parity-timeout", dest="parity_timeout", type=seconds, metavar="SECONDS",
+        help="the longest that a step may take which runs the model outside an engine's build; 0: no limit; default: "
+        "none, in CI (CI=true) 1800",
+    )  # fmt: skip
+    add(
+        "--expect", dest="parity_expect", type=as_path, metavar="MANIFEST",
+        help="fail unless all of this was judged that parity list --json wrote",
+    )  # fmt: skip
+    add(
+        "--lock-timeout", dest="parity_lock_timeout", type=seconds, metavar="SECONDS",
+        help="how long to wait for an engine that another process builds; default: until it is built",
+    )  # fmt: skip
+    add("--parity-json", dest="parity_json", type=as_path, metavar="FILE", help="write the results (docs/json.md)")
+    add(
+        "--latency-processes", dest="parity_latency_processes", type=at_least(2), default=5, metavar="N",
+        help="fresh processes per latency; default: 5",
+    )  # fmt: skip
+    add("--no-latency-record", dest="parity_no_latency_record", help="compare latencies, record none", **switch)
+    add("--engines", dest="parity_engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    add("--references", dest="parity_references", type=as_path, metavar="DIR", help="references (PARITY_REFERENCES)")
+
+
+def check_options(config: pytest.Config) -> None:
+    """Raise UsageError for the first value that an option does not take."""
+    for name, given in vars(config.option).items():
+        for value in given if isinstance(given, list) else (given,):
+            if name.startswith("parity_") and isinstance(value, UsageError):
+                raise value
+
+
+def _add(group: pytest.OptionGroup, option: str, **how: Any) -> None:
+    """Add an option; one that takes a value may stand without it, which is wrong, too."""
+    if how.get("action", "append") == "append":
+        missing = UsageError(f"{option} needs a value: {option} {how['metavar']}")
+        how = {"nargs": "?", "const": missing, **how, "type": partial(_value, option, how.get("type", str))}
+    group.addoption(option, **how)
+
+
+def _value(option: str, kind: Callable[[str], Any], text: str) -> Any:
+    try:
+        return kind(text)
+    except ArgumentTypeError as error:
+        return UsageError(f"{option}: {error}")

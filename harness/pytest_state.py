@@ -1,0 +1,238 @@
+"""What one pytest run of suites knows: its options, the results that arrived, and the JSON they are kept in."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import limits, stopping
+from harness.arrivals import Arrivals, only_shows, read_manifest, start_junit
+from harness.checks import LatencyTiming
+from harness.errors import CannotWrite, UsageError, without_passwords
+from harness.records import DIED, overall, with_missing
+from harness.repository import folders, repository_root
+from harness.settings import Settings, print_progress
+from harness.subject import Subject
+
+Json = dict[str, Any]
+
+
+class State:
+    """What one pytest process knows; lives in ``config.stash``."""
+
+    settings: Settings
+    """These and the next ones are there once the options were read."""
+    backends: list[str]
+    precisions: list[str]
+    require: list[str]
+    require_verdict: bool | None
+    expect: tuple[Path, Json] | None
+    """A manifest of what is to be judged, and where it lies."""
+    timeout_s: float | None
+    timing: LatencyTiming
+
+    def __init__(self, config: pytest.Config) -> None:
+        records = not is_worker(config) and not only_shows(config)
+        json, junit = config.getoption("parity_json"), getattr(config.option, "xmlpath", None)
+        self.json: Path | None = json if records and isinstance(json, Path) else None
+        """Where this process writes the results; None also where what was given is no path, which ends the run."""
+        self.junit: Path | None = Path(junit) if records and junit else None
+        self.command = without_passwords(shlex.join(["pytest", *map(str, config.invocation_params.args)]))
+        self.subjects: dict[str, tuple[Subject, str]] = {}
+        """By name, with the file of its suite."""
+        self.asked = 0
+        """Tests with a target that ran."""
+        self.results: dict[tuple[str, ...], Json] = {}
+        """Results that arrived, by subject, case, backend and precision."""
+        self.latencies: dict[int, Json] = {}
+        """Latencies that arrived, by the place of their test in the collection."""
+        self.order: dict[tuple[str, ...], int] = {}
+        """The place of each result's test in the collection."""
+        self.remarks: list[str] = []
+        """What is said about the run as a whole, and is no fault of it."""
+        self.wrong_requests: set[str] = set()
+        """The ids of tests whose request is wrong."""
+        self.said: dict[str, str] = {}
+        """What is wrong with requests, in sentences, with the id of the first test that it is said of."""
+        self.is_unwritten = False
+        """Whether a file that was asked for could not be written at the end."""
+        self.uncollected: list[str] = []
+        """The modules that could not be collected."""
+        self.problems: list[str] = []
+        """What is wrong with the run as a whole."""
+        self.ended = ""
+        """What ended the run before its end; empty where nothing did."""
+        self.why_missing = ""
+        """Why tests did not run, where the run was stopped."""
+        self.saved = 0.0
+        """When the JSON was last written, in seconds of the monotonic clock."""
+        self.arrivals = Arrivals()
+        """What is to be judged, and what of it arrived."""
+        self.deselected: dict[str, str] = {}
+        """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
+        self.environment: Json | None = None
+
+    def read(self, config: pytest.Config) -> None:
+        """Read the options, whose values were checked. Raises UsageError for what cannot be used."""
+        option = config.getoption
+        given = {name: folder for name in ("engines", "references") if (folder := option(f"parity_{name}"))}
+        where: Any = folders(_root(config)) | given
+        self.settings = Settings(
+            **where,
+            engine_cache=not option("parity_no_engine_cache"),
+            update_references=option("parity_update_references"),
+            runs=option("parity_runs"),
+            seed_random=option("parity_seed_random"),
+            limit=option("parity_limit"),
+            progress=_progress(config),
+        )
+        self.backends = option("parity_backend")
+        self.precisions = option("parity_precision")
+        self.require = option("parity_require")
+        self.require_verdict = option("parity_require_verdict")
+        manifest: Path | None = option("parity_expect")
+        self.expect = (manifest, read_manifest(manifest)) if manifest else None
+        timeout: float | None = option("parity_timeout")
+        self.timeout_s = limits.default_timeout() if timeout is None else timeout
+        self.timing = LatencyTiming(
+            processes=option("parity_latency_processes"),
+            record=not option("parity_no_latency_record"),
+            beside_others=is_worker(config),
+        )
+
+    def add(self, data: Json, place: int) -> None:
+        """Keep a result; what several tests found on one target and case becomes one result."""
+        names = ("subject", "case", "backend", "precision", "source", "plan_source")
+        key = tuple(data.get(name, "") for name in names)
+        self.results[key] = _merged(self.results[key], data) if key in self.results else data
+        self.order[key] = min(place, self.order.get(key, place))
+
+    def ordered_results(self) -> list[Json]:
+        """Return the results as collected; under xdist they arrive in any order."""
+        return [self.results[key] for key in sorted(self.results, key=lambda key: self.order[key])]
+
+    def ordered_latencies(self) -> list[Json]:
+        """Return the latencies as collected."""
+        return [self.latencies[place] for place in sorted(self.latencies)]
+
+    def start(self) -> None:
+        """Put records that say so in the place of those of an earlier run. Raises UsageError where that fails."""
+        from harness import files, records
+
+        if self.json:
+            files.check_writable(self.json)
+            records.save_json(self._document(environment={}), self.json)
+        if self.junit:
+            files.check_writable(self.junit)
+            start_junit(self.junit, {})
+
+    def fail(self, problem: str) -> None:
+        """Write what keeps the run from starting."""
+        from harness import records
+
+        self.problems.append(problem)
+        if self.json:
+            with contextlib.suppress(UsageError):
+                records.save_json(self._document(environment={}), self.json)
+
+    def cannot_write(self, error: UsageError) -> None:
+        """Note that a file that was asked for is not written."""
+        self.problems.append(str(error))
+        self.is_unwritten = True
+
+    def expect_tests(self) -> None:
+        """Write what is to be judged, all of it as if its process had died: that is true until something arrives.
+
+        What cannot be written now is said at the end, when it is written again.
+        """
+        if self.arrivals.expected:
+            with contextlib.suppress(CannotWrite):
+                self.save()
+            with contextlib.suppress(CannotWrite):
+                if self.junit:
+                    start_junit(self.junit, self.arrivals.expected)
+
+    def judged(self) -> list[Json]:
+        """Return the results as collected, with one for each that died; of a run that was stopped the rest is known."""
+        stopped = self.why_missing not in ("", DIED) or stopping.received()
+        missing = () if stopped else self.arrivals.missing.values()
+        return with_missing(self.ordered_results(), missing, DIED)
+
+    def _document(self, *, environment: Json, complete: bool = False) -> Json:
+        from harness import records
+
+        data = records.document(
+            self.judged(), environment=environment, command=self.command, complete=complete,
+            error="; ".join(self.problems),
+        )  # fmt: skip
+        left_out = list(self.arrivals.left_out.values())
+        return {**data, "expected": self.arrivals.to_json(self.why_missing), "left_out": left_out}
+
+    def save(self, *, complete: bool = False) -> None:
+        """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""
+        from harness import records
+
+        if self.json:
+            data = self._document(environment=self.machine(), complete=complete)
+            if self.latencies:
+                data["bench"] = self.ordered_latencies()
+            records.save_json(data, self.json)
+            self.saved = time.monotonic()
+
+    def machine(self) -> Json:
+        """Return this machine, asked once."""
+        if self.environment is None:
+            if stopping.received():  # it imports torch, which an interruption may have left half imported
+                return {}
+            from harness.backends import environment
+
+            self.environment = environment(self.settings)
+        return self.environment
+
+
+STATE = pytest.StashKey[State]()
+"""Where it lives."""
+
+
+def _merged(known: Json, data: Json) -> Json:
+    """Return one result of two on the same target and case: the worse verdict, all metrics, and the layers."""
+    metrics: dict[str, Json] = {}
+    for metric in (*known["metrics"], *data["metrics"]):
+        metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
+    layers = known["layers"] or data["layers"]  # only test_layers records them
+    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
+
+
+def _worse(known: Json, data: Json) -> Json:
+    """Return the one with the worse verdict; the known one where they are alike."""
+    return known if overall([known["verdict"], data["verdict"]]) == known["verdict"] else data
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that says what a long step is doing while it runs: pytest would show it only at the end."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if is_worker(config) or capture is None:
+        return print_progress
+
+    def say(message: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print_progress(message)
+
+    return say
+
+
+def _root(config: pytest.Config) -> Path:
+    """Return pytest's rootdir; where nothing says what it is, pytest takes the folder of its arguments."""
+    known = config.inipath or config.getoption("rootdir")
+    return config.rootpath if known else repository_root(config.rootpath)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Return whether this is a worker of xdist, which runs tests and prints nothing."""
+    return hasattr(config, "workerinput")
