@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import CannotWrite, UsageError, few, is_disk_full
 from harness.files import write_bytes, write_text
-from harness.records import DIED, NOT_ENDED, not_judged_of, run_id
+from harness.records import DIED, NOT_ENDED, name_of, not_judged_of, run_id, words_of
 from harness.repository import source_of
 from harness.subject import Target
 from harness.temporary import temporary_folder
@@ -25,6 +25,9 @@ Json = dict[str, Any]
 _CHANNEL = "parity_arrivals"
 HAND_OVER_S = 10.0
 """How long the answer of a worker may take once it has collected; it is sent first, so it is there."""
+_HANDED_OVER = ("expected", "left_out", "elsewhere", "shard", "shard_words")
+TEST = pytest.StashKey[str]()
+"""A test's id as it was collected: xdist may add a group to it."""
 SHOWN = 8
 """Names that are printed of tests that are missing or left out; the JSON has all."""
 
@@ -39,8 +42,14 @@ class Arrivals:
         self.seen: list[pytest.Item] = []
         """All tests that were collected, before anything was left out."""
         self.unselected: set[pytest.Item] = set()
-        """What ``--backend`` and ``--precision`` left out."""
+        """What ``--backend``, ``--precision`` and ``--shard`` left out."""
+        self.elsewhere: list[Json] = []
+        """What ``--shard`` left to other runs, each with the number of its shard."""
+        self.shard: Json | None = None
+        """Which shard this is, and by what the tests were split."""
+        self.shard_words = ""
         self.arrived: set[str] = set()
+        self._seconds: dict[str, float] = {}
         self._channels: dict[str, Any] = {}
         """To the workers of xdist, by their names."""
 
@@ -49,13 +58,35 @@ class Arrivals:
         """The tests that have not ended."""
         return {test: asked for test, asked in self.expected.items() if test not in self.arrived}
 
-    def to_json(self, why: str) -> list[Json]:
-        """Return what is expected, each with whether it arrived, and ``why`` not, where that is known."""
+    def spent(self, test: str, seconds: float) -> None:
+        """Add to the time that a test took, all its phases and attempts."""
+        self._seconds[test] = self._seconds.get(test, 0.0) + seconds
+
+    def to_json(self, why: str) -> Json:
+        """Return what is expected and what was left out, as keys of a record.
+
+        Each test says whether it arrived, how long it took, and ``why`` it did not arrive, where that is known.
+        """
         missing = {"arrived": False, "why": why} if why else {"arrived": False}
-        return [
-            {**asked, **({"arrived": True} if test in self.arrived else missing)}
+        expected = [
+            {**asked, **({"arrived": True, "seconds": self._took(test)} if test in self.arrived else missing)}
             for test, asked in self.expected.items()
         ]
+        left_out = list(self.left_out.values())
+        return {"expected": expected, "left_out": left_out, "shard": self.shard, "elsewhere": self.elsewhere}
+
+    def _took(self, test: str) -> float:
+        return round(self._seconds.get(test, 0.0), 3)
+
+    @property
+    def is_empty_shard(self) -> bool:
+        """Whether other shards have all tests of engines."""
+        return bool(self.elsewhere) and not self.expected
+
+    def is_elsewhere(self, backend: str) -> bool:
+        """Whether other shards have the tests of a backend, and this one has none."""
+        mine = {asked["backend"] for asked in self.expected.values()}
+        return backend not in mine and any(asked["backend"] == backend for asked in self.elsewhere)
 
     def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
         """Note what a module holds; one that pytest's cache skipped (``--lf``) is known by its name alone."""
@@ -75,7 +106,7 @@ class Arrivals:
         """Send what a worker collected to the controlling process; one without this plugin gave no channel."""
         channel = config.workerinput.get(_CHANNEL)  # type: ignore[attr-defined]
         if channel is not None:
-            channel.send(json.dumps({"expected": self.expected, "left_out": self.left_out}))
+            channel.send(json.dumps({name: getattr(self, name) for name in _HANDED_OVER}))
 
     def open_channel(self, node: Any) -> None:
         """Give a worker of xdist a channel, before it starts, for what it collects."""
@@ -95,8 +126,9 @@ class Arrivals:
                 "that runs here"
             ) from error
         new = bool(found["expected"].keys() - self.expected.keys())
-        self.expected |= found["expected"]
-        self.left_out |= found["left_out"]
+        self.expected |= found.pop("expected")
+        self.left_out |= found.pop("left_out")
+        vars(self).update(found)
         return new
 
 
@@ -108,7 +140,7 @@ def asked_of(items: Iterable[pytest.Item], root: Path) -> dict[str, Json]:
         target = callspec.params.get("parity_target") if callspec else None
         if callspec and isinstance(target, Target):
             found[item.nodeid] = {
-                "test": item.nodeid,
+                "test": item.stash.get(TEST, item.nodeid),
                 "subject": item.module.SUBJECT.name,  # type: ignore[attr-defined]
                 "case": callspec.params["parity_case"],
                 "backend": target.backend,
@@ -176,9 +208,10 @@ def read_manifest(path: Path) -> Json:
     return manifest
 
 
-def short_of(path: Path, manifest: Json, results: Sequence[Json]) -> list[str]:
-    """Return a sentence where less was judged than a manifest expects."""
-    lacking = not_judged_of(manifest, results)
+def short_of(path: Path, manifest: Json, results: Sequence[Json], elsewhere: Iterable[Json] = ()) -> list[str]:
+    """Return a sentence where less was judged than a manifest expects and other shards have not got."""
+    theirs = {words_of(name_of(asked)) for asked in elsewhere}
+    lacking = [name for name in not_judged_of(manifest, results) if name not in theirs]
     return [f"{path} expects {len(lacking)} that were not judged: {few(lacking, SHOWN)}"] if lacking else []
 
 

@@ -47,6 +47,7 @@ def test_layers(parity: Parity) -> None:
     parity.check_layers()
 
 
+@pytest.mark.latency
 def test_latency(parity: Parity) -> None:
     """The engine is not slower than what was accepted on this machine; no baseline is neither pass nor fail."""
     parity.check_latency()

@@ -32,8 +32,10 @@ from harness.pytest_collector import (
     exit_status,
 )
 from harness.pytest_options import add_options, check_options
+from harness.pytest_shards import Shards
 from harness.pytest_state import STATE, State, is_worker
 from harness.repository import source_of
+from harness.shards import LATENCY
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
 
 if TYPE_CHECKING:
@@ -129,11 +131,13 @@ def _configure(config: pytest.Config) -> None:
 
     for name in (*BACKENDS, *PLAIN_PRECISIONS):
         config.addinivalue_line("markers", f"{name}: runs on this backend or in this precision")
+    config.addinivalue_line("markers", f"{LATENCY}: measures latency: nothing else runs beside it")
     state = config.stash[STATE] = State(config)
     try:
         state.start()
         check_options(config)
         state.read(config)
+        config.pluginmanager.register(Shards(config, state.arrivals, state.settings.root), "parity-shards")
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
     except UsageError as error:

@@ -79,6 +79,7 @@ class Collector:
         """Keep each test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
         from harness.report.text import latency_line, result_line
 
+        self.state.arrivals.spent(report.nodeid, report.duration)
         if report.failed:
             self.failed.setdefault(report.nodeid, _first_line(report))
         if hasattr(report, IS_USAGE):
@@ -135,13 +136,14 @@ class Collector:
         state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
         judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
-        state.problems += [f"required backend {name} gave no verdict" for name in state.require if name not in judged]
-        if not judged and (state.asked or state.require_verdict):
+        lacking = [name for name in state.require if name not in judged and not state.arrivals.is_elsewhere(name)]
+        state.problems += [f"required backend {name} gave no verdict" for name in lacking]
+        if not judged and (state.asked or state.require_verdict) and not state.arrivals.is_empty_shard:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
         if state.expect is not None:
-            state.problems += short_of(*state.expect, state.judged())
+            state.problems += short_of(*state.expect, state.judged(), state.arrivals.elsewhere)
         names = Counter(map(name_of, state.results.values()))
         state.problems += [f"{words_of(name)} is the name of {n} models or plans" for name, n in names.items() if n > 1]
         if ended and not (missing or state.uncollected):
@@ -180,7 +182,7 @@ class Collector:
         said = tuple(f"{name} failed: " for name in state.wrong_requests)  # among the errors above
         problems = [problem for problem in state.problems if not problem.startswith(said)]
         left_out = list(state.arrivals.left_out)
-        remarks = [*state.deselected.values(), *state.remarks, *problems]
+        remarks = [*filter(None, [state.arrivals.shard_words]), *state.deselected.values(), *state.remarks, *problems]
         if left_out:
             remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {few(left_out, SHOWN)}")
         if not state.results and not state.latencies and not remarks:
@@ -202,6 +204,8 @@ def exit_status(session: pytest.Session, *, has_failed: bool = False) -> int:
     most = session.config.getoption("maxfail")
     if status == pytest.ExitCode.INTERRUPTED and most and session.testsfailed >= most and not state.uncollected:
         status = pytest.ExitCode.TESTS_FAILED  # -x, which has another status under xdist
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED and state.arrivals.is_empty_shard:
+        status = pytest.ExitCode.OK
     if status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and (has_failed or state.problems):
         status = NOT_JUDGED if state.ended and not has_failed else pytest.ExitCode.TESTS_FAILED
     is_wrong = bool(state.wrong_requests or state.uncollected) or state.is_unwritten

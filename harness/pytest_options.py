@@ -15,6 +15,7 @@ import pytest
 
 from harness.arguments import as_path, at_least, relative_error, seconds
 from harness.errors import UsageError
+from harness.shards import shard_of
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -56,6 +57,14 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--lock-timeout", dest="parity_lock_timeout", type=seconds, metavar="SECONDS",
         help="how long to wait for an engine that another process builds; default: until it is built",
+    )  # fmt: skip
+    add(
+        "--shard", dest="parity_shard", type=shard_of, metavar="I/N",
+        help="only part I of the tests, split into N of nearly equal time; parity merge makes one record of theirs",
+    )  # fmt: skip
+    add(
+        "--durations-from", dest="parity_durations_from", type=as_path, metavar="JSON",
+        help="the record of an earlier run, whose durations split the tests; default: by count",
     )  # fmt: skip
     add("--parity-json", dest="parity_json", type=as_path, metavar="FILE", help="write the results (docs/json.md)")
     add(

@@ -15,6 +15,7 @@ from harness import limits, stopping
 from harness.arrivals import Arrivals, only_shows, read_manifest, start_junit
 from harness.checks import LatencyTiming
 from harness.errors import CannotWrite, UsageError, without_passwords
+from harness.pytest_shards import parameters
 from harness.records import DIED, overall, with_missing
 from harness.repository import folders, repository_root
 from harness.settings import Settings, print_progress
@@ -77,6 +78,8 @@ class State:
         self.deselected: dict[str, str] = {}
         """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
         self.environment: Json | None = None
+        self.parameters: Json = {}
+        """What the run was asked for, as all shards of it must be."""
 
     def read(self, config: pytest.Config) -> None:
         """Read the options, whose values were checked. Raises UsageError for what cannot be used."""
@@ -105,6 +108,7 @@ class State:
             record=not option("parity_no_latency_record"),
             beside_others=is_worker(config),
         )
+        self.parameters = parameters(vars(config.option))
 
     def add(self, data: Json, place: int) -> None:
         """Keep a result; what several tests found on one target and case becomes one result."""
@@ -171,8 +175,7 @@ class State:
             self.judged(), environment=environment, command=self.command, complete=complete,
             error="; ".join(self.problems),
         )  # fmt: skip
-        left_out = list(self.arrivals.left_out.values())
-        return {**data, "expected": self.arrivals.to_json(self.why_missing), "left_out": left_out}
+        return {**data, "parameters": self.parameters, **self.arrivals.to_json(self.why_missing)}
 
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""

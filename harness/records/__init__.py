@@ -22,7 +22,7 @@ from harness.records.contradictions import (
     settled_result,
     settled_study,
 )
-from harness.records.data import Verdict, plain
+from harness.records.data import SCHEMA, Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
 from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, Observed, ShapeKind
 from harness.records.documents import Entry, Json, Records
@@ -61,7 +61,18 @@ from harness.records.layers import (
 from harness.records.parts import Figure, PartResult
 from harness.records.plan_lines import plan_lines
 from harness.records.reader import load
-from harness.records.runs import DIED, NOT_ENDED, RUN_VARIABLE, name_of, not_judged_of, run_id, with_missing, words_of
+from harness.records.runs import (
+    DIED,
+    NOT_ENDED,
+    RUN_VARIABLE,
+    as_ended,
+    name_of,
+    not_judged_of,
+    run_id,
+    with_missing,
+    words_of,
+)
+from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
@@ -75,6 +86,7 @@ __all__ = [
     "MARKS",
     "NOT_ENDED",
     "RUN_VARIABLE",
+    "SCHEMA",
     "Acceptance",
     "Advice",
     "Age",
@@ -119,6 +131,7 @@ __all__ = [
     "SecondLook",
     "Session",
     "ShapeKind",
+    "ShardRecord",
     "Status",
     "StepError",
     "StudyResult",
@@ -130,6 +143,7 @@ __all__ = [
     "WrongDecision",
     "acceptance_from_json",
     "all_judged",
+    "as_ended",
     "contestant_name",
     "document",
     "exit_status",

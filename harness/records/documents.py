@@ -34,6 +34,10 @@ class Document:
     """Empty where none was recorded."""
     run: str = ""
     """The id of the run; several documents may be of one."""
+    shard: Json | None = None
+    """``ShardRecord`` of one shard; None of a whole run, and of what several shards made together."""
+    shards: tuple[Json, ...] = ()
+    """``ShardRecord`` of each shard that this record is merged of."""
     left_out: tuple[Json, ...] = ()
     """Tests of engines that were left out by ``-k``, ``--lf``, ``--deselect``."""
     results: tuple[Json, ...] = ()
@@ -48,6 +52,15 @@ class Document:
 
     contradictory: tuple[str, ...] = ()
     """One sentence per record whose parts contradict its verdict; it is shown with the verdict that they leave."""
+
+    @property
+    def machines(self) -> tuple[tuple[Json, str], ...]:
+        """The machines that it was recorded on, each with where that is said; several of one that is merged."""
+        of_shards = [
+            (shard["environment"], f"{self.name} {shard['stage'] or 'shard'} {shard['index']}/{shard['of']}")
+            for shard in self.shards
+        ]
+        return tuple(found for found in of_shards or [(self.environment, self.name)] if found[0])
 
     def file(self, relative: str) -> Path:
         """Return a file that this document names, such as a picture of a study.
@@ -152,9 +165,9 @@ class Records:
         """Each machine once, with the names of the documents recorded on it; folders and commits do not count."""
         found: dict[str, tuple[Json, list[str]]] = {}
         for doc in self.documents:
-            if doc.environment:
-                machine = {k: v for k, v in doc.environment.items() if k not in _ELSEWHERE}
-                found.setdefault(json.dumps(machine, sort_keys=True), (doc.environment, []))[1].append(doc.name)
+            for environment, name in doc.machines:
+                machine = {k: v for k, v in environment.items() if k not in _ELSEWHERE}
+                found.setdefault(json.dumps(machine, sort_keys=True), (environment, []))[1].append(name)
         return tuple((environment, tuple(names)) for environment, names in found.values())
 
     @property
@@ -165,7 +178,7 @@ class Records:
     @property
     def commits(self) -> tuple[str, ...]:
         """Commits of the code that recorded it, each once; with ``+changes`` where a tree was not clean."""
-        found = [doc.environment.get("commit", "") for doc in self.documents]
+        found = [environment.get("commit", "") for doc in self.documents for environment, _ in doc.machines]
         found += [(entry.data["provenance"] or {}).get("commit", "") for entry in self.results]
         found += [entry.data["session"]["commit"] for entry in self.bench]
         return tuple(dict.fromkeys(commit for commit in found if commit))

@@ -31,6 +31,7 @@ from harness.records.earlier import as_written_today
 from harness.records.latency import Measured, NotMeasured
 from harness.records.runs import as_ended
 from harness.records.schema import ShapeError, checked
+from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
 from harness.records.study import StudyResult
 
@@ -59,8 +60,8 @@ class Environment:
     backends: dict[str, dict[str, str | None]] = field(default_factory=dict)
 
 
-def load(paths: Sequence[Path]) -> Records:
-    """Read files, and every ``*.json`` in and below folders; names that start with a dot are left out.
+def load(paths: Sequence[Path], *, without: Path | None = None) -> Records:
+    """Read files, and every ``*.json`` in and below folders, ``without`` one; names that start with a dot are left out.
 
     A file that cannot be used does not stop the others: it is named in ``broken`` or ``foreign``. Raises UsageError
     when a path is not there, or nothing could be read at all.
@@ -68,6 +69,8 @@ def load(paths: Sequence[Path]) -> Records:
     documents, broken, foreign = [], [], []
     names = _files(paths)
     for path, name in names:
+        if without is not None and path.resolve() == without.resolve():
+            continue
         try:
             documents.append(_read(path, name))
         except _Foreign as error:
@@ -150,11 +153,14 @@ def _document(path: Path, name: str, data: Json) -> Document:
     top = {key: checked(data.get(key, default), kind, key) for key, kind, default in _TOP}
     if top["environment"]:
         top["environment"] = checked(top["environment"], Environment, "environment")
+    for i, part in enumerate(top["shards"]):
+        if part["environment"]:
+            part["environment"] = checked(part["environment"], Environment, f"shards[{i}].environment")
     if isinstance(inside, dict):
         top["bisect"]["result"] = _result(inside, "bisect.result")
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
-    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out")}
+    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards")}
     contradictory: list[str] = []
 
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
@@ -181,6 +187,8 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("error", str, ""),
     ("run", str, ""),
     ("left_out", tuple[dict[str, Any], ...], []),
+    ("shard", ShardRecord | None, None),
+    ("shards", tuple[ShardRecord, ...], []),
     ("environment", dict[str, Any], {}),
     ("results", tuple[dict[str, Any], ...], []),
     ("bisect", Bisection | None, None),

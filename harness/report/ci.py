@@ -105,6 +105,7 @@ def badge(records: Records) -> dict[str, Any]:
         "of another run": len(records.stale),
         "left out": len(records.left_out),
         "cut short": len(verdicts.cut_short(records)),
+        "of missing shards": len(verdicts.missing_shards(records)),
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"
     bad = bool(failed or slower)

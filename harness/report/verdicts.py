@@ -19,8 +19,11 @@ from harness.report.facts import (
 )
 from harness.report.text import WORDS, culprit_words
 from harness.report.words import Words
+from harness.shards import parts_of
+from harness.shards import problems as problems_of_shards
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
+_OF_A_SHARD = ("shard", "shards", "run", "command", "complete", "error", "environment")
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
 
 
@@ -89,7 +92,20 @@ def problems(records: Records) -> list[str]:
     A foreign file and a verdict that was recorded twice are no fault: no record is missing because of them.
     """
     empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
-    return [*records.broken, *records.contradictory, *records.clashes, *records.stale, *cut_short(records), *empty]
+    return [*records.broken, *records.contradictory, *records.clashes, *records.stale, *cut_short(records),
+            *missing_shards(records), *empty]  # fmt: skip
+
+
+def missing_shards(records: Records) -> list[str]:
+    """Return a sentence per shard that is missing beside others of its run, and what keeps them from being one run."""
+    found = [
+        part
+        for doc in records.documents
+        if doc.shard or doc.shards
+        for part in parts_of({key: getattr(doc, key) for key in _OF_A_SHARD})
+    ]
+    known = " ".join(doc.error for doc in records.documents)  # of a merged record it names what is missing
+    return [sentence for sentence in problems_of_shards(found) if sentence not in known]
 
 
 def cut_short(records: Records) -> list[str]:

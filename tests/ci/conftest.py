@@ -47,11 +47,19 @@ class Ended:
     status: int
     said: str
     folder: Path
+    json: str = "out.json"
+    xml: str = "junit.xml"
+
+    @property
+    def ran(self) -> list[str]:
+        """What JUnit says ran, by module and name."""
+        cases = ElementTree.parse(self.folder / self.xml).getroot().iter("testcase")
+        return [f"{case.get('classname')}::{case.get('name')}" for case in cases]
 
     @property
     def data(self) -> Json:
         """The JSON."""
-        data: Json = json.loads((self.folder / "out.json").read_text())
+        data: Json = json.loads((self.folder / self.json).read_text())
         return data
 
     @property
@@ -65,17 +73,21 @@ class Ended:
     @property
     def badge(self) -> str:
         """The colour of the badge."""
-        return str(badge(records.load([self.folder / "out.json"]))["color"])
+        return str(badge(records.load([self.folder / self.json]))["color"])
 
     @property
     def junit(self) -> dict[str, str]:
         """What JUnit says of each test: ``passed``, ``failure``, ``error``, ``skipped``."""
-        cases = ElementTree.parse(self.folder / "junit.xml").getroot().iter("testcase")
-        marks = ("failure", "error", "skipped")
-        return {
-            str(case.get("name")): next((mark for mark in marks if case.find(mark) is not None), "passed")
-            for case in cases
-        }
+        return outcomes(self.folder / self.xml)
+
+
+def outcomes(junit: Path) -> dict[str, str]:
+    """Return what a JUnit file says of each test."""
+    cases = ElementTree.parse(junit).getroot().iter("testcase")
+    marks = ("failure", "error", "skipped")
+    return {
+        str(case.get("name")): next((mark for mark in marks if case.find(mark) is not None), "passed") for case in cases
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +102,16 @@ class Repository:
         text = SUITE.format(name=name, verdicts=dict(verdicts or {})) + code
         (self.folder / f"test_{name}.py").write_text(text)
 
-    def pytest(self, *arguments: str, json: bool = True, **environment: str) -> Ended:
-        """Run pytest in a process of its own."""
-        outputs = ("--parity-json", "out.json", "--junitxml", "junit.xml") if json else ()
+    def pytest(self, *arguments: str, json: bool = True, stem: str = "", **environment: str) -> Ended:
+        """Run pytest in a process of its own; ``stem`` names the files that it writes."""
+        files = {"json": f"{stem}.json", "xml": f"{stem}.xml"} if stem else {"json": "out.json", "xml": "junit.xml"}
+        outputs = ("--parity-json", files["json"], "--junitxml", files["xml"]) if json else ()
         command = [sys.executable, "-m", "pytest", "-q", *outputs, *arguments]
         ended = subprocess.run(
             command, cwd=self.folder, env={**os.environ, **self.environment, **environment}, capture_output=True,
             text=True, timeout=120,
         )  # fmt: skip
-        return Ended(status=ended.returncode, said=ended.stdout + ended.stderr, folder=self.folder)
+        return Ended(status=ended.returncode, said=ended.stdout + ended.stderr, folder=self.folder, **files)
 
 
 @pytest.fixture
