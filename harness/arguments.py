@@ -40,6 +40,14 @@ def seconds(text: str) -> float:
         raise ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
 
 
+def gpus(text: str) -> tuple[str, ...]:
+    """Return the GPUs of ``0,1,2``, by number or by UUID; none for ``all``, which chooses none."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise ArgumentTypeError(f"{text!r} names no GPUs; give numbers of nvidia-smi or UUIDs, such as 0,1,2, or all")
+    return () if found == ("all",) else found
+
+
 def relative_error(text: str) -> float:
     """Return a relative error above 0."""
     with contextlib.suppress(ValueError):

@@ -61,6 +61,8 @@ class LatencyTiming:
     record: bool = True
     beside_others: bool = False
     """Whether other tests run at the same time: then nothing is measured."""
+    neighbours: tuple[int, ...] = ()
+    """The ids of processes that wait meanwhile, and may hold memory of the GPU."""
 
 
 class Parity:
@@ -148,8 +150,14 @@ class Parity:
         from harness.report.text import latency_advice, latency_line
 
         if self._timing.beside_others:
-            self._not_judged("latency is not measured while other tests run; run these tests without -n")
-        options = Options(processes=self._timing.processes, record=self._timing.record, locator=str(self._item.path))
+            self._not_judged(
+                "latency is not measured while other tests run; mark this test with pytest.mark.latency, or run it "
+                "without -n"
+            )
+        options = Options(
+            processes=self._timing.processes, record=self._timing.record, locator=str(self._item.path),
+            neighbours=self._timing.neighbours,
+        )  # fmt: skip
         folder = self._opened.run.settings.history
         with failing_in_one_sentence(), open_history(folder=folder) as history:
             found = bench_opened(self._opened, self._case, options, history)

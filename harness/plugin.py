@@ -34,9 +34,11 @@ from harness.pytest_collector import (
 from harness.pytest_options import add_options, check_options
 from harness.pytest_shards import Shards
 from harness.pytest_state import STATE, State, is_worker
+from harness.pytest_workers import Turns, Workers, timing_of
 from harness.repository import source_of
 from harness.shards import LATENCY
 from harness.subject import PLAIN_PRECISIONS, Subject, Target
+from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from harness.verify import OpenTarget, Run
@@ -90,7 +92,8 @@ def parity(
     state = request.config.stash[STATE]
     is_generated = parity_case in parity_engine.run.subject.range_cases
     required = parity_target.backend in state.require and not is_generated
-    return Parity(parity_engine, parity_case, request.node, required=required, timing=state.timing)
+    timing = timing_of(request.node, state.timing)
+    return Parity(parity_engine, parity_case, request.node, required=required, timing=timing)
 
 
 # Options and selection
@@ -137,7 +140,7 @@ def _configure(config: pytest.Config) -> None:
         state.start()
         check_options(config)
         state.read(config)
-        config.pluginmanager.register(Shards(config, state.arrivals, state.settings.root), "parity-shards")
+        _register(config, state)
         discovery.check_backends([*state.backends, *state.require])
         discovery.check_precisions(state.precisions)
     except UsageError as error:
@@ -151,6 +154,19 @@ def _configure(config: pytest.Config) -> None:
     else:
         config.pluginmanager.register(Collector(state), "parity-collector")
         config.stash[_ENDING].enter_context(stopping.last_words(partial(_end_early, config)))
+
+
+def _register(config: pytest.Config, state: State) -> None:
+    """Register what shards and the workers of xdist need."""
+    gpu = ""
+    if is_worker(config):
+        config.pluginmanager.register(Turns(config), "parity-turns")
+    elif not only_shows(config):
+        folder = config.stash[_ENDING].enter_context(temporary_folder())  # whose own lock says that it is ours
+        workers = Workers(config, folder / "turns")
+        config.pluginmanager.register(workers, "parity-workers")
+        gpu = workers.gpu
+    config.pluginmanager.register(Shards(config, state.arrivals, state.settings.root, gpu=gpu), "parity-shards")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.arguments import as_path, at_least, relative_error, seconds
+from harness.arguments import as_path, at_least, gpus, relative_error, seconds
 from harness.errors import UsageError
 from harness.shards import shard_of
 
@@ -65,6 +65,10 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--durations-from", dest="parity_durations_from", type=as_path, metavar="JSON",
         help="the record of an earlier run, whose durations split the tests; default: by count",
+    )  # fmt: skip
+    add(
+        "--gpus", dest="parity_gpus", type=gpus, metavar="A,B",
+        help="each shard and each worker of xdist uses one of these; default: of all there are; all: each sees all",
     )  # fmt: skip
     add("--parity-json", dest="parity_json", type=as_path, metavar="FILE", help="write the results (docs/json.md)")
     add(

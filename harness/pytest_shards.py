@@ -14,7 +14,7 @@ from harness.repository import content_of
 from harness.shards import LATENCY, Durations, read_durations, split_sha256, split_tests
 
 Json = dict[str, Any]
-_OF_ONE_PROCESS = ("json", "shard", "durations_from", "engines", "references", "lock_timeout")
+_OF_ONE_PROCESS = ("json", "shard", "durations_from", "gpus", "engines", "references", "lock_timeout")
 """Options that the shards of a run may have each for itself."""
 
 
@@ -36,9 +36,9 @@ def _plain(value: Any) -> Any:
 class Shards:
     """Leaves to other runs what is theirs; registered in every process that collects."""
 
-    def __init__(self, config: pytest.Config, arrivals: Arrivals, root: Path) -> None:
+    def __init__(self, config: pytest.Config, arrivals: Arrivals, root: Path, *, gpu: str = "") -> None:
         """Read the durations. Raises UsageError for options that exclude each other, and for a file that is none."""
-        self._arrivals, self._root = arrivals, root
+        self._arrivals, self._root, self._gpu = arrivals, root, gpu
         self._shard = config.getoption("parity_shard")
         path: Path | None = config.getoption("parity_durations_from")
         json: Path | None = config.getoption("parity_json")
@@ -56,9 +56,8 @@ class Shards:
         self._note(split_sha256="", stage="")
 
     def _note(self, **found: str) -> None:
-        shard = self._shard
-        durations = self._durations.sha256
-        self._arrivals.shard = {"index": shard.index, "of": shard.of, "durations": durations, **found}
+        shard, split_by = self._shard, self._durations.sha256
+        self._arrivals.shard = {"index": shard.index, "of": shard.of, "durations": split_by, "gpu": self._gpu, **found}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # what it does after all others is done to what they have left
     def pytest_collection_modifyitems(

@@ -106,7 +106,6 @@ class State:
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
-            beside_others=is_worker(config),
         )
         self.parameters = parameters(vars(config.option))
 

@@ -19,7 +19,7 @@ ORDER = (
     "plugin",
     "pytest_collector pytest_options",
     "pytest_state",
-    "pytest_shards",
+    "pytest_shards pytest_workers",
     "arrivals",
     "checks",
     "hackathon",

@@ -445,6 +445,7 @@ class Options:
     processes: int = 5
     record: bool = True
     locator: str = ""
+    neighbours: tuple = ()
 
 
 def bench_opened(opened, case, options, history):
@@ -554,10 +555,14 @@ def test_latency_options(timed: pytest.Pytester):
     assert logged(timed)[-2] == "time rtx-fp16 equivalent 7 False test_clip.py"
 
 
-def test_latency_is_not_measured_beside_other_tests(timed: pytest.Pytester):
+@pytest.mark.parametrize(("mark", "measured"), [("", False), ("@pytest.mark.latency\n", True)])
+def test_latency_is_measured_beside_workers_only_where_they_wait(timed: pytest.Pytester, mark: str, measured: bool):
     timed.makeconftest(fake.CONFTEST + LATENCY + fake.NO_MACHINE)
-    timed.makepyfile(test_clip=latency_suite("equivalent"))
-    result = timed.runpytest_subprocess("-n", "2", "-ra")
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*not judged: latency is not measured while other tests run; run*without -n*"])
-    assert not any(line.startswith("time ") for line in logged(timed))
+    text = latency_suite("equivalent").replace("import test_latency", "import test_outputs")
+    task = f"import pytest\n\n\n{mark}def test_task(parity):\n    parity.check_latency()\n"
+    timed.makepyfile(test_clip=text + task)
+    result = timed.runpytest_subprocess("-n", "2", "-ra", "-k", "task")
+    result.assert_outcomes(passed=measured, skipped=not measured)
+    if not measured:
+        result.stdout.fnmatch_lines(["SKIPPED*not judged: latency is not measured while other tests run; mark*"])
+    assert any(line.startswith("time ") for line in logged(timed)) is measured

@@ -47,6 +47,8 @@ class Options:
     """Where a process finds the subject of a suite."""
     locator: str = ""
     """The subject's locator for a process; empty for the subject's own, or its name."""
+    neighbours: tuple[int, ...] = ()
+    """The ids of processes that may hold memory of the GPU meanwhile: they wait."""
     sampling: Mapping[str, Any] | None = None
     """Fields of ``harness.timing.sampling.Sampling`` that differ from their defaults."""
 

@@ -117,6 +117,7 @@ def _request(workload: Workload, contestant: Contestant, options: Options, throu
         "l2": options.l2,
         "throughput": options.throughput and throughput,
         "lock_clocks": options.lock_clocks,
+        "neighbours": options.neighbours,
         "sampling": dict(options.sampling) if options.sampling else None,
     }
 

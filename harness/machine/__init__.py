@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.machine.choice import VISIBLE, gpu_for, take_gpu, visible_gpus
 from harness.machine.environment import CHANGED, commit, describe, installed_version
 from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
 from harness.machine.identity import Machine, machine, system_keys
@@ -12,16 +13,20 @@ __all__ = [
     "CHANGED",
     "COMPUTING",
     "POWER_CAP",
+    "VISIBLE",
     "ClockLock",
     "Gpu",
     "Machine",
     "Snapshot",
     "commit",
     "describe",
+    "gpu_for",
     "growth",
     "installed_version",
     "machine",
     "open_gpu",
     "set_variables",
     "system_keys",
+    "take_gpu",
+    "visible_gpus",
 ]

@@ -126,6 +126,8 @@ class Provenance:
     """``computed`` or ``stored``, in which dtype and on which device."""
     device: str
     """Where the engine ran: a GPU's name, or ``CPU``."""
+    gpu: str = ""
+    """That GPU's UUID; empty on the CPU."""
     plan: dict[str, Any] = field(default_factory=dict)
     """The precision plan: dtype, and the patterns kept in FP32."""
 

@@ -20,6 +20,8 @@ class ShardRecord:
     """Hash of all tests and the shard of each; empty until they are collected."""
     durations: str = ""
     """Hash of the record whose durations split the tests; empty where they were split by count."""
+    gpu: str = ""
+    """What CUDA_VISIBLE_DEVICES was set to for it; empty where that was not set, or for each of its workers."""
     run: str = ""
     command: str = ""
     complete: bool = True

@@ -91,7 +91,7 @@ def measure(request: Request, subject: Subject | None) -> ProcessRun:
         graph=request["graph"],
         l2=request["l2"],
         throughput=request["throughput"],
-        known_processes=(os.getppid(),),
+        known_processes=(os.getppid(), *request.get("neighbours", ())),
         free_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
         lock_mhz=request.get("lock_clocks"),
         sampling=Sampling(**request["sampling"]) if request.get("sampling") else None,

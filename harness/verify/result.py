@@ -36,6 +36,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
             commit=opened.run.commit,
             reference=prepared.references.words(case, "fp64" if is_fp32(plan) else "fp32"),
             device=opened.device_name,
+            gpu=opened.gpu_uuid,
             plan={"dtype": plan.computes_in, "keep_fp32": list(plan.keep_fp32)},
         )
     except ParityError:

@@ -169,6 +169,13 @@ class OpenTarget:
         return torch.cuda.get_device_name() if self.on_gpu else "CPU"
 
     @property
+    def gpu_uuid(self) -> str:
+        """The UUID of the GPU on which the engine runs, as nvidia-smi shows it; empty on the CPU."""
+        if not self.on_gpu:
+            return ""
+        return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+
+    @property
     def on_gpu(self) -> bool:
         """Whether the engine runs on a GPU."""
         if self.is_pytorch:
