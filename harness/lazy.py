@@ -16,10 +16,12 @@ __all__ = ["onnx", "onnx_ir", "special"]
 class _Lazy(ModuleType):
     """Stands for a module, and imports it when a name of it is asked for."""
 
+    module: ModuleType | None = None
+
     def __getattr__(self, name: str) -> Any:
-        found = getattr(importlib.import_module(self.__name__), name)
-        setattr(self, name, found)  # the next time it is found without this function
-        return found
+        if self.module is None:
+            self.module = importlib.import_module(self.__name__)
+        return getattr(self.module, name)
 
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ ORDER = (
     "subject settings files process tensors code_version limits last_resort locks",
     "stopping",
     "temporary fields repository memory",
-    "errors lazy",
+    "errors lazy stamps",
 )
 """From the top to the ground: a package imports only from lines below its own."""
 RANK = {name: number for number, line in enumerate(reversed(ORDER)) for name in line.split()}

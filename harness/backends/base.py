@@ -48,6 +48,8 @@ class BuildRequest:
     """By input name; an input of fixed shape has its three shapes equal."""
     taps: bool = False
     """Mark unfused tensors as debug tensors, so that the session can tap them; only for backends that have the mode."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Files of weights that are not written beside the graph: a link of this name there leads to each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from harness.graph import copy_model, order, used_values
+from harness.graph import order, plain_model, used_values
 from harness.lazy import onnx_ir as ir
 
 
@@ -13,7 +13,7 @@ class Dataflow:
     """The computed values of a graph's main level and what each one reads; constants are left out."""
 
     def __init__(self, model: ir.Model) -> None:
-        model = copy_model(model) if model.functions else model
+        model = plain_model(model)
         self.order = order(model)
         """In dataflow order."""
         self._places = {name: place for place, name in enumerate(self.order)}

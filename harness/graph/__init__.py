@@ -9,10 +9,10 @@ from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, by_keyword, check_arguments, to_onnx, trace, traced_outputs, value_table
 from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
-from harness.graph.ir import constant_of, copy_model, elements_of, weight_bytes, weights_of
+from harness.graph.ir import constant_of, copy_model, elements_of, plain_model, weight_bytes, weights_of
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_checks import check_sizes
-from harness.graph.onnx_file import INLINE_BYTES, onnx_values, open_onnx, save_model
+from harness.graph.onnx_file import onnx_values, open_onnx, save_for_now, save_model
 from harness.graph.onnx_inputs import (
     UNKNOWN_DIM,
     InputSpec,
@@ -34,7 +34,6 @@ from harness.graph.types import infer_types, promote, to_float64
 from harness.graph.values import Value, Values
 
 __all__ = [
-    "INLINE_BYTES",
     "PRECISIONS",
     "UNKNOWN_DIM",
     "InputKind",
@@ -69,11 +68,13 @@ __all__ = [
     "onnx_values",
     "open_onnx",
     "order",
+    "plain_model",
     "program_sha256",
     "promote",
     "random_calls",
     "random_nodes",
     "require_tensors",
+    "save_for_now",
     "save_model",
     "stable_text",
     "to_float64",

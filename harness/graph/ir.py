@@ -25,6 +25,21 @@ def copy_model(model: ir.Model) -> ir.Model:
     return copy
 
 
+def plain_model(model: ir.Model) -> ir.Model:
+    """Return the model where it has no functions and no initializer among the inputs, else a copy that has none.
+
+    What comes back is only read: it may be the model itself.
+    """
+    is_plain = not model.functions and not any(value.is_initializer() for value in model.graph.inputs)
+    return model if is_plain else copy_model(model)
+
+
+def lacks_types(model: ir.Model) -> bool:
+    """Return whether a value that a node makes, in a body too, has no type or no shape."""
+    made = (value for node in model.graph.all_nodes() for value in node.outputs if value.name)
+    return any(value.type is None or (is_tensor(value) and value.shape is None) for value in made)
+
+
 def is_tensor(value: ir.Value) -> bool:
     """Return whether a value is a tensor, not a sequence or a map."""
     return isinstance(value.type, ir.TensorType)

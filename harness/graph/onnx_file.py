@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from harness.errors import UsageError, first_line
 from harness.files import check_is_content
 from harness.graph.external_data import check_external_data
-from harness.graph.ir import copy_model, graph_values, weight_bytes
+from harness.graph.ir import copy_model, graph_values, lacks_types, plain_model, weight_bytes, weights_of
 from harness.graph.metadata import exported_list, source_line
 from harness.graph.onnx_checks import check_graph, check_ranges
 from harness.graph.onnx_inputs import dimensions, dtype_name
 from harness.graph.types import infer_types
 from harness.graph.values import Value
 from harness.lazy import onnx_ir as ir
+from harness.stamps import Stamp, stamp_of, stamps_of
 
 # protobuf cannot hold 2 GiB; weights beyond this go beside the graph.
 EXTERNAL_DATA_BYTES = 1_500_000_000
 # Weights beyond this reach ONNX Runtime through a file: 0.7 to 1.4 s for 500 MB, where protobuf takes 3 to 5 s.
 INLINE_BYTES = 2**24
+# Shapes, axes and scalars stay in the graph, where every reader looks for them.
+INLINE_TENSOR_BYTES = 2**10
 
 
 def open_onnx(path: Path | str) -> ir.Model:
     """Open an ONNX file; external weights are checked and stay on disk until they are read.
 
-    Raises UsageError when it is missing, damaged, not ONNX, uses a value that nothing computes, or its external data is
-    missing or too short.
+    The model is only read: who opens the same file again has the same model, while that is held and nothing of the file
+    or of its weights has changed. Raises UsageError when it is missing, damaged, not ONNX, uses a value that nothing
+    computes, or its external data is missing or too short.
     """
+    path = Path(path)
+    for model, stamps in _opened.items():
+        if path.absolute() in stamps and stamps == stamps_of(stamps):
+            return model
+    before = stamp_of(path)
+    model = _read(path)
+    now = stamps_of([path.absolute(), *_files_of_weights(model)])
+    if now is not None and now[path.absolute()] == before:
+        _opened[model] = now
+    return model
+
+
+_opened: WeakKeyDictionary[ir.Model, Mapping[Path, Stamp]] = WeakKeyDictionary()
+"""The models that somebody holds, with the stamps of the files that they were read from."""
+
+
+def _files_of_weights(model: ir.Model) -> set[Path]:
+    return {Path(tensor.path) for tensor in weights_of(model) if isinstance(tensor, ir.ExternalTensor)}
+
+
+def _read(path: Path) -> ir.Model:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"ONNX file {path} {what}; give the path of an .onnx file")
@@ -131,9 +159,10 @@ def onnx_values(model: ir.Model) -> dict[str, Value]:
 
     Module and origin come from the exporter's metadata where it left any, else the module from the node's name.
     """
-    copy = copy_model(model)
-    infer_types(copy)
-    values = (_table_row(node, value) for node in copy.graph for value in node.outputs if value.name)
+    if lacks_types(plain := plain_model(model)):
+        plain = copy_model(model)
+        infer_types(plain)
+    values = (_table_row(node, value) for node in plain.graph for value in node.outputs if value.name)
     return {value.name: value for value in values if value.op != "onnx.Constant"}
 
 
@@ -156,9 +185,60 @@ def _module_of(node_name: str) -> str:
 
 
 def save_model(model: ir.Model, path: Path) -> None:
-    """Write a model; its weights go beside it, into one file, where protobuf cannot hold them."""
+    """Write a model to keep; its weights go beside it, into one file, where protobuf cannot hold them."""
     if weight_bytes(model) > EXTERNAL_DATA_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
         # Weights that lie beside the user's file are loaded: this graph is written elsewhere.
         ir.save(ir.external_data.load_to_model(model), path)
+
+
+def save_for_now(model: ir.Model, path: Path, *, linked: bool = False) -> dict[str, Path]:
+    """Write a model into a temporary folder of ours; it is as it was afterwards.
+
+    Weights in memory go into one file beside the graph if they are large: protobuf takes several times as long for
+    them. Weights that lie in a file already go there too, or with ``linked`` are not written again: a link to their
+    file stands beside the graph. Returns these files by the names of their links, for who does not follow one.
+    """
+    values = [value for graph in model.graphs() for value in graph.initializers.values()]
+    before = [value.const_value for value in values]
+    links: dict[str, Path] = {}
+    try:
+        for value in values:
+            if isinstance(value.const_value, ir.ExternalTensor):
+                tensor = value.const_value
+                value.const_value = _linked(tensor, path.parent, links) if linked else _loaded(tensor)
+        in_memory = [(value, it) for value in values if (it := value.const_value) is not None and not _is_file(it)]
+        large = [(value, tensor) for value, tensor in in_memory if tensor.nbytes > INLINE_TENSOR_BYTES]
+        if sum(tensor.nbytes for _, tensor in large) > INLINE_BYTES:
+            tensors = [tensor for _, tensor in large]
+            written = ir.external_data.convert_tensors_to_external(tensors, path.parent, f"{path.name}.data")
+            for (value, _), tensor in zip(large, written, strict=True):
+                value.const_value = tensor
+        ir.save(model, path)
+    finally:
+        for value, unchanged in zip(values, before, strict=True):
+            value.const_value = unchanged
+    return links
+
+
+def _is_file(tensor: ir.TensorProtocol) -> bool:
+    return isinstance(tensor, ir.ExternalTensor)
+
+
+def _loaded(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    (loaded,) = ir.external_data.convert_tensors_from_external([tensor])
+    return loaded
+
+
+def _linked(tensor: ir.ExternalTensor, folder: Path, links: dict[str, Path]) -> ir.ExternalTensor:
+    """Return a tensor as it lies in a folder, which gets a link to its file."""
+    file = Path(tensor.path).resolve()
+    link = folder / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:16]}.data"
+    if link.name not in links:
+        link.symlink_to(file)
+        links[link.name] = file
+    return ir.ExternalTensor(
+        link.name, tensor.offset, tensor.length, tensor.dtype,
+        shape=tensor.shape, name=str(tensor.name), base_dir=folder,
+    )  # fmt: skip

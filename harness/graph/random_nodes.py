@@ -10,7 +10,7 @@ import numpy as np
 from harness.errors import NotJudged
 from harness.graph.dtypes import BOOL
 from harness.graph.edits import FreshNames, add_initializer, new_node
-from harness.graph.ir import constant_of, copy_model, elements_of
+from harness.graph.ir import constant_of, copy_model, elements_of, plain_model
 from harness.graph.types import infer_types
 from harness.lazy import onnx_ir as ir
 
@@ -20,11 +20,11 @@ _RANDOM = {*_NOISE, "Multinomial"} - {"Dropout"}
 
 def random_nodes(model: ir.Model) -> list[str]:
     """Return the random operators of a model, those in bodies included, as ``RandomNormalLike (value 'noise')``."""
-    copy = copy_model(model)
-    opset = copy.opset_imports.get("", 1)
+    plain = plain_model(model)
+    opset = plain.opset_imports.get("", 1)
     return [
         f"{node.op_type} (value {node.outputs[0].name!r})"
-        for node in copy.graph.all_nodes()
+        for node in plain.graph.all_nodes()
         if node.domain == "" and (node.op_type in _RANDOM or _drops(node, opset))
     ]
 

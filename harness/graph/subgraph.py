@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from harness.errors import NotJudged, UsageError, unknown_name
-from harness.graph.ir import copy_model, graph_values, inner_graphs, is_tensor
+from harness.graph.ir import copy_model, graph_values, inner_graphs, is_tensor, plain_model
 from harness.graph.types import infer_types
 from harness.lazy import onnx_ir as ir
 
@@ -55,7 +55,7 @@ def boundary(model: ir.Model, names: Collection[str]) -> tuple[tuple[str, ...], 
     constants only, do not count. A value leaves when it is a network output or a node outside reads it. Raises
     UsageError for a name that no node computes, NotJudged for a value inside a control flow body.
     """
-    model = _inlined(model)
+    model = plain_model(model)
     graph = model.graph
     region = {value.producer() for value in _computed_values(model, sorted(names))}
     variable = variable_values(graph)
@@ -80,7 +80,7 @@ def order(model: ir.Model) -> list[str]:
 
     Values computed from constants only are left out.
     """
-    return [str(value.name) for value in variable_values(_inlined(model).graph) if value.producer() is not None]
+    return [str(value.name) for value in variable_values(plain_model(model).graph) if value.producer() is not None]
 
 
 def variable_values(graph: ir.Graph) -> dict[ir.Value, None]:
@@ -113,10 +113,6 @@ def _nested(node: ir.Node) -> Iterator[ir.Graph]:
         yield graph
         for inner in graph:
             yield from _nested(inner)
-
-
-def _inlined(model: ir.Model) -> ir.Model:
-    return copy_model(model) if model.functions else model
 
 
 def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from harness.errors import NotJudged, first_line
 from harness.graph.constants import convert
 from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
-from harness.graph.ir import copy_model, graph_values, is_tensor
+from harness.graph.ir import copy_model, graph_values, is_tensor, plain_model
 from harness.isolated import Crashed, NoMemory, Raised, infer_shapes
 from harness.lazy import onnx_ir as ir
 
@@ -38,7 +38,13 @@ _FOLLOWS_INPUT = {"EyeLike", "Bernoulli", "RandomNormalLike", "RandomUniformLike
 
 
 def promote(model: ir.Model) -> ir.Model:
-    """Return a copy with every float16 and bfloat16 value, weight, input and output in float32."""
+    """Return a model with every float16 and bfloat16 value, weight, input and output in float32; it is only read.
+
+    It is the given one where that has no such value.
+    """
+    plain = plain_model(model)
+    if not _may_hold(plain, HALF):
+        return plain
     copy = copy_model(model)
     retype(copy, {FLOAT16: FLOAT, BFLOAT16: FLOAT})
     return copy
@@ -139,6 +145,28 @@ def _fill_tensor(node: ir.Node) -> ir.TensorProtocol:
     """Return the value a ConstantOfShape fills with; float zero where it has none."""
     value = node.attributes.get("value")
     return ir.Tensor(np.zeros(1, np.float32)) if value is None else value.as_tensor()
+
+
+def _may_hold(model: ir.Model, dtypes: Collection[int]) -> bool:
+    """Return whether anything in a model has one of these dtypes, or may have: a value without a type, no tensor."""
+    for graph in model.graphs():
+        values = (value for value in graph_values(graph) if value.name)
+        if any(not isinstance(value.type, ir.TensorType) or value.type.dtype in dtypes for value in values):
+            return True
+        if any(tensor is not None and tensor.dtype in dtypes for tensor in _constants(graph)):
+            return True
+        for node in graph:
+            given = node.attributes.get(_DTYPE_ATTRIBUTES.get(node.op_type, ""))
+            if given is not None and given.value in dtypes:
+                return True
+    return False
+
+
+def _constants(graph: ir.Graph) -> Iterator[ir.TensorProtocol | None]:
+    """Yield the tensors of a graph's initializers and of its nodes' attributes."""
+    yield from (value.const_value for value in graph.initializers.values())
+    attributes = (attribute for node in graph for attribute in node.attributes.values())
+    yield from (attribute.value for attribute in attributes if attribute.type == ir.AttributeType.TENSOR)
 
 
 def retype(model: ir.Model, mapping: Mapping[int, int]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.fx import Graph, Node
 
-from harness.graph import InputKind, captured_values, constant_of, copy_model, infer_types, node_typing
+from harness.graph import InputKind, captured_values, constant_of, copy_model, infer_types, node_typing, plain_model
 from harness.lazy import onnx_ir as ir
 from harness.operators import Unsupported, bind, tensor_of
 from harness.reference.fallback import run_elsewhere
@@ -105,11 +105,12 @@ def _callable(body: Body, captured: Mapping[str, Any], run_body: RunBody) -> Cal
 
 def onnx_run_graph(model: ir.Model) -> RunGraph:
     """Return the graph of an ONNX model. A weight beyond what PyTorch has, such as a string, stays with its reader."""
-    copy = copy_model(model)
-    made = ((node, value) for node in copy.graph.all_nodes() for value in node.outputs)
+    plain = plain_model(model)
+    made = ((node, value) for node in plain.graph.all_nodes() for value in node.outputs)
     if any(value.type is None or (value.shape is None and node.op_type in _STEPS) for node, value in made):
-        infer_types(copy)
-    return _Builder(copy.opset_imports).build(copy.graph)
+        plain = copy_model(model)
+        infer_types(plain)
+    return _Builder(plain.opset_imports).build(plain.graph)
 
 
 class _Builder:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from harness.errors import NotJudged, first_line
-from harness.graph import INLINE_BYTES, promote, weight_bytes, weights_of, with_outputs
+from harness.graph import promote, save_for_now, weight_bytes, with_outputs
 from harness.isolated import Model, Raised
 from harness.lazy import onnx_ir as ir
 from harness.temporary import temporary_folder
@@ -33,9 +32,10 @@ def run_onnxruntime(
     declared = {str(value.name): value for value in promoted.graph.inputs if not value.is_initializer()}
     feeds = {name: inputs[name].detach().cpu().numpy() for name in declared}
     with temporary_folder() as folder:
-        serialized = _serialized(promoted, folder)
+        graph = folder / "model.onnx"
+        save_for_now(promoted, graph)
         try:
-            results: list[list[Any]] = load(serialized).run(feeds, names, times=runs)
+            results: list[list[Any]] = load(str(graph)).run(feeds, names, times=runs)
         except Raised as error:
             results = [_reference(promoted, names, feeds, refusal=first_line(error))] * runs
     return [
@@ -87,13 +87,3 @@ def _reference(model: ir.Model, names: list[str], feeds: Mapping[str, Any], *, r
             f"ONNX Runtime refuses the graph: {refusal}; onnx.reference does too: {first_line(error)}"
         ) from error
     return list(results)
-
-
-def _serialized(model: ir.Model, folder: Path) -> bytes | str:
-    """Return the model as bytes, or the path of a file in the folder when its weights are large or in other files."""
-    if weight_bytes(model) < INLINE_BYTES and not any(isinstance(it, ir.ExternalTensor) for it in weights_of(model)):
-        serialized: bytes = ir.to_proto(model).SerializeToString()
-        return serialized
-    path = folder / "model.onnx"
-    ir.save(model, path, external_data="weights.bin")
-    return str(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.graph import constant_of, copy_model, elements_of, infer_types, used_values, variable_values
+from harness.graph import constant_of, copy_model, elements_of, infer_types, plain_model, used_values, variable_values
 from harness.lazy import onnx_ir as ir
 
 COMPARISONS = frozenset({"Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"})
@@ -62,11 +62,12 @@ class Origin:
 
 
 def readable(model: ir.Model) -> ir.Model:
-    """Return a copy of a model with functions inlined, and with the dtype of every value that ONNX can infer."""
-    copy = copy_model(model)
-    if any(value.dtype is None for node in copy.graph for value in node.outputs):
-        infer_types(copy)
-    return copy
+    """Return a model with functions inlined, and with the dtype of every value that ONNX can infer; it is only read."""
+    plain = plain_model(model)
+    if any(value.dtype is None for node in plain.graph for value in node.outputs):
+        plain = copy_model(model)
+        infer_types(plain)
+    return plain
 
 
 def is_float(value: ir.Value) -> bool:

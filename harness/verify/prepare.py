@@ -78,4 +78,5 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
         progress=settings.progress,
     )
     graph.cases, graph.recall = inputs.values, references.recall
+    graph.require_numbers(references.once)
     return Prepared(subject=subject, graph=graph, inputs=inputs, references=references)

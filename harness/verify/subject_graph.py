@@ -31,6 +31,10 @@ REPEATABLE = 2.0**-20
 """Largest distance of two FP32 runs of one program on one machine: the order of summation may change the last bits."""
 
 
+Once = Callable[[str, Callable[[], tuple[str, ...]]], tuple[str, ...]]
+"""Returns the lines that an earlier run computed of a graph, by what they are, or computes them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphIdentity:
     """What a graph is made of: engines and references belong to it, and to no other."""
@@ -70,6 +74,13 @@ class SubjectGraph(ABC):
         """The inputs of all cases: an engine serves them all."""
         self.recall: Callable[[str, Callable[[], frozenset[str]]], frozenset[str]] = lambda what, compute: compute()
         """Return what an earlier run computed of this graph and these cases, or compute it."""
+
+    agreement_holds = False
+    """Whether the identity says all that the witness depends on: an agreement with it then holds for later runs."""
+
+    def require_numbers(self, once: Once) -> None:
+        """Raise NotJudged for a weight that holds NaN, ``once`` for weights that no earlier run has seen."""
+        return None
 
     @property
     @abstractmethod

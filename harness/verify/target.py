@@ -15,7 +15,7 @@ import torch
 from harness.backends import BACKENDS, BuildReport, BuildRequest, Engine, EngineCache, Session
 from harness.code_version import code_sha256, package_versions
 from harness.errors import NotJudged, ParityError, UsageError, is_disk_full, unknown_name
-from harness.graph import Plan, apply, load_plan, save_model, with_outputs
+from harness.graph import Plan, apply, load_plan, save_for_now, with_outputs
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
@@ -239,8 +239,8 @@ class OpenTarget:
             self.say(f"building the engine{' with taps' if taps or marked else ''}")
             with temporary_folder() as folder:
                 graph = folder / "graph.onnx"
-                notes = self._write_graph(graph, marked)
-                request = BuildRequest(onnx=graph, tf32=self.plan.tf32, shapes=shapes, taps=taps)
+                notes, weights = self._write_graph(graph, marked)
+                request = BuildRequest(onnx=graph, weights=weights, tf32=self.plan.tf32, shapes=shapes, taps=taps)
                 report = self.backend.build(request, engine, settings)
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
 
@@ -250,9 +250,9 @@ class OpenTarget:
             self._stack.callback(engine.discard)
         return engine
 
-    def _write_graph(self, path: Path, marked: Sequence[str]) -> tuple[str, ...]:
+    def _write_graph(self, path: Path, marked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Path]]:
         try:
-            return write_graph(self.run.prepared, self.plan, path, marked=marked)
+            return write_graph(self.run.prepared, self.plan, path, marked=marked, linked=True)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -260,18 +260,20 @@ class OpenTarget:
             raise NotJudged(f"no space left in {where}; free some, or set TMPDIR to another folder") from error
 
 
-def write_graph(prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = ()) -> tuple[str, ...]:
-    """Write the graph typed by a plan, and return what the typing had to note.
+def write_graph(
+    prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = (), linked: bool = False
+) -> tuple[tuple[str, ...], dict[str, Path]]:
+    """Write the graph typed by a plan into a temporary folder, and return what the typing had to note.
 
-    ``marked`` names values that become outputs as well.
+    ``marked`` names values that become outputs as well. With ``linked``, weights that lie in a file already are not
+    written again, and these files are returned too; see :func:`harness.graph.save_for_now`.
     """
     typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
-    save_model(with_outputs(typed.model, marked) if marked else typed.model, path)
+    model = with_outputs(typed.model, marked) if marked else typed.model
+    links = save_for_now(model, path, linked=linked)
     kept = prepared.graph.kept_for_range(plan)
     if not kept:
-        return typed.notes
+        return typed.notes, links
     names = ", ".join(sorted(kept)[:5]) + " and others" * (len(kept) > 5)
-    return (
-        f"kept in FP32, since a constant that {plan.computes_in} cannot hold changes the result: {names}",
-        *typed.notes,
-    )
+    why = f"kept in FP32, since a constant that {plan.computes_in} cannot hold changes the result: {names}"
+    return (why, *typed.notes), links

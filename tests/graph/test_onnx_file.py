@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import torch
 from graphs import parse
 
 from harness.errors import NotJudged, UsageError
-from harness.graph.onnx_file import onnx_values, open_onnx
+from harness.graph.hash import graph_sha256
+from harness.graph.ir import weights_of
+from harness.graph.onnx_file import onnx_values, open_onnx, save_for_now
 from harness.graph.onnx_inputs import InputSpec, check_inputs, generate_inputs, input_specs
 from harness.graph.plan import assign, load_plan
+from harness.graph.types import promote
 from harness.reference.interpreter import run_graph
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.witness import run_onnxruntime
@@ -302,7 +306,8 @@ def test_external_weights_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_weights_reach_onnx_runtime_within_the_graph_or_beside_it(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.reference.witness.INLINE_BYTES", limit)
+    monkeypatch.setattr("harness.graph.onnx_file.INLINE_BYTES", limit)
+    monkeypatch.setattr("harness.graph.onnx_file.INLINE_TENSOR_BYTES", 0)
     model = parse("g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }")
     assert run_onnxruntime(model, {"x": torch.tensor([[1.0, 10.0]])})[0]["y"].tolist() == [[31, 42]]
 
@@ -313,3 +318,81 @@ def test_a_witness_that_refuses_is_named() -> None:
     )
     with pytest.raises(NotJudged, match=r"ONNX Runtime refuses the graph: .*Foo"):
         run_onnxruntime(custom, {"x": torch.zeros(2)})[0]
+
+
+@pytest.fixture
+def all_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take files that were written just now for files that do not change any more."""
+    monkeypatch.setattr("harness.stamps.SETTLED_S", -1.0)
+
+
+@pytest.mark.usefixtures("all_settled")
+def test_a_file_is_read_once_while_somebody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(parse(LINEAR), tmp_path / "m.onnx")
+    reads: list[object] = []
+    load = ir.load
+    monkeypatch.setattr(ir, "load", lambda *args, **options: (reads.append(args), load(*args, **options))[1])
+    first = open_onnx(path)
+    assert open_onnx(path) is first
+    assert len(reads) == 1
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # as soon as the clock of the file system has moved
+        path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert open_onnx(path) is not first
+
+
+def test_a_file_that_was_written_just_now_is_read_again(tmp_path: Path) -> None:
+    path = save(parse(LINEAR), tmp_path / "m.onnx")
+    first = open_onnx(path)
+    assert open_onnx(path) is not first
+
+
+@pytest.mark.usefixtures("all_settled")
+def test_a_file_is_read_again_where_its_weights_changed(tmp_path: Path) -> None:
+    path, data = external(tmp_path), tmp_path / "weights.bin"
+    first = open_onnx(path)
+    assert open_onnx(path) is first
+    before = data.stat().st_ctime_ns
+    while data.stat().st_ctime_ns == before:
+        data.write_bytes(bytes(data.stat().st_size))
+    assert open_onnx(path) is not first
+
+
+def test_weights_that_lie_in_a_file_are_not_written_again(tmp_path: Path) -> None:
+    model = open_onnx(external(tmp_path))
+    (folder := tmp_path / "now").mkdir()
+    links = save_for_now(model, folder / "graph.onnx", linked=True)
+    ((name, file),) = links.items()
+    assert file == (tmp_path / "weights.bin").resolve() == (folder / name).resolve()
+    assert sorted(it.name for it in folder.iterdir()) == sorted([name, "graph.onnx"])
+    assert [Path(it.path).name for it in weights_of(model) if isinstance(it, ir.ExternalTensor)] == ["weights.bin"]
+
+
+def test_weights_are_written_for_who_follows_no_link(tmp_path: Path) -> None:
+    model = open_onnx(external(tmp_path))
+    (folder := tmp_path / "now").mkdir()
+    assert save_for_now(model, folder / "graph.onnx") == {}
+    assert [it.name for it in folder.iterdir()] == ["graph.onnx"]
+    assert graph_sha256(open_onnx(folder / "graph.onnx")) == graph_sha256(model)
+
+
+def test_large_weights_in_memory_go_into_one_file_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_onnx(external(tmp_path))
+    value = model.graph.initializers["w"]
+    value.const_value = ir.Tensor(np.eye(32, dtype=np.float32), name="w")
+    monkeypatch.setattr("harness.graph.onnx_file.INLINE_BYTES", 0)
+    (folder := tmp_path / "now").mkdir()
+    save_for_now(model, folder / "graph.onnx")
+    assert sorted(it.name for it in folder.iterdir()) == ["graph.onnx", "graph.onnx.data"]
+    assert graph_sha256(open_onnx(folder / "graph.onnx")) == graph_sha256(model)
+    assert isinstance(value.const_value, ir.Tensor)
+
+
+def test_what_has_nothing_to_promote_is_not_copied() -> None:
+    model = parse("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }")
+    assert promote(model) is model
+    half = parse("g (float[2] x) => (float[2] y) { h = Cast <to = 10> (x)  y = Cast <to = 1> (h) }")
+    assert {int(node.attributes["to"].value) for node in promote(half).graph} == {1}
+    assert {int(node.attributes["to"].value) for node in half.graph} == {10, 1}

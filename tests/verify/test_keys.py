@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections import Counter
 
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from fake import inputs, quiet, subject
 
 from harness import Subject, targets
 from harness.backends import BACKENDS, EngineCache
+from harness.discovery import onnx_subject
 from harness.errors import NotJudged
 from harness.reference import OutputCache
+from harness.verify import onnx_graph, subject_graph
 from harness.verify import target as target_module
 from harness.verify.target import Run
 from harness.verify.verify import verify
 
 ORT = targets("ort-cpu", precisions=("fp32",))
+BOTH = targets("ort-cpu", precisions=("fp32", "fp16"))
 
 
 def judge(given, tmp_path, **changes):
@@ -143,6 +149,38 @@ def test_two_files_of_one_name_have_two_engines(tmp_path):
     engines = [judge(of_file(path), tmp_path).engine for path in paths]
     assert engines[0].path != engines[1].path
     assert len(EngineCache(tmp_path / "engines", limit_bytes=2**30).entries()) == 2
+
+
+def counting(monkeypatch, owner, name, counts):
+    """Count the calls of a function."""
+    real = getattr(owner, name)
+
+    @functools.wraps(real)
+    def counted(*args, **options):
+        counts[name] += 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+def test_a_cached_run_of_a_file_reads_and_hashes_it_once_and_copies_writes_and_computes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.stamps.SETTLED_S", -1.0)
+    path, counts = onnx_file(tmp_path / "net.onnx"), Counter()
+    settings = quiet(tmp_path)
+
+    def verdicts():
+        given = onnx_subject(path, inputs=None, shapes={})
+        return [one.verdict for one in verify(given, targets=BOTH, cases=["default"], settings=settings)]
+
+    first = verdicts()
+    for owner, name in (
+        (ir, "load"), (ir.Model, "clone"), (onnx_graph, "graph_sha256"), (onnx_graph, "run_onnxruntime"),
+        (subject_graph, "run_graph"), (target_module, "save_for_now"), (onnx_graph, "onnx_run_graph"),
+    ):  # fmt: skip
+        counting(monkeypatch, owner, name, counts)
+    assert verdicts() == first == ["pass", "pass"]
+    assert counts.pop("load", 0) <= 1  # none where the first run's model has not been freed yet
+    assert counts == {"graph_sha256": 1}
 
 
 def kept_outputs(tmp_path, change):

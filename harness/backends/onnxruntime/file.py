@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import mmap
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from harness.backends.base import BuildRequest
 from harness.errors import EngineRefused
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"parity-onnxruntime/1\n"
 WEIGHTS = "weights"
+BLOCK_BYTES = 2**24
+ALIGNMENT = 64
 
 
 def pack(request: BuildRequest, engine: Path) -> bool:
@@ -30,38 +31,63 @@ def pack(request: BuildRequest, engine: Path) -> bool:
     source = request.onnx
     model = onnx.load(source, load_external_data=False)
     tensors = [tensor for tensor in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(tensor)]
-    files = _point_to_weights(tensors, source.parent)
+    parts = _point_to_weights(tensors, source.parent, request.weights)
     data = model.SerializeToString()
-    header = {"model": len(data), "tf32": request.tf32, "weights": sum(path.stat().st_size for path in files)}
+    header = {"model": len(data), "tf32": request.tf32, "weights": sum(part.length + _padding(part) for part in parts)}
     with engine.open("wb") as out:
         out.write(MAGIC + json.dumps(header).encode() + b"\n")
         out.write(data)
-        for path in files:
-            with path.open("rb") as part:
-                shutil.copyfileobj(part, out, 2**24)
+        for part in parts:
+            _copy(part, out)
     return _holds_float16(model.graph)
 
 
-def _point_to_weights(tensors: list[onnx.TensorProto], folder: Path) -> list[Path]:
-    """Make every external tensor refer to the concatenation of all external files; return these in order."""
-    starts: dict[Path, int] = {}
+class _Part(NamedTuple):
+    """Bytes of a file that hold a tensor."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+def _point_to_weights(tensors: list[onnx.TensorProto], folder: Path, links: Mapping[str, Path]) -> list[_Part]:
+    """Make every external tensor refer to the parts of the external files one after another; return these in order."""
+    starts: dict[_Part, int] = {}
     size = 0
     for tensor in tensors:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         path = (folder / entries["location"]).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        is_ours = path.is_relative_to(folder.resolve()) or links.get(entries["location"]) == path
+        if not is_ours or not path.is_file():
             raise EngineRefused(
                 f"the weights of {tensor.name!r} are in {entries['location']!r}, which is no file beside the model"
             )
-        if path not in starts:
-            starts[path] = size
-            size += path.stat().st_size
-        length = entries.get("length", str(path.stat().st_size - int(entries.get("offset", 0))))
-        offset = starts[path] + int(entries.get("offset", 0))
+        offset = int(entries.get("offset", 0))
+        part = _Part(path, offset, int(entries.get("length", path.stat().st_size - offset)))
+        if part not in starts:
+            starts[part] = size
+            size += part.length + _padding(part)
         del tensor.external_data[:]
-        for key, value in {"location": WEIGHTS, "offset": str(offset), "length": length}.items():
+        for key, value in {"location": WEIGHTS, "offset": str(starts[part]), "length": str(part.length)}.items():
             tensor.external_data.add(key=key, value=value)
     return list(starts)
+
+
+def _padding(part: _Part) -> int:
+    """Return how many bytes follow a tensor, so that the next one begins where processors like numbers to begin."""
+    return -part.length % ALIGNMENT
+
+
+def _copy(part: _Part, out: BinaryIO) -> None:
+    with part.file.open("rb") as source:
+        source.seek(part.offset)
+        left = part.length
+        while left and (block := source.read(min(left, BLOCK_BYTES))):
+            out.write(block)
+            left -= len(block)
+    if left:
+        raise EngineRefused(f"{part.file} ends {left} bytes before a weight of the model does; copy it again")
+    out.write(bytes(_padding(part)))
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
