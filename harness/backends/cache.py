@@ -25,6 +25,9 @@ GRACE_S = 60.0
 SCANS = 64
 """A process looks the folder through again once it has built this part of the limit: not at every build."""
 _ENGINE = re.compile(r".+-[0-9a-f]{16}\.engine")
+READ_AGAIN = 20
+"""The names in the folder are read again once so many times the time has passed that reading them took: filling a
+folder costs no more per engine when there are many."""
 README = """\
 # engines
 
@@ -71,9 +74,11 @@ class EngineCache:
         """Engines built through this object; those that were there already do not count."""
         self.before_build: Callable[[], None] | None = None
         """Called before every build; what it raises refuses the build."""
-        self._is_prepared = False
         self._room = 0
         """Bytes that may be built before the folder is looked through again."""
+        self._names: dict[str, Path] = {}
+        """Every engine by its key's digest, whatever its name, when the names were last read."""
+        self._names_until = 0.0
 
     def get(
         self,
@@ -125,7 +130,7 @@ class EngineCache:
 
     def with_sha256(self, sha256: str) -> Engine | None:
         """Return the verified engine whose file has this hash; None where none is here or it is damaged."""
-        for path in (entry.path for entry in self.entries()):
+        for path in self._engine_files():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UsageError):
                 data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 if data["sha256"] == sha256 and (engine := find_engine(path, data["key"])[0]) is not None:
@@ -137,7 +142,13 @@ class EngineCache:
         """Return where the engine of ``key`` lies, under whatever name it was built, or will lie."""
         digest = key_hash(key)[:16]
         own = self.folder / f"{file_name(name)}-{digest}.engine"
-        return own if own.exists() else min(self.folder.glob(f"*-{digest}.engine"), default=own)
+        if own.exists():
+            return own
+        if (started := time.monotonic()) > self._names_until:
+            self._names = {path.stem[-16:]: path for path in sorted(self._engine_files(), reverse=True)}
+            self._names_until = time.monotonic() + READ_AGAIN * (time.monotonic() - started)
+        known = self._names.get(digest, own)
+        return known if known.exists() else own
 
     def entries(self) -> list[Entry]:
         """Return every engine in the folder, the least recently used first."""
@@ -151,17 +162,19 @@ class EngineCache:
         return sum(entry.bytes for entry in entries if self._remove(entry))
 
     def _scan(self) -> tuple[list[Entry], list[Path]]:
-        """Return every engine, the least recently used first, and the runtime caches whose engine is gone."""
+        """Return every engine, the least recently used first, and the runtime caches whose engine is gone.
+
+        They are known by the names that the cache gives; no other file is ever deleted.
+        """
         engines: dict[str, os.stat_result] = {}
         runtimes: dict[str, list[tuple[Path, int]]] = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as files:
-            for file in files:
-                with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
-                    if _ENGINE.fullmatch(file.name):
-                        engines[Path(file.name).stem] = file.stat()
-                    elif RUNTIME.fullmatch(file.name):
-                        engine = file.name.rsplit(".", 2)[0]
-                        runtimes.setdefault(engine, []).append((Path(file.path), file.stat().st_size))
+        for file in self._files():
+            with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
+                if _ENGINE.fullmatch(file.name):
+                    engines[file.name.removesuffix(".engine")] = file.stat()
+                elif RUNTIME.fullmatch(file.name):
+                    engine = file.name.rsplit(".", 2)[0]
+                    runtimes.setdefault(engine, []).append((Path(file.path), file.stat().st_size))
         entries = []
         for stem, status in engines.items():
             beside = runtimes.pop(stem, [])
@@ -179,12 +192,24 @@ class EngineCache:
     def _prepare(self) -> None:
         """Make the folder and the files that explain it, unless it already holds files that are not the cache's."""
         make_folder(self.folder)
-        if self._is_prepared:
-            return
-        present = {path.name for path in self.folder.iterdir()}
-        for name in _FILES.keys() - present if present <= _FILES.keys() else ():
+        present = set()
+        for file in self._files():
+            if file.name not in _FILES:
+                return
+            present.add(file.name)
+        for name in _FILES.keys() - present:
             write_text(_FILES[name], self.folder / name)
-        self._is_prepared = True
+
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        """Yield what is in the folder; nothing where there is no folder."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as files:
+            yield from files
+
+    def _engine_files(self) -> Iterator[Path]:
+        """Yield the engines, known by the names that the cache gives them."""
+        for file in self._files():
+            if _ENGINE.fullmatch(file.name):
+                yield Path(file.path)
 
     def _clean(self, keep: Path) -> None:
         """Delete the least recently used engines down to the limit."""
@@ -198,9 +223,14 @@ class EngineCache:
         self._room = min(self.limit_bytes - total, self.limit_bytes // SCANS)
 
     def _remove(self, entry: Entry) -> bool:
-        """Delete an engine and what lies beside it; False when another process holds its lock."""
+        """Delete an engine and what lies beside it; False when another process holds its lock.
+
+        Where there is no lock file none is made, which would take more time than the deletion: a process that takes the
+        lock just now finds the engine whole or not at all.
+        """
+        lock = entry.path.with_suffix(".lock")
         try:
-            with locked(entry.path.with_suffix(".lock"), f"engine {entry.path.stem}", most_s=0):
+            with locked(lock, f"engine {entry.path.stem}", most_s=0) if lock.exists() else contextlib.nullcontext():
                 _unlink([entry.path.with_suffix(".json"), *entry.runtimes, entry.path])
         except Held:
             return False

@@ -133,7 +133,10 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
         return None, f"{path.with_suffix('.json').name} cannot be read"
     if known[:2] != (SCHEMA, _plain(key)):
         return None, f"{path.name} was built from something else"
-    size, sha256 = path.stat().st_size, _sha256(path)
+    try:
+        size, sha256 = path.stat().st_size, _sha256(path)
+    except FileNotFoundError:  # another process empties the cache
+        return None, ""
     if known[2:] != (size, sha256):
         return None, f"{path.name} does not match its checksum"
     return Engine(

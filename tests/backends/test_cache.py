@@ -351,3 +351,38 @@ def test_an_engine_is_found_by_its_hash_while_it_is_whole(tmp_path: Path) -> Non
     old.path.with_suffix(".json").write_text("{")
     assert cache.with_sha256(old.sha256) is None
     assert cache.with_sha256(new.sha256) is not None
+
+
+def test_an_engine_of_another_name_is_found_among_many(tmp_path: Path) -> None:
+    cache, build = EngineCache(tmp_path, limit_bytes=2**20), Builder()
+    for number in range(50):
+        cache.get(numbered(number), build, progress=lambda line: None, name="old")
+    cache = EngineCache(tmp_path, limit_bytes=2**20)
+    for number in range(50):
+        assert cache.get(numbered(number), build, progress=lambda line: None, name="renamed").cached
+    assert build.count == 50
+
+
+def names_read(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many names are read from the folder while it is filled with so many engines and emptied."""
+    read, files = 0, EngineCache._files
+
+    def counting(cache: EngineCache) -> Any:
+        nonlocal read
+        for file in files(cache):
+            read += 1
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineCache, "_files", counting)
+        patch.setattr(engines, "READ_AGAIN", 10**9)
+        cache = EngineCache(folder, limit_bytes=2**30)
+        for number in range(count):
+            cache.get(numbered(number), Builder(), progress=lambda line: None)
+        cache.clear()
+    return read
+
+
+def test_filling_and_emptying_reads_each_name_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names_read(60, tmp_path / "few", monkeypatch) <= 10 * 60
+    assert names_read(240, tmp_path / "many", monkeypatch) <= 10 * 240
