@@ -13,6 +13,9 @@ from pathlib import Path
 
 from harness import limits
 
+REMOTE_MODES = ("read", "read-write")
+"""What a run may do with the engine cache that runners share."""
+
 
 def as_path(text: str) -> Path:
     """Return a path. Raises ArgumentTypeError for one of no letters, as of a variable that is not set."""
@@ -30,6 +33,21 @@ def at_least(least: int, most: int = 10**6) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def days(text: str) -> float:
+    """Return a number of days, 0 or more."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise ArgumentTypeError(f"{text!r} is not a number of days, such as 30")
+
+
+def remote_mode(text: str) -> str:
+    """Return ``read`` or ``read-write``."""
+    if text not in REMOTE_MODES:
+        raise ArgumentTypeError(f"{text!r} is neither {' nor '.join(REMOTE_MODES)}")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.arguments import as_path, at_least, gpus, relative_error, seconds
+from harness.arguments import as_path, at_least, gpus, relative_error, remote_mode, seconds
 from harness.errors import UsageError
 from harness.shards import shard_of
 
@@ -77,6 +77,14 @@ def add_options(parser: pytest.Parser) -> None:
     )  # fmt: skip
     add("--no-latency-record", dest="parity_no_latency_record", help="compare latencies, record none", **switch)
     add("--engines", dest="parity_engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    add(
+        "--engines-remote", dest="parity_engines_remote", metavar="URL",
+        help="an engine cache shared with other runners: a folder, s3://..., gs://... (PARITY_ENGINES_REMOTE)",
+    )  # fmt: skip
+    add(
+        "--engines-remote-mode", dest="parity_engines_remote_mode", type=remote_mode, metavar="MODE",
+        help="read, or read-write: what is built here goes there; default: read (PARITY_ENGINES_REMOTE_MODE)",
+    )  # fmt: skip
     add("--references", dest="parity_references", type=as_path, metavar="DIR", help="references (PARITY_REFERENCES)")
 
 

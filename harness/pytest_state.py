@@ -18,7 +18,7 @@ from harness.errors import CannotWrite, UsageError, without_passwords
 from harness.pytest_shards import parameters
 from harness.records import DIED, overall, with_missing
 from harness.repository import folders, repository_root
-from harness.settings import Settings, print_progress
+from harness.settings import GIVEN, Settings, print_progress
 from harness.subject import Subject
 
 Json = dict[str, Any]
@@ -83,8 +83,10 @@ class State:
 
     def read(self, config: pytest.Config) -> None:
         """Read the options, whose values were checked. Raises UsageError for what cannot be used."""
+        from harness.backends import check_remote
+
         option = config.getoption
-        given = {name: folder for name in ("engines", "references") if (folder := option(f"parity_{name}"))}
+        given = {name: value for name in GIVEN if (value := option(f"parity_{name}"))}
         where: Any = folders(_root(config)) | given
         self.settings = Settings(
             **where,
@@ -95,6 +97,7 @@ class State:
             limit=option("parity_limit"),
             progress=_progress(config),
         )
+        check_remote(self.settings)
         self.backends = option("parity_backend")
         self.precisions = option("parity_precision")
         self.require = option("parity_require")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,6 +58,10 @@ class _Lines(logging.Handler):
         print_progress(f"{record.name}: {record.getMessage()}")
 
 
+GIVEN = ("engines", "references", "engines_remote", "engines_remote_mode")
+"""The settings that an option gives, and an environment variable or the repository where none does."""
+
+
 def _folder(name: str) -> Path:
     return folders(as_typed(repository_root(Path.cwd())))[name]
 
@@ -75,6 +80,10 @@ class Settings:
     """The repository of the suites, whose commit is recorded."""
     engines: Path = field(default_factory=partial(_folder, "engines"))
     """The engine cache (``PARITY_ENGINES``)."""
+    engines_remote: str = field(default_factory=lambda: os.environ.get("PARITY_ENGINES_REMOTE", ""), repr=False)
+    """The URL of the engine cache shared with other runners (``PARITY_ENGINES_REMOTE``); empty for none."""
+    engines_remote_mode: str = field(default_factory=lambda: os.environ.get("PARITY_ENGINES_REMOTE_MODE") or "read")
+    """``read``, or ``read-write`` to upload what is built (``PARITY_ENGINES_REMOTE_MODE``)."""
     references: Path = field(default_factory=partial(_folder, "references"))
     """Stored references (``PARITY_REFERENCES``)."""
     history: Path = field(default_factory=partial(_folder, "history"))

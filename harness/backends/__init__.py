@@ -13,12 +13,13 @@ from harness.backends.base import (
     BoundRun,
     BuildReport,
     BuildRequest,
+    CompilesOnLoad,
     ProfileSession,
     Session,
     ShapeRange,
     TapSession,
 )
-from harness.backends.cache import EngineCache
+from harness.backends.cache import EngineCache, check_remote, engine_cache
 from harness.backends.engine_file import Engine, key_hash
 from harness.backends.inspector import Kernel
 from harness.backends.registry import BACKENDS, environment
@@ -33,6 +34,7 @@ __all__ = [
     "BoundRun",
     "BuildReport",
     "BuildRequest",
+    "CompilesOnLoad",
     "Engine",
     "EngineCache",
     "Kernel",
@@ -40,6 +42,8 @@ __all__ = [
     "Session",
     "ShapeRange",
     "TapSession",
+    "check_remote",
+    "engine_cache",
     "environment",
     "key_hash",
     "run_serialised",

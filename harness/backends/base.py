@@ -188,6 +188,14 @@ class ProfileSession(Session, Protocol):
         """
 
 
+@runtime_checkable
+class CompilesOnLoad(Protocol):
+    """A backend whose engines may be compiled further when they are loaded; what that gives is kept beside them."""
+
+    def runtime_key(self) -> Mapping[str, str]:
+        """Return what the compiled kernels depend on: version, GPU, driver. Empty where nothing is compiled here."""
+
+
 class Backend(Protocol):
     """Builds engines and loads them."""
 

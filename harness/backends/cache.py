@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends.engine_file import Build, Engine, build_engine, build_in_place, find_engine, key_hash
+from harness.backends.remote import Remote, open_remote
 from harness.backends.runtime_file import NAME as RUNTIME
+from harness.backends.runtime_file import runtime_file
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, room
 from harness.files import file_name, make_folder, write_text
 from harness.locks import Held, locked
+from harness.settings import Settings
 from harness.temporary import remove_leftovers
 
 GRACE_S = 60.0
@@ -67,11 +70,13 @@ class Entry:
 class EngineCache:
     """Owns one folder of engines, which several processes may use at once."""
 
-    def __init__(self, folder: Path, *, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, *, limit_bytes: int, remote: Remote | None = None) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
+        self.remote = remote
+        """The engine cache that this one shares with those of other runners."""
         self.built = 0
-        """Engines built through this object; those that were there already do not count."""
+        """Engines built through this object; those that were there already, or came from ``remote``, do not count."""
         self.before_build: Callable[[], None] | None = None
         """Called before every build; what it raises refuses the build."""
         self._room = 0
@@ -89,7 +94,7 @@ class EngineCache:
         progress: Callable[[str], None],
         name: str = "engine",
     ) -> Engine:
-        """Return the engine of ``key``, built by ``build(path)`` unless it is there already.
+        """Return the engine of ``key``, built by ``build(path)`` unless it is there already, or in ``remote``.
 
         ``key`` is JSON data: all that the engine depends on. ``name`` only makes the file easy to recognise. With
         ``use_cache=False`` the engine is always built, and ``Engine.discard`` deletes it.
@@ -111,14 +116,50 @@ class EngineCache:
                 if engine is None:
                     if fault:
                         progress(f"engine cache: {fault}; building it again")
-                    self._announce()
-                    engine = build_in_place(path, key, build, fault, progress)
-                    self.built += 1
+                    engine = self._fetch_or_build(path, key, build, fault, progress)
                     self._room -= engine.bytes
                     if self._room <= 0:
                         self._clean(keep=path)
+                elif self.remote is not None:
+                    self.remote.offer(engine, progress)
                 os.utime(path)
                 return engine
+
+    def _fetch_or_build(
+        self, path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
+    ) -> Engine:
+        """Return an engine that is not here: from the shared cache, or built and offered to it."""
+        remote = self.remote
+        if remote is None:
+            return self._build(path, key, build, fault, progress)
+        if (engine := remote.fetch(path, key, progress)) is not None:
+            return engine
+        with remote.building(key, progress) as waited:
+            if waited and (engine := remote.fetch(path, key, progress)) is not None:
+                return engine
+            engine = self._build(path, key, build, fault, progress)
+            remote.offer(engine, progress)
+            return engine
+
+    def _build(
+        self, path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
+    ) -> Engine:
+        self._announce()
+        engine = build_in_place(path, key, build, fault, progress)
+        self.built += 1
+        return engine
+
+    def fetch_runtime(self, engine: Path, environment: Mapping[str, str], progress: Callable[[str], None]) -> None:
+        """Take an engine's runtime cache for this machine from the shared cache, where it is not here."""
+        file = runtime_file(engine, environment) if self.remote is not None else None
+        if self.remote is not None and file is not None and not file.path.exists():
+            self.remote.fetch_runtime(file, progress)
+
+    def offer_runtime(self, engine: Path, environment: Mapping[str, str], progress: Callable[[str], None]) -> None:
+        """Give an engine's runtime cache to the shared cache, where it is larger than the one there."""
+        file = runtime_file(engine, environment) if self.remote is not None else None
+        if self.remote is not None and file is not None:
+            self.remote.offer_runtime(file, progress)
 
     def _announce(self) -> None:
         if self.before_build is not None:
@@ -154,12 +195,16 @@ class EngineCache:
         """Return every engine in the folder, the least recently used first."""
         return self._scan()[0]
 
-    def clear(self) -> int:
-        """Delete every engine that no other process is building; return the number of bytes freed."""
+    def clear(self, *, unused_s: float = 0.0) -> int:
+        """Delete every engine that no other process is building and none has used for so many seconds.
+
+        Returns the number of bytes freed.
+        """
         remove_leftovers(self.folder.absolute())
         entries, strays = self._scan()
         _unlink(strays)
-        return sum(entry.bytes for entry in entries if self._remove(entry))
+        last = time.time() - unused_s
+        return sum(entry.bytes for entry in entries if entry.used <= last and self._remove(entry))
 
     def _scan(self) -> tuple[list[Entry], list[Path]]:
         """Return every engine, the least recently used first, and the runtime caches whose engine is gone.
@@ -240,6 +285,17 @@ class EngineCache:
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+def engine_cache(settings: Settings) -> EngineCache:
+    """Return the engine cache of a run. Raises UsageError where the shared one can never be opened."""
+    remote = open_remote(settings.engines_remote, settings.engines_remote_mode)
+    return EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes, remote=remote)
+
+
+def check_remote(settings: Settings) -> None:
+    """Raise UsageError where the shared engine cache can never be opened: a mode or a kind of URL that is none."""
+    open_remote(settings.engines_remote, settings.engines_remote_mode)
 
 
 _said: set[Path] = set()

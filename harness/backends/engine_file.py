@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ class Engine:
     sha256: str
     bytes: int
     cached: bool
-    """True when it was built by an earlier run."""
+    """True when it was built by an earlier run, or by another runner."""
     build_s: float
     """Seconds the build took, whenever it was."""
     report: BuildReport
@@ -44,6 +44,10 @@ class Engine:
     """What it was built from."""
     temporary: Temporary | None = None
     """What holds the file when it is for this run only."""
+    is_fetched: bool = False
+    """True when it was downloaded a moment ago."""
+    fetched_from: str = ""
+    """The shared cache that it was downloaded from, now or by an earlier run; empty where it was built here."""
 
     def info(self) -> EngineInfo:
         """Return what results say about it."""
@@ -55,12 +59,25 @@ class Engine:
             bytes=self.bytes,
             layers=self.report.layers,
             notes=self.report.notes,
+            origin="remote" if self.is_fetched else "cached" if self.cached else "built",
+            fetched_from=self.fetched_from,
         )
 
     def discard(self) -> None:
         """Delete the file if it is for this run only; a cached engine stays."""
         if self.temporary is not None:
             self.temporary.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What the JSON of an engine says of it; not verified."""
+
+    sha256: str
+    bytes: int
+    build_s: float
+    report: BuildReport
+    fetched_from: str
 
 
 def key_hash(key: Mapping[str, Any]) -> str:
@@ -73,19 +90,55 @@ def build_in_place(
     path: Path, key: Mapping[str, Any], build: Build, fault: str, progress: Callable[[str], None]
 ) -> Engine:
     """Build under a temporary name, then put engine and sidecar in place; the lock of ``path`` is held."""
-    engine = build_engine(path, key, build, progress)
+    engine = _place(path, build_engine(path, key, build, progress))
+    notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
+    return dataclasses.replace(engine, report=dataclasses.replace(engine.report, notes=notes))
+
+
+def fetch_in_place(
+    path: Path, key: Mapping[str, Any], described: Description, content: Iterable[bytes], source: str
+) -> tuple[Engine | None, str]:
+    """Write what comes from a shared cache under another name, and put it in place if it is what is described.
+
+    Returns None and what is wrong with it otherwise. The lock of ``path`` is held.
+    """
+    temporary, digest, size = Temporary(path.parent), hashlib.sha256(), 0
+    try:
+        with open(temporary.descriptor, "wb", closefd=False) as file:
+            for chunk in content:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        if (size, digest.hexdigest()) != (described.bytes, described.sha256):
+            return None, "does not match its checksum"
+        engine = Engine(
+            path=temporary.path,
+            sha256=described.sha256,
+            bytes=size,
+            cached=True,
+            build_s=described.build_s,
+            report=described.report,
+            key=_plain(key),
+            temporary=temporary,
+            is_fetched=True,
+            fetched_from=source,
+        )
+        return _place(path, engine), ""
+    finally:
+        temporary.close()
+
+
+def _place(path: Path, engine: Engine) -> Engine:
+    """Give an engine its name, and describe it beside."""
     assert engine.temporary is not None
     try:
         os.fsync(engine.temporary.descriptor)
         path.with_suffix(".json").unlink(missing_ok=True)
         engine.path.replace(path)
-        write_text(json.dumps(_sidecar(engine), indent=1), path.with_suffix(".json"))
+        write_text(describe(engine), path.with_suffix(".json"))
     finally:
         engine.discard()
-    notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
-    return dataclasses.replace(
-        engine, path=path, temporary=None, report=dataclasses.replace(engine.report, notes=notes)
-    )
+    return dataclasses.replace(engine, path=path, temporary=None)
 
 
 def build_engine(final: Path, key: Mapping[str, Any], build: Build, progress: Callable[[str], None]) -> Engine:
@@ -123,25 +176,44 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
         if file.exists() and not file.is_file():
             raise UsageError(f"{file} is no file, but an engine belongs there; remove it, or give another --engines")
     try:
-        data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        report = BuildReport(**{**data["report"], "notes": tuple(data["report"]["notes"])})
-        known = (data["schema"], data["key"], data["bytes"], data["sha256"])
-        build_s = float(data["build_s"])
+        described, fault = read_description(path.with_suffix(".json").read_bytes(), key)
     except FileNotFoundError:
         return None, f"{path.name} has no description beside it"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None, f"{path.with_suffix('.json').name} cannot be read"
-    if known[:2] != (SCHEMA, _plain(key)):
-        return None, f"{path.name} was built from something else"
+    if described is None:
+        return None, f"{path.name} {fault}"
     try:
         size, sha256 = path.stat().st_size, _sha256(path)
     except FileNotFoundError:  # another process empties the cache
         return None, ""
-    if known[2:] != (size, sha256):
+    if (described.bytes, described.sha256) != (size, sha256):
         return None, f"{path.name} does not match its checksum"
     return Engine(
-        path=path, sha256=sha256, bytes=size, cached=True, build_s=build_s, report=report, key=_plain(key)
+        path=path,
+        sha256=sha256,
+        bytes=size,
+        cached=True,
+        build_s=described.build_s,
+        report=described.report,
+        key=_plain(key),
+        fetched_from=described.fetched_from,
     ), ""
+
+
+def read_description(content: bytes, key: Mapping[str, Any]) -> tuple[Description | None, str]:
+    """Return what an engine's JSON says, or None and what is wrong with it: it must be that of ``key``."""
+    try:
+        data = json.loads(content)
+        is_of = (data["schema"], data["key"])
+        described = Description(
+            sha256=str(data["sha256"]),
+            bytes=int(data["bytes"]),
+            build_s=float(data["build_s"]),
+            report=BuildReport(**{**data["report"], "notes": tuple(map(str, data["report"]["notes"]))}),
+            fetched_from=str(data.get("fetched_from", "")),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, "has a description that cannot be read"
+    return (described, "") if is_of == (SCHEMA, _plain(key)) else (None, "was built from something else")
 
 
 def described_sha256(path: Path) -> str:
@@ -151,16 +223,19 @@ def described_sha256(path: Path) -> str:
     return ""
 
 
-def _sidecar(engine: Engine) -> dict[str, Any]:
-    return {
+def describe(engine: Engine) -> str:
+    """Return the JSON that lies beside an engine."""
+    data = {
         "schema": SCHEMA,
         "sha256": engine.sha256,
         "bytes": engine.bytes,
         "build_s": engine.build_s,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fetched_from": engine.fetched_from,
         "key": engine.key,
         "report": dataclasses.asdict(engine.report),
     }
+    return json.dumps(data, indent=1)
 
 
 def _sha256(path: Path) -> str:

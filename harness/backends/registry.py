@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.backends.base import Backend
 from harness.backends.onnxruntime import OnnxRuntimeBackend
+from harness.backends.remote import shown
 from harness.backends.tensorrt import TensorRTBackend
 from harness.backends.torch import TorchBackend
 from harness.errors import install_hint
@@ -37,7 +38,12 @@ def environment(settings: Settings) -> dict[str, Any]:
 
     Asks every backend, which takes seconds in a fresh process.
     """
-    return {**describe(settings), "backends": {name: backend_status(backend) for name, backend in BACKENDS.items()}}
+    return {
+        **describe(settings),
+        "engines_remote": shown(settings.engines_remote),
+        "engines_remote_mode": settings.engines_remote_mode if settings.engines_remote else "",
+        "backends": {name: backend_status(backend) for name, backend in BACKENDS.items()},
+    }
 
 
 def backend_status(backend: Backend) -> dict[str, str | None]:

@@ -75,6 +75,14 @@ class RuntimeFile:
             return False
         return True
 
+    def take(self, content: bytes) -> str:
+        """Write the file as another process wrote it elsewhere; return what is wrong with its content instead."""
+        head, _, cache = content.partition(b"\n")
+        fault = _fault(head, cache, self.key)
+        if not fault:
+            self.write(cache)
+        return fault
+
     def discard(self, fault: str) -> None:
         """Throw the file away, and say why."""
         _log.warning("the runtime cache %s is thrown away and made again: %s", self.path.name, fault)

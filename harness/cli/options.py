@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping
-from harness.arguments import as_path, at_least, gib, relative_error, seconds
+from harness.arguments import as_path, at_least, gib, relative_error, remote_mode, seconds
 from harness.errors import CannotWrite, ParityError, UsageError
 from harness.repository import as_typed, folders, repository_root
 from harness.settings import print_progress
@@ -37,6 +37,7 @@ def add_command(
     parser.add_argument("--verbose", action="store_true", help="show what the libraries used warn of as well")
     parser.set_defaults(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
+        engines_remote=None, engines_remote_mode=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
         timeout=limits.default_timeout(), records=True, memory=None, lock_timeout=None,
     )  # fmt: skip
@@ -126,6 +127,14 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
     """Add where engines are, and how long to wait for one that another process builds."""
     add_lock_timeout(parser)
     parser.add_argument("--engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
+    parser.add_argument(
+        "--engines-remote", metavar="URL",
+        help="an engine cache shared with other runners: a folder, s3://..., gs://... (PARITY_ENGINES_REMOTE)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engines-remote-mode", type=remote_mode, metavar="MODE",
+        help="read, or read-write: what is built here goes there; default: read (PARITY_ENGINES_REMOTE_MODE)",
+    )  # fmt: skip
 
 
 def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
@@ -157,9 +166,9 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings of the options."""
-    from harness.settings import Settings
+    from harness.settings import GIVEN, Settings
 
-    given = {name: folder for name in ("engines", "references") if (folder := vars(options)[name])}
+    given = {name: vars(options)[name] for name in GIVEN if vars(options)[name]}
     where: Any = folders(as_typed(_root(options))) | given
     return Settings(
         engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,

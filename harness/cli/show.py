@@ -25,13 +25,15 @@ def add(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from harness.backends import environment
+    from harness.backends import engine_cache, environment
     from harness.report.text import machine_text
 
     settings = settings_of(options)
     document = Document(options, settings)
     document.write(complete=True)
     print(machine_text(document.environment or environment(settings)))
+    if (remote := engine_cache(settings).remote) is not None:
+        print(f"shared engine cache: {remote.status()}")
     return 0
 
 

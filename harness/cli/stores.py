@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from harness.arguments import days
 from harness.cli.options import (
     add_cases,
     add_choice,
@@ -29,7 +30,13 @@ def add(commands: Any) -> None:
     add_subject(reference)
     add_cases(reference)
     add_computing(reference)
-    add_engines(add_command(commands, "clean", _clean, "empty the engine cache"))
+    clean = add_command(commands, "clean", _clean, "empty the engine cache")
+    add_engines(clean)
+    clean.add_argument("--remote", action="store_true", help="empty the one that is shared with other runners instead")
+    clean.add_argument(
+        "--older-than", type=days, default=0.0, metavar="DAYS",
+        help="only what was not used for so long; of the shared one, what was uploaded so long ago",
+    )  # fmt: skip
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -43,7 +50,8 @@ def _build(options: argparse.Namespace) -> int:
             print(f"{target}: not built: {engine}")
             continue
         built += 1
-        origin = "cached" if engine.cached else f"built in {engine.build_s:.3g} s"
+        built_s = f"built in {engine.build_s:.3g} s"
+        origin = f"from {engine.fetched_from}" if engine.is_fetched else "cached" if engine.cached else built_s
         print(f"{target}: {engine.path} ({engine.bytes / 2**20:.3g} MiB, {origin})")
     return 0 if built else 3
 
@@ -58,12 +66,21 @@ def _reference(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from harness.backends import EngineCache
+    from harness.backends import engine_cache
+    from harness.errors import UsageError
     from harness.reference import OutputCache
 
-    settings = settings_of(options)
-    cache = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
-    before = len(cache.entries())
-    freed = cache.clear() + OutputCache(settings.engines / "outputs", enabled=True).clear()
-    print(f"{settings.engines}: removed {before - len(cache.entries())} engines, freed {freed / 2**20:.3g} MiB")
+    settings, older_s = settings_of(options), options.older_than * 24 * 3600
+    cache = engine_cache(settings)
+    if options.remote:
+        if cache.remote is None:
+            raise UsageError("no engine cache is shared with other runners; give --engines-remote URL")
+        count, freed = cache.remote.clear(older_s=older_s)
+        where = cache.remote.name
+    else:
+        before = len(cache.entries())
+        freed = cache.clear(unused_s=older_s)
+        freed += 0 if older_s else OutputCache(settings.engines / "outputs", enabled=True).clear()
+        count, where = before - len(cache.entries()), str(settings.engines)
+    print(f"{where}: removed {count} engines, freed {freed / 2**20:.3g} MiB")
     return 0

@@ -93,7 +93,7 @@ class EngineInfo:
     path: str
     """Where the file lies."""
     cached: bool
-    """True when it was built by an earlier run."""
+    """True when it was built by an earlier run, or by another runner."""
     build_s: float
     """Seconds the build took, whenever it was."""
     bytes: int
@@ -102,6 +102,10 @@ class EngineInfo:
     """Layers that the backend counts in it; None where it does not tell."""
     notes: tuple[str, ...] = ()
     """What its build had to note."""
+    origin: str = ""
+    """``built`` by this run, ``cached`` where an earlier run left it here, ``remote``: downloaded by this run."""
+    fetched_from: str = ""
+    """The shared engine cache that it was downloaded from, by this run or an earlier one; empty where built here."""
 
 
 @dataclass(frozen=True, kw_only=True)

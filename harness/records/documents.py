@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.machine import CHANGED
 
 Json = dict[str, Any]
-_ELSEWHERE = ("commit", "engines", "references", "history")
+_ELSEWHERE = ("commit", "engines", "engines_remote", "engines_remote_mode", "references", "history")
 """What of an environment is no part of the machine."""
 
 

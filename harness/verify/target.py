@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness.backends import BACKENDS, BuildReport, BuildRequest, Engine, EngineCache, Session
+from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, engine_cache
 from harness.code_version import code_sha256, package_versions
 from harness.errors import NotJudged, ParityError, UsageError, is_disk_full, unknown_name
 from harness.graph import Plan, apply, load_plan, save_for_now, with_outputs
@@ -47,7 +47,7 @@ class Run:
         self.subject, self.settings = subject, settings
         self.limit = settings.limit if limit is None else limit
         """The relative L2 error that every output may have, in place of the limits derived or declared."""
-        self.engines = EngineCache(settings.engines, limit_bytes=settings.engine_cache_bytes)
+        self.engines = engine_cache(settings)
         self._problem: ParityError | None = None
 
     @property
@@ -248,6 +248,10 @@ class OpenTarget:
         engine = self.run.engines.get(key, build, use_cache=self.keeps, progress=settings.progress, name=self._name)
         if not self.keeps:
             self._stack.callback(engine.discard)
+        elif self.run.engines.remote is not None and isinstance(self.backend, CompilesOnLoad):
+            runtime = engine.path, self.backend.runtime_key(), settings.progress
+            self.run.engines.fetch_runtime(*runtime)
+            self._stack.callback(self.run.engines.offer_runtime, *runtime)  # once the session, opened later, is closed
         return engine
 
     def _write_graph(self, path: Path, marked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Path]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.backends.base import BuildReport, BuildRequest
+from harness.backends.base import BuildReport, BuildRequest, CompilesOnLoad
 from harness.backends.gpu import gpu_environment, gpu_name, no_gpu
 from harness.backends.runtime_file import runtime_file
 from harness.backends.tensorrt.build import last_lines, make_log
@@ -32,7 +32,7 @@ PROGRESS_INTERVAL_S = 10.0
 SHOWN_WARNINGS = 3
 
 
-class TensorRTBackend:
+class TensorRTBackend(CompilesOnLoad):
     """Builds TensorRT engines in a child process and runs them on the current GPU."""
 
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")

@@ -37,6 +37,7 @@ def machine_text(environment: Json) -> str:
         **{name: version or "not installed" for name, version in environment["packages"].items()},
         "commit": environment["commit"] or "none",
         "engines": environment["engines"],
+        "shared": _shared(environment) or "no engine cache shared with other runners (PARITY_ENGINES_REMOTE)",
         "references": environment["references"],
         "history": environment.get("history", ""),
     }
@@ -65,6 +66,12 @@ def subjects_table(rows: Sequence[Json]) -> str:
 
 def _variables(environment: Json) -> str:
     return shlex.join(f"{name}={value}" for name, value in environment.get("variables", {}).items())
+
+
+def _shared(environment: Json) -> str:
+    """Return which engine cache is shared with other runners; empty for none."""
+    name = environment.get("engines_remote", "")
+    return f"{name}: {environment.get('engines_remote_mode', '')}" if name else ""
 
 
 def _backend(backend: Json) -> str:
