@@ -130,9 +130,13 @@ def _visible(character: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return a command line or a message with the passwords of its URLs as ``***``."""
+    """Return a command line or a message with the passwords of its URLs as ``***``.
+
+    Of a database the user is shown; of any other place nothing of who logs in, which may be a token.
+    """
     text = re.sub(r"(://[^\s:/@?]*:)[^\s@]*@", r"\1***@", text)
-    return re.sub(r"([?&]password=)[^\s&']*", r"\1***", text)
+    text = re.sub(r"(?<!postgresql)(?<!psycopg)://[^\s/@?]*@", "://***@", text)
+    return re.sub(rf"([?&][\w.-]*(?:{_SECRETS})[\w.-]*=)[^\s&']*", r"\1***", text, flags=re.IGNORECASE)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
@@ -148,6 +152,8 @@ def install_hint(extra: str) -> str:
     return f"in a checkout of trt-parity: pip install '.[{extra}]'"
 
 
+_SECRETS = "password|secret|token|sig|key|credential"
+"""What is in the names of secrets in a URL's query."""
 _ADVICE = {
     errno.ENOSPC: "make room, or give another path",
     errno.EDQUOT: "make room, or give another path",

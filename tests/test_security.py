@@ -218,4 +218,6 @@ def test_the_recorded_command_has_no_password(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     main(["doctor", "--json", "out.json"])
     assert json.loads(Path("out.json").read_text())["command"] == "parity doctor --json out.json"
+    assert "s3cret" not in without_passwords("x --engines-remote s3://s3cret@bucket/e y")
+    assert "s3cret" not in without_passwords("x az://box/e?SharedAccessSignature=s3cret&x=1")
     assert without_passwords("a postgresql://kim@host/db") == "a postgresql://kim@host/db"

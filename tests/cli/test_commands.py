@@ -331,3 +331,44 @@ def test_clean_empties_the_cache(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["clean", "--engines", "e"]) == 0
     assert capsys.readouterr().out == "e: removed 1 engines, freed 1 MiB\n"
     assert cache.entries() == []
+
+
+def test_clean_empties_the_shared_cache_when_told_to(capsys: pytest.CaptureFixture[str]):
+    from harness.backends.cache import EngineCache
+    from harness.backends.remote import Remote
+
+    def build(path: Path) -> BuildReport:
+        path.write_bytes(b"x" * 2**20)
+        return BuildReport()
+
+    shared = Remote("shared", "read-write")
+    EngineCache(Path("e"), limit_bytes=2**30, remote=shared).get({"a": 1}, build, progress=lambda message: None)
+    assert cli.main(["clean", "--engines", "e", "--older-than", "1"]) == 0
+    assert cli.main(["clean", "--remote"]) == 2
+    assert cli.main(["clean", "--remote", "--engines-remote", "shared"]) == 2
+    writing = ["--engines-remote", "shared", "--engines-remote-mode", "read-write"]
+    capsys.readouterr()
+    assert cli.main(["clean", "--remote", "--older-than", "1", *writing]) == 0
+    assert cli.main(["clean", "--remote", *writing]) == 0
+    said = capsys.readouterr().out
+    assert said == "shared: removed 0 engines, freed 0 MiB\nshared: removed 1 engines, freed 1 MiB\n"
+    assert len(EngineCache(Path("e"), limit_bytes=2**30).entries()) == 1
+
+
+def test_the_shared_cache_is_an_option_or_a_variable(give: Give, monkeypatch: pytest.MonkeyPatch):
+    calls = give(a_result())
+    monkeypatch.setenv("PARITY_ENGINES_REMOTE", "memory://variable")
+    cli.main(["verify", "clip"])
+    cli.main(["verify", "clip", "--engines-remote", "memory://option", "--engines-remote-mode", "read-write"])
+    found = [(one["settings"].engines_remote, one["settings"].engines_remote_mode) for one in calls]
+    assert found == [("memory://variable", "read"), ("memory://option", "read-write")]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["verify", "clip", "--engines-remote-mode", "write"])
+
+
+def test_doctor_shows_the_shared_cache(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["doctor", "--engines-remote", "memory://key:s3cret@bucket"]) == 0
+    said = capsys.readouterr().out
+    assert "memory://bucket: read" in said
+    assert "shared engine cache: 0 engines" in said
+    assert "s3cret" not in said
