@@ -1,10 +1,11 @@
-"""The history of latencies: sessions and what was accepted as a baseline, in SQLite or PostgreSQL.
+"""The history: latencies, what was accepted as their baseline, and accuracies, in SQLite or PostgreSQL.
 
-Sessions go in; the sessions of a series, its baseline, its trend and its change points come out.
+Sessions and what runs found go in; the sessions of a series, its baseline, trends and change points come out.
 """
 
 from __future__ import annotations
 
+from harness.history.accuracy import WINDOW, accuracy_runs, accuracy_trends, record_accuracy
 from harness.history.formats import ONE_MACHINE
 from harness.history.history import History, open_history
 from harness.history.trends import (
@@ -23,13 +24,17 @@ __all__ = [
     "FEWEST_POINTS",
     "ONE_MACHINE",
     "RECENT",
+    "WINDOW",
     "ChangePoint",
     "History",
     "Trend",
+    "accuracy_runs",
+    "accuracy_trends",
     "age_of",
     "age_words",
     "change_points",
     "has_moved",
     "open_history",
+    "record_accuracy",
     "trend_of",
 ]

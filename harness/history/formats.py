@@ -195,6 +195,11 @@ def of_one_system(sessions: Sequence[Session], here: Collection[str], form: str)
     return [session for session in sessions if system_of(session) in chosen]
 
 
+def device_of(session: Session) -> str:
+    """Return the name of the kind of device, as records of accuracies have it: the GPU's, or the CPU's."""
+    return session.device if session.device != "CPU" else str(session.machine.facts.get("cpu") or "CPU")
+
+
 def system_of(session: Session) -> str:
     """Return the system key, which sessions of all backends on one machine share; else the machine key."""
     return session.machine.system_key or session.machine.key

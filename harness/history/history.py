@@ -1,4 +1,4 @@
-"""The history of latencies: sessions and accepted baselines, appended and never changed.
+"""The history: sessions, accepted baselines and accuracies, appended and never changed.
 
 docs/history.md describes where it is kept, and what happens when that place fails.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from harness.errors import CannotWrite, NotJudged, UsageError
 from harness.files import write_text
-from harness.history.formats import ONE_MACHINE, WRITERS, check_format, of_machine, of_one_system
+from harness.history.formats import ONE_MACHINE, WRITERS, check_format, device_of, of_machine, of_one_system
 from harness.history.rows import Record, Row, Series, read_lines, record_of, row_of, write_lines
-from harness.records import Acceptance, Session, utc
+from harness.records import Acceptance, AccuracyRun, Session, utc
 
 if TYPE_CHECKING:
     from harness.history.store import Store
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class History:
-    """Owns a store of sessions and acceptances; a context manager. Made by ``open_history``."""
+    """Owns a store of records; a context manager. Made by ``open_history``."""
 
     def __init__(self, store: Store, embedded: Path) -> None:
         self._store = store
@@ -73,12 +73,27 @@ class History:
             self._send_waiting()
 
     def add(self, record: Record) -> None:
-        """Record a session or an acceptance; one that is there already is not changed.
+        """Record one; a record that is there already is not changed.
 
         Raises UsageError for a record that could not be read back, and for another record with the same id.
         """
-        row = row_of(record)
-        self._with_store(lambda store: store.insert([row]))
+        self.add_all([record])
+
+    def add_all(self, records: Iterable[Record]) -> None:
+        """Record all in one transaction, or none. Raises UsageError as ``add`` does."""
+        rows = [row_of(record) for record in records]
+        self._with_store(lambda store: store.insert(rows))
+
+    def accuracies(self, count: int, *, benchmarks: Sequence[str] | None = None) -> list[AccuracyRun]:
+        """Return the last ``count`` records of every series of accuracies, or of some, oldest first."""
+        wanted = self._with_store(lambda store: store.newest_of("accuracy", count, benchmarks=benchmarks))
+        return [record for record in self._records(wanted) if isinstance(record, AccuracyRun)]
+
+    def newest_acceptances(self, benchmarks: Sequence[str]) -> dict[tuple[str, str], Acceptance]:
+        """Return the newest acceptance of each of these benchmarks and each machine that has one."""
+        wanted = self._with_store(lambda store: store.newest_of("acceptance", 1, benchmarks=benchmarks))
+        found = [record for record in self._records(wanted) if isinstance(record, Acceptance)]
+        return {(one.benchmark, one.machine_key): one for one in found}
 
     def sessions(self, benchmark: str, machine_key: str, *, limit: int | None = None) -> list[Session]:
         """Return the sessions of a benchmark on a machine, oldest first; with ``limit`` only the newest."""
@@ -135,6 +150,17 @@ class History:
             fault = _fault(found[one], benchmark, machine_key) if one in found else f"is not in {self.where}"
             if fault:
                 raise UsageError("; ".join([f"session {one} cannot be accepted: it {fault}", *self.notes]))
+        return self._accept(benchmark, machine_key, ids, why, who, commit)
+
+    def accept_accuracy(self, run: AccuracyRun, why: str, who: str = "", commit: str = "") -> Acceptance:
+        """Let the trend of a series begin anew with one of its runs. Raises UsageError without a reason."""
+        if not why.strip():
+            raise UsageError(f"accepting the accuracy of {run.benchmark} needs a reason: --why 'TEXT'")
+        return self._accept(run.benchmark, run.machine_key, (run.id,), why, who, commit)
+
+    def _accept(
+        self, benchmark: str, machine_key: str, ids: tuple[str, ...], why: str, who: str, commit: str
+    ) -> Acceptance:
         acceptance = Acceptance(
             id=uuid.uuid4().hex,
             accepted_at=self._after(self.acceptances(benchmark, machine_key)),
@@ -173,10 +199,13 @@ class History:
         rows = self._with_store(lambda store: store.rows())
         records = self._records(rows)
         sessions = [record for record in records if isinstance(record, Session)]
-        if machine_key:
+        kinds = {record.machine_key: record.device for record in records if isinstance(record, AccuracyRun)}
+        keys = {key for key in kinds if format == "parity" and machine_key and key.startswith(machine_key)}
+        if machine_key and not keys:
             sessions = of_machine(sessions, machine_key)
+            keys |= {session.machine.key for session in sessions}
+            keys |= {key for key, device in kinds.items() if device in map(device_of, sessions)}
         if format == "parity":
-            keys = {session.machine.key for session in sessions}
             whole = {record.id for record in records}
             kept = [row for row in rows if row.id in whole and (not machine_key or row.machine_key in keys)]
             write_lines(kept, Path(path))
@@ -253,21 +282,27 @@ class History:
         self.note(note)
         rows = waiting.rows()
         whole = {record.id for record in self._records(rows)}
-        sent = []
-        for row in rows:
-            try:
-                if row.id in whole:
-                    self._store.insert([row])
-                    sent.append(row)
-            except UsageError as error:
-                self.note(f"{row.kind} {row.id} stays in {waiting.where}: {error}")
-            except Unreachable as error:
-                self.note(f"records that still wait in {waiting.where}: {len(rows) - len(sent)} ({error})")
-                break
+        sent: list[Row] = []
+        try:
+            self._send([row for row in rows if row.id in whole], waiting.where, sent)
+        except Unreachable as error:
+            self.note(f"records that still wait in {waiting.where}: {len(rows) - len(sent)} ({error})")
         if sent:
             waiting.remove(sent)
             self.note(f"records that waited in {waiting.where} and were sent to {self.where}: {len(sent)}")
         waiting.close()
+
+    def _send(self, rows: Sequence[Row], where: str, sent: list[Row]) -> None:
+        """Insert rows at once, or one by one where the database contradicts one; add those that it took to ``sent``."""
+        try:
+            self._store.insert(rows)
+            sent += rows
+        except UsageError as error:
+            if len(rows) == 1:
+                self.note(f"{rows[0].kind} {rows[0].id} stays in {where}: {error}")
+            else:
+                for row in rows:
+                    self._send([row], where, sent)
 
 
 def open_history(url: str | None = None, *, folder: Path = FOLDER) -> History:

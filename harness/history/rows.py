@@ -12,15 +12,27 @@ from typing import Any, Literal
 
 from harness.errors import UsageError
 from harness.files import write_text
-from harness.records import Acceptance, Session, acceptance_from_json, session_from_json, utc
+from harness.records import (
+    Acceptance,
+    AccuracyRun,
+    Session,
+    acceptance_from_json,
+    accuracy_run_from_json,
+    session_from_json,
+    utc,
+)
 
-SCHEMA = 1
-"""Version of a record. A history with a newer one is not read."""
-Record = Session | Acceptance
-Kind = Literal["session", "acceptance"]
+Record = Session | Acceptance | AccuracyRun
+Kind = Literal["session", "acceptance", "accuracy"]
+SCHEMAS: dict[Kind, int] = {"session": 1, "acceptance": 1, "accuracy": 2}
+"""Version of each kind of record: a program that does not know a kind refuses the history, and changes nothing."""
+SCHEMA = max(SCHEMAS.values())
+"""The newest version that is known. A history with a newer record is not read."""
+_KINDS: dict[type[Record], Kind] = {Session: "session", Acceptance: "acceptance", AccuracyRun: "accuracy"}
 _PARSERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "session": session_from_json,
     "acceptance": acceptance_from_json,
+    "accuracy": accuracy_run_from_json,
 }
 _SHOWN = 10
 
@@ -32,11 +44,11 @@ class Row:
     id: str
     """The record's own."""
     kind: Kind
-    """``session`` or ``acceptance``."""
+    """``session``, ``acceptance`` or ``accuracy``."""
     benchmark: str
-    """As ``Session.benchmark``."""
+    """As of the record: the series."""
     machine_key: str
-    """As ``Machine.key``."""
+    """As ``Machine.key``, or ``AccuracyRun.machine_key``."""
     recorded_at: str
     """UTC, ISO 8601 with microseconds, so that the order of the text is the order in time."""
     schema: int
@@ -63,9 +75,9 @@ class Series:
 
 def row_of(record: Record) -> Row:
     """Return a record as a row. Raises UsageError for a record that could not be read back."""
-    kind: Kind = "session" if isinstance(record, Session) else "acceptance"
+    kind = _KINDS[type(record)]
     try:
-        return make_row(kind, record.to_json(), SCHEMA)
+        return make_row(kind, record.to_json(), SCHEMAS[kind])
     except ValueError as error:
         raise UsageError(f"{kind} {record.id!r} cannot be recorded: {error}") from error
 
@@ -74,13 +86,12 @@ def make_row(kind: str, data: Any, schema: int) -> Row:
     """Return the row of a record's JSON. Raises ValueError, saying why, for anything that is not such a record."""
     record = parse(kind, data)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    session = isinstance(record, Session)
     return Row(
         id=record.id,
-        kind="session" if session else "acceptance",
+        kind=_KINDS[type(record)],
         benchmark=record.benchmark,
         machine_key=record.machine.key if isinstance(record, Session) else record.machine_key,
-        recorded_at=utc(record.recorded_at if isinstance(record, Session) else record.accepted_at),
+        recorded_at=utc(record.accepted_at if isinstance(record, Acceptance) else record.recorded_at),
         schema=schema,
         sha256=text_sha256(text),
         data=text,
@@ -116,6 +127,9 @@ def _check(record: Record) -> None:
             raise ValueError("it holds no process")
         if not all(isinstance(ms, int | float) and math.isfinite(ms) and ms > 0 for ms in _all_medians(record)):
             raise ValueError("a median time is not a positive number")
+    elif isinstance(record, AccuracyRun):
+        names |= {"subject": record.subject, "run": record.run, "machine key": record.machine_key}
+        utc(record.recorded_at)
     else:
         names |= {"machine key": record.machine_key, "why": record.why}
         utc(record.accepted_at)

@@ -106,6 +106,23 @@ class Store:
         query = query.order_by(RECORDS.c.recorded_at.desc(), RECORDS.c.id.desc()).limit(newest)
         return self._run(lambda connection: _rows(connection.execute(query)))[::-1]
 
+    def newest_of(self, kind: str, count: int, *, benchmarks: Sequence[str] | None = None) -> list[Row]:
+        """Return the last ``count`` rows of every series of a kind, or of those of some benchmarks, oldest first."""
+        order = (RECORDS.c.recorded_at.desc(), RECORDS.c.id.desc())
+        place = sa.func.row_number().over(partition_by=(RECORDS.c.benchmark, RECORDS.c.machine_key), order_by=order)
+        every = sa.select(RECORDS, place.label("place")).where(RECORDS.c.kind == kind)
+
+        def work(connection: sa.Connection) -> list[Row]:
+            found: list[Row] = []
+            wanted = [None] if benchmarks is None else _in_parts(benchmarks)
+            for some in wanted:
+                part = (every if some is None else every.where(RECORDS.c.benchmark.in_(some))).subquery()
+                columns = [column for column in part.c if column.name != "place"]
+                found += _rows(connection.execute(sa.select(*columns).where(part.c.place <= count)))
+            return sorted(found, key=lambda row: (row.recorded_at, row.id))
+
+        return self._run(work)
+
     def get(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids, oldest first; unknown ids are left out."""
         wanted = list(ids)
@@ -298,10 +315,14 @@ def _sqlite_code(error: BaseException | None) -> int:
 
 def _by_id(connection: sa.Connection, ids: Sequence[str]) -> list[Row]:
     found: list[Row] = []
-    for start in range(0, len(ids), 500):  # SQLite takes a limited number of parameters
-        query = sa.select(RECORDS).where(RECORDS.c.id.in_(ids[start : start + 500]))
-        found += _rows(connection.execute(query))
+    for some in _in_parts(ids):
+        found += _rows(connection.execute(sa.select(RECORDS).where(RECORDS.c.id.in_(some))))
     return found
+
+
+def _in_parts(names: Sequence[str]) -> list[Sequence[str]]:
+    """Return names in parts of at most 500: SQLite takes a limited number of parameters."""
+    return [names[start : start + 500] for start in range(0, len(names), 500)]
 
 
 def _rows(result: sa.CursorResult[Any]) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.machine.choice import VISIBLE, gpu_for, take_gpu, visible_gpus
 from harness.machine.environment import CHANGED, commit, describe, installed_version
 from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
-from harness.machine.identity import Machine, machine, system_keys
+from harness.machine.identity import Machine, key_of, machine, system_keys
 from harness.machine.variables import BUILDING, COMPUTING, set_variables
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "gpu_for",
     "growth",
     "installed_version",
+    "key_of",
     "machine",
     "open_gpu",
     "set_variables",

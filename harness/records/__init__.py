@@ -14,6 +14,15 @@ from harness.records.accuracy import (
     overall,
     status_of,
 )
+from harness.records.accuracy_run import (
+    AccuracyPoint,
+    AccuracyRun,
+    AccuracyTrend,
+    OutputAccuracy,
+    RatioChange,
+    VersionChange,
+    accuracy_run_from_json,
+)
 from harness.records.bisection import Advice, Bisection, Goal, Kept, Kind, Price, Question, Trial
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
@@ -88,6 +97,9 @@ __all__ = [
     "RUN_VARIABLE",
     "SCHEMA",
     "Acceptance",
+    "AccuracyPoint",
+    "AccuracyRun",
+    "AccuracyTrend",
     "Advice",
     "Age",
     "Bisection",
@@ -117,6 +129,7 @@ __all__ = [
     "ModuleFinding",
     "NotMeasured",
     "Observed",
+    "OutputAccuracy",
     "OutputEffect",
     "OutputResult",
     "PartResult",
@@ -125,6 +138,7 @@ __all__ = [
     "ProcessRun",
     "Provenance",
     "Question",
+    "RatioChange",
     "Records",
     "Result",
     "Runner",
@@ -140,8 +154,10 @@ __all__ = [
     "ValueFinding",
     "VariantResult",
     "Verdict",
+    "VersionChange",
     "WrongDecision",
     "acceptance_from_json",
+    "accuracy_run_from_json",
     "all_judged",
     "as_ended",
     "contestant_name",

@@ -311,7 +311,7 @@ def test_a_newer_history_is_not_read(path: Path) -> None:
         connection.execute("UPDATE parity_history SET schema = 9 WHERE id = 's0'")
     connection.close()
     with pytest.raises(
-        UsageError, match=r"written by another version of trt-parity \(schema 9; this one knows up to 1"
+        UsageError, match=r"written by another version of trt-parity \(schema 9; this one knows up to 2"
     ):
         open_history(str(path))
     assert not list(path.parent.glob("*damaged*"))

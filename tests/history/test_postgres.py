@@ -286,8 +286,8 @@ def test_a_newer_table_is_not_read(server: Server, database: str, opened: Callab
     with opened() as history:
         history.add(session(1))
     with server.connect(database) as connection:
-        connection.execute("UPDATE parity_history SET schema = 2")
-    with pytest.raises(UsageError, match=r"schema 2; this one knows up to 1"):
+        connection.execute("UPDATE parity_history SET schema = 3")
+    with pytest.raises(UsageError, match=r"schema 3; this one knows up to 2"):
         opened()
 
 
