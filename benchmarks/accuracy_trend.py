@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.history.ratio_changes import RUNS_BEFORE, ratio_changes
+from harness.history import RUNS_BEFORE, ratio_changes
 
 LEVEL = 1.1
 RUNS = 100

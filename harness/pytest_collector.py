@@ -148,6 +148,7 @@ class Collector:
         state.problems += [f"{words_of(name)} is the name of {n} models or plans" for name, n in names.items() if n > 1]
         if ended and not (missing or state.uncollected):
             state.problems.append(f"not all tests ran: {ended}")
+        state.watch_accuracy()
         try:
             state.save(complete=not state.problems)
         except UsageError as error:

@@ -76,6 +76,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="fresh processes per latency; default: 5",
     )  # fmt: skip
     add("--no-latency-record", dest="parity_no_latency_record", help="compare latencies, record none", **switch)
+    add("--no-accuracy-record", dest="parity_no_accuracy_record", help="leave accuracies out of the history", **switch)
+    add(
+        "--fail-on-creep", dest="parity_fail_on_creep",
+        help="fail where the ratio of an output to its floor rises over the runs of the history", **switch,
+    )  # fmt: skip
     add("--engines", dest="parity_engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
     add(
         "--engines-remote", dest="parity_engines_remote", metavar="URL",

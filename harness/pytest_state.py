@@ -20,6 +20,7 @@ from harness.records import DIED, overall, with_missing
 from harness.repository import folders, repository_root
 from harness.settings import GIVEN, Settings, print_progress
 from harness.subject import Subject
+from harness.watching import is_recorded, watch
 
 Json = dict[str, Any]
 
@@ -37,6 +38,8 @@ class State:
     """A manifest of what is to be judged, and where it lies."""
     timeout_s: float | None
     timing: LatencyTiming
+    records_accuracy: bool
+    fail_on_creep: bool
 
     def __init__(self, config: pytest.Config) -> None:
         records = not is_worker(config) and not only_shows(config)
@@ -78,6 +81,8 @@ class State:
         self.deselected: dict[str, str] = {}
         """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
         self.environment: Json | None = None
+        self.trends: list[Json] = []
+        """What the history says of every output of this run."""
         self.parameters: Json = {}
         """What the run was asked for, as all shards of it must be."""
 
@@ -110,6 +115,9 @@ class State:
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
         )
+        self.fail_on_creep = option("parity_fail_on_creep")
+        off: bool = option("parity_no_accuracy_record")
+        self.records_accuracy = is_recorded(off=off, fail_on_creep=self.fail_on_creep)
         self.parameters = parameters(vars(config.option))
 
     def add(self, data: Json, place: int) -> None:
@@ -187,8 +195,18 @@ class State:
             data = self._document(environment=self.machine(), complete=complete)
             if self.latencies:
                 data["bench"] = self.ordered_latencies()
+            if self.trends:
+                data["accuracy_history"] = self.trends
             records.save_json(data, self.json)
             self.saved = time.monotonic()
+
+    def watch_accuracy(self) -> None:
+        """Record what was found, and say what rises. A run that a signal stopped has no time to wait for a database."""
+        if self.records_accuracy and not stopping.received():
+            watched = watch(self.judged(), self.machine, folder=self.settings.history)
+            self.trends = list(watched.trends)
+            self.remarks += watched.notes
+            (self.problems if self.fail_on_creep else self.remarks).extend(watched.said)
 
     def machine(self) -> Json:
         """Return this machine, asked once."""

@@ -20,7 +20,7 @@ ORDER = (
     "pytest_collector pytest_options",
     "pytest_state",
     "pytest_shards pytest_workers",
-    "arrivals",
+    "arrivals watching",
     "checks",
     "hackathon",
     "report",

@@ -1,4 +1,4 @@
-"""``parity accept`` makes recorded sessions the baseline; ``parity history`` shows, exports and imports them."""
+"""``parity accept`` makes recorded sessions the baseline; ``parity history`` shows, exports and imports records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.arguments import as_path, at_least
+from harness.cli import accuracy
 from harness.cli.latency_options import add_history, add_series, open_history, selection
 from harness.cli.options import Document, add_command, add_lock_timeout, chart, charts_folder, settings_of
 from harness.errors import NotJudged, UsageError
@@ -27,20 +28,39 @@ def add(commands: Any) -> None:
         help="how many sessions; default: all since the last acceptance, at most 8",
     )  # fmt: skip
     accept.add_argument("--include", action="store_true", help="outliers too, which are left out by default")
+    _add_accuracy(accept, "let trends of accuracy that rise begin anew, in the place of latencies")
     history = add_command(
         commands, "history", _history,
         "show what was recorded of a subject, with change points and drift; or move records: "
         "history export FORMAT FILE, history import FORMAT FILE",
     )  # fmt: skip
-    add_series(history)
+    add_series(history, optional=True)
     add_history(history)
     add_lock_timeout(history)
     history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
+    _add_accuracy(history, "show the error of each output over its floor; SUBJECT is a name, a pattern or left out")
     history.add_argument("--machine", metavar="KEY", help="only with export: the records of this machine")
     history.add_argument("--json", type=as_path, metavar="FILE", help="write the series as JSON (docs/json.md)")
 
 
+def _add_accuracy(parser: argparse.ArgumentParser, words: str) -> None:
+    parser.add_argument("--accuracy", action="store_true", help=words)
+    parser.add_argument(
+        "--output", action="append", default=[], metavar="NAME", help="only with --accuracy: this output; repeatable"
+    )
+
+
+def _check_subject(options: argparse.Namespace) -> None:
+    if options.output:
+        raise UsageError("--output is for --accuracy; a latency is of all outputs")
+    if options.subject is None:
+        raise UsageError("history needs a SUBJECT; only with --accuracy it shows all that is recorded")
+
+
 def _accept(options: argparse.Namespace) -> int:
+    if options.accuracy:
+        return accuracy.accept(options)
+    _check_subject(options)
     from harness import latency
     from harness.report.text import accepted_text
 
@@ -56,6 +76,9 @@ def _accept(options: argparse.Namespace) -> int:
 def _history(options: argparse.Namespace) -> int:
     if options.move or options.subject in MOVES:
         return _move(options)
+    if options.accuracy:
+        return accuracy.show(options)
+    _check_subject(options)
     if options.machine:
         raise UsageError("--machine is for history export FORMAT FILE; the series of every machine are shown")
     from harness.latency import recorded_series
@@ -87,7 +110,8 @@ def _move(options: argparse.Namespace) -> int:
             "SUBJECT, or move records with history export FORMAT FILE or history import FORMAT FILE"
         )
     chosen = {"--case": options.case, "-b": options.backend, "-p": options.precision,
-              "--sweep (or --batch)": options.sweep, "--json": options.json}  # fmt: skip
+              "--sweep (or --batch)": options.sweep, "--json": options.json, "--accuracy": options.accuracy,
+              "--output": options.output}  # fmt: skip
     if ignored := [name for name, value in chosen.items() if value]:
         raise UsageError(f"history {options.subject} moves all records; leave out {', '.join(ignored)}")
     if options.machine and options.subject == "import":

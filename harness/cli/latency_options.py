@@ -36,9 +36,9 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lock-clocks", type=at_least(1), metavar="MHZ", help="hold the SM clock; needs root")
 
 
-def add_series(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses series: subject, targets, cases and sizes."""
-    add_subject(parser)
+def add_series(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add what chooses series: subject, which may be ``optional``, targets, cases and sizes."""
+    add_subject(parser, optional=optional)
     add_cases(parser)
     add_choice(parser)
     parser.add_argument(
@@ -52,9 +52,9 @@ def add_series(parser: argparse.ArgumentParser) -> None:
 
 
 def add_history(parser: argparse.ArgumentParser) -> None:
-    """Add where sessions are recorded."""
+    """Add where the history is."""
     parser.add_argument(
-        "--history", metavar="FILE", help="where sessions are recorded: a file or postgresql://... (PARITY_HISTORY)"
+        "--history", metavar="FILE", help="where runs are recorded: a file or postgresql://... (PARITY_HISTORY)"
     )
 
 

@@ -44,9 +44,9 @@ def add_command(
     return parser
 
 
-def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Add what names a subject and its inputs."""
-    parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP)
+def add_subject(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add what names a subject, which may be ``optional``, and its inputs."""
+    parser.add_argument("subject", metavar="SUBJECT", help=_SUBJECT_HELP, nargs="?" if optional else None)
     parser.add_argument(
         "--inputs", type=as_path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stopping
 from harness.arguments import as_path
+from harness.cli import accuracy
 from harness.cli.options import (
     Document,
     add_cases,
@@ -29,6 +30,7 @@ from harness.cli.options import (
 from harness.errors import ParityError
 from harness.files import file_name
 from harness.settings import print_progress
+from harness.watching import Watched, is_recorded, watch
 
 if TYPE_CHECKING:
     from harness.records import Result
@@ -48,6 +50,7 @@ def add(commands: Any) -> None:
     add_limit(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=as_path, metavar="FILE", help="write the results as JSON (docs/json.md)")
+    accuracy.add_recording(verify)
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
     verify.add_argument(
         "--layers", nargs="?", const="", metavar="MODE",
@@ -62,22 +65,37 @@ def run(options: argparse.Namespace) -> int:
 
     subject, targets, cases = request_of(options)
     cases = cases if options.case else (*cases, *subject.range_cases)
+    records = is_recorded(off=options.no_record, fail_on_creep=options.fail_on_creep)
     settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
     rows = partial(_rows, _asked(subject, targets, cases))
     document.write(**rows([]))
     results, interrupted = document.collect(_results(subject, targets, cases, settings, options), rows, _show_table)
     missing = [f"required backend {name} was not judged" for name in options.require if not all_judged(results, name)]
+    watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
+    missing += watched.said if options.fail_on_creep else []
     lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
-    with document.written(interrupted=interrupted, **lacking, **rows(results)):
+    with document.written(interrupted=interrupted, **lacking, **rows(results), accuracy_history=list(watched.trends)):
         _show_layers(results, charts_folder(options))
         _show_table(results)
     if interrupted:
         print_progress(f"{stopping.words()}; the results above are those found so far")
         return stopping.exit_status()
-    for sentence in missing:
+    for sentence in [*watched.notes, *([] if options.fail_on_creep else watched.said), *missing]:
         print_progress(sentence)
-    return exit_status(results, options.require)
+    if options.fail_on_creep and watched.creeps:
+        return 1
+    status = exit_status(results, options.require)
+    return 3 if status == 0 and options.fail_on_creep and watched.problem else status
+
+
+def _watched(options: argparse.Namespace, results: Sequence[Result], settings: Settings, document: Document) -> Watched:
+    from harness.backends import environment
+
+    found = [result.to_json() for result in results]
+    return watch(
+        found, lambda: document.environment or environment(settings), folder=settings.history, url=options.history
+    )
 
 
 def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) -> list[dict[str, str]]:

@@ -5,9 +5,16 @@ Sessions and what runs found go in; the sessions of a series, its baseline, tren
 
 from __future__ import annotations
 
-from harness.history.accuracy import WINDOW, accuracy_runs, accuracy_trends, record_accuracy
+from harness.history.accuracy import (
+    WINDOW,
+    accept_rises,
+    accuracy_runs,
+    accuracy_trends,
+    record_accuracy,
+)
 from harness.history.formats import ONE_MACHINE
 from harness.history.history import History, open_history
+from harness.history.ratio_changes import RUNS_BEFORE, ratio_changes
 from harness.history.trends import (
     FEWEST_POINTS,
     RECENT,
@@ -24,10 +31,12 @@ __all__ = [
     "FEWEST_POINTS",
     "ONE_MACHINE",
     "RECENT",
+    "RUNS_BEFORE",
     "WINDOW",
     "ChangePoint",
     "History",
     "Trend",
+    "accept_rises",
     "accuracy_runs",
     "accuracy_trends",
     "age_of",
@@ -35,6 +44,7 @@ __all__ = [
     "change_points",
     "has_moved",
     "open_history",
+    "ratio_changes",
     "record_accuracy",
     "trend_of",
 ]

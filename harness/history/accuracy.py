@@ -15,7 +15,7 @@ from typing import Any
 from harness.code_version import code_sha256
 from harness.history.history import History, open_history
 from harness.history.ratio_changes import ratio_changes
-from harness.machine import key_of
+from harness.machine import key_of, user_name
 from harness.records import (
     Acceptance,
     AccuracyPoint,
@@ -114,6 +114,16 @@ def accuracy_trends(history: History, *, benchmarks: Sequence[str] | None = None
     accepted = history.newest_acceptances(sorted({benchmark for benchmark, _ in series}))
     found = [trend for key, runs in series.items() for trend in _trends(runs, accepted.get(key))]
     return sorted(found, key=lambda one: (one.subject, one.case, one.backend, one.precision, one.benchmark))
+
+
+def accept_rises(history: History, trends: Sequence[AccuracyTrend], why: str, commit: str = "") -> None:
+    """Let the trends of these series begin anew with their newest run. Raises UsageError without a reason."""
+    wanted = {(trend.benchmark, trend.machine_key) for trend in trends}
+    newest = {}
+    for run in history.accuracies(1, benchmarks=sorted({benchmark for benchmark, _ in wanted})):
+        newest[run.benchmark, run.machine_key] = run
+    for key in sorted(wanted):
+        history.accept_accuracy(newest[key], why, user_name(), commit)
 
 
 def _trends(records: Sequence[AccuracyRun], acceptance: Acceptance | None) -> list[AccuracyTrend]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from harness.latency.comparable import FEWEST_PROCESSES, log_figures, why_unusab
 from harness.latency.estimate import FEWEST_SESSIONS, Limits, baseline_advice, qn, variance
 from harness.latency.modes import two_modes
 from harness.latency.sizes import Sizes
-from harness.machine import commit, machine
+from harness.machine import commit, machine, user_name
 from harness.records import Session, utc
 from harness.subject import Subject, Target
 
@@ -112,7 +111,7 @@ def accept(
             continue
         found = reviewed(benchmark, wanted, include=include)
         ids = [session.id for session in found.sessions]
-        history.accept(benchmark, key, ids, why, _user(), commit(selection.root))
+        history.accept(benchmark, key, ids, why, user_name(), commit(selection.root))
         yield found
 
 
@@ -199,11 +198,3 @@ def _is_here(session: Session) -> bool:
         return False
     locked = session.machine.facts.get("locked_mhz")
     return machine(session.backend, backend.version(), on_gpu, locked_mhz=locked).key == session.machine.key
-
-
-def _user() -> str:
-    """Return the user's name; empty where the system does not know it."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.machine.choice import VISIBLE, gpu_for, take_gpu, visible_gpus
-from harness.machine.environment import CHANGED, commit, describe, installed_version
+from harness.machine.environment import CHANGED, commit, describe, installed_version, user_name
 from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
 from harness.machine.identity import Machine, key_of, machine, system_keys
 from harness.machine.variables import BUILDING, COMPUTING, set_variables
@@ -29,5 +29,6 @@ __all__ = [
     "set_variables",
     "system_keys",
     "take_gpu",
+    "user_name",
     "visible_gpus",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.report.text.accuracy import accuracy_text, change_words, creep_lines, trend_name
 from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.diagnosis import commands_of, culprit_words, diagnosis_lines, diagnosis_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
@@ -24,11 +25,14 @@ from harness.report.text.tables import WORDS, aligned, ascii_safe, latency_word,
 __all__ = [
     "WORDS",
     "accepted_text",
+    "accuracy_text",
     "aligned",
     "ascii_safe",
     "backend_lines",
     "bisection_text",
+    "change_words",
     "commands_of",
+    "creep_lines",
     "culprit_words",
     "diagnosis_lines",
     "diagnosis_text",
@@ -56,6 +60,7 @@ __all__ = [
     "speed_up",
     "study_text",
     "subjects_table",
+    "trend_name",
     "values_table",
     "verdict_counts",
     "verdict_word",
