@@ -40,6 +40,7 @@ MOST_APART = 10
 """Runs after a change that ``_is_apart`` looks at; more are left to the ranks."""
 RANKED_AFTER = 7
 """Runs that ``_is_in_ranks`` needs after a change."""
+_ENOUGH = RUNS_BEFORE + RANKED_AFTER
 P_VALUE = 1e-6
 """Of a correlation of ranks: small, because every step and ramp is tried, after every run."""
 
@@ -75,20 +76,32 @@ def ratio_changes(ratios: Sequence[float], hosts: Sequence[str] = ()) -> tuple[R
 
 
 def _starts(logs: Array, hosts: Sequence[str], start: int, end: int) -> list[int]:
-    """Return where levels begin in one stretch, where it has several."""
-    part = logs[start:end]
-    if len(part) < RUNS_BEFORE + 2 or float(part.max() - part.min()) < math.log(LEAST_RISE):
-        return []
-    on = hosts[start:end]
-    if not (_is_apart(part, on) or _is_apart(-part, on) or _is_in_ranks(part)):
-        return []
-    places = [place for place in range(1, len(part) - 1) if _change(part, place) >= math.log(LEAST_RISE)]
-    if not places:
-        return []
-    at = min(places, key=lambda place: _misfit(part[:place]) + min(_misfits(part, place)))
-    if _is_creep(part, at):
-        return [*_starts(logs, hosts, start, start + at), start + _beyond(part, at)]
-    return [*_starts(logs, hosts, start, start + at), start + at, *_starts(logs, hosts, start + at, end)]
+    """Return where levels begin in one stretch, where it has several.
+
+    A level that lies between two others hides both changes from the whole, so parts are looked at as well.
+    """
+    half = (end - start) // 2
+    whole = [(start, end)]
+    parts = [(end - half, end), (start + half // 2, end - half // 2), (start, start + half)] if half >= _ENOUGH else []
+    for first, last in (*whole, *parts):
+        at = _first_of_new_level(logs[first:last], hosts[first:last])
+        if at is not None:
+            place = first + at
+            creeps = last == end and _is_creep(logs[first:last], at)
+            after = [] if creeps else _starts(logs, hosts, place, end)
+            begin = first + _beyond(logs[first:last], at) if creeps else place
+            return [*_starts(logs, hosts, start, place), begin, *after]
+    return []
+
+
+def _first_of_new_level(logs: Array, hosts: Sequence[str]) -> int | None:
+    """Return where the level of a stretch changed: the place that fits it best; None where it did not."""
+    if len(logs) < RUNS_BEFORE + 2 or float(logs.max() - logs.min()) < math.log(LEAST_RISE):
+        return None
+    if not (_is_apart(logs, hosts) or _is_apart(-logs, hosts) or _is_in_ranks(logs)):
+        return None
+    places = [place for place in range(1, len(logs) - 1) if _change(logs, place) >= math.log(LEAST_RISE)]
+    return min(places, key=lambda place: _misfit(logs[:place]) + min(_misfits(logs, place)), default=None)
 
 
 def _beyond(logs: Array, at: int) -> int:
@@ -117,7 +130,7 @@ def _is_apart(logs: Array, hosts: Sequence[str]) -> bool:
             continue
         if not _is_known(hosts[:at], hosts[at:]):
             continue
-        far = APART * max(_spread(before), LEAST_SPREAD) * (1 + 4 / at)
+        far = APART * max(_spread(before) * (1 + 4 / at), LEAST_SPREAD)
         if lowest - _median(before) >= max(math.log(LEAST_RISE), far):
             return True
     return False

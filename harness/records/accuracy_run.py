@@ -181,7 +181,7 @@ class AccuracyTrend(TargetRecord, JsonRecord):
     """``trained``, ``random`` or ``file``."""
     inputs: str = ""
     """``real`` or ``random``."""
-    points: tuple[AccuracyPoint, ...] = ()
+    points: tuple[AccuracyPoint, ...]
     """Oldest first, one of each run; at most the newest hundred."""
     failed: int = 0
     """How many of them failed."""

@@ -46,6 +46,8 @@ class Document:
     """``Measured.to_json()``: ``session``, ``comparison``, ``speed_up``, ``kernels``."""
     not_measured: tuple[Json, ...] = ()
     """Engines that ``parity bench`` could not time: ``subject``, ``case``, ``backend``, ``precision``, ``reason``."""
+    accuracy_history: tuple[Json, ...] = ()
+    """``AccuracyTrend.to_json()`` of each output of the run."""
     study: Json | None = None
     score: Json | None = None
     """``ContestResult.to_json()``."""
@@ -149,6 +151,17 @@ class Records:
     def not_measured(self) -> tuple[Entry, ...]:
         """What could not be timed, and why."""
         return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.not_measured)
+
+    @property
+    def trends(self) -> tuple[Json, ...]:
+        """``AccuracyTrend.to_json()``, the newest of each series, in the order in which series first occur."""
+        found: dict[tuple[str, ...], Json] = {}
+        for trend in (trend for doc in self.documents for trend in doc.accuracy_history):
+            key = (trend["benchmark"], trend["machine_key"], trend["output"])
+            known = found.setdefault(key, trend)
+            if trend["points"] and trend["points"][-1]["recorded_at"] > known["points"][-1]["recorded_at"]:
+                found[key] = trend
+        return tuple(found.values())
 
     @property
     def studies(self) -> tuple[Entry, ...]:

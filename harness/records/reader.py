@@ -16,6 +16,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.files import check_is_content
 from harness.records.accuracy import OutputResult, Result
+from harness.records.accuracy_run import AccuracyTrend
 from harness.records.bisection import Bisection
 from harness.records.contest import ContestResult
 from harness.records.contradictions import (
@@ -160,7 +161,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
         top["bisect"]["result"] = _result(inside, "bisect.result")
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
-    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards")}
+    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards", "accuracy_history")}
     contradictory: list[str] = []
 
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
@@ -194,6 +195,7 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("bisect", Bisection | None, None),
     ("bench", tuple[dict[str, Any], ...], []),
     ("not_measured", tuple[NotMeasured, ...], []),
+    ("accuracy_history", tuple[AccuracyTrend, ...], []),
     ("study", StudyResult | None, None),
     ("score", ContestResult | None, None),
 )

@@ -15,7 +15,17 @@ from harness.records import Json, Records
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
 from harness.report.markdown import code, escape, fence, table, verdict_cell
-from harness.report.text import WORDS, commands_of, latency_word, ms, number, runs_lines, verdict_counts, worst_error
+from harness.report.text import (
+    WORDS,
+    commands_of,
+    creep_lines,
+    latency_word,
+    ms,
+    number,
+    runs_lines,
+    verdict_counts,
+    worst_error,
+)
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes; GitHub refuses a step's summary of more than 1 MiB."""
@@ -34,7 +44,8 @@ def summary(records: Records) -> str:
     results = [entry.data for entry in records.results]
     origins = {"weights": records.weights, "inputs": records.inputs, "on": records.devices}
     origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
-    text = "\n".join(["## parity", "", *_counts(found), *_left_out(records), "", origin, "", ""])
+    rising = [f"- warning: {escape(sentence)}" for sentence in creep_lines(records.trends)]
+    text = "\n".join(["## parity", "", *_counts(found), *_left_out(records), *rising, "", origin, "", ""])
     bad = [f"- {escape(problem)}\n" for problem in verdicts.problems(records)]
     bisections = [entry.data for entry in records.bisections]
     bad += [_failure(result, bisections) for result in results if result["verdict"] == "fail"]

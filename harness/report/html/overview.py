@@ -58,13 +58,19 @@ class Overview:
     section: Section
 
 
-def overview(items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words) -> Overview:
-    """Return the verdict on everything; ``problems`` are files that could not be used and runs that were cut short."""
+def overview(
+    items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words, *, warnings: Sequence[str] = ()
+) -> Overview:
+    """Return the verdict on everything; ``problems`` are files that could not be used and runs that were cut short.
+
+    ``warnings`` are said beside it and change nothing.
+    """
     ordered = sorted(items, key=lambda item: RANKS.index(item.verdict))
     counts = Counter(item.verdict for item in items)
     parts: list[Part] = [_counts(items, t)] if items else []
     lines = _attention([item for item in ordered if item.verdict != "pass"], t)
     lines += [Line(text=problem, tone="warn", lead=t("problem")) for problem in problems]
+    lines += [Line(text=sentence, tone="warn", lead=t("warning")) for sentence in warnings]
     if lines:
         parts.append(Lines(items=tuple(lines)))
     if items:

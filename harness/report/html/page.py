@@ -39,6 +39,7 @@ from harness.report.html.parts import (
 )
 from harness.report.html.study import score_section, study_section
 from harness.report.html.subjects import Known, subject_section
+from harness.report.text import creep_lines
 from harness.report.words import Language, Words
 
 SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "engine",
@@ -56,7 +57,8 @@ def page(records: Records, *, lang: Language = "en") -> str:
         for n, entry in enumerate(records.studies, start=1)
     ]
     labels = tuple(distinct(label for section in (*sections, *studies) for label in section.labels))
-    summary = overview.overview(_items(known, records, t), verdicts.problems(records), labels, t)
+    said = creep_lines(records.trends, t)
+    summary = overview.overview(_items(known, records, t), verdicts.problems(records), labels, t, warnings=said)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
     chapters = [*sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
     names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
@@ -85,6 +87,8 @@ def _by_subject(records: Records) -> list[Known]:
         of(entry.data["session"]["subject"]).bench.append(entry.data)
     for entry in records.not_measured:
         of(entry.data["subject"]).missing.append(entry.data)
+    for trend in records.trends:
+        of(trend["subject"]).trends.append(trend)
     return list(found.values())
 
 

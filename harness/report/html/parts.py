@@ -185,7 +185,52 @@ class Pictures:
     labels: tuple[str, ...] = ()
 
 
-Part = Table | Chart | Lines | Facts | Code | Details | Pictures
+@dataclass(frozen=True, kw_only=True)
+class TrendPlot:
+    """The ratios of one output over its runs, as paths and places in a drawing of 290 by 116 units."""
+
+    heading: str
+    words: str
+    """Which engine, case and device."""
+    line: str
+    """Through the runs that passed."""
+    dots: str
+    """On them."""
+    failed: str
+    """Crosses."""
+    not_judged: str
+    """Ticks at the bottom."""
+    floor: float
+    """Height of the ratio 1."""
+    limit: float | None
+    """Height of the limit; None where it is not known."""
+    limit_words: str
+    """The limit as a figure."""
+    changes: tuple[float, ...]
+    """Where the level changed, from the left."""
+    change_words: str
+    """From what to what it changed last; empty where it did not."""
+    first: str
+    """Date of the oldest run."""
+    last: str
+    """Date of the newest."""
+    rises: bool
+    """Whether the last change is a rise."""
+    summary: str
+    """What it shows, for those who cannot see it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendPlots:
+    """Small plots side by side."""
+
+    part: ClassVar[str] = "trends"
+    items: tuple[TrendPlot, ...]
+    caption: str
+    labels: tuple[str, ...] = ()
+
+
+Part = Table | Chart | Lines | Facts | Code | Details | Pictures | TrendPlots
 
 
 @dataclass(frozen=True, kw_only=True)

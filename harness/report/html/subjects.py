@@ -34,6 +34,7 @@ from harness.report.html.parts import (
     word,
     worst,
 )
+from harness.report.html.trends import trend_group
 from harness.report.text import number as figure
 from harness.report.text import source_words
 from harness.report.words import Words
@@ -56,12 +57,15 @@ class Known:
     """Oldest first."""
     missing: list[Json] = field(default_factory=list)
     """What could not be timed."""
+    trends: list[Json] = field(default_factory=list)
+    """Outputs over time."""
 
 
 def subject_section(known: Known, id: str, t: Words) -> Section:
     """Return the section of one subject: what is wrong, the outputs, which decide, and what explains them."""
     groups = diagnosis_groups(known.results, known.bisections, f"{id}-diagnosis", t)
     groups += [_outputs(known, f"{id}-outputs", t)] if known.results else []
+    groups += [trend_group(known.trends, f"{id}-trends", t)] if known.trends else []
     groups += _layers(known, id, t)
     groups += [bisect_group(found, f"{id}-bisect-{n}", t) for n, found in enumerate(known.bisections, start=1)]
     if known.bench or known.missing:

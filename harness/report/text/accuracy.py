@@ -16,6 +16,8 @@ LEVELS = "_.:-=+*#"
 """Marks of a sparkline, from the lowest ratio of a row to its highest."""
 SPARK = 30
 """Runs of a sparkline: the newest."""
+LEAST = 1.25
+"""Highest over lowest ratio of a sparkline, at least: a smaller change is none (harness/history/ratio_changes.py)."""
 SHORT = 12
 """Letters that are shown of a commit, a run and a hash."""
 SHOWN = 10
@@ -84,7 +86,7 @@ def accuracy_text(trends: Sequence[Json], *, hidden: int = 0) -> str:
     ]
     said += [
         line for one in trends if one["accepted"]
-        for line in wrapped(f"{trend_name(one)} {one['output']}: ", f"its level was accepted: {one['accepted']}")
+        for line in wrapped(f"{trend_name(one)} {one['output']}: ", WORDS("level_accepted", why=one["accepted"]))
     ]  # fmt: skip
     legend = (
         f"Ratios of the error (2-norm) to the floor of what passed. newest: up to {SPARK} runs, from the row's lowest "
@@ -109,7 +111,8 @@ def sparkline(points: Sequence[Json]) -> str:
     """Return the newest points as marks: heights of ratios that passed, ``x`` for failures, ``?`` without a figure."""
     shown = points[-SPARK:]
     known = [point["ratio"] for point in shown if point["verdict"] == "pass" and point["ratio"] is not None]
-    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    low = min(known, default=0.0)
+    high = max([*known, LEAST * low])  # what is no change at all shall not look like one
     return "".join(_mark(point, low, high) for point in shown)
 
 
