@@ -14,7 +14,10 @@ from harness.repository import content_of
 from harness.shards import LATENCY, Durations, read_durations, split_sha256, split_tests
 
 Json = dict[str, Any]
-_OF_ONE_PROCESS = ("json", "shard", "durations_from", "gpus", "engines", "references", "lock_timeout")
+_OF_ONE_PROCESS = (
+    "json", "shard", "durations_from", "gpus", "engines", "engines_remote", "engines_remote_mode", "references",
+    "lock_timeout",
+)  # fmt: skip
 """Options that the shards of a run may have each for itself."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.arguments import as_path
 from harness.cli.options import add_command
 from harness.errors import UsageError
-from harness.files import check_writable
+from harness.files import check_writable, write_text
 from harness.records import RUN_VARIABLE
 from harness.settings import print_progress
 
@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
         "--summary", action="store_true",
         help="add a summary to the file in GITHUB_STEP_SUMMARY, or print it where that is not set",
     )  # fmt: skip
+    report.add_argument("--junit", type=as_path, metavar="FILE", help="write the verdicts as a JUnit file")
     report.add_argument("--badge", type=as_path, metavar="FILE", help="write a badge's state as shields.io reads it")
 
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from harness import hackathon, records
     from harness.records import save_json
-    from harness.report import badge, summary, write_summary
+    from harness.report import badge, junit_xml, summary, write_summary
 
     roles = hackathon.wenet_roles(options.wenet)
     if options.check:
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id)
     _warn(found)
     page = options.output / PAGE if options.html else None
-    for file in filter(None, (page, options.badge)):
+    for file in filter(None, (page, options.badge, options.junit)):
         check_writable(file)
     path = hackathon.save_readme(
         found, options.output, lang=options.lang or "", template=options.template or "", wenet=roles
@@ -85,6 +86,9 @@ def run(options: argparse.Namespace) -> int:
     if options.badge:
         save_json(badge(found), options.badge)
         print(f"wrote {options.badge}")
+    if options.junit:
+        write_text(junit_xml(found), options.junit)
+        print(f"wrote {options.junit}")
     if options.summary:
         text = summary(found)
         written = write_summary(text)
@@ -109,7 +113,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     """Print one line per finding; the records are those given, else those of the default folder, if any."""
     from harness import hackathon, records
 
-    outputs = ("html", "badge", "summary", "lang", "template")
+    outputs = ("html", "badge", "junit", "summary", "lang", "template")
     if given := [f"--{name}" for name in outputs if getattr(options, name)]:
         raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]

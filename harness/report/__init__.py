@@ -21,6 +21,7 @@ from harness.report.facts import (
     throughput,
     trial_verdict,
 )
+from harness.report.junit import junit_xml
 from harness.report.markdown import code, escape, fence, image, table, verdict_cell
 from harness.report.polygraphy import run_line, save_inputs
 from harness.report.verdicts import all_verdicts, latency_reason, missing_verdict, problems
@@ -37,6 +38,7 @@ __all__ = [
     "image",
     "is_invalid",
     "is_reference",
+    "junit_xml",
     "largest_error",
     "latency_reason",
     "missing_verdict",
