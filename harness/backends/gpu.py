@@ -35,7 +35,7 @@ def gpu_environment(device: torch.device) -> dict[str, str]:
     import torch
 
     with open_gpu(device) as gpu:
-        driver = gpu.facts()["driver"]
+        driver = gpu.driver()
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
     return {"gpu": gpu_name(), "multiprocessors": str(multiprocessors), "driver": str(driver)}
 

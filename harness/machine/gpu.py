@@ -113,11 +113,16 @@ class Gpu:
         state = self._call("nvmlSystemGetConfComputeState")
         return None if state is None else bool(state.ccFeature)
 
+    def driver(self) -> str | None:
+        """Return the driver's version."""
+        answer = self._call("nvmlSystemGetDriverVersion")
+        return None if answer is None else str(answer)
+
     def facts(self) -> dict[str, Any]:
         """Return the facts that determine its speed: power limit (W), ECC, MIG, driver, PCIe, largest clock (MHz)."""
         limit = self._ask("nvmlDeviceGetEnforcedPowerLimit")
         return {
-            "driver": self._call("nvmlSystemGetDriverVersion"),
+            "driver": self.driver(),
             "power_limit_w": None if limit is None else round(limit / 1e3),
             "ecc": _current(self._ask("nvmlDeviceGetEccMode")),
             "mig": _current(self._ask("nvmlDeviceGetMigMode")),

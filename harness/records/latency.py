@@ -97,6 +97,8 @@ class ProcessRun:
     """Time spent on runs that do not count."""
     load_ms: float = 0.0
     """Time to load the engine or module."""
+    first_sample_ms: float | None = None
+    """From the start of the process to its first sample, without the wait for its turn; None where not known."""
     device_bytes: int | None = None
     """GPU memory that loading and running took; None where it cannot be told."""
     locked_mhz: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,8 @@ class TimingOptions:
     """Clock to lock the GPU's multiprocessors at; None does not lock it."""
     sampling: Sampling | None = None
     """How long to measure; None for ``ON_GPU`` or ``ON_CPU``."""
+    began: float | None = None
+    """When the process started, on ``time.perf_counter``, without the time that it waited; None where not known."""
 
 
 def measure_engine(session: Session, inputs: Tensors, options: TimingOptions, *, load_ms: float) -> ProcessRun:
@@ -122,6 +125,7 @@ def _on_gpu(
         monitor = GpuMonitor(gpu, known=options.known_processes)
         flush = cuda.flush_buffer(device) if options.l2 == "flush" else None
         inner = cuda.runs_per_sample(timed) if flush is None else 1
+        first_ms = _since_ms(options.began)
         gpu_ms, warm_ms, stable = _sampled(cuda.gpu_block(timed, inner=inner, flush=flush), monitor, sampling)
         end_to_end = summarise(sample_secondary(cuda.end_to_end_block(timed, inputs), sampling))
         enqueue = summarise(sample_secondary(cuda.enqueue_block(timed.run), sampling))
@@ -146,6 +150,7 @@ def _on_gpu(
         inner=inner,
         warm_up_ms=warm_ms,
         load_ms=load_ms,
+        first_sample_ms=first_ms,
         device_bytes=taken,
         locked_mhz=lock.mhz,
         conditions=monitor.conditions(),
@@ -165,6 +170,7 @@ def _on_host(run: Callable[[], Any], device: torch.device, options: TimingOption
     not_finite = _not_finite(flatten_outputs(run()))
     with open_gpu(device) as gpu, gpu.lock_clocks(options.lock_mhz) as lock:
         monitor = GpuMonitor(gpu, known=options.known_processes)
+        first_ms = _since_ms(options.began)
         end_to_end, warm_ms, stable = _sampled(block, monitor, sampling)
         taken = _bytes_taken(options, device)
         per_second = host_throughput(run, sampling.throughput_s) if options.throughput else None
@@ -179,6 +185,7 @@ def _on_host(run: Callable[[], Any], device: torch.device, options: TimingOption
         graph_failure=(_OWN_STREAM if on_gpu else _NO_GPU) if options.graph else "",
         warm_up_ms=warm_ms,
         load_ms=load_ms,
+        first_sample_ms=first_ms,
         device_bytes=taken,
         locked_mhz=lock.mhz,
         conditions=monitor.conditions(),
@@ -192,6 +199,10 @@ def _sampled(block: Block, monitor: GpuMonitor, sampling: Sampling) -> tuple[Sum
     size = block_size(block, sampling)
     warm_ms, stable = warm_up(block, size, monitor, sampling)
     return summarise(sample(block, size, monitor, sampling)), warm_ms, stable
+
+
+def _since_ms(began: float | None) -> float | None:
+    return None if began is None else (time.perf_counter() - began) * 1e3
 
 
 def _bytes_taken(options: TimingOptions, device: torch.device) -> int | None:

@@ -47,14 +47,17 @@ STATUS_ERROR = 3
 def main(request_file: str) -> int:
     """Serve one request; return the exit status."""
     process.for_one_engine = True
+    began = time.perf_counter() - _age_s()
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     out = _own_stdout()
     try:
         subject = prepare(request)
         print(READY, file=out, flush=True)
+        waiting = time.perf_counter()
         if sys.stdin.readline().strip() != GO:  # the parent is gone
             return 1
-        answer, status = plain(dataclasses.asdict(measure(request, subject))), 0
+        began += time.perf_counter() - waiting
+        answer, status = plain(dataclasses.asdict(measure(request, subject, began=began))), 0
     except ParityError as error:
         answer, status = {"error": str(error), "kind": type(error).__name__}, STATUS_ERROR
     Path(request["result"]).write_text(json.dumps(answer), encoding="utf-8")
@@ -66,7 +69,7 @@ def prepare(request: Request) -> Subject | None:
 
     Nothing here uses the GPU: a waiting process must not hold a context on the GPU that is measured.
     """
-    summarise([1.0] * 10)  # imports NumPy and SciPy
+    summarise([1.0] * 10)  # imports NumPy
     if request["runner"] == "engine":
         if request["backend"] not in BACKENDS:
             raise unknown_name("backend", request["backend"], BACKENDS)
@@ -81,8 +84,11 @@ def prepare(request: Request) -> Subject | None:
     return subject
 
 
-def measure(request: Request, subject: Subject | None) -> ProcessRun:
-    """Load the engine or module of the request and time it. Raises NotJudged, UsageError or EngineFailed."""
+def measure(request: Request, subject: Subject | None, *, began: float | None = None) -> ProcessRun:
+    """Load the engine or module of the request and time it. Raises NotJudged, UsageError or EngineFailed.
+
+    ``began`` is when this process started, on ``time.perf_counter``, later by as long as it waited for its turn.
+    """
     device = torch.device(request["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
@@ -94,6 +100,7 @@ def measure(request: Request, subject: Subject | None) -> ProcessRun:
         known_processes=(os.getppid(), *request.get("neighbours", ())),
         free_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
         lock_mhz=request.get("lock_clocks"),
+        began=began,
         sampling=Sampling(**request["sampling"]) if request.get("sampling") else None,
     )
     inputs = load_file(request["inputs"])
@@ -154,6 +161,15 @@ def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> No
         raise
     except Exception as error:  # a compiler may raise any exception
         raise NotJudged(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def _age_s() -> float:
+    """Return how long ago this process started, to 10 ms; 0 where the system does not tell."""
+    try:
+        started = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
 
 
 def _own_stdout() -> TextIO:

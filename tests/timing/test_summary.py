@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from harness.errors import NotJudged
+from harness.timing import summary
 from harness.timing.summary import summarise
 
 
@@ -97,3 +99,10 @@ def test_sample_that_is_no_time_is_not_summarised(wrong: float):
         summarise([1.0, wrong, 2.0])
     with pytest.raises(ValueError, match="no sample"):
         summarise([])
+
+
+@pytest.mark.parametrize("n", [*range(1, 400), 999, 1000, 4321, 10**5, 10**6])
+def test_the_rank_of_the_interval_is_the_binomial_one(n: int) -> None:
+    """Largest k with P(B <= k) below 2.5 %, as SciPy has it."""
+    expected = max(math.ceil(float(special.bdtrik(summary.TAIL, n, 0.5))) - 1, 0)
+    assert summary._low_rank(n) == expected

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -250,3 +253,36 @@ def test_a_process_that_dies_says_how(request_for: Callable[..., dict[str, Any]]
             EngineFailed, match=r"timed torch-fp32 \(eager\) died with signal 6 \(SIGABRT\): last words"
         ):
             worker.result()
+
+
+def test_a_process_says_how_long_it_took_to_its_first_sample(request_for: Callable[..., dict[str, Any]]) -> None:
+    started = time.monotonic()
+    with closing(Worker(request_for())) as process:
+        process.ready()
+        waiting = time.monotonic()
+        while time.monotonic() - waiting < 0.5:  # its turn has not come
+            pass
+        process.go()
+        run = process.result()
+    assert run.first_sample_ms is not None
+    assert run.load_ms < run.first_sample_ms <= (time.monotonic() - started - 0.5) * 1e3 + 20
+
+
+def test_a_process_that_times_an_engine_imports_what_it_needs() -> None:
+    """Each of these takes a tenth of a second or more, and there is a fresh process per engine and turn."""
+    code = (
+        "import sys\n"
+        "from harness.timing import worker\n"
+        "worker.prepare({'runner': 'engine', 'backend': 'ort-cpu'})\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    needless = {
+        "scipy", "onnx", "onnx_ir", "onnxscript", "matplotlib", "sqlalchemy", "transformers", "sympy", "fsspec",
+        "jinja2", "pytest", "pynvml",
+    }  # fmt: skip
+    import_torch = subprocess.run(
+        [sys.executable, "-c", "import sys, torch; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    torch_needs = {name.split(".")[0] for name in import_torch.stdout.split()}
+    assert needless & set(done.stdout.split()) <= torch_needs
