@@ -262,20 +262,27 @@ class Document:
         return records.document([], environment=self.environment, command=self.command, complete=complete, error=error)
 
     def collect(
-        self, items: Iterable[T], keys: Callable[[list[T]], dict[str, Any]], show: Callable[[list[T]], None]
+        self,
+        items: Iterable[T],
+        keys: Callable[[list[T]], dict[str, Any]],
+        show: Callable[[list[T]], None],
+        *,
+        of: int | None = None,
     ) -> tuple[list[T], bool]:
         """Collect the results of a run; return them, and whether a signal ended the run.
 
         ``keys`` turns the results so far into what is written after each. When the run raises, the error is written
         with them, ``show`` prints them, and the error is raised again. While the file cannot be written, the run goes
-        on: its results are shown, and the last writing raises.
+        on: its results are shown, and the last writing raises. ``of`` is how many items there will be, where that is
+        known: after the last one :meth:`written` writes, at once.
         """
         found: list[T] = []
         with stopping.last_words(lambda: self.write(error=stopping.words(), **keys(found))):
             try:
                 for item in items:
                     found.append(item)
-                    self._try(**keys(found))
+                    if len(found) != of:
+                        self._try(**keys(found))
             except KeyboardInterrupt:
                 self._try(error=stopping.words(), **keys(found))
                 return found, True

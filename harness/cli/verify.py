@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,17 +73,21 @@ def run(options: argparse.Namespace) -> int:
     records = is_recorded(off=options.no_record, fail_on_creep=options.fail_on_creep)
     settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
-    rows = partial(_rows, _asked(subject, targets, cases), part.keys)
+    json_of = _once_each(lambda result: result.to_json())
+    rows = partial(_rows, asked := _asked(subject, targets, cases), part.keys, json_of)
     document.write(**rows([]))
-    results, interrupted = document.collect(_results(subject, targets, cases, settings, options), rows, _show_table)
+    show_table = partial(_show_table, json_of)
+    results, interrupted = document.collect(
+        _results(subject, targets, cases, settings, options), rows, show_table, of=None if records else len(asked)
+    )
     required = [name for name in options.require if name not in part.elsewhere]
     missing = [f"required backend {name} was not judged" for name in required if not all_judged(results, name)]
     watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
     missing += watched.said if options.fail_on_creep else []
     lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
     with document.written(interrupted=interrupted, **lacking, **rows(results), accuracy_history=list(watched.trends)):
-        _show_layers(results, charts_folder(options))
-        _show_table(results)
+        _show_layers(results, json_of, charts_folder(options))
+        show_table(results)
     if interrupted:
         print_progress(f"{stopping.words()}; the results above are those found so far")
         return stopping.exit_status()
@@ -118,11 +122,28 @@ def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) ->
     ]  # fmt: skip
 
 
-def _rows(asked: Sequence[dict[str, str]], keys: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+def _once_each(convert: Callable[[Result], dict[str, Any]]) -> Callable[[Result], dict[str, Any]]:
+    """Return the function for results that it converts once: each is written several times, then shown."""
+    known: dict[int, tuple[Result, dict[str, Any]]] = {}
+
+    def converted(result: Result) -> dict[str, Any]:
+        if id(result) not in known:
+            known[id(result)] = result, convert(result)  # held, so that no other one gets its number
+        return known[id(result)][1]
+
+    return converted
+
+
+def _rows(
+    asked: Sequence[dict[str, str]],
+    keys: dict[str, Any],
+    json_of: Callable[[Result], dict[str, Any]],
+    results: Sequence[Result],
+) -> dict[str, Any]:
     """Return the results so far, and what is expected, each with whether it arrived and how long it took."""
     from harness.records import name_of
 
-    found = [result.to_json() for result in results]
+    found = [json_of(result) for result in results]
     took = {name_of(result): round(result["timings_s"].get("judge", 0.0), 3) for result in found}
     expected = [
         {**one, "arrived": True, "seconds": took[name_of(one)]} if name_of(one) in took else {**one, "arrived": False}
@@ -131,10 +152,10 @@ def _rows(asked: Sequence[dict[str, str]], keys: dict[str, Any], results: Sequen
     return {"results": found, "expected": expected, **keys}
 
 
-def _show_table(results: Sequence[Result]) -> None:
+def _show_table(json_of: Callable[[Result], dict[str, Any]], results: Sequence[Result]) -> None:
     from harness.report.text import results_table
 
-    print(results_table([result.to_json() for result in results]))
+    print(results_table([json_of(result) for result in results]))
 
 
 def _results(
@@ -154,7 +175,7 @@ def _results(
         yield replace(result, next_step=f"{result.next_step}\n{line}") if line else result
 
 
-def _show_layers(results: Sequence[Result], folder: Path) -> None:
+def _show_layers(results: Sequence[Result], json_of: Callable[[Result], dict[str, Any]], folder: Path) -> None:
     """Print the looks at engines, which explain the verdicts below them."""
     from harness.report.plots import save_layers
     from harness.report.text import layers_text
@@ -162,9 +183,9 @@ def _show_layers(results: Sequence[Result], folder: Path) -> None:
     for result in results:
         if result.layers is None:
             continue
-        print(f"{layers_text(result.to_json())}\n")
+        print(f"{layers_text(json_of(result))}\n")
         stem = file_name(result.subject, str(result.target), result.case, "layers")
-        chart(save_layers, result.layers.to_json(), folder / stem)
+        chart(save_layers, json_of(result)["layers"], folder / stem)
 
 
 def _polygraphy(subject: Subject, result: Result, folder: Path) -> str:

@@ -176,10 +176,7 @@ class Result(TargetRecord):
         """Return plain data with the documented keys; figures that are not finite become None."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["outputs"] = [output.to_json() for output in self.outputs]
-        data["metrics"] = [dataclasses.asdict(metric) for metric in self.metrics]
-        data["engine"] = dataclasses.asdict(self.engine) if self.engine else None
         data["layers"] = self.layers.to_json() if self.layers else None
-        data["provenance"] = dataclasses.asdict(self.provenance) if self.provenance else None
         result: dict[str, Any] = plain(data)
         return result
 

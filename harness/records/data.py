@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 SCHEMA = "parity/1"
 Verdict = Literal["pass", "fail", "not_judged"]
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def plain(value: Any) -> Any:
-    """Return JSON data: tuples as lists, keys as text, NaN and infinities as None (JSON has neither)."""
+    """Return JSON data: dataclasses by field, tuples as lists, keys as text, NaN and infinities as None (JSON has not).
+
+    A record of a look at an engine has 100,000 values: what is plain already comes first, and nothing is copied twice.
+    """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in _names(type(value))}
     return value
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 class JsonRecord:
@@ -27,7 +41,7 @@ class JsonRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys; figures that are not finite become None."""
-        data: dict[str, Any] = plain(dataclasses.asdict(self))  # type: ignore[call-overload]
+        data: dict[str, Any] = plain(self)
         return data
 
 

@@ -38,7 +38,7 @@ class HelperValues:
         names = {name: (aliases or {}).get(name, name) for name in self._nodes}
         self._known = {name: other for name, other in names.items() if other in known or name in sources}
         given = {self._nodes[name] for name in self._known}
-        self._regions = {name: self._region(node, given - {node}) for name, node in self._nodes.items()}
+        self._regions = {name: self._region(node, given) for name, node in self._nodes.items()}
         self._names = {other: name for name, other in self._known.items()}
         self._owners: dict[str, set[str]] = defaultdict(set)
         for name, other in self._known.items():
@@ -112,7 +112,7 @@ class HelperValues:
             raise NotJudged(f"value {name!r} has shape {list(tensor.shape)}, where the graph declares {declared}")
 
     def _region(self, node: Node, known: Collection[Node]) -> _Region:
-        reads = dict.fromkeys(item for step in nodes_between(node, known) for item in step.all_input_nodes)
+        reads = dict.fromkeys(item for step in nodes_between(node, known, anyway=True) for item in step.all_input_nodes)
         found = [item.name for item in reads if item.name in self._nodes]
         return _Region(
             sources=tuple(name for name in found if name in self._known),
@@ -120,8 +120,11 @@ class HelperValues:
         )
 
 
-def nodes_between(wanted: Node, known: Container[Node]) -> list[Node]:
-    """Return the nodes to run for a value, in the order to run them, where these values are known."""
+def nodes_between(wanted: Node, known: Container[Node], *, anyway: bool = False) -> list[Node]:
+    """Return the nodes to run for a value, in the order to run them, where these values are known.
+
+    ``anyway`` means even where it is known itself.
+    """
     ordered: list[Node] = []
     visited: set[Node] = set()
     pending = [(wanted, False)]
@@ -129,7 +132,7 @@ def nodes_between(wanted: Node, known: Container[Node]) -> list[Node]:
         node, ready = pending.pop()
         if ready:
             ordered.append(node)
-        elif node not in visited and node not in known:
+        elif node not in visited and (node not in known or (anyway and node is wanted)):
             visited.add(node)
             pending.append((node, True))
             pending.extend((item, False) for item in reversed(node.all_input_nodes))

@@ -12,6 +12,7 @@ from graphs import BLOCK_INPUTS, export_module, exported_block
 from harness.errors import NotJudged, UsageError
 from harness.graph.export import Program
 from harness.graph.subgraph import order
+from harness.reference import helper_values
 from harness.reference.helper_values import HelperValues
 from harness.reference.witness import run_onnxruntime
 
@@ -130,3 +131,14 @@ def test_every_helper_of_an_exported_model(block: Program) -> None:
         torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-5)
     known = {node.name for node in block.exported.graph.nodes} | set(block.outputs)
     assert set(order(block.model)) == set(computed) | (known & set(order(block.model)))
+
+
+def test_what_pytorch_knows_is_not_copied_for_every_value(heads: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[int] = []
+    real = helper_values.nodes_between
+    monkeypatch.setattr(
+        helper_values, "nodes_between", lambda node, among, **kw: (known.append(id(among)), real(node, among, **kw))[1]
+    )
+    helpers_of(heads)
+    assert len(known) > 3
+    assert len(set(known)) == 1
