@@ -25,7 +25,7 @@ Json = dict[str, Any]
 _CHANNEL = "parity_arrivals"
 HAND_OVER_S = 10.0
 """How long the answer of a worker may take once it has collected; it is sent first, so it is there."""
-_HANDED_OVER = ("expected", "left_out", "elsewhere", "shard", "shard_words")
+_HANDED_OVER = ("expected", "left_out", "elsewhere", "shard", "shard_words", "declared")
 TEST = pytest.StashKey[str]()
 """A test's id as it was collected: xdist may add a group to it."""
 SHOWN = 8
@@ -52,6 +52,8 @@ class Arrivals:
         self._seconds: dict[str, float] = {}
         self._channels: dict[str, Any] = {}
         """To the workers of xdist, by their names."""
+        self.declared: dict[str, Json] = {}
+        """What each subject declares, whatever was left out of it: as ``harness.ledger.declared_by`` gives it."""
 
     @property
     def missing(self) -> dict[str, Json]:
@@ -146,6 +148,7 @@ def asked_of(items: Iterable[pytest.Item], root: Path) -> dict[str, Json]:
                 "backend": target.backend,
                 "precision": target.precision_name,
                 "source": source_of(root, item.path),
+                "owner": item.module.SUBJECT.owner,  # type: ignore[attr-defined]
             }
     return found
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from harness.errors import ParityError, UsageError
+from harness.ledger import Ledger, judged, judged_latency
 
 if TYPE_CHECKING:
     import torch
@@ -69,10 +70,11 @@ class Parity:
     """One case on one target, as a test sees it; the engine runs on first use."""
 
     def __init__(
-        self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: LatencyTiming | None = None
-    ) -> None:
+        self, opened: OpenTarget, case: str, item: pytest.Item, *, required: bool, timing: LatencyTiming | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
         self._opened, self._case, self._item, self._required = opened, case, item, required
-        self._timing = timing or LatencyTiming()
+        self._timing, self._ledger = timing or LatencyTiming(), ledger or Ledger()
         self._data: Json | None = None
 
     @property
@@ -95,7 +97,10 @@ class Parity:
         return self._outputs()[1]
 
     def check(self) -> None:
-        """Raise AssertionError when the engine's outputs failed; skip the test when no verdict could be given."""
+        """Raise AssertionError when the engine's outputs failed; skip the test when no verdict could be given.
+
+        A failure that the ledger knows is an expected one of pytest's: ``xfailed``.
+        """
         __tracebackhide__ = True
         result = self.result
         if result.verdict == "not_judged":
@@ -103,7 +108,7 @@ class Parity:
         if result.verdict == "fail":
             from harness.report.text import failure_text
 
-            raise AssertionError(failure_text(result.to_json()))
+            self._failed(failure_text(result.to_json()))
 
     def check_layers(self) -> LayerReport:
         """Compare every value and record it with the result; raise AssertionError when the outputs failed.
@@ -119,19 +124,19 @@ class Parity:
         if result.verdict == "not_judged":
             self._not_judged(result.reason)
         with failing_in_one_sentence():
-            judged = judge_with_layers(self._opened, self._case)
-        report = judged.layers
+            looked = judge_with_layers(self._opened, self._case)
+        report = looked.layers
         assert self._data is not None
         self._data["layers"] = report.to_json() if report else None
         if result.verdict == "fail" and report is not None:
-            lines = diagnosis_text(diagnosis_lines(judged.to_json()))
-            raise AssertionError("\n".join([*lines, *values_table(report.to_json())]))
+            lines = diagnosis_text(diagnosis_lines(looked.to_json()))
+            self._failed("\n".join([*lines, *values_table(report.to_json())]))
         if result.verdict == "fail":
-            raise AssertionError(failure_text(judged.to_json()))
+            self._failed(failure_text(looked.to_json()))
         if report is None:
-            self._not_judged(judged.notes[-1])
+            self._not_judged(looked.notes[-1])
         if not report.trusted:
-            self._not_judged(diagnosis_lines(judged.to_json())[-1].text)
+            self._not_judged(diagnosis_lines(looked.to_json())[-1].text)
         if not any(value.status == "compared" for value in report.values):
             self._not_judged("no value inside the engine could be held against PyTorch; the outputs are right")
         return report
@@ -167,10 +172,16 @@ class Parity:
             if found.failed:
                 raise AssertionError(f"{found.subject} [{found.backend} {found.precision}]: {found.reason}")
             self._not_judged(found.reason)
-        data = found.to_json()
+        data = self._known_latency(found.to_json())
         self._item.user_properties.append((LATENCY_PROPERTY, data))
+        known = data["known"] or {"why": "", "verdict": ""}
         if found.comparison.verdict == "regressed" and found.comparison.repeated:
-            raise AssertionError("\n".join([latency_line(data), found.comparison.rule, *found.comparison.notes]))
+            if known["verdict"] and not known["why"]:
+                raise expected(f"{latency_line(data)}: {known['reason']} ({known['issue']})")
+            lines = [latency_line(data), found.comparison.rule, *found.comparison.notes, *_ledger_lines(data)]
+            raise AssertionError("\n".join(lines))
+        if known["why"]:
+            raise AssertionError("\n".join([latency_line(data), *_ledger_lines(data)]))
         if found.session.invalid:
             self._not_judged("; ".join(found.session.invalid))
         words = f"{latency_line(data)}; {latency_advice(data) or found.comparison.rule}"
@@ -214,7 +225,7 @@ class Parity:
             self._not_judged(f"{found.name}: {found.reason}")
         if found.verdict == "fail":
             result = self.result
-            raise AssertionError(f"{result.subject} [{result.backend} {result.precision}] {found.name}: {found.reason}")
+            self._failed(f"{result.subject} [{result.backend} {result.precision}] {found.name}: {found.reason}")
         return found
 
     def _outputs(self) -> tuple[Outputs, Outputs]:
@@ -222,7 +233,7 @@ class Parity:
         result, outcome = self.result, self._outcome()
         if outcome.repeats is None or outcome.expected is None:
             if result.verdict == "fail":
-                raise AssertionError(f"{result.subject} [{result.backend} {result.precision}]: {result.reason}")
+                self._failed(f"{result.subject} [{result.backend} {result.precision}]: {result.reason}")
             self._not_judged(result.reason)
         return outcome.repeats.worst, outcome.expected
 
@@ -232,12 +243,50 @@ class Parity:
         with failing_in_one_sentence():
             return verify_case(self._opened, self._case)
 
+    def _by_ledger(self) -> Json | None:
+        """Return what the ledger makes of the result so far; None where no entry names it.
+
+        The record is made of all tests of this target and case, where their reports arrive.
+        """
+        subject, target = self._opened.run.subject, str(self._opened.target)
+        entry = self._ledger.entry_of(subject.name, target, self._case, source=subject.source)
+        if entry is None or self._data is None:
+            return None
+        return judged(self._data, self._ledger, entry, owner=subject.owner)
+
+    def _known_latency(self, data: Json) -> Json:
+        subject, target = self._opened.run.subject, str(self._opened.target)
+        data = {**data, "owner": subject.owner}
+        entry = self._ledger.entry_of(subject.name, target, self._case, source=subject.source, latency=True)
+        return judged_latency(data, self._ledger, entry, owner=subject.owner) if entry else data
+
+    def _failed(self, text: str) -> NoReturn:
+        """Raise AssertionError, with the owner; where the ledger knows the failure, let pytest expect it."""
+        __tracebackhide__ = True
+        data = self._by_ledger() or {"verdict": "fail", "owner": self._opened.run.subject.owner, "known": None}
+        if data["verdict"] == "known":
+            raise expected(data["reason"])
+        raise AssertionError("\n".join([text, *_ledger_lines(data)]))
+
     def _not_judged(self, reason: str) -> NoReturn:
         __tracebackhide__ = True
+        if (data := self._by_ledger()) and data["verdict"] == "known":
+            raise expected(data["reason"])
         if self._required:
             backend = self._opened.target.backend
             pytest.fail(f"required backend {backend} gave no verdict: {reason}", pytrace=False)
         pytest.skip(f"not judged: {reason}")
+
+
+def expected(reason: str) -> BaseException:
+    """Return what makes a test an expected failure, whatever runs after it; with ``--runxfail`` it fails."""
+    return pytest.xfail.Exception(f"known: {reason}")
+
+
+def _ledger_lines(data: Json) -> list[str]:
+    """Return why the ledger's entry does not cover a failure, and who answers for it."""
+    lines = [f"note: {data['known']['why']}"] if data["known"] and data["known"]["why"] else []
+    return [*lines, f"owner: {data['owner']}"] if data["owner"] else lines
 
 
 @contextmanager

@@ -172,11 +172,10 @@ def list_subjects(folder: Path) -> list[dict[str, Any]]:
             row |= {
                 "subject": subject.name,
                 "cases": list(subject.cases),
+                "range_cases": list(subject.range_cases),
                 "pairs": [(target.backend, target.precision_name) for target in subject.targets],
                 "targets": [str(target) for target in subject.targets],
-                "weights": subject.weights,
-                "weights_source": subject.weights_source,
-                "inputs": subject.inputs,
+                **{name: getattr(subject, name) for name in ("source", "owner", "weights", "weights_source", "inputs")},
             }
         rows.append(row)
     return rows

@@ -92,8 +92,8 @@ def parity(
     state = request.config.stash[STATE]
     is_generated = parity_case in parity_engine.run.subject.range_cases
     required = parity_target.backend in state.require and not is_generated
-    timing = timing_of(request.node, state.timing)
-    return Parity(parity_engine, parity_case, request.node, required=required, timing=timing)
+    timing, ledger = timing_of(request.node, state.timing), state.known.ledger
+    return Parity(parity_engine, parity_case, request.node, required=required, timing=timing, ledger=ledger)
 
 
 # Options and selection

@@ -28,6 +28,7 @@ NOT_JUDGED = 3
 """The exit status of a run that something ended early as if all had passed."""
 IS_USAGE = "parity_usage"
 """The attribute of a report that says that the request is wrong, and no engine; xdist carries it."""
+OWNER_PROPERTY = "parity-owner"
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
 SAVE_EVERY_S = 10.0
@@ -49,6 +50,7 @@ class Collector:
         if report.failed and report.nodeid not in self.state.uncollected:  # each worker of xdist may say so
             self.state.uncollected.append(report.nodeid)
             self.state.problems.append(f"{report.nodeid} could not be collected")
+            self.state.known.collects_less = True
         if hasattr(report, IS_USAGE):
             self.state.wrong_requests.add(report.nodeid)
 
@@ -99,10 +101,10 @@ class Collector:
                 continue
             if name == PROPERTY and isinstance(value, dict):
                 self.state.add(value, place)
-                properties.append((name, result_line(value)))
+                properties += [(name, result_line(self.state.known.applied(value))), *_owner(value)]
             elif name == LATENCY_PROPERTY and isinstance(value, dict):
                 self.state.latencies[place] = value
-                properties.append((name, latency_line(value)))
+                properties += [(name, latency_line(value)), *_owner(value)]
             else:
                 properties.append((name, value))
         report.user_properties = properties
@@ -134,16 +136,23 @@ class Collector:
                 self._report_dead(session, missing)
         # A test without a teardown report ran in an xdist worker that crashed.
         state.problems += [f"{name} failed: {why}" for name, why in self.failed.items()]
-        judged = {result["backend"] for result in state.results.values() if result["verdict"] != "not_judged"}
+        state.known.is_over = True
+        results = state.judged()
+        state.known.report_passing(session, results)
+        if stale := state.known.stale(session):
+            state.problems += stale
+            state.wrong_requests.add(state.known.ledger.file)
+        judged = {one["backend"] for one in state.results.values() if one["verdict"] not in ("not_judged", "known")}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         lacking = [name for name in state.require if name not in judged and not state.arrivals.is_elsewhere(name)]
         state.problems += [f"required backend {name} gave no verdict" for name in lacking]
-        if not judged and (state.asked or state.require_verdict) and not state.arrivals.is_empty_shard:
+        known = any(one["verdict"] == "known" for one in results)
+        if not judged and not known and (state.asked or state.require_verdict) and not state.arrivals.is_empty_shard:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
             fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
         if state.expect is not None:
-            state.problems += short_of(*state.expect, state.judged(), state.arrivals.elsewhere)
+            state.problems += short_of(*state.expect, results, state.arrivals.elsewhere)
         names = Counter(map(name_of, state.results.values()))
         state.problems += [f"{words_of(name)} is the name of {n} models or plans" for name, n in names.items() if n > 1]
         if ended and not (missing or state.uncollected):
@@ -155,7 +164,7 @@ class Collector:
             state.cannot_write(error)
         if stopping.received():
             _stop_workers(session.config)
-        wrong = [one for one in state.results.values() if one["verdict"] == "fail"]
+        wrong = [one for one in results if one["verdict"] == "fail"]
         if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
             state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
         session.exitstatus = exit_status(session, has_failed=bool(wrong))
@@ -177,7 +186,7 @@ class Collector:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the result table, and what is wrong with the run as a whole."""
-        from harness.report.text import latency_table, results_table
+        from harness.report.text import known_text, latency_table, results_table
 
         state = self.state
         said = tuple(f"{name} failed: " for name in state.wrong_requests)  # among the errors above
@@ -189,10 +198,12 @@ class Collector:
         if not state.results and not state.latencies and not remarks:
             return
         terminalreporter.section("parity")
-        if judged := state.judged():
-            terminalreporter.write_line(results_table(judged))
+        if results := state.judged():
+            terminalreporter.write_line(results_table(results))
         if state.latencies:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
+        if known := known_text(state.standings(results)):
+            terminalreporter.write_line(known)
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
 
@@ -219,6 +230,11 @@ def _stop_workers(config: pytest.Config) -> None:
     for gateway in nodes.group if nodes is not None else ():
         with contextlib.suppress(AttributeError, OSError):  # a gateway to another machine has no process here
             gateway._io.popen.terminate()
+
+
+def _owner(value: Json) -> list[tuple[str, str]]:
+    """Return who answers for a result, as a property of its test."""
+    return [(OWNER_PROPERTY, value["owner"])] if value["owner"] else []
 
 
 def _invalid(measured: Json) -> bool:

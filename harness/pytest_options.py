@@ -81,6 +81,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--fail-on-creep", dest="parity_fail_on_creep",
         help="fail where the ratio of an output to its floor rises over the runs of the history", **switch,
     )  # fmt: skip
+    add(
+        "--known", dest="parity_known", type=as_path, metavar="FILE",
+        help="the ledger of known failures; default: known.toml in the repository",
+    )  # fmt: skip
+    add("--run-known", dest="parity_run_known", help="launch engines that are known to crash too", **switch)
     add("--engines", dest="parity_engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
     add(
         "--engines-remote", dest="parity_engines_remote", metavar="URL",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from harness import limits, stopping
 from harness.arrivals import Arrivals, only_shows, read_manifest, start_junit
 from harness.checks import LatencyTiming
 from harness.errors import CannotWrite, UsageError, without_passwords
+from harness.pytest_ledger import RunLedger
 from harness.pytest_shards import parameters
-from harness.records import DIED, overall, with_missing
+from harness.records import DIED, merged, with_missing
 from harness.repository import folders, repository_root
 from harness.settings import GIVEN, Settings, print_progress
 from harness.subject import Subject
@@ -85,6 +86,7 @@ class State:
         """What the history says of every output of this run."""
         self.parameters: Json = {}
         """What the run was asked for, as all shards of it must be."""
+        self.known = RunLedger(self.arrivals)
 
     def read(self, config: pytest.Config) -> None:
         """Read the options, whose values were checked. Raises UsageError for what cannot be used."""
@@ -119,12 +121,13 @@ class State:
         off: bool = option("parity_no_accuracy_record")
         self.records_accuracy = is_recorded(off=off, fail_on_creep=self.fail_on_creep)
         self.parameters = parameters(vars(config.option))
+        self.known.configure(config, self.settings.root)
 
     def add(self, data: Json, place: int) -> None:
         """Keep a result; what several tests found on one target and case becomes one result."""
         names = ("subject", "case", "backend", "precision", "source", "plan_source")
         key = tuple(data.get(name, "") for name in names)
-        self.results[key] = _merged(self.results[key], data) if key in self.results else data
+        self.results[key] = merged(self.results[key], data) if key in self.results else data
         self.order[key] = min(place, self.order.get(key, place))
 
     def ordered_results(self) -> list[Json]:
@@ -173,19 +176,27 @@ class State:
                     start_junit(self.junit, self.arrivals.expected)
 
     def judged(self) -> list[Json]:
-        """Return the results as collected, with one for each that died; of a run that was stopped the rest is known."""
+        """Return the results as collected, with one for each that died, and with what the ledger makes of each.
+
+        Of a run that was stopped the rest is known.
+        """
         stopped = self.why_missing not in ("", DIED) or stopping.received()
         missing = () if stopped else self.arrivals.missing.values()
-        return with_missing(self.ordered_results(), missing, DIED)
+        return [self.known.applied(one) for one in with_missing(self.ordered_results(), missing, DIED)]
 
     def _document(self, *, environment: Json, complete: bool = False) -> Json:
         from harness import records
 
+        results = self.judged()
         data = records.document(
-            self.judged(), environment=environment, command=self.command, complete=complete,
-            error="; ".join(self.problems),
-        )  # fmt: skip
-        return {**data, "parameters": self.parameters, **self.arrivals.to_json(self.why_missing)}
+            results, environment=environment, command=self.command, complete=complete, error="; ".join(self.problems)
+        )
+        data |= {"parameters": self.parameters, "known": self.standings(results)}
+        return {**data, **self.arrivals.to_json(self.why_missing)}
+
+    def standings(self, results: Sequence[Json]) -> list[Json]:
+        """Return how the entries of the ledger came out."""
+        return self.known.standings(results, self.ordered_latencies())
 
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""
@@ -221,20 +232,6 @@ class State:
 
 STATE = pytest.StashKey[State]()
 """Where it lives."""
-
-
-def _merged(known: Json, data: Json) -> Json:
-    """Return one result of two on the same target and case: the worse verdict, all metrics, and the layers."""
-    metrics: dict[str, Json] = {}
-    for metric in (*known["metrics"], *data["metrics"]):
-        metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
-    layers = known["layers"] or data["layers"]  # only test_layers records them
-    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
-
-
-def _worse(known: Json, data: Json) -> Json:
-    """Return the one with the worse verdict; the known one where they are alike."""
-    return known if overall([known["verdict"], data["verdict"]]) == known["verdict"] else data
 
 
 def _progress(config: pytest.Config) -> Callable[[str], None]:

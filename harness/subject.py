@@ -124,6 +124,8 @@ class Subject:
     """What was typed to reach it, with the options that go with it, as a shell reads it; filled in as above."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Extra keyword arguments for ``torch.onnx.export``."""
+    owner: str = ""
+    """Who answers for it: a team or a person, shown with what fails."""
 
     @property
     def as_typed(self) -> str:
@@ -172,6 +174,7 @@ class Subject:
         require_one_of(get_args(Weights), f"{what}: weights", self.weights)
         require_one_of(get_args(InputsKind), f"{what}: inputs", self.inputs)
         require(isinstance(self.weights_source, str), f"{what}: weights_source", self.weights_source, "text")
+        require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
         require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
         require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
         self._check_sizes(what)

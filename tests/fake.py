@@ -29,7 +29,7 @@ import pytest
 
 import harness
 from harness.errors import UsageError
-from harness.records import OutputResult, Result
+from harness.records import OutputResult, PartResult, Result
 
 pytest_plugins = ["harness.plugin"]
 
@@ -51,14 +51,21 @@ def verify_case(opened, case):
 
 
 def outcome(opened, case):
-    verdict, reason = opened.run.subject.options.get(f"{opened.target}-{case}", ("pass", "fine"))
+    verdict, reason, *figures = opened.run.subject.options.get(f"{opened.target}-{case}", ("pass", "fine"))
     log(f"judge {opened.target} {case} {verdict}")
     if verdict == "usage":
         raise UsageError(reason)
-    outputs = () if verdict == "not_judged" else (OutputResult(name="y", verdict=verdict, reason=reason),)
+    parts = tuple(
+        PartResult(kind="whole", figure="relative_l2", error=times * 1e-3, floor=3e-4, allowed=1e-3, elements=2)
+        for times in figures
+    )
+    outputs = () if verdict == "not_judged" else (
+        OutputResult(name="y", verdict=verdict, reason=reason, parts=parts),
+    )
     result = Result(
         subject=opened.run.subject.name, case=case, backend=opened.target.backend, verdict=verdict, reason=reason,
-        precision=opened.target.precision_name, outputs=outputs,
+        precision=opened.target.precision_name, outputs=outputs, owner=opened.run.subject.owner,
+        source=opened.run.subject.source,
     )
     return FakeOutcome(result)
 
@@ -103,8 +110,8 @@ def fake_verify():
 """
 """The conftest.py of a project whose engines are pretended.
 
-An option ``target-case`` of a subject is the verdict that its engine gets, with the reason. What is asked for is
-written to log.txt.
+An option ``target-case`` of a subject is the verdict that its engine gets, with the reason, and how many times its
+limit it loses where that is to be known. What is asked for is written to log.txt.
 """
 NO_MACHINE = """
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from harness.errors import no_exit
 from harness.history.history import open_history
 from harness.latency import benchmark, turns
 from harness.latency.options import Options
+from harness.ledger import Entry, Ledger, as_known
 from harness.metrics.binding import Metric
 from harness.metrics.binding import judge as judge_metric
 from harness.metrics.perceptual_distance import perceptual_distance
@@ -103,6 +105,29 @@ def half_written(outputs, given, run):
 
 def raising(outputs, given, run):
     raise RuntimeError("illegal instruction in kernel 7")
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes", "verdict"),
+    [
+        pytest.param(add_noise, {}, "known", id="as it says"),
+        pytest.param(None, {}, "fail", id="it passes"),
+        pytest.param(add_noise, {"at_most": 1.5}, "fail", id="it is worse"),
+        pytest.param(add_noise, {"expires": date(2020, 1, 1)}, "fail", id="it is expired"),
+        pytest.param(add_noise, {"kind": "refused", "at_most": None}, "fail", id="it fails in another way"),
+        pytest.param(one_nan, {}, "fail", id="nan"),
+        pytest.param(only_left(torch.zeros_like), {}, "fail", id="zeros"),
+        pytest.param(raising, {}, "fail", id="it raises"),
+    ],
+)
+def test_the_ledger_makes_nothing_green_and_hides_nothing_else(judged, fault, changes, verdict):
+    fields = {"at_most": 1e4, "reason": "tactic 7", "issue": "https://example.com/7", "expires": date(9999, 1, 1)}
+    entry = Entry(number=1, subject="two-heads", target=("fake-fp16",), **{**fields, **changes})
+    (result,) = judged(fault)
+    found = as_known(result, Ledger(entries=(entry,)), entry)
+    assert found.verdict == verdict
+    assert exit_status([found]) == (0 if verdict == "known" else 1)
+    assert exit_status([replace(found, verdict="known", known=None)]) == 1, "a record alone knows nothing"
 
 
 @pytest.mark.parametrize(

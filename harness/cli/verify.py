@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import stopping
 from harness.arguments import as_path
 from harness.cli import accuracy
+from harness.cli.known import add_ledger, ledger_of, offer
 from harness.cli.options import (
     Document,
     add_cases,
@@ -34,9 +35,11 @@ from harness.settings import print_progress
 from harness.watching import Watched, is_recorded, watch
 
 if TYPE_CHECKING:
+    from harness.ledger import Ledger
     from harness.records import Result
     from harness.settings import Settings
     from harness.subject import Subject, Target
+    from harness.verify import OpenTarget
 
 
 def add(commands: Any) -> None:
@@ -50,6 +53,7 @@ def add(commands: Any) -> None:
     add_runs(verify)
     add_limit(verify)
     add_shard(verify)
+    add_ledger(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     verify.add_argument("--json", type=as_path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     accuracy.add_recording(verify)
@@ -63,23 +67,25 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from harness.ledger import declared_by, standings
     from harness.records import all_judged, exit_status
 
     gpu = take_gpu_of(options)
     subject, targets, cases = request_of(options)
     cases = cases if options.case else (*cases, *subject.range_cases)
+    settings = replace(settings_of(options), limit=options.limit)
+    ledger = ledger_of(options, settings, subject, targets, cases)
     part = part_of(options, targets, _asked(subject, targets, cases), gpu)
     targets = part.targets
     records = is_recorded(off=options.no_record, fail_on_creep=options.fail_on_creep)
-    settings = replace(settings_of(options), limit=options.limit)
     document = Document(options, settings)
     json_of = _once_each(lambda result: result.to_json())
-    rows = partial(_rows, asked := _asked(subject, targets, cases), part.keys, json_of)
+    known_of = partial(standings, ledger, {subject.name: declared_by(subject)})
+    rows = partial(_rows, asked := _asked(subject, targets, cases), part.keys, json_of, known_of)
     document.write(**rows([]))
-    show_table = partial(_show_table, json_of)
-    results, interrupted = document.collect(
-        _results(subject, targets, cases, settings, options), rows, show_table, of=None if records else len(asked)
-    )
+    show_table = partial(_show_table, json_of, known_of)
+    found = _results(subject, targets, cases, settings, options, ledger)
+    results, interrupted = document.collect(found, rows, show_table, of=None if records else len(asked))
     required = [name for name in options.require if name not in part.elsewhere]
     missing = [f"required backend {name} was not judged" for name in required if not all_judged(results, name)]
     watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
@@ -98,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
     if options.shard and not (targets or missing):  # there are more shards than targets
         return 0
     status = exit_status(results, required)
+    if status == 1:
+        offer(ledger, options.json)
     return 3 if status == 0 and options.fail_on_creep and watched.problem else status
 
 
@@ -115,7 +123,7 @@ def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) ->
     return [
         {
             "subject": subject.name, "case": case, "backend": target.backend, "precision": target.precision_name,
-            "source": subject.source,
+            "source": subject.source, "owner": subject.owner,
         }
         for target in targets
         for case in cases
@@ -138,9 +146,10 @@ def _rows(
     asked: Sequence[dict[str, str]],
     keys: dict[str, Any],
     json_of: Callable[[Result], dict[str, Any]],
+    known_of: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
     results: Sequence[Result],
 ) -> dict[str, Any]:
-    """Return the results so far, and what is expected, each with whether it arrived and how long it took."""
+    """Return the results so far, what is expected, whether and how fast it arrived, and how the ledger came out."""
     from harness.records import name_of
 
     found = [json_of(result) for result in results]
@@ -149,26 +158,42 @@ def _rows(
         {**one, "arrived": True, "seconds": took[name_of(one)]} if name_of(one) in took else {**one, "arrived": False}
         for one in asked
     ]
-    return {"results": found, "expected": expected, **keys}
+    return {"results": found, "expected": expected, "known": known_of(found), **keys}
 
 
-def _show_table(json_of: Callable[[Result], dict[str, Any]], results: Sequence[Result]) -> None:
-    from harness.report.text import results_table
+def _show_table(
+    json_of: Callable[[Result], dict[str, Any]],
+    known_of: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
+    results: Sequence[Result],
+) -> None:
+    from harness.report.text import known_text, results_table
 
-    print(results_table([json_of(result) for result in results]))
+    found = [json_of(result) for result in results]
+    print(results_table(found))
+    if text := known_text(known_of(found)):
+        print(text)
 
 
 def _results(
-    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace
-) -> Iterator[Result]:
+    subject: Subject, targets: Sequence[Target], cases: Sequence[str], settings: Settings, options: argparse.Namespace,
+    ledger: Ledger,
+) -> Iterator[Result]:  # fmt: skip
     """Yield results and print each verdict on standard error; a failed ONNX file gets its Polygraphy command."""
-    from harness.verify import verify
+    from harness import ledger as ledgers
+    from harness.verify import verify, verify_case
 
-    judge = None
-    if options.layers is not None:
-        from harness.layers import judge_with_layers
+    def judge(opened: OpenTarget, case: str) -> Result:
+        entry = ledger.entry_of(subject.name, str(opened.target), case, source=subject.source)
+        if entry and not options.run_known and not ledgers.is_launched(entry):
+            return ledgers.not_launched(subject, opened.target, case, ledger, entry, opened.plan_source)
+        if options.layers is None:
+            result = verify_case(opened, case).result
+        else:
+            from harness.layers import judge_with_layers
 
-        judge = partial(judge_with_layers, mode=options.layers)
+            result = judge_with_layers(opened, case, mode=options.layers)
+        return ledgers.as_known(result, ledger, entry, owner=subject.owner) if entry else result
+
     for result in verify(subject, targets=targets, cases=cases, settings=settings, judge=judge):
         settings.progress(f"{result.subject}/{result.case} [{result.target}]: {result.verdict.replace('_', ' ')}")
         line = _polygraphy(subject, result, charts_folder(options)) if result.verdict == "fail" else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.hackathon.context import Context, distinct, origin, paragraphs
 from harness.records import Json
-from harness.report import code, escape, nonfinite_names, table, target_name
+from harness.report import code, escape, nonfinite_names, part_verdict, table, target_name
 from harness.report.text import ms, number, shown_mark, worst_error
 
 MODULES = 8
@@ -94,7 +94,7 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
 
 def _accuracy_row(context: Context, result: Json, output: Json) -> list[str]:
     """Return one output's cells; figures of one that could not be compared are dashes and its reason stands below."""
-    cells = [code(result["case"]), code(output["name"]), context.verdict(output["verdict"])]
+    cells = [code(result["case"]), code(output["name"]), context.verdict(part_verdict(result, output))]
     if counts := context.words.decisions([output]):
         return [*cells, *["-"] * 6, counts, context.words.floor_decisions(output) or "-", "-", "0"]
     if "absolute" not in output:

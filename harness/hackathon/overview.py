@@ -98,7 +98,9 @@ def _speed(measured: Sequence[Json], judged: Sequence[Json]) -> list[str]:
 def _verdicts(context: Context, results: Sequence[Json]) -> str:
     """Return ``pass 3, FAIL 1``; a dash where nothing was verified."""
     found = [r["verdict"] for r in results]
-    counts = [f"{context.verdict(key)} {found.count(key)}" for key in ("fail", "not_judged", "pass") if key in found]
+    counts = [
+        f"{context.verdict(key)} {found.count(key)}" for key in ("fail", "known", "not_judged", "pass") if key in found
+    ]
     return ", ".join(counts) or "-"
 
 

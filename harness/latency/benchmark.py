@@ -91,21 +91,25 @@ def _not_measured(workload: Workload, target: Target, error: ParityError) -> Not
 def exit_status(found: Sequence[Measured | NotMeasured], require: Iterable[str] = ()) -> int:
     """Return 1 for a regression that a second look confirmed or an engine that failed, 0 where nothing is wrong.
 
-    Else 3: figures are missing or invalid, or an engine looks slower and nothing was there for a second look. Baselines
-    do not count: where no engine could be timed, the status is 3.
+    What the ledger knows is not wrong; an entry of it that does not hold is. Else 3: figures are missing or invalid, or
+    an engine looks slower and nothing was there for a second look. Baselines do not count: where no engine could be
+    timed, the status is 3.
     """
     measured = [item for item in found if isinstance(item, Measured)]
-    verdicts = [(one.comparison.verdict, one.comparison.repeated) for one in measured]
-    if ("regressed", True) in verdicts or any(isinstance(item, NotMeasured) and item.failed for item in found):
+    new = [item for item in found if item.known is None or not item.known.covers]
+    verdicts = [(one.comparison.verdict, one.comparison.repeated) for one in new if isinstance(one, Measured)]
+    failed = any(isinstance(item, NotMeasured) and item.failed for item in new)
+    if ("regressed", True) in verdicts or failed or any(item.known and item.known.why for item in new):
         return 1
     unsure = any(verdict in ("regressed", "invalid_environment") for verdict, _ in verdicts)
     if unsure or any(one.session.invalid for one in measured) or lacking(found, require):
         return 3
-    return 3 if all(one.baseline for one in measured) else 0
+    known = any(isinstance(item, NotMeasured) and item.known for item in found)
+    return 3 if all(one.baseline for one in measured) and not known else 0
 
 
 def lacking(found: Sequence[Measured | NotMeasured], require: Iterable[str]) -> list[str]:
     """Return the required backends that were not timed, or not everywhere."""
     sound = {item.session.backend for item in found if isinstance(item, Measured) and not item.session.invalid}
-    missing = {item.backend for item in found if isinstance(item, NotMeasured) and not item.baseline}
+    missing = {item.backend for item in found if isinstance(item, NotMeasured) and not item.baseline and not item.known}
     return [name for name in dict.fromkeys(require) if name not in sound or name in missing]

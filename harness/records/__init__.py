@@ -13,6 +13,7 @@ from harness.records.accuracy import (
     is_nonfinite,
     overall,
     status_of,
+    worse,
 )
 from harness.records.accuracy_run import (
     AccuracyPoint,
@@ -31,10 +32,24 @@ from harness.records.contradictions import (
     settled_result,
     settled_study,
 )
-from harness.records.data import SCHEMA, Verdict, plain
+from harness.records.data import SCHEMA, ResultVerdict, Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
 from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, Observed, ShapeKind
 from harness.records.documents import Entry, Json, Records
+from harness.records.known import (
+    KNOWN_KINDS,
+    MOST,
+    NOT_LAUNCHED,
+    Known,
+    KnownKind,
+    Standing,
+    failure_kind,
+    merged_standings,
+    times_limit,
+    why_slower,
+    why_worse,
+    words_of_kind,
+)
 from harness.records.latency import (
     Acceptance,
     Age,
@@ -50,10 +65,7 @@ from harness.records.latency import (
     SecondLook,
     Session,
     Summary,
-    acceptance_from_json,
     contestant_name,
-    run_from_json,
-    session_from_json,
     utc,
 )
 from harness.records.layers import (
@@ -75,12 +87,14 @@ from harness.records.runs import (
     NOT_ENDED,
     RUN_VARIABLE,
     as_ended,
+    merged,
     name_of,
     not_judged_of,
     run_id,
     with_missing,
     words_of,
 )
+from harness.records.sessions import acceptance_from_json, run_from_json, session_from_json
 from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
@@ -91,9 +105,12 @@ __all__ = [
     "DIED",
     "HARMLESS",
     "IS_WRONG",
+    "KNOWN_KINDS",
     "MADE_HERE",
     "MARKS",
+    "MOST",
     "NOT_ENDED",
+    "NOT_LAUNCHED",
     "RUN_VARIABLE",
     "SCHEMA",
     "Acceptance",
@@ -120,6 +137,8 @@ __all__ = [
     "Kept",
     "KernelTime",
     "Kind",
+    "Known",
+    "KnownKind",
     "LatencyVerdict",
     "LayerReport",
     "Mark",
@@ -141,11 +160,13 @@ __all__ = [
     "RatioChange",
     "Records",
     "Result",
+    "ResultVerdict",
     "Runner",
     "SecondLook",
     "Session",
     "ShapeKind",
     "ShardRecord",
+    "Standing",
     "Status",
     "StepError",
     "StudyResult",
@@ -163,8 +184,11 @@ __all__ = [
     "contestant_name",
     "document",
     "exit_status",
+    "failure_kind",
     "is_nonfinite",
     "load",
+    "merged",
+    "merged_standings",
     "name_of",
     "not_judged_of",
     "overall",
@@ -177,7 +201,12 @@ __all__ = [
     "settled_result",
     "settled_study",
     "status_of",
+    "times_limit",
     "utc",
+    "why_slower",
+    "why_worse",
     "with_missing",
     "words_of",
+    "words_of_kind",
+    "worse",
 ]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.contradictions import settled_result
-from harness.records.data import TargetRecord, Verdict, plain
+from harness.records.data import ResultVerdict, TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
 from harness.records.diagnosis import ErrorShape
+from harness.records.known import Known
 from harness.records.parts import PartResult
 from harness.records.stats import ErrorStats
 
@@ -140,8 +141,8 @@ class Provenance:
 class Result(TargetRecord):
     """The verdict on one subject, case and target."""
 
-    verdict: Verdict
-    """``pass``, ``fail`` or ``not_judged``."""
+    verdict: ResultVerdict
+    """``pass``, ``fail``, ``not_judged``, or ``known``: it fails as the ledger says."""
     reason: str
     """One sentence: the worst output, what was found and what was allowed."""
     engine: EngineInfo | None = None
@@ -166,6 +167,10 @@ class Result(TargetRecord):
     """Every value of the engine; None where they were not observed."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Where the time of this verdict went, in seconds."""
+    owner: str = ""
+    """Who answers for it: of the ledger's entry, else of the subject; empty where nobody is named."""
+    known: Known | None = None
+    """The entry of the ledger that names it, whether it covers the verdict or not; None where there is none."""
 
     @property
     def target(self) -> str:
@@ -189,13 +194,22 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
     return "pass" if seen == {"pass"} else "not_judged"
 
 
+def worse(one: ResultVerdict, other: ResultVerdict) -> ResultVerdict:
+    """Return the worse verdict on one target and case: fail, known, not judged, pass."""
+    order: tuple[ResultVerdict, ...] = ("fail", "known", "not_judged", "pass")
+    return min(one, other, key=order.index)
+
+
 def is_nonfinite(result: Result) -> bool:
     """Return whether an output is not finite where its reference is, or the other way round."""
     return any(output.stats is not None and output.stats.mismatched_nonfinite for output in result.outputs)
 
 
 def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
-    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0."""
+    """Return 1 if anything failed, 3 if nothing or not all that was required could be judged, else 0.
+
+    A failure that the ledger knows is none of these.
+    """
     status = status_of(verdict_of(result) for result in results)
     return 3 if status == 0 and any(not all_judged(results, backend) for backend in require) else status
 
@@ -203,15 +217,24 @@ def exit_status(results: Sequence[Result], require: Iterable[str] = ()) -> int:
 def all_judged(results: Sequence[Result], backend: str) -> bool:
     """Return whether every result of a backend carries a verdict, and there is at least one.
 
-    A generated case that could not be judged is shown, and nobody required it.
+    A generated case that could not be judged is shown, and nobody required it; so is what is known to crash and was not
+    launched.
     """
-    found = [(verdict_of(result), result.generated) for result in results if result.backend == backend]
+    found = [(verdict_of(r), r.generated) for r in results if r.backend == backend and was_launched(r)]
     verdicts = [verdict for verdict, generated in found if verdict != "not_judged" or not generated]
     return bool(verdicts) and "not_judged" not in verdicts
 
 
-def verdict_of(result: Result) -> Verdict:
+def was_launched(result: Result) -> bool:
+    """Return whether a result is none of an engine that is known to crash and was not launched."""
+    return result.known is None or bool(result.known.verdict)
+
+
+def verdict_of(result: Result) -> ResultVerdict:
     """Return the verdict that counts: the result's own, or that of its worst part."""
+    if result.verdict == "known":
+        known: ResultVerdict = settled_result(result.to_json())["verdict"]
+        return known
     outputs = [
         {
             "name": o.name,
@@ -223,11 +246,11 @@ def verdict_of(result: Result) -> Verdict:
     ]
     metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
     bare = {"verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics}
-    verdict: Verdict = settled_result(bare)["verdict"]
+    verdict: ResultVerdict = settled_result(bare)["verdict"]
     return verdict
 
 
-def status_of(verdicts: Iterable[Verdict]) -> int:
-    """Return 1 if one is ``fail``, 0 if one is ``pass``, 3 if nothing was judged."""
+def status_of(verdicts: Iterable[ResultVerdict]) -> int:
+    """Return 1 if one is ``fail``, 0 if one is ``pass`` or ``known``, 3 if nothing was judged."""
     given = set(verdicts)
-    return 1 if "fail" in given else 0 if "pass" in given else 3
+    return 1 if "fail" in given else 0 if given & {"pass", "known"} else 3

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.records.data import Verdict
+from harness.records.data import ResultVerdict, Verdict
+from harness.records.known import NOT_LAUNCHED, why_worse
 
 IS_WRONG = "is the engine wrong?"
 """The question of a bisection whose answer decides whether there is anything to repair."""
-_ORDER: tuple[Verdict, ...] = ("pass", "not_judged", "fail")
+_ORDER: tuple[ResultVerdict, ...] = ("pass", "not_judged", "known", "fail")
 """From the best to the worst."""
 _WORDS = {"pass": "passed", "not_judged": "was not judged", "fail": "failed"}
 CONTRADICTORY = "contradictory"
@@ -22,10 +23,34 @@ CONTRADICTORY = "contradictory"
 
 
 def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of one engine: worse outputs, metrics or values than its verdict says contradict it."""
+    """Return the record of one engine: worse outputs, metrics or values than its verdict says contradict it.
+
+    Of a known failure they are to fail, and no worse than its entry says.
+    """
+    if result["verdict"] == "known":
+        return _settled_known(result)
     parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
     return _settled(result, parts or [("no output", "not_judged")])
+
+
+def _settled_known(result: Mapping[str, Any]) -> dict[str, Any]:
+    why = _why_unknown(result, result.get("known") or {})
+    if not why:
+        return dict(result)
+    words = f"{CONTRADICTORY}: the verdict is known, but {why}"
+    return {**result, "verdict": "fail", "reason": f"{words}: {result['reason']}"}
+
+
+def _why_unknown(result: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return why a result that is said to be known is none that an entry of the ledger covers."""
+    if not entry.get("reason") or not entry.get("issue") or entry["why"]:
+        return "no entry of the ledger is named"
+    if not entry["verdict"]:
+        launched = entry["kind"] not in NOT_LAUNCHED or result["outputs"]
+        return "its entry is none of those that are not launched" if launched else ""
+    bare = settled_result({**result, "verdict": entry["verdict"]})
+    return "it passes" if bare["verdict"] == "pass" else why_worse(bare, entry)
 
 
 def _of_output(output: Mapping[str, Any]) -> Verdict:

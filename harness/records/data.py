@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 SCHEMA = "parity/1"
 Verdict = Literal["pass", "fail", "not_judged"]
+ResultVerdict = Literal["pass", "fail", "not_judged", "known"]
+"""Of a whole result: ``known`` is a failure that the ledger knows, and never a pass."""
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 

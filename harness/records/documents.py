@@ -41,6 +41,8 @@ class Document:
     left_out: tuple[Json, ...] = ()
     """Tests of engines that were left out by ``-k``, ``--lf``, ``--deselect``."""
     results: tuple[Json, ...] = ()
+    known: tuple[Json, ...] = ()
+    """The entries of the ledger of known failures, each with how it came out."""
     bisect: Json | None = None
     bench: tuple[Json, ...] = ()
     """``Measured.to_json()``: ``session``, ``comparison``, ``speed_up``, ``kernels``."""
@@ -127,6 +129,11 @@ class Records:
     def left_out(self) -> tuple[Json, ...]:
         """Tests of engines that runs left out."""
         return tuple(entry for doc in self.documents for entry in doc.left_out)
+
+    @property
+    def known(self) -> tuple[Json, ...]:
+        """The entries of ledgers with how they came out, as each run saw them."""
+        return tuple(entry for doc in self.documents for entry in doc.known)
 
     @property
     def layers(self) -> tuple[Entry, ...]:

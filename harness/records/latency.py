@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from harness.machine import Machine
 from harness.records.data import JsonRecord, TargetRecord, plain
+from harness.records.known import Known
 
 LatencyVerdict = Literal[
     "regressed",
@@ -322,6 +323,10 @@ class Measured:
     """Whether it is PyTorch that was only to be compared with: no verdict is about it."""
     next_step: str = ""
     """What to type next; empty where there is nothing."""
+    owner: str = ""
+    """As in a result."""
+    known: Known | None = None
+    """The entry of the ledger about this latency, whether it holds or not; None where there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -333,6 +338,8 @@ class Measured:
             "kernels": plain([dataclasses.asdict(kernel) for kernel in self.kernels]),
             "baseline": self.baseline,
             "next_step": self.next_step,
+            "owner": self.owner,
+            "known": self.known.to_json() if self.known else None,
         }
 
 
@@ -343,41 +350,6 @@ def utc(text: str) -> str:
     """
     time = datetime.fromisoformat(text)
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def session_from_json(data: dict[str, Any]) -> Session:
-    """Return the session that ``Session.to_json`` wrote. Raises TypeError, KeyError or ValueError for anything else.
-
-    Fields that a later version added are left out.
-    """
-    fields = {**_fields_of(Session, data), "runs": tuple(run_from_json(run) for run in data["runs"])}
-    return Session(
-        **{**fields, "machine": Machine(**_fields_of(Machine, data["machine"])), "notes": _tuple(data, "notes")}
-    )
-
-
-def run_from_json(data: dict[str, Any]) -> ProcessRun:
-    """Return the run that ``dataclasses.asdict`` made plain. Raises TypeError or KeyError for anything else."""
-    times = ("gpu_ms", "end_to_end_ms", "enqueue_ms")
-    summaries = {name: data[name] and Summary(**_fields_of(Summary, data[name])) for name in times}
-    lists = {name: _tuple(data, name) for name in ("flags", "invalid")}
-    conditions = Conditions(**_fields_of(Conditions, data["conditions"]))
-    return ProcessRun(**{**_fields_of(ProcessRun, data), **summaries, **lists, "conditions": conditions})
-
-
-def acceptance_from_json(data: dict[str, Any]) -> Acceptance:
-    """Return the acceptance that ``Acceptance.to_json`` wrote. Raises TypeError or KeyError for anything else."""
-    return Acceptance(**{**_fields_of(Acceptance, data), "sessions": tuple(data["sessions"])})
-
-
-def _fields_of(kind: type, data: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the data that a dataclass has fields for."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in data.items() if name in names}
-
-
-def _tuple(data: dict[str, Any], name: str) -> tuple[str, ...]:
-    return tuple(data.get(name, ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,3 +366,7 @@ class NotMeasured(TargetRecord):
     """Whether the engine itself misbehaved: that is a failure, not a missing figure."""
     baseline: bool = False
     """Whether it is PyTorch that was only to be compared with: no requirement is about it."""
+    owner: str = ""
+    """As in a result."""
+    known: Known | None = None
+    """The entry of the ledger because of which it was not launched; None for any other reason."""

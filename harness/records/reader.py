@@ -29,6 +29,7 @@ from harness.records.contradictions import (
 from harness.records.data import SCHEMA
 from harness.records.documents import Document, Json, Records
 from harness.records.earlier import as_written_today
+from harness.records.known import Standing
 from harness.records.latency import Measured, NotMeasured
 from harness.records.runs import as_ended
 from harness.records.schema import ShapeError, checked
@@ -161,7 +162,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
         top["bisect"]["result"] = _result(inside, "bisect.result")
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
-    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards", "accuracy_history")}
+    top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards", "known", "accuracy_history")}
     contradictory: list[str] = []
 
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
@@ -190,6 +191,7 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("left_out", tuple[dict[str, Any], ...], []),
     ("shard", ShardRecord | None, None),
     ("shards", tuple[ShardRecord, ...], []),
+    ("known", tuple[Standing, ...], []),
     ("environment", dict[str, Any], {}),
     ("results", tuple[dict[str, Any], ...], []),
     ("bisect", Bisection | None, None),

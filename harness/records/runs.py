@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from harness.errors import UsageError
-from harness.records.accuracy import Result, overall
+from harness.records.accuracy import Result, worse
 
 Json = dict[str, Any]
 RUN_VARIABLE = "PARITY_RUN"
@@ -30,6 +30,20 @@ def name_of(result: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(result[name]) for name in _NAMES)
 
 
+def merged(known: Json, data: Json) -> Json:
+    """Return one result of two on the same target and case: the worse verdict, all metrics, and the layers."""
+    metrics: dict[str, Json] = {}
+    for metric in (*known["metrics"], *data["metrics"]):
+        metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
+    layers = known["layers"] or data["layers"]  # only test_layers records them
+    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
+
+
+def _worse(known: Json, data: Json) -> Json:
+    """Return the one with the worse verdict; the known one where they are alike."""
+    return known if worse(known["verdict"], data["verdict"]) == known["verdict"] else data
+
+
 def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], reason: str) -> list[Json]:
     """Return results with one that is not judged, for this reason, for each of what is missing.
 
@@ -38,7 +52,7 @@ def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], 
     asked = {name_of(one): one for one in missing}
     found = []
     for result in results:
-        lacks = name_of(result) in asked and overall([result["verdict"], "not_judged"]) != result["verdict"]
+        lacks = name_of(result) in asked and result["verdict"] == "pass"
         found.append({**result, "verdict": "not_judged", "reason": reason} if lacks else result)
     known = {name_of(result) for result in found}
     return found + [_not_judged(one, reason) for name, one in asked.items() if name not in known]
@@ -48,7 +62,7 @@ def _not_judged(asked: Mapping[str, Any], reason: str) -> Json:
     subject, case, backend, precision = name_of(asked)
     return Result(
         subject=subject, case=case, backend=backend, precision=precision, source=str(asked.get("source", "")),
-        verdict="not_judged", reason=reason,
+        verdict="not_judged", reason=reason, owner=str(asked.get("owner", "")),
     ).to_json()  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, few
-from harness.records import Json, Records
+from harness.records import Json, Records, merged_standings, words_of_kind
 from harness.report import verdicts
 from harness.report.facts import BASELINE, case_label, is_reference, session_latency, session_target, target_name
 from harness.report.markdown import code, escape, fence, table, verdict_cell
@@ -46,9 +46,9 @@ def summary(records: Records) -> str:
     origin = "; ".join(f"{key}: {escape(', '.join(known) or 'not recorded')}" for key, known in origins.items())
     rising = [f"- warning: {escape(sentence)}" for sentence in creep_lines(records.trends)]
     text = "\n".join(["## parity", "", *_counts(found), *_left_out(records), *rising, "", origin, "", ""])
-    bad = [f"- {escape(problem)}\n" for problem in verdicts.problems(records)]
+    bad = [f"- {escape(problem)}\n" for problem in (*verdicts.problems(records), *_expiring(records))]
     bisections = [entry.data for entry in records.bisections]
-    bad += [_failure(result, bisections) for result in results if result["verdict"] == "fail"]
+    bad += _by_owner([result for result in results if result["verdict"] == "fail"], bisections)
     said = {(one.name, one.reason) for one in found if one.kind == "accuracy"}
     others = [one for one in found if one.verdict == "fail" and one.kind != "accuracy"]
     others = [one for one in others if one.kind != "bisection" or (one.name, one.reason) not in said]
@@ -56,6 +56,7 @@ def summary(records: Records) -> str:
     room, left = LIMIT - len(text.encode()) - _LAST_LINE, 0
     for opening, blocks, closing in (
         ("", bad, ""),
+        *([_table("known failures", _KNOWN, known, len(_KNOWN))] if (known := _known(records)) else []),
         _table("verdicts", _HEADINGS, _rows(results), 4, _note(results)),
         _table("latency", _TIMED, _timed(records), 4),
         _table("variants", _VARIANTS, _variants(records), 3),
@@ -98,7 +99,7 @@ def badge(records: Records) -> dict[str, Any]:
     """Return the state of an endpoint badge (shields.io, schema version 1).
 
     Green only when everything that was recorded was judged and passed, and every recorded file is whole: verdicts on
-    outputs, bisections, latencies, variants of studies and contest folders alike.
+    outputs, bisections, latencies, variants of studies and contest folders alike. A known failure is none that passed.
     """
     found = verdicts.all_verdicts(records)
     timed = verdicts.newest(entry.data for entry in records.bench)
@@ -108,6 +109,7 @@ def badge(records: Records) -> dict[str, Any]:
         "failed": failed,
         "slower": slower,
         "passed": sum(one.verdict == "pass" for one in found),
+        "known": sum(one.verdict == "known" for one in found),
         "not judged": sum(one.verdict == "not_judged" for one in found),
         "empty studies": len(verdicts.empty_studies(records)),
         "unreadable": len(records.broken),
@@ -120,7 +122,7 @@ def badge(records: Records) -> dict[str, Any]:
     }
     message = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing recorded"
     bad = bool(failed or slower)
-    doubtful = bool(counts["not judged"] or verdicts.problems(records))
+    doubtful = bool(counts["known"] or counts["not judged"] or verdicts.problems(records))
     colour = "red" if bad else "lightgrey" if not counts["passed"] else "yellow" if doubtful else "brightgreen"
     return {"schemaVersion": 1, "label": "parity", "message": message, "color": colour, "isError": bad}
 
@@ -145,6 +147,40 @@ def _note(results: Sequence[Json]) -> str:
     return f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n" + (f"\n{' '.join(runs)}\n" if runs else "")
 
 
+def _by_owner(failed: Sequence[Json], bisections: Sequence[Json]) -> list[str]:
+    """Return what failed, each owner's under their name; those of nobody come last, without a name where all are."""
+    owners = sorted({result["owner"] for result in failed}, key=lambda owner: (not owner, owner))
+    lines = []
+    for owner in owners:
+        own = [_failure(result, bisections) for result in failed if result["owner"] == owner]
+        name = code(owner) if owner else "no owner"
+        heading = f"\n**{name}**: {len(own)} failed\n\n" if any(owners) else ""
+        lines += [heading + own[0], *own[1:]]
+    return lines
+
+
+def _expiring(records: Records) -> list[str]:
+    """Return a sentence for each entry of a ledger that expires soon, each once."""
+    found = (
+        f"{one['file']}, entry {one['entry']} ({one['subject']}) expires on {one['expires']}: mend it, or give it a day"
+        for one in records.known
+        if one["expires_soon"]
+    )
+    return list(dict.fromkeys(found))
+
+
+def _known(records: Records) -> list[list[str]]:
+    """Return a row per entry of the ledgers, with the worst that became of it in any of the runs."""
+    return [
+        [
+            code(one["subject"]), code(", ".join(one["target"])), code(", ".join(one["case"]) or "all"),
+            words_of_kind(one["kind"]), one["status"].replace("_", " "), escape(one["owner"]) or "-",
+            escape(one["expires"]), escape(one["issue"]),
+        ]
+        for one in merged_standings(records.known)
+    ]  # fmt: skip
+
+
 def _failure(result: Json, bisections: Sequence[Json]) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
     lines = [f"- {label}: {escape(verdicts.result_item(result, bisections).reason)}"]
@@ -154,6 +190,7 @@ def _failure(result: Json, bisections: Sequence[Json]) -> str:
 
 
 _HEADINGS = ("subject", "case", "engine", "verdict", "relative error", "floor")
+_KNOWN = ("subject", "engine", "case", "kind", "came out", "owner", "expires", "issue")
 _TIMED = ("subject", "case", "engine", "verdict", "ms", "over eager FP32")
 _VARIANTS = ("study", "variant", "verdict", "ms", "speed-up", "score")
 

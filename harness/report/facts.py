@@ -274,6 +274,18 @@ def judged_variants(study: Json) -> list[Json]:
     return [v for v in study["variants"] if not is_reference(study, v)]
 
 
+def part_verdict(result: Json, part: Json) -> str:
+    """Return the verdict on an output or a metric as it is shown: known, where the result's failure is known."""
+    return "known" if result["verdict"] == "known" and part["verdict"] == "fail" else str(part["verdict"])
+
+
+def known_words(known: Json | None) -> str:
+    """Return what a record's entry of the ledger says of it; empty where there is none, or it says nothing."""
+    if not known or not (known["why"] or known["verdict"] in ("", "fail")):
+        return ""
+    return known["why"] or f"known until {known['expires']}: {known['reason']} ({known['issue']})"
+
+
 def bisection_verdict(found: Json) -> str:
     """Return what a bisection says of the engine it was asked about."""
     return {"none": "pass", "not_judged": "not_judged"}.get(found["kind"], "fail")
@@ -285,7 +297,7 @@ def bisected_result(found: Json) -> Json:
         result: Json = found["result"]
         return result
     nothing: dict[str, Any] = dict.fromkeys(("layers", "provenance", "engine"))
-    nothing |= {"outputs": [], "metrics": [], "notes": [], "next_step": ""}
+    nothing |= {"outputs": [], "metrics": [], "notes": [], "next_step": "", "owner": "", "known": None}
     target = {key: found[key] for key in ("subject", "case", "backend", "precision")}
     return {**target, **nothing, "verdict": bisection_verdict(found), "reason": found["finding"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.records import Records
+from harness.records import NOT_LAUNCHED, Records, why_slower
 from harness.report.facts import (
     Json,
     bisected_result,
@@ -13,6 +13,7 @@ from harness.report.facts import (
     case_label,
     is_judged,
     judged_variants,
+    known_words,
     newest_sessions,
     session_target,
     target_name,
@@ -37,6 +38,8 @@ class Judged:
     name: str
     """What was judged: subject, target, case."""
     reason: str
+    owner: str = ""
+    """Who answers for it; empty where nobody is named."""
 
 
 def all_verdicts(records: Records) -> list[Judged]:
@@ -55,7 +58,9 @@ def all_verdicts(records: Records) -> list[Judged]:
 def result_item(result: Json, bisections: Sequence[Json] = (), t: Words = WORDS) -> Judged:
     """Return the verdict on an engine's outputs; of one that fails the reason is its culprit, where that is known."""
     reason = culprit_words(result, bisection_of(result, bisections), t) or result["reason"]
-    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=reason)
+    if result["verdict"] == "known":
+        reason = result["reason"]
+    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=reason, owner=result["owner"])
 
 
 def bisection_item(found: Json, t: Words = WORDS) -> Judged:
@@ -72,7 +77,13 @@ def bisection_of(data: Json, bisections: Sequence[Json]) -> Json | None:
 
 def missing_item(item: Json) -> Judged:
     """Return the verdict on an engine that could not be timed."""
-    return Judged(kind="latency", verdict=missing_verdict(item), name=_timed_name(item), reason=item["reason"])
+    return Judged(
+        kind="latency",
+        verdict=missing_verdict(item),
+        name=_timed_name(item),
+        reason=item["reason"],
+        owner=item["owner"],
+    )
 
 
 def variant_item(study: Json, variant: Json) -> Judged:
@@ -122,12 +133,15 @@ def empty_studies(records: Records) -> list[str]:
 def latency_verdict(measured: Json) -> str:
     """Return the verdict of one measurement.
 
-    Only a regression that a second look confirmed fails. A session without a baseline, on a machine that has changed,
-    or in an invalid environment is not judged.
+    Only a regression that a second look confirmed fails, and an entry of the ledger that does not hold. A session
+    without a baseline, on a machine that has changed, or in an invalid environment is not judged.
     """
-    comparison = measured["comparison"]
-    if comparison["verdict"] == "regressed" and comparison["repeated"]:
+    comparison, known = measured["comparison"], measured["known"]
+    if known and known["why"]:
         return "fail"
+    if comparison["verdict"] == "regressed" and comparison["repeated"]:
+        covered = known and known["verdict"] == "fail" and not why_slower(comparison, known)
+        return "known" if covered else "fail"
     return _LATENCIES.get(comparison["verdict"], "not_judged")
 
 
@@ -135,18 +149,21 @@ def latency_reason(measured: Json) -> str:
     """Return why a measurement has its verdict, in one sentence of the record."""
     session, comparison = measured["session"], measured["comparison"]
     invalid = [why for run in session["runs"] for why in run["invalid"]]
-    return str(comparison["rule"] or "; ".join([*invalid, *comparison["notes"]]))
+    reason = str(comparison["rule"] or "; ".join([*invalid, *comparison["notes"]]))
+    return "; ".join(filter(None, (reason, known_words(measured["known"]))))
 
 
 def latency_item(measured: Json) -> Judged:
     """Return the verdict of one measurement with its name."""
     name = _timed_name(measured["session"])
-    return Judged(kind="latency", verdict=latency_verdict(measured), name=name, reason=latency_reason(measured))
+    verdict, reason = latency_verdict(measured), latency_reason(measured)
+    return Judged(kind="latency", verdict=verdict, name=name, reason=reason, owner=measured["owner"])
 
 
 def missing_verdict(item: Json) -> str:
-    """Return the verdict on an engine that could not be timed."""
-    return "fail" if item["failed"] else "not_judged"
+    """Return the verdict on an engine that could not be timed, or is known to crash and was not launched."""
+    known = item["known"] and not item["known"]["why"] and item["known"]["kind"] in NOT_LAUNCHED
+    return "fail" if item["failed"] else "known" if known else "not_judged"
 
 
 def newest(measured: Iterable[Json]) -> list[Json]:

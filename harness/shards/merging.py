@@ -14,11 +14,12 @@ from harness.records import (
     NotMeasured,
     ShardRecord,
     as_ended,
+    merged_standings,
     name_of,
     not_judged_of,
-    overall,
     with_missing,
     words_of,
+    worse,
 )
 from harness.shards.split import LATENCY
 
@@ -27,7 +28,7 @@ _OWN = ("run", "command", "complete", "error", "environment", "parameters")
 """What the top level of a shard's record says of it."""
 _MERGED = {
     *_OWN, "schema", "results", "expected", "elsewhere", "left_out", "bench", "not_measured", "shard", "shards",
-    "doubled", "manifest",
+    "doubled", "manifest", "known",
 }  # fmt: skip
 _FOLDERS = ("engines", "references", "history")
 _CHOICE = ("-k", "-m")
@@ -79,6 +80,7 @@ def merge(documents: Iterable[Json], manifest: Any = None) -> Json:
         "left_out": [left_out[key] for key in sorted(left_out.keys() - tests.keys())],
         "bench": sorted(bench.values(), key=lambda one: (one["session"]["recorded_at"], one["session"]["id"])),
         "not_measured": [_not_measured(one) for one in sorted(timed, key=_key)],
+        "known": merged_standings(one for data in given for one in data.get("known", [])),
         "shards": parts,
         "doubled": doubled,
         **(
@@ -206,8 +208,7 @@ def _results(given: Sequence[Json]) -> tuple[list[Json], list[str]]:
                 continue
             if (known := found.get(key := _identity(result))) is not None:
                 doubled.append(words_of(name_of(result)))
-                worse = overall([known["verdict"], result["verdict"]])
-                result = known if known["verdict"] == worse else result
+                result = known if known["verdict"] == worse(known["verdict"], result["verdict"]) else result
             found[key] = result
     return list(found.values()), sorted(set(doubled))
 

@@ -115,6 +115,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         runs=None if repeats is None or opened.is_pytorch else repeats.runs,
         notes=tuple(dict.fromkeys([*(opened.engine.report.notes if opened.engine else ()), *notes])),
         next_step=next_step(opened, case) if verdict == "fail" else "",
+        owner=opened.run.subject.owner,
         timings_s={"judge": time.perf_counter() - started, **opened.steps.since(spent)},
     )
     opened.outcomes[case] = Outcome(result=result, repeats=repeats, expected=expected)

@@ -28,7 +28,7 @@ from harness import Subject, targets
 from harness.checks import test_outputs
 
 SUBJECT = Subject(
-    name={name!r}, build=object, cases={{"short": dict, "long": dict}}, weights="random",
+    name={name!r}, owner={owner!r}, build=object, cases={{"short": dict, "long": dict}}, weights="random",
     targets=targets("rtx", precisions=("fp16", "bf16")), options={verdicts!r},
 )
 
@@ -97,9 +97,11 @@ class Repository:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def suite(self, name: str, code: str = "", verdicts: Mapping[str, tuple[str, str]] | None = None) -> None:
+    def suite(
+        self, name: str, code: str = "", verdicts: Mapping[str, tuple[Any, ...]] | None = None, owner: str = ""
+    ) -> None:
         """Write a suite with two targets and two cases; ``verdicts`` are those of :mod:`fake`."""
-        text = SUITE.format(name=name, verdicts=dict(verdicts or {})) + code
+        text = SUITE.format(name=name, owner=owner, verdicts=dict(verdicts or {})) + code
         (self.folder / f"test_{name}.py").write_text(text)
 
     def pytest(self, *arguments: str, json: bool = True, stem: str = "", **environment: str) -> Ended:

@@ -65,8 +65,8 @@ def test_help_names_every_command_once():
     assert done.returncode == 0
     listed = re.findall(r"^    ([a-z]+)(?: \(aa\))?(?: |$)", done.stdout, re.MULTILINE)
     assert listed == [
-        "doctor", "list", "verify", "bisect", "build", "reference", "clean", "bench", "accept", "history", "noise",
-        "report", "study", "score",
+        "doctor", "list", "verify", "bisect", "known", "build", "reference", "clean", "bench", "accept", "history",
+        "noise", "merge", "report", "study", "score",
     ]  # fmt: skip
 
 

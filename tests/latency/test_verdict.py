@@ -17,7 +17,8 @@ from harness.errors import UsageError
 from harness.latency.estimate import freedom, prediction_error, qn, t_quantile, welch
 from harness.latency.verdict import compare_in_turns, compare_sessions, speed_up
 from harness.machine.identity import Machine
-from harness.records.latency import Session, session_from_json
+from harness.records.latency import Session
+from harness.records.sessions import session_from_json
 
 
 def with_median(one: Session, number: int, value: float | None) -> Session:

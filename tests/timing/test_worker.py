@@ -24,7 +24,7 @@ from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
 from harness.errors import EngineFailed, NotJudged
 from harness.latency.processes import Worker
-from harness.records.latency import run_from_json
+from harness.records.sessions import run_from_json
 from harness.timing import worker
 from harness.timing.sampling import ON_CPU
 

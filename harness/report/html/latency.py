@@ -33,6 +33,7 @@ from harness.report.html.parts import (
 from harness.report.plots import Series, draw_history, draw_over_size, over_size, swept
 from harness.report.text import series_of
 from harness.report.verdicts import latency_verdict as judged
+from harness.report.verdicts import missing_verdict
 from harness.report.words import Words
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
         if comparison["rule"]:
             words = f"{t('latency_' + comparison['verdict'])}: {comparison['rule']}"
             found.append((words, TONES[judged(item)] if facts.is_judged(item) else "muted", name))
+        found += [(said, TONES[judged(item)], name)] if (said := facts.known_words(item["known"])) else []
         found += [(comparison["next_step"], "muted", name)] if comparison["next_step"] else []
         failures = [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
         found += [(why, "warn", name) for run in session["runs"] for why in run["invalid"]]
@@ -146,9 +148,9 @@ def _remarks(measured: Sequence[Json], t: Words) -> list[Line]:
 
 
 def _missing(item: Json, t: Words) -> Line:
-    lead = t("verdict_fail" if item["failed"] else "verdict_not_judged")
+    found = missing_verdict(item)
     text = f"{facts.session_target(item)} {facts.case_label(item)}: {item['reason']}"
-    return Line(text=text, tone="bad" if item["failed"] else "warn", lead=lead)
+    return Line(text=text, tone=TONES[found], lead=t(f"verdict_{found}"))
 
 
 def _charts(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> list[Part]:

@@ -45,7 +45,10 @@ class Item(verdicts.Judged):
     def of(cls, judged: verdicts.Judged, figure: str, href: str, *, label: str = "") -> Self:
         """Return a verdict as an item; ``label`` stands in front of its reason."""
         reason = ": ".join(filter(None, (label, judged.reason)))
-        return cls(kind=judged.kind, verdict=judged.verdict, name=judged.name, reason=reason, figure=figure, href=href)
+        return cls(
+            kind=judged.kind, verdict=judged.verdict, name=judged.name, reason=reason, owner=judged.owner,
+            figure=figure, href=href,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ def overview(
     if items:
         table = _all(ordered, labels, t)
         parts.append(Details(summary=table.caption, parts=(table,), open=not lines))
-    tone = "bad" if counts["fail"] else "good" if items and not counts["not_judged"] and not problems else "warn"
+    green = items and counts["pass"] == len(items) and not problems
+    tone = "bad" if counts["fail"] else "good" if green else "warn"
     group = Group(id="overview-verdicts", heading="", parts=tuple(parts), labels=labels)
     section = Section(id="overview", heading=t("overview"), groups=(group,))
     return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
@@ -126,19 +130,22 @@ def score_item(score: Json, href: str) -> Item:
 def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Words) -> str:
     if not count:
         return t("headline_nothing")
-    key = "fail" if counts["fail"] else "not_judged" if counts["not_judged"] else "problems" if problems else "pass"
+    worst = next((verdict for verdict in ("fail", "not_judged") if counts[verdict]), "")
+    key = worst or ("problems" if problems else "known" if counts["known"] else "pass")
     numbers = {"fail": counts["fail"], "not_judged": counts["not_judged"], "passed": counts["pass"]}
-    return t(f"headline_{key}", count=count, problems=len(problems), **numbers)
+    headline = t(f"headline_{key}", count=count, problems=len(problems), known=counts["known"], **numbers)
+    return headline + (t("headline_and_known", known=counts["known"]) if counts["known"] and key != "known" else "")
 
 
 def _counts(items: Sequence[Item], t: Words) -> Table:
     rows = []
+    shown = [rank for rank in RANKS if rank != "known" or any(item.verdict == rank for item in items)]
     for kind in verdicts.KINDS:
         counts = Counter(item.verdict for item in items if item.kind == kind)
         if counts:
-            cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in RANKS]
+            cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in shown]
             rows.append(Row(cells=(word(t("kind_of_" + kind)), *cells)))
-    shape = columns(t, "judged", *(f"verdict_{value}" for value in RANKS))
+    shape = columns(t, "judged", *(f"verdict_{value}" for value in shown))
     return Table(id="overview-counts", caption=t("counts_caption"), columns=shape, rows=tuple(rows))
 
 

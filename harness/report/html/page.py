@@ -165,9 +165,9 @@ def _reproduce(records: Records, t: Words) -> Section:
 
 
 def _terms(t: Words) -> Section:
-    keys = ("rel_err", "floor", "ratio", "local", "accumulated", "effect", "share", "bias", "verdict_not_judged")
+    keys = ("rel_err", "floor", "ratio", "local", "accumulated", "effect", "share", "bias", "verdict_known")
     marks = (f"mark_{mark}" for mark in MARKS if mark != "not_judged")
-    rows = tuple((t(key), t(f"term_{key}")) for key in (*keys, *marks))
+    rows = tuple((t(key), t(f"term_{key}")) for key in (*keys, "verdict_not_judged", *marks))
     return Section(
         id="terms", heading=t("terms"), groups=(Group(id="terms-list", heading="", parts=(Facts(rows=rows),)),)
     )

@@ -15,7 +15,7 @@ from harness.report.words import Words
 
 Tone = Literal["", "good", "bad", "warn", "muted"]
 Kind = Literal["word", "code", "figure", "mark"]
-TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "not_judged": "warn"}
+TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "known": "warn", "not_judged": "warn"}
 KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("verdict", "mark", "answer"), "mark"),
     **dict.fromkeys(
@@ -28,7 +28,7 @@ KINDS: Mapping[str, Kind] = {
     ),
 }  # fmt: skip
 """What a column holds, by the key of its head; figures where it is not named."""
-RANKS = ("fail", "not_judged", "pass")
+RANKS = ("fail", "known", "not_judged", "pass")
 """Verdicts from the worst to the best."""
 MISSING = "-"
 CPU = "CPU"
@@ -251,7 +251,7 @@ class Section:
     heading: str
     groups: tuple[Group, ...]
     verdict: str = ""
-    """``pass``, ``fail``, ``not_judged``, or empty where there is nothing to judge."""
+    """``pass``, ``fail``, ``known``, ``not_judged``, or empty where there is nothing to judge."""
     facts: tuple[tuple[str, str], ...] = field(default=())
     labels: tuple[str, ...] = ()
 

@@ -119,12 +119,14 @@ def _key(data: Json) -> tuple[str, ...]:
 def _sources(results: Sequence[Json], t: Words) -> tuple[tuple[str, str], ...]:
     """Return where the figures come from, once for all results of a subject."""
     known = [result["provenance"] for result in results if result["provenance"]]
+    owners = distinct(result["owner"] for result in results if result["owner"])
+    owned = ((t("owner"), ", ".join(owners)),) if owners else ()
     if not known:
-        return ()
+        return owned
     weights = distinct(source_words(p["weights"], p["weights_source"]) for p in known)
     rows = [(t("weights"), weights)]
     rows += [(t(key), distinct(p[key] for p in known)) for key in ("inputs", "reference", "device")]
-    return tuple((label, ", ".join(values) or "-") for label, values in rows)
+    return (*((label, ", ".join(values) or "-") for label, values in rows), *owned)
 
 
 def _outputs(known: Known, id: str, t: Words) -> Group:
@@ -222,7 +224,7 @@ def _remarks(known: Known, t: Words) -> list[Part]:
         label = f"{target_name(result)} {result['case']}"
         bad = [item for item in (*result["outputs"], *result["metrics"]) if item["verdict"] != "pass"]
         sentences = [(item["verdict"], f"{item['name']}: {item['reason']}") for item in bad]
-        if not sentences and result["verdict"] != "pass":
+        if result["verdict"] == "known" or (not sentences and result["verdict"] != "pass"):
             sentences = [(result["verdict"], result["reason"])]
         sentences = [] if result in above else sentences
         for found, sentence in sentences:

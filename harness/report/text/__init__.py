@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.report.text.accuracy import accuracy_text, change_words, creep_lines, trend_name
 from harness.report.text.bisection import bisection_text, plan_snippet
 from harness.report.text.diagnosis import commands_of, culprit_words, diagnosis_lines, diagnosis_text
+from harness.report.text.known import known_table, known_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_text, shown_mark, values_table
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
@@ -40,6 +41,8 @@ __all__ = [
     "gpu_words",
     "history_text",
     "kernels_table",
+    "known_table",
+    "known_text",
     "latency_advice",
     "latency_line",
     "latency_table",

@@ -171,6 +171,9 @@ def _sentences(measured: Json) -> list[str]:
     runs = session["runs"]
     said = comparison["verdict"] == "no_baseline" or any(run["invalid"] for run in runs)  # below, in other words
     sentences = [] if said else [f"{latency_word(comparison['verdict'])}: {comparison['rule']}"]
+    sentences += [facts.known_words(measured.get("known"))]
+    owner = measured.get("owner") if comparison["verdict"] == "regressed" else ""
+    sentences += [f"owner: {owner}"] if owner else []
     sentences += [f"INVALID: {reason}" for run in runs for reason in run["invalid"]]
     sentences += [f"note: {note}" for note in (*session["notes"], *comparison["notes"])]
     sentences += [f"note: {flag} in {_count(runs, flag)} processes" for run in runs for flag in run["flags"]]
@@ -186,7 +189,7 @@ def _count(runs: Sequence[Json], flag: str) -> str:
 
 
 def _missing(item: Json) -> list[str]:
-    words = "FAILED" if item["failed"] else "not measured"
+    words = "FAILED" if item["failed"] else "known" if item.get("known") else "not measured"
     return wrapped(f"{facts.session_target(item)} {facts.case_label(item)}: {words}: ", item["reason"])
 
 

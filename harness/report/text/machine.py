@@ -61,6 +61,7 @@ def subjects_table(rows: Sequence[Json]) -> str:
         lines += wrapped("  targets: ", ", ".join(row["targets"]))
         lines += wrapped("  weights: ", source_words(row["weights"], row["weights_source"]))
         lines += wrapped("  inputs:  ", row["inputs"])
+        lines += wrapped("  owner:   ", row["owner"]) if row.get("owner") else []
     return ascii_safe("\n".join(lines))
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.records import settled_result
-from harness.report.facts import Json, largest_error, missed, target_name
+from harness.report.facts import Json, largest_error, missed, part_verdict, target_name
 from harness.report.text.tables import (
     WIDTH,
     WORDS,
@@ -44,11 +44,11 @@ def results_table(results: Sequence[Json]) -> str:
 
 
 def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
-    """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged``."""
+    """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged``, and how many are known failures where there are any."""
     verdicts = [result["verdict"] for result in results]
+    names = {"pass": "passed", "fail": "failed", "known": "known to fail", "not_judged": "not judged"}
     numbers = ", ".join(
-        f"{verdicts.count(key)} {words}"
-        for key, words in (("pass", "passed"), ("fail", "failed"), ("not_judged", "not judged"))
+        f"{verdicts.count(key)} {words}" for key, words in names.items() if key != "known" or key in verdicts
     )
     return f"{plural(len(verdicts), noun)}: {numbers}"
 
@@ -141,14 +141,14 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
     name = target_name(result)
     rows = []
     for output in result["outputs"]:
-        words = [name, result["case"], output["name"], verdict_word(output["verdict"])]
+        words = [name, result["case"], output["name"], verdict_word(part_verdict(result, output))]
         has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
         text = WORDS.decisions([output]) or output["reason"]
         rows.append((words + _figures(output), "") if has_figures else (words, text))
     if not rows:
         rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], result["reason"]))
     for metric in result["metrics"]:
-        words = [name, result["case"], metric["name"], verdict_word(metric["verdict"])]
+        words = [name, result["case"], metric["name"], verdict_word(part_verdict(result, metric))]
         rows.append((words, _metric(metric)))
     return rows
 
@@ -201,11 +201,14 @@ def _remarks(results: Sequence[Json]) -> list[str]:
     where: dict[str, list[Json]] = {}
     for result in results:
         sentences = [f"{item['name']}: {item['reason']}" for item in _judged_badly(result)]
-        if not sentences and result["verdict"] != "pass":
+        passes_now = (result.get("known") or {}).get("verdict") == "pass"
+        if result["verdict"] != "pass" and (not sentences or passes_now):
             sentences = [result["reason"]]
         sentences = sentences if result in bare else []
         sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
         sentences += [f"note: {note}" for note in result.get("notes", ())]
+        owner = result.get("owner") if result["verdict"] != "pass" else ""
+        sentences += [f"owner: {owner}"] if owner else []
         for sentence in dict.fromkeys(sentences):
             where.setdefault(sentence, []).append(result)
     lines = [line for text, found in where.items() for line in wrapped(f"{_whose(found, results)}: ", text)]

@@ -9,6 +9,7 @@ WORDS: dict[str, str] = {
     "verdict_pass": "pass",
     "verdict_fail": "FAIL",
     "verdict_not_judged": "not judged",
+    "verdict_known": "known",
     "verdict_reference": "reference",
     "none": "none",
     "mark_nonfinite": "NON-FINITE",
@@ -44,6 +45,8 @@ WORDS: dict[str, str] = {
     "overview": "Verdicts",
     "headline_fail": "{fail} of {count} verdicts failed, {not_judged} not judged, {passed} passed",
     "headline_not_judged": "{not_judged} of {count} verdicts could not be judged, {passed} passed",
+    "headline_known": "Nothing failed that is not known: {passed} of {count} verdicts passed, {known} known to fail",
+    "headline_and_known": ", {known} known to fail",
     "headline_problems": "{count} verdicts passed, but the records are incomplete: {problems} problems",
     "headline_pass": "All verdicts passed: {count}",
     "headline_nothing": "Nothing was judged: no verdict is recorded",
@@ -62,6 +65,7 @@ WORDS: dict[str, str] = {
     "problem": "Incomplete",
     # page: verdicts and labels
     "verdict": "Verdict",
+    "owner": "Owner",
     "random_weights": "random weights",
     "random_inputs": "random inputs",
     "on_cpu": "on the CPU",
@@ -460,6 +464,7 @@ WORDS: dict[str, str] = {
     "term_mark_healed": "an error made here that does not reach the outputs",
     "term_mark_ok": "as good as PyTorch",
     "term_verdict_not_judged": "no verdict could be given, for the reason shown; it is not a pass",
+    "term_verdict_known": "it fails, no worse than the ledger of known failures says; it is not a pass",
     # README: sections
     "title_overview": "Overview",
     "title_model": "The original model",

@@ -9,6 +9,7 @@ WORDS: dict[str, str] = {
     "verdict_pass": "通过",
     "verdict_fail": "失败",
     "verdict_not_judged": "未判定",
+    "verdict_known": "已知失败",
     "verdict_reference": "基准",
     "none": "无",
     "mark_nonfinite": "非有限",
@@ -44,6 +45,8 @@ WORDS: dict[str, str] = {
     "overview": "结论一览",
     "headline_fail": "共 {count} 项结论：{fail} 项失败，{not_judged} 项未判定，{passed} 项通过",
     "headline_not_judged": "共 {count} 项结论：{not_judged} 项未能评判，{passed} 项通过",
+    "headline_known": "没有未知的失败：共 {count} 项结论，{passed} 项通过，{known} 项为已知失败",
+    "headline_and_known": "，{known} 项为已知失败",
     "headline_problems": "{count} 项结论通过，但记录不完整：{problems} 个问题",
     "headline_pass": "全部 {count} 项结论通过",
     "headline_nothing": "没有任何评判：记录中没有结论",
@@ -62,6 +65,7 @@ WORDS: dict[str, str] = {
     "problem": "不完整",
     # page: verdicts and labels
     "verdict": "结论",
+    "owner": "负责人",
     "random_weights": "随机权重",
     "random_inputs": "随机输入",
     "on_cpu": "在 CPU 上",
@@ -454,6 +458,7 @@ WORDS: dict[str, str] = {
     "term_mark_healed": "在此产生、但没有传到输出的误差",
     "term_mark_ok": "与 PyTorch 相当",
     "term_verdict_not_judged": "因所示原因无法给出结论；不等于通过",
+    "term_verdict_known": "失败，但不比已知失败清单所记更严重；不等于通过",
     # README: sections
     "title_overview": "总述",
     "title_model": "原始模型",

@@ -1,0 +1,184 @@
+"""A failure that the ledger knows: what its entry says, and whether what was found is no worse than that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from harness.records.data import JsonRecord, Verdict
+
+KnownKind = Literal["wrong_answer", "refused", "crash", "device", "out_of_memory", "timeout", "regressed"]
+"""How something fails: the failure classes of results, and a latency that got worse."""
+KNOWN_KINDS: tuple[KnownKind, ...] = get_args(KnownKind)
+NOT_LAUNCHED: tuple[KnownKind, ...] = ("crash",)
+"""Engines that are known to fail so are not launched: they would take the process with them."""
+MOST: dict[str, float] = {"wrong_answer": 10.0, "regressed": 1.5}
+"""How bad a known failure may be where its entry does not say: times the limit, and times the baseline's latency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known(JsonRecord):
+    """The entry of the ledger that names a result."""
+
+    file: str
+    """The ledger, below the repository."""
+    entry: int
+    """Its place in the file, from 1."""
+    kind: KnownKind
+    """How it is known to fail; ``regressed`` is about latency."""
+    at_most: float | None
+    """How many times its limit a wrong answer may lose (None: any, NaN too), or the largest ratio of a latency."""
+    reason: str
+    """Why it fails."""
+    issue: str
+    """The URL of its issue."""
+    owner: str
+    """Who mends it; empty where nobody is named."""
+    expires: str
+    """The last day on which it holds, ``2027-03-01``."""
+    verdict: Verdict | Literal[""] = ""
+    """The verdict without the ledger; empty where it was not launched."""
+    why: str = ""
+    """Why the entry does not hold: it passes, it is worse, its day is over; empty where it holds."""
+
+    @property
+    def covers(self) -> bool:
+        """Whether there is a failure, and the entry covers it."""
+        return not self.why and self.verdict in ("", "fail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing(JsonRecord):
+    """An entry of the ledger, and how it came out in a run."""
+
+    file: str
+    """As in Known, as are the other fields that it has."""
+    entry: int
+    subject: str
+    source: str
+    """What declares the subject; empty where that is not known."""
+    target: tuple[str, ...]
+    """Targets or patterns."""
+    case: tuple[str, ...]
+    """Cases or patterns; empty for all."""
+    kind: KnownKind
+    at_most: float | None
+    reason: str
+    issue: str
+    owner: str
+    expires: str
+    days_left: int
+    """Days until it expires; negative where it is expired."""
+    expires_soon: bool
+    """Whether that is in the next two weeks."""
+    status: Literal["known", "failed", "not_reached"]
+    """``known``: what it names fails as it says; ``failed``: it does not hold; ``not_reached``: nothing of it ran."""
+    matched: int
+    """How many targets and cases of the subject it names."""
+    reached: int
+    """How many of them were judged."""
+
+
+def merged_standings(standings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each entry once, with the worst that became of it in several runs, and all that they reached of it."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for one in standings:
+        key = (one["file"], one["entry"])
+        known = found.setdefault(key, {**one, "reached": 0, "status": "not_reached"})
+        known["reached"] += one["reached"]
+        known["matched"] = max(known["matched"], one["matched"])
+        known["status"] = min(known["status"], one["status"], key=("failed", "known", "not_reached").index)
+    return [found[key] for key in sorted(found)]
+
+
+def words_of_kind(kind: str) -> str:
+    """Return ``wrong answer``: a kind of failure as it is read."""
+    return {"refused": "refused build", "device": "device error"}.get(kind, kind.replace("_", " "))
+
+
+def failure_kind(result: Mapping[str, Any]) -> str:
+    """Return how a result fails, one of KNOWN_KINDS; empty where it passes, and where no failure is known of it."""
+    if result["verdict"] == "pass":
+        return ""
+    bad = [part for part in (*result["outputs"], *result["metrics"]) if part["verdict"] == "fail"]
+    return "wrong_answer" if bad else "crash" if result["verdict"] == "fail" else ""
+
+
+def why_worse(result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return in what a failure is worse than its entry says, or another one; empty where the entry covers it.
+
+    ``result`` and ``known`` are JSON of a Result, with the verdict that it has without the ledger, and of a Known.
+    """
+    found = failure_kind(result)
+    if found != known["kind"]:
+        was: str = words_of_kind(known["kind"])
+        return f"known as {was}, it fails now by {words_of_kind(found)}" if found else f"no {was} was seen"
+    if found != "wrong_answer" or known["at_most"] is None:
+        return ""
+    times = times_limit(result)
+    if times is None:
+        return ""
+    if math.isinf(times):
+        return "it has no figure that could be held against at_most: NaN, zeros, or a limit of 0"
+    allowed: float = known["at_most"]
+    return f"it loses {times:.3g} times its limit, at most {allowed:.3g} are known" if times > allowed else ""
+
+
+def why_slower(comparison: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return in what a regression is worse than its entry says; empty where the entry covers it."""
+    ratio: float | None = comparison["ratio"]
+    allowed: float | None = known["at_most"]
+    if allowed is None or (ratio is not None and ratio <= allowed):
+        return ""
+    return f"it takes {ratio or math.nan:.3g} times as long as the baseline, at most {allowed:.3g} are known"
+
+
+def times_limit(result: Mapping[str, Any]) -> float | None:
+    """Return how many times its limit the worst figure of what failed loses; None where nothing is a figure.
+
+    Infinity where an output is not finite, all zeros or constant where the reference is not, its limit is 0, or it
+    fails although all of its figures are within their limits.
+    """
+    outputs = (list(_of_output(output)) for output in result["outputs"] if output["verdict"] == "fail")
+    found = [worst if (worst := max(times)) > 1 else math.inf for times in outputs if times]
+    found += [_of_metric(metric) for metric in result["metrics"] if metric["verdict"] == "fail"]
+    return max(found, default=None)
+
+
+def _of_output(output: Mapping[str, Any]) -> Iterator[float]:
+    if output.get("mismatched_nonfinite") and not output.get("nan_expected"):
+        yield math.inf
+    for sign in ("zero", "constant"):
+        if output.get(f"{sign}_actual") and not output.get(f"{sign}_expected"):
+            yield math.inf
+    for part in output.get("parts", ()):
+        yield _times(part["error"], part["allowed"])
+    allowed = output.get("allowed", {})
+    if "absolute" in output:
+        largest = (output["absolute"] or {}).get("max")
+        for name, error in (("relative_l2", output.get("relative_l2")), ("max_absolute", largest)):
+            if name in allowed:
+                yield _times(error, allowed[name])
+        if "cosine" in allowed and output.get("cosine") is not None:
+            yield _times(1 - output["cosine"], 1 - allowed["cosine"])
+    elif output.get("decisions") and "max_absolute" in allowed:
+        yield _times(output["decisions"]["largest"], allowed["max_absolute"])
+
+
+def _of_metric(metric: Mapping[str, Any]) -> float:
+    """Return how many times its limit a metric is off; infinity for one that is not finite."""
+    actual, expected, allowed = metric["actual"], metric["expected"], metric["allowed"]
+    if metric.get("bound", "difference") == "at_least":
+        return _times(allowed, actual)
+    if metric.get("bound") != "at_most" and expected is not None and actual is not None:
+        actual -= expected
+    return _times(actual, allowed)
+
+
+def _times(error: float | None, allowed: float | None) -> float:
+    """Return an error over its limit; a figure that is not finite is None in JSON."""
+    if error is None or not math.isfinite(error) or not allowed:
+        return math.inf if error != 0 else 0.0
+    return abs(error) / abs(allowed)
