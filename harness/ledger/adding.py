@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.ledger.entries import FILE, Ledger, read
-from harness.records import failure_kind, settled_result, times_limit
+from harness.records import failure_kind, settled_result, times_limit, words_of_kind
 
 Json = dict[str, Any]
 MARGIN = 1.5
@@ -22,7 +22,8 @@ def proposed(results: Iterable[Mapping[str, Any]], latencies: Iterable[Mapping[s
     found: dict[tuple[str, ...], Json] = {}
     for result in map(settled_result, results):
         kind = failure_kind(result)
-        if not kind or result["verdict"] == "known" or (result["verdict"] != "fail" and kind == "wrong_answer"):
+        passes = (result["known"] or {}).get("verdict") == "pass"
+        if not kind or result["verdict"] == "known" or passes:
             continue
         times = times_limit(result) if kind == "wrong_answer" else None
         _note(found, result, kind, times)
@@ -38,7 +39,7 @@ def proposed(results: Iterable[Mapping[str, Any]], latencies: Iterable[Mapping[s
 
 
 def _note(found: dict[tuple[str, ...], Json], one: Mapping[str, Any], kind: str, times: float | None) -> None:
-    names = (one["subject"], f"{one['backend']} {one['precision']}", kind.replace("_", " "))
+    names = (one["subject"], f"{one['backend']} {one['precision']}", words_of_kind(kind))
     fields = dict(zip(("subject", "target", "kind"), names, strict=True))
     entry = found.setdefault(names, {**fields, "case": [], "at_most": None, "owner": one.get("owner", "")})
     if one["case"] not in entry["case"]:

@@ -231,7 +231,9 @@ def _target(name: str) -> str:
 
 def _kind(where: str, row: dict[str, Any]) -> tuple[KnownKind, float | None]:
     given = row.get("kind", "wrong_answer")
-    kind: Any = given.replace(" ", "_") if isinstance(given, str) else given
+    kind: Any = (
+        {words_of_kind(kind): kind for kind in KNOWN_KINDS}.get(given, given) if isinstance(given, str) else given
+    )
     require_one_of(KNOWN_KINDS, f"{where}: kind", kind)
     at_most = row.get("at_most", MOST.get(kind))
     if at_most == float("inf"):

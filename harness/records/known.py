@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from harness.records.data import JsonRecord, Verdict
 
-KnownKind = Literal["wrong_answer", "refused", "crash", "device", "out_of_memory", "timeout", "regressed"]
+KnownKind = Literal["wrong_answer", "refused", "crash", "device", "memory", "timeout", "regressed"]
 """How something fails: the failure classes of results, and a latency that got worse."""
 KNOWN_KINDS: tuple[KnownKind, ...] = get_args(KnownKind)
 NOT_LAUNCHED: tuple[KnownKind, ...] = ("crash",)
@@ -95,15 +95,15 @@ def merged_standings(standings: Iterable[Mapping[str, Any]]) -> list[dict[str, A
 
 def words_of_kind(kind: str) -> str:
     """Return ``wrong answer``: a kind of failure as it is read."""
-    return {"refused": "refused build", "device": "device error"}.get(kind, kind.replace("_", " "))
+    words = {"refused": "refused build", "device": "device error", "memory": "out of memory"}
+    return words.get(kind, kind.replace("_", " "))
 
 
 def failure_kind(result: Mapping[str, Any]) -> str:
     """Return how a result fails, one of KNOWN_KINDS; empty where it passes, and where no failure is known of it."""
     if result["verdict"] == "pass":
         return ""
-    bad = [part for part in (*result["outputs"], *result["metrics"]) if part["verdict"] == "fail"]
-    return "wrong_answer" if bad else "crash" if result["verdict"] == "fail" else ""
+    return str(result.get("failure") or ("wrong_answer" if result["verdict"] == "fail" else ""))
 
 
 def why_worse(result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -118,10 +118,8 @@ def why_worse(result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     if found != "wrong_answer" or known["at_most"] is None:
         return ""
     times = times_limit(result)
-    if times is None:
-        return ""
     if math.isinf(times):
-        return "it has no figure that could be held against at_most: NaN, zeros, or a limit of 0"
+        return "nothing in it can be held against at_most: it is NaN, zeros, of another shape, or no figure"
     allowed: float = known["at_most"]
     return f"it loses {times:.3g} times its limit, at most {allowed:.3g} are known" if times > allowed else ""
 
@@ -135,16 +133,16 @@ def why_slower(comparison: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     return f"it takes {ratio or math.nan:.3g} times as long as the baseline, at most {allowed:.3g} are known"
 
 
-def times_limit(result: Mapping[str, Any]) -> float | None:
-    """Return how many times its limit the worst figure of what failed loses; None where nothing is a figure.
+def times_limit(result: Mapping[str, Any]) -> float:
+    """Return how many times its limit the worst figure of what failed loses.
 
-    Infinity where an output is not finite, all zeros or constant where the reference is not, its limit is 0, or it
-    fails although all of its figures are within their limits.
+    Infinity where an output is not finite, all zeros or constant where the reference is not, has no figure or a limit
+    of 0, or fails although all of its figures are within their limits.
     """
     outputs = (list(_of_output(output)) for output in result["outputs"] if output["verdict"] == "fail")
-    found = [worst if (worst := max(times)) > 1 else math.inf for times in outputs if times]
+    found = [worst if (worst := max(times, default=0.0)) > 1 else math.inf for times in outputs]
     found += [_of_metric(metric) for metric in result["metrics"] if metric["verdict"] == "fail"]
-    return max(found, default=None)
+    return max(found, default=math.inf)
 
 
 def _of_output(output: Mapping[str, Any]) -> Iterator[float]:

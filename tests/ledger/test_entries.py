@@ -46,6 +46,9 @@ def test_an_entry_has_its_fields_or_their_defaults(tmp_path):
     assert (one.target, one.case, one.at_most, one.owner) == (("rtx-fp16", "ort-cpu-*"), ("short",), None, "team-x")
     assert ledger(tmp_path, entry(kind='"regressed"')).entries[0].at_most == 1.5
     assert ledger(tmp_path, entry(kind='"out of memory"')).entries[0].at_most is None
+    assert [ledger(tmp_path, entry(kind=f'"{kind}"')).entries[0].kind for kind in ("refused", "refused build")] == [
+        "refused", "refused",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

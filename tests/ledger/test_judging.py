@@ -40,7 +40,8 @@ def wrong(error: float = 0.009, **changes: Any) -> Any:
         (recorded.result(), entry(-1), "fail", "passes now"),
         (recorded.result("not_judged", outputs=()), entry(), "not_judged", ""),
         (recorded.result("not_judged", outputs=()), entry(-1), "fail", "known only until"),
-        (recorded.result("fail", outputs=()), entry(), "fail", "fails now by crash"),
+        (recorded.result("fail", outputs=()), entry(), "fail", "nothing in it can be held against at_most"),
+        (wrong(), entry(kind="refused", at_most=None), "fail", "fails now by wrong answer"),
     ],
 )
 def test_an_entry_decides(result, one, verdict, why):

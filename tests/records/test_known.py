@@ -37,7 +37,10 @@ COVERED = {
     "exactly at its bound": (recorded.result("fail", outputs=(wrong(0.03),)), known()),
     "a NaN where any wrong answer is known": (recorded.result("fail", outputs=(wrong(math.nan),)), known(at_most=None)),
     "a metric": (recorded.result("fail", outputs=(recorded.output(),), metrics=(metric(0.4),)), known()),
-    "without a figure": (recorded.result("fail", outputs=(recorded.output(verdict="fail", stats=None),)), known()),
+    "without a figure, where any is known": (
+        recorded.result("fail", outputs=(recorded.output(verdict="fail", stats=None),)),
+        known(at_most=None),
+    ),
     "not launched": (recorded.result("fail", outputs=()), known(kind="crash", at_most=None, verdict="")),
 }
 WORSE = {
@@ -51,7 +54,8 @@ WORSE = {
     ),
     "a metric far off": (recorded.result("fail", outputs=(wrong(),), metrics=(metric(4.0),)), known()),
     "a metric that is NaN": (recorded.result("fail", outputs=(wrong(),), metrics=(metric(math.nan),)), known()),
-    "a crash": (recorded.result("fail", outputs=()), known()),
+    "without a figure": (recorded.result("fail", outputs=(recorded.output(verdict="fail", stats=None),)), known()),
+    "outputs of another shape": (recorded.result("fail", outputs=()), known()),
     "a wrong answer of what crashed": (recorded.result("fail", outputs=(wrong(),)), known(kind="crash", at_most=None)),
     "one that passes": (recorded.result(), known(verdict="pass")),
     "one that was not judged": (recorded.result("not_judged", outputs=()), known(verdict="not_judged")),
