@@ -871,6 +871,32 @@ def run(**asked):
 """
 
 
+def shard(number: int, passed: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a shard of three, each of which has a case of its own."""
+    names = {key: passed[key] for key in ("subject", "backend", "precision")}
+    return {
+        **document([{**passed, "case": str(number)}], environment={}, command="pytest"),
+        "expected": [{**names, "case": str(number), "arrived": True}],
+        "elsewhere": [{**names, "case": str(other), "shard": other} for other in {1, 2, 3} - {number}],
+        "shard": {"index": number, "of": 3, "split_sha256": "s"},
+    }
+
+
+@pytest.mark.parametrize("there", [(1, 2), (2, 3), (1,), (1, 1, 2), (1, 2, 2, 3)])
+def test_less_or_more_than_the_shards_of_a_run_is_not_green(passed, there):
+    parts = [shard(number, passed) for number in there]
+    for number, part in enumerate(parts):
+        save_json(part, Path(f"records/{number}.json"))
+    assert cli.main(["merge", "records", "-o", "whole.json"]) == 1
+    assert reported(Path("whole.json"))[1]["color"] == "yellow"
+    if set(there) != {1, 2, 3}:
+        assert reported(Path("records"))[1]["color"] == "yellow"
+    for number in (1, 2, 3):
+        save_json(shard(number, passed), Path(f"all/{number}.json"))
+    assert cli.main(["merge", "all", "-o", "whole.json"]) == 0
+    assert reported(Path("whole.json"))[1]["color"] == "brightgreen"
+
+
 def test_a_study_whose_variants_were_not_judged_is_no_pass(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

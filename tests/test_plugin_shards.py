@@ -10,6 +10,7 @@ from typing import Any
 import fake
 import pytest
 
+from harness import cli
 from harness.records import document
 
 pytest_plugins = ["pytester"]
@@ -231,3 +232,18 @@ def test_workers_have_a_gpu_each_and_stand_still_while_latency_is_measured(
             assert lines[number + 1] == "alone ends"
     found = dict(line.split() for line in (two.path / "gpus").read_text().splitlines())
     assert found == {name: {"gw0": "4", "gw1": "5", "gw2": "6"}[name] for name in found}
+
+
+def test_shards_and_the_latency_stage_make_one_record(two: pytest.Pytester):
+    two.makepyfile(test_clip=suite("clip", code=TIMED.replace("parity.check()", "pass")))
+    for n in (1, 2):
+        run(two, "--shard", f"{n}/2")
+        (two.path / "out.json").rename(two.path / f"{n}.json")
+    assert cli.main(["merge", "1.json", "2.json", "-o", "whole.json"]) == 1
+    data = json.loads((two.path / "whole.json").read_text())
+    assert data["error"].startswith("the latency stage is missing: ")
+    assert len(data["not_measured"]) == 4
+    run(two, "-m", "latency")
+    assert cli.main(["merge", "1.json", "2.json", "out.json", "-o", "whole.json"]) == 0
+    data = json.loads((two.path / "whole.json").read_text())
+    assert (data["complete"], data["left_out"], len(data["expected"])) == (True, [], 10)

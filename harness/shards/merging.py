@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import few
 from harness.records import (
+    DIED,
     SCHEMA,
     NotMeasured,
     ShardRecord,
@@ -56,6 +57,11 @@ def merge(documents: Iterable[Json], manifest: Any = None) -> Json:
     faults = problems(parts, tests=tests)
     for why in sorted({one["lost"] for one in missing.values()} - set(faults)):
         faults.append(f"{why}: {few(sorted(_key(one) for one in missing.values() if one['lost'] == why), _SHOWN)}")
+    silent = sorted(key for key, entry in tests.items() if not entry.get("arrived"))
+    known = {name_of(result) for result in results}
+    results = with_missing(results, [tests[key] for key in silent if name_of(tests[key]) not in known], DIED)
+    if silent and not faults:  # else it is among them why
+        faults.append(f"{len(silent)} did not arrive, of runs that say they are complete: {few(silent, _SHOWN)}")
     if doubled:
         faults.append(f"{len(doubled)} arrived more than once: {few(doubled, _SHOWN)}; the worse verdict counts")
     manifests = [*([] if manifest is None else [manifest]), *(data["manifest"] for data in given if "manifest" in data)]

@@ -98,6 +98,7 @@ FAULTS = {
         [shard(1), shard(2), shard(3, results=[*shard(2)["results"], *shard(3)["results"]])],
         "1 arrived more than once: net/2 [rtx-fp16]",
     ),
+    "silent": ([shard(1), shard(2, results=[], expected=[asked("2", arrived=False)]), shard(3)], "1 did not arrive"),
     "unfinished": ([shard(1), shard(2, complete=False, error="interrupted"), shard(3)], "shard 2 of 3: interrupted"),
     "with a fault": ([shard(1), shard(2, error="a test failed"), shard(3)], "shard 2 of 3: a test failed"),
     "another number": ([shard(1), shard(2), shard(3), shard(1, of=2)], "there are shards of 2 and of 3"),
