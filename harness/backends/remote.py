@@ -326,6 +326,8 @@ class Remote:
 
 def open_remote(url: str, mode: str) -> Remote | None:
     """Return the shared engine cache of this process at a URL; None for an empty one. Raises UsageError."""
+    if url and "://" not in url:
+        url = str(Path(url).absolute())  # whatever the current folder is when it is opened
     return _opened(url, mode) if url else None
 
 
@@ -348,7 +350,7 @@ def _check_installed(url: str) -> None:
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        raise UsageError(f"{shown(url)} cannot be opened: {first_line(error)} (pip install)") from None
+        raise UsageError(f"{shown(url)} cannot be opened: {first_line(error)}") from None
     except ValueError:
         raise UsageError(f"{shown(url)}: {protocol}:// is no kind of place that fsspec knows") from None
 
