@@ -38,8 +38,7 @@ class Part:
 
 def cache(count: int) -> dict[str, float]:
     """Fill an engine cache with engines of ten bytes, find each again, list, count against the limit, and empty it."""
-    from harness.backends import EngineCache
-    from harness.backends.base import BuildReport
+    from harness.backends import BuildReport, EngineCache
 
     def build(path: Path) -> BuildReport:
         path.write_bytes(b"an engine!")
