@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stopping
 from harness.arguments import as_path
-from harness.cli.known import add_ledger, ledger_of, offer
+from harness.cli.known import add_ledger, ledger_of
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
 from harness.cli.options import Document, add_command, chart, charts_folder, names, request_of, settings_of
 from harness.errors import UsageError
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         print_progress(f"required backend {name} was not timed, or not everywhere")
     status = latency.exit_status(found, options.require)
     if status == 1:
-        offer(ledger, options.json)
+        print_progress(ledger.offer(options.json))
     return status
 
 

@@ -91,13 +91,6 @@ def ledger_of(
     return replace(found, entries=tuple(about))
 
 
-def offer(ledger: Ledger, json: Path | None) -> None:
-    """Say how what failed becomes a known failure."""
-    record = json or "FILE-OF---json"
-    options = "--reason ... --issue URL --expires DATE"
-    print_progress(f"what is known to fail goes into {ledger.file}: parity known add {record} {options}")
-
-
 def _list(options: argparse.Namespace) -> int:
     from harness import ledger as ledgers
     from harness.records import save_json

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import stopping
 from harness.arguments import as_path
 from harness.cli import accuracy
-from harness.cli.known import add_ledger, ledger_of, offer
+from harness.cli.known import add_ledger, ledger_of
 from harness.cli.options import (
     Document,
     add_cases,
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     status = exit_status(results, required)
     if status == 1:
-        offer(ledger, options.json)
+        print_progress(ledger.offer(options.json))
     return 3 if status == 0 and options.fail_on_creep and watched.problem else status
 
 

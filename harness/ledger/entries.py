@@ -115,6 +115,11 @@ class Ledger:
             issue=entry.issue, owner=entry.owner or owner, expires=entry.expires.isoformat(),
         )  # fmt: skip
 
+    def offer(self, record: Path | None) -> str:
+        """Return how what failed becomes a known failure, where it was recorded in this file."""
+        options = "--reason ... --issue URL --expires DATE"
+        return f"what is known to fail goes into {self.file}: parity known add {record or 'RECORD.json'} {options}"
+
     def is_expired(self, entry: Entry) -> bool:
         """Return whether its last day is over."""
         return entry.expires < self.day

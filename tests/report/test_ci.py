@@ -12,9 +12,12 @@ import pytest
 import recorded
 
 from harness.errors import UsageError
+from harness.records import Known
 from harness.records import reader as records
 from harness.records.latency import Comparison
 from harness.report import ci
+from harness.report.html.page import page
+from harness.report.words import LANGUAGES
 
 FAILED = recorded.result("fail", reason="relative error 0.1", next_step="parity bisect net -b rtx -p fp16")
 SKIPPED = recorded.result("not_judged", reason="no GPU", outputs=())
@@ -117,3 +120,38 @@ def test_a_regression_counts_when_it_was_seen_twice(repeated: bool, colour: str,
     slower = Comparison(verdict="regressed", ratio=1.2, low=1.1, high=1.3, repeated=repeated)
     bench = [replace(recorded.measured(), comparison=slower)]
     assert ci.badge(recorded.load(tmp_path, results=[recorded.result()], bench=bench))["color"] == colour
+
+
+KNOWN = Known(
+    file="known.toml", entry=1, kind="wrong_answer", at_most=None, reason="kernel 7", issue="https://example.com/7",
+    owner="team-x", expires="2027-03-01", verdict="fail",
+)  # fmt: skip
+
+
+def test_failures_stand_under_who_answers_for_them(tmp_path: Path):
+    failed = [replace(FAILED, case=case, owner=owner) for case, owner in (("a", "zoe"), ("b", ""), ("c", "adam"))]
+    text = ci.summary(recorded.load(tmp_path, results=failed))
+    places = [text.index(words) for words in ("**`adam`**", "`net`/`c`", "**`zoe`**", "`net`/`a`", "**no owner**")]
+    assert places == sorted(places)
+    assert "**" not in ci.summary(recorded.load(tmp_path, results=[FAILED])).partition("<details>")[0]
+
+
+def test_known_failures_are_counted_and_listed_and_never_green(tmp_path: Path):
+    known = replace(FAILED, verdict="known", known=KNOWN, owner="team-x")
+    standing = {
+        "file": "known.toml", "entry": 1, "subject": "net", "source": "", "target": ["rtx-fp16"], "case": [],
+        "kind": "wrong_answer", "at_most": None, "reason": "kernel 7", "issue": "https://example.com/7",
+        "owner": "team-x", "expires": "2027-03-01", "days_left": 3, "expires_soon": True, "status": "known",
+        "matched": 2, "reached": 1,
+    }  # fmt: skip
+    found = recorded.load(tmp_path, results=[known, recorded.result(case="two")], known=[standing])
+    text = ci.summary(found)
+    assert "1 passed, 0 failed, 1 known to fail, 0 not judged" in text
+    assert recorded.cells(text, "`net`", "`rtx-fp16`", "all")[1:3] == ["known", "team-x"]
+    assert "expires on 2027-03-01" in text
+    assert (ci.badge(found)["color"], ci.badge(found)["message"]) == ("yellow", "1 passed, 1 known")
+    for lang in ("en", "zh"):
+        shown = page(found, lang=lang)
+        assert recorded.banner(shown) == "warn"
+        assert LANGUAGES[lang]["verdict_known"] in shown
+        assert "team-x" in shown
