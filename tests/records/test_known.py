@@ -10,7 +10,7 @@ import pytest
 import recorded
 
 from harness.records import CONTRADICTORY, Known, MetricResult, PartResult, exit_status, load
-from harness.records.known import failure_kind, times_limit, why_slower, why_worse
+from harness.records.known import failure_kind, merged_standings, times_limit, why_slower, why_worse
 from harness.report import badge
 from harness.report.verdicts import all_verdicts
 
@@ -127,3 +127,12 @@ def test_a_pass_is_no_failure():
 @pytest.mark.parametrize(("ratio", "covered"), [(1.4, True), (1.6, False), (None, False)])
 def test_a_known_regression_is_no_slower_than_its_entry_says(ratio, covered):
     assert (why_slower({"ratio": ratio}, known(kind="regressed", at_most=1.5).to_json()) == "") == covered
+
+
+def test_an_entry_that_several_runs_saw_is_one_with_the_worst_that_became_of_it():
+    seen = [
+        {"file": "known.toml", "entry": entry, "status": status, "reached": reached, "matched": 4}
+        for entry, status, reached in ((2, "known", 1), (1, "not_reached", 0), (2, "failed", 2), (2, "not_reached", 0))
+    ]
+    found = [(one["entry"], one["status"], one["reached"], one["matched"]) for one in merged_standings(seen)]
+    assert found == [(1, "not_reached", 0, 4), (2, "failed", 3, 4)]
