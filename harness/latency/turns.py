@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from harness.files import write_bytes
 from harness.latency.contestants import Contestant, Workload
 from harness.latency.options import Options
 from harness.latency.processes import Worker
+from harness.locks import Held, locked
 from harness.machine import open_gpu
 from harness.records import ProcessRun
+from harness.settings import print_progress
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 
@@ -36,11 +39,17 @@ def take_turns(
     """Yield the measurement of each fresh process as soon as it ends.
 
     The order of the contestants is reversed in every second round. One that fails yields its error and gets no further
-    turn. The throughput is measured in the first process of a contestant; ``timed_before`` have had theirs.
+    turn. The throughput is measured in the first process of a contestant; ``timed_before`` have had theirs. Another run
+    that measures on the same GPU is waited for.
     """
     order = list(in_turns(contestants, rounds))
     failed: set[Contestant] = set()
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_gpu_of_its_own(contestants))
+        except Held as error:
+            yield from ((contestant, error) for contestant in dict.fromkeys(contestants))
+            return
         inputs = _save_inputs(workload.inputs, folder)
         for start in range(0, len(order), AT_ONCE):
             requests = []
@@ -50,6 +59,25 @@ def take_turns(
                     files = {"inputs": str(inputs), "result": str(folder / f"{number}.json")}
                     requests.append((contestant, _request(workload, contestant, options, throughput) | files))
             yield from _measure(requests, options, failed)
+
+
+def _gpu_of_its_own(contestants: Sequence[Contestant]) -> contextlib.AbstractContextManager[None]:
+    """Let no other process of this machine measure on the GPU meanwhile. Raises Held where one did for too long."""
+    if all(contestant.device == "cpu" for contestant in contestants):
+        return contextlib.nullcontext()
+    return _alone(Path(tempfile.gettempdir()) / f"parity-gpu-{_gpu_uuid()}.lock")
+
+
+def _gpu_uuid() -> str:
+    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another user's lock: their run is seen among the GPU's processes
+            stack.enter_context(locked(path, "the GPU", waiting=print_progress))
+        yield
 
 
 def in_turns(contestants: Sequence[Contestant], rounds: int) -> Iterator[Contestant]:

@@ -576,6 +576,7 @@ def test_a_process_that_dies_leaves_no_clock_locked(
 
     processes.answer = answer
     monkeypatch.setattr(turns, "open_gpu", open_gpu)
+    monkeypatch.setattr(turns, "_gpu_uuid", lambda: tmp_path.name)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(verify_target.OpenTarget, "device_name", device)
     (problem,) = run(tmp_path, how={"lock_clocks": lock, "baselines": ()})
