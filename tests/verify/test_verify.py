@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from harness import Subject, Target, UsageError, targets
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest
+from harness.backends.runtime_file import runtime_file
 from harness.reference.store import StaleReference
 from harness.verify.result import next_step
 from harness.verify.target import Run
@@ -50,6 +51,34 @@ def test_a_second_run_builds_and_exports_nothing(tmp_path):
     assert (first.engine.cached, second.engine.cached) == (False, True)
     assert first.outputs == second.outputs
     assert not [line for line in said if "building" in line or "exporting" in line or "PyTorch" in line]
+
+
+def test_two_runners_share_an_engine_and_what_loading_it_compiled(tmp_path, monkeypatch):
+    class Compiling(FakeBackend):
+        driver = "570"
+        compiled = 0
+
+        def runtime_key(self):
+            return {"gpu": "H200", "driver": self.driver}
+
+        def load(self, engine):
+            file = runtime_file(engine, self.runtime_key())
+            self.compiled += not file.read()
+            file.write(b"kernels")
+            return super().load(engine)
+
+    shared = {"engines_remote": str(tmp_path / "shared"), "engines_remote_mode": "read-write"}
+    backend = Compiling()
+    monkeypatch.setitem(BACKENDS, "fake", backend)
+    (first,) = judge(subject(), tmp_path / "a", **shared)
+    (second,) = judge(subject(), tmp_path / "b", **shared)
+    assert (first.engine.origin, second.engine.origin) == ("built", "remote")
+    assert second.engine.fetched_from == str(tmp_path / "shared")
+    assert first.outputs == second.outputs
+    assert (backend.builds, backend.compiled) == (1, 1)
+    backend.driver = "580"
+    judge(subject(), tmp_path / "c", **shared)
+    assert (backend.builds, backend.compiled) == (1, 2)
 
 
 def test_without_the_cache_everything_is_made_afresh_and_nothing_is_left(tmp_path):
