@@ -35,7 +35,7 @@ def run(project: pytest.Pytester) -> Any:
     """Return a function that runs a good suite beside other files; it returns the status and the JSON."""
 
     def run(files: dict[str, str], conftest: str = "", *options: str) -> tuple[int, dict[str, Any]]:
-        project.makeconftest(f"{fake.CONFTEST}{fake.NO_MACHINE}\n{conftest}\n")
+        project.makeconftest(f"{fake.CONFTEST}\n{conftest}\n")
         project.makepyfile(test_good=GOOD, **files)
         result = project.runpytest_inprocess("--parity-json", "out.json", "--junitxml", "junit.xml", *options)
         return int(result.ret), json.loads((project.path / "out.json").read_text())
@@ -83,7 +83,6 @@ def test_a():
 def test_a_file_that_cannot_be_written_at_the_end_is_a_wrong_request_and_the_results_are_shown(
     project: pytest.Pytester,
 ):
-    project.makeconftest(fake.CONFTEST + fake.NO_MACHINE)
     project.makepyfile(test_good=GOOD, test_a=FOLDERS)
     result = project.runpytest_inprocess("--parity-json", "out.json", "--junitxml", "junit.xml")
     assert result.ret == 2
