@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import operator_table
 import pytest
+
+if TYPE_CHECKING:
+    from stopped.scene import Scene
 
 for number in (signal.SIGHUP, signal.SIGINT):  # nohup and & let them be ignored, and what is ignored stays so
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -35,37 +37,23 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_operator_table() -> Iterator[None]:
-    """Let PyTorch's exporter make its table of operators once: of a small model's export it is two thirds (0.45 s)."""
-    if "torch" not in sys.modules:
-        yield
-        return
-    import torch
+@pytest.fixture(autouse=True)
+def one_operator_table() -> None:
+    """Let PyTorch's exporter make its table of operators once, from the first test on that finds it imported."""
+    if "torch.onnx._internal.exporter._core" in sys.modules:
+        operator_table.share()
 
-    with pytest.MonkeyPatch.context() as patch:
-        export = torch.onnx.export
 
-        @functools.cache
-        def share() -> None:  # at the first export: the import takes a second
-            from torch.onnx._internal.exporter._registration import ONNXRegistry
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Make a folder in which every command has run, and a process whose forks are commands that are stopped."""
+    from stopped.scene import Scene, Warm
 
-            make = functools.cache(ONNXRegistry.from_torchlib)
-
-            def from_torchlib(*version: Any, **named: Any) -> ONNXRegistry:
-                table = copy.copy(make(*version, **named))
-                table.functions = {name: list(found) for name, found in table.functions.items()}
-                return table
-
-            patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib))
-
-        @functools.wraps(export)
-        def exporting(*arguments: Any, **options: Any) -> Any:
-            share()
-            return export(*arguments, **options)
-
-        patch.setattr(torch.onnx, "export", exporting)
-        yield
+    warm = Warm()
+    scene = Scene(warm, tmp_path_factory.mktemp("stopped") / "whole")
+    scene.prepare()
+    yield scene
+    warm.close()
 
 
 @pytest.fixture(scope="session")

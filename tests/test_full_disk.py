@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from stopped.phases import PHASES, REFERENCE, REPORT, VERIFY, Phase
-from stopped.scene import Scene, Warm
+from stopped.scene import Scene
 
 from harness.errors import CannotWrite, is_disk_full
 from harness.files import replacing, write_bytes, write_text
@@ -22,16 +22,6 @@ ERRORS = (
 )  # fmt: skip
 WRITING = [phase for phase in PHASES if phase.name.endswith("write") or phase.name == "build"]
 pytestmark = pytest.mark.xdist_group("stopped-0")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Make a folder in which every command has run."""
-    warm = Warm()
-    scene = Scene(warm, tmp_path_factory.mktemp("full") / "whole")
-    scene.prepare()
-    yield scene
-    warm.close()
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])

@@ -11,12 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from stopped.phases import BISECT, PHASES, Phase
-from stopped.scene import SIGNALS, Scene, Warm, left_of
+from stopped.scene import SIGNALS, Scene, left_of
 
 
 def in_groups(phases: list[tuple[int, Phase]]) -> list[object]:
@@ -25,16 +24,6 @@ def in_groups(phases: list[tuple[int, Phase]]) -> list[object]:
         pytest.param(phase, SIGNALS[number % 3], id=str(phase), marks=pytest.mark.xdist_group(f"stopped-{number % 2}"))
         for number, phase in phases
     ]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Make a folder in which every command has run."""
-    warm = Warm()
-    scene = Scene(warm, tmp_path_factory.mktemp("stopped") / "whole")
-    scene.prepare()
-    yield scene
-    warm.close()
 
 
 @pytest.mark.parametrize(("phase", "number"), in_groups(list(enumerate(PHASES))))

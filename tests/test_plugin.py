@@ -370,7 +370,7 @@ def test_a_wrong_option_ends_the_run_with_status_2_and_one_sentence(
     project: pytest.Pytester, option: tuple[str, ...], words: str
 ):
     project.makepyfile(test_clip=suite())
-    result = project.runpytest_inprocess(*option, no_reraise_ctrlc=True)  # of which pytester takes a status of 2 for one
+    result = project.runpytest_inprocess(*option, no_reraise_ctrlc=True)  # pytester takes status 2 for one
     assert result.ret == 2
     [line] = [line for line in (*result.errlines, *result.outlines) if line.strip()]
     assert line.startswith("ERROR: ")

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NoReturn
 
 from harness import limits, locks, memory, stopping
@@ -32,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.command_line = without_passwords(shlex.join(["parity", *arguments]))
     options.recorded = False
     """Whether a record of this run holds more than that it started."""
+    timeout_s = limits.default_timeout() if options.timeout is None else options.timeout
     try:
         _record(options)
         with (
-            no_exit(), others_quiet(verbose=options.verbose), limits.allowed(options.timeout),
+            no_exit(), others_quiet(verbose=options.verbose), limits.allowed(timeout_s),
             memory.at_most(options.memory), memory.in_words("the run"), locks.patience(options.lock_timeout),
         ):  # fmt: skip
             status: int = options.run(options)
@@ -72,6 +74,7 @@ def _record(options: argparse.Namespace, error: str = "") -> None:
         start_record(path, options.command_line, error=error)
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = _Parser(

@@ -39,7 +39,7 @@ def add_command(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         engines_remote=None, engines_remote_mode=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
-        timeout=limits.default_timeout(), records=True, memory=None, lock_timeout=None,
+        timeout=None, records=True, memory=None, lock_timeout=None,
     )  # fmt: skip
     return parser
 
@@ -59,7 +59,7 @@ def add_subject(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
 
 def add_suites(parser: argparse.ArgumentParser) -> None:
     """Add where suites are."""
-    parser.add_argument("--suites", type=as_path, default=_suites(), metavar="DIR", help="default: suites")
+    parser.add_argument("--suites", type=_suites, default=_DEFAULT, metavar="DIR", help="default: suites")
 
 
 def add_cases(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     )
     add_folders(parser)
     parser.add_argument(
-        "--timeout", type=seconds, metavar="SECONDS", default=limits.default_timeout(),
+        "--timeout", type=seconds, metavar="SECONDS",
         help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
         "in PyTorch or ONNX Runtime); 0: no limit; default: none, in CI (CI=true) 1800",
     )  # fmt: skip
@@ -183,8 +183,17 @@ def _root(options: argparse.Namespace) -> Path:
     return repository_root(suite if suite.exists() else Path.cwd())
 
 
-def _suites() -> Path:
-    """Return where suites are: ``suites`` here, else in the repository that this folder belongs to."""
+class _Default(str):
+    """A default that is looked up when it is needed, by the option's type."""
+
+
+_DEFAULT = _Default()
+
+
+def _suites(text: str) -> Path:
+    """Return where suites are; by default ``suites`` here, else in the repository that this folder belongs to."""
+    if not isinstance(text, _Default):
+        return as_path(text)
     from harness.discovery import SUITES
 
     above = repository_root(Path.cwd()) / SUITES

@@ -10,7 +10,7 @@ from typing import Any
 
 VERIFY = ("verify", "tiny", "--json", "out.json")
 BENCH = ("bench", "tiny", "-b", "ort-cpu", "-p", "fp32", "--processes", "2", "--baseline", "none", "--json", "out.json")
-BISECT = ("bisect", "growing", "-b", "planted", "-p", "fp16", "--json", "out.json", "-o", "plan.toml")
+BISECT = ("bisect", "swamping", "-b", "planted", "-p", "fp16", "--json", "out.json", "-o", "plan.toml")
 BUILD = ("build", "tiny", "-b", "rtx", "-p", "fp16", "--no-engine-cache")
 """Builds in a process of its own."""
 REFERENCE = ("reference", "tiny")
@@ -21,6 +21,8 @@ PYTEST = (
     "-q",
     "-p",
     "no:randomly",
+    "-p",
+    "no:unraisableexception",  # it collects garbage ten times
     "--parity-json",
     "out.json",
     "--junitxml",
@@ -64,7 +66,7 @@ PHASES = (
     Phase(command=BENCH, name="history write", place="harness.history.store:_by_id", locked=True),
     Phase(command=BENCH, name="JSON write", place=">out.json"),
     Phase(command=BISECT, name="screen", place="harness.bisect.screening:Screen.rank"),
-    Phase(command=BISECT, name="build", place=PLANTED, fresh="engines/growing*", locked=True),
+    Phase(command=BISECT, name="build", place=PLANTED, fresh="engines/swamping*", locked=True),
     Phase(command=BISECT, name="plan write", place=">plan.toml"),
     Phase(command=BISECT, name="price", place="harness.bisect.bisection:price"),
     Phase(command=BISECT, name="JSON write", place=">out.json"),
