@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness import errors, limits
-from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, unknown_name
+from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root, source_of
 from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
@@ -355,7 +355,7 @@ def import_path(folder: Path) -> Iterator[None]:
 def import_errors(what: str) -> Iterator[None]:
     """Turn any exception of an import into a UsageError that names the file and the line."""
     try:
-        with no_exit(), limits.step(f"importing {what}"):
+        with no_exit(), streams_kept(), limits.step(f"importing {what}"):
             yield
     except UsageError as error:
         raise UsageError(f"{error} ({raised_in(error)})") from error

@@ -21,6 +21,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,7 +78,8 @@ class EngineFailed(ParityError):
 def no_exit() -> Iterator[None]:
     """Let ``os._exit`` raise SystemExit while a suite's code runs: status 0 must not come without a verdict.
 
-    A thread beside it may end the process as a failure, as pytest-timeout does.
+    A thread beside it may end the process as a failure, as pytest-timeout does. A child that the code forked and let
+    return ends here: two processes would go on with one run.
     """
     end, process = os._exit, os.getpid()
 
@@ -92,6 +94,36 @@ def no_exit() -> Iterator[None]:
         yield
     finally:
         os._exit = end
+        if os.getpid() != process:
+            end(0)
+
+
+@contextlib.contextmanager
+def streams_kept() -> Iterator[None]:
+    """Let a suite's code close or exchange standard output and error; afterwards they are what they were.
+
+    Else a verdict might be printed nowhere.
+    """
+    streams = {1: sys.stdout, 2: sys.stderr}
+    copies = {}
+    for number in streams:
+        with contextlib.suppress(OSError):  # it was closed before
+            copies[number] = os.dup(number)
+    try:
+        yield
+    finally:
+        for number, copy in copies.items():
+            with contextlib.suppress(OSError):
+                if os.path.sameopenfile(copy, number):
+                    continue
+            os.dup2(copy, number)
+        for copy in copies.values():
+            os.close(copy)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = streams[number]
+            if stream is not None and stream.closed:
+                stream = os.fdopen(os.dup(number), "w")
+            setattr(sys, name, stream)
 
 
 @contextlib.contextmanager
@@ -101,7 +133,7 @@ def suite_code(what: str, kind: type[ParityError] | None = None) -> Iterator[Non
     ``what`` says which code, with the subject: ``clip: build()``.
     """
     try:
-        with no_exit():
+        with no_exit(), streams_kept():
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
@@ -154,6 +186,8 @@ def install_hint(extra: str) -> str:
 
 _SECRETS = "password|secret|token|sig|key|credential"
 """What is in the names of secrets in a URL's query."""
+LETTERS = 2000
+"""What is shown of an error's text, which may hold a whole tensor."""
 _ADVICE = {
     errno.ENOSPC: "make room, or give another path",
     errno.EDQUOT: "make room, or give another path",
@@ -192,5 +226,9 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of an error's text, at most LETTERS of it, or its type where it has none."""
+    try:
+        line = next(iter(str(error).strip().splitlines()), "")
+    except Exception:  # of a class whose own __str__ raises
+        line = ""
+    return f"{line[:LETTERS]} ..." if len(line) > LETTERS else line or type(error).__name__

@@ -33,7 +33,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
     fitted = 0
     try:
         if _is_device(path):
-            with path.open("wb") as device:
+            with _open_device(path) as device:
                 yield device
             return
         target = Path(os.path.realpath(path))
@@ -56,6 +56,13 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
             temporary.close()
     except OSError as error:
         raise CannotWrite(path, error, needed=needed or fitted) from error
+
+
+def _open_device(path: Path) -> BinaryIO:
+    """Open what is no file; a pipe that nobody reads is an error, where a plain open would wait for ever."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from harness.backends import BACKENDS
 from harness.checks import PROPERTY, LatencyTiming, Parity
 from harness.cli import commands as cli
 from harness.discovery import find_subject
-from harness.errors import no_exit
+from harness.errors import no_exit, suite_code
 from harness.history.history import open_history
 from harness.latency import benchmark, turns
 from harness.latency.options import Options
@@ -1081,6 +1081,19 @@ def test_a_child_that_a_suite_forks_may_end():
         if child == 0:
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_what_a_suite_closes_is_open_for_the_verdict(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(1), "w"))
+    with suite_code("clip: build()"):
+        sys.stdout.close()
+    assert not sys.stdout.closed
+    outer = sys.stdout
+    with suite_code("clip: build()"):
+        sys.stdout = None
+        os.close(1)
+    assert sys.stdout is outer
+    os.fstat(1)
 
 
 def test_a_command_that_something_ends_has_status_3(monkeypatch, capsys):

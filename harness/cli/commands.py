@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # code of a suite: its status must not pass for a verdict
         print_progress(f"not judged: something ended the process with status {end.code!r}")
         return 3
+    except GeneratorExit:
+        print_progress("not judged: a suite's code raised GeneratorExit")
+        return 3
     except KeyboardInterrupt:
         print_progress(stopping.words())
         return stopping.exit_status()

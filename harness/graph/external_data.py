@@ -72,7 +72,7 @@ def _set_tensor(node: ir.Node, key: str, tensor: ir.ExternalTensor) -> None:
 
 def _inside(model: Path, location: Path) -> Path | None:
     """Return the file that a location leads to, links followed; None where that is outside the model's folder."""
-    if location.is_absolute() or ".." in location.parts:
+    if location.is_absolute() or ".." in location.parts or "\0" in str(location):
         return None
     file = (model.parent / location).resolve()
     folders = (model.parent.resolve(), model.resolve().parent)

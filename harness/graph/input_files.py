@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from harness.errors import UsageError
+from harness.errors import UsageError, first_line
 from harness.files import check_is_content
 from harness.graph.onnx_inputs import InputSpec, check_inputs
 from harness.memory import available_bytes
@@ -62,6 +63,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _check_sizes(path: Path) -> None:
     """Raise ValueError for a member that is no array, or not one that can be read."""
     with zipfile.ZipFile(path) as archive:
+        names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is in it twice; save it once")
         for member in archive.infolist():
             with archive.open(member) as file:
                 _check_array(file, member.file_size, repr(member.filename.removesuffix(".npy")))
@@ -76,8 +80,8 @@ def _check_array(file: IO[bytes], size: int, name: str) -> None:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except ValueError as error:
-        raise ValueError(f"{name} in it is no array ({error})") from error
+    except (ValueError, tokenize.TokenError, RecursionError, MemoryError) as error:  # of a header that is no text
+        raise ValueError(f"{name} in it is no array ({first_line(error)})") from error
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects, which are never unpickled; save it as numbers")
     claimed, held = math.prod(shape) * dtype.itemsize, size - file.tell()

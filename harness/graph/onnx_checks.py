@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ from harness.memory import available_bytes, size_words
 
 _TYPES = ("to", "dtype", "output_dtype")
 """Attributes that name an element type."""
+MOST_NODES = 10**6
+"""Once functions are inlined; the largest models that were exported have some ten thousand."""
 
 
 def check_graph(model: ir.Model, path: Path) -> None:
@@ -28,6 +30,7 @@ def check_graph(model: ir.Model, path: Path) -> None:
     """
     what = f"{path} is not a valid ONNX model"
     _check_opsets(model, what)
+    _check_functions(model, what)
     if not model.graph.outputs:
         raise UsageError(f"{what}: it declares no output, so there is nothing to compare; export it again")
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
@@ -51,6 +54,33 @@ def _check_opsets(model: ir.Model, what: str) -> None:
             if version != (known := model.opset_imports.get(domain, version)):
                 imports = f"imports opset {version} of domain {domain or 'ai.onnx'!r}, and the model opset {known}"
                 raise UsageError(f"{what}: function {function.name!r} {imports}; export it again")
+
+
+def _check_functions(model: ir.Model, what: str) -> None:
+    """Refuse functions that call themselves, and those that a small file makes more nodes of than anything computes."""
+    counts: dict[ir.OperatorIdentifier, int] = {}
+    calling: list[ir.OperatorIdentifier] = []
+
+    def count(nodes: Iterable[ir.Node]) -> int:
+        return sum(count_of(node.op_identifier()) for node in nodes)
+
+    def count_of(name: ir.OperatorIdentifier) -> int:
+        if name not in model.functions:
+            return 1
+        if name in calling:
+            raise UsageError(f"{what}: function {name[1]!r} calls itself, so it has no end; export it again")
+        if name not in counts:
+            calling.append(name)
+            counts[name] = count(model.functions[name].all_nodes())
+            calling.pop()
+        return counts[name]
+
+    try:
+        found = count(model.graph.all_nodes())
+    except RecursionError:
+        raise UsageError(f"{what}: its functions call each other {len(calling)} deep; export it again") from None
+    if found > MOST_NODES:
+        raise UsageError(f"{what}: its functions make {found:,} nodes of it, at most {MOST_NODES:,} are taken")
 
 
 def _check_text(graph: ir.Graph, what: str) -> None:

@@ -22,6 +22,9 @@ from harness.graph.values import Value, Values
 from harness.records import plan_lines
 from harness.subject import PLAIN_PRECISIONS
 
+SHOWN, LETTERS = 8, 100
+"""How many patterns that match nothing are shown, and how much of each."""
+
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _FLOATS = {"float32", "float16", "bfloat16", "float64", ""}
 _KEYS = ("precision", "keep_fp32")
@@ -96,7 +99,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"plan {path} cannot be read ({error.strerror}); give an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of 5000 digits
         raise UsageError(f"plan {path} is not valid TOML: {error}") from error
 
 
@@ -114,8 +117,10 @@ def assign(plan: Plan, values: Values) -> dict[str, str]:
         if not origins:
             unmatched.append(pattern)
     if unmatched:
-        hints = "; ".join(f"{pattern!r}{_nearest(pattern, floats)}" for pattern in unmatched)
-        raise UsageError(f"plan {plan.source or plan.name}: keep_fp32 matches no float value: {hints}")
+        hints = [f"{pattern[:LETTERS]!r}{_nearest(pattern, floats)}" for pattern in unmatched[:SHOWN]]
+        more = f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else ""
+        words = f"keep_fp32 matches no float value: {'; '.join(hints)}{more}"
+        raise UsageError(f"plan {plan.source or plan.name}: {words}")
     dtypes = {value.origin: "float32" if value.origin in kept else plan.compute_dtype for value in floats}
     return dtypes | {value.name: dtypes[value.origin] for value in floats}
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.errors import NoMemory
+from harness.memory import available_bytes, size_words
 from harness.operators.registry import operator
 from harness.operators.values import Unsupported, wide
 
@@ -137,12 +139,23 @@ def _by_sizes(
     ]
 
 
+def _require_room(x: torch.Tensor, axes: Sequence[_Axis]) -> None:
+    """Raise NoMemory for a result that memory does not hold: the places of its elements alone take minutes."""
+    shape = list(x.shape)
+    for axis in axes:
+        shape[axis.number] = axis.out
+    needed = math.prod(shape) * x.element_size()
+    if needed > (free := available_bytes()):
+        raise NoMemory(f"resizing to {shape} takes {size_words(needed)}, and {size_words(free)} are free")
+
+
 def _resized(x: torch.Tensor, axes: Sequence[_Axis], method: _Method) -> torch.Tensor:
     crops = method.coordinates == "tf_crop_and_resize"
     if method.mode != "cubic" and not crops and all(it.out == it.size for it in axes):
         # A scale that is not 1 may keep the size. PyTorch and ONNX Runtime copy then; the cubic mode PyTorch resizes.
         return x
     moving = [it for it in axes if it.scale != 1 or it.out != it.size or crops]
+    _require_room(x, moving)
     # A scale of 0.6 is 0.60000002 in FP32, and only FP32 rounds a place back to the element that was meant: where
     # places decide, they are computed as every engine computes them.
     decides = method.mode == "nearest" or crops

@@ -50,6 +50,8 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ShapeError(f"{where} is not an object")
         return {key: checked(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+    if type(value) is int and abs(value) >= 2**63:
+        raise ShapeError(f"{where} is {value!r:.60}, a number that nothing measures")
     if kind is float and (value is None or type(value) is int):
         return value
     if type(value) is not kind:

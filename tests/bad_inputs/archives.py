@@ -6,6 +6,8 @@ import base64
 import gzip
 import io
 import json
+import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,19 @@ def members(**named: bytes) -> Make:
 def claims(shape: tuple[int, ...]) -> bytes:
     """Return an array of two numbers whose header has another shape."""
     return npy().replace(b"(2,), }" + b" " * 20, f"{shape}, }}".encode().ljust(27))
+
+
+def header(text: str) -> bytes:
+    """Return what begins as an array does, with another header."""
+    return b"\x93NUMPY\x01\x00" + (108).to_bytes(2, "little") + text.encode().ljust(107) + b"\n"
+
+
+def twice() -> None:
+    """Write an archive with two arrays of one name."""
+    model()()
+    with zipfile.ZipFile("in.npz", "w") as archive, warnings.catch_warnings(action="ignore"):
+        for scale in (1, 9):
+            archive.writestr("x.npy", npy(ONE * scale))
 
 
 def polygraphy(item: object) -> str:
@@ -107,4 +122,13 @@ ROWS = (
     Row("inputs and a shape", arrays(x=ONE), f"{NPZ} --shape x=2", 2, ("--shape", "--inputs")),
     Row("wrong name for a module", both(suite(), lambda: np.savez("in.npz", x=ONE)), "verify s --inputs in.npz", 2, ("'x'", "input")),
     Row("wrong shape for a module", both(suite(), lambda: np.savez("in.npz", input=ONE)), "verify s --inputs in.npz", 2, ("'input'", "[2]", "2, 4")),
+    Row("two members of one name", twice, NPZ, 2, ("in.npz", "'x'", "twice")),
+    Row("member at an absolute path", members(**{"/etc/x": npy()}), NPZ, 2, ("'/etc/x'", "x")),
+    Row("member above the folder", members(**{"../x": npy()}), NPZ, 2, ("'../x'", "x")),
+    Row("header of open brackets", members(x=header("(" * 7)), NPZ, 2, ("in.npz", "'x'", "no array")),
+    Row("header that is code", members(x=header("open('owned', 'w')")), NPZ, 2, ("in.npz", "'x'", "no array")),
+    Row("header of 4 GB", members(x=b"\x93NUMPY\x02\x00\xff\xff\xff\xff{"), NPZ, 2, ("in.npz", "'x'", "no array")),
+    Row("member with escapes in its name", members(**{"\x1b[31mx": npy()}), NPZ, 2, ("unknown input", "31m")),
+    Row("pipe", both(model(), lambda: os.mkfifo("in.npz")), NPZ, 2, ("in.npz", "pipe")),
+    Row("array in the order of Fortran", both(model("g (float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }"), lambda: np.savez("in.npz", x=np.asfortranarray(np.ones((2, 3), np.float32)))), NPZ, 0, ("1 passed",)),
 )  # fmt: skip

@@ -16,6 +16,11 @@ def build(body: str) -> Make:
     return suite("import os, sys\n", build=f"lambda: {body}")
 
 
+def raising(error: str) -> Make:
+    """Return what writes a suite whose build() raises this."""
+    return suite(f"def build():\n    raise {error}\n", build="build")
+
+
 def forward(result: str, code: str = "") -> Make:
     """Return what writes a suite whose forward() returns this."""
     return suite(code + NET.format(result), build="lambda: Net().eval()")
@@ -111,4 +116,16 @@ ROWS = (
     Row("study whose variants raise", write("s/study.py", "def variants():\n    1 / 0\ndef run(**options):\n    yield\n"), "study s --list", 3, ("study", "variants()", "ZeroDivisionError")),
     Row("study that takes no options", write("s/study.py", "def variants():\n    return ['a']\ndef run():\n    yield\n"), "study s -b ort-cpu", 3, ("study s: run()", "variants")),
     Row("study that ends the process", write("s/study.py", "import os\ndef variants():\n    return ['a']\ndef run(**options):\n    os._exit(0)\n    yield\n"), "study s -b ort-cpu", 3, ("SystemExit",)),
+    Row("build exchanges standard output", build("[setattr(sys, 'stdout', None), 1 / 0]"), VERIFY, 3, ("s: build()", "ZeroDivisionError")),
+    Row("build closes what the verdict is printed to", build("[os.close(1), torch.nn.Linear(4, 2).eval()][1]"), VERIFY, 0, ("1 passed",)),
+    Row("build forks a process", build("[os.fork(), torch.nn.Linear(4, 2).eval()][1]"), VERIFY, 0, ("1 passed",)),
+    Row("build raises what has no text", raising("type('E', (Exception,), {'__str__': None})()"), VERIFY, 3, ("s: build()", "raised E")),
+    Row("build raises GeneratorExit", raising("GeneratorExit"), VERIFY, 3, ("GeneratorExit",)),
+    Row("build raises what is no Exception", raising("BaseException"), VERIFY, 3, ("s: build()", "BaseException")),
+    Row("build raises a megabyte", raising("ValueError('a' * 10**6)"), VERIFY, 3, ("s: build()", "aaa ...")),
+    Row("build raises escapes", raising("ValueError('\\x1b[31m1 passed')"), VERIFY, 3, ("s: build()", "\\u001b[31m1 passed")),
+    Row("build skips as a test", build("__import__('pytest').skip('no')"), VERIFY, 3, ("s: build()", "Skipped")),
+    Row("default device meta", build("[torch.set_default_device('meta'), torch.nn.Linear(4, 2).eval(), torch.set_default_device(None)][1]"), VERIFY, 3, ("'weight'", "meta")),
+    Row("SUBJECT raises when it is asked", write("suites/test_s.py", "class X:\n    def __getattr__(self, name):\n        raise RuntimeError('no')\nSUBJECT = X()\n"), VERIFY, 2, ("SUBJECT is a X",)),
+    Row("case of what has an end", case("next(iter(()))"), VERIFY, 3, ("case 'one'", "StopIteration")),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import onnx
@@ -26,6 +27,16 @@ def compressed() -> None:
 def followed(data: bytes) -> None:
     with Path("m.onnx").open("ab") as file:
         file.write(data)
+
+
+def outside(tensor: onnx.TensorProto, **fields: str) -> None:
+    """Let a tensor lie in a file of the machine."""
+    for name, value in fields.items():
+        setattr(tensor, name, value)
+    for data in ("float_data", "raw_data"):
+        tensor.ClearField(data)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
 
 
 def external(**fields: str):
@@ -72,4 +83,18 @@ ROWS = (
     Row("weights behind the file", both(external(location="w.bin", offset="4"), write("w.bin", bytes(8))), VERIFY, 2, ("'w'", "byte 12", "byte 8")),
     Row("offset in words", both(external(location="w.bin", offset="four"), write("w.bin", bytes(8))), VERIFY, 2, ("m.onnx", "four")),
     Row("too short a length", both(external(location="w.bin", length="4"), write("w.bin", bytes(8))), VERIFY, 2, ("'w'", "4 bytes", "8 bytes")),
+    Row("weights of a Constant outside", model("g (float[2] x) => (float[2] y) { w = Constant <value = float[2] {1, 2}> () y = Add(x, w) }", lambda proto: outside(proto.graph.node[0].attribute[0].t)), VERIFY, 2, ("'/etc/passwd'", "outside")),
+    Row("weights of a function outside", model('g (float[2] x) => (float[2] y) { y = own.f(x) } <domain: "own", opset_import: ["" : 18]> f (a) => (b) { w = Constant <value = float[2] {1, 2}> () b = Add(a, w) }', lambda proto: outside(proto.functions[0].node[0].attribute[0].t), head='<ir_version: 9, opset_import: ["" : 18, "own" : 1]>'), VERIFY, 2, ("'/etc/passwd'", "outside")),
+    Row("weights of a body outside", model("g (bool c, float[2] x) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] z) <float[2] w = {1, 2}> { z = Add(x, w) }, else_branch = e () => (float[2] v) { v = Neg(x) }> }", lambda proto: outside(proto.graph.node[0].attribute[0].g.initializer[0])), VERIFY, 2, ("'w'", "'/etc/passwd'", "outside")),
+    Row("weights of a training graph outside", model(ADD, lambda proto: outside(proto.training_info.add().initialization.initializer.add(name="t", data_type=1, dims=[2]))), VERIFY, 0, ("1 passed",)),
+    Row("sparse weights outside", model("g (float[2] x) => (float[2] y) { y = Add(x, w) }", lambda proto: outside(proto.graph.sparse_initializer.add(dims=[2]).values, name="w")), VERIFY, 2, ("'w'", "nothing computes")),
+    Row("weights with NUL in their place", external(location="w.bin\0x"), VERIFY, 2, ("'w'", "outside")),
+    Row("weights through a link of a folder", both(external(location="d/passwd"), lambda: Path("d").symlink_to("/etc")), VERIFY, 2, ("'w'", "'d/passwd'", "outside")),
+    Row("weights in a pipe", both(external(location="w.bin"), lambda: os.mkfifo("w.bin")), VERIFY, 2, ("'w'", "'w.bin'", "not a file")),
+    Row("weights of no place", external(location=""), VERIFY, 2, ("'w'", "not a file")),
+    Row("weights at a place of 5000 letters", external(location="w" * 5000), VERIFY, 2, ("www",)),
+    Row("weights with escapes in their place", external(location="\x1b[31mw\n"), VERIFY, 2, ("'w'", "missing")),
+    Row("offset of 2^63", both(external(location="w.bin", offset=str(2**63)), write("w.bin", bytes(8))), VERIFY, 2, ("'w'", str(2**63 + 8), "byte 8")),
+    Row("offset of 5000 digits", both(external(location="w.bin", offset="9" * 5000), write("w.bin", bytes(8))), VERIFY, 2, ("m.onnx", "digits")),
+    Row("length below 0", both(external(location="w.bin", length="-8"), write("w.bin", bytes(8))), VERIFY, 2, ("'w'", "-8")),
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 
 from bad_inputs.row import VERIFY, Make, Row, model
@@ -47,6 +49,24 @@ def weight(**fields: int | list[int]) -> Make:
 
 def put_nan(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].float_data[0] = float("nan")
+
+
+def functions(*texts: str) -> Make:
+    """Return what writes a model that calls ``f``, one of these functions."""
+    opsets = '<domain: "own", opset_import: ["" : 18, "own" : 1]>'
+    return model(
+        "g (float[2] x) => (float[2] y) { y = own.f(x) } " + " ".join(f"{opsets} {text}" for text in texts),
+        head='<ir_version: 9, opset_import: ["" : 18, "own" : 1]>',
+    )
+
+
+def renamed(name: str) -> Callable[[onnx.ModelProto], None]:
+    """Return what gives the output another name."""
+
+    def change(proto: onnx.ModelProto) -> None:
+        proto.graph.output[0].name = proto.graph.node[-1].output[0] = name
+
+    return change
 
 
 ROWS = (
@@ -98,4 +118,18 @@ ROWS = (
     Row("range to 10^12", model("g (float[1] x) => (float[m] y) <int64 a = {0}, int64 b = {1000000000000}, int64 s = {1}> { c = Range(a, b, s) d = Cast<to: int = 1>(c) y = Add(d, x) }"), VERIFY, 3, ("Range", "1,000,000,000,000 numbers", "bytes")),
     Row("random operator", model("g (float[2] x) => (float[2] y) { r = RandomNormalLike(x) y = Add(x, r) }"), VERIFY, 3, ("random", "--seed-random")),
     Row("open dimension", model("g (float[n, 2] x) => (float[n, 2] y) { y = Relu(x) }"), VERIFY, 2, ("'n'", "--shape x=2,2")),
+    Row("function that calls itself", functions("f (a) => (b) { b = own.f(a) }"), VERIFY, 2, ("'f'", "calls itself")),
+    Row("functions that call each other", functions("f (a) => (b) { b = own.h(a) }", "h (a) => (b) { b = own.f(a) }"), VERIFY, 2, ("'f'", "calls itself")),
+    Row("functions that double forty times", functions(*(f"f{i or ''} (a) => (b) {{ c = own.f{i + 1}(a) b = own.f{i + 1}(c) }}" for i in range(40)), "f40 (a) => (b) { b = Exp(a) }"), VERIFY, 2, ("1,099,511,627,776 nodes",)),
+    Row("resize to 10^18 elements", model('g (float[1, 1, 2, 2] x) => (float[a, b, c, d] y) <float[4] s = {1, 1, 1000000000, 1000000000}> { y = Resize <mode: string = "nearest"> (x, , s) }'), VERIFY, 3, ("[1, 1, 2000000000, 2000000000]", "bytes")),
+    Row("one-hot of 10^12", model("g (int64[2] x) => (float[a, b] y) <int64 d = {1000000000000}, float[2] v = {0, 1}> { y = OneHot(x, d, v) }"), VERIFY, 3, ("bytes", "free")),
+    Row("reshape beyond 64 bits", model("g (float[2] x) => (float[m] y) <int64[2] s = {4611686018427387904, 4}> { y = Reshape(x, s) }"), VERIFY, 3, ("Reshape",)),
+    Row("operator without a name", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", lambda proto: setattr(proto.graph.node[0], "op_type", "")), VERIFY, 3, ("y",)),
+    Row("two inputs of one name", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", lambda proto: proto.graph.input.add().CopyFrom(proto.graph.input[0])), VERIFY, 3, ("x",)),
+    Row("input without a type", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", lambda proto: proto.graph.input[0].ClearField("type")), VERIFY, 2, ("'x'", "not a tensor of numbers")),
+    Row("optional input", model("g (optional(float[2]) x) => (float[2] y) { y = OptionalGetElement(x) }"), VERIFY, 2, ("'x'", "not a tensor of numbers")),
+    Row("outputs that differ in their case alone", model("g (float[2] x) => (float[2] Y, float[2] y) { Y = Relu(x) y = Neg(x) }"), VERIFY, 0, ("Y", "1 passed")),
+    Row("metadata that is code", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", lambda proto: proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="[open('owned', 'w')]")), VERIFY, 0, ("1 passed",)),
+    Row("escapes in a name", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", renamed("\x1b[31mred\r\n1 passed")), VERIFY, 0, ("\\u001b[31mred", "1 passed")),
+    Row("name of 300 letters", model("g (float[2] x) => (float[2] y) { y = Relu(x) }", renamed("n" * 300)), VERIFY, 0, ("1 passed",)),
 )  # fmt: skip

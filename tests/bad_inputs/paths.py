@@ -80,4 +80,10 @@ ROWS = (
     Row("link to itself", lambda: link("m.onnx", "m.onnx"), VERIFY, 2, ("m.onnx",)),
     Row("pipe for a model", lambda: os.mkfifo("m.onnx"), VERIFY, 2, ("m.onnx",)),
     Row("device for a model", nothing, "verify /dev/zero", 2, ("suites",)),
+    Row("JSON to a pipe that nobody reads", both(model(), lambda: os.mkfifo("p")), f"{VERIFY} --json p", 2, (" p", "No such device")),
+    Row("badge to a pipe that nobody reads", both(write("r/r.json", RECORD), lambda: os.mkfifo("p")), "report r -o r --badge p", 2, (" p", "No such device"), shows=True),
+    Row("history in a pipe", both(suite(), lambda: os.mkfifo("h.sqlite")), "history s --history h.sqlite", 2, ("h.sqlite", "pipe")),
+    Row("engines in a link to itself", both(model(), lambda: link("engines", "engines")), VERIFY, 2, ("engine folder engines",)),
+    Row("engines in a pipe", both(model(), lambda: os.mkfifo("engines")), VERIFY, 2, ("engines is no folder",)),
+    Row("file in the place of .parity", both(suite(), write(".parity", "")), "bench s -b ort-cpu --baseline none --processes 2", 2, (".parity", "PARITY_HISTORY")),
 )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import recorded
@@ -58,4 +60,13 @@ ROWS = (
     Row("an unknown template", record(), "report r --template 2024", 2, ("--template", "'2024'")),
     Row("WeNet without a subject", record(), "report r --wenet encoder", 2, ("encoder", "ROLE=SUBJECT")),
     Row("WeNet of an unknown role", record(), "report r --wenet singer=s", 2, ("singer", "encoder")),
+    Row("a number of 400 digits", write("r/r.json", json.dumps({"schema": "parity/1", "results": [{**RESULT, "timings_s": {"judge": 10**400}}]})), REPORT, 2, ("r.json", "timings_s.judge")),
+    Row("a number beyond all", write("r/r.json", '{"schema": "parity/1", "complete": 1e999}'), REPORT, 2, ("r.json", "complete")),
+    Row("a boolean for a number", result(runs=True), REPORT, 2, ("r.json", "runs", "True")),
+    Row("a key twice", write("r/r.json", '{"schema": "parity/1", "schema": "x"}'), REPORT, 2, ("r.json", "'x'")),
+    Row("UTF-16", write("r/r.json", '{"schema": "parity/1"}'.encode("utf-16")), REPORT, 2, ("r.json", "not JSON")),
+    Row("a link to itself", lambda: [folder("r")(), Path("r/r.json").symlink_to("r.json")], REPORT, 2, ("r", "no .json")),
+    Row("a pipe", lambda: [folder("r")(), os.mkfifo("r/r.json")], REPORT, 2, ("r", "no .json")),
+    Row("names with escapes", result(subject="\x1b[31mred\n"), "report r --html", 0, ("report.html",)),
+    Row("half of a letter in a name", result(subject="\ud800"), "report r --html", 0, ("report.html",)),
 )  # fmt: skip
