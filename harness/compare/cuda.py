@@ -1,10 +1,13 @@
 """The passes of ``compare`` on an NVIDIA GPU, as Triton kernels.
 
-``_totals`` reads both tensors once for every sum and extreme; ``_keep`` reads them once more, counts the errors below
-four brackets and keeps those inside them; ``_nonfinite`` runs only where something was not finite. Each slot (a
-position in a program's tile) adds up in float64, so nothing is rounded to the inputs' precision.
+``_sweep`` reads both tensors once: every sum and extreme, the errors below and inside four brackets, and the pairs that
+are inside. The brackets come from a sample (``_sample``, ``_brackets``); up to SAMPLE elements the sample is the
+whole tensor and holds the answers. ``_finish`` and ``_worst`` reduce what the programs of the sweep left, ``_bins`` and
+``_narrow`` find each order statistic among the pairs kept. All figures travel to the host once. ``_nonfinite`` runs
+only where something was not finite.
 
-What float32 represents exactly is compared in float32, which costs a third of the instructions. The next tile is loaded
+Each slot (a position in a program's tile) adds up in float64, so nothing is rounded to the inputs' precision. What
+float32 represents exactly is compared in float32, which costs a third of the instructions. The next tile is loaded
 before this one is worked on, because too few programs fit on a multiprocessor to hide the latency of memory.
 """
 
@@ -21,7 +24,6 @@ import triton
 import triton.language as tl
 
 from harness.compare.totals import (
-    ALL,
     COUNTS,
     NONFINITE,
     PEAKS,
@@ -33,7 +35,6 @@ from harness.compare.totals import (
     Measured,
     Totals,
     blocks,
-    brackets_from_sample,
     elements_at,
     merged,
     order_statistics,
@@ -44,15 +45,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-TOTALS_BLOCK = 256  # elements a program handles at a time: of 512, only two programs fit on a multiprocessor
-KEEP_BLOCK = 512
+BLOCK = 256  # elements a program handles at a time: of 512, only two programs fit on a multiprocessor
 PROGRAMS = 4  # per multiprocessor
+LARGEST = 2**30  # elements a kernel handles: its indices are 32 bits wide, its counters of a slot 16
 PIECE = 2**23  # elements copied at a time where a tensor is strided or of a dtype the kernels do not load
-CAPACITY = 3 * 2**20  # errors kept for a bracket: 24 MiB for each of the four; enough for one pass up to 2^29 elements
-SEGMENTS = 64  # of a bracket's row; a power of two
-SAMPLE = 2**20  # errors sorted to place the brackets
+SAMPLE = 2**19  # errors sorted to place the brackets, which then hold 1.5 % of all errors
+KEPT = 32  # of so many pairs one can be kept
+BITS = 13  # of the errors of a bracket give their bin
+ROUNDS = 5  # until a bin holds a single number of 64 bits
 NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.int16, torch.int8, torch.uint8)
 WIDE = (torch.float64, torch.int64, torch.int32)
+
+ADDED = (*SUMS, *COUNTS, *(f"{what}{i}" for i in range(len(QUANTILES)) for what in ("reached", "inside")))
+COMPARED = ADDED.index("compared")
+FIGURES = (*ADDED, *PEAKS)
+"""A program's column of the table, and then the one of the piece; its worst errors and their indices follow."""
+WIDTH = len(FIGURES) + 2 * WORST * WORST
 
 
 @triton.jit
@@ -72,10 +80,64 @@ def _errors(a, e):
 
 
 @triton.jit
-def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constexpr, EXACT: tl.constexpr):
-    """Write a program's sums and peaks to its column of ``table``, each slot's largest error, and that one's turn."""
-    program = tl.program_id(0).to(tl.int64)
-    programs = tl.num_programs(0).to(tl.int64)
+def _finite(a, e):
+    return (tl.abs(a) < float("inf")) & (tl.abs(e) < float("inf"))
+
+
+@triton.jit
+def _sample(actual, expected, rows, counts, n, BLOCK: tl.constexpr, EXACT: tl.constexpr):
+    """Write the absolute errors to one row and the relative to the next, infinity where there is none; count both."""
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    a, e = _load(actual, expected, index, n)
+    a, e = a.to(EXACT), e.to(EXACT)
+    valid = (index < n) & _finite(a, e)
+    _, size, ratio, undefined = _errors(a, e)
+    defined = valid & ~undefined
+    tl.store(rows + index, tl.where(valid, size, float("inf")), mask=index < n)
+    tl.store(rows + n + index, tl.where(defined, ratio, float("inf")), mask=index < n)
+    tl.atomic_add(counts, tl.sum(valid.to(tl.int64), 0))
+    tl.atomic_add(counts + 1, tl.sum(defined.to(tl.int64), 0))
+
+
+@triton.jit
+def _share(i):
+    """Return the i-th of QUANTILES as a fraction: median and p99 of the absolute errors, then of the relative."""
+    return 1 + 98 * (i % 2), 2 + 98 * (i % 2)
+
+
+@triton.jit
+def _brackets(rows, counts, bounds, size):
+    """Write the bounds of the four brackets, as ``totals.brackets_from_sample`` gives them."""
+    for i in tl.static_range(4):
+        count = tl.load(counts + i // 2)
+        numerator, denominator = _share(i)
+        share = (numerator + 0.0) / denominator
+        centre = share * count.to(tl.float64)
+        margin = 4.5 * tl.sqrt(centre * (1 - share)) + 2
+        first = tl.floor(centre - margin).to(tl.int64)
+        last = tl.ceil(centre + margin).to(tl.int64)
+        row = rows + (i // 2) * size
+        low = tl.load(row + first, mask=first >= 0, other=0.0)
+        high = tl.load(row + last, mask=last < count, other=float("inf"))
+        inner_low = low.to(tl.int64, bitcast=True) + (first >= 0).to(tl.int64)
+        inner_high = high.to(tl.int64, bitcast=True) - (high > 0).to(tl.int64)
+        within = inner_low <= inner_high
+        tl.store(bounds + 2 * i, tl.where(within, inner_low.to(tl.float64, bitcast=True), low))
+        tl.store(bounds + 2 * i + 1, tl.where(within, inner_high.to(tl.float64, bitcast=True), high))
+
+
+@triton.jit
+def _sweep(
+    actual, expected, bounds, table, slot_error, slot_turn, kept_a, kept_e, cursors, n, capacity,
+    BLOCK: tl.constexpr, EXACT: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """Write a program's figures to its column of ``table``, each slot's largest error, and that one's turn.
+
+    With KEEP, append the pairs whose errors are inside a bracket of several numbers to the program's part of ``kept``;
+    its cursor counts on when that is full.
+    """
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
     offsets = tl.arange(0, BLOCK)
     zero = tl.zeros([BLOCK], tl.float64)
     lowest = tl.zeros([BLOCK], EXACT) - float("inf")
@@ -83,17 +145,27 @@ def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constex
     a_sum, a_squared, e_sum, e_squared, product = zero, zero, zero, zero, zero
     relative_max, worst = zero, zero - 1
     a_max, a_least, e_max, e_least = lowest, lowest, lowest, lowest
-    compared, undefined = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
-    worst_at, turn = tl.zeros([BLOCK], tl.int32), 0
-    index = program * BLOCK + offsets
-    next_a, next_e = _load(actual, expected, index, n)
+    none = tl.zeros([BLOCK], tl.int32)
+    compared, undefined, worst_at, turn = none, none, none, 0
+    # Of each bracket: errors at or above its lower end, and 65536 for each of those that are inside.
+    counts0, counts1, counts2, counts3 = none, none, none, none
+    if KEEP:
+        low0, high0 = tl.load(bounds), tl.load(bounds + 1)
+        low1, high1 = tl.load(bounds + 2), tl.load(bounds + 3)
+        low2, high2 = tl.load(bounds + 4), tl.load(bounds + 5)
+        low3, high3 = tl.load(bounds + 6), tl.load(bounds + 7)
+        several0, several1 = zero + low0 < high0, zero + low1 < high1
+        several2, several3 = zero + low2 < high2, zero + low3 < high3
+        kept_a += program.to(tl.int64) * capacity
+        kept_e += program.to(tl.int64) * capacity
+        cursor = cursors + program + none
+    next_a, next_e = _load(actual, expected, program * BLOCK + offsets, n)
     for start in range(program * BLOCK, n, programs * BLOCK):
         index = start + offsets
-        later = index + programs * BLOCK
         a = next_a.to(EXACT)
         e = next_e.to(EXACT)
-        next_a, next_e = _load(actual, expected, later, n)
-        valid = (index < n) & (tl.abs(a) < float("inf")) & (tl.abs(e) < float("inf"))
+        next_a, next_e = _load(actual, expected, index + programs * BLOCK, n)
+        valid = (index < n) & _finite(a, e)
         a_max = tl.maximum(a_max, tl.where(valid, a, -float("inf")))
         a_least = tl.maximum(a_least, tl.where(valid, -a, -float("inf")))
         e_max = tl.maximum(e_max, tl.where(valid, e, -float("inf")))
@@ -103,6 +175,21 @@ def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constex
         d, size, ratio, has_no_ratio = _errors(a, e)
         undefined += has_no_ratio.to(tl.int32)
         compared += valid.to(tl.int32)
+        if KEEP:
+            defined = valid & ~has_no_ratio
+            from0, from1 = valid & (size >= low0), valid & (size >= low1)
+            from2, from3 = defined & (ratio >= low2), defined & (ratio >= low3)
+            in0, in1 = from0 & (size <= high0), from1 & (size <= high1)
+            in2, in3 = from2 & (ratio <= high2), from3 & (ratio <= high3)
+            counts0 += tl.where(in0, 65537, from0.to(tl.int32))
+            counts1 += tl.where(in1, 65537, from1.to(tl.int32))
+            counts2 += tl.where(in2, 65537, from2.to(tl.int32))
+            counts3 += tl.where(in3, 65537, from3.to(tl.int32))
+            keep = (in0 & several0) | (in1 & several1) | (in2 & several2) | (in3 & several3)
+            place = tl.atomic_add(cursor, 1, mask=keep, sem="relaxed")
+            fits = keep & (place < capacity)
+            tl.store(kept_a + place, a, mask=fits)
+            tl.store(kept_e + place, e, mask=fits)
         a = a.to(tl.float64)
         e = e.to(tl.float64)
         absolute += size
@@ -122,12 +209,145 @@ def _totals(actual, expected, table, slot_error, slot_turn, n, BLOCK: tl.constex
     tl.store(slot_error + program * BLOCK + offsets, worst)
     tl.store(slot_turn + program * BLOCK + offsets, worst_at)
     column = table + program
-    sums = (absolute, relative, signed, squared, a_sum, a_squared, e_sum, e_squared, product, compared, undefined)
+    sums = (
+        absolute, relative, signed, squared, a_sum, a_squared, e_sum, e_squared, product, compared, undefined,
+        counts0 & 65535, counts0 >> 16, counts1 & 65535, counts1 >> 16,
+        counts2 & 65535, counts2 >> 16, counts3 & 65535, counts3 >> 16,
+    )  # fmt: skip
     for row in tl.static_range(len(sums)):
         tl.store(column + row * programs, tl.sum(sums[row].to(tl.float64), 0))
     peaks = (worst, relative_max, a_max, a_least, e_max, e_least)
     for row in tl.static_range(len(peaks)):
         tl.store(column + (len(sums) + row) * programs, tl.max(peaks[row], 0).to(tl.float64))
+    first = (worst_at.to(tl.int64) * programs + program) * BLOCK + offsets
+    first = tl.min(tl.where(worst == tl.max(worst, 0), first, 1 << 62), 0)
+    tl.store(column + (len(sums) + len(peaks)) * programs, first.to(tl.float64))
+
+
+@triton.jit
+def _finish(
+    table, slot_error, slot_turn, slots, result, programs,
+    ADDED: tl.constexpr, PEAKS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add up the table, and find the slots that hold the five worst errors.
+
+    Order errors by size, then by index. A program whose own first comes after the first of five others holds none of
+    the five, and so it is with the slots of the five programs that are left.
+    """
+    columns = tl.arange(0, COLUMNS)
+    there = columns < programs
+    for row in tl.static_range(ADDED):
+        tl.store(result + row, tl.sum(tl.load(table + row * programs + columns, mask=there, other=0.0), 0))
+    for row in tl.static_range(ADDED, ADDED + PEAKS):
+        peaks = tl.load(table + row * programs + columns, mask=there, other=-float("inf"))
+        tl.store(result + row, tl.max(peaks, 0))
+    sizes = tl.load(table + ADDED * programs + columns, mask=there, other=-2.0)
+    firsts = tl.load(table + (ADDED + PEAKS) * programs + columns, mask=there, other=0.0)
+    lanes = tl.arange(0, 8)
+    chosen = tl.zeros([8], tl.int64) - 1
+    for turn in tl.static_range(5):
+        tied = sizes == tl.max(sizes, 0)
+        first = tl.min(tl.where(tied, firsts, float("inf")), 0)
+        column = tl.max(tl.where(tied & (firsts == first), columns, -1), 0)
+        chosen = tl.where((lanes == turn) & (turn < programs), column.to(tl.int64), chosen)
+        sizes = tl.where(columns == column, -2.0, sizes)
+    real = (chosen[:, None] >= 0) & (tl.arange(0, BLOCK)[None, :] >= 0)
+    slot = chosen[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    errors = tl.load(slot_error + slot, mask=real, other=-2.0)
+    index = tl.load(slot_turn + slot, mask=real, other=0).to(tl.int64) * programs * BLOCK + slot
+    for turn in tl.static_range(5):
+        largest = tl.max(tl.max(errors, 1), 0)
+        first = tl.min(tl.min(tl.where(errors == largest, index, 1 << 62), 1), 0)
+        tl.store(slots + turn, tl.where(largest >= 0, first % (programs * BLOCK), -1))
+        errors = tl.where(index == first, -2.0, errors)
+
+
+@triton.jit
+def _ranks(results, rows, wanted, answers, pieces, width, sampled, COMPARED: tl.constexpr, WHOLE: tl.constexpr):
+    """Write the rank of each of QUANTILES within its bracket; of a sample that is the WHOLE, the answer."""
+    for i in tl.static_range(4):
+        nothing = tl.full([], 0, tl.float64)
+        compared, undefined, reached = nothing, nothing, nothing
+        for piece in range(pieces):
+            row = results + piece * width + COMPARED
+            compared += tl.load(row)
+            undefined += tl.load(row + 1)
+            reached += tl.load(row + 2 + 2 * i)
+        count = compared if i < 2 else compared - undefined
+        numerator, denominator = _share(i)
+        rank = (numerator * (count - 1)).to(tl.int64) // denominator
+        if WHOLE:
+            tl.store(answers + i, tl.load(rows + (i // 2) * sampled + rank, mask=count > 0, other=float("nan")))
+        else:
+            tl.store(wanted + i, rank - (count - reached).to(tl.int64))
+
+
+@triton.jit
+def _shift(low, high, BITS: tl.constexpr):
+    """Return how far the bits of an error above ``low`` are shifted to give its bin."""
+    log2 = ((high - low).to(tl.float64).to(tl.int64, bitcast=True) >> 52) - 1023
+    return tl.maximum(log2 + 1 - BITS, 0)
+
+
+@triton.jit
+def _bins(kept_a, kept_e, cursors, ends, bins, capacity, BLOCK: tl.constexpr, BITS: tl.constexpr):
+    """Count the kept errors between two ends for each bracket, by bin: of numbers >= 0, the bits are in their order."""
+    program = tl.program_id(0)
+    count = tl.minimum(tl.load(cursors + program), capacity)
+    kept_a += program.to(tl.int64) * capacity
+    kept_e += program.to(tl.int64) * capacity
+    for start in range(0, count, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        a, e = _load(kept_a, kept_e, index, count)
+        _, size, ratio, undefined = _errors(a, e)
+        for i in tl.static_range(4):
+            low, high = tl.load(ends + 2 * i), tl.load(ends + 2 * i + 1)
+            bits = (size if i < 2 else tl.where(undefined, -1.0, ratio)).to(tl.int64, bitcast=True)
+            inside = (index < count) & (bits >= low) & (bits <= high)
+            at = bins + (i << BITS) + ((bits - low) >> _shift(low, high, BITS))
+            tl.atomic_add(at, 1, mask=inside, sem="relaxed")
+
+
+@triton.jit
+def _narrow(ends, wanted, bins, BITS: tl.constexpr):
+    """Narrow a bracket to the bin that holds the wanted rank, count the rank from there, and empty the bins."""
+    i = tl.program_id(0)
+    low, high, rank = tl.load(ends + 2 * i), tl.load(ends + 2 * i + 1), tl.load(wanted + i)
+    at = bins + (i << BITS) + tl.arange(0, 1 << BITS)
+    filled = tl.cumsum(tl.load(at).to(tl.int64), 0)
+    before = filled <= rank
+    shift = _shift(low, high, BITS)
+    first = low + (tl.sum(before.to(tl.int64), 0) << shift)
+    tl.store(ends + 2 * i, first)
+    tl.store(ends + 2 * i + 1, tl.minimum(high, first + (((shift * 0 + 1) << shift) - 1)))
+    tl.store(wanted + i, rank - tl.max(tl.where(before, filled, 0), 0))
+    tl.store(at, tl.zeros([1 << BITS], tl.int32))
+
+
+@triton.jit
+def _worst(actual, expected, slots, sizes, indices, n, stride, BLOCK: tl.constexpr, EXACT: tl.constexpr):
+    """Write a slot's five largest errors and their indices, of equal ones the first; -1 where there is none."""
+    program = tl.program_id(0)
+    slot = tl.load(slots + program)
+    nothing = tl.full([], -1, tl.float64)
+    last_size, last_index = nothing + float("inf"), slot * 0 - 1
+    for turn in tl.static_range(5):
+        best, best_at = nothing, slot * 0
+        if slot >= 0:
+            for start in range(0, (n - slot + stride - 1) // stride, BLOCK):
+                index = slot + (start + tl.arange(0, BLOCK)).to(tl.int64) * stride
+                a, e = _load(actual, expected, index, n)
+                a, e = a.to(EXACT), e.to(EXACT)
+                size = tl.abs(a.to(tl.float64) - e.to(tl.float64))
+                later = (size < last_size) | ((size == last_size) & (index > last_index))
+                size = tl.where((index < n) & _finite(a, e) & later, size, -1.0)
+                largest = tl.max(size, 0)
+                first = tl.min(tl.where(size == largest, index, 1 << 62), 0)
+                best_at = tl.where(largest > best, first, best_at)
+                best = tl.maximum(largest, best)
+        tl.store(sizes + program * 5 + turn, best)
+        tl.store(indices + program * 5 + turn, best_at.to(tl.float64))
+        last_size, last_index = best, best_at
 
 
 @triton.jit
@@ -158,74 +378,6 @@ def _nonfinite(actual, expected, table, n, BLOCK: tl.constexpr, EXACT: tl.conste
     tl.store(column + 5 * programs, tl.min(first, 0))
 
 
-@triton.jit
-def _append(errors, kept, row, cursors, segment, capacity):
-    """Append errors to segments of a bracket's row; a cursor counts on when its segment is full."""
-    place = tl.atomic_add(cursors + segment, 1, mask=kept, sem="relaxed")
-    tl.store(row + segment * capacity + place, errors, mask=kept & (place < capacity))
-
-
-@triton.jit
-def _keep(
-    actual, expected, bounds, counts, cursors, rows, n, capacity,
-    BLOCK: tl.constexpr, EXACT: tl.constexpr, SEGMENTS: tl.constexpr,
-):  # fmt: skip
-    """Count the errors below and inside four brackets, and append those inside to the bracket's row.
-
-    A row has segments with a cursor each, because additions to one address wait for each other; tiles begin at
-    different segments, so that a period in the data does not fill one. A bracket of a single number is only counted.
-    """
-    program = tl.program_id(0).to(tl.int64)
-    programs = tl.num_programs(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    low0, high0 = tl.load(bounds), tl.load(bounds + 1)
-    low1, high1 = tl.load(bounds + 2), tl.load(bounds + 3)
-    low2, high2 = tl.load(bounds + 4), tl.load(bounds + 5)
-    low3, high3 = tl.load(bounds + 6), tl.load(bounds + 7)
-    low = tl.zeros([BLOCK], tl.float64)
-    several0, several1 = low + low0 < high0, low + low1 < high1
-    several2, several3 = low + low2 < high2, low + low3 < high3
-    size_of_row = SEGMENTS * capacity
-    zero = tl.zeros([BLOCK], tl.int32)
-    below0, below1, below2, below3 = zero, zero, zero, zero
-    inside0, inside1, inside2, inside3 = zero, zero, zero, zero
-    tile = tl.program_id(0)
-    index = program * BLOCK + offsets
-    next_a, next_e = _load(actual, expected, index, n)
-    for start in range(program * BLOCK, n, programs * BLOCK):
-        index = start + offsets
-        later = index + programs * BLOCK
-        a = next_a.to(EXACT)
-        e = next_e.to(EXACT)
-        next_a, next_e = _load(actual, expected, later, n)
-        valid = (index < n) & (tl.abs(a) < float("inf")) & (tl.abs(e) < float("inf"))
-        _, size, ratio, has_no_ratio = _errors(a, e)
-        defined = valid & ~has_no_ratio
-        from0, from1, from2, from3 = size >= low0, size >= low1, ratio >= low2, ratio >= low3
-        in0 = valid & from0 & (size <= high0)
-        in1 = valid & from1 & (size <= high1)
-        in2 = defined & from2 & (ratio <= high2)
-        in3 = defined & from3 & (ratio <= high3)
-        below0 += (valid & ~from0).to(tl.int32)
-        below1 += (valid & ~from1).to(tl.int32)
-        below2 += (defined & ~from2).to(tl.int32)
-        below3 += (defined & ~from3).to(tl.int32)
-        inside0 += in0.to(tl.int32)
-        inside1 += in1.to(tl.int32)
-        inside2 += in2.to(tl.int32)
-        inside3 += in3.to(tl.int32)
-        segment = (offsets + tile * 37) % SEGMENTS
-        tile += tl.num_programs(0)
-        _append(size, in0 & several0, rows, cursors, segment, capacity)
-        _append(size, in1 & several1, rows + size_of_row, cursors + SEGMENTS, segment, capacity)
-        _append(ratio, in2 & several2, rows + 2 * size_of_row, cursors + 2 * SEGMENTS, segment, capacity)
-        _append(ratio, in3 & several3, rows + 3 * size_of_row, cursors + 3 * SEGMENTS, segment, capacity)
-    column = counts + program
-    sums = (below0, below1, below2, below3, inside0, inside1, inside2, inside3)
-    for row in tl.static_range(len(sums)):
-        tl.store(column + row * programs, tl.sum(sums[row].to(tl.int64), 0))
-
-
 def handles(actual: Tensor, expected: Tensor) -> bool:
     """Return whether the kernels give right figures: they do not scale float64 values whose squares leave the range."""
     for tensor in (actual, expected):
@@ -240,20 +392,21 @@ def handles(actual: Tensor, expected: Tensor) -> bool:
 def measure(actual: Tensor, expected: Tensor) -> Measured:
     """Return the totals and the four order statistics of two tensors on one GPU.
 
-    Extra memory: 96 MiB for the errors kept, and at most 120 MiB at a time to sort the sample or what a bracket kept.
+    Extra memory: a 16th of one tensor's for the pairs kept, and at most 60 MiB at a time to sort the sample.
     """
     actual, expected = (_readable(tensor) for tensor in (actual, expected))
-    totals = merged([_piece_totals(start, a, e) for start, a, e in _pieces(actual, expected)])
-    elements, brackets = actual.numel(), [ALL] * len(QUANTILES)
-    if elements > CAPACITY:
-        brackets = _sample_brackets(actual, expected)
-    segment = (min(CAPACITY, elements) // KEEP_BLOCK + 2) * KEEP_BLOCK // SEGMENTS
-    rows = torch.empty(len(brackets), SEGMENTS, segment, dtype=torch.float64, device=actual.device)
+    rows, counts = _sorted_sample(actual, expected)
+    if actual.numel() <= SAMPLE:
+        totals, answers, _ = _pass(actual, expected, rows=rows)
+        return totals, answers
+    bounds = torch.empty(2 * len(QUANTILES), dtype=torch.float64, device=actual.device)
+    _brackets[(1,)](rows, counts, bounds, rows.shape[1])
 
     def select(tries: Sequence[Bracket]) -> list[Found]:
-        return _select(actual, expected, tries, rows)
+        return _pass(actual, expected, bounds=torch.tensor(tries, dtype=torch.float64).to(actual.device))[2]
 
-    return totals, order_statistics(ranks(totals.added), brackets, select(brackets), select)
+    totals, ends, found = _pass(actual, expected, bounds=bounds.view(-1, 2))
+    return totals, order_statistics(ranks(totals.added), list(zip(ends[::2], ends[1::2], strict=True)), found, select)
 
 
 def _readable(tensor: Tensor) -> Tensor:
@@ -263,9 +416,10 @@ def _readable(tensor: Tensor) -> Tensor:
 
 
 def _pieces(actual: Tensor, expected: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield flat index and flat tensors for the kernels: the whole where both are contiguous, else copies of parts."""
+    """Yield flat index and flat tensors for the kernels: views where both are contiguous, else copies of parts."""
     if all(tensor.is_contiguous() and tensor.dtype in NARROW + WIDE for tensor in (actual, expected)):
-        yield 0, actual.view(-1), expected.view(-1)
+        for start in range(0, actual.numel(), LARGEST):
+            yield start, actual.view(-1)[start : start + LARGEST], expected.view(-1)[start : start + LARGEST]
         return
     for start, index in blocks(actual.shape, PIECE):
         yield start, _loadable(actual[index]), _loadable(expected[index])
@@ -276,96 +430,113 @@ def _loadable(piece: Tensor) -> Tensor:
     return (piece if piece.dtype in NARROW + WIDE else piece.to(torch.float64)).reshape(-1).contiguous()
 
 
-def _exact(a: Tensor, e: Tensor) -> tl.dtype:
-    """Return the type in which a kernel may compare values."""
-    return tl.float32 if a.dtype in NARROW and e.dtype in NARROW else tl.float64
+def _exact(*tensors: Tensor) -> tuple[tl.dtype, torch.dtype]:
+    """Return the type in which a kernel may compare values, for Triton and for PyTorch."""
+    narrow = all(tensor.dtype in NARROW for tensor in tensors)
+    return (tl.float32, torch.float32) if narrow else (tl.float64, torch.float64)
 
 
-def _programs(tensor: Tensor, block: int) -> int:
-    multiprocessors = torch.cuda.get_device_properties(tensor.device).multi_processor_count if tensor.is_cuda else 2
-    return min(-(-tensor.numel() // block), multiprocessors * PROGRAMS)
+def _sorted_sample(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sorted errors of a sample or of all, absolute and relative, and how many there are of each."""
+    device = actual.device
+    if actual.numel() > SAMPLE:
+        generator = torch.Generator(device).manual_seed(0)
+        flat = torch.randint(actual.numel(), (SAMPLE,), generator=generator, device=device)
+        actual, expected = elements_at(actual, flat), elements_at(expected, flat)
+    a, e = _loadable(actual), _loadable(expected)
+    rows = torch.empty(2, a.numel(), dtype=torch.float64, device=device)
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    _sample[(triton.cdiv(a.numel(), BLOCK),)](a, e, rows, counts, a.numel(), BLOCK=BLOCK, EXACT=_exact(a, e)[0])
+    return rows.sort().values, counts
 
 
-def _piece_totals(base: int, a: Tensor, e: Tensor) -> Totals:
-    programs, device = _programs(a, TOTALS_BLOCK), a.device
-    names = (*SUMS, *COUNTS, *PEAKS)
-    additive = len(SUMS) + len(COUNTS)
-    table = torch.empty(len(names), programs, dtype=torch.float64, device=device)
-    error = torch.empty(programs * TOTALS_BLOCK, dtype=torch.float64, device=device)
-    turn = torch.empty(programs * TOTALS_BLOCK, dtype=torch.int32, device=device)
-    _totals[(programs,)](a, e, table, error, turn, a.numel(), BLOCK=TOTALS_BLOCK, EXACT=_exact(a, e))
-    values = torch.cat([table[:additive].sum(1), table[additive:].amax(1)]).tolist()
-    added = dict.fromkeys(NONFINITE, 0.0) | dict(zip(names[:additive], values[:additive], strict=True))
+def _most_programs(device: torch.device) -> int:
+    return PROGRAMS * (torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2)
+
+
+def _pass(
+    actual: Tensor, expected: Tensor, *, rows: Tensor | None = None, bounds: Tensor | None = None
+) -> tuple[Totals, list[float], list[Found]]:
+    """Return the totals, and the answers of sorted ``rows``, or the ends of brackets and what they hold."""
+    device, number = actual.device, len(QUANTILES)
+    programs = _most_programs(device)
+    capacity = actual.numel() // KEPT // programs + 64
+    kept = torch.empty(2, programs, capacity if rows is None else 0, dtype=_exact(actual, expected)[1], device=device)
+    cursors = torch.zeros(programs, dtype=torch.int32, device=device)
+    results = torch.stack([_sweep_piece(a, e, bounds, kept, cursors) for _, a, e in _pieces(actual, expected)])
+    wanted = torch.empty(number, dtype=torch.int64, device=device)
+    answers = torch.empty(number, dtype=torch.float64, device=device)
+    sampled = 0 if rows is None else rows.shape[1]
+    _ranks[(1,)](
+        results, results if rows is None else rows, wanted, answers, len(results), WIDTH, sampled,
+        COMPARED=COMPARED, WHOLE=rows is not None,
+    )  # fmt: skip
+    ends = answers
+    if bounds is not None:
+        within, bins = (
+            bounds.clone().view(torch.int64),
+            torch.zeros(number, 1 << BITS, dtype=torch.int32, device=device),
+        )
+        for _ in range(ROUNDS):
+            _bins[(programs,)](kept[0], kept[1], cursors, within, bins, capacity, BLOCK=BLOCK, BITS=BITS)
+            _narrow[(number,)](within, wanted, bins, BITS=BITS)
+        answers, ends = within[:, 0].contiguous().view(torch.float64), bounds.flatten()
+    # One journey to the host for everything.
+    flat = torch.cat([results.flatten(), cursors.amax().double()[None], answers, ends]).tolist()
+    figures, (most, *rest) = flat[: results.numel()], flat[results.numel() :]
+    lines = [figures[i : i + WIDTH] for i in range(0, len(figures), WIDTH)]
+    totals = [_totals(*piece, line) for piece, line in zip(_pieces(actual, expected), lines, strict=True)]
+    added = [sum(line[i] for line in lines) for i in range(len(ADDED))]
+    found = [_found(added, i, None if most > capacity else answer) for i, answer in enumerate(rest[:number])]
+    return merged(totals), rest[number:], found
+
+
+def _sweep_piece(a: Tensor, e: Tensor, bounds: Tensor | None, kept: Tensor, cursors: Tensor) -> Tensor:
+    """Launch the kernels that leave the figures of a piece in the row that is returned."""
+    device, exact = a.device, _exact(a, e)[0]
+    programs = min(triton.cdiv(a.numel(), BLOCK), len(cursors))
+    table = torch.empty(len(FIGURES) + 1, programs, dtype=torch.float64, device=device)
+    errors = torch.empty(programs * BLOCK, dtype=torch.float64, device=device)
+    turns = torch.empty(programs * BLOCK, dtype=torch.int32, device=device)
+    slots = torch.empty(WORST, dtype=torch.int64, device=device)
+    result = torch.empty(WIDTH, dtype=torch.float64, device=device)
+    _sweep[(programs,)](
+        a, e, table if bounds is None else bounds, table, errors, turns, kept[0], kept[1], cursors, a.numel(),
+        kept.shape[2], BLOCK=BLOCK, EXACT=exact, KEEP=bounds is not None,
+    )  # fmt: skip
+    _finish[(1,)](
+        table, errors, turns, slots, result, programs,
+        ADDED=len(ADDED), PEAKS=len(PEAKS), COLUMNS=triton.next_power_of_2(programs), BLOCK=BLOCK,
+    )  # fmt: skip
+    sizes, places = result[len(FIGURES) :].view(2, -1)
+    _worst[(WORST,)](a, e, slots, sizes, places, a.numel(), programs * BLOCK, BLOCK=1024, EXACT=exact)
+    return result
+
+
+def _totals(base: int, a: Tensor, e: Tensor, line: Sequence[float]) -> Totals:
+    """Return a piece's totals from its row of figures; what is not finite is counted by a kernel of its own."""
+    added = dict.fromkeys(NONFINITE, 0.0) | dict(zip((*SUMS, *COUNTS), line, strict=False))
     first: list[int] = []
     if added["compared"] < a.numel():
-        counts = torch.empty(len(NONFINITE) + 1, programs, dtype=torch.int64, device=device)
-        _nonfinite[(programs,)](a, e, counts, a.numel(), BLOCK=TOTALS_BLOCK, EXACT=_exact(a, e))
-        added |= dict(zip(NONFINITE, counts[:-1].sum(1).tolist(), strict=True))
-        first = [base + int(counts[-1].min())] if added["nonfinite_actual"] else []
+        programs = min(triton.cdiv(a.numel(), BLOCK), _most_programs(a.device))
+        counts = torch.empty(len(NONFINITE) + 1, programs, dtype=torch.int64, device=a.device)
+        _nonfinite[(programs,)](a, e, counts, a.numel(), BLOCK=BLOCK, EXACT=_exact(a, e)[0])
+        *numbers, least = torch.cat([counts[:-1].sum(1), counts[-1:].amin(1)]).tolist()
+        added |= dict(zip(NONFINITE, numbers, strict=True))
+        first = [base + least] if added["nonfinite_actual"] else []
+    sizes, places = line[len(FIGURES) : -WORST * WORST], line[-WORST * WORST :]
+    worst = sorted((-size, base + int(place)) for size, place in zip(sizes, places, strict=True) if size >= 0)
     return Totals(
         added=added,
-        peaks=dict(zip(PEAKS, values[additive:], strict=True)),
-        worst=_worst(base, a, e, error, turn),
+        peaks=dict(zip(PEAKS, line[len(ADDED) :], strict=False)),
+        worst=[(-size, place) for size, place in worst[:WORST]],
         first_nonfinite=first,
     )
 
 
-def _worst(base: int, a: Tensor, e: Tensor, error: Tensor, turn: Tensor) -> list[tuple[float, int]]:
-    """Return the largest errors, from all elements of the slots that can hold one.
-
-    Order errors by size, then by index. A slot whose own first comes after the first of five other slots holds none
-    of the five. Slots ahead of the fifth are among the five largest by size; of those equal to it the earliest count.
-    """
-    stride = error.numel()
-    count = min(WORST, stride)
-    top = torch.topk(error, count)
-    index = torch.arange(stride, device=a.device) + turn.long() * stride
-    tied = torch.where(error == top.values[-1], index, torch.iinfo(torch.int64).max)
-    slots = torch.unique(torch.cat([top.indices, torch.topk(tied, count, largest=False).indices]))
-    flat = (slots[:, None] + torch.arange(0, a.numel(), stride, device=a.device)).flatten().sort().values
-    flat = flat[flat < a.numel()]
-    sizes = (a[flat].double() - e[flat].double()).abs()
-    finite = a[flat].isfinite() & e[flat].isfinite()
-    flat, sizes = flat[finite], sizes[finite]
-    bar = torch.topk(sizes, min(count, len(sizes))).values[-1:]
-    best = torch.cat([torch.nonzero(sizes > bar)[:, 0], torch.nonzero(sizes == bar)[:WORST, 0]])
-    pairs = zip(sizes[best].tolist(), flat[best].tolist(), strict=True)
-    ordered = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))
-    return [(size, base + place) for size, place in ordered[:WORST]]
-
-
-def _sample_brackets(actual: Tensor, expected: Tensor) -> list[Bracket]:
-    generator = torch.Generator(actual.device).manual_seed(0)
-    flat = torch.randint(actual.numel(), (SAMPLE,), generator=generator, device=actual.device)
-    a, e = elements_at(actual, flat).double(), elements_at(expected, flat).double()
-    valid = a.isfinite() & e.isfinite()
-    defined = valid & ~((e == 0) & (a != 0))
-    absolute = (a - e).abs()
-    relative = torch.where(e == 0, 0.0, absolute / e.abs())
-    # Where a bracket ends does not matter, so float32 is enough, and sorts in half the time.
-    sizes, ratios = absolute[valid].float(), relative[defined].float()
-    return brackets_from_sample(sizes.sort().values, ratios.sort().values)
-
-
-def _select(actual: Tensor, expected: Tensor, brackets: Sequence[Bracket], rows: Tensor) -> list[Found]:
-    """Count what is below and inside the brackets, and keep what is inside in the segments of ``rows``."""
-    number, segments, capacity = rows.shape
-    bounds = torch.tensor(brackets, dtype=torch.float64, device=actual.device).flatten()
-    cursors = torch.zeros(number, segments, dtype=torch.int32, device=actual.device)
-    counted = torch.zeros(2 * number, dtype=torch.int64, device=actual.device)
-    for _, a, e in _pieces(actual, expected):
-        counts = torch.empty(2 * number, _programs(a, KEEP_BLOCK), dtype=torch.int64, device=actual.device)
-        constants = {"BLOCK": KEEP_BLOCK, "EXACT": _exact(a, e), "SEGMENTS": segments}
-        _keep[(counts.shape[1],)](a, e, bounds, counts, cursors, rows, a.numel(), capacity, **constants)
-        counted += counts.sum(1)
-    below, inside = counted.view(2, number).tolist()
-    filled = cursors.tolist()
-    return [_found(below[i], inside[i], filled[i], rows[i]) for i in range(number)]
-
-
-def _found(below: int, inside: int, filled: Sequence[int], row: Tensor) -> Found:
-    def pick(rank: int) -> float:
-        kept = torch.cat([segment[:count] for segment, count in zip(row.unbind(), filled, strict=True)])
-        return float(kept.sort().values[rank])
-
-    return Found(below=below, inside=inside, pick=pick if max(filled) <= row.shape[1] else None)
+def _found(line: Sequence[float], i: int, answer: float | None) -> Found:
+    """Return what the i-th bracket holds by the added figures; the answer is the one of its wanted rank."""
+    figures = dict(zip(ADDED, line, strict=True))
+    count = figures["compared"] - (figures["undefined"] if QUANTILES[i][0] == "relative" else 0)
+    pick = None if answer is None else lambda _: answer
+    return Found(below=int(count - figures[f"reached{i}"]), inside=int(figures[f"inside{i}"]), pick=pick)

@@ -12,7 +12,7 @@ import torch
 
 from harness.compare import cpu
 from harness.compare.norms import ratio
-from harness.compare.totals import QUANTILES, Measured, Totals
+from harness.compare.totals import QUANTILES, Measured, Totals, elements_at
 from harness.errors import EngineFailed
 from harness.records import ErrorStats
 
@@ -113,7 +113,7 @@ def error_stats(actual: torch.Tensor, expected: torch.Tensor, measured: Measured
         nan_expected=int(added["nan_expected"]),
         mismatched_nonfinite=int(added["mismatched_nonfinite"]),
         first_nonfinite=_unravel(totals.first_nonfinite[0], actual) if totals.first_nonfinite else None,
-        worst=tuple(_pair(actual, expected, flat) for _, flat in totals.worst),
+        worst=_pairs(actual, expected, [flat for _, flat in totals.worst]),
     )
 
 
@@ -142,6 +142,11 @@ def _unravel(flat: int, tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, tuple(tensor.shape)))
 
 
-def _pair(actual: torch.Tensor, expected: torch.Tensor, flat: int) -> dict[str, Any]:
-    index = _unravel(flat, actual)
-    return {"index": list(index), "actual": actual[index].item(), "expected": expected[index].item()}
+def _pairs(actual: torch.Tensor, expected: torch.Tensor, places: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """Return index and both values at flat places, in one journey from the GPU for each tensor."""
+    flat = torch.tensor(places, dtype=torch.int64, device=actual.device)
+    values = (elements_at(tensor, flat.to(tensor.device)).tolist() for tensor in (actual, expected))
+    return tuple(
+        {"index": list(_unravel(place, actual)), "actual": a, "expected": e}
+        for place, a, e in zip(places, *values, strict=True)
+    )
