@@ -20,12 +20,14 @@ COMPUTING = (
 """What PyTorch, ONNX Runtime and NumPy read: formats of products, instructions, the order of sums."""
 TIMED = (
     *(name for name in COMPUTING if not name.startswith(("NPY", "OPENBLAS"))), *BUILDING,
-    "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "GOMP_*", "MALLOC_*",
+    "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING", "GOMP_*", "MALLOC_*",
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_*",
 )  # fmt: skip
 """What makes an engine or a module faster or slower. Nothing that is timed runs in NumPy."""
 _SAYS_ONLY = ("*_VERBOSE", "*_VERBOSE_*", "*_LOG*", "*_PRINT_*", "*_DISPLAY_*", "*_JIT_DUMP", "*_DEBUG")
 """What these libraries only print or dump."""
+_SET_BY_LIBRARIES = ("*_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+"""What PyTorch and others set themselves while they run, and change no figure by: a key would depend on what ran before."""
 _COUNTED = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What a machine's facts count as ``threads``."""
 
@@ -36,7 +38,7 @@ def set_variables(names: Iterable[str]) -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if value and _matches(name, wanted) and not _matches(name, _SAYS_ONLY)
+        if value and _matches(name, wanted) and not _matches(name, (*_SAYS_ONLY, *_SET_BY_LIBRARIES))
     }
 
 
