@@ -59,8 +59,10 @@ WIDE = (torch.float64, torch.int64, torch.int32)
 ADDED = (*SUMS, *COUNTS, *(f"{what}{i}" for i in range(len(QUANTILES)) for what in ("reached", "inside")))
 COMPARED = ADDED.index("compared")
 FIGURES = (*ADDED, *PEAKS)
-"""A program's column of the table, and then the one of the piece; its worst errors and their indices follow."""
-WIDTH = len(FIGURES) + 2 * WORST * WORST
+"""A program's column of the table, and then the row of a piece; worst errors, their indices and the answers follow."""
+INDICES = len(FIGURES) + WORST * WORST
+ANSWERS = INDICES + WORST * WORST
+WIDTH = ANSWERS + len(QUANTILES)
 
 
 @triton.jit
@@ -128,7 +130,7 @@ def _brackets(rows, counts, bounds, size):
 
 @triton.jit
 def _sweep(
-    actual, expected, bounds, table, slot_error, slot_turn, kept_a, kept_e, cursors, n, capacity,
+    actual, expected, table, slot_error, slot_turn, bounds, kept_a, kept_e, cursors, n, capacity,
     BLOCK: tl.constexpr, EXACT: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Write a program's figures to its column of ``table``, each slot's largest error, and that one's turn.
@@ -149,6 +151,8 @@ def _sweep(
     compared, undefined, worst_at, turn = none, none, none, 0
     # Of each bracket: errors at or above its lower end, and 65536 for each of those that are inside.
     counts0, counts1, counts2, counts3 = none, none, none, none
+    # A pair is stored a turn after its place was asked for, since the answer takes as long as a turn.
+    kept, place, last_a, last_e = none > 0, none, zero.to(EXACT), zero.to(EXACT)
     if KEEP:
         low0, high0 = tl.load(bounds), tl.load(bounds + 1)
         low1, high1 = tl.load(bounds + 2), tl.load(bounds + 3)
@@ -185,11 +189,12 @@ def _sweep(
             counts1 += tl.where(in1, 65537, from1.to(tl.int32))
             counts2 += tl.where(in2, 65537, from2.to(tl.int32))
             counts3 += tl.where(in3, 65537, from3.to(tl.int32))
-            keep = (in0 & several0) | (in1 & several1) | (in2 & several2) | (in3 & several3)
-            place = tl.atomic_add(cursor, 1, mask=keep, sem="relaxed")
-            fits = keep & (place < capacity)
-            tl.store(kept_a + place, a, mask=fits)
-            tl.store(kept_e + place, e, mask=fits)
+            fits = kept & (place < capacity)
+            tl.store(kept_a + place, last_a, mask=fits)
+            tl.store(kept_e + place, last_e, mask=fits)
+            kept = (in0 & several0) | (in1 & several1) | (in2 & several2) | (in3 & several3)
+            place = tl.atomic_add(cursor, 1, mask=kept, sem="relaxed")
+            last_a, last_e = a, e
         a = a.to(tl.float64)
         e = e.to(tl.float64)
         absolute += size
@@ -206,6 +211,10 @@ def _sweep(
         worst = tl.where(worse, size, worst)
         worst_at = tl.where(worse, turn, worst_at)
         turn += 1  # noqa: SIM113 - Triton has no enumerate
+    if KEEP:
+        fits = kept & (place < capacity)
+        tl.store(kept_a + place, last_a, mask=fits)
+        tl.store(kept_e + place, last_e, mask=fits)
     tl.store(slot_error + program * BLOCK + offsets, worst)
     tl.store(slot_turn + program * BLOCK + offsets, worst_at)
     column = table + program
@@ -229,18 +238,21 @@ def _finish(
     table, slot_error, slot_turn, slots, result, programs,
     ADDED: tl.constexpr, PEAKS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Add up the table, and find the slots that hold the five worst errors.
+    """Reduce a row of the table, or find the slots that hold the five worst errors.
 
     Order errors by size, then by index. A program whose own first comes after the first of five others holds none of
     the five, and so it is with the slots of the five programs that are left.
     """
     columns = tl.arange(0, COLUMNS)
     there = columns < programs
-    for row in tl.static_range(ADDED):
+    row = tl.program_id(0)
+    if row < ADDED:
         tl.store(result + row, tl.sum(tl.load(table + row * programs + columns, mask=there, other=0.0), 0))
-    for row in tl.static_range(ADDED, ADDED + PEAKS):
+        return
+    if row < ADDED + PEAKS:
         peaks = tl.load(table + row * programs + columns, mask=there, other=-float("inf"))
         tl.store(result + row, tl.max(peaks, 0))
+        return
     sizes = tl.load(table + ADDED * programs + columns, mask=there, other=-2.0)
     firsts = tl.load(table + (ADDED + PEAKS) * programs + columns, mask=there, other=0.0)
     lanes = tl.arange(0, 8)
@@ -395,18 +407,14 @@ def measure(actual: Tensor, expected: Tensor) -> Measured:
     Extra memory: a 16th of one tensor's for the pairs kept, and at most 60 MiB at a time to sort the sample.
     """
     actual, expected = (_readable(tensor) for tensor in (actual, expected))
-    rows, counts = _sorted_sample(actual, expected)
     if actual.numel() <= SAMPLE:
-        totals, answers, _ = _pass(actual, expected, rows=rows)
-        return totals, answers
-    bounds = torch.empty(2 * len(QUANTILES), dtype=torch.float64, device=actual.device)
-    _brackets[(1,)](rows, counts, bounds, rows.shape[1])
+        return _whole(_loadable(actual), _loadable(expected))
 
     def select(tries: Sequence[Bracket]) -> list[Found]:
-        return _pass(actual, expected, bounds=torch.tensor(tries, dtype=torch.float64).to(actual.device))[2]
+        return _pass(actual, expected, torch.tensor(tries, dtype=torch.float64).to(actual.device))[2]
 
-    totals, ends, found = _pass(actual, expected, bounds=bounds.view(-1, 2))
-    return totals, order_statistics(ranks(totals.added), list(zip(ends[::2], ends[1::2], strict=True)), found, select)
+    totals, brackets, found = _pass(actual, expected, _sample_bounds(actual, expected))
+    return totals, order_statistics(ranks(totals.added), brackets, found, select)
 
 
 def _readable(tensor: Tensor) -> Tensor:
@@ -436,80 +444,83 @@ def _exact(*tensors: Tensor) -> tuple[tl.dtype, torch.dtype]:
     return (tl.float32, torch.float32) if narrow else (tl.float64, torch.float64)
 
 
-def _sorted_sample(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sorted errors of a sample or of all, absolute and relative, and how many there are of each."""
-    device = actual.device
-    if actual.numel() > SAMPLE:
-        generator = torch.Generator(device).manual_seed(0)
-        flat = torch.randint(actual.numel(), (SAMPLE,), generator=generator, device=device)
-        actual, expected = elements_at(actual, flat), elements_at(expected, flat)
-    a, e = _loadable(actual), _loadable(expected)
-    rows = torch.empty(2, a.numel(), dtype=torch.float64, device=device)
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
+def _sorted_errors(a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sorted errors of flat tensors, absolute and relative, and how many there are of each."""
+    rows = torch.empty(2, a.numel(), dtype=torch.float64, device=a.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=a.device)
     _sample[(triton.cdiv(a.numel(), BLOCK),)](a, e, rows, counts, a.numel(), BLOCK=BLOCK, EXACT=_exact(a, e)[0])
     return rows.sort().values, counts
 
 
+def _sample_bounds(actual: Tensor, expected: Tensor) -> Tensor:
+    """Return the bounds of a bracket for each of QUANTILES, from a random sample."""
+    generator = torch.Generator(actual.device).manual_seed(0)
+    flat = torch.randint(actual.numel(), (SAMPLE,), generator=generator, device=actual.device)
+    rows, counts = _sorted_errors(*(_loadable(elements_at(tensor, flat)) for tensor in (actual, expected)))
+    bounds = torch.empty(len(QUANTILES), 2, dtype=torch.float64, device=actual.device)
+    _brackets[(1,)](rows, counts, bounds, SAMPLE)
+    return bounds
+
+
 def _most_programs(device: torch.device) -> int:
-    return PROGRAMS * (torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2)
+    """Return an odd number: with a period of the data, such as its channels, programs then share all of it alike."""
+    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+    return PROGRAMS * processors - 1
 
 
-def _pass(
-    actual: Tensor, expected: Tensor, *, rows: Tensor | None = None, bounds: Tensor | None = None
-) -> tuple[Totals, list[float], list[Found]]:
-    """Return the totals, and the answers of sorted ``rows``, or the ends of brackets and what they hold."""
-    device, number = actual.device, len(QUANTILES)
-    programs = _most_programs(device)
+def _whole(a: Tensor, e: Tensor) -> Measured:
+    """Return totals and order statistics from all errors, sorted."""
+    rows, _ = _sorted_errors(a, e)
+    result = _sweep_piece(a, e)
+    _ranks[(1,)](result, rows, result, result[ANSWERS:], 1, WIDTH, a.numel(), COMPARED=COMPARED, WHOLE=True)
+    line = result.tolist()
+    return _totals(0, a, e, line), line[ANSWERS:]
+
+
+def _pass(actual: Tensor, expected: Tensor, bounds: Tensor) -> tuple[Totals, list[Bracket], list[Found]]:
+    """Return the totals, the brackets, and what they hold."""
+    device, number, programs = actual.device, len(QUANTILES), _most_programs(actual.device)
     capacity = actual.numel() // KEPT // programs + 64
-    kept = torch.empty(2, programs, capacity if rows is None else 0, dtype=_exact(actual, expected)[1], device=device)
+    kept = torch.empty(2, programs, capacity, dtype=_exact(actual, expected)[1], device=device)
     cursors = torch.zeros(programs, dtype=torch.int32, device=device)
-    results = torch.stack([_sweep_piece(a, e, bounds, kept, cursors) for _, a, e in _pieces(actual, expected)])
+    results = torch.stack([_sweep_piece(a, e, (bounds, *kept, cursors)) for _, a, e in _pieces(actual, expected)])
     wanted = torch.empty(number, dtype=torch.int64, device=device)
-    answers = torch.empty(number, dtype=torch.float64, device=device)
-    sampled = 0 if rows is None else rows.shape[1]
-    _ranks[(1,)](
-        results, results if rows is None else rows, wanted, answers, len(results), WIDTH, sampled,
-        COMPARED=COMPARED, WHOLE=rows is not None,
-    )  # fmt: skip
-    ends = answers
-    if bounds is not None:
-        within, bins = (
-            bounds.clone().view(torch.int64),
-            torch.zeros(number, 1 << BITS, dtype=torch.int32, device=device),
-        )
-        for _ in range(ROUNDS):
-            _bins[(programs,)](kept[0], kept[1], cursors, within, bins, capacity, BLOCK=BLOCK, BITS=BITS)
-            _narrow[(number,)](within, wanted, bins, BITS=BITS)
-        answers, ends = within[:, 0].contiguous().view(torch.float64), bounds.flatten()
-    # One journey to the host for everything.
-    flat = torch.cat([results.flatten(), cursors.amax().double()[None], answers, ends]).tolist()
-    figures, (most, *rest) = flat[: results.numel()], flat[results.numel() :]
-    lines = [figures[i : i + WIDTH] for i in range(0, len(figures), WIDTH)]
+    _ranks[(1,)](results, results, wanted, results, len(results), WIDTH, 0, COMPARED=COMPARED, WHOLE=False)
+    ends, bins = bounds.clone().view(torch.int64), torch.zeros(number, 1 << BITS, dtype=torch.int32, device=device)
+    for _ in range(ROUNDS):
+        _bins[(programs,)](kept[0], kept[1], cursors, ends, bins, capacity, BLOCK=4 * BLOCK, BITS=BITS)
+        _narrow[(number,)](ends, wanted, bins, BITS=BITS)
+    chosen = ends[:, 0].contiguous().view(torch.float64)
+    flat = torch.cat([results.flatten(), cursors.amax().double()[None], chosen, bounds.flatten()]).tolist()
+    lines = [flat[i : i + WIDTH] for i in range(0, results.numel(), WIDTH)]
+    most, *rest = flat[results.numel() :]
     totals = [_totals(*piece, line) for piece, line in zip(_pieces(actual, expected), lines, strict=True)]
     added = [sum(line[i] for line in lines) for i in range(len(ADDED))]
     found = [_found(added, i, None if most > capacity else answer) for i, answer in enumerate(rest[:number])]
-    return merged(totals), rest[number:], found
+    return merged(totals), list(zip(rest[number::2], rest[number + 1 :: 2], strict=True)), found
 
 
-def _sweep_piece(a: Tensor, e: Tensor, bounds: Tensor | None, kept: Tensor, cursors: Tensor) -> Tensor:
-    """Launch the kernels that leave the figures of a piece in the row that is returned."""
+def _sweep_piece(a: Tensor, e: Tensor, keep: tuple[Tensor, ...] = ()) -> Tensor:
+    """Launch the kernels that leave a piece's figures in the row that is returned; ``keep``: bounds, kept, cursors."""
     device, exact = a.device, _exact(a, e)[0]
-    programs = min(triton.cdiv(a.numel(), BLOCK), len(cursors))
+    programs = min(triton.cdiv(a.numel(), BLOCK), _most_programs(device))
     table = torch.empty(len(FIGURES) + 1, programs, dtype=torch.float64, device=device)
     errors = torch.empty(programs * BLOCK, dtype=torch.float64, device=device)
     turns = torch.empty(programs * BLOCK, dtype=torch.int32, device=device)
     slots = torch.empty(WORST, dtype=torch.int64, device=device)
     result = torch.empty(WIDTH, dtype=torch.float64, device=device)
+    capacity = keep[1].shape[1] if keep else 0
     _sweep[(programs,)](
-        a, e, table if bounds is None else bounds, table, errors, turns, kept[0], kept[1], cursors, a.numel(),
-        kept.shape[2], BLOCK=BLOCK, EXACT=exact, KEEP=bounds is not None,
+        a, e, table, errors, turns, *(keep or (table,) * 4), a.numel(), capacity,
+        BLOCK=BLOCK, EXACT=exact, KEEP=bool(keep),
     )  # fmt: skip
-    _finish[(1,)](
+    _finish[(len(FIGURES) + 1,)](
         table, errors, turns, slots, result, programs,
         ADDED=len(ADDED), PEAKS=len(PEAKS), COLUMNS=triton.next_power_of_2(programs), BLOCK=BLOCK,
     )  # fmt: skip
-    sizes, places = result[len(FIGURES) :].view(2, -1)
-    _worst[(WORST,)](a, e, slots, sizes, places, a.numel(), programs * BLOCK, BLOCK=1024, EXACT=exact)
+    _worst[(WORST,)](
+        a, e, slots, result[len(FIGURES) :], result[INDICES:], a.numel(), programs * BLOCK, BLOCK=1024, EXACT=exact
+    )
     return result
 
 
@@ -524,8 +535,8 @@ def _totals(base: int, a: Tensor, e: Tensor, line: Sequence[float]) -> Totals:
         *numbers, least = torch.cat([counts[:-1].sum(1), counts[-1:].amin(1)]).tolist()
         added |= dict(zip(NONFINITE, numbers, strict=True))
         first = [base + least] if added["nonfinite_actual"] else []
-    sizes, places = line[len(FIGURES) : -WORST * WORST], line[-WORST * WORST :]
-    worst = sorted((-size, base + int(place)) for size, place in zip(sizes, places, strict=True) if size >= 0)
+    largest = zip(line[len(FIGURES) : INDICES], line[INDICES:ANSWERS], strict=True)
+    worst = sorted((-size, base + int(place)) for size, place in largest if size >= 0)
     return Totals(
         added=added,
         peaks=dict(zip(PEAKS, line[len(ADDED) :], strict=False)),

@@ -27,7 +27,7 @@ TIMED = (
 _SAYS_ONLY = ("*_VERBOSE", "*_VERBOSE_*", "*_LOG*", "*_PRINT_*", "*_DISPLAY_*", "*_JIT_DUMP", "*_DEBUG")
 """What these libraries only print or dump."""
 _SET_BY_LIBRARIES = ("*_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
-"""What PyTorch and others set themselves while they run, and change no figure by: a key would depend on what ran before."""
+"""What PyTorch and others set themselves while they run: a key would depend on what ran before it was made."""
 _COUNTED = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What a machine's facts count as ``threads``."""
 
