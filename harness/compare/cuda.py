@@ -7,8 +7,8 @@ whole tensor and holds the answers. ``_finish`` and ``_worst`` reduce what the p
 only where something was not finite.
 
 Each slot (a position in a program's tile) adds up in float64, so nothing is rounded to the inputs' precision. What
-float32 represents exactly is compared in float32, which costs a third of the instructions. The next tile is loaded
-before this one is worked on, because too few programs fit on a multiprocessor to hide the latency of memory.
+float32 represents exactly is compared in float32, which costs a third of the instructions. Two tiles are on their way
+while one is worked on, because too few programs fit on a multiprocessor to hide the latency of memory.
 """
 
 # Triton's decorator and the arguments of its kernels have no Python types.
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-BLOCK = 256  # elements a program handles at a time: of 512, only two programs fit on a multiprocessor
-PROGRAMS = 4  # per multiprocessor
+BLOCK = 128  # elements a program handles at a time: with one per thread, a thread needs the fewest registers
+PROGRAMS = 5  # that fit on a multiprocessor at a time, with 96 registers per thread
 LARGEST = 2**30  # elements a kernel handles: its indices are 32 bits wide, its counters of a slot 16
 PIECE = 2**23  # elements copied at a time where a tensor is strided or of a dtype the kernels do not load
 SAMPLE = 2**19  # errors sorted to place the brackets, which then hold 1.5 % of all errors
@@ -163,12 +163,15 @@ def _sweep(
         kept_a += program.to(tl.int64) * capacity
         kept_e += program.to(tl.int64) * capacity
         cursor = cursors + program + none
+    stride = programs * BLOCK
     next_a, next_e = _load(actual, expected, program * BLOCK + offsets, n)
-    for start in range(program * BLOCK, n, programs * BLOCK):
+    later_a, later_e = _load(actual, expected, program * BLOCK + stride + offsets, n)
+    for start in range(program * BLOCK, n, stride):
         index = start + offsets
         a = next_a.to(EXACT)
         e = next_e.to(EXACT)
-        next_a, next_e = _load(actual, expected, index + programs * BLOCK, n)
+        next_a, next_e = later_a, later_e
+        later_a, later_e = _load(actual, expected, index + 2 * stride, n)
         valid = (index < n) & _finite(a, e)
         a_max = tl.maximum(a_max, tl.where(valid, a, -float("inf")))
         a_least = tl.maximum(a_least, tl.where(valid, -a, -float("inf")))
@@ -448,7 +451,7 @@ def _sorted_errors(a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sorted errors of flat tensors, absolute and relative, and how many there are of each."""
     rows = torch.empty(2, a.numel(), dtype=torch.float64, device=a.device)
     counts = torch.zeros(2, dtype=torch.int64, device=a.device)
-    _sample[(triton.cdiv(a.numel(), BLOCK),)](a, e, rows, counts, a.numel(), BLOCK=BLOCK, EXACT=_exact(a, e)[0])
+    _sample[(triton.cdiv(a.numel(), 8 * BLOCK),)](a, e, rows, counts, a.numel(), BLOCK=8 * BLOCK, EXACT=_exact(a, e)[0])
     return rows.sort().values, counts
 
 
@@ -488,7 +491,7 @@ def _pass(actual: Tensor, expected: Tensor, bounds: Tensor) -> tuple[Totals, lis
     _ranks[(1,)](results, results, wanted, results, len(results), WIDTH, 0, COMPARED=COMPARED, WHOLE=False)
     ends, bins = bounds.clone().view(torch.int64), torch.zeros(number, 1 << BITS, dtype=torch.int32, device=device)
     for _ in range(ROUNDS):
-        _bins[(programs,)](kept[0], kept[1], cursors, ends, bins, capacity, BLOCK=4 * BLOCK, BITS=BITS)
+        _bins[(programs,)](kept[0], kept[1], cursors, ends, bins, capacity, BLOCK=8 * BLOCK, BITS=BITS)
         _narrow[(number,)](ends, wanted, bins, BITS=BITS)
     chosen = ends[:, 0].contiguous().view(torch.float64)
     flat = torch.cat([results.flatten(), cursors.amax().double()[None], chosen, bounds.flatten()]).tolist()

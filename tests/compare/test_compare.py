@@ -407,7 +407,7 @@ def check_kernels(device: str, pairs: Mapping[str, tuple[torch.Tensor, torch.Ten
             raise AssertionError(f"{name}: {error}") from error
 
 
-SHRUNK = {"SAMPLE": 256, "PIECE": 500, "PROGRAMS": 1, "KEPT": 2}
+SHRUNK = {"SAMPLE": 256, "PIECE": 500, "PROGRAMS": 1, "BLOCK": 256, "KEPT": 2}
 """1200 elements then need brackets, more errors than are kept, several pieces, and several turns of a program."""
 SMALL_CASES = {name: (actual, expected) for name, actual, expected in cases(1_200)}
 
