@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # records that are made up are there
 SLACK = 0.2
 """Two runs of one figure on a busy machine differ by as much."""
 
@@ -64,8 +65,63 @@ def cache(count: int) -> dict[str, float]:
     return taken
 
 
+def history(count: int) -> dict[str, float]:
+    """Open a history of one series with a step every 500 sessions, read it, search it for changes, and show it."""
+    import random
+    from datetime import datetime, timedelta
+
+    from history_records import BENCHMARK, KEY, session
+
+    from harness.history import open_history
+    from harness.report.text import history_text, series_of
+
+    dice, start = random.Random(0), datetime(2026, 1, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "history.sqlite")
+        with open_history(path) as store:
+            store.add_all(
+                session(
+                    0, id=f"s{i}", recorded_at=(start + timedelta(hours=i)).isoformat(),
+                    median=dice.gauss(2.0, 0.02) + 0.1 * (i // 500 % 2),
+                )
+                for i in range(count)
+            )  # fmt: skip
+        taken = {"open": seconds(lambda: open_history(path).close())}
+        with open_history(path) as store:
+            taken["read"] = seconds(lambda: store.sessions(BENCHMARK, KEY))
+            sessions = store.sessions(BENCHMARK, KEY)
+            taken["changes and text"] = seconds(lambda: history_text([series_of(sessions)]))
+    return taken
+
+
+def page(count: int) -> dict[str, float]:
+    """Read results of one subject, of which a tenth failed and was bisected, and write the page and the summary."""
+    from dataclasses import replace
+
+    from recorded import bisection, result
+
+    from harness.records import document, load, save_json
+    from harness.report import summary
+    from harness.report.html import save_page
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [result("pass" if i % 10 else "fail", case=f"c{i}").to_json() for i in range(count)]
+        save_json(document(rows, environment={}, command="parity verify"), folder / "results.json")
+        for i in range(0, count, 10):
+            found = replace(bisection(), subject="net", case=f"c{i}", backend="rtx", precision="fp16").to_json()
+            data = document([], environment={}, command="parity bisect") | {"bisect": found}
+            save_json(data, folder / f"bisect-{i}.json")
+        taken = {"read": seconds(lambda: load([folder]))}
+        records = load([folder])
+        taken["page"] = seconds(lambda: save_page(records, folder / "page.html"))
+        return {**taken, "summary": seconds(lambda: summary(records))}
+
+
 PARTS = {
     "cache": Part(of="engines in the cache", sizes=(100, 300, 1000, 3000, 10000), measure=cache),
+    "history": Part(of="sessions of a series", sizes=(1250, 2500, 5000, 10000, 20000), measure=history),
+    "page": Part(of="results on a page", sizes=(312, 625, 1250, 2500, 5000), measure=page),
 }
 
 

@@ -13,7 +13,9 @@ import pytest
 
 import harness
 from harness import records
+from harness.history import open_history
 from harness.records import DIED
+from harness.watching import Watched
 
 pytest_plugins = ["pytester"]
 
@@ -566,3 +568,47 @@ def test_latency_is_measured_beside_workers_only_where_they_wait(timed: pytest.P
     if not measured:
         result.stdout.fnmatch_lines(["SKIPPED*not judged: latency is not measured while other tests run; mark*"])
     assert any(line.startswith("time ") for line in logged(timed)) is measured
+
+
+@pytest.fixture
+def watched(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Let the history say that an output rises."""
+    rise = Watched(creeps=("clip/short [rtx-fp32]: ratio to the floor of y rose from 1.1 to 2.9",))
+    monkeypatch.setattr("harness.pytest_state.watch", lambda *_, **__: rise)
+    project.makepyfile(test_clip=suite())
+    return project
+
+
+def test_a_rise_of_an_accuracy_warns(watched: pytest.Pytester):
+    result = watched.runpytest_inprocess("--parity-json", "out.json")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["parity: warning: clip/short *rtx-fp32*: ratio to the floor of y rose from 1.1 to 2.9"]
+    )
+    assert json.loads((watched.path / "out.json").read_text())["complete"]
+
+
+def test_a_rise_fails_where_it_is_to(watched: pytest.Pytester):
+    result = watched.runpytest_inprocess("--parity-json", "out.json", "--fail-on-creep")
+    assert result.ret == 1
+    assert "rose from 1.1 to 2.9" in json.loads((watched.path / "out.json").read_text())["error"]
+
+
+@pytest.mark.parametrize(("options", "recorded"), [([], 8), (["--no-accuracy-record"], 0)])
+def test_a_run_is_recorded_in_the_suites_repository(project: pytest.Pytester, options: list[str], recorded: int):
+    project.makepyfile(test_clip=suite(rtx_fp32_short=("fail", "wrong")))
+    project.runpytest_inprocess(*options)
+    with open_history(folder=project.path / ".parity") as history:
+        found = history.accuracies(99)
+    assert len(found) == recorded
+    assert {one.verdict for one in found} == ({"pass", "fail"} if recorded else set())
+
+
+def test_a_history_that_cannot_be_written_fails_no_run(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    (project.path / "file").write_text("")
+    monkeypatch.setenv("PARITY_HISTORY", str(project.path / "file" / "h.sqlite"))
+    project.makepyfile(test_clip=suite())
+    result = project.runpytest_inprocess()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["parity: accuracy was not recorded: the history *cannot be written*"])
+    assert project.runpytest_inprocess("--fail-on-creep").ret == 1, "what cannot be seen is no pass"

@@ -162,7 +162,8 @@ def _trend(runs: Sequence[AccuracyRun], name: str) -> AccuracyTrend:
     ratios = [points[i].ratio or 0.0 for i in passed]
     held = [rows[i][0] for i in passed]
     changes = tuple(_described(one, held, passed) for one in ratio_changes(ratios, [run.host for run in held]))
-    (newest, last), verdicts = rows[-1], [one.verdict for one in points]
+    newest, verdicts = rows[-1][0], [one.verdict for one in points]
+    limits = [one.limit / one.floor for _, one in rows if one is not None and one.limit is not None and one.floor]
     return AccuracyTrend(
         **{field: getattr(newest, field) for field in (
             "subject", "case", "backend", "precision", "source", "plan_source", "benchmark", "machine_key", "device",
@@ -171,7 +172,7 @@ def _trend(runs: Sequence[AccuracyRun], name: str) -> AccuracyTrend:
         output=name, points=points, failed=verdicts.count("fail"), not_judged=verdicts.count("not_judged"),
         first=ratios[0] if ratios else None, median=median(ratios) if ratios else None,
         last=ratios[-1] if ratios else None,
-        limit=last.limit / last.floor if last and last.limit is not None and last.floor else None,
+        limit=limits[-1] if limits else None,
         change_points=changes, creeps=bool(changes) and changes[-1].after > changes[-1].before,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def _first_of_new_level(logs: Array, hosts: Sequence[str]) -> int | None:
     """Return where the level of a stretch changed: the place that fits it best; None where it did not."""
     if len(logs) < RUNS_BEFORE + 2 or float(logs.max() - logs.min()) < math.log(LEAST_RISE):
         return None
-    if not (_is_apart(logs, hosts) or _is_apart(-logs, hosts) or _is_in_ranks(logs)):
+    if not (_is_apart(logs, hosts) or _is_apart(-logs, hosts) or _is_in_ranks(logs, hosts)):
         return None
     places = [place for place in range(1, len(logs) - 1) if _change(logs, place) >= math.log(LEAST_RISE)]
     return min(places, key=lambda place: _misfit(logs[:place]) + min(_misfits(logs, place)), default=None)
@@ -114,7 +114,7 @@ def _beyond(logs: Array, at: int) -> int:
 
 
 def _is_apart(logs: Array, hosts: Sequence[str]) -> bool:
-    """Return whether the last runs lie above all before them, one of them on a host that was there before.
+    """Return whether the last runs lie above all before them, and a host of theirs above its own.
 
     One earlier outlier among at least 20 runs may be as high. A spread that is known from few runs is known badly, so
     more of it is asked for.
@@ -128,20 +128,31 @@ def _is_apart(logs: Array, hosts: Sequence[str]) -> bool:
             continue
         if len(after) == 2 and max(np.ptp(before), np.ptp(after)) > CONSTANT:
             continue
-        if not _is_known(hosts[:at], hosts[at:]):
-            continue
         far = APART * max(_spread(before) * (1 + 4 / at), LEAST_SPREAD)
-        if lowest - _median(before) >= max(math.log(LEAST_RISE), far):
+        if lowest - _median(before) >= max(math.log(LEAST_RISE), far) and _is_seen_at_home(
+            logs, hosts, at, alone=False
+        ):
             return True
     return False
 
 
-def _is_known(before: Sequence[str], after: Sequence[str]) -> bool:
-    """Return whether a host of the runs after was there before; true where each run has a host of its own (a pod)."""
-    return not set(before).isdisjoint(after) or 2 * len(set(before)) > len(before)
+def _is_seen_at_home(logs: Array, hosts: Sequence[str], at: int, *, alone: bool) -> bool:
+    """Return whether a host that was there before has left its own level; ``alone`` where none of them was.
+
+    True where all are one, and where each run has a host of its own (a pod): such names say nothing.
+    """
+    if len(set(hosts)) == 1 or 2 * len(set(hosts[:at])) > at:
+        return True
+    both = set(hosts[:at]) & set(hosts[at:])
+    for host in both:
+        own = [i for i, name in enumerate(hosts) if name == host]
+        old, new = (_median(logs[[i for i in own if (i < at) == before]]) for before in (True, False))
+        if abs(new - old) >= math.log(LEAST_RISE):
+            return True
+    return alone and not both
 
 
-def _is_in_ranks(logs: Array) -> bool:
+def _is_in_ranks(logs: Array, hosts: Sequence[str]) -> bool:
     """Return whether the ranks resemble a step or a ramp, up or down, and what it comes to is large enough.
 
     A correlation of ranks has the p value of Student's t, as Spearman's has.
@@ -161,7 +172,8 @@ def _is_in_ranks(logs: Array) -> bool:
         return False
     steps = len(logs) - RUNS_BEFORE - RANKED_AFTER + 1
     at, end = (RUNS_BEFORE + best, len(logs)) if best < steps else (1 + best - steps, RANKED_AFTER)
-    return abs(_median(logs[max(at, len(logs) - end) :]) - _median(logs[:at])) >= math.log(LEAST_RISE)
+    is_large = abs(_median(logs[max(at, len(logs) - end) :]) - _median(logs[:at])) >= math.log(LEAST_RISE)
+    return is_large and _is_seen_at_home(logs, hosts, at, alone=True)
 
 
 @cache

@@ -194,7 +194,7 @@ class AccuracyTrend(TargetRecord, JsonRecord):
     last: float | None = None
     """Ratio of the newest that passed."""
     limit: float | None = None
-    """What was allowed in the newest run, in floors; None where it is not known."""
+    """What was last allowed, in floors; None where it is not known."""
     change_points: tuple[RatioChange, ...] = ()
     """Oldest first."""
     creeps: bool = False

@@ -47,7 +47,7 @@ def summary(records: Records) -> str:
     rising = [f"- warning: {escape(sentence)}" for sentence in creep_lines(records.trends)]
     text = "\n".join(["## parity", "", *_counts(found), *_left_out(records), *rising, "", origin, "", ""])
     bad = [f"- {escape(problem)}\n" for problem in (*verdicts.problems(records), *_expiring(records))]
-    bisections = [entry.data for entry in records.bisections]
+    bisections = verdicts.by_engine(entry.data for entry in records.bisections)
     bad += _by_owner([result for result in results if result["verdict"] == "fail"], bisections)
     said = {(one.name, one.reason) for one in found if one.kind == "accuracy"}
     others = [one for one in found if one.verdict == "fail" and one.kind != "accuracy"]
@@ -147,7 +147,7 @@ def _note(results: Sequence[Json]) -> str:
     return f"\nfloor: {WORDS.floor(r['precision'] for r in results)}\n" + (f"\n{' '.join(runs)}\n" if runs else "")
 
 
-def _by_owner(failed: Sequence[Json], bisections: Sequence[Json]) -> list[str]:
+def _by_owner(failed: Sequence[Json], bisections: verdicts.Bisections) -> list[str]:
     """Return what failed, each owner's under their name; those of nobody come last, without a name where all are."""
     owners = sorted({result["owner"] for result in failed}, key=lambda owner: (not owner, owner))
     lines = []
@@ -182,7 +182,7 @@ def _known(records: Records) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _failure(result: Json, bisections: Sequence[Json]) -> str:
+def _failure(result: Json, bisections: verdicts.Bisections) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
     lines = [f"- {label}: {escape(verdicts.result_item(result, bisections).reason)}"]
     if commands := commands_of(result, verdicts.bisection_of(result, bisections)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.records import NOT_LAUNCHED, Records, why_slower
@@ -25,6 +25,8 @@ from harness.shards import problems as problems_of_shards
 
 KINDS = ("accuracy", "bisection", "latency", "study", "score")
 _OF_A_SHARD = ("shard", "shards", "run", "command", "complete", "error", "environment")
+Bisections = Sequence[Json] | Mapping[tuple[str, ...], Json]
+"""Bisections, oldest first, or the newest of each engine by ``by_engine``."""
 _LATENCIES = {"equivalent": "pass", "improved": "pass"}
 
 
@@ -44,7 +46,7 @@ class Judged:
 
 def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
-    bisections = [entry.data for entry in records.bisections]
+    bisections = by_engine(entry.data for entry in records.bisections)
     return [
         *(result_item(entry.data, bisections) for entry in records.results),
         *(bisection_item(entry.data) for entry in records.bisections),
@@ -55,7 +57,7 @@ def all_verdicts(records: Records) -> list[Judged]:
     ]
 
 
-def result_item(result: Json, bisections: Sequence[Json] = (), t: Words = WORDS) -> Judged:
+def result_item(result: Json, bisections: Bisections = (), t: Words = WORDS) -> Judged:
     """Return the verdict on an engine's outputs; of one that fails the reason is its culprit, where that is known."""
     reason = culprit_words(result, bisection_of(result, bisections), t) or result["reason"]
     if result["verdict"] == "known":
@@ -70,9 +72,15 @@ def bisection_item(found: Json, t: Words = WORDS) -> Judged:
     return Judged(kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"])
 
 
-def bisection_of(data: Json, bisections: Sequence[Json]) -> Json | None:
+def by_engine(bisections: Iterable[Json]) -> dict[tuple[str, ...], Json]:
+    """Return the newest bisection of each engine; asking it is quick for each of thousands of results."""
+    return {_identity(found): found for found in bisections}
+
+
+def bisection_of(data: Json, bisections: Bisections) -> Json | None:
     """Return the newest bisection of the engine that a result or a bisection is about; None where there is none."""
-    return next((found for found in reversed(bisections) if _identity(found) == _identity(data)), None)
+    known = bisections if isinstance(bisections, Mapping) else by_engine(bisections)
+    return known.get(_identity(data))
 
 
 def missing_item(item: Json) -> Judged:

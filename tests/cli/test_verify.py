@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli import commands as cli
+from harness.watching import Watched
 
 
 def parity(*arguments: str) -> int:
@@ -148,3 +149,27 @@ def test_a_plot_that_cannot_be_written_costs_only_the_picture(
     assert verify("wrong_kernel", "--layers") == 1
     assert "no chart: " in capsys.readouterr().out
     assert layers_of() is not None
+
+
+def test_a_run_is_recorded_unless_it_is_not_to_be(plant: Any, folder: Path, capsys: pytest.CaptureFixture[str]):
+    plant("swamping")
+    assert verify("swamping", "--limit", "0.9", "--no-record") == 0
+    assert not (folder / ".parity").exists()
+    assert verify("swamping", "--limit", "0.9") == 0
+    (trend,) = json.loads(Path("out/r.json").read_text())["accuracy_history"]
+    assert (trend["subject"], len(trend["points"]), trend["creeps"]) == ("swamping", 1, False)
+    assert verify("swamping", "--limit", "0.9", "--no-record", "--fail-on-creep") == 2
+    (folder / "file").write_text("")
+    assert verify("swamping", "--limit", "0.9", "--history", "file/h.sqlite") == 0
+    assert "accuracy was not recorded: the history file/h.sqlite cannot be written" in capsys.readouterr().err
+    assert verify("swamping", "--limit", "0.9", "--history", "file/h.sqlite", "--fail-on-creep") == 3
+
+
+def test_a_rise_fails_where_it_is_to(plant: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    plant("swamping")
+    rise = Watched(creeps=("swamping/one: ratio to the floor of y rose from 1.1 to 2.9",))
+    monkeypatch.setattr("harness.cli.verify.watch", lambda *_, **__: rise)
+    for options, status in (([], 0), (["--fail-on-creep"], 1)):
+        assert verify("swamping", "--limit", "0.9", *options) == status
+        assert "warning: swamping/one: ratio to the floor of y rose from 1.1 to 2.9" in capsys.readouterr().err
+    assert json.loads(Path("out/r.json").read_text())["complete"] is False

@@ -39,9 +39,10 @@ def explained(results: Sequence[Json], bisections: Sequence[Json]) -> list[tuple
 
     Of an engine that was bisected and has no verdict of its own, the bisection holds it.
     """
-    pairs = [(r, verdicts.bisection_of(r, bisections)) for r in results if r["verdict"] == "fail"]
+    newest = verdicts.by_engine(bisections)
+    pairs = [(r, verdicts.bisection_of(r, newest)) for r in results if r["verdict"] == "fail"]
     pairs = [(result, found) for result, found in pairs if found or result["layers"]]
-    known = [id(found) for _, found in pairs]
+    known = {id(found) for _, found in pairs}
     alone = [one for one in bisections if bisection_verdict(one) == "fail" and id(one) not in known]
-    alone = [one for one in alone if verdicts.bisection_of(one, bisections) is one]
+    alone = [one for one in alone if verdicts.bisection_of(one, newest) is one]
     return [*pairs, *((bisected_result(found), found) for found in alone)]

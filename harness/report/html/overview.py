@@ -86,7 +86,7 @@ def overview(
     return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
 
 
-def result_item(result: Json, bisections: Sequence[Json], href: str, t: Words) -> Item:
+def result_item(result: Json, bisections: verdicts.Bisections, href: str, t: Words) -> Item:
     """Return the verdict on an engine's outputs, with the error furthest above its floor."""
     return Item.of(verdicts.result_item(result, bisections, t), _furthest(result["outputs"], t), href)
 

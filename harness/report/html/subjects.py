@@ -218,7 +218,7 @@ def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
 def _remarks(known: Known, t: Words) -> list[Part]:
     """Return what did not pass and why, the notes, and what to type next, but for what the diagnosis says already."""
     lines, commands, results = [], [], known.results
-    above = [result for result, _ in explained(results, known.bisections)]
+    above = {id(result) for result, _ in explained(results, known.bisections)}
     notes: list[tuple[str, Tone, str]] = []
     for result in results:
         label = f"{target_name(result)} {result['case']}"
@@ -226,11 +226,11 @@ def _remarks(known: Known, t: Words) -> list[Part]:
         sentences = [(item["verdict"], f"{item['name']}: {item['reason']}") for item in bad]
         if result["verdict"] == "known" or (not sentences and result["verdict"] != "pass"):
             sentences = [(result["verdict"], result["reason"])]
-        sentences = [] if result in above else sentences
+        sentences = [] if id(result) in above else sentences
         for found, sentence in sentences:
             lines.append(Line(text=sentence, tone=TONES[found], lead=f"{label}, {t('verdict_' + found)}:"))
         notes += [(note, "muted", label) for note in result["notes"]]
-        commands += [result["next_step"]] if result["next_step"] and result not in above else []
+        commands += [result["next_step"]] if result["next_step"] and id(result) not in above else []
     lines += grouped(notes, t("many_results"))
     parts: list[Part] = [Lines(items=tuple(lines))] if lines else []
     return [*parts, *([Code(label=t("next"), text="\n".join(distinct(commands)))] if commands else [])]
