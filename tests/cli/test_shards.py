@@ -12,6 +12,7 @@ from recorded import result
 
 import harness.verify
 from harness import cli
+from harness.records import run_id
 
 SUITE = """
 import torch
@@ -33,7 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 yield result(subject=subject.name, source=subject.source, timings_s={"judge": 2.0}, **names)
 
     monkeypatch.setattr(harness.verify, "verify", verify)
-    monkeypatch.setenv("PARITY_RUN", "r1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_clip.py").write_text(SUITE)
     return tmp_path
@@ -95,7 +95,7 @@ def test_junit_of_a_merged_record_has_every_verdict_and_fault():
     (suite,) = ElementTree.parse("whole.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("9", "0", "1")
     assert int(suite.get("skipped") or 0) == 8 - len(names("1.json")) - len(names("2.json"))
-    assert [p.get("value") for p in suite.iter("property")] == ["r1"]
+    assert [p.get("value") for p in suite.iter("property")] == [run_id()]
     assert {case.get("time") for case in suite.iter("testcase") if len(case) == 0} == {"2.000"}
     (error,) = suite.iter("error")
     assert "shard 3 of 3 is missing" in str(error.get("message"))
