@@ -225,7 +225,7 @@ SEVERAL = (
     ("gpt", F("linear_3", "scale", 2.0), F("gelu_1", "scale", 1.05)),
     ("gpt", F("embedding", "scale", 1.03), F("layer_norm_4", "scale", 1.03)),
     ("gpt.onnx", F("add", "shifted", 1, at=1), F("linear_10", "scale", 1.05)),
-    ("vit", F("softmax", "scale", 1.1), F("gelu_1", "scale", 1.02)),
+    ("vit", F("softmax", "scale", 1.1), F("gelu_1", "scale", 1.05)),
     ("vit.onnx", F("add", "channels", -1, 0.2), F("linear_9", "entry", -1, 4, 3.0)),
     ("resnet", F("getitem_3", "scale", 1.05), F("getitem_15", "scale", 1.3)),
     ("resnet.onnx", F("relu_2", "offset", 0.02), F("mean", "channels", 1, 0.05)),

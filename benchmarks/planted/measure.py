@@ -302,7 +302,8 @@ class Right:
         """Return whether a value's error has the shape of the fault planted there; None where it has none."""
         faults = [it for it in self.plant.faults if self._node(it.value) == self._node(name)]
         wanted = [SHAPES.get("softmax_axis" if it.args[:1] == ("axis",) else it.how) for it in faults]
-        if faults and faults[0].how == "no_bias" and self.values[name].op in ("onnx.LSTM", "onnx.GRU"):
+        recurrent = any(word in self.values[name].module for word in ("lstm", "gru"))
+        if faults and faults[0].how == "no_bias" and recurrent:
             return None  # every step reads the one before: a missing bias is no constant of what comes out
         return shape == wanted[0] if wanted and wanted[0] and all(it.at is None for it in self.plant.faults) else None
 
