@@ -11,7 +11,9 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import limits
+from harness import limit_options
+from harness.errors import Failure, UsageError
+from harness.settings import retry_classes
 
 REMOTE_MODES = ("read", "read-write")
 """What a run may do with the engine cache that runners share."""
@@ -53,7 +55,7 @@ def remote_mode(text: str) -> str:
 def seconds(text: str) -> float:
     """Return a time in seconds; 0 is no limit."""
     try:
-        return limits.timeout(text)
+        return limit_options.seconds_of(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600") from None
 
@@ -72,6 +74,14 @@ def relative_error(text: str) -> float:
         if 0 < (found := float(text)) < math.inf:
             return found
     raise ArgumentTypeError(f"{text!r} is not a relative error; give a number above 0, such as 1e-3")
+
+
+def classes(text: str) -> tuple[Failure, ...]:
+    """Return classes of failures that may be tried again, of text with commas between them."""
+    try:
+        return retry_classes(text)
+    except UsageError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def gib(text: str) -> float:

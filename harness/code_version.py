@@ -11,8 +11,9 @@ SHAPES_NOTHING = frozenset(
     {
         "__init__.py", "__main__.py", "arguments.py", "bisect", "checks.py", "cli", "compare", "discovery.py",
         "errors.py", "files.py", "hackathon", "history", "latency", "layers", "ledger", "machine", "metrics",
-        "plugin.py", "pytest_collector.py", "pytest_ledger.py", "pytest_options.py", "pytest_shards.py",
-        "pytest_state.py", "pytest_workers.py", "records", "report", "settings.py", "shards", "timing", "watching.py",
+        "plugin.py", "pytest_attempts.py", "pytest_collector.py", "pytest_ledger.py", "pytest_options.py",
+        "pytest_shards.py", "pytest_state.py", "pytest_workers.py", "records", "report", "settings.py", "shards",
+        "timing", "watching.py",
     }
 )  # fmt: skip
 """What selects, judges, times and reports. All else is hashed, a new package too: a needless build is no fault."""

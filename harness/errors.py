@@ -6,11 +6,11 @@
      +- NotJudged          no verdict can be given, for a reason that is not the engine's accuracy
      |   +- NotRepeatable  two runs of the subject in PyTorch differ
      |   +- NoMemory       a step wanted more memory than there is
-     |   +- TookTooLong    a step was not over within --timeout
+     |   +- TookTooLong    a step, a build, a subject or the run was not over within its time
      |   +- EngineRefused  a backend would not build or load this graph
      +- EngineFailed       an engine was built but misbehaves: it crashes, or its outputs are not the declared ones
 
-Anything else that escapes is a bug in the harness.
+Anything else that escapes is a bug in the harness. Each carries the class of its failure, as records have it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,24 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
+
+Failure = Literal["", "wrong_answer", "refused", "crash", "device", "memory", "timeout"]
+"""The class of a failure: a wrong answer, a build or an input refused, a process that died or a kernel that faulted, a
+GPU or a driver that failed, no memory, no time; empty for anything else, such as a machine without a GPU."""
 
 
 class ParityError(Exception):
     """The base of every error that carries a sentence for the user."""
+
+    failure: Failure = ""
+    """What class of failure it is."""
+
+    def __init__(self, sentence: str = "", *, failure: Failure | None = None) -> None:
+        """``failure`` takes the place of the class that errors of this kind have."""
+        super().__init__(sentence)
+        if failure is not None:
+            self.failure = failure
 
 
 class UsageError(ParityError):
@@ -59,19 +72,32 @@ class NotRepeatable(NotJudged):
 
 
 class TookTooLong(NotJudged):
-    """A step was not over within the time that it may take."""
+    """Something was not over within the time that it may take."""
+
+    failure = "timeout"
+
+    def __init__(self, sentence: str = "", *, option: str = "--timeout") -> None:
+        """``option`` is the one that gives the time."""
+        super().__init__(sentence)
+        self.option = option
 
 
 class NoMemory(NotJudged):
-    """A step wanted more memory than there is."""
+    """A step wanted more memory than there is, of the host or of a GPU."""
+
+    failure = "memory"
 
 
 class EngineRefused(NotJudged):
     """A backend would not build or load the graph; the text names the op and the node where it can."""
 
+    failure = "refused"
+
 
 class EngineFailed(ParityError):
     """An engine was built and does not do its job: it raised, or its outputs are not the declared ones."""
+
+    failure = "wrong_answer"
 
 
 @contextlib.contextmanager

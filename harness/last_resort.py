@@ -53,7 +53,8 @@ def end(process: int, sentence: str, record: tuple[str, dict[str, Any]] | None) 
         path, document = record
         try:
             with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123 - importing pathlib takes 10 ms
-                json.dump({**document, "error": sentence.removeprefix("parity: ")}, file, indent=1)
+                ending = {"error": sentence.removeprefix("parity: "), "failure": "timeout"}
+                json.dump({**document, **ending}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(f"{path}.tmp", path)  # noqa: PTH105

@@ -29,6 +29,8 @@ _patience: list[float] = []
 class Held(NotJudged):
     """A lock is another's, and stayed that for as long as was waited."""
 
+    failure = "timeout"
+
 
 @contextlib.contextmanager
 def patience(seconds: float | None) -> Iterator[None]:

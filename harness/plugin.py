@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.junitxml import xml_key
 
-from harness import limits, locks, stopping
+from harness import limits, locks, stopping, watcher
 from harness.arrivals import junit_apart, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
+from harness.pytest_attempts import Deaths, in_time, name_test
 from harness.pytest_collector import (
     IS_USAGE,
     NOT_JUDGED,
@@ -148,11 +149,12 @@ def _configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     capture = config.pluginmanager.getplugin("capturemanager")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-        limits.speak_here()
+        watcher.speak_here()
     if is_worker(config):
         stopping.end_with_parent()
     else:
-        config.pluginmanager.register(Collector(state), "parity-collector")
+        config.pluginmanager.register(Collector(config), "parity-collector")
+        config.pluginmanager.register(Deaths(state, config.stash[_ENDING]), "parity-deaths")
         config.stash[_ENDING].enter_context(stopping.last_words(partial(_end_early, config)))
 
 
@@ -217,8 +219,16 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     """Let no test end the run, and no step take longer than is allowed."""
-    timeout_s = item.config.stash[STATE].timeout_s
-    with no_exit(), limits.allowed(timeout_s), locks.patience(item.config.getoption("parity_lock_timeout")):
+    allowed = item.config.stash[STATE].allowed
+    name_test(item)
+    with no_exit(), limits.allowed(**allowed), locks.patience(item.config.getoption("parity_lock_timeout")):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
+    """End a test of an engine when the time of its subject, or of the run, is over: it is not judged then."""
+    with nullcontext() if _target_of(item) is None else in_time(item):
         return (yield)
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from _pytest.junitxml import xml_key
 
-from harness import limits, stopping
+from harness import limit_options, stopping
 from harness.arrivals import SHOWN, missing_words, only_shows, short_of
 from harness.checks import LATENCY_PROPERTY, PROPERTY
 from harness.errors import UsageError, few, first_line
-from harness.pytest_state import STATE, State
-from harness.records import DIED, name_of, run_id, words_of
+from harness.pytest_state import STATE
+from harness.records import DIED, name_of, run_id, with_earlier, words_of
 
 Json = dict[str, Any]
 WRONG_REQUEST = 2
@@ -31,6 +31,8 @@ IS_USAGE = "parity_usage"
 OWNER_PROPERTY = "parity-owner"
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
+_CRASHED = "???"
+"""What xdist has for the phase of a test whose worker died."""
 SAVE_EVERY_S = 10.0
 """The JSON is written this often while tests run, and at the end."""
 
@@ -38,8 +40,8 @@ SAVE_EVERY_S = 10.0
 class Collector:
     """Takes results out of test reports as they arrive; registered only in the process that prints."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, config: pytest.Config) -> None:
+        self.config, self.state = config, config.stash[STATE]
         self.failed: dict[str, str] = {}
         """Why a test that still runs has failed, by its id."""
 
@@ -76,9 +78,18 @@ class Collector:
         if not self.has_started:  # nothing else is called at its end
             self.state.fail(self.state.ended)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep each test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
+        """Keep each test's result, before others see the report; in JUnit XML let its type be the class of failure."""
+        failure = _failure_of(report, self.state.died.get(report.nodeid, ()))
+        self._take(report)
+        result = yield
+        if (junit := self.config.stash.get(xml_key, None)) is not None:
+            _correct(junit, report, failure)
+        return result
+
+    def _take(self, report: pytest.TestReport) -> None:
+        """Keep a test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
         from harness.report.text import latency_line, result_line
 
         self.state.arrivals.spent(report.nodeid, report.duration)
@@ -100,8 +111,13 @@ class Collector:
             if name == TARGET_PROPERTY:
                 continue
             if name == PROPERTY and isinstance(value, dict):
+                earlier = self.state.died.get(report.nodeid, ())
+                value = with_earlier(value, earlier, self.state.settings.retries + 1) if earlier else value
                 self.state.add(value, place)
                 properties += [(name, result_line(self.state.known.applied(value))), *_owner(value)]
+                properties += [("parity-failure", value["failure"])] if value["failure"] else []
+                if value["limit"] == "--budget":
+                    self.state.over_budget.append(report.nodeid)
             elif name == LATENCY_PROPERTY and isinstance(value, dict):
                 self.state.latencies[place] = value
                 properties += [(name, latency_line(value)), *_owner(value)]
@@ -149,8 +165,11 @@ class Collector:
         known = any(one["verdict"] == "known" for one in results)
         if not judged and not known and (state.asked or state.require_verdict) and not state.arrivals.is_empty_shard:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
-            fails = limits.in_ci() if state.require_verdict is None else state.require_verdict
+            fails = limit_options.in_ci() if state.require_verdict is None else state.require_verdict
             (state.problems if fails else state.remarks).append(nothing)
+        if late := list(dict.fromkeys(state.over_budget)):
+            spent = f"the budget of {state.allowed['budget']:g} s was spent (--budget)"
+            state.problems.append(f"{spent}: {len(late)} tests of engines were not judged: {few(late, SHOWN)}")
         if state.expect is not None:
             state.problems += short_of(*state.expect, results, state.arrivals.elsewhere)
         names = Counter(map(name_of, state.results.values()))
@@ -173,6 +192,7 @@ class Collector:
     def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:
         """Let the terminal and JUnit have each test that died, as a failure; xdist reported some of them."""
         for test in missing.keys() - self.failed.keys():
+            self.state.died.setdefault(test, [{"verdict": "not_judged", "failure": "crash", "reason": DIED}])
             report = pytest.TestReport(
                 test, (test.partition("::")[0], None, test.rpartition("::")[2]), {}, "failed", DIED, "call"
             )
@@ -236,6 +256,21 @@ def _stop_workers(config: pytest.Config) -> None:
 def _owner(value: Json) -> list[tuple[str, str]]:
     """Return who answers for a result, as a property of its test."""
     return [(OWNER_PROPERTY, value["owner"])] if value["owner"] else []
+
+
+def _failure_of(report: pytest.TestReport, died: Sequence[Json]) -> str:
+    """Return the class of failure that a report is about; empty where there is none, or no result."""
+    found = [value for name, value in report.user_properties if name == PROPERTY and isinstance(value, dict)]
+    return str([*died, *found][-1]["failure"]) if found or died else ""
+
+
+def _correct(junit: Any, report: Any, failure: str) -> None:
+    """Let the type of what went wrong be its class in JUnit XML, and a test that runs again be there once."""
+    if report.outcome in ("failed", "skipped") and report.when != "teardown" and failure:
+        for node in junit.node_reporter(report).nodes[-1:]:
+            node.set("type", failure)
+    if report.outcome == "rerun" and report.when == _CRASHED:
+        junit.node_reporters_ordered.remove(junit.node_reporter(report))
 
 
 def _invalid(measured: Json) -> bool:

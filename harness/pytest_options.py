@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness.arguments import as_path, at_least, gpus, relative_error, remote_mode, seconds
+from harness.arguments import as_path, at_least, classes, gpus, relative_error, remote_mode, seconds
 from harness.errors import UsageError
+from harness.settings import RETRIED, RETRYABLE
 from harness.shards import shard_of
 
 
@@ -48,7 +49,27 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--parity-timeout", dest="parity_timeout", type=seconds, metavar="SECONDS",
         help="the longest that a step may take which runs the model outside an engine's build; 0: no limit; default: "
-        "none, in CI (CI=true) 1800",
+        "PARITY_TIMEOUT, else none, in CI (CI=true) 1800",
+    )  # fmt: skip
+    add(
+        "--build-timeout", dest="parity_build_timeout", type=seconds, metavar="SECONDS",
+        help="the longest that an engine's build may take; default: PARITY_BUILD_TIMEOUT, else none, in CI 7200",
+    )  # fmt: skip
+    add(
+        "--run-timeout", dest="parity_run_timeout", type=seconds, metavar="SECONDS",
+        help="the longest that the tests of one subject may take together; default: PARITY_RUN_TIMEOUT, else none",
+    )  # fmt: skip
+    add(
+        "--budget", dest="parity_budget", type=seconds, metavar="SECONDS",
+        help="the longest that the run may take: what it does not reach is not judged; default: PARITY_BUDGET or none",
+    )  # fmt: skip
+    add(
+        "--retries", dest="parity_retries", type=at_least(0), default=0, metavar="N",
+        help="try an engine up to N times more after a failure of --retry-on; default: 0",
+    )  # fmt: skip
+    add(
+        "--retry-on", dest="parity_retry_on", type=classes, default=RETRIED, metavar="CLASSES",
+        help=f"comma-separated: {', '.join(RETRYABLE)}; default: {','.join(RETRIED)}; a wrong answer is never retried",
     )  # fmt: skip
     add(
         "--expect", dest="parity_expect", type=as_path, metavar="MANIFEST",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import limits, stopping
+from harness import limit_options, stopping, watcher
 from harness.arrivals import Arrivals, only_shows, read_manifest, start_junit
 from harness.checks import LatencyTiming
 from harness.errors import CannotWrite, UsageError, without_passwords
@@ -24,6 +24,8 @@ from harness.subject import Subject
 from harness.watching import is_recorded, watch
 
 Json = dict[str, Any]
+STARTED = "parity_started"
+"""When the run began, as the workers of xdist are told."""
 
 
 class State:
@@ -37,7 +39,8 @@ class State:
     require_verdict: bool | None
     expect: tuple[Path, Json] | None
     """A manifest of what is to be judged, and where it lies."""
-    timeout_s: float | None
+    allowed: dict[str, Any]
+    """How long things may take, as ``limits.allowed`` takes it."""
     timing: LatencyTiming
     records_accuracy: bool
     fail_on_creep: bool
@@ -79,6 +82,10 @@ class State:
         """When the JSON was last written, in seconds of the monotonic clock."""
         self.arrivals = Arrivals()
         """What is to be judged, and what of it arrived."""
+        self.died: dict[str, list[Json]] = {}
+        """Attempts at tests whose process died, by the ids of the tests."""
+        self.over_budget: list[str] = []
+        """The ids of tests that the budget did not reach."""
         self.deselected: dict[str, str] = {}
         """By test module: what is said about targets that ``--backend`` and ``--precision`` left out."""
         self.environment: Json | None = None
@@ -102,6 +109,8 @@ class State:
             runs=option("parity_runs"),
             seed_random=option("parity_seed_random"),
             limit=option("parity_limit"),
+            retries=option("parity_retries"),
+            retry_on=option("parity_retry_on"),
             progress=_progress(config),
         )
         check_remote(self.settings)
@@ -111,8 +120,10 @@ class State:
         self.require_verdict = option("parity_require_verdict")
         manifest: Path | None = option("parity_expect")
         self.expect = (manifest, read_manifest(manifest)) if manifest else None
-        timeout: float | None = option("parity_timeout")
-        self.timeout_s = limits.default_timeout() if timeout is None else timeout
+        self.allowed = limit_options.given_or_defaults(
+            {name: option(f"parity_{name}") for name in limit_options.OPTIONS}
+        )
+        self.allowed |= {"started": _started(config), "spent_s": {}}
         self.timing = LatencyTiming(
             processes=option("parity_latency_processes"),
             record=not option("parity_no_latency_record"),
@@ -181,8 +192,9 @@ class State:
         Of a run that was stopped the rest is known.
         """
         stopped = self.why_missing not in ("", DIED) or stopping.received()
-        missing = () if stopped else self.arrivals.missing.values()
-        return [self.known.applied(one) for one in with_missing(self.ordered_results(), missing, DIED)]
+        missing = {} if stopped else self.arrivals.missing
+        asked = [{**one, "attempts": self.died.get(test, [])} for test, one in missing.items()]
+        return [self.known.applied(one) for one in with_missing(self.ordered_results(), asked, DIED)]
 
     def _document(self, *, environment: Json, complete: bool = False) -> Json:
         from harness import records
@@ -209,6 +221,7 @@ class State:
             if self.trends:
                 data["accuracy_history"] = self.trends
             records.save_json(data, self.json)
+            watcher.keep_record(self.json, data)
             self.saved = time.monotonic()
 
     def watch_accuracy(self) -> None:
@@ -245,6 +258,12 @@ def _progress(config: pytest.Config) -> Callable[[str], None]:
             print_progress(message)
 
     return say
+
+
+def _started(config: pytest.Config) -> float:
+    """Return when the run began, by the monotonic clock, which the workers of xdist on this machine share."""
+    started: float = getattr(config, "workerinput", {}).get(STARTED, time.monotonic())
+    return started
 
 
 def _root(config: pytest.Config) -> Path:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError, visible
+from harness.errors import Failure, UsageError, unknown_name, visible
 from harness.repository import as_typed, folders, repository_root
 
 
@@ -72,6 +72,24 @@ def check_limit(limit: float | None) -> None:
         raise UsageError(f"--limit {limit} is not a relative error; give a number above 0, such as 1e-3")
 
 
+RETRYABLE: tuple[Failure, ...] = ("refused", "crash", "device", "memory", "timeout")
+"""Classes of failures that another attempt may get past; a wrong answer is none of them."""
+RETRIED: tuple[Failure, ...] = ("device", "crash")
+"""Those that are tried again where nothing else is said."""
+
+
+def retry_classes(text: str) -> tuple[Failure, ...]:
+    """Return the classes of ``--retry-on``, with commas between them. Raises UsageError for any other."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if "wrong_answer" in names or "wrong" in names:
+        raise UsageError(f"--retry-on {text}: a wrong answer is never retried into a pass; leave it out")
+    if unknown := [name for name in names if name not in RETRYABLE]:
+        raise unknown_name("class of --retry-on", unknown[0], RETRYABLE)
+    if not names:
+        raise UsageError(f"--retry-on {text!r} names no class; known: {', '.join(RETRYABLE)}")
+    return tuple(failure for failure in RETRYABLE if failure in names)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Built once, by the command line or by the pytest plugin."""
@@ -100,6 +118,10 @@ class Settings:
     """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
     runs: int | None = None
     """How often each engine runs a case before it is judged; None: 8 times on a GPU, twice on a CPU."""
+    retries: int = 0
+    """How often an engine is tried again after a failure of these classes."""
+    retry_on: tuple[Failure, ...] = RETRIED
+    """Those classes."""
     limit: float | None = None
     """The relative L2 error that every output of floats may have, in place of the limits derived or declared."""
     progress: Callable[[str], None] = print_progress

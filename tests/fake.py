@@ -66,6 +66,7 @@ def outcome(opened, case):
         subject=opened.run.subject.name, case=case, backend=opened.target.backend, verdict=verdict, reason=reason,
         precision=opened.target.precision_name, outputs=outputs, owner=opened.run.subject.owner,
         source=opened.run.subject.source,
+        failure="wrong_answer" if verdict == "fail" else "",
     )
     return FakeOutcome(result)
 

@@ -17,7 +17,7 @@ ORDER = (
     "__init__ __main__",
     "cli",
     "plugin",
-    "pytest_collector pytest_options",
+    "pytest_attempts pytest_collector pytest_options",
     "pytest_state",
     "pytest_ledger",
     "pytest_shards pytest_workers",
@@ -42,8 +42,8 @@ ORDER = (
     "pytorch",
     "structure arguments",
     "subject settings files process tensors code_version limits last_resort locks",
-    "stopping",
-    "temporary fields repository memory",
+    "stopping watcher",
+    "temporary fields repository memory gpu_errors limit_options",
     "errors lazy stamps",
 )
 """From the top to the ground: a package imports only from lines below its own."""

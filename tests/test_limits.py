@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from harness import limits
+from harness import limit_options, limits
 from harness.cli import main
-from harness.errors import NotJudged, TookTooLong, suite_code
+from harness.errors import NotJudged, TookTooLong, UsageError, suite_code
 
 SHORT_S = 0.2
 
@@ -110,18 +111,19 @@ def test_the_outer_step_is_limited_too(short):
         run_and_hang()
 
 
-def test_another_timer_goes_on_after_a_step(short):
+def test_another_timer_rings_during_a_step_and_after_it(short):
     rang = []
-    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(limits.remaining_s()))
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(limits.remaining_s() is None))
     try:
-        with limits.step("a run"):
-            time.sleep(0.15)
-        time.sleep(0.05)
+        for seconds in (0.05, 0.15):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            with limits.step("a run"):
+                time.sleep(0.1)
+            time.sleep(0.1)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert rang == [None]
+    assert rang == [False, True]
 
 
 def test_what_ends_in_time_is_let_alone(short):
@@ -142,9 +144,9 @@ def test_without_a_limit_nothing_is_watched(seconds):
 
 def test_the_limit_in_ci(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
-    assert limits.default_timeout() is None
+    assert limit_options.given_or_default("--timeout", None) is None
     monkeypatch.setenv("CI", "true")
-    assert limits.default_timeout() == 1800
+    assert limit_options.given_or_default("--timeout", None) == 1800
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon"])
@@ -157,8 +159,8 @@ def test_what_is_no_limit(text, capsys):
 
 CODE_IN_C = """
 import itertools, pathlib, sys
-from harness import limits
-limits.keep_record(pathlib.Path(sys.argv[1]), {"results": ["kept"], "complete": False, "error": ""})
+from harness import limits, watcher
+watcher.keep_record(pathlib.Path(sys.argv[1]), {"results": ["kept"], "complete": False, "error": ""})
 with limits.allowed(0.3), limits.step("forward()", subject="clip"):
     sum(itertools.repeat(1))  # holds Python's lock and looks at no signal
 """
@@ -213,3 +215,151 @@ def test_the_next_subject_goes_on(short):
         forever()
     with limits.step("forward()", subject="clip"):
         pass
+
+
+def test_a_build_ends_in_its_time_and_steps_in_it_in_theirs():
+    sentence = r"^clip \[rtx-fp16\]: building the engine took longer than 0\.2 s \(--build-timeout\)"
+    with limits.allowed(step=60, build=SHORT_S):
+        with pytest.raises(TookTooLong, match=sentence), limits.build("clip [rtx-fp16]"), limits.step("loading"):
+            forever()
+        with limits.step("loading"):
+            assert limits.remaining_s() > 10
+    took = pytest.raises(TookTooLong, match=r"loading took longer than .*--timeout")
+    with limits.allowed(step=SHORT_S, build=60), took, limits.build("clip"), limits.step("loading"):
+        forever()
+
+
+@pytest.mark.parametrize("endless", [forever, catches_errors, gives_up_with_another_error, ends_all_the_same])
+@pytest.mark.parametrize("option", ["--run-timeout", "--budget"])
+def test_the_time_of_a_subject_and_of_the_run_ends_what_is_done_and_says_what_that_was(endless, option):
+    given = {"budget" if option == "--budget" else "subject": SHORT_S}
+    tracing = limits.step("tracing the module", subject="clip")
+    took = pytest.raises(TookTooLong)
+    with limits.allowed(**given), took as ended, limits.work("clip", "judging"), suite_code("clip: build()"), tracing:
+        endless()
+    assert ended.value.option == option
+    assert f"0.2 s{' was spent' * (option == '--budget')} ({option}) while tracing the module" in str(ended.value)
+    assert ended.value.failure == "timeout"
+
+
+def test_a_subject_is_over_for_good_and_another_has_its_own_time():
+    with limits.allowed(subject=SHORT_S):
+        with pytest.raises(TookTooLong), limits.work("clip", "judging"):
+            waits()
+        for _ in range(2):
+            took = pytest.raises(TookTooLong, match=r"^clip took longer than 0\.2 s \(--run-timeout\); give more")
+            with took, limits.work("clip", "judging"):
+                raise AssertionError
+        with limits.work("vit", "judging"):
+            assert limits.remaining_s() > 0
+    with limits.allowed(subject=SHORT_S), limits.work("clip", "judging"):
+        assert limits.remaining_s() > 0
+
+
+def test_the_time_of_a_subject_is_that_of_its_work_alone():
+    with limits.allowed(subject=2 * SHORT_S):
+        for _ in range(2):
+            with limits.work("clip", "judging"), limits.work("clip", "observing"):
+                time.sleep(SHORT_S / 2)
+            time.sleep(SHORT_S)
+        with limits.work("clip", "judging"):
+            assert 0 < limits.remaining_s() <= SHORT_S
+
+
+def test_the_budget_counts_from_its_start_and_what_is_not_reached_is_not_begun():
+    with limits.allowed(budget=10, started=time.monotonic() - 11):
+        assert limits.spent_budget() == "the budget of 10 s was spent (--budget)"
+        took = pytest.raises(TookTooLong, match=r"^the budget of 10 s was spent \(--budget\);")
+        with took, limits.work("clip", "judging"):
+            raise AssertionError
+        with pytest.raises(TookTooLong, match="the budget of 10 s"), limits.step("importing"):
+            raise AssertionError
+    with limits.allowed(budget=10):
+        assert limits.spent_budget() == ""
+
+
+def test_what_was_left_out_for_want_of_time_is_told_apart_from_what_took_long():
+    with limits.allowed(budget=SHORT_S), limits.work("clip", "judging"):
+        with pytest.raises(TookTooLong), limits.step("a floor"):
+            forever()
+        with pytest.raises(TookTooLong):
+            limits.check(met=True)
+    with limits.allowed(subject=60), limits.work("clip", "judging"):
+        limits.check(met=True)
+
+
+@pytest.mark.parametrize("option", ["subject", "budget"])
+@pytest.mark.parametrize("in_step", [False, True])
+def test_a_search_ends_as_with_ctrl_c_and_only_once(option, in_step):
+    reached = []
+    with limits.allowed(**{option: SHORT_S}), limits.search("clip", "searching"):
+        try:
+            with limits.step("forward()") if in_step else limits.doing("ranking"):
+                catches_errors() if in_step else waits()
+        except limits.TimeIsUp as end:
+            reached.append(str(end))
+        with limits.step("writing the plan"):
+            time.sleep(2 * limits.AGAIN_S)
+            reached.append("written")
+        assert limits.remaining_s() is None
+    assert len(reached) == 2
+    assert f"while {'forward()' if in_step else 'ranking'}" in reached[0]
+
+
+def test_a_thread_asks_for_the_time_that_the_run_has_left():
+    found = []
+
+    def wait():
+        with limits.build("clip"):
+            threading.Event().wait(limits.remaining_s())
+            found.append((limits.remaining_s(), limits.out_of_time().option))
+
+    with limits.allowed(budget=SHORT_S):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(10)
+    assert found == [(0.0, "--budget")]
+
+
+def test_what_deletes_what_was_begun_is_left_in_peace():
+    tidied = []
+
+    def waits_and_tidies_up():
+        try:
+            waits()
+        finally:
+            time.sleep(2 * limits.AGAIN_S)
+            tidied.append(True)
+
+    with limits.allowed(budget=SHORT_S), pytest.raises(TookTooLong), limits.work("clip", "judging"):
+        waits_and_tidies_up()
+    assert tidied == [True]
+
+
+SPENT_IN_C = """
+import itertools, pathlib, sys
+from harness import limits, watcher
+watcher.keep_record(pathlib.Path(sys.argv[1]), {"results": ["kept"], "complete": False, "error": ""})
+with limits.allowed(budget=0.3), limits.work("clip", "judging"), limits.step("forward()"):
+    sum(itertools.repeat(1))
+"""
+
+
+def test_the_budget_ends_code_that_nothing_interrupts(tmp_path: Path):
+    record = tmp_path / "out.json"
+    ended = subprocess.run([sys.executable, "-c", SPENT_IN_C, record], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    kept = json.loads(record.read_text())
+    assert (kept["failure"], kept["results"]) == ("timeout", ["kept"])
+    assert "the budget of 0.3 s was spent (--budget)" in kept["error"]
+
+
+def test_a_variable_gives_the_limit_of_an_option_that_is_not_given(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PARITY_BUILD_TIMEOUT", "90")
+    assert limit_options.given_or_default("--build-timeout", None) == 90
+    assert limit_options.given_or_default("--build-timeout", 0.0) == 0
+    assert limit_options.given_or_default("--run-timeout", None) is None
+    monkeypatch.setenv("PARITY_BUDGET", "soon")
+    with pytest.raises(UsageError, match="PARITY_BUDGET: 'soon'"):
+        limit_options.given_or_default("--budget", None)

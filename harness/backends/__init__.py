@@ -21,6 +21,7 @@ from harness.backends.base import (
 )
 from harness.backends.cache import EngineCache, check_remote, engine_cache
 from harness.backends.engine_file import Engine, key_hash
+from harness.backends.gpu import lost_gpu
 from harness.backends.inspector import Kernel
 from harness.backends.registry import BACKENDS, environment
 from harness.backends.serialised import run_serialised
@@ -46,5 +47,6 @@ __all__ = [
     "engine_cache",
     "environment",
     "key_hash",
+    "lost_gpu",
     "run_serialised",
 ]

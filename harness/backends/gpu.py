@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from harness.backends.base import Shape
+from harness.errors import first_line
 from harness.machine import open_gpu
 
 if TYPE_CHECKING:
@@ -18,6 +20,18 @@ def no_gpu() -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "no GPU"
+
+
+def lost_gpu() -> str:
+    """Return why this process cannot use its GPU any more, after an error that ended its context; empty else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return f"this process has lost its GPU ({first_line(error)})"
+    return ""
 
 
 def gpu_name() -> str:

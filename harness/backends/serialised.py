@@ -45,10 +45,12 @@ def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor
         try:
             ended = run_child(command, env=environment, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            raise EngineFailed(f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own") from error
+            said = f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own"
+            raise EngineFailed(said, failure="timeout") from error
         if ended.returncode or not made.is_file():
             said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise EngineFailed(f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}")
+            ending = f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}"
+            raise EngineFailed(ending, failure="crash")
         return dict(load_file(made))
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from harness import limits
 from harness.bisect import advice, questions
 from harness.bisect.context import Context
 from harness.bisect.culprits import diagnosis_of_engine, diagnosis_of_precision, harmless_in, look_at
@@ -60,20 +61,26 @@ def bisect(
     through ``executor``, a pool of threads (it must share this process's memory). Raises UsageError for an option out
     of range; any other problem is in the result.
     """
+    found = Findings(target=target)
     with temporary_folder() as folder, guarded(subject.name):
         context = Context(
             subject=subject, target=target, case=case, settings=settings, folder=folder, max_builds=max_builds,
             limit=limit, plan_file=plan_file, reproducer=reproducer, executor=executor, width=width,
         )  # fmt: skip
-        return _record(context, run_steps(STEPS, context, Findings(target=target)))
+        try:
+            with limits.search(subject.name, "bisecting"):
+                found = run_steps(STEPS, context, found)
+        except limits.TimeIsUp:  # before the first step
+            found = replace(found, interrupted=True)
+        return _record(context, found)
 
 
 def run_steps(steps: tuple[Step, ...], context: Context, found: Findings) -> Findings:
     """Run the steps in their order until one ends the bisection; return the findings, after an interruption too."""
     for step in steps:
-        if found.ended or found.interrupted:
-            break
         try:
+            if found.ended or found.interrupted:
+                break
             found = step(context, found)
         except KeyboardInterrupt:
             found = replace(found, interrupted=True)
@@ -278,11 +285,12 @@ STEPS: tuple[Step, ...] = (
 
 
 def _record(context: Context, found: Findings) -> Bisection:
-    budget, finding, notes = context.budget, found.finding, found.notes
+    budget, finding, notes, time_is_up = context.budget, found.finding, found.notes, limits.time_was_up()
     if found.interrupted:
+        why = str(time_is_up or "interrupted")
         until = "there was a finding" if found.kind == "not_judged" else "the values at fault were known"
-        finding = finding or f"interrupted before {until}"
-        notes = (*notes, "interrupted: this is what was found so far")
+        finding = finding or f"{why}, before {until}"
+        notes = (*notes, f"{why}: this is what was found so far")
     return Bisection(
         subject=context.subject.name, case=context.case, backend=found.target.backend,
         precision=found.target.precision_name, kind=found.kind, finding=finding, advice=advice.advice_on(found),
@@ -295,6 +303,7 @@ def _record(context: Context, found: Findings) -> Bisection:
         plan_file=str(context.plan_file) if found.plan is not None and context.plan_file else "",
         reproducer=found.reproducer, price=found.price, trials=found.trials, builds=budget.built,
         gate_builds=budget.for_questions, max_builds=budget.most,
-        complete=found.complete and not found.interrupted, interrupted=found.interrupted,
+        complete=found.complete and not found.interrupted, interrupted=found.interrupted and time_is_up is None,
+        limit=time_is_up.option if found.interrupted and time_is_up else "",
         notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip

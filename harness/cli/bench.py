@@ -14,7 +14,17 @@ from harness import stopping
 from harness.arguments import as_path
 from harness.cli.known import add_ledger, ledger_of
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
-from harness.cli.options import Document, add_command, chart, charts_folder, names, request_of, settings_of
+from harness.cli.options import (
+    Document,
+    add_command,
+    add_retries,
+    chart,
+    charts_folder,
+    names,
+    not_reached,
+    request_of,
+    settings_of,
+)
 from harness.errors import UsageError
 from harness.settings import print_progress
 
@@ -32,6 +42,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     bench = add_command(commands, "bench", run, "time a subject's engines and PyTorch, and judge against the baseline")
     add_measuring(bench)
+    add_retries(bench)
     add_history(bench)
     add_ledger(bench)
     bench.add_argument(
@@ -71,17 +82,21 @@ def run(options: argparse.Namespace) -> int:
         ]
         judged = (_by_ledger(subject, ledger, item) for item in measured)
         found, interrupted = document.collect(chain(skipped, judged), rows, show)
-    with document.written(interrupted=interrupted, **rows(found)):
+    late = not_reached(found)
+    lacking = {"complete": False, "error": late} if late and not interrupted else {}
+    with document.written(interrupted=interrupted, **lacking, **rows(found)):
         show(found)
     if interrupted:
         print_progress(f"{stopping.words()}; the figures above are those found so far")
         return stopping.exit_status()
     for name in latency.lacking(found, options.require):
         print_progress(f"required backend {name} was not timed, or not everywhere")
+    if late:
+        print_progress(late)
     status = latency.exit_status(found, options.require)
     if status == 1:
         print_progress(ledger.offer(options.json))
-    return status
+    return status or (3 if late else 0)
 
 
 def _crash(subject: Subject, ledger: Ledger, target: Target, cases: Sequence[str]) -> Entry | None:

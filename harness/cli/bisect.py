@@ -13,8 +13,10 @@ from harness.cli.options import (
     add_command,
     add_computing,
     add_limit,
+    add_retries,
     add_runs,
     add_subject,
+    ended_by,
     request_of,
     settings_of,
 )
@@ -31,6 +33,7 @@ def add(commands: Any) -> None:
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
     add_computing(bisect)
     add_runs(bisect)
+    add_retries(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
     bisect.add_argument(
@@ -74,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
             reproducer=options.reproducer or stem.with_name(f"{stem.name}-reproducer"), executor=executor,
             width=options.jobs,
         )  # fmt: skip
-    ending = {} if found.interrupted else {"complete": found.complete}
+    ending: dict[str, Any] = {} if found.interrupted else {"complete": found.complete}
+    if found.limit:
+        ending["error"] = ended_by()
     with document.written(interrupted=found.interrupted, **ending, bisect=found.to_json()):
         print(bisection_text(found.to_json()))
     return stopping.exit_status() if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)

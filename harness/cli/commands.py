@@ -20,6 +20,7 @@ from harness import limits, locks, memory, stopping
 from harness.cli import bench, bisect, history, known, merge, noise, report, score, show, stores, study, verify
 from harness.cli.options import INTERRUPTED, start_record
 from harness.errors import NotJudged, ParityError, no_exit, visible, without_passwords
+from harness.limit_options import given_or_defaults
 from harness.settings import others_quiet, print_progress
 
 COMMANDS = (show, verify, bisect, known, stores, bench, history, noise, merge, report, study, score)
@@ -33,11 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.command_line = without_passwords(shlex.join(["parity", *arguments]))
     options.recorded = False
     """Whether a record of this run holds more than that it started."""
-    timeout_s = limits.default_timeout() if options.timeout is None else options.timeout
     try:
         _record(options)
         with (
-            no_exit(), others_quiet(verbose=options.verbose), limits.allowed(timeout_s),
+            no_exit(), others_quiet(verbose=options.verbose), limits.allowed(**given_or_defaults(vars(options))),
             memory.at_most(options.memory), memory.in_words("the run"), locks.patience(options.lock_timeout),
         ):  # fmt: skip
             status: int = options.run(options)

@@ -6,10 +6,10 @@ import argparse
 from functools import partial
 from typing import Any
 
-from harness import stopping
+from harness import limits, stopping
 from harness.arguments import as_path, at_least
 from harness.cli.latency_options import add_measuring, measuring
-from harness.cli.options import Document, add_command, request_of, settings_of
+from harness.cli.options import Document, add_command, ended_by, request_of, settings_of
 from harness.settings import print_progress
 
 
@@ -45,6 +45,6 @@ def run(options: argparse.Namespace) -> int:
             what = f"{item['backend']}-{item['precision']} {item['case']}"
             print_progress(f"{what}: not measured: {item['reason']}")
     if interrupted:
-        print_progress(f"{stopping.words()}; at least two whole sessions of an engine make a row")
-        return stopping.exit_status()
+        print_progress(f"{ended_by()}; at least two whole sessions of an engine make a row")
+        return stopping.exit_status() if limits.time_was_up() is None else 3
     return 0 if report["aa"] else 3

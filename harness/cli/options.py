@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import limits, stopping
-from harness.arguments import as_path, at_least, gib, relative_error, remote_mode, seconds
-from harness.errors import CannotWrite, ParityError, UsageError
+from harness import limits, stopping, watcher
+from harness.arguments import as_path, at_least, classes, gib, relative_error, remote_mode, seconds
+from harness.errors import CannotWrite, ParityError, UsageError, few
 from harness.repository import as_typed, folders, repository_root
-from harness.settings import print_progress
+from harness.settings import RETRIED, RETRYABLE, print_progress
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+SHOWN = 8
+"""Names of what is missing that are printed; the JSON has all."""
 INTERRUPTED = 130
 """The exit status of a run whose output nobody reads any more."""
 _SUBJECT_HELP = "a suite's name (see `parity list`), package.module:ATTRIBUTE, or the path of an .onnx file"
@@ -39,7 +41,7 @@ def add_command(
         run=run, backend=[], precision=[], case=[], require=[], engines=None, references=None, device=None,
         engines_remote=None, engines_remote_mode=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
-        timeout=None, records=True, memory=None, lock_timeout=None,
+        timeout=None, records=True, memory=None, lock_timeout=None, retries=0, retry_on=RETRIED,
     )  # fmt: skip
     return parser
 
@@ -67,8 +69,11 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
 
 
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """Add where PyTorch computes, and where engines and references are."""
+def add_computing(parser: argparse.ArgumentParser, *, builds: bool = True, budget: bool = True) -> None:
+    """Add where PyTorch computes, where engines and references are, and how long things may take.
+
+    ``builds`` says whether the command builds engines, ``budget`` whether it and its subject may have a time of theirs.
+    """
     parser.add_argument(
         "--seed-random", type=at_least(0, 2**63 - 1), nargs="?", const=0, metavar="SEED",
         help="judge a model with random operators: what they draw becomes stored noise of this seed",
@@ -80,8 +85,24 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=seconds, metavar="SECONDS",
         help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
-        "in PyTorch or ONNX Runtime); 0: no limit; default: none, in CI (CI=true) 1800",
+        "in PyTorch or ONNX Runtime); 0: no limit; default: PARITY_TIMEOUT, else none, in CI (CI=true) 1800",
     )  # fmt: skip
+    if builds:
+        parser.add_argument(
+            "--build-timeout", type=seconds, metavar="SECONDS",
+            help="the longest that an engine's build may take; default: PARITY_BUILD_TIMEOUT, else none, in CI 7200",
+        )  # fmt: skip
+    if budget:
+        parser.add_argument(
+            "--run-timeout", type=seconds, metavar="SECONDS",
+            help="the longest that the subject may take, from its preparation to its last verdict; default: "
+            "PARITY_RUN_TIMEOUT, else none",
+        )  # fmt: skip
+        parser.add_argument(
+            "--budget", type=seconds, metavar="SECONDS",
+            help="the longest that the whole run may take: what it does not reach is not judged; default: "
+            "PARITY_BUDGET, else none",
+        )  # fmt: skip
     parser.add_argument(
         "--memory", type=gib, metavar="GIB",
         help="the most memory of the host that such a step may take; default: 0.9 of what is free (PARITY_MEMORY)",
@@ -107,6 +128,18 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=at_least(2), metavar="N", help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU"
     )
+
+
+def add_retries(parser: argparse.ArgumentParser) -> None:
+    """Add what is tried again."""
+    parser.add_argument(
+        "--retries", type=at_least(0), default=0, metavar="N",
+        help="try an engine up to N times more after a failure of --retry-on; default: 0",
+    )  # fmt: skip
+    parser.add_argument(
+        "--retry-on", type=classes, default=RETRIED, metavar="CLASSES",
+        help=f"comma-separated: {', '.join(RETRYABLE)}; default: {','.join(RETRIED)}; a wrong answer is never retried",
+    )  # fmt: skip
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +205,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     where: Any = folders(as_typed(_root(options))) | given
     return Settings(
         engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,
-        runs=options.runs, seed_random=options.seed_random, **where,
+        runs=options.runs, seed_random=options.seed_random, retries=options.retries, retry_on=options.retry_on, **where,
     )  # fmt: skip
 
 
@@ -238,6 +271,19 @@ def start_record(path: Path, command: str, *, error: str = "") -> None:
     records.save_json(records.document([], environment={}, command=command, complete=False, error=error), path)
 
 
+def ended_by() -> str:
+    """Return what ended a run that was ended early: its time, or a signal."""
+    return str(limits.time_was_up() or stopping.words())
+
+
+def not_reached(records: Iterable[Any]) -> str:
+    """Return that the budget was spent, and which of these records have no verdict for that; empty where none has."""
+    from harness.records import name_of, words_of
+
+    names = [words_of(name_of(vars(record))) for record in records if getattr(record, "limit", "") == "--budget"]
+    return f"{limits.spent_budget()}: {len(names)} not judged: {few(names, SHOWN)}" if names else ""
+
+
 class Document:
     """The JSON file of a run, rewritten after every result: a run that breaks off keeps them."""
 
@@ -253,7 +299,7 @@ class Document:
         self.environment = environment(settings) if self.path else {}
         self._is_said = False
         if self.path:  # what is left should a step without an end have to end the process
-            limits.keep_record(self.path, self._data(complete=False, error=""))
+            watcher.keep_record(self.path, self._data(complete=False, error=""))
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
         """Write the document with these keys; does nothing without a path."""
@@ -263,7 +309,7 @@ class Document:
             data = self._data(complete=complete, error=error) | keys
             records.save_json(data, self.path)
             self._options.recorded = True
-            limits.keep_record(self.path, data)
+            watcher.keep_record(self.path, data)
 
     def _data(self, *, complete: bool, error: str) -> dict[str, Any]:
         from harness import records
@@ -293,7 +339,7 @@ class Document:
                     if len(found) != of:
                         self._try(**keys(found))
             except KeyboardInterrupt:
-                self._try(error=stopping.words(), **keys(found))
+                self._try(error=ended_by(), **keys(found))
                 return found, True
             except Exception as error:
                 self._try(error=str(error), **keys(found))
@@ -309,7 +355,7 @@ class Document:
         Whoever reads what is shown may close it, so it comes second; where the file cannot be written, what was found
         is shown all the same, and CannotWrite raised after it. An interrupted run only says so.
         """
-        ending = {"complete": False, "error": stopping.words()} if interrupted else {"complete": True}
+        ending = {"complete": False, "error": ended_by()} if interrupted else {"complete": True}
         problem: CannotWrite | None = None
         try:
             self.write(**{**ending, **keys})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from harness import limits
 from harness.arguments import days
 from harness.cli.options import (
     add_cases,
@@ -17,6 +18,7 @@ from harness.cli.options import (
     request_of,
     settings_of,
 )
+from harness.settings import print_progress
 
 
 def add(commands: Any) -> None:
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
     reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
     add_subject(reference)
     add_cases(reference)
-    add_computing(reference)
+    add_computing(reference, builds=False)
     clean = add_command(commands, "clean", _clean, "empty the engine cache")
     add_engines(clean)
     clean.add_argument("--remote", action="store_true", help="empty the one that is shared with other runners instead")
@@ -53,7 +55,9 @@ def _build(options: argparse.Namespace) -> int:
         built_s = f"built in {engine.build_s:.3g} s"
         origin = f"from {engine.fetched_from}" if engine.is_fetched else "cached" if engine.cached else built_s
         print(f"{target}: {engine.path} ({engine.bytes / 2**20:.3g} MiB, {origin})")
-    return 0 if built else 3
+    if late := limits.spent_budget():
+        print_progress(late)
+    return 3 if late or not built else 0
 
 
 def _reference(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     study.add_argument("-b", "--backend", default="rtx", metavar="BACKEND", help="of the engines; default: rtx")
     study.add_argument("--json", type=as_path, metavar="FILE", help="default: reports/NAME-study.json")
     study.add_argument("--list", action="store_true", help="print the variants' names and stop")
-    add_computing(study)
+    add_computing(study, budget=False)
     add_engine_cache(study)
 
 

@@ -21,10 +21,12 @@ from harness.cli.options import (
     add_computing,
     add_engine_cache,
     add_limit,
+    add_retries,
     add_runs,
     add_subject,
     chart,
     charts_folder,
+    not_reached,
     request_of,
     settings_of,
 )
@@ -51,6 +53,7 @@ def add(commands: Any) -> None:
     add_engine_cache(verify)
     add_computing(verify)
     add_runs(verify)
+    add_retries(verify)
     add_limit(verify)
     add_shard(verify)
     add_ledger(verify)
@@ -90,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
     missing = [f"required backend {name} was not judged" for name in required if not all_judged(results, name)]
     watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
     missing += watched.said if options.fail_on_creep else []
+    late = not_reached(results)
+    missing += [late] if late else []
     lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
     with document.written(interrupted=interrupted, **lacking, **rows(results), accuracy_history=list(watched.trends)):
         _show_layers(results, json_of, charts_folder(options))
@@ -106,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     status = exit_status(results, required)
     if status == 1:
         print_progress(ledger.offer(options.json))
-    return 3 if status == 0 and options.fail_on_creep and watched.problem else status
+    return 3 if status == 0 and (late or (options.fail_on_creep and watched.problem)) else status
 
 
 def _watched(options: argparse.Namespace, results: Sequence[Result], settings: Settings, document: Document) -> Watched:

@@ -162,7 +162,7 @@ class _Process:
         if any(map(is_out_of_memory, said)):
             return out_of_memory(name, "")
         text = f"{name} {how_it_ended(status)}{f': {said[-1]}' if said else ''}"
-        return NotJudged(text) if status == -9 else Crashed(text)
+        return NotJudged(text, failure="memory") if status == -9 else Crashed(text)
 
     def kill(self) -> None:
         """End it, and close its streams."""

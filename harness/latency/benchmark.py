@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from harness.errors import ParityError, UsageError
+from harness import limits
+from harness.errors import ParityError, TookTooLong, UsageError
 from harness.history import History
-from harness.latency.contestants import Contestant, Workload, open_contestant
+from harness.latency.contestants import Contestant, NotOpened, Workload, open_contestant
 from harness.latency.group import Group, measure
 from harness.latency.options import Options
 from harness.latency.sizes import Sizes, check_sizes
@@ -36,22 +37,39 @@ def bench(
     """Yield every engine and baseline, timed and compared, as soon as its case and size are measured.
 
     ``sizes`` gives the dynamic dimensions by symbol; an empty one keeps the sizes of a case. An interruption yields the
-    results so far and then raises KeyboardInterrupt. Raises UsageError for sizes outside the ranges of the subject, and
-    for ``l2="flush"`` where every contestant runs on the CPU.
+    results so far and then raises KeyboardInterrupt; what there is no time for is not measured. Raises UsageError for
+    sizes outside the ranges of the subject, and for ``l2="flush"`` where every contestant runs on the CPU.
     """
     options = options or Options()
     for size in sizes:
         check_sizes(subject, size)
     run = Run(subject, settings)
     workloads = [Workload(run=run, case=case, sizes=size) for case, size in itertools.product(cases, sizes)]
+    found: list[Measured | NotMeasured] = []
+    try:
+        for item in _bench(run, targets, workloads, options, history):
+            found.append(item)
+            yield item
+    except limits.TimeIsUp as end:
+        error = TookTooLong(str(end), option=end.option)
+        reached = {_place(item) for item in found if not item.baseline}
+        for workload, target in itertools.product(workloads, targets):
+            if _place(missing := _not_measured(workload, target, error)) not in reached:
+                yield missing
+
+
+def _bench(
+    run: Run, targets: Sequence[Target], workloads: Sequence[Workload], options: Options, history: History | None
+) -> Iterator[Measured | NotMeasured]:
     with contextlib.ExitStack() as stack:
         contestants = []
         for target in targets:
-            contestant = open_contestant(stack.enter_context(run.target(target)))
+            with limits.search(run.subject.name, "making the engine ready"):
+                contestant = open_contestant(stack.enter_context(run.target(target)))
             if isinstance(contestant, Contestant):
                 contestants.append(contestant)
             else:
-                yield from (_not_measured(workload, target, contestant) for workload in workloads)
+                yield from (_not_opened(workload, target, contestant) for workload in workloads)
         if options.l2 == "flush" and contestants and all(one.device == "cpu" for one in contestants):
             raise UsageError("only a GPU's L2 cache can be flushed; leave out --l2 flush on the CPU")
         for workload in workloads:
@@ -60,9 +78,19 @@ def bench(
                 yield from measure(Group(workload=workload, contestants=here, options=options, history=history))
 
 
+def _place(item: Measured | NotMeasured) -> tuple[object, ...]:
+    """Return which engine at which sizes this is about."""
+    about = item.session if isinstance(item, Measured) else item
+    return about.case, tuple(sorted(about.sizes.items())), about.backend, about.precision, about.plan_source
+
+
 def bench_opened(opened: OpenTarget, case: str, options: Options, history: History | None) -> Measured | NotMeasured:
     """Return an open target, timed and compared at the sizes of one case."""
-    (found,) = repeat(opened, Workload(run=opened.run, case=case, sizes={}), options, history=history)
+    workload = Workload(run=opened.run, case=case, sizes={})
+    try:
+        (found,) = repeat(opened, workload, options, history=history)
+    except limits.TimeIsUp as end:
+        return _not_measured(workload, opened.target, TookTooLong(str(end), option=end.option))
     return found
 
 
@@ -70,13 +98,18 @@ def repeat(
     opened: OpenTarget, workload: Workload, options: Options, *, sessions: int = 1, history: History | None = None
 ) -> Iterator[Measured | NotMeasured]:
     """Yield sessions of one target without baselines, in succession; one NotMeasured where there are none."""
-    contestant = open_contestant(opened)
-    if not isinstance(contestant, Contestant):
-        yield _not_measured(workload, opened.target, contestant)
+    with limits.search(opened.run.subject.name, "making the engine ready"):
+        contestant = open_contestant(opened)
+    if isinstance(contestant, NotOpened):
+        yield _not_opened(workload, opened.target, contestant)
         return
     alone = replace(options, baselines=())
     for _ in range(sessions):
         yield from measure(Group(workload=workload, contestants=(contestant,), options=alone, history=history))
+
+
+def _not_opened(workload: Workload, target: Target, found: NotOpened) -> NotMeasured:
+    return replace(_not_measured(workload, target, found.error), failed_attempts=found.failed)
 
 
 def _not_measured(workload: Workload, target: Target, error: ParityError) -> NotMeasured:

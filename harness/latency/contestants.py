@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.backends import BACKENDS, Engine, Kernel, TapSession, key_hash
-from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
+from harness.backends import BACKENDS, Engine, Kernel, TapSession, key_hash, lost_gpu
+from harness.errors import EngineFailed, NotJudged, ParityError, TookTooLong, UsageError
 from harness.latency.options import BASELINES, Options
 from harness.latency.sizes import Sizes, resized, size_label
-from harness.records import NotMeasured, Runner, contestant_name
+from harness.records import Attempt, NotMeasured, Runner, Verdict, contestant_name
 from harness.subject import PLAIN_PRECISIONS, Subject
 from harness.tensors import Tensors
 from harness.verify import OpenTarget, Run
@@ -33,6 +33,8 @@ class Contestant:
     """None for a baseline, which gets no verdict."""
     engine: Engine | None = None
     kernels_sha256: str = ""
+    failed: tuple[Attempt, ...] = ()
+    """The attempts to make it ready that failed before."""
     is_control: bool = False
     """Whether it is the accepted engine, that a new one is measured in turns with."""
 
@@ -85,27 +87,50 @@ class Workload:
         plan_source: str = "",
         runner: Runner = "engine",
         baseline: bool = False,
+        failed_attempts: tuple[Attempt, ...] = (),
     ) -> NotMeasured:
         """Return why a contestant has no figures; EngineFailed makes it a failure, except of a baseline."""
         return NotMeasured(
             subject=self.subject.name, source=self.subject.source, case=self.case, backend=backend,
             precision=precision, plan_source=plan_source, runner=runner,
             sizes=dict(self.sizes), reason=str(error), failed=isinstance(error, EngineFailed) and not baseline,
-            baseline=baseline,
+            baseline=baseline, failure=error.failure, limit=error.option if isinstance(error, TookTooLong) else "",
+            failed_attempts=failed_attempts,
         )  # fmt: skip
 
 
-def open_contestant(opened: OpenTarget) -> Contestant | ParityError:
-    """Return the contestant, its engine built or found, or why there is none.
+@dataclass(frozen=True, kw_only=True)
+class NotOpened:
+    """An engine that could not be made ready."""
+
+    error: ParityError
+    failed: tuple[Attempt, ...]
+    """The attempts that failed before."""
+
+
+def open_contestant(opened: OpenTarget) -> Contestant | NotOpened:
+    """Return the contestant, its engine built or found, or why there is none, after all attempts that it may have.
 
     Raises UsageError, which concerns more than this target.
     """
-    try:
-        return _open_contestant(opened)
-    except UsageError:
-        raise
-    except ParityError as error:
-        return error
+    settings, failed = opened.run.settings, list[Attempt]()
+    while True:
+        try:
+            return replace(_open_contestant(opened), failed=tuple(failed))
+        except UsageError:
+            raise
+        except ParityError as error:
+            if len(failed) == settings.retries or error.failure not in settings.retry_on or lost_gpu():
+                return NotOpened(error=error, failed=tuple(failed))
+            failed.append(attempt_of(error))
+            opened.say(f"attempt {len(failed)} of {settings.retries + 1} ended ({error.failure}): {error}")
+            opened.renew(anew=error.failure == "timeout")
+
+
+def attempt_of(error: ParityError) -> Attempt:
+    """Return the record of an attempt that ended in an error."""
+    verdict: Verdict = "fail" if isinstance(error, EngineFailed) else "not_judged"
+    return Attempt(verdict=verdict, failure=error.failure, reason=str(error))
 
 
 def _open_contestant(opened: OpenTarget) -> Contestant:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from harness import limits
 from harness.backends import BACKENDS
 from harness.errors import ParityError
 from harness.history import History
@@ -21,7 +22,7 @@ from harness.latency.second_look import Control, has_control_moved, is_suspiciou
 from harness.latency.turns import replays_graph, take_turns
 from harness.latency.verdict import compare_in_turns, is_accepted_engine, speed_up
 from harness.machine import machine
-from harness.records import Comparison, Measured, NotMeasured, ProcessRun, Session
+from harness.records import Attempt, Comparison, Measured, NotMeasured, ProcessRun, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Group:
     """The measurements of each, one per process."""
     problems: Mapping[Contestant, NotMeasured] = field(default_factory=dict)
     """The contestants without figures, and why."""
+    failed: Mapping[Contestant, tuple[Attempt, ...]] = field(default_factory=dict)
+    """The attempts at each that failed before the last one."""
     interrupted: bool = False
     """Whether Ctrl-C ended a step: the sessions so far are then compared and not recorded."""
     measured: Mapping[Contestant, Measured] = field(default_factory=dict)
@@ -51,8 +54,18 @@ def add_baselines(group: Group) -> Group:
 
 
 def time_in_turns(group: Group) -> Group:
-    """Time every contestant in ``options.processes`` fresh processes."""
-    return _timed(group, group.contestants, group.options.processes)
+    """Time every contestant in ``options.processes`` fresh processes, and again what may be tried again."""
+    group, settings = _timed(group, group.contestants, group.options.processes), group.workload.run.settings
+    for _ in range(settings.retries):
+        again = [c for c, problem in group.problems.items() if problem.failure in settings.retry_on and c.opened]
+        if not again or group.interrupted:
+            break
+        failed = {c: (*group.failed.get(c, ()), _attempt(group.problems[c])) for c in again}
+        kept = {c: problem for c, problem in group.problems.items() if c not in again}
+        runs = {c: runs for c, runs in group.runs.items() if c not in again}
+        group = replace(group, problems=kept, runs=runs, failed={**group.failed, **failed})
+        group = _timed(group, again, group.options.processes)
+    return group
 
 
 def compare(group: Group) -> Group:
@@ -69,8 +82,9 @@ def compare(group: Group) -> Group:
         judged = not contestant.is_baseline and compared.verdict == "no_baseline"
         accept = f"parity accept {group.workload.subject.as_typed} --why ..." if judged else ""
         measured[contestant] = Measured(
-            session=session, comparison=compared, baseline=contestant.is_baseline, next_step=accept
-        )
+            session=session, comparison=compared, baseline=contestant.is_baseline, next_step=accept,
+            failed_attempts=(*contestant.failed, *group.failed.get(contestant, ())),
+        )  # fmt: skip
     return replace(group, measured=measured)
 
 
@@ -131,13 +145,21 @@ STEPS: tuple[Callable[[Group], Group], ...] = (
 
 
 def measure(group: Group) -> Iterator[Measured | NotMeasured]:
-    """Yield every contestant, timed and compared; after Ctrl-C raise KeyboardInterrupt at the end."""
-    for step in STEPS:
-        group = step(group)
+    """Yield every contestant, timed and compared; after Ctrl-C, or when its time is up, raise that at the end."""
+    with limits.search(group.workload.subject.name, "timing it"):
+        for step in STEPS:
+            try:
+                group = step(group)
+            except limits.TimeIsUp:
+                group = replace(group, interrupted=True)
     yield from group.problems.values()
     yield from group.measured.values()
     if group.interrupted:
-        raise KeyboardInterrupt
+        raise limits.time_was_up() or KeyboardInterrupt
+
+
+def _attempt(problem: NotMeasured) -> Attempt:
+    return Attempt(verdict="fail" if problem.failed else "not_judged", failure=problem.failure, reason=problem.reason)
 
 
 def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Group:
@@ -152,6 +174,7 @@ def _timed(group: Group, contestants: Iterable[Contestant], rounds: int) -> Grou
                     problems[contestant] = workload.not_measured(
                         found, backend=contestant.backend, precision=contestant.precision, runner=contestant.runner,
                         baseline=contestant.is_baseline,
+                        failed_attempts=(*contestant.failed, *group.failed.get(contestant, ())),
                     )  # fmt: skip
                     continue
                 runs[contestant] = (*runs.get(contestant, ()), found)
@@ -221,7 +244,9 @@ def _session(group: Group, contestant: Contestant) -> Session:
     """Return the measurements of one contestant as a record."""
     workload, options, runs, engine = group.workload, group.options, group.runs[contestant], contestant.engine
     subject = workload.subject
-    short = f"interrupted after {len(runs)} of {options.processes} processes"
+    time_is_up = limits.time_was_up()
+    ended = f"{time_is_up}," if time_is_up else "interrupted"
+    short = f"{ended} after {len(runs)} of {options.processes} processes"
     # The locked clock is part of the machine's key, so it counts only if every process held it.
     locked = runs[0].locked_mhz if len({run.locked_mhz for run in runs}) == 1 else None
     return Session(

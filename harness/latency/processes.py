@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import errors, limits
-from harness.errors import EngineFailed, NotJudged, ParityError
+from harness.errors import EngineFailed, NotJudged, ParityError, TookTooLong, UsageError
+from harness.gpu_errors import gpu_error
 from harness.process import how_it_ended, python_child
 from harness.records import ProcessRun, run_from_json
 from harness.stopping import child
@@ -24,14 +25,15 @@ RESULT_S = 900.0
 MODULE = "harness.timing.worker"
 _STATUS_ERROR = 3
 """The exit status of a worker that wrote an error in place of a result."""
-_KINDS = {
+_KINDS: dict[str, type[ParityError]] = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ParityError)
-}
+} | {"CannotWrite": UsageError, "TookTooLong": NotJudged}  # these are made of more than a sentence
 
 
 def _within(seconds: float) -> float:
-    """Return how long to wait: not longer than any step may take."""
-    return min(seconds, limits.allowed_s() or seconds)
+    """Return how long to wait: not longer than any step may take, nor than there is time left."""
+    left = limits.remaining_s()
+    return min(seconds, limits.allowed_s() or seconds, seconds if left is None else left)
 
 
 class Worker:
@@ -62,7 +64,8 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(max(0.0, end - time.monotonic())):
-                raise NotJudged(f"the process that should time {self._what} was not ready within {timeout_s:.0f} s")
+                limits.check()
+                raise TookTooLong(f"the process that should time {self._what} was not ready within {timeout_s:.0f} s")
         if not self._process.stdout.readline():
             raise self._problem(self._process.wait())
 
@@ -81,7 +84,8 @@ class Worker:
         try:
             status = self._process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            raise NotJudged(f"timing {self._what} did not end within {timeout_s:.0f} s") from None
+            limits.check()
+            raise TookTooLong(f"timing {self._what} did not end within {timeout_s:.0f} s") from None
         if status:
             raise self._problem(status)
         return run_from_json(json.loads(self.result_file.read_text(encoding="utf-8")))
@@ -94,8 +98,9 @@ class Worker:
         """Return the error of a process that ended without a result."""
         if status == _STATUS_ERROR and self.result_file.is_file():
             answer = json.loads(self.result_file.read_text(encoding="utf-8"))
-            return _KINDS.get(answer["kind"], ParityError)(answer["error"])
+            return _KINDS.get(answer["kind"], ParityError)(answer["error"], failure=answer.get("failure"))
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = lines[-1] if lines else "it gave no reason"
-        return EngineFailed(f"the process that timed {self._what} {how_it_ended(status)}: {last}")
+        text = f"the process that timed {self._what} {how_it_ended(status)}: {last}"
+        return gpu_error(text) or EngineFailed(text, failure="crash")

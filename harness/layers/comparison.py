@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 
+from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.layers.diagnosis import diagnose
 from harness.layers.effects import decision_notes, observer_effects, worst_observed
@@ -59,7 +60,7 @@ def judge_with_layers(opened: OpenTarget, case: str, *, mode: str = "") -> Resul
         choose_mode(opened, mode)
     result = verify_case(opened, case).result
     try:
-        with guarded(f"{result.subject}/{case}"):
+        with limits.work(result.subject, "observing its values"), guarded(f"{result.subject}/{case}"):
             return replace(result, layers=compare_layers(opened, case, mode=mode))
     except UsageError:
         raise

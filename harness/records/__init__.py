@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from harness.records.accuracy import (
+    Attempt,
     EngineInfo,
     MetricResult,
     OutputResult,
     Provenance,
     Result,
     all_judged,
+    attempts_note,
     exit_status,
     is_nonfinite,
     overall,
     status_of,
+    with_earlier,
     worse,
 )
 from harness.records.accuracy_run import (
@@ -119,6 +122,7 @@ __all__ = [
     "AccuracyTrend",
     "Advice",
     "Age",
+    "Attempt",
     "Bisection",
     "Comparison",
     "Conditions",
@@ -181,6 +185,7 @@ __all__ = [
     "accuracy_run_from_json",
     "all_judged",
     "as_ended",
+    "attempts_note",
     "contestant_name",
     "document",
     "exit_status",
@@ -205,6 +210,7 @@ __all__ = [
     "utc",
     "why_slower",
     "why_worse",
+    "with_earlier",
     "with_missing",
     "words_of",
     "words_of_kind",

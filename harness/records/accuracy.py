@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.errors import Failure
 from harness.records.contradictions import settled_result
 from harness.records.data import ResultVerdict, TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
@@ -138,6 +139,17 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One of several attempts at a verdict."""
+
+    verdict: ResultVerdict
+    failure: Failure
+    """The class of its failure."""
+    reason: str
+    """One sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result(TargetRecord):
     """The verdict on one subject, case and target."""
 
@@ -145,6 +157,14 @@ class Result(TargetRecord):
     """``pass``, ``fail``, ``not_judged``, or ``known``: it fails as the ledger says."""
     reason: str
     """One sentence: the worst output, what was found and what was allowed."""
+    failure: Failure = ""
+    """What class of failure it is; empty where it passed, and for what is none of them, such as a missing GPU."""
+    limit: str = ""
+    """The option whose time was over, such as ``--budget``; empty where none was."""
+    attempts: tuple[Attempt, ...] = ()
+    """All attempts, this one last, where there was more than one (``--retries``)."""
+    attempts_allowed: int = 1
+    """How many attempts there could have been."""
     engine: EngineInfo | None = None
     """The engine; None when there is none."""
     provenance: Provenance | None = None
@@ -184,6 +204,24 @@ class Result(TargetRecord):
         data["layers"] = self.layers.to_json() if self.layers else None
         result: dict[str, Any] = plain(data)
         return result
+
+
+def attempts_note(attempts: Sequence[Mapping[str, Any]], allowed: int) -> str:
+    """Return how several attempts ended, as a reader is told beside a verdict: ``passed at attempt 2 of 2; ...``."""
+    words = {"pass": "passed", "fail": "failed", "not_judged": "not judged", "known": "failed as known"}
+    ended = words[attempts[-1]["verdict"]]
+    earlier = [f"attempt {n}: {one['failure']}: {one['reason']}" for n, one in enumerate(attempts[:-1], start=1)]
+    return "; ".join([f"{ended} at attempt {len(attempts)} of {allowed}", *earlier])
+
+
+def with_earlier(result: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], allowed: int) -> dict[str, Any]:
+    """Return a result's data with attempts of before in front of its own."""
+    own = result["attempts"] or [{name: result[name] for name in ("verdict", "failure", "reason")}]
+    attempts = [*earlier, *own]
+    allowed = max(allowed, result["attempts_allowed"], len(attempts))
+    notes = result["notes"][1:] if result["attempts"] else result["notes"]
+    note = attempts_note(attempts, allowed)
+    return {**result, "attempts": attempts, "attempts_allowed": allowed, "notes": [note, *notes]}
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:

@@ -144,9 +144,11 @@ class Bisection(TargetRecord):
     max_builds: int = 0
     """How many could be built, all together."""
     complete: bool = True
-    """False when the search was interrupted or ran out of builds: the plan passes, but a smaller one may exist."""
+    """False when the search was ended early (signal, builds, time): the plan passes, and a smaller one may exist."""
     interrupted: bool = False
-    """Whether Ctrl-C ended the search."""
+    """Whether a signal ended the search, such as Ctrl-C."""
+    limit: str = ""
+    """The option whose time ended the search, such as ``--budget``; empty where none did."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
 

@@ -31,6 +31,8 @@ def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
         return _settled_known(result)
     parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
+    attempts = enumerate(result.get("attempts", ()), start=1)
+    parts += [(f"attempt {number}", "fail") for number, one in attempts if one["failure"] == "wrong_answer"]
     return _settled(result, parts or [("no output", "not_judged")])
 
 
@@ -116,4 +118,5 @@ def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) ->
     name, verdict = max(worse, key=lambda part: _ORDER.index(part[1]))
     words = f"{CONTRADICTORY}: the verdict is {record['verdict'].replace('_', ' ')}, but {name} {_WORDS[verdict]}"
     reason = ": ".join(filter(None, (words, record["reason"])))
-    return {**record, "verdict": verdict, "reason": reason, "notes": [*record.get("notes", ()), words]}
+    settled = {**record, "verdict": verdict, "reason": reason, "notes": [*record.get("notes", ()), words]}
+    return settled | ({"failure": "wrong_answer"} if verdict == "fail" and "failure" in record else {})

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from harness.errors import Failure
 from harness.machine import Machine
+from harness.records.accuracy import Attempt
 from harness.records.data import JsonRecord, TargetRecord, plain
 from harness.records.known import Known
 
@@ -327,6 +329,8 @@ class Measured:
     """As in a result."""
     known: Known | None = None
     """The entry of the ledger about this latency, whether it holds or not; None where there is none."""
+    failed_attempts: tuple[Attempt, ...] = ()
+    """The attempts that failed before this one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the documented keys."""
@@ -340,6 +344,7 @@ class Measured:
             "next_step": self.next_step,
             "owner": self.owner,
             "known": self.known.to_json() if self.known else None,
+            "failed_attempts": [dataclasses.asdict(attempt) for attempt in self.failed_attempts],
         }
 
 
@@ -370,3 +375,9 @@ class NotMeasured(TargetRecord):
     """As in a result."""
     known: Known | None = None
     """The entry of the ledger because of which it was not launched; None for any other reason."""
+    failure: Failure = ""
+    """What class of failure it is, as of a verdict on outputs."""
+    limit: str = ""
+    """The option whose time was over; empty where none was."""
+    failed_attempts: tuple[Attempt, ...] = ()
+    """The attempts that failed before this one."""

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from harness.errors import UsageError
-from harness.records.accuracy import Result, worse
+from harness.records.accuracy import Result, attempts_note, worse
 
 Json = dict[str, Any]
 RUN_VARIABLE = "PARITY_RUN"
@@ -36,7 +36,10 @@ def merged(known: Json, data: Json) -> Json:
     for metric in (*known["metrics"], *data["metrics"]):
         metrics[metric["name"]] = _worse(metrics.get(metric["name"], metric), metric)
     layers = known["layers"] or data["layers"]  # only test_layers records them
-    return {**_worse(known, data), "metrics": list(metrics.values()), "layers": layers}
+    one, other = (known, data) if _worse(known, data) is known else (data, known)
+    tried = {name: other[name] for name in ("attempts", "attempts_allowed")} if not one["attempts"] else {}
+    notes = list(dict.fromkeys([*(other["notes"] if tried.get("attempts") else ()), *one["notes"]]))
+    return {**one, **tried, "notes": notes, "metrics": list(metrics.values()), "layers": layers}
 
 
 def _worse(known: Json, data: Json) -> Json:
@@ -45,7 +48,7 @@ def _worse(known: Json, data: Json) -> Json:
 
 
 def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], reason: str) -> list[Json]:
-    """Return results with one that is not judged, for this reason, for each of what is missing.
+    """Return results with one that is not judged for each of what is missing: for its own ``why``, or this reason.
 
     Where other checks of the same target and case arrived, theirs is at most not judged either.
     """
@@ -53,17 +56,33 @@ def with_missing(results: Iterable[Json], missing: Iterable[Mapping[str, Any]], 
     found = []
     for result in results:
         lacks = name_of(result) in asked and result["verdict"] == "pass"
-        found.append({**result, "verdict": "not_judged", "reason": reason} if lacks else result)
+        found.append(
+            {**result, "verdict": "not_judged", **_ending(asked[name_of(result)], reason)} if lacks else result
+        )
     known = {name_of(result) for result in found}
     return found + [_not_judged(one, reason) for name, one in asked.items() if name not in known]
 
 
+def _ending(asked: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """Return why something has no verdict, and what class of failure that is; the last of its ``attempts`` knows."""
+    why = str(asked.get("why") or reason)
+    ending = {"reason": why, "failure": asked.get("failure", "crash" if why == DIED else "")}
+    attempts: Sequence[dict[str, Any]] = asked.get("attempts", ())
+    if attempts:
+        ending |= {name: attempts[-1][name] for name in ending}
+    if len(attempts) > 1:
+        note = attempts_note(attempts, len(attempts))
+        ending |= {"attempts": list(attempts), "attempts_allowed": len(attempts), "notes": [note]}
+    return ending
+
+
 def _not_judged(asked: Mapping[str, Any], reason: str) -> Json:
     subject, case, backend, precision = name_of(asked)
-    return Result(
+    result = Result(
         subject=subject, case=case, backend=backend, precision=precision, source=str(asked.get("source", "")),
         verdict="not_judged", reason=reason, owner=str(asked.get("owner", "")),
-    ).to_json()  # fmt: skip
+    )  # fmt: skip
+    return {**result.to_json(), **_ending(asked, reason)}
 
 
 def as_ended(data: Json) -> Json:
@@ -78,10 +97,8 @@ def as_ended(data: Json) -> Json:
     missing = {name_of(entry): entry for entry in named if name_of(entry) not in known}
     error = data.get("error") or NOT_ENDED
     reason = DIED if error == NOT_ENDED else f"not judged: {error}"
-    return {
-        **data,
-        "results": [*results, *(_not_judged(one, str(one.get("why") or reason)) for one in missing.values())],
-    }
+    ended = {"failure": data["failure"]} if data.get("failure") else {}
+    return {**data, "results": [*results, *(_not_judged({**ended, **one}, reason) for one in missing.values())]}
 
 
 def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 It imports its modules, prints ``ready``, waits for a line ``go`` on its standard input, measures, and writes the
 :class:`harness.records.ProcessRun` as JSON to the path in the request. A ParityError is written as
-``{"error": ..., "kind": ...}``, with exit status 3.
+``{"error": ..., "kind": ..., "failure": ...}``, with exit status 3.
 
 The request is a JSON file with the keys ``runner`` (``engine``, ``eager`` or ``compile``), ``backend``, ``engine``
 (path), ``precision``, ``subject`` (for PyTorch: ``locator``, ``suites``), ``inputs`` (safetensors file),
@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from harness import process
 from harness.backends import BACKENDS
 from harness.discovery import find_subject
-from harness.errors import NotJudged, ParityError, first_line, unknown_name
+from harness.errors import NoMemory, NotJudged, ParityError, first_line, unknown_name
 from harness.pytorch import build_module, tf32_allowed
 from harness.records import ProcessRun, plain
 from harness.subject import Subject
@@ -59,7 +59,8 @@ def main(request_file: str) -> int:
         began += time.perf_counter() - waiting
         answer, status = plain(dataclasses.asdict(measure(request, subject, began=began))), 0
     except ParityError as error:
-        answer, status = {"error": str(error), "kind": type(error).__name__}, STATUS_ERROR
+        answer = {"error": str(error), "kind": type(error).__name__, "failure": error.failure}
+        status = STATUS_ERROR
     Path(request["result"]).write_text(json.dumps(answer), encoding="utf-8")
     return status
 
@@ -110,7 +111,7 @@ def measure(request: Request, subject: Subject | None, *, began: float | None = 
         assert subject is not None
         return _measure_module(request, subject, inputs, options)
     except torch.cuda.OutOfMemoryError as error:
-        raise NotJudged(f"out of GPU memory: {first_line(error)}") from error
+        raise NoMemory(f"out of GPU memory: {first_line(error)}") from error
 
 
 def _measure_engine(request: Request, inputs: Tensors, options: TimingOptions) -> ProcessRun:

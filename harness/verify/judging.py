@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import torch
 
+from harness import limits
 from harness.backends import Backend
 from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare
 from harness.errors import EngineFailed, NotJudged, ParityError
@@ -56,6 +57,7 @@ def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | N
     try:
         floor = references.floor(case, plan)
     except NotJudged as error:  # an explicit tolerance may still judge
+        limits.check(met=True)
         return None, (f"no floor: {error}",)
     return floor.outputs, floor.notes
 

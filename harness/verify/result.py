@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from harness.errors import ParityError
 from harness.graph import is_fp32
-from harness.records import EngineInfo, OutputResult, Provenance, Verdict
+from harness.records import Attempt, EngineInfo, OutputResult, Provenance, Result, Verdict, attempts_note
 from harness.tensors import sha256_of
 from harness.verify.target import OpenTarget
 
@@ -50,6 +50,12 @@ def next_step(opened: OpenTarget, case: str) -> str:
     limit = [] if opened.run.limit is None else ["--limit", str(opened.run.limit)]
     options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only, *limit])
     return f"parity bisect {subject.as_typed} {options}"
+
+
+def with_attempts(result: Result, tried: Sequence[Attempt], allowed: int) -> Result:
+    """Return the result of the last of several attempts with all of them, and a note that says so."""
+    note = attempts_note([dataclasses.asdict(one) for one in tried], allowed)
+    return dataclasses.replace(result, attempts=tuple(tried), attempts_allowed=allowed, notes=(note, *result.notes))
 
 
 def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:

@@ -9,10 +9,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from harness import limits
 from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full, room
+from harness.gpu_errors import gpu_error
 
 T = TypeVar("T")
 IN_PROCESS = ("loading", "running", "tapping")
@@ -35,9 +34,9 @@ class Steps:
                 return step()
         except (ParityError, KeyboardInterrupt):
             raise
-        except torch.cuda.OutOfMemoryError as error:
-            raise NotJudged(f"out of GPU memory while {doing} the {self._backend} engine: {error}") from error
         except Exception as error:
+            if known := gpu_error(str(error), f"while {doing} the {self._backend} engine"):
+                raise known from error
             if isinstance(error, OSError) and is_disk_full(error):
                 where = Path(error.filename or tempfile.gettempdir())
                 what = f"the disk is full while {doing} the {self._backend} engine ({where}: {room(where.parent)})"
@@ -48,7 +47,7 @@ class Steps:
                 said = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
                 raise NotJudged(f"{doing} the {self._backend} engine met an error of the system: {said}") from error
             what = f"{doing} the {self._backend} engine raised {type(error).__name__}"
-            raise EngineFailed(f"{what}: {error}") from error
+            raise EngineFailed(f"{what}: {error}", failure="crash") from error
         finally:
             self.spent_s[doing] = self.spent_s.get(doing, 0.0) + time.perf_counter() - started
 

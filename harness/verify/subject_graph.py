@@ -11,7 +11,8 @@ from functools import partial
 import torch
 
 from harness import limits
-from harness.errors import NotJudged, TookTooLong, UsageError, first_line
+from harness.errors import NoMemory, NotJudged, TookTooLong, UsageError, first_line
+from harness.gpu_errors import gpu_failure
 from harness.graph import Plan, Program, assign, is_fp32
 from harness.reference import (
     CANNOT_RUN,
@@ -150,10 +151,11 @@ class SubjectGraph(ABC):
                     on_value=look if is_reference else None,
                 )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
-            raise NotJudged(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
+            raise NoMemory(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
         except CANNOT_RUN as error:
             where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
-            raise NotJudged(f"{where}: {type(error).__name__}: {first_line(error)}") from error
+            text = f"{where}: {type(error).__name__}: {first_line(error)}"
+            raise NotJudged(text, failure=gpu_failure(str(error))) from error
         return outputs, notes.lines()
 
     def kept_for_range(self, plan: Plan) -> frozenset[str]:

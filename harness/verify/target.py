@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness import limits
 from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, engine_cache
 from harness.code_version import code_sha256, package_versions
 from harness.errors import NotJudged, ParityError, UsageError, is_disk_full, unknown_name
@@ -63,12 +64,19 @@ class Run:
 
     @cached_property
     def _prepared(self) -> Prepared:
-        return prepare(self.subject, self.settings)
+        with limits.doing("preparing the model"):
+            return prepare(self.subject, self.settings)
 
     @cached_property
     def commit(self) -> str:
         """The commit of the suite's repository, asked once: git takes longer than a small engine."""
         return commit(self.settings.root)
+
+    def renew(self, *, anew: bool) -> None:
+        """Prepare the subject again where that failed before, or ``anew`` where it did not."""
+        if anew or self._problem is not None:
+            self.__dict__.pop("_prepared", None)
+        self._problem = None
 
     @contextlib.contextmanager
     def target(self, target: Target) -> Iterator[OpenTarget]:
@@ -135,6 +143,15 @@ class OpenTarget:
         """Free the engine's memory; it is loaded again when it is needed, and outcomes are kept."""
         self._stack.close()
         self.session = None
+
+    def renew(self, *, anew: bool) -> None:
+        """Make ready for another attempt: load the engine again, and build it where that failed.
+
+        The subject is prepared again where that failed, or ``anew``.
+        """
+        self.free()
+        self.engine = self._problem = None
+        self.run.renew(anew=anew)
 
     @contextlib.contextmanager
     def observed(self, *, taps: bool = False, marked: Sequence[str] = ()) -> Iterator[Session]:
@@ -237,7 +254,8 @@ class OpenTarget:
 
         def build(engine: Path) -> BuildReport:
             self.say(f"building the engine{' with taps' if taps or marked else ''}")
-            with temporary_folder() as folder:
+            whose = f"{self.run.subject.name} [{self.target}]"
+            with limits.build(whose), temporary_folder() as folder:
                 graph = folder / "graph.onnx"
                 notes, weights = self._write_graph(graph, marked)
                 request = BuildRequest(onnx=graph, weights=weights, tf32=self.plan.tf32, shapes=shapes, taps=taps)
@@ -245,7 +263,8 @@ class OpenTarget:
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
 
         key = self._key(taps=taps, marked=marked)
-        engine = self.run.engines.get(key, build, use_cache=self.keeps, progress=settings.progress, name=self._name)
+        with limits.doing("waiting for the engine"):
+            engine = self.run.engines.get(key, build, use_cache=self.keeps, progress=settings.progress, name=self._name)
         if not self.keeps:
             self._stack.callback(engine.discard)
         elif self.run.engines.remote is not None and isinstance(self.backend, CompilesOnLoad):

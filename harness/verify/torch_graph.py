@@ -12,7 +12,7 @@ import torch
 
 from harness import limits
 from harness.compare import bitwise_equal, require_close
-from harness.errors import NotJudged, NotRepeatable, UsageError, suite_code
+from harness.errors import NoMemory, NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import (
     Program,
     Unstable,
@@ -201,7 +201,7 @@ class TorchGraph(SubjectGraph):
                     second = self._call(given)
             except UsageError as error:
                 if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
-                    raise NotJudged(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
+                    raise NoMemory(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
                 raise
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
         self._require_names(second, list(first))

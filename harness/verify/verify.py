@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.backends import Engine
-from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
+from harness import limits
+from harness.backends import Engine, lost_gpu
+from harness.errors import EngineFailed, Failure, NotJudged, ParityError, TookTooLong, UsageError
 from harness.graph import Plan, input_specs
 from harness.memory import guarded
-from harness.records import OutputResult, Result, Verdict, overall
+from harness.records import Attempt, OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -19,7 +21,7 @@ from harness.tensors import Tensors
 from harness.verify.inputs import generated_words, sizes_notes
 from harness.verify.judging import compare_outputs, floor_of, judge_outputs
 from harness.verify.prepare import prepare
-from harness.verify.result import engine_info, next_step, provenance, worst_reason
+from harness.verify.result import engine_info, next_step, provenance, with_attempts, worst_reason
 from harness.verify.run import Repeats, run_repeatedly
 from harness.verify.settling import Settled, settle
 from harness.verify.shapes import with_shapes
@@ -50,18 +52,46 @@ def verify(
 def verify_case(opened: OpenTarget, case: str) -> Outcome:
     """Return the verdict on one case of one target, with the outputs it is about. Raises UsageError only.
 
-    This is the whole job, from top to bottom; a second call returns the first one's outcome.
+    A second call returns the first one's outcome. What failed in a way that ``settings.retry_on`` names is tried again;
+    a wrong answer is none of these.
     """
-    if case in opened.outcomes:
-        return opened.outcomes[case]
+    if case not in opened.outcomes:
+        opened.outcomes[case] = _best_attempt(opened, case)
+    return opened.outcomes[case]
+
+
+def _best_attempt(opened: OpenTarget, case: str) -> Outcome:
+    """Return the outcome of the last attempt, with a record of all where there were several."""
+    settings, tried = opened.run.settings, list[Attempt]()
+    while True:
+        outcome = _attempt(opened, case)
+        result = outcome.result
+        tried.append(Attempt(verdict=result.verdict, failure=result.failure, reason=result.reason))
+        left = settings.retries + 1 - len(tried)
+        if result.failure not in settings.retry_on or result.limit in ("--run-timeout", "--budget") or not left:
+            break
+        if lost := lost_gpu():
+            result = dataclasses.replace(result, notes=(*result.notes, f"not tried again: {lost}"))
+            break
+        opened.say(f"attempt {len(tried)} of {len(tried) + left} ended ({result.failure}): {result.reason}", case)
+        opened.renew(anew=result.failure == "timeout")
+    if len(tried) > 1:
+        result = with_attempts(result, tried, settings.retries + 1)
+    return dataclasses.replace(outcome, result=result)
+
+
+def _attempt(opened: OpenTarget, case: str) -> Outcome:
+    """Return the verdict of one attempt. This is the whole job, from top to bottom."""
     started, spent = time.perf_counter(), dict(opened.steps.spent_s)
     plan = opened.plan
+    failure: Failure = ""
+    limit = ""
     repeats: Repeats | None = None
     expected: Tensors | None = None
     outputs: tuple[OutputResult, ...] = ()
     notes: tuple[str, ...] = ()
     try:
-        with guarded(f"{opened.run.subject.name}/{case}"):
+        with limits.work(opened.run.subject.name, "judging its outputs"), guarded(f"{opened.run.subject.name}/{case}"):
             opened.check()
             prepared = opened.run.prepared
             references, inputs = prepared.references, prepared.inputs
@@ -85,12 +115,18 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
             outputs = with_shapes(opened, case, outputs, repeats, settled)
             if opened.run.subject.onnx is not None:
                 notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
-        verdict: Verdict = overall(output.verdict for output in outputs)
+            verdict: Verdict = overall(output.verdict for output in outputs)
+            if verdict != "pass":
+                limits.check(met=True)  # or an excuse that was not looked for in time would be missing
         reason = worst_reason(outputs, verdict)
-    except (EngineFailed, StaleReference) as error:
-        verdict, reason = "fail", str(error)
+        failure = "wrong_answer" if verdict == "fail" else ""
+    except StaleReference as error:
+        verdict, reason, failure = "fail", str(error), "wrong_answer"
+    except EngineFailed as error:
+        verdict, reason, failure = "fail", str(error), error.failure
     except NotJudged as error:
-        verdict, reason = "not_judged", str(error)
+        verdict, reason, failure, outputs = "not_judged", str(error), error.failure, ()
+        limit = error.option if isinstance(error, TookTooLong) else ""
     generated = generated_words(opened.run.subject, case)
     if generated:
         notes = (*notes, f"{case} is {generated}")
@@ -107,6 +143,8 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         plan_source=opened.plan_source,
         verdict=verdict,
         reason=reason,
+        failure=failure,
+        limit=limit,
         engine=engine_info(opened),
         provenance=provenance(opened, case),
         outputs=outputs,
@@ -118,8 +156,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
         owner=opened.run.subject.owner,
         timings_s={"judge": time.perf_counter() - started, **opened.steps.since(spent)},
     )
-    opened.outcomes[case] = Outcome(result=result, repeats=repeats, expected=expected)
-    return opened.outcomes[case]
+    return Outcome(result=result, repeats=repeats, expected=expected)
 
 
 def judged_by(
@@ -158,10 +195,14 @@ def _judged(
     return judge_outputs(opened, case, compared, other), notes, settled
 
 
-def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> list[Path]:
-    """Compute and store the FP32 reference and the FP64 truth of these cases; return the files written."""
-    references = prepare(subject, settings).references
-    return [references.save(case) for case in cases]
+def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> Iterator[Path]:
+    """Compute and store the FP32 reference and the FP64 truth of these cases; yield each file when it is written."""
+    with limits.work(subject.name, "preparing the model"):
+        references = prepare(subject, settings).references
+    for case in cases:
+        with limits.work(subject.name, f"computing the reference of {case!r}"):
+            path = references.save(case)
+        yield path
 
 
 def build_engines(
@@ -171,9 +212,12 @@ def build_engines(
     run = Run(subject, settings)
     for target in targets:
         with run.target(target) as opened:
+            built: Engine | ParityError
             try:
-                yield target, opened.build()
+                with limits.work(subject.name, "making the engine ready"):
+                    built = opened.build()
             except UsageError:
                 raise
             except ParityError as error:
-                yield target, error
+                built = error
+            yield target, built

@@ -161,7 +161,7 @@ def test_outputs_that_share_memory_are_judged_and_stored(tmp_path):
         cases={"one": lambda: {"x": torch.ones(1, 16) / 3}},
         targets=(Target("ort-cpu", "fp32"),),
     )
-    update_references(given, ["one"], quiet(tmp_path))
+    list(update_references(given, ["one"], quiet(tmp_path)))
     for _ in range(2):
         assert [output.verdict for output in judge(given, tmp_path)[0].outputs] == ["pass"] * 3
 
@@ -211,14 +211,14 @@ def test_no_room_for_the_graph_is_not_the_engine_folders_fault(error, tmp_path, 
 
 def test_references_are_written_and_used(tmp_path):
     given = subject(targets=(Target("torch", "fp16"),))
-    paths = update_references(given, ["one", "two"], quiet(tmp_path))
+    paths = list(update_references(given, ["one", "two"], quiet(tmp_path)))
     assert all(path.exists() for path in paths)
     assert "stored, made in FP32 on cpu" in judge(given, tmp_path)[0].provenance.reference
 
 
 def test_a_stale_reference_names_a_command_that_reaches_the_subject(tmp_path):
     given = replace(subject(targets=(Target("torch", "fp16"),)), locator="models:NET")
-    update_references(given, ["one"], quiet(tmp_path))
+    list(update_references(given, ["one"], quiet(tmp_path)))
     other = replace(given, cases={"one": lambda: inputs(5)})
     with pytest.raises(StaleReference, match=r"the inputs .* changed; run: parity reference models:NET --case one$"):
         Run(other, quiet(tmp_path)).prepared.references.reference("one", "fp32")
@@ -275,7 +275,7 @@ def test_an_onnx_file_runs_in_pytorch_in_every_precision(tmp_path, precision):
 def test_an_onnx_file_has_no_stored_reference(tmp_path):
     given = onnx_subject(onnx_file(tmp_path), Target("torch", "fp16"))
     with pytest.raises(UsageError, match="is an ONNX file"):
-        update_references(given, ["one"], quiet(tmp_path))
+        list(update_references(given, ["one"], quiet(tmp_path)))
 
 
 def test_typed_graph_is_whole_wherever_it_is_written(tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.errors import EngineFailed, EngineRefused, NoMemory, ParityError
+from harness.gpu_errors import gpu_error
+from harness.isolated import Crashed
 from harness.memory import is_out_of_memory
 
 _MISSING = re.compile(
@@ -15,11 +17,15 @@ _MISSING = re.compile(
 """How ONNX Runtime says that a kernel lacks something."""
 
 
-def load_error(name: str, error: Exception) -> NotJudged:
+def load_error(name: str, error: Exception) -> ParityError:
     """Return the refusal, with the op and the node taken from ONNX Runtime's message."""
     message = " ".join(str(error).split())
     if _is_out_of_memory(message):
-        return NotJudged(f"{name} ran out of memory while loading the model: {message}")
+        return NoMemory(f"{name} ran out of memory while loading the model: {message}")
+    if known := gpu_error(message, "while loading the model", by=EngineRefused):
+        return known
+    if isinstance(error, Crashed):
+        return EngineRefused(f"{name} cannot build this graph: {message}", failure="crash")
     kernel = re.search(r"Could not find an implementation for (\w[\w.]*)\(\d+\) node with name '([^']*)'", message)
     if kernel:
         return EngineRefused(
@@ -31,18 +37,22 @@ def load_error(name: str, error: Exception) -> NotJudged:
     return EngineRefused(f"{name} cannot build this graph: {message}")
 
 
-def run_error(name: str, error: Exception) -> NotJudged | EngineFailed:
+def run_error(name: str, error: Exception) -> ParityError:
     """Return a refusal, with the op and the node, for what ONNX Runtime has not implemented; else the engine failed.
 
     Some kernels are there for a dtype and refuse it only when they run.
     """
     message = " ".join(str(error).split())
     if _is_out_of_memory(message):
-        return NotJudged(f"{name} ran out of memory: {message}")
+        return NoMemory(f"{name} ran out of memory: {message}")
+    if known := gpu_error(message):
+        return known
+    if isinstance(error, Crashed):
+        return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
     node = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", message)
     if node and _MISSING.search(message):
         return EngineRefused(f"{name} cannot run this graph: op {node[1]!r} (node {node[2]!r}): {node[3]}")
-    return EngineFailed(f"{name} could not run the model: {message}")
+    return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
 
 
 def _is_out_of_memory(message: str) -> bool:

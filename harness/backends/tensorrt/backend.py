@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import limits
 from harness.backends.base import BuildReport, BuildRequest, CompilesOnLoad
 from harness.backends.gpu import gpu_environment, gpu_name, no_gpu
 from harness.backends.runtime_file import runtime_file
@@ -154,7 +155,8 @@ class TensorRTBackend(CompilesOnLoad):
             if status == -signal.SIGKILL or is_out_of_memory(said):
                 raise out_of_memory(f"the builder of {self.name}, which {how_it_ended(status)},", said)
             ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")
-            raise refusal(f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}")
+            words = f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}"
+            raise refusal(words, failure="crash")
         result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return result
 
@@ -170,12 +172,19 @@ def _wait(
         process.stdin.flush()
     except BrokenPipeError:
         return process.wait()  # it died before reading; its status says how
+    said = started
     while True:
         try:
-            return process.wait(timeout=PROGRESS_INTERVAL_S)
+            left = limits.remaining_s()
+            return process.wait(timeout=PROGRESS_INTERVAL_S if left is None else min(left, PROGRESS_INTERVAL_S))
         except subprocess.TimeoutExpired:
-            phase = phases.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
-            progress(": ".join([f"{name} has been building for {time.monotonic() - started:.0f} s", *phase]))
+            if limits.remaining_s() == 0:
+                raise limits.out_of_time() from None  # and with that the process is killed
+            now = time.monotonic()
+            if now - said >= PROGRESS_INTERVAL_S:
+                said = now
+                phase = phases.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+                progress(": ".join([f"{name} has been building for {now - started:.0f} s", *phase]))
 
 
 def _import_first(modules: tuple[str, ...]) -> Any:

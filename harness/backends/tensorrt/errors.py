@@ -1,25 +1,27 @@
-"""What a message of TensorRT means: the graph is refused, the engine failed, or GPU memory ran out.
+"""What a message of TensorRT means: the graph is refused, the engine failed, or memory or the GPU did.
 
-TensorRT gives text and no code, so the text is searched here and nowhere else.
+TensorRT gives text and no code.
 """
 
 from __future__ import annotations
 
-from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.backends.gpu import no_gpu
+from harness.errors import EngineFailed, EngineRefused, Failure, ParityError
+from harness.gpu_errors import gpu_error
 from harness.memory import is_out_of_memory, out_of_memory
 
 
-def refusal(message: str) -> NotJudged:
-    """Return EngineRefused, or NotJudged where the message is about memory and not about the graph."""
+def refusal(message: str, *, failure: Failure = "refused") -> ParityError:
+    """Return EngineRefused of this class, or NotJudged where the message is about memory or the GPU, not the graph."""
     if is_out_of_memory(message):
         return out_of_memory("the builder", message)
-    return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineRefused(message)
+    known = gpu_error(message, by=EngineRefused)
+    # A builder without a GPU complains of the driver, whatever is wrong.
+    if known is not None and not (known.failure == "device" and no_gpu()):
+        return known
+    return EngineRefused(message, failure=failure)
 
 
-def failure(message: str) -> NotJudged | EngineFailed:
-    """Return EngineFailed, or NotJudged where the message is about GPU memory and not about the engine."""
-    return NotJudged(f"out of GPU memory: {message}") if _is_out_of_memory(message) else EngineFailed(message)
-
-
-def _is_out_of_memory(message: str) -> bool:
-    return "out of memory" in message.lower() or "outofmemory" in message.lower()
+def failure(message: str) -> ParityError:
+    """Return EngineFailed, or NotJudged where the message is about GPU memory or the GPU and not about the engine."""
+    return gpu_error(message) or EngineFailed(message, failure="crash")

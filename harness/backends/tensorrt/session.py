@@ -14,7 +14,7 @@ from harness.backends.tensorrt.context import ALIGNMENT, Contexts, Workspace
 from harness.backends.tensorrt.errors import failure, refusal
 from harness.backends.tensorrt.output import EngineOutput, make_allocator, make_listener
 from harness.backends.tensorrt.tensors import EngineTensor, io_tensors
-from harness.errors import EngineFailed, EngineRefused, NotJudged, first_line
+from harness.errors import EngineFailed, EngineRefused, NoMemory, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +165,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
             with torch.cuda.device(self._device):
                 yield
         except torch.cuda.OutOfMemoryError as error:
-            raise NotJudged(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+            raise NoMemory(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
