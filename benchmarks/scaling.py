@@ -118,10 +118,26 @@ def page(count: int) -> dict[str, float]:
         return {**taken, "summary": seconds(lambda: summary(records))}
 
 
+def outputs(count: int) -> dict[str, float]:
+    """Keep outputs of PyTorch of one number each, find each again, and empty the cache."""
+    import torch
+
+    from harness.reference import OutputCache
+
+    def get_all() -> None:
+        for number in range(count):
+            kept.get({"run": number}, lambda: ({"y": torch.zeros(1)}, ()), torch.device("cpu"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = OutputCache(Path(folder) / "outputs", enabled=True)
+        return {"keep": seconds(get_all), "find each": seconds(get_all), "empty": seconds(kept.clear)}
+
+
 PARTS = {
     "cache": Part(of="engines in the cache", sizes=(100, 300, 1000, 3000, 10000), measure=cache),
     "history": Part(of="sessions of a series", sizes=(1250, 2500, 5000, 10000, 20000), measure=history),
     "page": Part(of="results on a page", sizes=(312, 625, 1250, 2500, 5000), measure=page),
+    "outputs": Part(of="kept outputs of PyTorch", sizes=(100, 300, 1000, 3000), measure=outputs),
 }
 
 

@@ -34,9 +34,13 @@ class OutputCache:
     """
 
     LIMIT_BYTES = 2**30
+    SCANS = 64
+    """The folder is looked through again once this part of the limit was written: not at every output."""
 
     def __init__(self, folder: Path, *, enabled: bool) -> None:
         self.folder, self.enabled = folder, enabled
+        self._room = 0
+        """Bytes that may be written before the folder is looked through again."""
 
     def get(
         self,
@@ -61,7 +65,9 @@ class OutputCache:
         content = json.dumps(lines).encode() + b"\n" + data
         with contextlib.suppress(OSError, CannotWrite):  # a full disk costs time in the next run, nothing else
             write_bytes(hashlib.sha256(content).digest() + content, path)
-            self._shrink(self.LIMIT_BYTES)
+            self._room -= len(content)
+            if self._room <= 0:
+                self._shrink(self.LIMIT_BYTES)
         return outputs, lines
 
     def clear(self) -> int:
@@ -69,16 +75,20 @@ class OutputCache:
         return self._shrink(0)
 
     def _shrink(self, limit: int) -> int:
-        """Remove the oldest files until the rest fits the limit."""
-        files = sorted(self.folder.glob("*.outputs"), key=lambda file: file.stat().st_mtime)
-        sizes = [file.stat().st_size for file in files]
-        excess, freed = sum(sizes) - limit, 0
-        for file, size in zip(files, sizes, strict=True):
-            if freed >= excess:
+        """Remove the oldest files until the rest fits the limit; return the bytes freed."""
+        found = []
+        for file in self.folder.glob("*.outputs"):
+            with contextlib.suppress(FileNotFoundError):  # another process may do the same
+                status = file.stat()
+                found.append((status.st_mtime, status.st_size, file))
+        total = whole = sum(size for _, size, _ in found)
+        for _, size, file in sorted(found):
+            if total <= limit:
                 break
             file.unlink(missing_ok=True)
-            freed += size
-        return freed
+            total -= size
+        self._room = min(limit - total, limit // self.SCANS)
+        return whole - total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,16 @@ class TestOutputCache:
         assert OutputCache(tmp_path, enabled=True).clear() > 0
         assert self.get(tmp_path, 1) == 1
 
+    def test_the_oldest_go_when_there_is_no_room(self, tmp_path, monkeypatch):
+        self.get(tmp_path, 1)
+        size = next(tmp_path.glob("*.outputs")).stat().st_size
+        monkeypatch.setattr(OutputCache, "LIMIT_BYTES", 3 * size)
+        cache = OutputCache(tmp_path, enabled=True)
+        for key in range(10, 20):
+            cache.get({"key": key}, lambda: ({"y": TENSORS["y"][:2]}, ("note 1",)), torch.device("cpu"))
+        assert len(list(tmp_path.glob("*.outputs"))) == 3
+        assert cache.get({"key": 19}, lambda: pytest.fail("it is the newest"), torch.device("cpu"))
+
     def test_a_folder_that_cannot_be_written_costs_time_alone(self, tmp_path):
         (tmp_path / "file").touch()
         assert [self.get(tmp_path / "file" / "outputs", 1) for _ in range(2)] == [1, 1]
