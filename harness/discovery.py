@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness import errors, limits
+from harness import errors, limits, reads
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root, source_of
@@ -115,7 +115,7 @@ def _import_file(path: Path, name: str, *, what: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with import_errors(what):
+    with import_errors(what), reads.importing(path):
         spec.loader.exec_module(module)
     return module
 

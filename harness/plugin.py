@@ -7,6 +7,7 @@ and case. Results travel in ``user_properties`` as plain data, so xdist carries 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.junitxml import xml_key
 
-from harness import limits, locks, stopping, watcher
+from harness import limits, locks, reads, stopping, watcher
 from harness.arrivals import junit_apart, only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
@@ -192,7 +193,8 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
 
     What is wrong with its SUBJECT is one sentence.
     """
-    with no_exit():
+    watched = reads.importing(collector.path) if isinstance(collector, pytest.Module) else contextlib.nullcontext()
+    with no_exit(), watched:
         report = yield
     excinfo = getattr(getattr(report, "call", None), "excinfo", None)
     if report.failed and excinfo is not None and isinstance(excinfo.value, UsageError):

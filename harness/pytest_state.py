@@ -108,6 +108,7 @@ class State:
             update_references=option("parity_update_references"),
             runs=option("parity_runs"),
             seed_random=option("parity_seed_random"),
+            rebuild=bool(option("parity_require")) or option("parity_require_verdict"),
             limit=option("parity_limit"),
             retries=option("parity_retries"),
             retry_on=option("parity_retry_on"),

@@ -116,6 +116,8 @@ class Settings:
     """Replace what random operators draw by stored noise of this seed; None judges no random model."""
     device: str | None = None
     """Where PyTorch computes: ``cpu``, ``cuda``, or None for a GPU when there is one."""
+    rebuild: bool = False
+    """Build every module anew, whatever is remembered of it; CI does so always."""
     runs: int | None = None
     """How often each engine runs a case before it is judged; None: 8 times on a GPU, twice on a CPU."""
     retries: int = 0

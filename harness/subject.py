@@ -116,6 +116,9 @@ class Subject:
     onnx: Path | Callable[[], Path] | None = None
     """The ONNX file, where the subject is one, or a function that returns its path; that may raise NotJudged, as where
     the package that carries the file is not installed."""
+    weights_files: Sequence[str | Path] | Callable[[], Sequence[str | Path]] | None = None
+    """The files that ``build`` reads its weights from, or folders of them, below the repository or absolute; ``()`` for
+    none. With it a module of which nothing has changed is not built again (docs/modules.md), else always."""
     locator: str = ""
     """What to type to reach it, where that is not its name; filled in by the command line."""
     source: str = ""
@@ -176,6 +179,11 @@ class Subject:
         require(isinstance(self.weights_source, str), f"{what}: weights_source", self.weights_source, "text")
         require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
         require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
+        files = self.weights_files
+        are_paths = isinstance(files, (list, tuple)) and all(isinstance(it, (str, Path)) for it in files)
+        give = "a tuple of paths, or a function that returns one"
+        require(files is None or callable(files) or are_paths, f"{what}: weights_files", files, give)
+        require(files is None or self.onnx is None, f"{what}: weights_files", files, "it for a module only")
         require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
         self._check_sizes(what)
 

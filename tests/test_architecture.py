@@ -44,7 +44,7 @@ ORDER = (
     "subject settings files process tensors code_version limits last_resort locks",
     "stopping watcher",
     "temporary fields repository memory gpu_errors limit_options",
-    "errors lazy stamps",
+    "errors lazy stamps reads",
 )
 """From the top to the ground: a package imports only from lines below its own."""
 RANK = {name: number for number, line in enumerate(reversed(ORDER)) for name in line.split()}

@@ -205,7 +205,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     where: Any = folders(as_typed(_root(options))) | given
     return Settings(
         engine_cache=not options.no_engine_cache, update_references=options.update_references, device=options.device,
-        runs=options.runs, seed_random=options.seed_random, retries=options.retries, retry_on=options.retry_on, **where,
+        runs=options.runs, seed_random=options.seed_random, retries=options.retries, retry_on=options.retry_on,
+        rebuild=bool(vars(options).get("require")), **where,
     )  # fmt: skip
 
 

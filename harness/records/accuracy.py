@@ -136,6 +136,9 @@ class Provenance:
     """That GPU's UUID; empty on the CPU."""
     plan: dict[str, Any] = field(default_factory=dict)
     """The precision plan: dtype, and the patterns kept in FP32."""
+    module: str = ""
+    """``built`` in this run, or ``not rebuilt``: nothing that it is built from has changed since an earlier run built
+    it; empty for an ONNX file."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,16 +94,26 @@ class References:
         """Hold outputs against the witness, but those that an earlier run has, where that cannot come out otherwise."""
         exact = partial(self.reference, case, "fp64")
         hold = partial(require_agreement, self.graph, self.inputs[case], outputs, exact=exact)
-        if not self.graph.agreement_holds:
-            return hold()
-        return self.once("agreement", hold, case=dataclasses.asdict(self._identity(case)), outputs=sha256_of(outputs))
+        return self._held("agreement", hold, case, outputs=sha256_of(outputs))
 
-    def once(self, what: str, compute: Callable[[], tuple[str, ...]], **key: Any) -> tuple[str, ...]:
-        """Return lines that an earlier run computed of the same graph, or compute them."""
+    def _held(self, what: str, hold: Callable[[], tuple[str, ...]], case: str, **key: Any) -> tuple[str, ...]:
+        """Return notes on something that was held against the witness, in an earlier run where that cannot differ.
+
+        A module that was built now is held anew: its code may do for this case what its program does not show.
+        """
+        graph = self.graph
+        if not (graph.agreement_holds or graph.built_from):
+            return hold()
+        key |= {"case": dataclasses.asdict(self._identity(case)), "built_from": graph.built_from}
+        return self.once(what, hold, anew=not graph.agreement_holds, **key)
+
+    def once(
+        self, what: str, compute: Callable[[], tuple[str, ...]], *, anew: bool = False, **key: Any
+    ) -> tuple[str, ...]:
+        """Return lines that an earlier run computed of the same graph, or compute them, or compute them ``anew``."""
         identity = {"weights": self.graph.identity.weights_sha256, "program": self.graph.identity.program_sha256}
-        return self._cache.get(
-            {**self._maker, **identity, **key, "what": what}, lambda: ({}, compute()), self.graph.device
-        )[1]
+        full = {**self._maker, **identity, **key, "what": what}
+        return self._cache.get(full, lambda: ({}, compute()), self.graph.device, anew=anew)[1]
 
     def _anew(self, case: str, run: Callable[[], _Outputs], error: Disagree) -> tuple[Tensors, tuple[str, ...]]:
         """Compute again what an earlier run had kept of a case and what disagrees: tell which of the two is stale."""
@@ -248,7 +258,12 @@ class References:
             typed = self.subject.as_typed
             stored = self._store.load(self.subject.name, case, self._identity(case), typed=typed)
             if stored is not None:
-                self._require_fresh(case, stored, update_command(typed, case))
+
+                def hold(stored: Stored = stored) -> tuple[str, ...]:
+                    self._require_fresh(case, stored, update_command(typed, case))
+                    return ()
+
+                self._held("stored reference", hold, case, stored=stored.provenance["tensors_sha256"])
             self._stored[case] = stored
         return self._stored[case]
 

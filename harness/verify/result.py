@@ -38,6 +38,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
             device=opened.device_name,
             gpu=opened.gpu_uuid,
             plan={"dtype": plan.computes_in, "keep_fp32": list(plan.keep_fp32)},
+            module=prepared.graph.module_state,
         )
     except ParityError:
         return None  # the reason of the result says what kept the subject from being prepared

@@ -78,6 +78,10 @@ class SubjectGraph(ABC):
 
     agreement_holds = False
     """Whether the identity says all that the witness depends on: an agreement with it then holds for later runs."""
+    module_state = ""
+    """``built``, or ``not rebuilt`` where an earlier run's module stands for it; empty for a file."""
+    built_from = ""
+    """The digest of everything that a module was built from; empty where that is not known."""
 
     def require_numbers(self, once: Once) -> None:
         """Raise NotJudged for a weight that holds NaN, ``once`` for weights that no earlier run has seen."""

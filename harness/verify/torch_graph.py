@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from harness import limits
+from harness import limits, reads
 from harness.compare import bitwise_equal, require_close
 from harness.errors import NoMemory, NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import (
@@ -34,6 +34,7 @@ from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs, check_sizes
+from harness.verify.remembered import Memory, Remembered
 from harness.verify.subject_graph import (
     REPEATABLE,
     GraphIdentity,
@@ -47,11 +48,35 @@ from harness.verify.weights import require_no_nan
 _SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
 
 
-def open_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, CaseInputs]:
+def open_torch_graph(subject: Subject, settings: Settings) -> tuple[SubjectGraph, CaseInputs]:
     """Build the module, trace it on its largest case, and return its graph and its checked inputs.
 
-    Raises UsageError or NotJudged where that is impossible.
+    A module that an earlier run has built of the same files is not built again. Raises UsageError or NotJudged where
+    that is impossible.
     """
+    device = compute_device(settings)
+
+    def accept(inputs: Tensors, case: str) -> Tensors:
+        check_sizes(subject, inputs, where=f"case {case!r} of {subject.name}")
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+    inputs_of = CaseInputs(subject, accept)
+    memory = Memory.of(subject, settings, inputs_of)
+    if memory is None:
+        return build_torch_graph(subject, settings)
+    known = None if settings.rebuild or limits.in_ci() else memory.recall()
+    if known is not None:
+        settings.progress(f"{subject.name}: module not rebuilt: nothing that it is built from has changed")
+        return RememberedGraph(subject, settings, known, memory, device), inputs_of
+    with reads.building() as seen:
+        graph, inputs_of = build_torch_graph(subject, settings)
+    if not graph.identity.foreign:
+        graph.built_from = memory.keep(seen, graph.as_found(), settings.progress)
+    return graph, inputs_of
+
+
+def build_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, CaseInputs]:
+    """Build and trace the module. Raises what :func:`open_torch_graph` raises."""
     device = compute_device(settings)
     settings.progress(f"{subject.name}: loading the module")
     module = build_module(subject).to(device)
@@ -77,6 +102,7 @@ class TorchGraph(SubjectGraph):
     """A module's graph. The module itself, run as it is, is the witness of its own export."""
 
     computed_by, witness_name = "the exported program", "the module"
+    module_state = "built"
 
     def __init__(
         self,
@@ -130,6 +156,14 @@ class TorchGraph(SubjectGraph):
             },
             foreign=tuple(foreign),
         )
+
+    def as_found(self) -> dict[str, Any]:
+        """Return what a later run needs that does not build the module, as JSON data."""
+        return {
+            "weights": self.identity.weights_sha256, "program": self.identity.program_sha256,
+            "exporter": dict(self.identity.exporter), "outputs": list(self.output_names), "notes": list(self.notes),
+            "sorts": self.sorts,
+        }  # fmt: skip
 
     def _random(self, error: NotRepeatable) -> NotRepeatable:
         """Return the refusal of a module whose runs differ, with the random operators in it."""
@@ -270,3 +304,66 @@ class TorchGraph(SubjectGraph):
         """Values that only the ONNX graph has."""
         known = {node.name for node in self.program.exported.graph.nodes} if self.program.exported else set()
         return HelperValues(self.program.model, known, aliases=self.program.outputs)
+
+
+class RememberedGraph(SubjectGraph):
+    """The graph of a module that an earlier run has built; the module is built when something has to be computed."""
+
+    computed_by, witness_name = TorchGraph.computed_by, TorchGraph.witness_name
+    module_state = "not rebuilt"
+    agreement_holds = True
+    sorts = False
+
+    def __init__(
+        self, subject: Subject, settings: Settings, known: Remembered, memory: Memory, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.subject, self.name, self.device = subject, subject.name, device
+        self._settings, self._known, self._memory = settings, known, memory
+        self.identity, self.output_names, self.notes = known.identity, known.output_names, known.notes
+        self.sorts, self.built_from = known.sorts, known.digest
+
+    @cached_property
+    def built(self) -> TorchGraph:
+        """The graph of the module, built now. Raises NotJudged where it is not the module that was remembered."""
+        graph, _ = build_torch_graph(self.subject, self._settings)
+        self.module_state = graph.module_state
+        if graph.as_found() != self._known.found:
+            self._memory.forget()
+            raise NotJudged(
+                f"{self.name}: build() gives another module than in earlier runs, although nothing that it reads has "
+                "changed; run again, and declare no weights_files= if this comes back"
+            )
+        return graph
+
+    @property
+    def program(self) -> Program:
+        """That of the module."""
+        return self.built.program
+
+    @property
+    def run_graph(self) -> RunGraph:
+        """That of the module."""
+        return self.built.run_graph
+
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Those of the module."""
+        return self.built.weights
+
+    @property
+    def helpers(self) -> HelperValues:  # type: ignore[override]
+        """Those of the module."""
+        return self.built.helpers
+
+    def witness(self, inputs: Tensors) -> Tensors:
+        """Return what the module gives."""
+        return self.built.witness(inputs)
+
+    def witness_value_names(self) -> list[str]:
+        """Return those of the module."""
+        return self.built.witness_value_names()
+
+    def witness_values(self, inputs: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield those of the module."""
+        return self.built.witness_values(inputs)

@@ -133,6 +133,8 @@ def _labels(results: Sequence[Json]) -> list[str]:
         parts.append(f"inputs: {_distinct(p['inputs'] for p in known)}")
         parts.append(f"reference: {_distinct(p['reference'] for p in known)}")
         parts.append(f"device: {_distinct(p['device'] for p in known)}")
+        if any(p.get("module") == "not rebuilt" for p in known):
+            parts.append("module not rebuilt")
     return wrapped("", " | ".join(parts), indent="  ")
 
 
