@@ -27,6 +27,7 @@ from harness.graph import (
     traced_outputs,
     with_noise_stored,
 )
+from harness.limit_options import in_ci
 from harness.pytorch import build_module, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
@@ -64,7 +65,7 @@ def open_torch_graph(subject: Subject, settings: Settings) -> tuple[SubjectGraph
     memory = Memory.of(subject, settings, inputs_of)
     if memory is None:
         return build_torch_graph(subject, settings)
-    known = None if settings.rebuild or limits.in_ci() else memory.recall()
+    known = None if settings.rebuild or in_ci() else memory.recall()
     if known is not None:
         settings.progress(f"{subject.name}: module not rebuilt: nothing that it is built from has changed")
         return RememberedGraph(subject, settings, known, memory, device), inputs_of
