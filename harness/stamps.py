@@ -19,7 +19,7 @@ def stamp_of(path: Path) -> Stamp | None:
     """Return the device, inode, size and times of a file; None for one that is not there or was changed just now."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with NUL is that of no file
         return None
     if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_S:
         return None

@@ -41,9 +41,9 @@ def describe(settings: Settings) -> dict[str, Any]:
         "variables": set_variables((*BUILDING, *COMPUTING, *TIMED)),
         "packages": {name: installed_version(name) for name in PACKAGES},
         "commit": commit(settings.root),
-        "engines": str(settings.engines.resolve()),
-        "references": str(settings.references.resolve()),
-        "history": str(settings.history.resolve()),
+        "engines": os.path.realpath(settings.engines),
+        "references": os.path.realpath(settings.references),
+        "history": os.path.realpath(settings.history),
     }
 
 

@@ -21,7 +21,7 @@ ROWS = (
     Row("shape of an unknown input", model(), f"{VERIFY} --shape z=2", 2, ("'z'", "x")),
     Row("shape of a suite", suite(), "verify s --shape input=2", 2, ("--shape", "ONNX")),
     Row("one run", model(), f"{VERIFY} --runs 1", 2, ("--runs", "'1'", "2")),
-    Row("limit of 0", model(), f"{VERIFY} --limit 0", 2, ("--limit", "0.0")),
+    Row("limit of 0", model(), f"{VERIFY} --limit 0", 2, ("--limit", "'0'")),
     Row("limit of NaN", model(), f"{VERIFY} --limit nan", 2, ("--limit", "nan")),
     Row("size of 20 digits", model(), f"{VERIFY} --shape x=99999999999999999999", 2, ("--shape", "99999999999999999999")),
     Row("size of 10^12", model("g (float[n] x) => (float[n] y) { y = Relu(x) }"), f"{VERIFY} --shape n=1000000000000", 2, ("'x'", "[1000000000000]", "bytes")),
