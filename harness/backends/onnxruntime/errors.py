@@ -6,7 +6,6 @@ import re
 
 from harness.errors import EngineFailed, EngineRefused, NoMemory, ParityError
 from harness.gpu_errors import gpu_error
-from harness.isolated import Crashed
 from harness.memory import is_out_of_memory
 
 _MISSING = re.compile(
@@ -24,7 +23,7 @@ def load_error(name: str, error: Exception) -> ParityError:
         return NoMemory(f"{name} ran out of memory while loading the model: {message}")
     if known := gpu_error(message, "while loading the model", by=EngineRefused):
         return known
-    if isinstance(error, Crashed):
+    if _has_crashed(error):
         return EngineRefused(f"{name} cannot build this graph: {message}", failure="crash")
     kernel = re.search(r"Could not find an implementation for (\w[\w.]*)\(\d+\) node with name '([^']*)'", message)
     if kernel:
@@ -47,12 +46,19 @@ def run_error(name: str, error: Exception) -> ParityError:
         return NoMemory(f"{name} ran out of memory: {message}")
     if known := gpu_error(message):
         return known
-    if isinstance(error, Crashed):
+    if _has_crashed(error):
         return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
     node = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", message)
     if node and _MISSING.search(message):
         return EngineRefused(f"{name} cannot run this graph: op {node[1]!r} (node {node[2]!r}): {node[3]}")
     return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
+
+
+def _has_crashed(error: Exception) -> bool:
+    """Return whether the process that ran the model has died."""
+    from harness.isolated import Crashed  # it imports NumPy, which `import harness.backends` does not
+
+    return isinstance(error, Crashed)
 
 
 def _is_out_of_memory(message: str) -> bool:
