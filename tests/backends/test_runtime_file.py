@@ -308,7 +308,7 @@ def test_a_second_session_reads_what_the_first_compiled(tmp_path: Path) -> None:
         assert session._contexts._known == head["bytes"]  # type: ignore[attr-defined]
         assert torch.equal(session.run(inputs)["y"], expected)
     assert file.read_bytes() == before
-    file.write_bytes(before[:-1] + b"?")
+    file.write_bytes(before[:-1] + (b"?" if before[-1:] != b"?" else b"!"))
     with backend.load(engine) as session:
         assert torch.equal(session.run(inputs)["y"], expected)
-    assert len(file.read_bytes()) >= len(before)
+    assert json.loads(file.read_bytes().partition(b"\n")[0])["bytes"] > 0
