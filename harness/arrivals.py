@@ -6,20 +6,16 @@ Under xdist the workers collect; each sends what it found through a channel of i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from harness.errors import CannotWrite, UsageError, few, is_disk_full
-from harness.files import write_bytes, write_text
-from harness.records import DIED, NOT_ENDED, name_of, not_judged_of, run_id, words_of
+from harness.errors import UsageError, few
+from harness.records import name_of, not_judged_of, words_of
 from harness.repository import source_of
 from harness.subject import Target
-from harness.temporary import temporary_folder
 
 Json = dict[str, Any]
 _CHANNEL = "parity_arrivals"
@@ -157,48 +153,6 @@ def only_shows(config: pytest.Config) -> bool:
     """Return whether pytest runs no test: ``--collect-only``, ``--help``, ``--fixtures``."""
     shows = ("collectonly", "help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
     return any(getattr(config.option, name, None) for name in shows)
-
-
-def start_junit(path: Path, asked: Mapping[str, Json]) -> None:
-    """Put a JUnit file in the place of an older one that says, until pytest writes its own, that all of this died.
-
-    Raises CannotWrite, a UsageError.
-    """
-    names = list(asked) or ["run"]
-    why = DIED if asked else NOT_ENDED
-    cases = "".join(
-        f"<testcase classname='parity' name={quoteattr(name)}><error message={quoteattr(why)}/></testcase>"
-        for name in names
-    )
-    text = (
-        f"<?xml version='1.0' encoding='utf-8'?><testsuites><testsuite name='pytest' tests='{len(names)}' "
-        f"errors='{len(names)}' failures='0' skipped='0'><properties><property name='parity-run' "
-        f"value={quoteattr(run_id())}/></properties>{cases}</testsuite></testsuites>\n"
-    )
-    write_text(text, path)
-
-
-@contextmanager
-def junit_apart(junit: Any) -> Iterator[None]:
-    """Let pytest write its JUnit file elsewhere, and put that whole into its place. Raises CannotWrite.
-
-    ``junit`` is what pytest writes it with; None where no file was asked for.
-    """
-    if junit is None:
-        yield
-        return
-    path = Path(junit.logfile)
-    try:
-        with temporary_folder() as folder:
-            junit.logfile = str(folder / "junit.xml")
-            yield
-            write_bytes(Path(junit.logfile).read_bytes(), path)
-    except OSError as error:
-        if error.filename != junit.logfile and not is_disk_full(error):
-            raise
-        raise CannotWrite(path, error) from error
-    finally:
-        junit.logfile = str(path)
 
 
 def read_manifest(path: Path) -> Json:

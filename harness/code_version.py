@@ -10,8 +10,8 @@ from pathlib import Path
 SHAPES_NOTHING = frozenset(
     {
         "__init__.py", "__main__.py", "arguments.py", "bisect", "checks.py", "cli", "compare", "discovery.py",
-        "errors.py", "files.py", "hackathon", "history", "latency", "layers", "ledger", "machine", "metrics",
-        "plugin.py", "pytest_attempts.py", "pytest_collector.py", "pytest_ledger.py", "pytest_options.py",
+        "errors.py", "files.py", "hackathon", "history", "junit.py", "latency", "layers", "ledger", "machine",
+        "metrics", "plugin.py", "pytest_attempts.py", "pytest_collector.py", "pytest_ledger.py", "pytest_options.py",
         "pytest_shards.py", "pytest_state.py", "pytest_workers.py", "records", "report", "settings.py", "shards",
         "timing", "watching.py",
     }

@@ -21,9 +21,10 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, locks, reads, stopping, watcher
-from harness.arrivals import junit_apart, only_shows
+from harness.arrivals import only_shows
 from harness.checks import Parity, failing_in_one_sentence, test_outputs
 from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
+from harness.junit import junit_apart
 from harness.pytest_attempts import Deaths, in_time, name_test
 from harness.pytest_collector import (
     IS_USAGE,
@@ -44,7 +45,6 @@ from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from harness.verify import OpenTarget, Run
-
 
 _ENDING = pytest.StashKey[ExitStack]()
 

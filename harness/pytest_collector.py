@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from harness import limit_options, stopping
 from harness.arrivals import SHOWN, missing_words, only_shows, short_of
 from harness.checks import LATENCY_PROPERTY, PROPERTY
 from harness.errors import UsageError, few, first_line
+from harness.junit import figures
 from harness.pytest_state import STATE
-from harness.records import DIED, name_of, run_id, with_earlier, words_of
+from harness.records import DIED, merged, name_of, with_earlier, words_of
 
 Json = dict[str, Any]
 WRONG_REQUEST = 2
@@ -89,9 +91,9 @@ class Collector:
         return result
 
     def _take(self, report: pytest.TestReport) -> None:
-        """Keep a test's result; JUnit XML, which prints properties as text, gets one readable line of it."""
-        from harness.report.text import latency_line, result_line
-
+        """Keep a test's result; JUnit XML gets one readable line of it, and its figures one by one."""
+        given = report.user_properties
+        self._describe(report, given)
         self.state.arrivals.spent(report.nodeid, report.duration)
         if report.failed:
             self.failed.setdefault(report.nodeid, _first_line(report))
@@ -103,39 +105,43 @@ class Collector:
         if report.when != "teardown" or report.outcome == "rerun":  # type: ignore[comparison-overlap]
             return
         self.state.arrivals.arrived.add(report.nodeid)
-        self.state.asked += any(name == TARGET_PROPERTY for name, _ in report.user_properties)
+        self.state.asked += any(name == TARGET_PROPERTY for name, _ in given)
         place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
-        properties: list[tuple[str, Any]] = []
-        self._note_unrecorded(report)
-        for name, value in report.user_properties:
-            if name == TARGET_PROPERTY:
-                continue
+        self._note_unrecorded(report.nodeid, dict(given))
+        for name, value in given:
             if name == PROPERTY and isinstance(value, dict):
                 earlier = self.state.died.get(report.nodeid, ())
                 value = with_earlier(value, earlier, self.state.settings.retries + 1) if earlier else value
                 self.state.add(value, place)
-                properties += [(name, result_line(self.state.known.applied(value))), *_owner(value)]
-                properties += [("parity-failure", value["failure"])] if value["failure"] else []
                 if value["limit"] == "--budget":
                     self.state.over_budget.append(report.nodeid)
             elif name == LATENCY_PROPERTY and isinstance(value, dict):
                 self.state.latencies[place] = value
-                properties += [(name, latency_line(value)), *_owner(value)]
-            else:
-                properties.append((name, value))
-        report.user_properties = properties
         found = self.state.results or self.state.latencies
         if found and time.monotonic() - self.state.saved > SAVE_EVERY_S:
             with contextlib.suppress(UsageError):  # said at the end, when it is written again
                 self.state.save()  # a crash of the process must not lose hours of results
 
-    def _note_unrecorded(self, report: pytest.TestReport) -> None:
+    def _describe(self, report: pytest.TestReport, given: Sequence[tuple[str, Any]]) -> None:
+        """Put text in the place of what a test found; where it was run again, the worse of its results counts."""
+        from harness.report.text import latency_line, result_line
+
+        found = [value for name, value in given if name == PROPERTY and isinstance(value, dict)]
+        result = self.state.known.applied(reduce(merged, found)) if found else None
+        latency = next((value for name, value in reversed(given) if name == LATENCY_PROPERTY), None)
+        asked = self.state.arrivals.expected.get(report.nodeid)
+        lines = [(PROPERTY, result_line(result)), *_owner(result)] if result else []
+        lines += [("parity-failure", result["failure"])] if result and result.get("failure") else []
+        lines += [(LATENCY_PROPERTY, latency_line(latency)), *_owner(latency)] if latency else []
+        report.user_properties = [one for one in given if one[0] not in (PROPERTY, LATENCY_PROPERTY, TARGET_PROPERTY)]
+        self.state.junit.describe(report, dict(lines) | (figures(asked, result, latency) if asked else {}))
+
+    def _note_unrecorded(self, test: str, found: Mapping[str, Any]) -> None:
         """Record a test that failed although its result passed: the results alone would hide it."""
-        why = self.failed.pop(report.nodeid, None)
-        found: dict[str, Any] = dict(report.user_properties)
+        why = self.failed.pop(test, None)
         recorded = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
         if why is not None and TARGET_PROPERTY in found and not recorded:
-            self.state.problems.append(f"{report.nodeid} failed: {why}")
+            self.state.problems.append(f"{test} failed: {why}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -143,6 +149,7 @@ class Collector:
         state = self.state
         if only_shows(session.config):
             return
+        state.junit.leave_out_nameless()
         refused = "pytest cannot use its arguments" if session.exitstatus == pytest.ExitCode.USAGE_ERROR else ""
         ended = state.ended or refused or str(session.shouldfail or session.shouldstop or "")  # the last two: -x
         if missing := state.arrivals.missing:
@@ -197,13 +204,13 @@ class Collector:
                 test, (test.partition("::")[0], None, test.rpartition("::")[2]), {}, "failed", DIED, "call"
             )
             session.config.hook.pytest_runtest_logreport(report=report)
+        self.state.junit.describe_dead(missing)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Let JUnit say which run it is of."""
         self.has_started = True
-        if (junit := session.config.stash.get(xml_key, None)) is not None:
-            junit.add_global_property("parity-run", run_id())
+        self.state.junit.name_run()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the result table, and what is wrong with the run as a whole."""

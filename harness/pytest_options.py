@@ -93,6 +93,11 @@ def add_options(parser: pytest.Parser) -> None:
     )  # fmt: skip
     add("--parity-json", dest="parity_json", type=as_path, metavar="FILE", help="write the results (docs/json.md)")
     add(
+        "--parity-junit", dest="parity_junit", type=_place, default="testcase", metavar="WHERE",
+        help="where --junitxml has a property per figure: testcase, its test (default), or, by the letter of the "
+        "schema, testsuite",
+    )  # fmt: skip
+    add(
         "--latency-processes", dest="parity_latency_processes", type=at_least(2), default=5, metavar="N",
         help="fresh processes per latency; default: 5",
     )  # fmt: skip
@@ -133,6 +138,12 @@ def _add(group: pytest.OptionGroup, option: str, **how: Any) -> None:
         missing = UsageError(f"{option} needs a value: {option} {how['metavar']}")
         how = {"nargs": "?", "const": missing, **how, "type": partial(_value, option, how.get("type", str))}
     group.addoption(option, **how)
+
+
+def _place(text: str) -> str:
+    if text not in ("testcase", "testsuite"):
+        raise ArgumentTypeError(f"{text!r} is neither testcase nor testsuite")
+    return text
 
 
 def _value(option: str, kind: Callable[[str], Any], text: str) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from harness import limit_options, stopping, watcher
-from harness.arrivals import Arrivals, only_shows, read_manifest, start_junit
+from harness.arrivals import Arrivals, only_shows, read_manifest
 from harness.checks import LatencyTiming
 from harness.errors import CannotWrite, UsageError, without_passwords
+from harness.junit import JUnit
 from harness.pytest_ledger import RunLedger
 from harness.pytest_shards import parameters
 from harness.records import DIED, merged, with_missing
@@ -47,10 +48,10 @@ class State:
 
     def __init__(self, config: pytest.Config) -> None:
         records = not is_worker(config) and not only_shows(config)
-        json, junit = config.getoption("parity_json"), getattr(config.option, "xmlpath", None)
+        json = config.getoption("parity_json")
         self.json: Path | None = json if records and isinstance(json, Path) else None
         """Where this process writes the results; None also where what was given is no path, which ends the run."""
-        self.junit: Path | None = Path(junit) if records and junit else None
+        self.junit = JUnit(config, writes=records)
         self.command = without_passwords(shlex.join(["pytest", *map(str, config.invocation_params.args)]))
         self.subjects: dict[str, tuple[Subject, str]] = {}
         """By name, with the file of its suite."""
@@ -157,9 +158,7 @@ class State:
         if self.json:
             files.check_writable(self.json)
             records.save_json(self._document(environment={}), self.json)
-        if self.junit:
-            files.check_writable(self.junit)
-            start_junit(self.junit, {})
+        self.junit.start()
 
     def fail(self, problem: str) -> None:
         """Write what keeps the run from starting."""
@@ -184,8 +183,7 @@ class State:
             with contextlib.suppress(CannotWrite):
                 self.save()
             with contextlib.suppress(CannotWrite):
-                if self.junit:
-                    start_junit(self.junit, self.arrivals.expected)
+                self.junit.start(self.arrivals.expected)
 
     def judged(self) -> list[Json]:
         """Return the results as collected, with one for each that died, and with what the ledger makes of each.

@@ -24,8 +24,8 @@ from harness.records.study import Picture, StudyResult, VariantResult
 ENVIRONMENT: dict[str, Any] = {
     "gpus": [{"name": "NVIDIA H200", "memory_bytes": 150109880320, "compute_capability": "9.0"}],
     "no_gpu": "", "driver": "580.1", "cuda": "13.0", "cpu": "A CPU", "cpu_count": 16, "platform": "Linux",
-    "python": "CPython 3.12.3", "packages": {"torch": "2.11.0", "trt-parity": None}, "commit": "c0ffee",
-    "engines": "engines", "references": "reference_outputs",
+    "python": "CPython 3.12.3", "packages": {"torch": "2.11.0", "trt-parity": None}, "variables": {},
+    "commit": "c0ffee", "engines": "engines", "references": "reference_outputs",
     "backends": {"rtx": {"version": "1.6.1.120", "unavailable": None, "cannot_run": None}},
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ ORDER = (
     "pytest_state",
     "pytest_ledger",
     "pytest_shards pytest_workers",
-    "arrivals watching",
+    "arrivals junit watching",
     "checks",
     "hackathon",
     "report",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stopping
 from harness.arguments import as_path
+from harness.cli.expected import timed, to_judge, with_arrived
 from harness.cli.known import add_ledger, ledger_of
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
 from harness.cli.options import (
@@ -66,7 +67,12 @@ def run(options: argparse.Namespace) -> int:
     sizes, settings = latency.combinations(subject, options.sweep), settings_of(options)
     ledger = ledger_of(options, settings, subject, targets, cases)
     document = Document(options, settings)
-    rows = partial(_rows, subject, ledger)
+    expected = to_judge(subject, targets, cases, sizes)
+
+    def rows(found: Sequence[Measured | NotMeasured]) -> dict[str, Any]:
+        return {"expected": with_arrived(expected, timed(found)), **_rows(subject, ledger, found)}
+
+    document.start(**rows([]))
     show = partial(_show, subject, ledger, folder=charts_folder(options))
     crashing = {} if options.run_known else {target: _crash(subject, ledger, target, cases) for target in targets}
     left = [target for target in targets if not crashing.get(target)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import stopping
 from harness.arguments import as_path
+from harness.cli.expected import to_judge, with_arrived
 from harness.cli.options import (
     Document,
     add_command,
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"bisect is about one case; choose one of --case {', --case '.join(cases)}")
     settings, target = settings_of(options), targets[0]
     document = Document(options, settings)
+    expected = to_judge(subject, (target,), cases[:1])
+    document.start(bisect=None, expected=with_arrived(expected, ()))
     if options.output:
         check_writable(options.output)
     if options.reproducer:
@@ -80,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     ending: dict[str, Any] = {} if found.interrupted else {"complete": found.complete}
     if found.limit:
         ending["error"] = ended_by()
-    with document.written(interrupted=found.interrupted, **ending, bisect=found.to_json()):
+    keys = {"bisect": found.to_json(), "expected": with_arrived(expected, expected)}
+    with document.written(interrupted=found.interrupted, **ending, **keys):
         print(bisection_text(found.to_json()))
     return stopping.exit_status() if found.interrupted else {"none": 0, "not_judged": 3}.get(found.kind, 1)

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     options.command_line = without_passwords(shlex.join(["parity", *arguments]))
+    options.started = {}
+    """What the record of this run holds from its start."""
     options.recorded = False
     """Whether a record of this run holds more than that it started."""
     try:
@@ -74,7 +76,7 @@ def _record(options: argparse.Namespace, error: str = "") -> None:
     if path is None or options.recorded or not options.records:
         return
     with contextlib.suppress(ParityError) if error else contextlib.nullcontext():
-        start_record(path, options.command_line, error=error)
+        start_record(path, options.command_line, error=error, **options.started)
 
 
 @cache

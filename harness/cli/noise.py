@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from harness import limits, stopping
 from harness.arguments import as_path, at_least
+from harness.cli.expected import timed, to_judge, with_arrived
 from harness.cli.latency_options import add_measuring, measuring
 from harness.cli.options import Document, add_command, ended_by, request_of, settings_of
 from harness.settings import print_progress
+
+if TYPE_CHECKING:
+    from harness.records import Measured, NotMeasured
 
 
 def add(commands: Any) -> None:
@@ -32,12 +36,19 @@ def run(options: argparse.Namespace) -> int:
     subject, targets, cases = request_of(options)
     sizes, settings = latency.combinations(subject, options.sweep), settings_of(options)
     document = Document(options, settings)
+
+    def report_of(found: Sequence[Measured | NotMeasured], *, complete: bool = False) -> dict[str, Any]:
+        report = latency.noise_report(found, complete=complete)
+        return {**report, "expected": with_arrived(expected, timed(found))}
+
+    expected = to_judge(subject, targets, cases, sizes)
+    document.start(**report_of([]))
     measured = latency.measure_noise(
         subject, targets=targets, cases=cases, settings=settings, sizes=sizes, sessions=options.sessions,
         options=measuring(options),
     )  # fmt: skip
-    found, interrupted = document.collect(measured, partial(latency.noise_report, complete=False), lambda found: None)
-    report = latency.noise_report(found, complete=not interrupted)
+    found, interrupted = document.collect(measured, report_of, lambda found: None)
+    report = report_of(found, complete=not interrupted)
     with document.written(interrupted=interrupted, **report):
         if report["aa"]:
             print(noise_text(report["aa"]))

@@ -264,12 +264,13 @@ def chart(save: Callable[[Any, Path], list[Path]], data: Any, stem: Path) -> Non
         print(f"no chart: {error}")
 
 
-def start_record(path: Path, command: str, *, error: str = "") -> None:
+def start_record(path: Path, command: str, *, error: str = "", **keys: Any) -> None:
     """Put a record that says so in the place of one of an earlier run. Raises UsageError where that is impossible."""
     from harness import files, records
 
     files.check_writable(path)
-    records.save_json(records.document([], environment={}, command=command, complete=False, error=error), path)
+    data = records.document([], environment={}, command=command, complete=False, error=error)
+    records.save_json(data | keys, path)
 
 
 def ended_by() -> str:
@@ -301,6 +302,13 @@ class Document:
         self._is_said = False
         if self.path:  # what is left should a step without an end have to end the process
             watcher.keep_record(self.path, self._data(complete=False, error=""))
+
+    def start(self, **keys: Any) -> None:
+        """Write what is known of the run before it finds anything; should it end early, the reason stands beside it."""
+        self._options.started = {"environment": self.environment, **keys}
+        if self.path is not None:
+            start_record(self.path, self.command, **self._options.started)
+            watcher.keep_record(self.path, self._data(complete=False, error="") | keys)
 
     def write(self, *, complete: bool = False, error: str = "", **keys: Any) -> None:
         """Write the document with these keys; does nothing without a path."""

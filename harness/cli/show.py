@@ -20,6 +20,9 @@ def add(commands: Any) -> None:
     add_folders(doctor)
     listing = add_command(commands, "list", _list, "list the subjects: cases, targets, where the weights come from")
     add_suites(listing)
+    listing.add_argument(
+        "-b", "--backend", action="append", default=[], metavar="BACKEND", help="only targets of it; repeatable"
+    )
     listing.add_argument("--json", type=as_path, metavar="FILE", help="write a manifest, for pytest --expect")
     listing.set_defaults(records=False)
 
@@ -42,13 +45,22 @@ def _list(options: argparse.Namespace) -> int:
     from harness.records import save_json
     from harness.report.text import subjects_table
 
-    rows = discovery.list_subjects(options.suites)
+    discovery.check_backends(options.backend)
+    rows = [_of_backends(row, options.backend) for row in discovery.list_subjects(options.suites)]
     if options.json:
         save_json(_manifest(rows), options.json)
         print(f"wrote {options.json}")
         return 0
     print(subjects_table(rows) if rows else f"no suites in {options.suites}: a suite is a file named test_*.py")
     return 0
+
+
+def _of_backends(row: dict[str, Any], backends: Sequence[str]) -> dict[str, Any]:
+    """Return a suite with its targets on these backends; without any given, with all."""
+    if not backends or row["problem"]:
+        return row
+    kept = [(pair, name) for pair, name in zip(row["pairs"], row["targets"], strict=True) if pair[0] in backends]
+    return {**row, "pairs": [pair for pair, _ in kept], "targets": [name for _, name in kept]}
 
 
 def _manifest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -61,4 +73,6 @@ def _manifest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for backend, precision in row["pairs"]
         for case in row["cases"]
     ]
+    if not expected:
+        raise UsageError("no manifest is written: there is no suite with such a target, so nothing could be missing")
     return {"schema": "parity-manifest/1", "expected": expected}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import stopping
 from harness.arguments import as_path
 from harness.cli import accuracy
+from harness.cli.expected import add_expect, manifest_of, to_judge
 from harness.cli.known import add_ledger, ledger_of
 from harness.cli.options import (
     Document,
@@ -58,6 +59,7 @@ def add(commands: Any) -> None:
     add_shard(verify)
     add_ledger(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
+    add_expect(verify)
     verify.add_argument("--json", type=as_path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     accuracy.add_recording(verify)
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")
@@ -70,6 +72,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from harness.arrivals import short_of
     from harness.ledger import declared_by, standings
     from harness.records import all_judged, exit_status
 
@@ -78,19 +81,26 @@ def run(options: argparse.Namespace) -> int:
     cases = cases if options.case else (*cases, *subject.range_cases)
     settings = replace(settings_of(options), limit=options.limit)
     ledger = ledger_of(options, settings, subject, targets, cases)
-    part = part_of(options, targets, _asked(subject, targets, cases), gpu)
+    part = part_of(options, targets, to_judge(subject, targets, cases), gpu)
     targets = part.targets
     records = is_recorded(off=options.no_record, fail_on_creep=options.fail_on_creep)
+    manifest = manifest_of(options.expect, subject) if options.expect else None
     document = Document(options, settings)
     json_of = _once_each(lambda result: result.to_json())
     known_of = partial(standings, ledger, {subject.name: declared_by(subject)})
-    rows = partial(_rows, asked := _asked(subject, targets, cases), part.keys, json_of, known_of)
-    document.write(**rows([]))
+    rows = partial(_rows, asked := to_judge(subject, targets, cases), part.keys, json_of, known_of)
+    document.start(**rows([]))
     show_table = partial(_show_table, json_of, known_of)
     found = _results(subject, targets, cases, settings, options, ledger)
     results, interrupted = document.collect(found, rows, show_table, of=None if records else len(asked))
     required = [name for name in options.require if name not in part.elsewhere]
     missing = [f"required backend {name} was not judged" for name in required if not all_judged(results, name)]
+    lacking_of = (
+        []
+        if manifest is None
+        else short_of(options.expect, manifest, [json_of(result) for result in results], part.keys.get("elsewhere", ()))
+    )
+    missing += lacking_of
     watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
     missing += watched.said if options.fail_on_creep else []
     late = not_reached(results)
@@ -111,7 +121,8 @@ def run(options: argparse.Namespace) -> int:
     status = exit_status(results, required)
     if status == 1:
         print_progress(ledger.offer(options.json))
-    return 3 if status == 0 and (late or (options.fail_on_creep and watched.problem)) else status
+    unsure = lacking_of or late or (options.fail_on_creep and watched.problem)
+    return 3 if status == 0 and unsure else status
 
 
 def _watched(options: argparse.Namespace, results: Sequence[Result], settings: Settings, document: Document) -> Watched:
@@ -121,18 +132,6 @@ def _watched(options: argparse.Namespace, results: Sequence[Result], settings: S
     return watch(
         found, lambda: document.environment or environment(settings), folder=settings.history, url=options.history
     )
-
-
-def _asked(subject: Subject, targets: Sequence[Target], cases: Sequence[str]) -> list[dict[str, str]]:
-    """Return what is to be judged."""
-    return [
-        {
-            "subject": subject.name, "case": case, "backend": target.backend, "precision": target.precision_name,
-            "source": subject.source, "owner": subject.owner,
-        }
-        for target in targets
-        for case in cases
-    ]  # fmt: skip
 
 
 def _once_each(convert: Callable[[Result], dict[str, Any]]) -> Callable[[Result], dict[str, Any]]:
@@ -148,7 +147,7 @@ def _once_each(convert: Callable[[Result], dict[str, Any]]) -> Callable[[Result]
 
 
 def _rows(
-    asked: Sequence[dict[str, str]],
+    asked: Sequence[dict[str, Any]],
     keys: dict[str, Any],
     json_of: Callable[[Result], dict[str, Any]],
     known_of: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],

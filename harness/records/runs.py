@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.records.accuracy import Result, attempts_note, worse
+from harness.records.latency import NotMeasured
 
 Json = dict[str, Any]
 RUN_VARIABLE = "PARITY_RUN"
@@ -90,15 +91,27 @@ def as_ended(data: Json) -> Json:
     if data.get("complete", True) or not isinstance(expected := data.get("expected"), list):
         return data
     named = [e for e in expected if isinstance(e, dict) and set(_NAMES) <= e.keys() and not e.get("arrived")]
-    results = data.get("results")
-    if not isinstance(results, list):
+    results, untimed = data.get("results"), data.get("not_measured", [])
+    if not isinstance(results, list) or not isinstance(untimed, list):
         return data
     known = {name_of(one) for one in results if isinstance(one, dict) and set(_NAMES) <= one.keys()}
-    missing = {name_of(entry): entry for entry in named if name_of(entry) not in known}
+    missing = {name_of(entry): entry for entry in named if "sizes" not in entry and name_of(entry) not in known}
     error = data.get("error") or NOT_ENDED
     reason = DIED if error == NOT_ENDED else f"not judged: {error}"
-    ended = {"failure": data["failure"]} if data.get("failure") else {}
-    return {**data, "results": [*results, *(_not_judged({**ended, **one}, reason) for one in missing.values())]}
+    failed = {"failure": data["failure"]} if data.get("failure") else {}
+    ended = {**data, "results": [*results, *(_not_judged({**failed, **one}, reason) for one in missing.values())]}
+    if timed := [_not_timed(entry, reason) for entry in named if "sizes" in entry]:
+        ended["not_measured"] = [*untimed, *timed]
+    return ended
+
+
+def _not_timed(asked: Mapping[str, Any], reason: str) -> Json:
+    subject, case, backend, precision = name_of(asked)
+    sizes = asked["sizes"] if isinstance(asked["sizes"], dict) else {}
+    return NotMeasured(
+        subject=subject, case=case, backend=backend, precision=precision, source=str(asked.get("source", "")),
+        owner=str(asked.get("owner", "")), sizes=sizes, reason=reason,
+    ).to_json()  # fmt: skip
 
 
 def not_judged_of(manifest: Any, results: Iterable[Mapping[str, Any]]) -> list[str]:
