@@ -72,7 +72,8 @@ class Runner:
             file.touch()
         kept = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
-            "CI": "true", "HOME": str(self.home), "RUNNER_TEMP": str(temporary), "PYTHONPATH": str(ROOT),
+            "CI": "true", "HOME": str(self.home), "RUNNER_TEMP": str(temporary),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
             "PATH": f"{self.bin}:/usr/bin:/bin", "STAND_INS": str(self.bin), "PYTHONDONTWRITEBYTECODE": "1",
             **{name: str(file) for name, file in files.items()}, **self.environment, **environment,
         }  # fmt: skip

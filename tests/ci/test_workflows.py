@@ -22,6 +22,7 @@ TOOLS = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH
 SUITE = """
 import os
 
+import latencies
 import pytest
 
 from harness import Subject, targets
@@ -34,8 +35,11 @@ SUBJECT = Subject(
 
 
 @pytest.mark.latency
-def test_time(parity):
-    parity.check()
+def test_time(parity, parity_case, parity_target, request):
+    one = latencies.session(
+        subject="net", case=parity_case, backend=parity_target.backend, precision="fp16", id=request.node.name
+    )
+    request.node.user_properties.append(("parity-latency", latencies.measured(one, "equivalent").to_json()))
 """
 CONTEXT = {"github.run_id": "7", "github.run_attempt": "1", "matrix.name": "rtx", "matrix.backend": "rtx"}
 STALE = {
