@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import limit_options
@@ -90,3 +90,13 @@ def gib(text: str) -> float:
         if 0 < (found := float(text)) < math.inf:
             return found
     raise ArgumentTypeError(f"{text!r} is not a number of GiB, such as 16")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the names of ``A,B``; empty ones are left out."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def are_sizes(texts: Sequence[str]) -> bool:
+    """Return whether all of these are whole numbers above 0."""
+    return all(text.strip().isdecimal() and int(text) > 0 for text in texts)

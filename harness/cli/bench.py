@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import stopping
-from harness.arguments import as_path
+from harness.arguments import as_path, names
 from harness.cli.expected import timed, to_judge, with_arrived
 from harness.cli.known import add_ledger, ledger_of
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
@@ -21,7 +21,6 @@ from harness.cli.options import (
     add_retries,
     chart,
     charts_folder,
-    names,
     not_reached,
     request_of,
     settings_of,

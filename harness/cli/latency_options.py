@@ -7,14 +7,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from harness.arguments import at_least
+from harness.arguments import are_sizes, at_least
 from harness.cli.options import (
     add_cases,
     add_choice,
     add_computing,
     add_engine_cache,
     add_subject,
-    are_sizes,
     request_of,
     settings_of,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping, watcher
-from harness.arguments import as_path, at_least, classes, gib, relative_error, remote_mode, seconds
+from harness.arguments import are_sizes, as_path, at_least, classes, gib, relative_error, remote_mode, seconds
 from harness.errors import CannotWrite, ParityError, UsageError, few
 from harness.repository import as_typed, folders, repository_root
 from harness.settings import RETRIED, RETRYABLE, print_progress
@@ -176,16 +176,6 @@ def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
         "--lock-timeout", type=seconds, metavar="SECONDS",
         help="how long to wait for an engine or a history that another process holds; default: until it is free",
     )  # fmt: skip
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Return the names of ``A,B``; empty ones are left out."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def are_sizes(texts: Sequence[str]) -> bool:
-    """Return whether all of these are whole numbers above 0."""
-    return all(text.strip().isdecimal() and int(text) > 0 for text in texts)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

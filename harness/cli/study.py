@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import stopping
-from harness.arguments import as_path, at_least
-from harness.cli.options import Document, add_command, add_computing, add_engine_cache, names, settings_of
+from harness.arguments import as_path, at_least, names
+from harness.cli.options import Document, add_command, add_computing, add_engine_cache, settings_of
 from harness.errors import NotJudged, UsageError, suite_code
 
 if TYPE_CHECKING:
