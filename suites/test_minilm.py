@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness import NotJudged, Subject, targets
-from harness.checks import test_outputs
+from harness.checks import test_layers, test_outputs
 from harness.metrics.embedding import pair_similarity, ranks
 
 # Sentences 0 and 1 make a pair, 2 and 3 the next; the pairs go from the same thing said twice to nothing in common.

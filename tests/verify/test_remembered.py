@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -273,3 +274,24 @@ def test_weights_files_that_are_no_paths_are_refused(files: Any, project: Projec
     project.write("test_net.py", text)
     with pytest.raises(UsageError, match="weights_files"):
         project.graph()
+
+
+COMMAND = """
+import sys
+from harness import cli
+status = cli.main(["verify", "test_net.py", "-b", "ort-cpu", "-p", "fp32", "--engines", "engines"])
+assert status == 0
+print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_a_run_that_finds_all_in_its_caches_loads_no_library_that_only_building_needs(project: Project) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project.folder), *filter(None, sys.path)])}
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND], cwd=project.folder, env=environment, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+    assert "module not rebuilt" in done.stderr
+    loaded = set(done.stdout.rpartition("loaded:")[2].split())
+    assert loaded & {"onnx", "onnx_ir", "onnxscript", "sympy", "matplotlib", "transformers", "jinja2", "PIL"} == set()

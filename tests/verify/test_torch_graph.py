@@ -161,3 +161,19 @@ def test_infinities_that_a_weight_brings_are_said(tmp_path):
     for result in results(subject(Infinite, lambda: {"x": drawn(2, 3)}), tmp_path):
         assert result.verdict == "pass"
         assert any("weight 'mask' holds 1 Inf" in note for note in result.notes)
+
+
+class Counted(torch.nn.Module):
+    """Counts its runs that are no trace."""
+
+    runs = 0
+
+    def forward(self, x):
+        Counted.runs += not torch.compiler.is_exporting()
+        return x * 2.0
+
+
+def test_the_module_is_run_twice_for_a_case_however_many_ask(tmp_path):
+    made = subject(Counted, lambda: {"x": drawn(2, 3)})
+    assert [one.verdict for one in results(made, tmp_path)] == ["pass", "pass"]
+    assert Counted.runs == 2
