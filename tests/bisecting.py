@@ -72,3 +72,18 @@ def stop_at(number: int) -> Callable[[PlantedBackend], None]:
             raise KeyboardInterrupt
 
     return lambda engine: build_through(engine, interrupt)
+
+
+def require_honest(found: Bisection, whole: Bisection, *, interrupted: bool = True) -> None:
+    """Hold what was found until the interruption against what is found without one."""
+    assert (found.interrupted, found.complete) == (interrupted, False)
+    assert found.kind in ("not_judged", whole.kind)
+    assert not (found.kind == "not_judged" and found.region)
+    named = {it.value for it in found.diagnosis.culprits} if found.diagnosis is not None else set()
+    assert named <= ({it.value for it in whole.diagnosis.culprits} if whole.diagnosis is not None else set())
+    assert "no set of values" not in found.finding
+    assert "could not be narrowed down" not in found.finding
+    assert "no plan passed" not in [advice.indicator for advice in found.advice]
+    passed = [set(trial.keep_fp32) for trial in found.trials if trial.passed]
+    assert found.plan is None or set(found.plan) in passed
+    assert found.kind != "precision" or not found.region or set(found.region) >= set(whole.region)

@@ -19,6 +19,7 @@ from harness.report.text import (
     WORDS,
     commands_of,
     creep_lines,
+    failure_word,
     latency_word,
     ms,
     number,
@@ -130,9 +131,8 @@ def badge(records: Records) -> dict[str, Any]:
 def _counts(found: Sequence[verdicts.Judged]) -> list[str]:
     """Return one line per kind of verdict, accuracy always."""
     kinds = [kind for kind in verdicts.KINDS if kind == "accuracy" or any(one.kind == kind for one in found)]
-    return [
-        f"- {kind}: {verdict_counts({'verdict': one.verdict} for one in found if one.kind == kind)}" for kind in kinds
-    ]
+    rows = [(one.kind, {"verdict": one.verdict, "failure": one.failure}) for one in found]
+    return [f"- {kind}: {verdict_counts(row for its, row in rows if its == kind)}" for kind in kinds]
 
 
 def _left_out(records: Records) -> list[str]:
@@ -211,7 +211,8 @@ def _rows(results: Sequence[Json]) -> list[list[str]]:
         names = map(code, (result["subject"], result["case"], target_name(result)))
         floors = [o["floor"]["relative_l2"] for o in result["outputs"] if o["floor"] and o["floor"].get("relative_l2")]
         figures = [worst_error(result["outputs"]), number(max(floors, default=None))]
-        rows.append([*names, verdict_cell(WORDS, result["verdict"]), *figures])
+        failure = failure_word(result["failure"])
+        rows.append([*names, f"{verdict_cell(WORDS, result['verdict'])}{f' ({failure})' if failure else ''}", *figures])
     return rows
 
 

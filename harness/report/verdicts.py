@@ -42,6 +42,8 @@ class Judged:
     reason: str
     owner: str = ""
     """Who answers for it; empty where nobody is named."""
+    failure: str = ""
+    """What class of failure it is."""
 
 
 def all_verdicts(records: Records) -> list[Judged]:
@@ -62,14 +64,24 @@ def result_item(result: Json, bisections: Bisections = (), t: Words = WORDS) -> 
     reason = culprit_words(result, bisection_of(result, bisections), t) or result["reason"]
     if result["verdict"] == "known":
         reason = result["reason"]
-    return Judged(kind="accuracy", verdict=result["verdict"], name=_name(result), reason=reason, owner=result["owner"])
+    return Judged(
+        kind="accuracy",
+        verdict=result["verdict"],
+        name=_name(result),
+        reason=reason,
+        owner=result["owner"],
+        failure=result["failure"],
+    )
 
 
 def bisection_item(found: Json, t: Words = WORDS) -> Judged:
     """Return what a bisection says of its engine: its culprit, where that is known."""
     verdict = bisection_verdict(found)
     blamed = culprit_words(bisected_result(found), found, t) if verdict == "fail" else ""
-    return Judged(kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"])
+    failure = "timeout" if verdict == "not_judged" and found["limit"] else ""
+    return Judged(
+        kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"], failure=failure
+    )
 
 
 def by_engine(bisections: Iterable[Json]) -> dict[tuple[str, ...], Json]:
@@ -88,6 +100,7 @@ def missing_item(item: Json) -> Judged:
     return Judged(
         kind="latency",
         verdict=missing_verdict(item),
+        failure=item["failure"],
         name=_timed_name(item),
         reason=item["reason"],
         owner=item["owner"],

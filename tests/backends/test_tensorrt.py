@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from harness import limits
 from harness.backends import BACKENDS
 from harness.backends.base import BuildRequest, ShapeRange
 from harness.backends.tensorrt import build as tensorrt_build
 from harness.backends.tensorrt.backend import TensorRTBackend
 from harness.backends.tensorrt.context import Contexts, Workspace
 from harness.backends.tensorrt.session import TensorRTSession, enqueue
-from harness.errors import EngineFailed, EngineRefused, NoMemory, NotJudged
+from harness.errors import EngineFailed, EngineRefused, NoMemory, NotJudged, TookTooLong
 from harness.settings import Settings
 
 SOURCES = [
@@ -777,3 +779,52 @@ def test_every_name_is_in_the_installed_tensorrt_for_rtx() -> None:
     shared = next(Path(importlib.util.find_spec(RTX).origin).parent.glob("*.so")).read_bytes()  # type: ignore[union-attr, arg-type]
     used, guarded = used_names()
     assert sorted(name for name in used - guarded if name.encode() + b"\0" not in shared) == []
+
+
+@pytest.mark.parametrize("catches", [False, True])
+def test_a_build_that_takes_too_long_is_killed_with_all_that_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catches: bool
+) -> None:
+    code = (
+        f"import itertools, os, pathlib, signal\n{LOGGER}"
+        "def Builder(log):\n"
+        f"    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"    {'signal.signal(signal.SIGTERM, signal.SIG_IGN)' if catches else 'pass'}\n"
+        "    sum(itertools.repeat(1))\n"
+    )
+    backend = fake_backend(tmp_path, monkeypatch, "trt_that_hangs", code)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def time_passes_once_it_builds(message: str) -> None:
+        if (tmp_path / "pid").exists():
+            for limit in limits._applying():
+                limit.ends = time.monotonic() - 0.01
+
+    monkeypatch.setattr("harness.backends.tensorrt.backend.PROGRESS_INTERVAL_S", 0.2)
+    request, settings = request_for(relu(tmp_path / "m.onnx"), x=(2, 4)), Settings(progress=time_passes_once_it_builds)
+    took = pytest.raises(TookTooLong, match=r"^relu \[fake\]: building the engine took longer than 900 s \(--build")
+    with limits.allowed(build=900), took, limits.build("relu [fake]"):
+        backend.build(request, tmp_path / "engine", settings)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        ("os.kill(os.getpid(), 11)", "crash"),
+        ("raise ValueError('odd')", "crash"),
+        ("raise SystemExit('Error Code 2: OutOfMemory (no further information)')", "memory"),
+        ("os.kill(os.getpid(), 9)", "memory"),
+    ],
+)
+def test_a_builder_that_dies_has_a_class_of_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, failure: str
+) -> None:
+    backend = fake_backend(tmp_path, monkeypatch, "trt_that_dies", f"import os\n{LOGGER}def Builder(log): {code}\n")
+    with pytest.raises(NotJudged) as error:
+        backend.build(request_for(relu(tmp_path / "m.onnx"), x=(2, 4)), tmp_path / "engine", quiet())
+    assert error.value.failure == failure

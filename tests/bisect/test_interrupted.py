@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bisecting import Bisect, without_taps
+from bisecting import Bisect, require_honest, without_taps
 from planted import PLANTED, PlantedBackend, PlantedSession
 
 from harness import NotJudged
 from harness.bisect import bisection
 from harness.bisect.screening import Screen
-from harness.records.bisection import Bisection
 from harness.verify.references import References
 
 WATCHED = (
@@ -85,18 +84,3 @@ def test_an_interruption_loses_nothing_and_invents_nothing(
         timed(max(1, last * (part + 1) // (PARTS + 1)))
         found, _ = bisected(PLANTED[name], **options)
         require_honest(found, whole)
-
-
-def require_honest(found: Bisection, whole: Bisection) -> None:
-    """Hold what was found until the interruption against what is found without one."""
-    assert (found.interrupted, found.complete) == (True, False)
-    assert found.kind in ("not_judged", whole.kind)
-    assert not (found.kind == "not_judged" and found.region)
-    named = {it.value for it in found.diagnosis.culprits} if found.diagnosis is not None else set()
-    assert named <= ({it.value for it in whole.diagnosis.culprits} if whole.diagnosis is not None else set())
-    assert "no set of values" not in found.finding
-    assert "could not be narrowed down" not in found.finding
-    assert "no plan passed" not in [advice.indicator for advice in found.advice]
-    passed = [set(trial.keep_fp32) for trial in found.trials if trial.passed]
-    assert found.plan is None or set(found.plan) in passed
-    assert found.kind != "precision" or not found.region or set(found.region) >= set(whole.region)

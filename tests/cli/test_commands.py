@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,25 @@ def test_exit_status_and_json_whatever_happens(give: Give, results: list[Any], o
     assert data["environment"]["backends"]
     assert [path.name for path in Path.cwd().iterdir()].count("out.json") == 1
     assert not list(Path.cwd().glob("*.tmp"))
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("pass", 3), ("fail", 1)])
+def test_what_the_budget_did_not_reach_is_no_pass(give: Give, verdict: str, status: int):
+    late = replace(a_result("not_judged", backend="trt"), failure="timeout", limit="--budget")
+    give(a_result(verdict), late)
+    assert cli.main(["verify", "clip", "--json", "out.json", "--budget", "900"]) == status
+    data = json.loads(Path("out.json").read_text())
+    assert data["complete"] is False
+    assert ": 1 not judged: clip" in data["error"]
+
+
+@pytest.mark.parametrize("classes", ["wrong_answer", "crash,wrong", "nonsense"])
+def test_what_cannot_be_tried_again_is_a_usage_error(give: Give, capsys: pytest.CaptureFixture[str], classes: str):
+    give(a_result())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", "clip", "--retries", "1", "--retry-on", classes])
+    assert ended.value.code == 2
+    assert "--retry-on" in capsys.readouterr().err
 
 
 def test_json_is_complete_after_every_result(monkeypatch: pytest.MonkeyPatch):

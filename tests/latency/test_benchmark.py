@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from fake import FakeBackend, quiet, subject
 from safetensors.torch import load_file
 
-from harness import Settings
+from harness import Settings, limits
 from harness.backends import BACKENDS, Kernel, key_hash
 from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.latency import benchmark, group, turns
@@ -667,6 +668,47 @@ def test_interruption_keeps_what_was_measured_and_records_none_of_it(processes: 
         ("interrupted after 2 of 3 processes",)
     ] * 2
     assert history.records == []
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_what_there_is_no_time_for_is_not_measured_and_named(processes: Processes, tmp_path: Path, number: int):
+    def answer(request: dict[str, Any], asked: int) -> ProcessRun:
+        if asked == number:
+            for limit in limits._applying():
+                limit.ends = time.monotonic() - 0.01
+            limits.check()
+        return processes.usual(request, asked)
+
+    processes.answer = answer
+    history = Memory()
+    with limits.allowed(budget=900):
+        found = run(tmp_path, cases=["one", "two"], history=history)
+    missing = {item.case: item for item in found if isinstance(item, NotMeasured)}
+    assert set(missing) == ({"one", "two"} if number == 1 else {"two"})
+    assert {(item.failure, item.limit, item.failed) for item in missing.values()} == {("timeout", "--budget", False)}
+    assert all(item.reason.startswith("the budget of 900 s was spent (--budget)") for item in missing.values())
+    assert history.records == []
+
+
+@pytest.mark.parametrize(("failure", "attempts"), [("crash", 1), ("refused", 0)])
+def test_an_engine_whose_process_died_is_timed_again(processes: Processes, tmp_path: Path, failure: Any, attempts: int):
+    died: list[int] = []
+
+    def answer(request: dict[str, Any], number: int) -> ProcessRun:
+        if request["runner"] == "engine" and not died:
+            died.append(number)
+            raise EngineFailed("it died with signal 11", failure=failure)
+        return processes.usual(request, number)
+
+    processes.answer = answer
+    found = run(tmp_path, settings=quiet(tmp_path, retries=1))
+    engine = next(item for item in found if not item.baseline)
+    assert isinstance(engine, Measured if attempts else NotMeasured)
+    assert [(one.verdict, one.failure) for one in engine.failed_attempts] == [("fail", "crash")] * attempts
+    assert (
+        engine.to_json()["failed_attempts"]
+        == [{"verdict": "fail", "failure": "crash", "reason": "it died with signal 11"}] * attempts
+    )
 
 
 def test_real_processes_time_a_real_engine(tmp_path: Path):

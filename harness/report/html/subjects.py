@@ -35,8 +35,8 @@ from harness.report.html.parts import (
     worst,
 )
 from harness.report.html.trends import trend_group
+from harness.report.text import failure_word, source_words
 from harness.report.text import number as figure
-from harness.report.text import source_words
 from harness.report.words import Words
 
 OUTPUT_COLUMNS = (
@@ -152,10 +152,15 @@ def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
             rows.append(Row(cells=(verdict(output["verdict"], t), *first, *_figures(output, t))))
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
-            rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(result["reason"]))))
+            rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(_with_class(result, t)))))
     caption = t("outputs_caption", count=len(rows), floor=t.floor(result["precision"] for result in results))
     rows.sort(key=lambda row: row.cells[0].order or 0)
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), filters=len(rows) > 8, labels=labels)
+
+
+def _with_class(result: Json, t: Words) -> str:
+    """Return why a result has no outputs, with the class of its failure."""
+    return ": ".join(filter(None, (failure_word(result["failure"], t), result["reason"])))
 
 
 def _conditions(result: Json, t: Words) -> str:

@@ -21,7 +21,7 @@ from harness.report.text.results import (
 )
 from harness.report.text.series import accepted_text, history_text, noise_text, series_of
 from harness.report.text.study import study_text
-from harness.report.text.tables import WORDS, aligned, ascii_safe, latency_word, ms, number, verdict_word
+from harness.report.text.tables import WORDS, aligned, ascii_safe, failure_word, latency_word, ms, number, verdict_word
 
 __all__ = [
     "WORDS",
@@ -38,6 +38,7 @@ __all__ = [
     "diagnosis_lines",
     "diagnosis_text",
     "failure_text",
+    "failure_word",
     "gpu_words",
     "history_text",
     "kernels_table",

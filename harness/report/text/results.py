@@ -6,6 +6,7 @@ Everything here takes the dicts of ``Result.to_json()``, because that is what ar
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness.records import settled_result
@@ -16,6 +17,7 @@ from harness.report.text.tables import (
     aligned,
     ascii_safe,
     explained,
+    failure_word,
     number,
     plural,
     verdict_word,
@@ -44,13 +46,17 @@ def results_table(results: Sequence[Json]) -> str:
 
 
 def verdict_counts(results: Iterable[Json], *, noun: str = "verdict") -> str:
-    """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged``, and how many are known failures where there are any."""
-    verdicts = [result["verdict"] for result in results]
+    """Return ``12 verdicts: 9 passed, 1 failed, 2 not judged (1 crash, 1 timeout)``; known failures too."""
+    found = list(results)
+    verdicts = [result["verdict"] for result in found]
     names = {"pass": "passed", "fail": "failed", "known": "known to fail", "not_judged": "not judged"}
-    numbers = ", ".join(
-        f"{verdicts.count(key)} {words}" for key, words in names.items() if key != "known" or key in verdicts
-    )
-    return f"{plural(len(verdicts), noun)}: {numbers}"
+    numbers = []
+    for key, words in names.items():
+        classes = Counter(failure_word(result.get("failure", "")) for result in found if result["verdict"] == key)
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()) if name)
+        if key != "known" or key in verdicts:
+            numbers.append(f"{verdicts.count(key)} {words}{f' ({listed})' if listed else ''}")
+    return f"{plural(len(verdicts), noun)}: {', '.join(numbers)}"
 
 
 def runs_lines(results: Iterable[Json]) -> list[str]:
@@ -148,7 +154,8 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
         text = WORDS.decisions([output]) or output["reason"]
         rows.append((words + _figures(output), "") if has_figures else (words, text))
     if not rows:
-        rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], result["reason"]))
+        reason = ": ".join(filter(None, (failure_word(result.get("failure", "")), result["reason"])))
+        rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], reason))
     for metric in result["metrics"]:
         words = [name, result["case"], metric["name"], verdict_word(part_verdict(result, metric))]
         rows.append((words, _metric(metric)))

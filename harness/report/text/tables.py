@@ -34,6 +34,11 @@ def verdict_word(verdict: str) -> str:
     return WORDS(f"verdict_{verdict}")
 
 
+def failure_word(failure: str, t: Words = WORDS) -> str:
+    """Return the words for a class of failures; empty for none, and for a wrong answer, which needs no other word."""
+    return t(f"failure_{failure}") if failure not in ("", "wrong_answer") else ""
+
+
 def latency_word(verdict: str) -> str:
     """Return ``REGRESSED``, ``equivalent``, ...: a verdict on latency."""
     return WORDS(f"latency_{verdict}")
