@@ -67,9 +67,10 @@ def test_a_limit_stands_in_the_place_of_the_derived_one(plant: Any):
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf"])
-def test_a_limit_that_is_no_error_is_refused(limit: str, plant: Any, capsys: pytest.CaptureFixture[str]):
-    plant("swamping")
-    assert verify("swamping", "--limit", limit) == 2
+def test_a_limit_that_is_no_error_is_refused(limit: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        verify("swamping", "--limit", limit)
+    assert end.value.code == 2
     assert "is not a relative error" in capsys.readouterr().err
 
 
