@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import operator_table
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from stopped.scene import Scene
@@ -22,6 +23,9 @@ for number in (signal.SIGHUP, signal.SIGINT):  # nohup and & let them be ignored
 
 # The tensors of most tests are tiny, and tests run in several processes: threads of theirs only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes is no fact of the code: machines that run tests are busy.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 NOT_RUN = "needs an NVIDIA GPU: not run"
 
 
