@@ -130,17 +130,29 @@ class Arrivals:
         return new
 
 
+def target_of(item: pytest.Item) -> Target | None:
+    """Return the target of a test that takes an engine."""
+    target = getattr(getattr(item, "callspec", None), "params", {}).get("parity_target")
+    return target if isinstance(target, Target) else None
+
+
+def judged_by(item: pytest.Item) -> tuple[Target, str] | None:
+    """Return target and case of a test that judges outputs; one that takes ``parity_engine`` alone has no case."""
+    target = target_of(item)
+    case = item.callspec.params.get("parity_case") if target is not None else None  # type: ignore[attr-defined]
+    return None if target is None or case is None else (target, case)
+
+
 def asked_of(items: Iterable[pytest.Item], root: Path) -> dict[str, Json]:
-    """Return what tests are to judge, by their ids; tests without a target judge no engine."""
+    """Return what tests are to judge, by their ids."""
     found = {}
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        target = callspec.params.get("parity_target") if callspec else None
-        if callspec and isinstance(target, Target):
+        if judged := judged_by(item):
+            target, case = judged
             found[item.nodeid] = {
                 "test": item.stash.get(TEST, item.nodeid),
                 "subject": item.module.SUBJECT.name,  # type: ignore[attr-defined]
-                "case": callspec.params["parity_case"],
+                "case": case,
                 "backend": target.backend,
                 "precision": target.precision_name,
                 "source": source_of(root, item.path),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.errors import ParityError, UsageError
+from harness.errors import NotJudged, ParityError, UsageError
 from harness.ledger import Ledger, judged, judged_latency
 
 if TYPE_CHECKING:
@@ -304,6 +304,21 @@ def failing_in_one_sentence() -> Iterator[None]:
         sentence = str(error)
     if sentence:  # outside of the handler, or pytest would show the chain of errors
         pytest.fail(sentence, pytrace=False)
+
+
+@contextmanager
+def having_an_engine(*, required: bool) -> Iterator[None]:
+    """Skip a test of an engine that cannot be had here, or fail it where its backend is required."""
+    reason = ""
+    with failing_in_one_sentence():
+        try:
+            yield
+        except NotJudged as error:
+            reason = str(error)
+    if reason and required:
+        pytest.fail(f"its backend is required, and it has no engine: {reason}", pytrace=False)
+    if reason:
+        pytest.skip(f"no engine: {reason}")
 
 
 def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most: float | None) -> Metric:

@@ -1,8 +1,8 @@
 """The pytest plugin: every subject, case and target of ``pytest suites`` is a test of its own.
 
 A repository uses it with one line in its root conftest.py: ``pytest_plugins = ["harness.plugin"]``. A suite defines
-``SUBJECT`` and imports its tests from ``harness.checks``; a test that takes the ``parity`` fixture runs once per target
-and case. Results travel in ``user_properties`` as plain data, so xdist carries them to the process that reports.
+``SUBJECT`` and imports its tests from ``harness.checks``; a test that takes ``parity`` runs once per target and
+case, with ``parity_engine`` alone once per target. Results travel in ``user_properties`` as plain data.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness import limits, locks, reads, stopping, watcher
-from harness.arrivals import only_shows
-from harness.checks import Parity, failing_in_one_sentence, test_outputs
+from harness.arrivals import judged_by, only_shows, target_of
+from harness.checks import Parity, failing_in_one_sentence, having_an_engine, test_outputs
 from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
 from harness.junit import junit_apart
 from harness.pytest_attempts import Deaths, in_time, name_test
@@ -212,7 +212,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Report a wrong request as an error in one sentence, and no failure: no engine is wrong."""
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, UsageError) and _target_of(item) is not None:
+    if call.excinfo is not None and isinstance(call.excinfo.value, UsageError) and target_of(item) is not None:
         report.when, report.longrepr = "setup", str(call.excinfo.value)
         setattr(report, IS_USAGE, True)
     return report
@@ -230,13 +230,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
     """End a test of an engine when the time of its subject, or of the run, is over: it is not judged then."""
-    with nullcontext() if _target_of(item) is None else in_time(item):
+    target, state = target_of(item), item.config.stash[STATE]
+    if target is None:
+        return (yield)
+    with in_time(item) if judged_by(item) else having_an_engine(required=target.backend in state.require):
         return (yield)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every test that takes ``parity`` its targets and cases."""
-    if "parity" not in metafunc.fixturenames:
+    """Give every test that takes an engine its targets, and its cases where it takes one."""
+    if "parity_target" not in metafunc.fixturenames:
         return
     from harness.discovery import target_in
 
@@ -248,6 +251,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for target in subject.targets
     ]
     metafunc.parametrize("parity_target", targets, indirect=True, scope="module")
+    if "parity_case" not in metafunc.fixturenames:
+        return
     # A suite's own tests and latencies are about its own cases.
     generated = subject.range_cases if metafunc.function is test_outputs else ()
     metafunc.parametrize("parity_case", [*subject.cases, *generated], indirect=True)
@@ -256,9 +261,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what ``--backend`` and ``--precision`` do not name, and remember subjects that have nothing left."""
     state = config.stash[STATE]
-    ours = [(item, target) for item in items if (target := _target_of(item)) is not None]
+    ours = [(item, target) for item in items if (target := target_of(item)) is not None]
     for item, target in ours:
-        item.user_properties.append((TARGET_PROPERTY, str(target)))
+        if judged_by(item):
+            item.user_properties.append((TARGET_PROPERTY, str(target)))
     left_out = {item for item, target in ours if not _is_selected(state, target)}
     if not left_out:
         return
@@ -315,12 +321,6 @@ def _marks(config: pytest.Config, target: Target) -> list[pytest.MarkDecorator]:
     return [getattr(pytest.mark, name) for name in names]
 
 
-def _target_of(item: pytest.Item) -> Target | None:
-    callspec = getattr(item, "callspec", None)
-    target = callspec.params.get("parity_target") if callspec else None
-    return target if isinstance(target, Target) else None
-
-
 def _module_of(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
 
@@ -342,7 +342,7 @@ def _selection(state: State) -> str:
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Show every backend and what was deselected, where a suite was collected."""
     state = config.stash[STATE]
-    if not state.deselected and not any(_target_of(item) for item in items):
+    if not state.deselected and not any(target_of(item) for item in items):
         return []  # asking the backends imports torch: not for a run that has no suite
     return _header(state)
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from harness import ledger as ledgers
-from harness.arrivals import Arrivals, only_shows
+from harness.arrivals import Arrivals, judged_by, only_shows
 from harness.checks import PROPERTY, expected
 from harness.errors import UsageError
 from harness.ledger import Ledger
 from harness.records import name_of, words_of
 from harness.repository import source_of
-from harness.subject import Subject, Target
+from harness.subject import Subject
 
 Json = dict[str, Any]
 SUITES = "suites"
@@ -57,12 +57,11 @@ class RunLedger:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Launch no engine that is known to crash: it would take the process with it."""
-        callspec = getattr(item, "callspec", None)
-        target = callspec.params.get("parity_target") if callspec else None
-        if self.launches_all or not callspec or not isinstance(target, Target):
+        judged = judged_by(item)
+        if self.launches_all or judged is None:
             return
+        target, case = judged
         subject = replace(item.module.SUBJECT, source=source_of(self.root, item.path))  # type: ignore[attr-defined]
-        case = callspec.params["parity_case"]
         entry = self.ledger.entry_of(subject.name, str(target), case, source=subject.source)
         if entry is None or ledgers.is_launched(entry):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -82,10 +83,25 @@ def test_the_result_that_readme_shows_is_the_result(folder: Path):
     assert errors[0] == pytest.approx(errors[1], rel=0.2), "another processor sums in another order"
 
 
-def test_the_suite_runs_under_pytest(folder: Path):
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a process, as a user would."""
     (folder / "conftest.py").write_text('pytest_plugins = ["harness.plugin"]\n')
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_mymodel.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment(folder))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment(folder))
+
+
+def test_the_suite_runs_under_pytest(folder: Path):
+    done = pytest_in(folder, "examples/test_mymodel.py")
     assert done.returncode == 0, done.stdout[-2000:]
     # Three cases in two precisions, on one or both backends.
     assert re.search(r"\b(6|12) passed", done.stdout)
+
+
+def test_an_engine_under_pytest_benchmark_and_hypothesis(folder: Path):
+    done = pytest_in(folder, "examples/test_engine.py", "--benchmark-disable", "--parity-json", "run.json")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert re.search(r"\b(2 passed, 2 skipped|4 passed)", done.stdout)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["results"] == record["expected"] == []
+    required = pytest_in(folder, "examples/test_engine.py", "--benchmark-disable", "--require", "rtx")
+    assert required.returncode != 0

@@ -139,6 +139,10 @@ class OpenTarget:
         assert self.session is not None
         return self.session
 
+    def inputs(self, case: str) -> Tensors:
+        """Return the inputs of a case by name, as the engine takes them: nested ones are flat."""
+        return dict(self.run.prepared.inputs[case])
+
     def free(self) -> None:
         """Free the engine's memory; it is loaded again when it is needed, and outcomes are kept."""
         self._stack.close()
