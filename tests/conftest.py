@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING
 import operator_table
 import pytest
 from hypothesis import HealthCheck, settings
+
+import harness
 
 if TYPE_CHECKING:
     from stopped.scene import Scene
@@ -67,8 +71,12 @@ def kept_modules() -> None:
     At its end it forgets every module that it was the first to import. The package above would keep the old one, and
     what a later test patches there would not be what is imported.
     """
-    for name in ("history.store", "latency", "layers", "metrics", "report.text", "verify"):
-        importlib.import_module(f"harness.{name}")
+    for module in pkgutil.walk_packages(harness.__path__, "harness."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+    for name in ("onnx", "onnx_ir", "onnxscript", "scipy.special", "sqlalchemy"):  # imported when they are first used
+        importlib.import_module(name)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         help="the evaluation table of the 2022 preliminary: encoder=SUBJECT, decoder=SUBJECT; repeatable",
     )  # fmt: skip
     report.add_argument(
-        "--run", dest="run_id", default=os.environ.get(RUN_VARIABLE, ""), metavar="ID",
+        "--run", dest="run_id", metavar="ID",
         help=f"exit 1 where a record is of another run; default: {RUN_VARIABLE}",
     )  # fmt: skip
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the README is finished")
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     roles = hackathon.wenet_roles(options.wenet)
     if options.check:
         return _check(options, roles)
-    found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id)
+    found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id or os.environ.get(RUN_VARIABLE, ""))
     _warn(found)
     page = options.output / PAGE if options.html else None
     for file in filter(None, (page, options.badge, options.junit)):

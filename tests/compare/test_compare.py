@@ -410,6 +410,11 @@ def check_kernels(device: str, pairs: Mapping[str, tuple[torch.Tensor, torch.Ten
 SHRUNK = {"SAMPLE": 256, "PIECE": 500, "PROGRAMS": 1, "BLOCK": 256, "KEPT": 2}
 """1200 elements then need brackets, more errors than are kept, several pieces, and several turns of a program."""
 SMALL_CASES = {name: (actual, expected) for name, actual, expected in cases(1_200)}
+INTERPRETED = (
+    "plain", "float16", "float8", "float64", "integers", "non-finite", "all NaN", "zero reference", "all tied",
+    "transposed", "negated lazily", "scalar", "seven",
+)  # fmt: skip
+"""What the interpreter of Triton computes: it takes seconds for each; a GPU computes all."""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -428,7 +433,7 @@ def test_kernels_under_the_interpreter() -> None:
     if "only 0-dimensional arrays can be converted" in run.stderr:
         pytest.skip("the interpreter of this Triton (seen with 3.6) does not work with this NumPy")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == f"{len(SMALL_CASES)} cases"
+    assert run.stdout.strip() == f"{len(INTERPRETED)} cases"
 
 
 @pytest.mark.gpu
@@ -459,5 +464,5 @@ def test_gpu_agrees_with_cpu_on_large_tensors(dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     for constant, value in SHRUNK.items():
         setattr(compare_cuda, constant, value)
-    check_kernels("cpu", SMALL_CASES)
-    print(f"{len(SMALL_CASES)} cases")
+    check_kernels("cpu", {name: SMALL_CASES[name] for name in INTERPRETED})
+    print(f"{len(INTERPRETED)} cases")
