@@ -556,7 +556,7 @@ def test_a_closed_session_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     [
         (b"", "", EngineRefused, "the file is empty"),
         (b"xx", "magicTag does not match", EngineRefused, "magicTag does not match"),
-        (b"xx", "Error Code 2: OutOfMemory", NotJudged, "out of GPU memory"),
+        (b"xx", "Error Code 2: OutOfMemory", NoMemory, "out of GPU memory"),
     ],
 )
 def test_an_engine_file_that_does_not_load(tmp_path: Path, data: bytes, said: str, kind: type, message: str) -> None:
