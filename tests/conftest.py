@@ -84,7 +84,10 @@ def project(kept_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.M
     """Return a folder for suites whose targets are pretended, as ``fake.CONFTEST`` does."""
     import fake
 
+    import harness.backends
+
     checkout = Path(__file__).parents[1]
+    monkeypatch.setattr(harness.backends, "environment", harness.backends.environment)  # ``fake.NO_MACHINE`` changes it
     monkeypatch.setenv("PYTHONPATH", str(checkout))  # for subprocesses, from a plain checkout
     pytester.makeconftest(fake.CONFTEST)
     pytester.makeini(fake.INI)

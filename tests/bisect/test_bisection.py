@@ -318,7 +318,7 @@ def test_builds_ahead_count_as_builds(bisected: Bisect):
 def test_interrupted_before_a_finding(number: int, bisected: Bisect):
     found, _ = bisected(PLANTED["growing_stream"], prepare_engine=stop_at(number))
     assert (found.interrupted, found.complete, found.kind, found.plan) == (True, False, "not_judged", None)
-    assert found.finding == "interrupted before there was a finding"
+    assert found.finding == "interrupted, before there was a finding"
 
 
 @pytest.mark.parametrize("number", [4, 6])

@@ -83,6 +83,7 @@ def test_the_run_with_one_kernel_at_a_time_is_judged_as_the_engine_is(
     made = {name: tensor * (1 if right else 2) for name, tensor in expected.items()}
     monkeypatch.setattr(OpenTarget, "on_gpu", True)
     monkeypatch.setattr(OpenTarget, "device_name", "a GPU")
+    monkeypatch.setattr(OpenTarget, "gpu_uuid", "")
     monkeypatch.setattr(races, "run_serialised", lambda *_: made)
     found = run_alone(run, FP16, "one")
     assert found is not None

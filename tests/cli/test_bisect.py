@@ -171,8 +171,6 @@ def test_several_jobs_give_the_same_plan(plant: Any):
         (["overflow", "-b", "planted", "-p", "fp16", "--case", "one", "--case", "one"], "bisect is about one case"),
         (["overflow", "-b", "planted", "-p", "fp16", "--max-builds", "0"], "--max-builds 0 leaves nothing"),
         (["overflow", "-b", "planted", "-p", "fp16", "--jobs", "0"], "--jobs 0 builds nothing"),
-        (["overflow", "-b", "planted", "-p", "fp16", "--limit", "-1"], "--limit -1.0 is not a relative error"),
-        (["overflow", "-b", "planted", "-p", "fp16", "--limit", "nan"], "--limit nan is not a relative error"),
         (["overflow", "-b", "planted", "-p", "fp16", "--json", "suites"], "it is a folder"),
     ],
 )
@@ -186,6 +184,14 @@ def test_usage_errors_of_bisect_are_one_sentence(
     assert shown.count("\n") == 1
     assert words in shown
     assert engine.builds == 0, "nothing is built before the request is known to be right"
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan"])
+def test_a_limit_that_is_no_error_is_refused(limit: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        parity("bisect", "overflow", "--limit", limit)
+    assert end.value.code == 2
+    assert "is not a relative error" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_an_engine_that_crashes_is_a_verdict_and_the_run_goes_on(tmp_path):
     ended = subprocess.run([sys.executable, "-m", "harness", *typed], capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
     said = " ".join(ended.stdout.split())
-    assert "2 verdicts: 0 passed, 2 failed, 0 not judged" in said
+    assert "2 verdicts: 0 passed, 2 failed (2 crash), 0 not judged" in said
     assert "ONNX Runtime died with signal 6 (SIGABRT)" in said
 
 

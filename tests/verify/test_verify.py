@@ -199,10 +199,10 @@ def test_a_floor_that_fails_without_a_word_is_a_reason(tmp_path, monkeypatch):
     ],
 )
 def test_no_room_for_the_graph_is_not_the_engine_folders_fault(error, tmp_path, monkeypatch):
-    def full(model, path):
+    def full(model, path, *, linked):
         raise error
 
-    monkeypatch.setattr("harness.verify.target.save_model", full)
+    monkeypatch.setattr("harness.verify.target.save_for_now", full)
     result = judge(subject(targets=(Target("ort-cpu", "fp16"),)), tmp_path)[0]
     words = f"no space left in {tempfile.gettempdir()} for the graph of two-heads; free some, or set TMPDIR"
     assert result.verdict == "not_judged"
