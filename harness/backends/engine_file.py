@@ -79,6 +79,19 @@ class Description:
     report: BuildReport
     fetched_from: str
 
+    def engine(self, path: Path, key: Mapping[str, Any]) -> Engine:
+        """Return the engine of a file that was found to be what is described."""
+        return Engine(
+            path=path,
+            sha256=self.sha256,
+            bytes=self.bytes,
+            cached=True,
+            build_s=self.build_s,
+            report=self.report,
+            key=_plain(key),
+            fetched_from=self.fetched_from,
+        )
+
 
 def key_hash(key: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the key as canonical JSON. Raises TypeError when it is not JSON data."""
@@ -111,18 +124,8 @@ def fetch_in_place(
                 size += len(chunk)
         if (size, digest.hexdigest()) != (described.bytes, described.sha256):
             return None, "does not match its checksum"
-        engine = Engine(
-            path=temporary.path,
-            sha256=described.sha256,
-            bytes=size,
-            cached=True,
-            build_s=described.build_s,
-            report=described.report,
-            key=_plain(key),
-            temporary=temporary,
-            is_fetched=True,
-            fetched_from=source,
-        )
+        engine = described.engine(temporary.path, key)
+        engine = dataclasses.replace(engine, temporary=temporary, is_fetched=True, fetched_from=source)
         return _place(path, engine), ""
     finally:
         temporary.close()
@@ -187,16 +190,7 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
         return None, ""
     if (described.bytes, described.sha256) != (size, sha256):
         return None, f"{path.name} does not match its checksum"
-    return Engine(
-        path=path,
-        sha256=sha256,
-        bytes=size,
-        cached=True,
-        build_s=described.build_s,
-        report=described.report,
-        key=_plain(key),
-        fetched_from=described.fetched_from,
-    ), ""
+    return described.engine(path, key), ""
 
 
 def read_description(content: bytes, key: Mapping[str, Any]) -> tuple[Description | None, str]:
