@@ -27,6 +27,9 @@ for number in (signal.SIGHUP, signal.SIGINT):  # nohup and & let them be ignored
 
 # The tensors of most tests are tiny, and tests run in several processes: threads of theirs only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Under tox, pytest keeps its cache where this says: every pytest that a test starts would share one, and what failed
+# last in one repository of a test would be what --lf runs in another.
+os.environ.pop("TOX_ENV_DIR", None)
 # How long an example takes is no fact of the code: machines that run tests are busy.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
