@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from harness.records import MetricResult, OutputResult, Result
     from harness.settings import Settings
     from harness.subject import Subject, Target, Tolerance, targets
+    from harness.verify import OpenEngine, open_engine
 
 __all__ = [
     "EngineFailed",
     "EngineRefused",
     "MetricResult",
     "NotJudged",
+    "OpenEngine",
     "OutputResult",
     "ParityError",
     "Result",
@@ -28,6 +30,7 @@ __all__ = [
     "Target",
     "Tolerance",
     "UsageError",
+    "open_engine",
     "targets",
 ]
 
@@ -36,6 +39,7 @@ _HOMES = {
     "harness.records": ("MetricResult", "OutputResult", "Result"),
     "harness.settings": ("Settings",),
     "harness.subject": ("Subject", "Target", "Tolerance", "targets"),
+    "harness.verify": ("OpenEngine", "open_engine"),
 }
 
 

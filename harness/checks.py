@@ -96,6 +96,30 @@ class Parity:
         """The reference's outputs by name."""
         return self._outputs()[1]
 
+    @property
+    def inputs(self) -> Outputs:
+        """The inputs of the case by name."""
+        return self._opened.inputs(self._case)
+
+    def run(self, inputs: Mapping[str, Any]) -> Outputs:
+        """Return what the engine gives for any inputs, as :meth:`harness.OpenEngine.run` does.
+
+        Skips the test where there is no engine here, or fails it where the backend is required; an engine that does
+        not run fails it, and wrong inputs are a wrong request.
+        """
+        __tracebackhide__ = True
+        return self._running("run", inputs)
+
+    def run_reference(self, inputs: Mapping[str, Any]) -> Outputs:
+        """Return what PyTorch FP32 gives for any inputs, as :meth:`harness.OpenEngine.run_reference` does."""
+        __tracebackhide__ = True
+        return self._running("run_reference", inputs)
+
+    def run_floor(self, inputs: Mapping[str, Any]) -> Outputs:
+        """Return what PyTorch gives in the engine's precision, as :meth:`harness.OpenEngine.run_floor` does."""
+        __tracebackhide__ = True
+        return self._running("run_floor", inputs)
+
     def check(self) -> None:
         """Raise AssertionError when the engine's outputs failed; skip the test when no verdict could be given.
 
@@ -194,16 +218,20 @@ class Parity:
     def check_metric(
         self,
         metric: Metric | str,
-        function: Callable[[Outputs], float | torch.Tensor] | None = None,
+        function: Callable[[Any], float | torch.Tensor] | None = None,
         *,
         at_most: float | None = None,
+        of: tuple[Any, Any] | None = None,
     ) -> MetricResult:
         """Hold a metric of the engine's outputs against its limit, and record it with the result.
 
         ``check_metric(METRIC)`` applies a :class:`harness.metrics.Metric`; ``check_metric(name, function, at_most=1)``
         is short for one that limits the difference: ``function(outputs)`` gives a number or a tensor, of which the
-        largest difference from that of the reference's outputs counts. Raises AssertionError when the metric fails or
-        is NaN. Skips the test, or fails it where the backend is required, when the metric cannot be computed here.
+        largest difference from that of the reference's outputs counts. ``of=(actual, expected)`` is measured in the
+        place of the outputs: what the test made of runs of the engine and of the reference, such as texts.
+
+        Raises AssertionError when the metric fails or is NaN. Skips the test, or fails it where the backend is
+        required, when the metric cannot be computed here.
         """
         __tracebackhide__ = True
         from harness import metrics
@@ -212,7 +240,8 @@ class Parity:
             metric = _short_metric(metric, function, at_most)
         elif function is not None or at_most is not None:
             raise UsageError(f"check_metric: Metric({metric.name!r}) brings its own function and limit; give it alone")
-        actual, expected = self._outputs()
+        outputs = self._outputs()  # without a verdict on these nothing else has one
+        actual, expected = of or outputs
         assert self._data is not None
         try:
             found = metrics.measure(metric, actual, expected)
@@ -236,6 +265,20 @@ class Parity:
                 self._failed(f"{result.subject} [{result.backend} {result.precision}]: {result.reason}")
             self._not_judged(result.reason)
         return outcome.repeats.worst, outcome.expected
+
+    def _running(self, method: str, inputs: Mapping[str, Any]) -> Outputs:
+        __tracebackhide__ = True
+        from harness.verify import OpenEngine
+
+        reason = ""
+        with failing_in_one_sentence():
+            try:
+                found: Outputs = getattr(OpenEngine(self._opened), method)(inputs)
+            except NotJudged as error:
+                reason = str(error)
+        if reason:
+            self._not_judged(reason)
+        return found
 
     def _outcome(self) -> Outcome:
         from harness.verify import verify_case

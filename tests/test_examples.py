@@ -105,3 +105,9 @@ def test_an_engine_under_pytest_benchmark_and_hypothesis(folder: Path):
     assert record["results"] == record["expected"] == []
     required = pytest_in(folder, "examples/test_engine.py", "--benchmark-disable", "--require", "rtx")
     assert required.returncode != 0
+
+
+def test_a_loop_around_an_engine(folder: Path):
+    done = pytest_in(folder, "examples/test_greedy.py", "--backend", "ort-cpu", "--precision", "fp16")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "5 passed" in done.stdout

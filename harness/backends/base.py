@@ -35,6 +35,16 @@ class ShapeRange:
     maximum: Shape
     """The largest shape the engine accepts."""
 
+    def holds(self, shape: Shape) -> bool:
+        """Return whether a shape lies between the smallest and the largest."""
+        low, high = self.minimum, self.maximum
+        return len(shape) == len(low) and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
+
+    def words(self) -> str:
+        """Return the shapes in words: ``[1 to 8, 64]``."""
+        sizes = zip(self.minimum, self.maximum, strict=True)
+        return f"[{', '.join(str(low) if low == high else f'{low} to {high}' for low, high in sizes)}]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:

@@ -5,6 +5,7 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 
 from __future__ import annotations
 
+from harness.verify.engine import OpenEngine, open_engine
 from harness.verify.inputs import case_inputs, structured_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, judge_tensors, tolerance_for
 from harness.verify.margins import Deciding
@@ -22,6 +23,7 @@ __all__ = [
     "HOLDS",
     "MAX_FACTOR",
     "Deciding",
+    "OpenEngine",
     "OpenTarget",
     "Outcome",
     "Prepared",
@@ -41,6 +43,7 @@ __all__ = [
     "judge_tensors",
     "judged_by",
     "next_step",
+    "open_engine",
     "settle",
     "structured_inputs",
     "tolerance_for",

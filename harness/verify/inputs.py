@@ -113,6 +113,33 @@ def check_sizes(subject: Subject, inputs: Tensors, *, where: str) -> None:
                 )
 
 
+def given_inputs(
+    given: Mapping[str, Any], example: Tensors, shapes: Mapping[str, ShapeRange] | None, *, where: str
+) -> Tensors:
+    """Return inputs for a run of an engine by path, nested as a case is or flat. ``shapes`` are those it takes.
+
+    Raises UsageError where names, dtypes or shapes are others than those of the case ``example`` and of the engine.
+    """
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{where} got a {type(given).__name__}; give a dict of tensors by name")
+    tensors, _ = flatten_inputs(given, where)
+    if unknown := [name for name in tensors if name not in example]:
+        raise unknown_name(f"input of {where}", unknown[0], example)
+    if missing := [name for name in example if name not in tensors]:
+        raise UsageError(f"{where} lacks the input {missing[0]!r}; it takes {', '.join(example)}")
+    for name, wanted in example.items():
+        dtype, shape = tensors[name].dtype, tuple(tensors[name].shape)
+        if dtype != wanted.dtype:
+            kinds = f"is {dtype}, and the engine takes {wanted.dtype}".replace("torch.", "")
+            raise UsageError(f"{where}: input {name!r} {kinds}; give .to({wanted.dtype})")
+        if shapes is not None and not shapes[name].holds(shape):
+            raise UsageError(
+                f"{where}: input {name!r} has shape {list(shape)}, and the engine takes {shapes[name].words()}; widen "
+                "ranges= of the subject, or give a case of this shape"
+            )
+    return tensors
+
+
 def generated_words(subject: Subject, case: str) -> str:
     """Return how a generated case came about; empty for a case of the suite."""
     if not (sizes := subject.range_cases.get(case)):

@@ -227,25 +227,38 @@ class TorchGraph(SubjectGraph):
         self._require_names(outputs, self.output_names or outputs)
         return dict(outputs)
 
+    def forward(self, inputs: Tensors) -> Tensors:
+        """Return what the module gives in FP32, from one run."""
+        with torch.no_grad(), self._running():
+            outputs = self._call(inputs)
+        self._require_names(outputs, self.output_names)
+        return {name: outputs[name] for name in self.output_names}
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run the module in FP32, without TF32; whatever ``forward`` raises is a sentence."""
+        try:
+            in_time = limits.step("forward()", subject=self.name)
+            with tf32_allowed(False), suite_code(f"{self.name}: forward()", UsageError), in_time:
+                yield
+        except UsageError as error:
+            if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
+                raise NoMemory(f"{self.name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
+            raise
+
     def _run_twice(self, inputs: Tensors) -> Tensors:
         name = self.subject.name
-        with torch.inference_mode(), tf32_allowed(False):
-            try:
-                with suite_code(f"{name}: forward()", UsageError), limits.step("forward()", subject=name):
-                    given = {path: tensor.clone() for path, tensor in inputs.items()}
-                    # Clones: what forward() keeps and returns would be the outputs of both runs.
-                    first = {path: tensor.clone() for path, tensor in self._call(given).items()}
-                    if changed := [path for path, tensor in inputs.items() if not bitwise_equal(given[path], tensor)]:
-                        raise NotJudged(
-                            f"{name}: forward() changes its input {changed[0]!r} in place, which an engine does not; "
-                            "clone it there"
-                        )
-                    before = {path: buffer.clone() for path, buffer in self.module.named_buffers()}
-                    second = self._call(given)
-            except UsageError as error:
-                if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
-                    raise NoMemory(f"{name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
-                raise
+        with torch.inference_mode(), self._running():
+            given = {path: tensor.clone() for path, tensor in inputs.items()}
+            # Clones: what forward() keeps and returns would be the outputs of both runs.
+            first = {path: tensor.clone() for path, tensor in self._call(given).items()}
+            if changed := [path for path, tensor in inputs.items() if not bitwise_equal(given[path], tensor)]:
+                raise NotJudged(
+                    f"{name}: forward() changes its input {changed[0]!r} in place, which an engine does not; "
+                    "clone it there"
+                )
+            before = {path: buffer.clone() for path, buffer in self.module.named_buffers()}
+            second = self._call(given)
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
         self._require_names(second, list(first))
         for path, buffer in self.module.named_buffers():
@@ -367,6 +380,10 @@ class RememberedGraph(SubjectGraph):
     def witness(self, inputs: Tensors) -> Tensors:
         """Return what the module gives."""
         return self.built.witness(inputs)
+
+    def forward(self, inputs: Tensors) -> Tensors:
+        """Return what the module gives."""
+        return self.built.forward(inputs)
 
     def witness_value_names(self) -> list[str]:
         """Return those of the module."""
