@@ -138,26 +138,27 @@ def figures(asked: Mapping[str, Any] | None, result: Json | None = None, latency
 
 
 def _with_ratios(result: Json) -> Json:
-    """Return a result with the error of each output over PyTorch's."""
+    """Return a result with the error of each output over its floor, and beside it the figures of the worst output."""
+    from harness.report import floor_ratio, worst_output
+
     if "outputs" not in result:
         return result
     result = settled_result(result)
-    return {**result, "outputs": [{**output, "ratio": _ratio(output)} for output in result["outputs"]]}
-
-
-def _ratio(output: Json) -> float | None:
-    error, floor = output.get("relative_l2"), (output.get("floor") or {}).get("relative_l2")
-    return error / floor if error is not None and floor else None
+    outputs = [{**output, "ratio": floor_ratio(output)} for output in result["outputs"]]
+    worst = worst_output({**result, "outputs": outputs}) or {}
+    floor = (worst.get("floor") or {}).get("relative_l2")
+    own = {"relative_l2": worst.get("relative_l2"), "floor": floor, "ratio": worst.get("ratio")}
+    return {**result, **own, "outputs": outputs}
 
 
 def _with_time(latency: Json) -> Json:
-    """Return a latency with the median of the processes' medians, and the lowest and the highest of them."""
+    """Return a latency with the median of the processes' medians, and the lowest and the highest of them, in ms."""
     from harness.report import session_latency
 
     time = session_latency(latency["session"])
-    return (
-        latency if time is None else {"latency_ms": dict(zip(("median", "low", "high"), time, strict=True)), **latency}
-    )
+    if time is None:
+        return latency
+    return {"latency_ms": time[0], "latency_ms_low": time[1], "latency_ms_high": time[2], **latency}
 
 
 def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:

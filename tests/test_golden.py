@@ -18,7 +18,7 @@ from diagnosed import VARIANTS, as_json
 
 from harness.hackathon.readme import render
 from harness.records import Entry, Records, load
-from harness.report import ci, text
+from harness.report import step_summary, text
 from harness.report.html.page import page
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,7 +66,7 @@ RENDERED: dict[str, Callable[[Records], str]] = {
     "page.zh.html": lambda records: html(records, "zh"),
     "readme.en.md": lambda records: readme(records, "en", "2023"),
     "readme.zh.md": lambda records: readme(records, "zh", "2022"),
-    "summary.md": ci.summary,
+    "summary.md": step_summary.summary,
     "verify.txt": lambda records: text.results_table([entry.data for entry in records.results]) + "\n",
     "layers.txt": lambda records: terminal(text.layers_text, [e for e in records.results if e.data["layers"]]),
     "diagnosis.txt": lambda records: diagnoses(),

@@ -5,11 +5,12 @@ Every module here is public; each takes plain data, as the JSON has it, and retu
 
 from __future__ import annotations
 
-from harness.report.ci import badge, summary, write_summary
+from harness.report.ci import badge
 from harness.report.facts import (
     BASELINE,
     case_label,
     figures,
+    floor_ratio,
     is_invalid,
     is_reference,
     largest_error,
@@ -21,10 +22,12 @@ from harness.report.facts import (
     target_name,
     throughput,
     trial_verdict,
+    worst_output,
 )
 from harness.report.junit import junit_xml
 from harness.report.markdown import code, escape, fence, image, table, verdict_cell
 from harness.report.polygraphy import run_line, save_inputs
+from harness.report.step_summary import summary, write_summary
 from harness.report.verdicts import all_verdicts, latency_reason, missing_verdict, problems
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "escape",
     "fence",
     "figures",
+    "floor_ratio",
     "image",
     "is_invalid",
     "is_reference",
@@ -57,5 +61,6 @@ __all__ = [
     "throughput",
     "trial_verdict",
     "verdict_cell",
+    "worst_output",
     "write_summary",
 ]

@@ -108,6 +108,25 @@ def beyond(output: Json) -> tuple[float, Json | None]:
     return max(zip(times, parts, strict=True), key=lambda one: one[0], default=(math.inf, None))
 
 
+def worst_output(result: Json) -> Json | None:
+    """Return the output that decides a result: of those with its verdict the one that is farthest beyond its limit.
+
+    What is not finite comes first; indices and labels, which have no error, come last.
+    """
+
+    def badness(output: Json) -> tuple[bool, bool, float]:
+        return bool(output.get("mismatched_nonfinite")), not output.get("decisions"), beyond(output)[0]
+
+    own = [output for output in result["outputs"] if output["verdict"] == result["verdict"]]
+    return max(own or result["outputs"], key=badness, default=None)
+
+
+def floor_ratio(output: Json) -> float | None:
+    """Return the relative error of an output over its floor; None where it lacks one of them."""
+    error, floor = output.get("relative_l2"), (output.get("floor") or {}).get("relative_l2")
+    return error / floor if error is not None and floor else None
+
+
 def _largest(output: Json) -> float | None:
     error: float | None = (output.get("absolute") or {}).get("max")
     return error

@@ -37,6 +37,8 @@ class Judged:
     kind: str
     """One of KINDS."""
     verdict: str
+    model: str
+    """The subject, the study or the folder that it is about."""
     name: str
     """What was judged: subject, target, case."""
     reason: str
@@ -44,6 +46,8 @@ class Judged:
     """Who answers for it; empty where nobody is named."""
     failure: str = ""
     """What class of failure it is."""
+    lacks_baseline: bool = False
+    """Whether it was timed and there is nothing to hold it against."""
 
 
 def all_verdicts(records: Records) -> list[Judged]:
@@ -67,6 +71,7 @@ def result_item(result: Json, bisections: Bisections = (), t: Words = WORDS) -> 
     return Judged(
         kind="accuracy",
         verdict=result["verdict"],
+        model=result["subject"],
         name=_name(result),
         reason=reason,
         owner=result["owner"],
@@ -80,7 +85,12 @@ def bisection_item(found: Json, t: Words = WORDS) -> Judged:
     blamed = culprit_words(bisected_result(found), found, t) if verdict == "fail" else ""
     failure = "timeout" if verdict == "not_judged" and found["limit"] else ""
     return Judged(
-        kind="bisection", verdict=verdict, name=_name(found), reason=blamed or found["finding"], failure=failure
+        kind="bisection",
+        verdict=verdict,
+        model=found["subject"],
+        name=_name(found),
+        reason=blamed or found["finding"],
+        failure=failure,
     )
 
 
@@ -101,6 +111,7 @@ def missing_item(item: Json) -> Judged:
         kind="latency",
         verdict=missing_verdict(item),
         failure=item["failure"],
+        model=item["subject"],
         name=_timed_name(item),
         reason=item["reason"],
         owner=item["owner"],
@@ -110,12 +121,13 @@ def missing_item(item: Json) -> Judged:
 def variant_item(study: Json, variant: Json) -> Judged:
     """Return the verdict on one variant of a study."""
     name = f"{study['name']}: {variant['name']}"
-    return Judged(kind="study", verdict=variant["verdict"], name=name, reason=variant["reason"])
+    return Judged(kind="study", verdict=variant["verdict"], model=study["name"], name=name, reason=variant["reason"])
 
 
 def score_item(score: Json) -> Judged:
     """Return the verdict on a contest folder."""
-    return Judged(kind="score", verdict=score["verdict"], name=score["folder"], reason=score["reason"])
+    folder = score["folder"]
+    return Judged(kind="score", verdict=score["verdict"], model=folder, name=folder, reason=score["reason"])
 
 
 def problems(records: Records) -> list[str]:
@@ -176,9 +188,15 @@ def latency_reason(measured: Json) -> str:
 
 def latency_item(measured: Json) -> Judged:
     """Return the verdict of one measurement with its name."""
-    name = _timed_name(measured["session"])
-    verdict, reason = latency_verdict(measured), latency_reason(measured)
-    return Judged(kind="latency", verdict=verdict, name=name, reason=reason, owner=measured["owner"])
+    return Judged(
+        kind="latency",
+        verdict=latency_verdict(measured),
+        model=measured["session"]["subject"],
+        name=_timed_name(measured["session"]),
+        reason=latency_reason(measured),
+        owner=measured["owner"],
+        lacks_baseline=measured["comparison"]["verdict"] == "no_baseline",
+    )
 
 
 def missing_verdict(item: Json) -> str:

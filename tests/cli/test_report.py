@@ -81,11 +81,11 @@ def test_files_that_are_not_used_are_named(here: Path, capsys: pytest.CaptureFix
 
 def test_summary_and_badge(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert cli.main(["report", "--summary", "--badge", "badge.json"]) == 0
-    assert "1 verdict: 1 passed" in capsys.readouterr().out
+    assert "1 passed · 1 without a baseline" in capsys.readouterr().out
     assert json.loads((here / "badge.json").read_text())["message"] == "1 passed, 1 not judged"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(here / "s.md"))
     assert cli.main(["report", "--summary"]) == 0
-    assert "1 verdict: 1 passed" in (here / "s.md").read_text()
+    assert "1 passed · 1 without a baseline" in (here / "s.md").read_text()
 
 
 def test_the_page_has_the_readmes_language(here: Path):

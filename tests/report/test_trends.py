@@ -9,8 +9,8 @@ from accuracy_records import accuracy, add_series
 
 from harness.history import accuracy_trends, open_history
 from harness.records import Records, document, load, save_json
-from harness.report.ci import summary
 from harness.report.html.page import page
+from harness.report.step_summary import summary
 from harness.report.text.accuracy import sparkline
 
 

@@ -45,10 +45,7 @@ class Item(verdicts.Judged):
     def of(cls, judged: verdicts.Judged, figure: str, href: str, *, label: str = "") -> Self:
         """Return a verdict as an item; ``label`` stands in front of its reason."""
         reason = ": ".join(filter(None, (label, judged.reason)))
-        return cls(
-            kind=judged.kind, verdict=judged.verdict, name=judged.name, reason=reason, owner=judged.owner,
-            figure=figure, href=href,
-        )  # fmt: skip
+        return cls(**{**vars(judged), "reason": reason}, figure=figure, href=href)
 
 
 @dataclass(frozen=True, kw_only=True)
