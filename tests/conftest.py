@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 import harness
 
 if TYPE_CHECKING:
+    from forked import Forks
     from stopped.scene import Scene
 
 for number in (signal.SIGHUP, signal.SIGINT):  # nohup and & let them be ignored, and what is ignored stays so
@@ -65,6 +66,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene.prepare()
     yield scene
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Start a process whose forks are Python processes that have imported everything."""
+    from forked import Forks
+
+    started = Forks(tmp_path_factory.mktemp("forked"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

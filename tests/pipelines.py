@@ -2,31 +2,32 @@
 
 Emulated are the order of steps, what runs after a failure, the shell with its options, and the files with variables for
 the next step. Python, pip, pytest and parity are stand-ins on the PATH: a venv holds the same ones, pip installs
-nothing, and the others run this Python.
+nothing, and the others run forks of a Python like this one.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from forked import Forks
 
 ROOT = Path(__file__).parents[1]
 STAND_INS = {
-    "python": f"""
+    "python": """
 if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin"; cp "$STAND_INS"/* "$3/bin"; exit 0; fi
 if [ "$1 $2" = "-m pip" ]; then echo "$@" >> "$STAND_INS/../installed.txt"; exit 0; fi
-exec {sys.executable} "$@"
+exec PYTHON "$@"
 """,
-    "pytest": f'exec {sys.executable} -m pytest "$@"\n',
-    "parity": f'exec {sys.executable} -P -m harness "$@"\n',
+    "pytest": 'exec PYTHON -m pytest "$@"\n',
+    "parity": 'exec PYTHON -P -m harness "$@"\n',
 }
 ALWAYS = re.compile(r"always\(\)|!cancelled\(\)")
 
@@ -49,6 +50,7 @@ class Runner:
 
     folder: Path
     workspace: Path
+    forks: Forks
     environment: dict[str, str] = field(default_factory=dict)
     said: str = ""
     jobs: int = 0
@@ -59,7 +61,7 @@ class Runner:
         self.home = self.folder / "home"
         self.home.mkdir()
         for name, text in {**STAND_INS, "python3.12": STAND_INS["python"]}.items():
-            (self.bin / name).write_text(f"#!/bin/sh\n{text}")
+            (self.bin / name).write_text("#!/bin/sh\n" + text.replace("PYTHON", shlex.join(self.forks.command)))
             (self.bin / name).chmod(0o755)
 
     def job(self, steps: Iterable[Step], **environment: str) -> list[tuple[str, int]]:

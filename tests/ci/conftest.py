@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import Any
 
 import fake
 import pytest
+from forked import Forks
 
 from harness import records
 from harness.report import badge
@@ -95,6 +94,7 @@ class Repository:
     """A repository of suites."""
 
     folder: Path
+    forks: Forks
     environment: dict[str, str] = field(default_factory=dict)
 
     def suite(
@@ -108,18 +108,16 @@ class Repository:
         """Run pytest in a process of its own; ``stem`` names the files that it writes."""
         files = {"json": f"{stem}.json", "xml": f"{stem}.xml"} if stem else {"json": "out.json", "xml": "junit.xml"}
         outputs = ("--parity-json", files["json"], "--junitxml", files["xml"]) if json else ()
-        command = [sys.executable, "-m", "pytest", "-q", *outputs, *arguments]
-        ended = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, **self.environment, **environment}, capture_output=True,
-            text=True, timeout=120,
-        )  # fmt: skip
+        given = {**os.environ, **self.environment, **environment}
+        command = ["-m", "pytest", "-q", *outputs, *arguments]
+        ended = self.forks.run(command, cwd=self.folder, env=given, timeout=120)
         return Ended(status=ended.returncode, said=ended.stdout + ended.stderr, folder=self.folder, **files)
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+def repository(tmp_path: Path, forks: Forks) -> Repository:
     """Return an empty repository."""
     (tmp_path / "conftest.py").write_text(fake.CONFTEST + fake.NO_MACHINE)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:hypothesispytest -p no:benchmark\n")
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    return Repository(folder=tmp_path, environment=environment)
+    return Repository(folder=tmp_path, forks=forks, environment=environment)

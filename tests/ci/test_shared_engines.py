@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from forked import Forks
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -52,8 +53,8 @@ def repository(folder: Path, conftest: str = 'pytest_plugins = ["harness.plugin"
     return folder
 
 
-def start(folder: Path, shared: Path, mode: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "suites", "-p", "no:randomly", "--parity-json", "out.json"]
+def start(forks: Forks, folder: Path, shared: Path, mode: str) -> subprocess.Popen[str]:
+    command = [*forks.command, "-m", "pytest", "-q", "suites", "-p", "no:randomly", "--parity-json", "out.json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PARITY_", "PYTEST_"))}
     environment |= {
         "PYTHONPATH": str(ROOT), "PARITY_ENGINES_REMOTE": str(shared), "PARITY_ENGINES_REMOTE_MODE": mode,
@@ -73,25 +74,25 @@ def origins(folder: Path, process: subprocess.Popen[str]) -> dict[str, str]:
     return {result["precision"]: result["engine"]["origin"] for result in results}
 
 
-def test_two_repositories_build_each_engine_once(tmp_path: Path) -> None:
+def test_two_repositories_build_each_engine_once(forks: Forks, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     folders = [repository(tmp_path / name) for name in ("one", "two")]
-    runs = [start(folder, shared, "read-write") for folder in folders]
+    runs = [start(forks, folder, shared, "read-write") for folder in folders]
     both = [origins(folder, run) for folder, run in zip(folders, runs, strict=True)]
     for precision in ("fp32", "fp16"):
         assert sorted(found[precision] for found in both) == ["built", "remote"]
     assert len(list(shared.glob("engines/*.json"))) == 2
     before = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
     third = repository(tmp_path / "three")
-    assert set(origins(third, start(third, shared, "read")).values()) == {"remote"}
+    assert set(origins(third, start(forks, third, shared, "read")).values()) == {"remote"}
     assert {path: path.stat().st_mtime_ns for path in shared.rglob("*")} == before
 
 
-def test_a_run_that_is_killed_while_it_uploads_leaves_nothing_that_is_served(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_while_it_uploads_leaves_nothing_that_is_served(forks: Forks, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    dying = start(repository(tmp_path / "one", DIES_WHILE_UPLOADING), shared, "read-write")
+    dying = start(forks, repository(tmp_path / "one", DIES_WHILE_UPLOADING), shared, "read-write")
     dying.communicate(timeout=500)
     assert dying.returncode == -signal.SIGKILL
     assert list(shared.glob("engines/*")) == list(shared.glob("objects/*")) == []
     second = repository(tmp_path / "two")
-    assert set(origins(second, start(second, shared, "read-write")).values()) == {"built"}
+    assert set(origins(second, start(forks, second, shared, "read-write")).values()) == {"built"}

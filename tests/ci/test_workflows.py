@@ -14,6 +14,7 @@ import fake
 import pipelines
 import pytest
 import yaml
+from forked import Forks
 from pipelines import ROOT, Runner, github, gitlab, jenkins, shell_of
 
 EXAMPLES = ROOT / "examples"
@@ -49,7 +50,7 @@ STALE = {
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Runner:
+def runner(tmp_path: Path, forks: Forks) -> Runner:
     """Return a runner whose workspace is a repository with a suite; its engines are pretended."""
     workspace = tmp_path / "workspace"
     (workspace / "suites").mkdir(parents=True)
@@ -57,7 +58,7 @@ def runner(tmp_path: Path) -> Runner:
     (workspace / "tests" / "test_something.py").write_text("def test_it():\n    pass\n")
     (workspace / "conftest.py").write_text(fake.CONFTEST + fake.NO_MACHINE)
     (workspace / "pytest.ini").write_text("[pytest]\naddopts = -p no:randomly --import-mode=importlib\n")
-    runner = Runner(folder=tmp_path, workspace=workspace)
+    runner = Runner(folder=tmp_path, workspace=workspace, forks=forks)
     write_suite(runner)
     return runner
 

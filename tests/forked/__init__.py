@@ -1,0 +1,64 @@
+"""Python processes that are there at once: forks of one process that has imported what any of them may.
+
+A run of ``python -m pytest`` spends most of its time with imports. :class:`Forks` has that process; its ``run`` is
+``subprocess.run`` of Python with these arguments, and ``command`` does the same from a shell, with the standard streams
+and the status of the caller. The workers that a run of pytest starts by xdist are such forks, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Forks:
+    """The process whose forks others are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "forks")
+        client = Path(__file__).with_name("client.py")
+        self.command = [sys.executable, "-I", "-S", str(client), self.address]
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "forked.server", *self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n", "it did not come up"
+
+    def run(
+        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments to its end; what is run past its time is killed."""
+        with (
+            tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err,
+            open(os.devnull) as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,  # noqa: PTH123
+        ):  # fmt: skip
+            connection.connect(self.address)
+            connection.settimeout(timeout)
+            request = json.dumps({"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}).encode()
+            socket.send_fds(connection, [request], [file.fileno() for file in (nothing, out, err)])
+            pid = int(connection.recv(64))
+            try:
+                status = int(connection.recv(64))
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(list(arguments), timeout) from None
+            for file in (out, err):
+                file.seek(0)
+            return subprocess.CompletedProcess(list(arguments), status, out.read(), err.read())
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
