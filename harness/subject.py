@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -129,6 +129,16 @@ class Subject:
     """Extra keyword arguments for ``torch.onnx.export``."""
     owner: str = ""
     """Who answers for it: a team or a person, shown with what fails."""
+    quantised: str | Path | Callable[[], torch.nn.Module] | None = None
+    """The quantised model of a subject: an ONNX file, or a function that returns a module. It takes the subject's
+    place, and the subject as it is declared becomes ``against``."""
+    against: Subject | None = None
+    """The unquantised subject, with the same inputs by name and shape: what quantisation costs is the distance from
+    its FP32 outputs."""
+    cost: Tolerance | Mapping[str, Tolerance] | None = None
+    """What quantisation may cost: one limit for every output, or one by output name. Parity has limits of its own."""
+    cost_metrics: Sequence[Any] = ()
+    """Task metrics (:class:`harness.metrics.Metric`) of the engine's outputs against those of ``against``."""
 
     @property
     def as_typed(self) -> str:
@@ -165,6 +175,7 @@ class Subject:
     def __post_init__(self) -> None:
         require(isinstance(self.name, str) and self.name.strip(), "Subject(...): name", self.name, "text")
         what = f"subject {self.name!r}"
+        self._take_quantised(what)
         if (self.build is None) == (self.onnx is None):
             raise UsageError(f"{what} needs either build= (PyTorch) or onnx= (a file), and only one")
         require(self.build is None or callable(self.build), f"{what}: build", self.build, "a function")
@@ -186,6 +197,44 @@ class Subject:
         require(files is None or self.onnx is None, f"{what}: weights_files", files, "it for a module only")
         require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
         self._check_sizes(what)
+        self._check_cost(what)
+
+    def _take_quantised(self, what: str) -> None:
+        """Put the quantised model in the place of the one declared, which becomes ``against``."""
+        model = self.quantised
+        if model is None:
+            return
+        is_file = isinstance(model, (str, Path))
+        require(
+            is_file or callable(model), f"{what}: quantised", model, "an ONNX file or a function returning a module"
+        )
+        if self.against is not None:
+            raise UsageError(f"{what} has quantised= and against=, which say the same; leave one of them out")
+        plain: dict[str, Any] = {"quantised": None, "cost": None, "cost_metrics": (), "tolerances": {}}
+        fields: dict[str, Any] = {"quantised": None, "weights_files": None}
+        fields["against"] = replace(self, name=f"{self.name}-unquantised", **plain)
+        if is_file:
+            fields |= {"build": None, "onnx": model, "dynamic": {}, "ranges": {}, "options": {}}
+        else:
+            fields |= {"build": model, "onnx": None}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def _check_cost(self, what: str) -> None:
+        """Raise UsageError for limits of the cost of quantisation that limit nothing."""
+        limits = self.cost if isinstance(self.cost, Mapping) else {} if self.cost is None else {"": self.cost}
+        give = "Tolerance(...), or a dict of them by output"
+        require(all(isinstance(one, Tolerance) for one in limits.values()), f"{what}: cost", self.cost, give)
+        give = "a tuple of harness.metrics.Metric(...)"
+        require(isinstance(self.cost_metrics, (list, tuple)), f"{what}: cost_metrics", self.cost_metrics, give)
+        for metric in self.cost_metrics:
+            is_metric = callable(getattr(metric, "function", None)) and hasattr(metric, "bound")
+            require(is_metric, f"{what}: one of cost_metrics", metric, give)
+        require(
+            self.against is None or isinstance(self.against, Subject), f"{what}: against", self.against, "a Subject"
+        )
+        if self.against is None and (limits or self.cost_metrics):
+            raise UsageError(f"{what} limits the cost of quantisation, but names no unquantised model; give quantised=")
 
     def _check_targets(self, what: str) -> None:
         give = "a tuple of them: targets=targets('rtx', precisions=('fp16',))"

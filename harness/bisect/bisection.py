@@ -62,6 +62,7 @@ def bisect(
     of range; any other problem is in the result.
     """
     found = Findings(target=target)
+    subject = replace(subject, against=None, cost=None, cost_metrics=())  # what quantisation costs is no fault
     with temporary_folder() as folder, guarded(subject.name):
         context = Context(
             subject=subject, target=target, case=case, settings=settings, folder=folder, max_builds=max_builds,

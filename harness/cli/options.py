@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping, watcher
 from harness.arguments import are_sizes, as_path, at_least, classes, gib, relative_error, remote_mode, seconds
+from harness.cli.against import with_against
 from harness.errors import CannotWrite, ParityError, UsageError, few
 from harness.repository import as_typed, folders, repository_root
 from harness.settings import RETRIED, RETRYABLE, print_progress
@@ -42,6 +43,7 @@ def add_command(
         engines_remote=None, engines_remote_mode=None,
         no_engine_cache=False, update_references=False, runs=None, seed_random=None, limit=None,
         timeout=None, records=True, memory=None, lock_timeout=None, retries=0, retry_on=RETRIED,
+        against=None, cost_limit=None,
     )  # fmt: skip
     return parser
 
@@ -390,7 +392,7 @@ def request_of(
     subject = discovery.find_subject(
         options.subject, suites=options.suites, inputs=options.inputs, shapes=shapes, runs=runs
     )
-    subject = replace(subject, typed=_typed(options))
+    subject = replace(with_against(options, subject), typed=_typed(options))
     discovery.check_precisions(options.precision, also=[target.precision_name for target in subject.targets])
     targets = discovery.select_targets(subject, options.backend, options.precision)
     return subject, targets, discovery.check_cases(subject, options.case)

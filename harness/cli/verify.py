@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import stopping
 from harness.arguments import as_path
 from harness.cli import accuracy
+from harness.cli.against import add_against
 from harness.cli.expected import add_expect, manifest_of, to_judge
 from harness.cli.known import add_ledger, ledger_of
 from harness.cli.options import (
@@ -56,6 +57,7 @@ def add(commands: Any) -> None:
     add_runs(verify)
     add_retries(verify)
     add_limit(verify)
+    add_against(verify)
     add_shard(verify)
     add_ledger(verify)
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")

@@ -136,6 +136,26 @@ def metrics(context: Context) -> list[str]:
     return paragraphs([words("readme_metrics")], table(headings, rows, words=6))
 
 
+def cost(context: Context) -> list[str]:
+    """Return what quantisation costs, a table per unquantised model: every output and task metric with its limit."""
+    words = context.words
+    found = [(e.data, e.data["cost"]) for e in context.records.results if e.data["cost"]]
+    headings = context.heads("model", "case", "engine", "output", "verdict", "reason")
+    lines = []
+    for against in dict.fromkeys(cost["against"] for _, cost in found):
+        rows = [
+            [
+                *map(code, (result["subject"], result["case"], target_name(result), part["name"])),
+                context.verdict(part_verdict(result, part)), escape(part["reason"]),
+            ]
+            for result, cost in found
+            if cost["against"] == against
+            for part in (*cost["outputs"], *cost["metrics"], *([] if cost["outputs"] else [{**cost, "name": "-"}]))
+        ]  # fmt: skip
+        lines += paragraphs([words("readme_cost", against=code(against))], table(headings, rows, words=6))
+    return lines
+
+
 def scores(context: Context) -> list[str]:
     """Return the entrants' folders that were judged: latency, perceptual distance, verdict, and why pictures failed."""
     words = context.words

@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[Context], list[str]]] = {
     "layers": accuracy.layers,
     "labels": accuracy.labels,
     "accuracy": accuracy.accuracy,
+    "cost": accuracy.cost,
     "metrics": accuracy.metrics,
     "scores": accuracy.scores,
     "wenet": wenet_tables,

@@ -40,7 +40,7 @@ def _section(name: str, level: int, title: str, *parts: str | Place, required: b
 
 
 _ACCURACY = _section(
-    "accuracy", 3, "title_accuracy", "labels", "accuracy", "metrics", "scores", "wenet", Place("accuracy-notes")
+    "accuracy", 3, "title_accuracy", "labels", "accuracy", "cost", "metrics", "scores", "wenet", Place("accuracy-notes")
 )
 _PERFORMANCE = _section("performance", 3, "title_performance", "performance", Place("performance-notes"))
 _ENVIRONMENT = _section("environment", 3, "title_environment", "environment", Place("container"), "commands")

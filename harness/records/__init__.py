@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.records.accuracy import (
     Attempt,
+    CostResult,
     EngineInfo,
     MetricResult,
     OutputResult,
@@ -128,6 +129,7 @@ __all__ = [
     "Conditions",
     "ContestPicture",
     "ContestResult",
+    "CostResult",
     "Culprit",
     "Decisions",
     "Diagnosis",

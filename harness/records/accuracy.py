@@ -87,6 +87,30 @@ class MetricResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CostResult:
+    """What quantisation costs: the engine against the unquantised subject in FP32. It is no part of parity."""
+
+    against: str
+    """Name of the unquantised subject."""
+    verdict: Verdict
+    """``pass``, ``fail`` or ``not_judged``: without a limit there is no other."""
+    reason: str
+    """One sentence: what was found and what was allowed."""
+    weights_sha256: str = ""
+    """Hash of the unquantised subject's weights; empty where it could not be computed."""
+    outputs: tuple[OutputResult, ...] = ()
+    """Every output against the unquantised one; there is no floor."""
+    metrics: tuple[MetricResult, ...] = ()
+    """The task metrics that limit the cost."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the documented keys."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        result: dict[str, Any] = plain({**data, "outputs": [output.to_json() for output in self.outputs]})
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineInfo:
     """The engine a verdict is about."""
 
@@ -176,6 +200,8 @@ class Result(TargetRecord):
     """Every network output."""
     metrics: tuple[MetricResult, ...] = ()
     """The suite's task metrics."""
+    cost: CostResult | None = None
+    """What quantisation costs, where an unquantised subject was named; ``verdict`` is at most as good."""
     repeatable: bool | None = None
     """Whether all runs of the engine gave the same bits; None when it did not run."""
     generated: str = ""
@@ -205,6 +231,7 @@ class Result(TargetRecord):
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["outputs"] = [output.to_json() for output in self.outputs]
         data["layers"] = self.layers.to_json() if self.layers else None
+        data["cost"] = self.cost.to_json() if self.cost else None
         result: dict[str, Any] = plain(data)
         return result
 
@@ -286,7 +313,10 @@ def verdict_of(result: Result) -> ResultVerdict:
         for o in result.outputs
     ]
     metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
-    bare = {"verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics}
+    cost = result.cost.to_json() if result.cost else None
+    bare = {
+        "verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics, "cost": cost,
+    }  # fmt: skip
     verdict: ResultVerdict = settled_result(bare)["verdict"]
     return verdict
 

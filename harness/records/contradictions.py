@@ -31,9 +31,18 @@ def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
         return _settled_known(result)
     parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
+    parts += _of_cost(result.get("cost"))
     attempts = enumerate(result.get("attempts", ()), start=1)
     parts += [(f"attempt {number}", "fail") for number, one in attempts if one["failure"] == "wrong_answer"]
     return _settled(result, parts or [("no output", "not_judged")])
+
+
+def _of_cost(cost: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
+    """Return the verdicts on a cost of quantisation; a part of it that was not judged need not have a limit."""
+    if not cost:
+        return []
+    parts = [part for part in (*cost["outputs"], *cost["metrics"]) if _of_output({"allowed": {}, **part}) == "fail"]
+    return [("cost of quantisation", cost["verdict"]), *((f"cost of {part['name']}", "fail") for part in parts)]
 
 
 def _settled_known(result: Mapping[str, Any]) -> dict[str, Any]:

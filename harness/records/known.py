@@ -139,9 +139,12 @@ def times_limit(result: Mapping[str, Any]) -> float:
     Infinity where an output is not finite, all zeros or constant where the reference is not, has no figure or a limit
     of 0, or fails although all of its figures are within their limits.
     """
-    outputs = (list(_of_output(output)) for output in result["outputs"] if output["verdict"] == "fail")
+    cost = result.get("cost") or {"outputs": (), "metrics": ()}
+    judged = (*result["outputs"], *cost["outputs"])
+    outputs = (list(_of_output(output)) for output in judged if output["verdict"] == "fail")
     found = [worst if (worst := max(times, default=0.0)) > 1 else math.inf for times in outputs]
-    found += [_of_metric(metric) for metric in result["metrics"] if metric["verdict"] == "fail"]
+    metrics = (*result["metrics"], *cost["metrics"])
+    found += [_of_metric(metric) for metric in metrics if metric["verdict"] == "fail"]
     return max(found, default=math.inf)
 
 

@@ -205,10 +205,17 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
 
 def _result(row: Json, where: str) -> Json:
     outputs = row.get("outputs", [])
-    data: Json = checked({**row, "outputs": []}, Result, where)
-    rows = checked(outputs, tuple[dict[str, Any], ...], f"{where}.outputs")
-    data["outputs"] = [_output(output, f"{where}.outputs[{i}]") for i, output in enumerate(rows)]
+    cost = row.get("cost")
+    data: Json = checked({**row, "outputs": [], "cost": cost and {**cost, "outputs": []}}, Result, where)
+    data["outputs"] = _outputs(outputs, f"{where}.outputs")
+    if cost:
+        data["cost"]["outputs"] = _outputs(cost.get("outputs", []), f"{where}.cost.outputs")
     return data
+
+
+def _outputs(outputs: Any, where: str) -> list[Json]:
+    rows = checked(outputs, tuple[dict[str, Any], ...], where)
+    return [_output(output, f"{where}[{i}]") for i, output in enumerate(rows)]
 
 
 def _output(row: Json, where: str) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from harness.records import HARMLESS, MARKS, contestant_name
+from harness.records import HARMLESS, MARKS, contestant_name, overall
 from harness.report.words import Words
 
 Json = Mapping[str, Any]
@@ -291,6 +291,43 @@ def judged_variants(study: Json) -> list[Json]:
     A first one that failed is a failure all the same.
     """
     return [v for v in study["variants"] if not is_reference(study, v)]
+
+
+def cost_outputs(result: Json) -> list[Json]:
+    """Return the outputs of what quantisation costs, by names that say so; nothing where that was not asked."""
+    return _named_cost((result.get("cost") or {}).get("outputs", ()))
+
+
+def cost_metrics(result: Json) -> list[Json]:
+    """Return the task metrics of what quantisation costs, likewise."""
+    return _named_cost((result.get("cost") or {}).get("metrics", ()))
+
+
+def _named_cost(parts: Iterable[Json]) -> list[Json]:
+    return [{**part, "name": f"cost: {part['name']}"} for part in parts]
+
+
+def judged_parts(result: Json) -> list[Json]:
+    """Return everything of a result that has a verdict of its own: outputs, metrics and what quantisation costs."""
+    parts = [*cost_outputs(result), *cost_metrics(result)]
+    if parts and result["cost"]["verdict"] == "pass":  # an output without a limit of its own is only shown
+        parts = [part for part in parts if part["verdict"] != "not_judged"]
+    return [*result["outputs"], *result["metrics"], *parts]
+
+
+def parity_alone(result: Json) -> Json:
+    """Return a result without what quantisation costs: with the verdict that its outputs and metrics leave.
+
+    A verdict that the cost does not explain stays.
+    """
+    cost = result.get("cost")
+    if not cost or cost["verdict"] != result["verdict"] or result["verdict"] == "pass":
+        return {**result, "cost": None}
+    parts = [*result["outputs"], *result["metrics"]]
+    verdict = overall(part["verdict"] for part in parts)
+    reason = next((f"{part['name']}: {part['reason']}" for part in parts if part["verdict"] == verdict), "")
+    failure = result["failure"] if verdict == "fail" else ""
+    return {**result, "cost": None, "verdict": verdict, "reason": reason, "failure": failure}
 
 
 def part_verdict(result: Json, part: Json) -> str:

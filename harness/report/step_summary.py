@@ -255,7 +255,7 @@ def _failures(records: Records, found: Sequence[verdicts.Judged], bisections: ve
         yield (f"\n**{name}**: {len(own)} failed\n\n" if any(one["owner"] for one in failed) else "") + own[0]
         yield from own[1:]
     said = {(one.name, one.reason) for one in found if one.kind == "accuracy"}
-    others = [one for one in found if one.verdict == "fail" and one.kind != "accuracy"]
+    others = [one for one in found if one.verdict == "fail" and one.kind not in ("accuracy", "cost")]
     for one in others:
         if one.kind != "bisection" or (one.name, one.reason) not in said:
             yield f"- {one.kind}: {code(one.name)}: {escape(one.reason)}\n"
@@ -263,7 +263,8 @@ def _failures(records: Records, found: Sequence[verdicts.Judged], bisections: ve
 
 def _failure(result: Json, bisections: verdicts.Bisections) -> str:
     label = f"{code(result['subject'])}/{code(result['case'])} [{code(target_name(result))}]"
-    lines = [f"- {label}: {escape(verdicts.result_item(result, bisections).reason)}"]
+    failed = [one for one in verdicts.result_items(result, bisections) if one.verdict == "fail"]
+    lines = [f"- {label}: {escape('cost: ' * (one.kind == 'cost') + one.reason)}" for one in failed]
     if commands := commands_of(result, verdicts.bisection_of(result, bisections)):
         lines += ["", *(f"  {line}" for line in fence(commands, "bash")), ""]
     return "".join(f"{line}\n" for line in lines)
@@ -273,8 +274,8 @@ def _not_judged(records: Records, found: Sequence[verdicts.Judged]) -> Iterator[
     """Yield each reason once, with how many it kept from a verdict, their names, and what to type."""
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for entry in records.results:
-        if entry.data["verdict"] == "not_judged":
-            one, commands = verdicts.result_item(entry.data), "\n".join(commands_of(entry.data))
+        one, commands = verdicts.result_items(entry.data)[0], "\n".join(commands_of(entry.data))
+        if one.verdict == "not_judged":
             reasons.setdefault((one.failure, one.reason, commands), []).append(one.name)
     for one in found:
         if one.verdict == "not_judged" and one.kind not in ("accuracy", "latency"):

@@ -15,6 +15,7 @@ from harness.report.facts import (
     judged_variants,
     known_words,
     newest_sessions,
+    parity_alone,
     session_target,
     target_name,
 )
@@ -23,7 +24,7 @@ from harness.report.words import Words
 from harness.shards import parts_of
 from harness.shards import problems as problems_of_shards
 
-KINDS = ("accuracy", "bisection", "latency", "study", "score")
+KINDS = ("accuracy", "cost", "bisection", "latency", "study", "score")
 _OF_A_SHARD = ("shard", "shards", "run", "command", "complete", "error", "environment")
 Bisections = Sequence[Json] | Mapping[tuple[str, ...], Json]
 """Bisections, oldest first, or the newest of each engine by ``by_engine``."""
@@ -54,7 +55,7 @@ def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
     bisections = by_engine(entry.data for entry in records.bisections)
     return [
-        *(result_item(entry.data, bisections) for entry in records.results),
+        *(one for entry in records.results for one in result_items(entry.data, bisections)),
         *(bisection_item(entry.data) for entry in records.bisections),
         *(latency_item(measured) for measured in newest(entry.data for entry in records.bench)),
         *(missing_item(entry.data) for entry in records.not_measured),
@@ -77,6 +78,24 @@ def result_item(result: Json, bisections: Bisections = (), t: Words = WORDS) -> 
         owner=result["owner"],
         failure=result["failure"],
     )
+
+
+def result_items(result: Json, bisections: Bisections = (), t: Words = WORDS) -> list[Judged]:
+    """Return the verdict on an engine's outputs, and beside it the one on what quantisation costs, where it was asked.
+
+    Of a known failure there is one verdict, which the ledger gives.
+    """
+    if not result.get("cost") or result["verdict"] == "known":
+        return [result_item(result, bisections, t)]
+    cost = result["cost"]
+    failure = "wrong_answer" if cost["verdict"] == "fail" else ""
+    return [
+        result_item(parity_alone(result), bisections, t),
+        Judged(
+            kind="cost", verdict=cost["verdict"], name=_name(result), reason=cost["reason"], owner=result["owner"],
+            failure=failure,
+        ),
+    ]  # fmt: skip
 
 
 def bisection_item(found: Json, t: Words = WORDS) -> Judged:

@@ -68,6 +68,13 @@ class Run:
             return prepare(self.subject, self.settings)
 
     @cached_property
+    def unquantised(self) -> Prepared:
+        """The unquantised subject, prepared when the cost of quantisation is first asked for."""
+        assert self.subject.against is not None
+        with limits.doing("preparing the unquantised model"):
+            return prepare(self.subject.against, self.settings)
+
+    @cached_property
     def commit(self) -> str:
         """The commit of the suite's repository, asked once: git takes longer than a small engine."""
         return commit(self.settings.root)

@@ -18,6 +18,7 @@ from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
+from harness.verify.cost import with_cost
 from harness.verify.inputs import generated_words, sizes_notes
 from harness.verify.judging import compare_outputs, floor_of, judge_outputs
 from harness.verify.prepare import prepare
@@ -56,7 +57,7 @@ def verify_case(opened: OpenTarget, case: str) -> Outcome:
     a wrong answer is none of these.
     """
     if case not in opened.outcomes:
-        opened.outcomes[case] = _best_attempt(opened, case)
+        opened.outcomes[case] = with_cost(opened, case, _best_attempt(opened, case))
     return opened.outcomes[case]
 
 

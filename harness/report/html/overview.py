@@ -83,9 +83,10 @@ def overview(
     return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
 
 
-def result_item(result: Json, bisections: verdicts.Bisections, href: str, t: Words) -> Item:
-    """Return the verdict on an engine's outputs, with the error furthest above its floor."""
-    return Item.of(verdicts.result_item(result, bisections, t), _furthest(result["outputs"], t), href)
+def result_items(result: Json, bisections: verdicts.Bisections, href: str, t: Words) -> list[Item]:
+    """Return the verdict on an engine's outputs, with the error furthest above its floor, and that on its cost."""
+    shown = {"accuracy": result["outputs"], "cost": (result["cost"] or result)["outputs"]}
+    return [Item.of(one, _furthest(shown[one.kind], t), href) for one in verdicts.result_items(result, bisections, t)]
 
 
 def _furthest(outputs: Sequence[Json], t: Words) -> str:

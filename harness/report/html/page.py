@@ -97,7 +97,8 @@ def _items(known: Sequence[Known], records: Records, t: Words) -> list[overview.
     items, item_of = [], overview.Item.of
     for n, one in enumerate(known, start=1):
         newest = verdicts.by_engine(one.bisections)
-        items += [overview.result_item(result, newest, f"#s{n}-outputs", t) for result in one.results]
+        for result in one.results:
+            items += overview.result_items(result, newest, f"#s{n}-outputs", t)
         for i, found in enumerate(one.bisections, start=1):
             items.append(item_of(verdicts.bisection_item(found, t), found["kind"], f"#s{n}-bisect-{i}"))
         items += [overview.latency_item(measured, f"#s{n}-latency", t) for measured in verdicts.newest(one.bench)]

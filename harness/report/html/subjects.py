@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.report import verdicts
-from harness.report.facts import Json, bisection_verdict, target_name
+from harness.report.facts import Json, bisection_verdict, cost_metrics, cost_outputs, judged_parts, target_name
 from harness.report.html.bisection import bisect_group
 from harness.report.html.diagnosis import diagnosis_groups, explained
 from harness.report.html.latency import latency_group, module_times
@@ -133,7 +133,7 @@ def _outputs(known: Known, id: str, t: Words) -> Group:
     results = known.results
     labels = tuple(distinct(label for r in results for label in warnings(r["provenance"] or {}, t)))
     parts: list[Part] = [_output_table(results, f"{id}-table", labels, t)]
-    if any(result["metrics"] for result in results):
+    if any(result["metrics"] or cost_metrics(result) for result in results):
         parts.append(_metric_table(results, f"{id}-metrics", labels, t))
     parts += _remarks(known, t)
     parts.append(Details(summary=t("provenance"), parts=tuple(_provenance(result, t) for result in results), long=True))
@@ -148,7 +148,7 @@ def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: 
     for result in results:
         first = [word(target_name(result)), word(result["case"])]
         first += [word(_conditions(result, t), "warn")] if mixed else []
-        for output in result["outputs"]:
+        for output in (*result["outputs"], *cost_outputs(result)):
             rows.append(Row(cells=(verdict(output["verdict"], t), *first, *_figures(output, t))))
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
@@ -205,7 +205,7 @@ def relative_error(output: Json) -> Cell:
 def _metric_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     rows = []
     for result in results:
-        for metric in result["metrics"]:
+        for metric in (*result["metrics"], *cost_metrics(result)):
             bound = metric.get("bound", "difference")
             limit = LIMITS.get(bound, t("difference") + " ≤ ") + figure(metric["allowed"])
             cells = (
@@ -227,7 +227,7 @@ def _remarks(known: Known, t: Words) -> list[Part]:
     notes: list[tuple[str, Tone, str]] = []
     for result in results:
         label = f"{target_name(result)} {result['case']}"
-        bad = [item for item in (*result["outputs"], *result["metrics"]) if item["verdict"] != "pass"]
+        bad = [item for item in judged_parts(result) if item["verdict"] != "pass"]
         sentences = [(item["verdict"], f"{item['name']}: {item['reason']}") for item in bad]
         if result["verdict"] == "known" or (not sentences and result["verdict"] != "pass"):
             sentences = [(result["verdict"], result["reason"])]

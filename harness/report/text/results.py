@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness.records import settled_result
-from harness.report.facts import Json, largest_error, missed, part_verdict, target_name
+from harness.report.facts import (
+    Json,
+    cost_metrics,
+    cost_outputs,
+    judged_parts,
+    largest_error,
+    missed,
+    part_verdict,
+    target_name,
+)
 from harness.report.text.tables import (
     WIDTH,
     WORDS,
@@ -99,7 +108,8 @@ def result_line(result: Json) -> str:
         else f"{output['name']} rel err {number(output.get('relative_l2'))} floor {number(_floor(output))}"
         for output in result["outputs"]
     ]
-    figures += [f"{metric['name']} {metric['reason']}" for metric in result["metrics"]]
+    beside = (*result["metrics"], *cost_outputs(result), *cost_metrics(result))
+    figures += [f"{part['name']} {part['reason']}" for part in beside]
     detail = "; ".join(figures) if result["verdict"] == "pass" else result["reason"]
     return ascii_safe(f"{verdict_word(result['verdict'])}: {detail}")
 
@@ -148,7 +158,7 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
     """Return the table rows of one result, each as cells and a text that takes the place of missing figures."""
     name = target_name(result)
     rows = []
-    for output in result["outputs"]:
+    for output in (*result["outputs"], *cost_outputs(result)):
         words = [name, result["case"], output["name"], verdict_word(part_verdict(result, output))]
         has_figures = output.get("relative_l2") is not None or output.get("absolute") is not None
         text = WORDS.decisions([output]) or output["reason"]
@@ -156,7 +166,7 @@ def _rows(result: Json) -> list[tuple[list[str], str]]:
     if not rows:
         reason = ": ".join(filter(None, (failure_word(result.get("failure", "")), result["reason"])))
         rows.append(([name, result["case"], "-", verdict_word(result["verdict"])], reason))
-    for metric in result["metrics"]:
+    for metric in (*result["metrics"], *cost_metrics(result)):
         words = [name, result["case"], metric["name"], verdict_word(part_verdict(result, metric))]
         rows.append((words, _metric(metric)))
     return rows
@@ -236,7 +246,7 @@ def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
 
 
 def _judged_badly(result: Json) -> list[Json]:
-    return [item for item in (*result["outputs"], *result["metrics"]) if item["verdict"] != "pass"]
+    return [item for item in judged_parts(result) if item["verdict"] != "pass"]
 
 
 def _floor(output: Json) -> float | None:

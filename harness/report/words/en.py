@@ -61,6 +61,7 @@ WORDS: dict[str, str] = {
     "what": "What",
     "figure": "Figure",
     "kind_of_accuracy": "accuracy",
+    "kind_of_cost": "cost of quantisation",
     "kind_of_bisection": "bisection",
     "kind_of_latency": "latency",
     "kind_of_study": "study",
@@ -587,6 +588,7 @@ WORDS: dict[str, str] = {
     ),
     "readme_unjudged": "Not judged:",
     "readme_metrics": "Task metrics:",
+    "readme_cost": "Cost of quantisation: the engine against the unquantised {against} in FP32, no part of parity.",
     "readme_scores": "Contest folders, judged by the rules of the 2023 preliminary:",
     "readme_performance": "{subject}/{case}, {device}, {how}:",
     "readme_performance_note": (

@@ -61,6 +61,7 @@ WORDS: dict[str, str] = {
     "what": "内容",
     "figure": "数值",
     "kind_of_accuracy": "精度",
+    "kind_of_cost": "量化代价",
     "kind_of_bisection": "二分定位",
     "kind_of_latency": "延迟",
     "kind_of_study": "方案研究",
@@ -552,6 +553,7 @@ WORDS: dict[str, str] = {
     "readme_undefined": "{name}：{count} 个元素 e = 0 而 a 不为 0，没有相对误差，不在统计内。",
     "readme_unjudged": "未判定：",
     "readme_metrics": "任务指标：",
+    "readme_cost": "量化代价：引擎与未量化的 {against}（FP32）之差，与一致性无关。",
     "readme_scores": "按 2023 初赛规则评判的参赛目录：",
     "readme_performance": "{subject}/{case}，{device}，{how}：",
     "readme_performance_note": (

@@ -1,0 +1,167 @@
+"""What quantisation costs: an engine's outputs against the unquantised subject in FP32.
+
+Beside parity and never part of it: there is no floor, only a limit that somebody set, and without one no verdict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from harness import limits
+from harness.compare import compare
+from harness.errors import EngineFailed, ParityError, UsageError
+from harness.memory import guarded
+from harness.metrics import measure
+from harness.records import CostResult, Decisions, MetricResult, OutputResult, Verdict, overall
+from harness.subject import Subject, Tolerance
+from harness.tensors import Tensors, on_devices_of
+from harness.verify.decisions import judge_decisions
+from harness.verify.result import worst_reason
+from harness.verify.target import OpenTarget, Outcome, Run
+from harness.verify.tolerance import judge_output
+
+NO_LIMIT = "no limit for the cost of quantisation"
+_GIVE = "give --cost-limit, or cost= or cost_metrics= of the Subject"
+
+
+def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
+    """Return an outcome with the cost of quantisation, where there are outputs and an unquantised subject.
+
+    Raises UsageError where the two do not take the same inputs or give the same outputs, by name and shape.
+    """
+    subject, result = opened.run.subject, outcome.result
+    if subject.against is None or outcome.repeats is None:
+        return outcome
+    opened.say("computing the unquantised model", case)
+    against = subject.against.name
+    try:
+        with limits.work(subject.name, "computing the unquantised model"), guarded(f"{subject.name}/{case}"):
+            expected = unquantised(opened.run, case)
+            cost = judge_cost(subject, on_devices_of(expected, _named_as(outcome.repeats.worst, expected)), expected)
+            sha256 = opened.run.unquantised.graph.identity.weights_sha256
+            cost = dataclasses.replace(cost, weights_sha256=sha256)
+    except UsageError:
+        raise
+    except ParityError as error:
+        cost = CostResult(against=against, verdict="not_judged", reason=str(error))
+    assert result.verdict != "known"  # the ledger comes later
+    verdict = overall([result.verdict, cost.verdict])
+    result = dataclasses.replace(result, cost=cost)
+    if verdict != outcome.result.verdict:
+        result = dataclasses.replace(result, verdict=verdict, reason=f"cost: {cost.reason}")
+        if verdict == "fail":
+            result = dataclasses.replace(result, failure="wrong_answer")
+    return dataclasses.replace(outcome, result=result)
+
+
+def unquantised(run: Run, case: str) -> Tensors:
+    """Return the FP32 outputs of the unquantised subject for a case.
+
+    Raises UsageError where it does not take the same inputs, by name and shape.
+    """
+    against = run.subject.against
+    assert against is not None
+    what = f"{run.subject.name} and the unquantised {against.name} do not take the same inputs, by name and shape"
+    ours = run.prepared.inputs[case]
+    try:
+        theirs = run.unquantised.inputs[case]
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error
+    if _shapes(ours) != _shapes(theirs):
+        raise UsageError(f"{what}: {_words(ours)} and {_words(theirs)}")
+    return run.unquantised.references.reference(case, "fp32")
+
+
+def judge_cost(subject: Subject, actual: Tensors, expected: Tensors) -> CostResult:
+    """Return what quantisation costs by the subject's limits, of which there may be none."""
+    assert subject.against is not None
+    against = subject.against.name
+    tolerances = subject.cost if isinstance(subject.cost, Mapping) else dict.fromkeys(expected, subject.cost)
+    if unknown := sorted(set(tolerances) - set(expected)):
+        raise UsageError(f"{subject.name}: cost= names {unknown[0]!r}, which is no output ({', '.join(expected)})")
+    outputs = [_judged(name, actual[name], wanted, tolerances.get(name), against) for name, wanted in expected.items()]
+    metrics = [measure(metric, actual, expected) for metric in subject.cost_metrics]
+    verdict, reason = _overall(outputs, metrics, [name for name, one in tolerances.items() if one is not None])
+    return CostResult(against=against, verdict=verdict, reason=reason, outputs=tuple(outputs), metrics=tuple(metrics))
+
+
+def _overall(
+    outputs: Sequence[OutputResult], metrics: Sequence[MetricResult], limited: Sequence[str]
+) -> tuple[Verdict, str]:
+    """Return the verdict of what has a limit; an output without one can only fail."""
+    counted = [one for one in outputs if one.name in limited or one.verdict == "fail"]
+    verdict = overall([*(one.verdict for one in counted), *(one.verdict for one in metrics)])
+    if not counted and not metrics:
+        largest = max((one.stats.relative_l2 for one in outputs if one.stats is not None), default=None)
+        found = "" if largest is None else f"; relative error {largest:.3g} from the unquantised model"
+        return "not_judged", f"{NO_LIMIT}{found}; {_GIVE}"
+    if any(one.verdict == verdict for one in counted):
+        return verdict, worst_reason(counted, verdict)
+    decided = next(one for one in metrics if one.verdict == verdict)
+    return verdict, f"{decided.name}: {decided.reason}"
+
+
+def _judged(
+    name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance | None, against: str
+) -> OutputResult:
+    if not expected.is_floating_point():
+        return _judged_codes(name, actual, expected, tolerance)
+    try:
+        stats = compare(actual, expected, name=name)
+    except EngineFailed as error:
+        return OutputResult(name=name, verdict="fail", reason=str(error))
+    found = judge_output(name, stats, precision="fp32", tolerance=tolerance)
+    if stats.nan_expected or not stats.compared or (found.verdict == "fail" and not found.allowed):
+        return found  # wrong, or nothing to compare, at any limit
+    reason = f"relative error {stats.relative_l2:.3g} from {against} in FP32"
+    if tolerance is None:
+        return dataclasses.replace(found, verdict="not_judged", reason=f"{reason}; {NO_LIMIT}")
+    figures = {"relative_l2": stats.relative_l2, "max_absolute": stats.absolute["max"], "cosine": stats.cosine}
+    held = ", ".join(f"{figure} {figures[figure]:.4g} (allowed {limit:.4g})" for figure, limit in found.allowed.items())
+    return dataclasses.replace(found, reason=f"{reason}: {held}; tolerance: {tolerance.why}" if held else found.reason)
+
+
+def _judged_codes(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance | None) -> OutputResult:
+    """Return the verdict on indices, labels or booleans: those that differ are counted, by ``max_absolute`` limited."""
+    if actual.shape != expected.shape:
+        shapes = f"{list(actual.shape)}, of the unquantised model {list(expected.shape)}"
+        return OutputResult(name=name, verdict="fail", reason=f"shape {shapes}")
+    away = (actual.to(torch.int64) - expected.to(torch.int64)).abs()
+    counts = Decisions(
+        shape=tuple(expected.shape), dtype=str(actual.dtype).removeprefix("torch."), elements=expected.numel(),
+        differ=int((away != 0).sum()), largest=int(away.max()) if away.numel() else 0,
+        zero=not (actual.any() or expected.any()),
+    )  # fmt: skip
+    if tolerance is not None and tolerance.max_absolute is not None:
+        codes = Tolerance(why=tolerance.why, max_absolute=tolerance.max_absolute)
+        return judge_decisions(name, counts, precision="fp32", tolerance=codes)
+    if tolerance is not None and not counts.differ:
+        return judge_decisions(name, counts, precision="fp32")
+    reason = f"{counts.differ} of {counts.elements} differ; {NO_LIMIT}: give max_absolute= in codes, or a metric"
+    return OutputResult(name=name, verdict="not_judged", reason=reason, decisions=counts)
+
+
+def _named_as(actual: Tensors, expected: Tensors) -> Tensors:
+    """Return outputs by the names of the unquantised ones; a single output needs no name to be known.
+
+    Raises UsageError where their names differ.
+    """
+    if set(actual) == set(expected):
+        return {name: actual[name] for name in expected}
+    if len(actual) == len(expected) == 1:
+        return dict(zip(expected, actual.values(), strict=True))
+    raise UsageError(
+        f"the quantised model gives {', '.join(sorted(actual))} and the unquantised one {', '.join(sorted(expected))}; "
+        "the cost needs the same outputs, by name"
+    )
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _words(tensors: Tensors) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(_shapes(tensors).items()))
