@@ -92,8 +92,8 @@ def result_items(result: Json, bisections: Bisections = (), t: Words = WORDS) ->
     return [
         result_item(parity_alone(result), bisections, t),
         Judged(
-            kind="cost", verdict=cost["verdict"], name=_name(result), reason=cost["reason"], owner=result["owner"],
-            failure=failure,
+            kind="cost", verdict=cost["verdict"], model=result["subject"], name=_name(result), reason=cost["reason"],
+            owner=result["owner"], failure=failure,
         ),
     ]  # fmt: skip
 
