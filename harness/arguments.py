@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import limit_options
-from harness.errors import Failure, UsageError
-from harness.settings import retry_classes
+from harness.errors import Failure, unknown_name
+from harness.settings import RETRYABLE
 
 REMOTE_MODES = ("read", "read-write")
 """What a run may do with the engine cache that runners share."""
@@ -78,10 +78,14 @@ def relative_error(text: str) -> float:
 
 def classes(text: str) -> tuple[Failure, ...]:
     """Return classes of failures that may be tried again, of text with commas between them."""
-    try:
-        return retry_classes(text)
-    except UsageError as error:
-        raise ArgumentTypeError(str(error)) from None
+    given = names(text)
+    if "wrong_answer" in given or "wrong" in given:
+        raise ArgumentTypeError(f"{text!r}: a wrong answer is never retried into a pass; leave it out")
+    if unknown := [name for name in given if name not in RETRYABLE]:
+        raise ArgumentTypeError(str(unknown_name("class of failures", unknown[0], RETRYABLE)))
+    if not given:
+        raise ArgumentTypeError(f"{text!r} names no class; known: {', '.join(RETRYABLE)}")
+    return tuple(failure for failure in RETRYABLE if failure in given)
 
 
 def gib(text: str) -> float:

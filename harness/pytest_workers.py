@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness import stopping
 from harness.checks import LatencyTiming
 from harness.machine import VISIBLE, gpu_for, take_gpu
 from harness.shards import LATENCY, Shard
@@ -71,7 +72,7 @@ class Workers:
 
 
 class Turns:
-    """In a worker: tests of latency come last, in one group, and each waits until no other test runs."""
+    """In a worker: tests of latency come last, in one group, and each waits until no other test runs; how it ends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._folder: str = config.workerinput.get(_TURNS, "")  # type: ignore[attr-defined]
@@ -89,6 +90,15 @@ class Turns:
         items.sort(key=lambda item: item.get_closest_marker(LATENCY) is not None)
         self._needed = bool(items) and items[-1].get_closest_marker(LATENCY) is not None
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """End where a signal stopped this worker alone: its test died, and a new worker has the others.
+
+        xdist would take the worker's own words for it, a keyboard interrupt, as the end of the whole run.
+        """
+        if stopping.received():
+            stopping.end(f"a worker of xdist was {stopping.words()}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # a time limit of another plugin begins after the wait
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Failure, UsageError, unknown_name, visible
+from harness.errors import Failure, UsageError, visible
 from harness.repository import as_typed, folders, repository_root
 
 
@@ -76,18 +76,6 @@ RETRYABLE: tuple[Failure, ...] = ("refused", "crash", "device", "memory", "timeo
 """Classes of failures that another attempt may get past; a wrong answer is none of them."""
 RETRIED: tuple[Failure, ...] = ("device", "crash")
 """Those that are tried again where nothing else is said."""
-
-
-def retry_classes(text: str) -> tuple[Failure, ...]:
-    """Return the classes of ``--retry-on``, with commas between them. Raises UsageError for any other."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if "wrong_answer" in names or "wrong" in names:
-        raise UsageError(f"--retry-on {text}: a wrong answer is never retried into a pass; leave it out")
-    if unknown := [name for name in names if name not in RETRYABLE]:
-        raise unknown_name("class of --retry-on", unknown[0], RETRYABLE)
-    if not names:
-        raise UsageError(f"--retry-on {text!r} names no class; known: {', '.join(RETRYABLE)}")
-    return tuple(failure for failure in RETRYABLE if failure in names)
 
 
 @dataclass(frozen=True, kw_only=True)

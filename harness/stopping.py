@@ -215,16 +215,16 @@ def _watch(pipe: int) -> None:
             first = time.monotonic()
             if not _Run.reacted.wait(GRACE_S):
                 _Run.received = received[0]
-                _end(f"{words()} while a library computed that could not be asked to stop")
+                end(f"{words()} while a library computed that could not be asked to stop")
         elif _Run.again:
             _Run.again -= 1
         elif time.monotonic() - first > AGAIN_S:
-            _end(f"{words()}, and ended at the second signal")
+            end(f"{words()}, and ended at the second signal")
     os.close(pipe)
 
 
-def _end(sentence: str) -> None:
-    """End the process here and now, with all that it started and its temporary files."""
+def end(sentence: str) -> None:
+    """End the process here and now, with all that it started and its temporary files; the status is the signal's."""
     for say in reversed(_Run.last_words):
         with contextlib.suppress(Exception):
             say()

@@ -36,6 +36,7 @@ ORDER = (
     "reference",
     "graph",
     "compare operators",
+    "shared_options",
     "shards",
     "records",
     "machine isolated",

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from harness.cli.latency_options import add_history, open_history
-from harness.cli.options import Document, settings_of
+from harness.cli.options import Document, add_shared, settings_of
 from harness.errors import NotJudged, UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-record", action="store_true", help="leave the history as it is (PARITY_NO_ACCURACY_RECORD=1)"
     )
-    parser.add_argument(
-        "--fail-on-creep", action="store_true",
-        help="exit 1 where the ratio of an output to its floor rises over the runs of the history",
-    )  # fmt: skip
+    add_shared(parser, "--fail-on-creep")
 
 
 def show(options: argparse.Namespace) -> int:

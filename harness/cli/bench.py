@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from harness import stopping
 from harness.arguments import as_path, names
 from harness.cli.expected import timed, to_judge, with_arrived
-from harness.cli.known import add_ledger, ledger_of
+from harness.cli.known import ledger_of
 from harness.cli.latency_options import add_history, add_measuring, measuring, open_history
 from harness.cli.options import (
     Document,
     add_command,
-    add_retries,
+    add_shared,
     chart,
     charts_folder,
     not_reached,
@@ -42,9 +42,8 @@ def add(commands: Any) -> None:
     """Add the command."""
     bench = add_command(commands, "bench", run, "time a subject's engines and PyTorch, and judge against the baseline")
     add_measuring(bench)
-    add_retries(bench)
     add_history(bench)
-    add_ledger(bench)
+    add_shared(bench, "--retries", "--retry-on", "--known", "--run-known")
     bench.add_argument(
         "--baseline", type=names, metavar="NAMES",
         help=f"comma-separated: {_BASELINES}; default: eager-fp32, on a GPU also eager-fp16 and compile",

@@ -13,9 +13,7 @@ from harness.cli.options import (
     Document,
     add_command,
     add_computing,
-    add_limit,
-    add_retries,
-    add_runs,
+    add_shared,
     add_subject,
     ended_by,
     request_of,
@@ -33,14 +31,12 @@ def add(commands: Any) -> None:
     add_subject(bisect)
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
     add_computing(bisect)
-    add_runs(bisect)
-    add_retries(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
     bisect.add_argument("-p", "--precision", required=True, metavar="PRECISION", help="as for verify")
     bisect.add_argument(
         "--max-builds", type=int, default=30, metavar="N", help="engines to build at most, all together; default: 30"
     )
-    add_limit(bisect)
+    add_shared(bisect, "--runs", "--retries", "--retry-on", "--limit")
     bisect.add_argument("--jobs", type=int, default=1, metavar="N", help="engines built at a time; default: 1")
     bisect.add_argument("--json", type=as_path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
     bisect.add_argument(

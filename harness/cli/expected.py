@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.arguments import as_path
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,14 +13,6 @@ if TYPE_CHECKING:
     from harness.subject import Subject, Target
 
 Json = dict[str, Any]
-
-
-def add_expect(parser: argparse.ArgumentParser) -> None:
-    """Add the manifest that a run is held against."""
-    parser.add_argument(
-        "--expect", type=as_path, metavar="MANIFEST",
-        help="exit 3 unless all was judged that this manifest of parity list --json expects of the subject",
-    )  # fmt: skip
 
 
 def manifest_of(path: Path, subject: Subject) -> Json:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.arguments import as_path, at_least
 from harness.cli import accuracy
 from harness.cli.latency_options import add_history, add_series, open_history, selection
-from harness.cli.options import Document, add_command, add_lock_timeout, chart, charts_folder, settings_of
+from harness.cli.options import Document, add_command, add_shared, chart, charts_folder, settings_of
 from harness.errors import NotJudged, UsageError
 from harness.files import file_name
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     accept = add_command(commands, "accept", _accept, "make a subject's latest sessions the baseline of this machine")
     add_series(accept)
     add_history(accept)
-    add_lock_timeout(accept)
+    add_shared(accept, "--lock-timeout")
     accept.add_argument("--why", required=True, metavar="TEXT", help="kept with the baseline")
     accept.add_argument(
         "--last", type=at_least(1), metavar="N",
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     add_series(history, optional=True)
     add_history(history)
-    add_lock_timeout(history)
+    add_shared(history, "--lock-timeout")
     history.add_argument("move", nargs="*", metavar="FORMAT FILE", help="only after export or import: docs/history.md")
     _add_accuracy(history, "show the error of each output over its floor; SUBJECT is a name, a pattern or left out")
     history.add_argument("--machine", metavar="KEY", help="only with export: the records of this machine")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.arguments import as_path
-from harness.cli.options import add_choice, add_command, add_suites, settings_of
+from harness.cli.options import add_choice, add_command, add_shared, add_suites, settings_of
 from harness.errors import UsageError
 from harness.settings import print_progress
+from harness.shared_options import SHARED
 
 if TYPE_CHECKING:
     from harness.ledger import Ledger
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 def add(commands: Any) -> None:
     """Add the command."""
     known = add_command(commands, "known", _list, "list the known failures: who mends each, and until when it holds")
-    _add_file(known)
+    add_shared(known, "--known")
     add_suites(known)
     known.add_argument("--check", action="store_true", help="exit 1 where an entry is expired or names nothing")
     known.add_argument("--json", type=as_path, metavar="FILE", help="write the entries as JSON")
@@ -44,7 +45,7 @@ def add(commands: Any) -> None:
         metavar="FILE_OR_DIR",
         help="JSON of --json or --parity-json, or folders of it",
     )
-    _add_file(adding, default=argparse.SUPPRESS)
+    adding.add_argument("--known", default=argparse.SUPPRESS, **SHARED["--known"])
     adding.add_argument("--subject", metavar="NAME", help="only what failed of this subject")
     adding.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
     add_choice(adding)
@@ -56,19 +57,6 @@ def add(commands: Any) -> None:
     adding.add_argument(
         "--at-most", type=float, metavar="TIMES",
         help="how many times its limit a wrong answer may lose, or a latency its baseline; default: 1.5 x the record",
-    )  # fmt: skip
-
-
-def add_ledger(parser: argparse.ArgumentParser) -> None:
-    """Add what a command that runs engines asks of the ledger."""
-    _add_file(parser)
-    parser.add_argument("--run-known", action="store_true", help="launch engines that are known to crash too")
-
-
-def _add_file(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    parser.add_argument(
-        "--known", type=as_path, metavar="FILE", default=default,
-        help="the ledger of known failures; default: known.toml in the repository",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from harness.cli.options import (
     add_cases,
     add_choice,
     add_computing,
-    add_engine_cache,
+    add_shared,
     add_subject,
     request_of,
     settings_of,
@@ -28,7 +28,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Add what is measured, and how."""
     add_series(parser)
     add_computing(parser)
-    add_engine_cache(parser)
+    add_shared(parser, "--no-engine-cache")
     parser.add_argument("--processes", type=at_least(2), default=5, metavar="N", help="per session; default: 5")
     parser.add_argument("--no-graph", action="store_true", help="launch engines without a CUDA graph")
     parser.add_argument("--l2", choices=("warm", "flush"), default="warm", help="the GPU's L2 cache; default: warm")

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping, watcher
-from harness.arguments import are_sizes, as_path, at_least, classes, gib, relative_error, remote_mode, seconds
+from harness.arguments import are_sizes, as_path, gib
 from harness.cli.against import with_against
 from harness.errors import CannotWrite, ParityError, UsageError, few
 from harness.repository import as_typed, folders, repository_root
-from harness.settings import RETRIED, RETRYABLE, print_progress
+from harness.settings import RETRIED, print_progress
+from harness.shared_options import SHARED
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -71,40 +72,23 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
 
 
+def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
+    """Add options that pytest has, too."""
+    for option in options:
+        parser.add_argument(option, **SHARED[option])
+
+
 def add_computing(parser: argparse.ArgumentParser, *, builds: bool = True, budget: bool = True) -> None:
     """Add where PyTorch computes, where engines and references are, and how long things may take.
 
     ``builds`` says whether the command builds engines, ``budget`` whether it and its subject may have a time of theirs.
     """
-    parser.add_argument(
-        "--seed-random", type=at_least(0, 2**63 - 1), nargs="?", const=0, metavar="SEED",
-        help="judge a model with random operators: what they draw becomes stored noise of this seed",
-    )  # fmt: skip
+    add_shared(parser, "--seed-random")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where PyTorch computes; default: a GPU if there is one"
     )
     add_folders(parser)
-    parser.add_argument(
-        "--timeout", type=seconds, metavar="SECONDS",
-        help="the longest that a step may take which runs the model outside an engine's build (build(), tracing, a run "
-        "in PyTorch or ONNX Runtime); 0: no limit; default: PARITY_TIMEOUT, else none, in CI (CI=true) 1800",
-    )  # fmt: skip
-    if builds:
-        parser.add_argument(
-            "--build-timeout", type=seconds, metavar="SECONDS",
-            help="the longest that an engine's build may take; default: PARITY_BUILD_TIMEOUT, else none, in CI 7200",
-        )  # fmt: skip
-    if budget:
-        parser.add_argument(
-            "--run-timeout", type=seconds, metavar="SECONDS",
-            help="the longest that the subject may take, from its preparation to its last verdict; default: "
-            "PARITY_RUN_TIMEOUT, else none",
-        )  # fmt: skip
-        parser.add_argument(
-            "--budget", type=seconds, metavar="SECONDS",
-            help="the longest that the whole run may take: what it does not reach is not judged; default: "
-            "PARITY_BUDGET, else none",
-        )  # fmt: skip
+    add_shared(parser, "--timeout", *["--build-timeout"] * builds, *["--run-timeout", "--budget"] * budget)
     parser.add_argument(
         "--memory", type=gib, metavar="GIB",
         help="the most memory of the host that such a step may take; default: 0.9 of what is free (PARITY_MEMORY)",
@@ -120,64 +104,15 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_engine_cache(parser: argparse.ArgumentParser) -> None:
-    """Add the option that bypasses the engine cache."""
-    parser.add_argument("--no-engine-cache", action="store_true", help="build every engine afresh")
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Add how often an engine runs before it is judged."""
-    parser.add_argument(
-        "--runs", type=at_least(2), metavar="N", help="runs of each engine and case; default: 8 on a GPU, 2 on a CPU"
-    )
-
-
-def add_retries(parser: argparse.ArgumentParser) -> None:
-    """Add what is tried again."""
-    parser.add_argument(
-        "--retries", type=at_least(0), default=0, metavar="N",
-        help="try an engine up to N times more after a failure of --retry-on; default: 0",
-    )  # fmt: skip
-    parser.add_argument(
-        "--retry-on", type=classes, default=RETRIED, metavar="CLASSES",
-        help=f"comma-separated: {', '.join(RETRYABLE)}; default: {','.join(RETRIED)}; a wrong answer is never retried",
-    )  # fmt: skip
-
-
-def add_limit(parser: argparse.ArgumentParser) -> None:
-    """Add the error that outputs may have."""
-    parser.add_argument(
-        "--limit", type=relative_error, metavar="ERROR",
-        help="relative error (2-norm) that every output may have; default: what PyTorch's own error allows",
-    )  # fmt: skip
-
-
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add where engines and references are."""
     add_engines(parser)
-    parser.add_argument("--references", type=as_path, metavar="DIR", help="stored references (PARITY_REFERENCES)")
+    add_shared(parser, "--references")
 
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Add where engines are, and how long to wait for one that another process builds."""
-    add_lock_timeout(parser)
-    parser.add_argument("--engines", type=as_path, metavar="DIR", help="the engine cache (PARITY_ENGINES)")
-    parser.add_argument(
-        "--engines-remote", metavar="URL",
-        help="an engine cache shared with other runners: a folder, s3://..., gs://... (PARITY_ENGINES_REMOTE)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--engines-remote-mode", type=remote_mode, metavar="MODE",
-        help="read, or read-write: what is built here goes there; default: read (PARITY_ENGINES_REMOTE_MODE)",
-    )  # fmt: skip
-
-
-def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
-    """Add how long to wait for what another process holds."""
-    parser.add_argument(
-        "--lock-timeout", type=seconds, metavar="SECONDS",
-        help="how long to wait for an engine or a history that another process holds; default: until it is free",
-    )  # fmt: skip
+    add_shared(parser, "--lock-timeout", "--engines", "--engines-remote", "--engines-remote-mode")
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

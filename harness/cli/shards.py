@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.arguments import as_path, gpus
 from harness.errors import UsageError
 from harness.machine import VISIBLE, gpu_for, take_gpu
 from harness.settings import print_progress
-from harness.shards import Shard, read_durations, shard_of, split_sha256, split_tests
+from harness.shards import Shard, read_durations, split_sha256, split_tests
 
 if TYPE_CHECKING:
     from harness.subject import Target
@@ -33,24 +32,6 @@ class Part:
     """Of its record: ``shard``, ``elsewhere``, ``parameters``."""
     elsewhere: frozenset[str] = field(default_factory=frozenset)
     """Backends that only other shards have."""
-
-
-def add_shard(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    parser.add_argument(
-        "--shard", type=shard_of, metavar="I/N",
-        help="only part I of the targets, split into N of nearly equal time; parity merge makes one record of theirs",
-    )  # fmt: skip
-    parser.add_argument(
-        "--durations-from", type=as_path, metavar="JSON",
-        help="the record of an earlier run, whose durations split the targets; default: by count",
-    )  # fmt: skip
-    parser.add_argument(
-        "--gpus",
-        type=gpus,
-        metavar="A,B",
-        help="each shard uses one of these; default: of all there are; all: each all",
-    )
 
 
 def take_gpu_of(options: argparse.Namespace) -> str:

@@ -12,8 +12,8 @@ from harness.cli.options import (
     add_choice,
     add_command,
     add_computing,
-    add_engine_cache,
     add_engines,
+    add_shared,
     add_subject,
     request_of,
     settings_of,
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     build = add_command(commands, "build", _build, "build a subject's engines and print where they are")
     add_subject(build)
     add_choice(build)
-    add_engine_cache(build)
+    add_shared(build, "--no-engine-cache")
     add_computing(build)
     reference = add_command(commands, "reference", _reference, "make or update a subject's stored references")
     add_subject(reference)

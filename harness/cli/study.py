@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stopping
 from harness.arguments import as_path, at_least, names
-from harness.cli.options import Document, add_command, add_computing, add_engine_cache, settings_of
+from harness.cli.options import Document, add_command, add_computing, add_shared, settings_of
 from harness.errors import NotJudged, UsageError, suite_code
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     study.add_argument("--json", type=as_path, metavar="FILE", help="default: reports/NAME-study.json")
     study.add_argument("--list", action="store_true", help="print the variants' names and stop")
     add_computing(study, budget=False)
-    add_engine_cache(study)
+    add_shared(study, "--no-engine-cache")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,18 +13,15 @@ from harness import stopping
 from harness.arguments import as_path
 from harness.cli import accuracy
 from harness.cli.against import add_against
-from harness.cli.expected import add_expect, manifest_of, to_judge
-from harness.cli.known import add_ledger, ledger_of
+from harness.cli.expected import manifest_of, to_judge
+from harness.cli.known import ledger_of
 from harness.cli.options import (
     Document,
     add_cases,
     add_choice,
     add_command,
     add_computing,
-    add_engine_cache,
-    add_limit,
-    add_retries,
-    add_runs,
+    add_shared,
     add_subject,
     chart,
     charts_folder,
@@ -32,7 +29,7 @@ from harness.cli.options import (
     request_of,
     settings_of,
 )
-from harness.cli.shards import add_shard, part_of, take_gpu_of
+from harness.cli.shards import part_of, take_gpu_of
 from harness.errors import ParityError
 from harness.files import file_name
 from harness.settings import print_progress
@@ -52,16 +49,13 @@ def add(commands: Any) -> None:
     add_subject(verify)
     add_cases(verify)
     add_choice(verify)
-    add_engine_cache(verify)
     add_computing(verify)
-    add_runs(verify)
-    add_retries(verify)
-    add_limit(verify)
     add_against(verify)
-    add_shard(verify)
-    add_ledger(verify)
+    add_shared(
+        verify, "--no-engine-cache", "--runs", "--retries", "--retry-on", "--limit", "--expect", "--known",
+        "--run-known", "--shard", "--durations-from", "--gpus",
+    )  # fmt: skip
     verify.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
-    add_expect(verify)
     verify.add_argument("--json", type=as_path, metavar="FILE", help="write the results as JSON (docs/json.md)")
     accuracy.add_recording(verify)
     verify.add_argument("--update-references", action="store_true", help="write stored references of these cases first")

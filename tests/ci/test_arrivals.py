@@ -28,10 +28,16 @@ def test_all_that_was_expected_arrives_in_any_order(repository):
 
 
 @pytest.mark.parametrize(
-    "options", [("-n", "2"), ("-n", "2", "--reruns", "2"), ("-n", "1", "--max-worker-restart", "0")]
+    ("number", "options"),
+    [
+        (9, ("-n", "2")),
+        (15, ("-n", "2")),
+        (9, ("-n", "2", "--reruns", "2")),
+        (9, ("-n", "1", "--max-worker-restart", "0")),
+    ],
 )
-def test_tests_that_died_with_their_worker_are_named_and_counted(repository, options):
-    repository.suite("clip", DIES)
+def test_tests_that_died_with_their_worker_are_named_and_counted(repository, number, options):
+    repository.suite("clip", DIES.replace("9", str(number)))
     ended = repository.pytest(*options, "--require", "rtx")
     data = ended.data
     dead = {name for name, verdict in ended.verdicts.items() if verdict == "not_judged"}
