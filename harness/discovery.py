@@ -93,8 +93,7 @@ def target_in(root: Path, target: Target) -> Target:
 def load_study(folder: Path) -> Any:
     """Import ``study.py`` of a suite folder, which tries variants of a system of several engines; return the module.
 
-    It has ``variants()`` and ``run(...)``. Raises UsageError when there is none, it cannot be imported, or it lacks one
-    of the two.
+    It has ``SYSTEM``, or ``variants()`` and ``run(...)``. Raises UsageError when there is none or it has neither.
     """
     path = folder / "study.py"
     if not path.is_file():
@@ -103,8 +102,11 @@ def load_study(folder: Path) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     module = _import_file(path, f"parity_study_{folder.resolve().name}", what=f"study {path}")
-    if missing := [part for part in ("run", "variants") if not callable(getattr(module, part, None))]:
-        raise UsageError(f"study {path} defines no {missing[0]}(); docs/canny2image.md says what a study gives")
+    missing = [part for part in ("run", "variants") if not callable(getattr(module, part, None))]
+    if missing and not callable(getattr(module, "SYSTEM", None)):
+        raise UsageError(
+            f"study {path} defines no SYSTEM and no {missing[0]}(); docs/systems.md says what a study gives"
+        )
     return module
 
 

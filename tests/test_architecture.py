@@ -23,7 +23,7 @@ ORDER = (
     "pytest_shards pytest_workers",
     "arrivals junit watching",
     "checks",
-    "hackathon",
+    "hackathon systems",
     "report",
     "bisect",
     "latency",

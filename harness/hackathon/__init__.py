@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from harness.hackathon.check import check_readme
 from harness.hackathon.readme import read_readme, save_readme
-from harness.hackathon.rules import PARAMETERS, RULES, Rules, default_score, mean_latency
+from harness.hackathon.rules import PARAMETERS, RULES, Rules, default_score
 from harness.hackathon.score import find_images, judge_folder
 from harness.hackathon.wenet import wenet_roles
 
@@ -19,7 +19,6 @@ __all__ = [
     "default_score",
     "find_images",
     "judge_folder",
-    "mean_latency",
     "read_readme",
     "save_readme",
     "wenet_roles",

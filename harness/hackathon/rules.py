@@ -71,12 +71,6 @@ class Rules:
 RULES = Rules()
 
 
-def mean_latency(latencies_ms: Sequence[float]) -> float | None:
-    """Return the mean without the first, which the contest leaves out; of one alone that one; of none None."""
-    counted = latencies_ms[1:] or latencies_ms
-    return statistics.fmean(counted) if counted else None
-
-
 def largest_key(value: float) -> float:
     """Return a key for the largest distance: a NaN is worse than any figure."""
     return math.inf if math.isnan(value) else value

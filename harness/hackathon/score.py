@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.errors import NotJudged, UsageError
 from harness.hackathon.entrant import EntryError, prepare, process
-from harness.hackathon.rules import PARAMETERS, PICTURES, PREPROCESS, RULES, SCRIPT, Rules, largest_key, mean_latency
-from harness.records import ContestPicture, ContestResult
+from harness.hackathon.rules import PARAMETERS, PICTURES, PREPROCESS, RULES, SCRIPT, Rules, largest_key
+from harness.records import ContestPicture, ContestResult, mean_latency
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

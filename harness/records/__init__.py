@@ -101,7 +101,7 @@ from harness.records.runs import (
 from harness.records.sessions import acceptance_from_json, run_from_json, session_from_json
 from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
-from harness.records.study import Picture, StepError, StudyResult, VariantResult
+from harness.records.study import Picture, StepError, StudyResult, Text, VariantResult, mean_latency
 from harness.records.writer import document, save_json
 
 __all__ = [
@@ -177,6 +177,7 @@ __all__ = [
     "StepError",
     "StudyResult",
     "Summary",
+    "Text",
     "Trial",
     "ValueFinding",
     "VariantResult",
@@ -194,6 +195,7 @@ __all__ = [
     "failure_kind",
     "is_nonfinite",
     "load",
+    "mean_latency",
     "merged",
     "merged_standings",
     "name_of",

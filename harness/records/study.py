@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,17 +30,39 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Text:
+    """One text of one variant, beside what it should be."""
+
+    case: str
+    """The case's name."""
+    prompt: str
+    """What it was written from."""
+    text: str
+    """In words, or its tokens where there is no tokenizer."""
+    expected: str
+    """The reference's."""
+    tokens: int
+    """How many it has."""
+    first_difference: int | None
+    """The place of the first token that is not the reference's, from 0; None where all are."""
+    metrics: dict[str, float | None]
+    """By name; None where it was not judged."""
+    latency_ms: float
+    """Wall clock of the whole pipeline."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepError:
-    """How far the engine's latents are from the reference's after one step of the sampler."""
+    """How far the engine's latents, or logits, are from the reference's after one step."""
 
     step: int
     """From 0."""
     timestep: int
-    """The noise level that the network was asked for."""
+    """The noise level that the network was asked for, or the place of the token."""
     free: float
     """Relative L2 error, both having run from the same start."""
     forced: float
-    """The same when the step started from the reference's latents: what this step alone adds."""
+    """The same when the step started from what the reference had: what this step alone adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +78,21 @@ class VariantResult:
     reason: str
     """One sentence."""
     latency_ms: float | None = None
-    """Mean over the pictures, without the first."""
+    """Mean over the cases, without the first."""
     speed_up: float | None = None
     """Against the reference pipeline in PyTorch FP32, on the same machine in the same run."""
     score: float | None = None
     """By the study's score function; None where it cannot be had."""
     metrics: tuple[MetricResult, ...] = ()
-    """Mean over the pictures (``pd mean``, ``psnr``), and the worst (``pd max``), with their limits."""
+    """Mean over the cases (``pd mean``, ``psnr``), and the worst (``pd max``) of those with a limit."""
     pictures: tuple[Picture, ...] = ()
-    """In the order of the study's cases."""
+    """In the order of the study's cases; empty for a system that makes none."""
+    texts: tuple[Text, ...] = ()
+    """The same of texts."""
     steps: tuple[StepError, ...] = ()
     """In the sampler's order; empty where the steps were not compared."""
     stages_ms: dict[str, float] = field(default_factory=dict)
-    """Mean time per stage: ``text encoder``, ``controlnet and unet``, ``vae decoder``, ``host``."""
+    """Mean time per stage: ``text encoder``, ``vae decoder``, ``host``."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
 
@@ -93,3 +119,9 @@ class StudyResult(JsonRecord):
     """Picture files by what they show, relative to the JSON file: ``pd against latency``, ``error over steps``."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
+
+
+def mean_latency(latencies_ms: Sequence[float]) -> float | None:
+    """Return the mean without the first, which the contest leaves out; of one alone that one; of none None."""
+    counted = latencies_ms[1:] or latencies_ms
+    return statistics.fmean(counted) if counted else None

@@ -243,17 +243,18 @@ def study_metric(variant: Json, name: str) -> float | None:
     return value
 
 
-def tradeoff_points(study: Json) -> tuple[list[Point], bool]:
-    """Return the variants with latency and quality, and whether a lower quality figure is better.
+def tradeoff_points(study: Json) -> tuple[list[Point], str, bool]:
+    """Return the variants with latency and quality, the figure that is their quality, and whether lower is better.
 
-    Quality is the mean PD; where no variant has one, the mean PSNR. The reference is no point: the others are held
-    against it.
+    Quality is the mean PD; where no variant has one, the mean PSNR; else the first metric that says which values are
+    better. The reference is no point: the others are held against it.
     """
-    for name, lower in (("pd mean", True), ("psnr", False)):
+    others = {m["name"]: m["direction"] == "lower" for v in study["variants"] for m in v["metrics"] if m["direction"]}
+    for name, lower in {"pd mean": True, "psnr": False, **others}.items():
         points = [point for index in range(len(study["variants"])) if (point := _point(study, index, name))]
         if points:
-            return points, lower
-    return [], True
+            return points, name, lower
+    return [], "", True
 
 
 def pareto_front(points: Sequence[Point], *, lower: bool = True) -> list[Point]:

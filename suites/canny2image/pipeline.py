@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from harness import NotJudged, UsageError
-from harness.errors import EngineRefused, ParityError, first_line
+from harness import UsageError, systems
 from harness.hackathon import PARAMETERS
-from harness.pytorch import tf32_allowed
+from harness.systems import Network, Step, check_finite
 from suites.canny2image import pictures, sampler
 from suites.canny2image.models import control_shapes
 from suites.canny2image.modules import scaled
-from suites.canny2image.networks import Network, check_finite
 from suites.canny2image.pictures import Pixels
 from suites.canny2image.sizes import Size
 from suites.canny2image.tokens import tokenize
@@ -70,20 +67,26 @@ class Conditions:
     """Whether any of them is not 1."""
 
 
-class Pipeline:
+class Pipeline(systems.Pipeline):
     """The networks of one variant, and the CUDA graphs captured of them."""
 
+    variant: Variant
+
     def __init__(self, networks: Mapping[str, Network], variant: Variant, size: Size, device: torch.device) -> None:
-        if variant.cuda_graph and device.type != "cuda":
-            raise NotJudged(f"variant {variant.name} replays CUDA graphs, and there is no GPU here")
-        self.networks, self.variant, self.size, self.device = networks, variant, size, device
-        self.stages_ms: dict[str, float] | None = None
-        """Where to add each stage's time; None (the default) leaves the GPU's queue alone."""
+        super().__init__(networks, variant, device)
+        self.size = size
         self._batches = [slice(0, 2)] if variant.batch == "2 once" else [slice(0, 1), slice(1, 2)]
         """Which of the two prompts go through a network together."""
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._where = ""
-        self._checked = False
+
+    @property
+    def request(self) -> Request:
+        """The contest's, at this size and with the variant's steps."""
+        resolution = min(self.size.height, self.size.width)
+        return dataclasses.replace(CONTEST, image_resolution=resolution, ddim_steps=self.variant.steps)
+
+    def make(self, case: Pixels) -> Pixels:
+        """Return the picture of the contest's request."""
+        return self.generate(case, self.request)[0]
 
     def process(self, input_image: Pixels, *arguments: Any) -> list[Pixels]:
         """Return ``num_samples`` pictures, uint8 [height, width, 3], as the contest asks for them.
@@ -96,41 +99,33 @@ class Pipeline:
     @torch.inference_mode()
     def generate(self, image: Pixels, request: Request) -> list[Pixels]:
         """Return the pictures of a request. Raises EngineFailed when the decoder's picture is not finite."""
-        with tf32_allowed(False):
-            with self._stage("host"):
-                wanted = self.conditions(image, request)
-            with self._stage("text encoder"):
-                context, hint = self._condition(wanted)
-            made = []
-            for number in range(len(wanted.starts)):
-                with self._stage("controlnet and unet"):
-                    latents = self._denoise(wanted, context, hint, number)
-                with self._stage("vae decoder"):
-                    made.append(self._decode(latents))
-            with self._stage("host"):
-                return [_pixels(picture) for picture in made]
+        with self.stage("host"):
+            wanted = self.conditions(image, request)
+        with self.stage("text encoder"):
+            context, hint = self._condition(wanted)
+        made = []
+        for number in range(len(wanted.starts)):
+            with self.stage("controlnet and unet"):
+                latents = self._denoise(wanted, context, hint, number)
+            self.where = ""
+            with self.stage("vae decoder"):
+                made.append(self._decode(latents))
+        with self.stage("host"):
+            return [_pixels(picture) for picture in made]
 
-    @torch.inference_mode()
     def trajectory(
-        self, image: Pixels, request: Request, *, forced: Sequence[torch.Tensor] | None = None, checked: bool = False
-    ) -> list[torch.Tensor]:
-        """Return the start and the latents after every step, without CUDA graphs.
+        self, case: Pixels, *, forced: Sequence[Step] | None = None, request: Request | None = None
+    ) -> list[Step]:
+        """Return the latents after every step, without CUDA graphs."""
+        wanted = self.conditions(case, request or self.request)
+        context, hint = self._encode(wanted.tokens, wanted.edges)
+        seen: list[Step] = []
 
-        ``forced`` is a trajectory whose latents each step starts from. With ``checked`` every network's outputs are
-        checked, the decoder's too, and EngineFailed names the first that is not finite.
-        """
-        self._checked, self._where = checked, ""
-        try:
-            with tf32_allowed(False):
-                wanted = self.conditions(image, request)
-                context, hint = self._encode(wanted.tokens, wanted.edges)
-                seen = [wanted.starts[:1]]
-                last = self._sample(wanted, context, hint, 0, seen=lambda x: seen.append(x.clone()), forced=forced)
-                if checked:
-                    self._where = ""
-                    self._call("vae-decoder", {"latents": last})
-        finally:
-            self._checked = False
+        def look(latents: torch.Tensor) -> None:
+            seen.append(Step(number=wanted.steps[len(seen)].timestep, value=latents.clone()))
+
+        starts = None if forced is None else [wanted.starts[:1], *(step.value for step in forced)]
+        self._sample(wanted, context, hint, 0, seen=look, forced=starts)
         return seen
 
     def conditions(self, image: Pixels, request: Request) -> Conditions:
@@ -160,12 +155,12 @@ class Pipeline:
     def _condition(self, wanted: Conditions) -> tuple[torch.Tensor, torch.Tensor]:
         """Return context and hint: what no step changes."""
         tensors = {"tokens": wanted.tokens, "edges": wanted.edges}
-        context, hint = self._replay("condition", self._encode, tensors)
+        context, hint = self.replay("condition", self._encode, tensors)
         return context, hint
 
     def _encode(self, tokens: torch.Tensor, edges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        contexts = [self._call("text-encoder", {"input_ids": tokens[part]})["context"] for part in self._batches]
-        hint = self._call("hint", {"edges": edges})["hint"]
+        contexts = [self.call("text-encoder", {"input_ids": tokens[part]})["context"] for part in self._batches]
+        hint = self.call("hint", {"edges": edges})["hint"]
         return torch.cat(contexts), hint.repeat(len(tokens), 1, 1, 1)
 
     def _denoise(self, wanted: Conditions, context: torch.Tensor, hint: torch.Tensor, number: int) -> torch.Tensor:
@@ -179,7 +174,7 @@ class Pipeline:
         tensors = {"context": context, "hint": hint, "scales": wanted.scales}
         key = ("denoise", len(wanted.steps), wanted.scale, wanted.is_scaled)
         start = wanted.starts[number : number + 1]
-        latents: torch.Tensor = self._replay(key, denoise, {"start": start, **tensors})[0]
+        latents: torch.Tensor = self.replay(key, denoise, {"start": start, **tensors})[0]
         return latents
 
     def _sample(
@@ -212,71 +207,18 @@ class Pipeline:
     def _predict(
         self, inputs: dict[str, torch.Tensor], hint: torch.Tensor, scales: torch.Tensor, *, is_scaled: bool
     ) -> torch.Tensor:
-        self._where = f"at time step {int(inputs['timestep'][0])}" if self._checked else ""
+        self.where = f"at time step {int(inputs['timestep'][0])}" if self.is_checked else ""  # else it would wait
         if self.variant.combined:
-            return self._call("combined", {**inputs, "hint": hint, "scales": scales.contiguous()})["noise"]
-        controls = self._call("controlnet", {**inputs, "hint": hint})
+            return self.call("combined", {**inputs, "hint": hint, "scales": scales.contiguous()})["noise"]
+        controls = self.call("controlnet", {**inputs, "hint": hint})
         if is_scaled:
             controls = scaled(controls, scales)
-        return self._call("unet", {**inputs, **controls})["noise"]
+        return self.call("unet", {**inputs, **controls})["noise"]
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        outputs = self._replay("decode", lambda **inputs: self._call("vae-decoder", inputs), {"latents": latents})
+        outputs = self.replay("decode", lambda **inputs: self.call("vae-decoder", inputs), {"latents": latents})
         picture: torch.Tensor = outputs["picture"].clone()  # a graph writes the next one into the same memory
         return picture
-
-    def _call(self, network: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        outputs = self.networks[network](inputs)
-        if self._checked:
-            check_finite(network, inputs, outputs, where=self._where)
-        return outputs
-
-    def _replay(self, key: Hashable, function: Callable[..., Any], tensors: dict[str, torch.Tensor]) -> Any:
-        if not self.variant.cuda_graph:
-            return function(**tensors)
-        if key not in self._graphs:
-            self._graphs[key] = _Graph(function, tensors)
-        return self._graphs[key](tensors)
-
-    @contextlib.contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        if self.stages_ms is None:
-            yield
-            return
-        self._wait()
-        started = time.perf_counter()
-        yield
-        self._wait()
-        self.stages_ms[name] = self.stages_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-class _Graph:
-    """A CUDA graph of a function of tensors; inputs are copied in, outputs stay where they are."""
-
-    def __init__(self, function: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        self.inputs = {name: tensor.clone() for name, tensor in tensors.items()}
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # what is made at a first run (kernels, workspaces) cannot be captured
-            for _ in range(2):
-                function(**self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.outputs = function(**self.inputs)
-        except (ParityError, RuntimeError) as error:  # it ran before, so what is wrong is the capture
-            raise EngineRefused(f"no CUDA graph can be captured: {first_line(error)}") from error
-
-    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
-        for name, tensor in tensors.items():
-            self.inputs[name].copy_(tensor)
-        self.graph.replay()
-        return self.outputs
 
 
 def control_scales(request: Request, count: int) -> torch.Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from harness.errors import unknown_name
+from harness import systems
 
 ENGINES = ("text-encoder", "hint", "controlnet", "unet", "vae-decoder")
 """The networks that the pipeline runs; ``combined`` stands for ControlNet and UNet where they are one."""
@@ -16,22 +14,13 @@ CONTEST_STEPS = (19, 18, 17, 16, 15, 14, 13, 11, 8, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One way to run the pipeline."""
+class Variant(systems.Variant):
+    """One way to run the pipeline; ``precisions`` are by engine (see ``ENGINES``, and ``combined``)."""
 
-    name: str
-    precision: str = "fp16"
-    """Of every engine that ``precisions`` does not name: a plain precision or the path of a plan."""
-    precisions: Mapping[str, str] = field(default_factory=dict)
-    """By engine (see ``ENGINES``, and ``combined``)."""
-    backend: str = ""
-    """Empty for the one the study is asked for; ``torch`` runs the PyTorch modules."""
     batch: Literal["1 twice", "2 once"] = "2 once"
     """How the two prompts go through text encoder, ControlNet and UNet."""
     combined: bool = False
     """ControlNet and UNet as one engine."""
-    cuda_graph: bool = False
-    """Replay CUDA graphs of the text encoder, of all steps, and of the decoder; only on a GPU."""
     steps: int = 20
     compute_steps: tuple[int, ...] | None = None
     """The steps that run the networks, counted down from ``steps - 1``; the others reuse the last noise."""
@@ -42,15 +31,10 @@ class Variant:
             return ENGINES
         return "text-encoder", "hint", "combined", "vae-decoder"
 
-    def precision_of(self, network: str) -> str:
-        """Return the precision of one network."""
-        return self.precisions.get(network, self.precision)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data without the name; ``precisions`` holds the engines whose precision is another, if any."""
-        others = {name: own for name in self.networks() if (own := self.precision_of(name)) != self.precision}
-        data = {**dataclasses.asdict(self), "name": None, "precisions": others or None}
-        return {key: value for key, value in data.items() if value is not None}
+    @property
+    def keeps_steps(self) -> bool:
+        """Whether it names the steps that it computes."""
+        return self.compute_steps is not None
 
 
 REFERENCE = Variant(name="pytorch-fp32", backend="torch", precision="fp32")
@@ -70,12 +54,3 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(name="compute-10-of-20", precisions={"unet": "tf32"}, cuda_graph=True, compute_steps=CONTEST_STEPS),
     Variant(name="pytorch-fp16-graph", backend="torch", cuda_graph=True),
 )
-
-
-def choose(names: Sequence[str], known: Sequence[Variant] = VARIANTS) -> tuple[Variant, ...]:
-    """Return the variants asked for, in that order, or all. Raises UsageError for one that is not known."""
-    by_name = {variant.name: variant for variant in known}
-    for name in names:
-        if name not in by_name:
-            raise unknown_name("variant", name, by_name)
-    return tuple(by_name[name] for name in dict.fromkeys(names)) or tuple(known)

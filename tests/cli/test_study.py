@@ -124,7 +124,7 @@ def test_the_variants_can_be_listed(folder: Path, capsys: pytest.CaptureFixture[
     [
         (None, "has no study.py"),
         ("import nothing_of_that_name", "nothing_of_that_name"),
-        ("def variants(): return []", "defines no run()"),
+        ("def variants(): return []", "no run()"),
     ],
 )
 def test_a_folder_without_a_study_is_a_usage_error(

@@ -15,8 +15,9 @@ cv2 = pytest.importorskip("cv2", reason="the contest's pictures are read by Open
 
 from harness.errors import NotJudged, UsageError  # noqa: E402
 from harness.hackathon import score as contest  # noqa: E402
-from harness.hackathon.rules import PARAMETERS, RULES, Rules, mean_latency  # noqa: E402
+from harness.hackathon.rules import PARAMETERS, RULES, Rules  # noqa: E402
 from harness.hackathon.score import judge_folder  # noqa: E402
+from harness.records import mean_latency  # noqa: E402
 
 SCRIPT = """
 import pathlib

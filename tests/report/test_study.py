@@ -77,9 +77,9 @@ def test_the_front_holds_what_nothing_beats():
 
 
 def test_quality_is_pd_or_else_psnr():
-    assert tradeoff_points(STUDY)[1] is True
+    assert tradeoff_points(STUDY)[1:] == ("pd mean", True)
     without = study(variant("reference"), variant("v", "not_judged", latency_ms=1.0, metrics=(metric("psnr", 30.0),)))
-    points, lower = tradeoff_points(without)
+    points, _, lower = tradeoff_points(without)
     assert ([point.quality for point in points], lower) == ([30.0], False)
     assert tradeoff_points(study(variant("reference"), variant("broken", "fail")))[0] == []
 

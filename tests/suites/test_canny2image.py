@@ -21,14 +21,16 @@ for package in ("diffusers", "transformers", "cv2", "skimage"):
 from harness import EngineFailed, NotJudged, Settings, Target, UsageError, discovery
 from harness.backends import BACKENDS
 from harness.hackathon.rules import Rules
+from harness.systems import Networks, choose
+from harness.systems import run_study as study_of
 from harness.verify.verify import verify
 from suites.canny2image import models, pictures, sampler, sizes, study
 from suites.canny2image.models import subject
-from suites.canny2image.networks import Networks, check_finite
 from suites.canny2image.pipeline import CONTEST, Pipeline, control_scales
 from suites.canny2image.sizes import FULL, SMALL
+from suites.canny2image.study import Canny2Image
 from suites.canny2image.tokens import tokenize
-from suites.canny2image.variants import CONTEST_STEPS, REFERENCE, VARIANTS, Variant, choose
+from suites.canny2image.variants import CONTEST_STEPS, REFERENCE, VARIANTS, Variant
 
 REQUEST = dataclasses.replace(CONTEST, image_resolution=64, ddim_steps=4)
 UNTIMED = Rules(latency_limit_ms=math.inf, score=lambda pd, latency_ms: 100 - pd)
@@ -59,7 +61,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def networks(settings: Settings) -> Networks:
-    return Networks(SMALL, settings)
+    return Networks(Canny2Image(SMALL), settings)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,9 @@ def pipeline(networks: Networks) -> Iterator[Pipeline]:
 def latents_of(networks: Networks, variant: Variant, backend: str, picture: Any) -> torch.Tensor:
     with networks.open(variant, backend) as opened:
         pipeline = Pipeline(opened, variant, SMALL, networks.device)
-        made, seen = pipeline.generate(picture, REQUEST), pipeline.trajectory(picture, REQUEST)
+        made, seen = pipeline.generate(picture, REQUEST), pipeline.trajectory(picture, request=REQUEST)
     assert made[0].shape == (64, 64, 3)
-    return seen[-1]
+    return seen[-1].value
 
 
 # the sampler
@@ -303,7 +305,7 @@ def test_the_pipeline_is_diffusers_own(pipeline: Pipeline, picture: Any):
             prompt_embeds=context[:1], negative_prompt_embeds=context[1:], image=wanted.edges, latents=wanted.starts,
             num_inference_steps=20, guidance_scale=9.0, output_type="latent", controlnet_conditioning_scale=0.8,
         ).images  # fmt: skip
-    actual = pipeline.trajectory(picture, dataclasses.replace(REQUEST, ddim_steps=20, strength=0.8))[-1]
+    actual = pipeline.trajectory(picture, request=dataclasses.replace(REQUEST, ddim_steps=20, strength=0.8))[-1].value
     assert float((actual - expected).norm() / expected.norm()) < 1e-4
 
 
@@ -360,24 +362,25 @@ def test_stages_are_timed_when_asked(pipeline: Pipeline, picture: Any):
 def test_there_are_at_least_six_variants_with_names_of_their_own():
     names = [variant.name for variant in VARIANTS]
     assert len(set(names)) == len(names) >= 6
-    json.dumps([variant.to_json() for variant in VARIANTS])
+    json.dumps([variant.to_json(variant.networks()) for variant in VARIANTS])
     combined = Variant(name="v", precisions={"unet": "tf32", "combined": "fp32"}, combined=True)
-    assert combined.to_json()["precisions"] == {"combined": "fp32"}, "what the variant does not run is not listed"
+    assert combined.to_json(combined.networks())["precisions"] == {"combined": "fp32"}, (
+        "what the variant does not run is not listed"
+    )
     with pytest.raises(UsageError, match="did you mean fp16"):
-        choose(["fp1"])
+        choose(["fp1"], VARIANTS)
 
 
 def run_study(networks: Networks, folder: Path, *known: Variant, **options: Any) -> Any:
-    arguments = {"variants": (), "pictures": 1, "steps": 2, "backend": "ort-cpu", "rules": UNTIMED, **options}
-    *_, last = study.run(
-        **arguments, settings=networks.settings, folder=folder / "pictures", known=known, networks=networks
-    )
+    arguments = {"cases": 1, "steps": 2, "backend": "ort-cpu", **options}
+    system = Canny2Image(SMALL, variants=known, rules=UNTIMED)
+    *_, last = study_of(system, **arguments, settings=networks.settings, folder=folder / "pictures", networks=networks)
     return last
 
 
 def test_a_study_gives_every_figure_it_can(networks: Networks, tmp_path: Path):
     known = (Variant(name="exact", precision="fp32"), Variant(name="reuse", steps=3, compute_steps=(2, 0)))
-    found = run_study(networks, tmp_path, *known, pictures=2, steps=3)
+    found = run_study(networks, tmp_path, *known, cases=2, steps=3)
     reference, exact, reuse = found.variants
     assert (found.weights, found.inputs, found.device) == ("random", "real", "CPU")
     assert any("random weights" in note for note in found.notes)
@@ -403,8 +406,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, network: str, precision: str, *, onl
     """Make one PyTorch network give NaN, always or where its first input is ``only``."""
     honest = Networks._pytorch
 
-    def poisoned(self: Networks, name: str, dtype: str, batch: int) -> Any:
-        run = honest(self, name, dtype, batch)
+    def poisoned(self: Networks, name: str, subject: Any, dtype: str) -> Any:
+        run = honest(self, name, subject, dtype)
         if (name, dtype) != (network, precision):
             return run
 
@@ -443,7 +446,7 @@ def test_nan_on_another_picture_than_the_first_is_said_of_that_one(
     first, second = pictures.load(2, SMALL).items()
     edges = pictures.canny(pictures.fit(second[1], 64), CONTEST.low_threshold, CONTEST.high_threshold)
     poison(monkeypatch, "hint", "fp16", only=pictures.edges_tensor(edges, networks.device))
-    _, bad = run_study(networks, tmp_path, Variant(name="v", backend="torch"), pictures=2).variants
+    _, bad = run_study(networks, tmp_path, Variant(name="v", backend="torch"), cases=2).variants
     assert bad.verdict == "fail"
     assert re.fullmatch(
         rf"{second[0]}: the hint gave \d+ NaN and 0 infinite values of \d+ in 'hint', from inputs that were finite",
@@ -456,20 +459,6 @@ def test_nan_of_the_decoder_is_at_no_time_step(networks: Networks, tmp_path: Pat
     poison(monkeypatch, "vae-decoder", "fp16")
     _, bad = run_study(networks, tmp_path, Variant(name="v", backend="torch")).variants
     assert bad.reason.endswith("in 'picture', from inputs that were finite")
-
-
-def test_what_is_not_finite_is_said_without_inputs_that_nobody_saw():
-    nan = {"y": torch.tensor([1.0, math.nan, math.inf])}
-    said = "the unet gave 1 NaN and 1 infinite values of 3 in 'y'"
-    for inputs, where, sentence in (
-        ({}, "", said),
-        ({}, "of the picture", f"{said} of the picture"),
-        (nan, "", f"{said}, from inputs that were not finite"),
-        ({"x": torch.ones(1)}, "at time step 1", f"{said} at time step 1, from inputs that were finite"),
-    ):
-        with pytest.raises(EngineFailed) as caught:
-            check_finite("unet", inputs, nan, where=where)
-        assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("error", [EngineFailed("NaN"), torch.cuda.OutOfMemoryError("CUDA out of memory\nlong")])
@@ -486,14 +475,14 @@ def test_without_its_reference_a_study_is_not_judged(
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"), [({"pictures": 30}, "30 pictures are not to be had"), ({"steps": 501}, "501 steps cannot")]
+    ("options", "sentence"), [({"cases": 30}, "30 pictures are not to be had"), ({"steps": 501}, "501 steps cannot")]
 )
 def test_what_cannot_be_asked_for_is_refused_before_a_network_is_made(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], sentence: str
 ):
     monkeypatch.setattr(Networks, "open", lambda *_: pytest.fail("a network was made"))
     with pytest.raises(UsageError, match=sentence):
-        run_study(Networks(SMALL, settings), tmp_path, **options)
+        run_study(Networks(Canny2Image(SMALL), settings), tmp_path, **options)
 
 
 def test_a_perceptual_distance_decides(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -522,7 +511,8 @@ def test_a_metric_without_weights_is_not_judged(networks: Networks, tmp_path: Pa
 def test_a_cuda_graph_gives_the_same_picture(picture: Any, tmp_path: Path, backend: str):
     if reason := BACKENDS[backend].unavailable():
         pytest.skip(reason)
-    networks = Networks(SMALL, Settings(engines=tmp_path, references=tmp_path, progress=lambda line: None))
+    settings = Settings(engines=tmp_path, references=tmp_path, progress=lambda line: None)
+    networks = Networks(Canny2Image(SMALL), settings)
     other = dataclasses.replace(REQUEST, seed=8, prompt="a cup", strength=0.5)
     made: dict[bool, list[Any]] = {}
     for graph in (False, True):

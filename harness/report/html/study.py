@@ -35,7 +35,7 @@ from harness.report.html.parts import (
     word,
     worst,
 )
-from harness.report.plots import draw_steps, draw_tradeoff, stepped
+from harness.report.plots import draw_steps, draw_tradeoff, quality_words, stepped
 from harness.report.text import source_words
 from harness.report.words import Words
 
@@ -61,6 +61,8 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
     pictures = _pictures(variants, file, labels, t)
     if pictures:
         groups.append(Group(id=f"{id}-pictures", heading=t("pictures"), parts=tuple(pictures), labels=labels))
+    if any(variant["texts"] for variant in variants):
+        groups.append(Group(id=f"{id}-texts", heading=t("texts"), parts=_texts(variants, id, labels, t), labels=labels))
     groups += _stages(variants, id, labels, t)
     facts = ((t("weights"), source_words(study["weights"], study["weights_source"])), (t("inputs"), study["inputs"]),
              (t("device"), study["device"]), (t("score_rule"), study["score_rule"]))  # fmt: skip
@@ -165,7 +167,7 @@ def _remarks(study: Json, t: Words) -> Lines:
 
 def _pareto(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Part]:
     """Return quality against latency of the variants that have both; numbers are those of the table."""
-    points, lower = tradeoff_points(study)
+    points, quality, lower = tradeoff_points(study)
     drawn = {point.index for point in points}
     without = [
         variant["name"]
@@ -176,7 +178,9 @@ def _pareto(study: Json, id: str, labels: tuple[str, ...], t: Words) -> list[Par
     note: list[Part] = [Lines(items=(absent,))] if without else []
     if not points:
         return note
-    title = t("pareto_caption" if lower else "psnr_caption", name=study["name"])
+    captions = {"pd mean": "pareto_caption", "psnr": "psnr_caption"}
+    side = "lower_caption" if lower else "higher_caption"
+    title = t(captions.get(quality, side), name=study["name"], quality=quality_words(quality, t))
     return [chart(partial(draw_tradeoff, study=study, t=t), f"{id}-tradeoff", title, labels), *note]
 
 
@@ -207,6 +211,30 @@ def _stages(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words
     shape = (*columns(t, "variant"), *figure_columns(stages))
     table = Table(id=f"{id}-stages-table", caption=t("stages_caption"), columns=shape, rows=rows, labels=labels)
     return [Group(id=f"{id}-stages", heading=t("stages"), parts=(table,), labels=labels)]
+
+
+def _texts(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> tuple[Part, ...]:
+    """Return the texts by case, each variant's below the reference's; the first cases only."""
+    by_case: dict[str, list[tuple[Json, Json]]] = {}
+    for variant in variants:
+        for text in variant["texts"]:
+            by_case.setdefault(text["case"], []).append((variant, text))
+    names = distinct(name for shown in by_case.values() for _, text in shown for name in text["metrics"])
+    rows = tuple(
+        Row(cells=(
+            word(case), word(variant["name"]), number(text["tokens"], "d"), number(text["first_difference"], "d"),
+            *(number(text["metrics"].get(name), ".4g") for name in names), word(text["text"]),
+        ))
+        for case, shown in list(by_case.items())[:CASES]
+        for variant, text in shown
+    )  # fmt: skip
+    shape = (
+        *columns(t, "case", "variant", "tokens", "first_difference"), *figure_columns(names), *columns(t, "text")
+    )  # fmt: skip
+    table = Table(id=f"{id}-texts-table", caption=t("texts_caption"), columns=shape, rows=rows, labels=labels)
+    left = len(by_case) - CASES
+    more = Lines(items=(Line(text=t("more_texts", count=left), tone="muted"),))
+    return (table, more) if left > 0 else (table,)
 
 
 def _pictures(variants: Sequence[Json], file: File, labels: tuple[str, ...], t: Words) -> list[Part]:

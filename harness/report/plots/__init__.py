@@ -17,7 +17,7 @@ from harness.report.plots.latency import (
     swept,
 )
 from harness.report.plots.layers import BARS, draw_depth, draw_module_bars, save_layers
-from harness.report.plots.study import draw_steps, draw_tradeoff, save_study, stepped
+from harness.report.plots.study import draw_steps, draw_tradeoff, quality_words, save_study, stepped
 
 __all__ = [
     "BARS",
@@ -35,6 +35,7 @@ __all__ = [
     "draw_tradeoff",
     "embedded",
     "over_size",
+    "quality_words",
     "save_bench",
     "save_history",
     "save_layers",

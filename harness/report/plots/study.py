@@ -34,16 +34,16 @@ def save_study(study: Json, stem: Path) -> dict[str, Path]:
     Raises UsageError when a file cannot be written.
     """
     t, charts = Words("en"), {}
-    points, lower = tradeoff_points(study)
+    points, quality, _ = tradeoff_points(study)
     if points:
-        what = "pd against latency" if lower else "psnr against latency"
+        what = f"{quality.removesuffix(' mean')} against latency"
         charts[what] = stem.with_name(f"{stem.name}-tradeoff.png")
         draw = partial(draw_tradeoff, study=study, t=t)
         save_figure([charts[what]], INCHES, draw, title=_title(study, what))
     if stepped(study):
         charts["error over steps"] = stem.with_name(f"{stem.name}-steps.png")
         draw = partial(draw_steps, study=study, t=t)
-        save_figure([charts["error over steps"]], INCHES, draw, title=_title(study, "error over steps, first picture"))
+        save_figure([charts["error over steps"]], INCHES, draw, title=_title(study, "error over steps, first case"))
     return charts
 
 
@@ -53,7 +53,7 @@ def draw_tradeoff(figure: Figure, study: Json, t: Words) -> None:
     Points carry the number of their row in the tables, and their name where there is room. Variants that failed are
     crosses and never on the front; the reference is a line.
     """
-    points, lower = tradeoff_points(study)
+    points, quality, lower = tradeoff_points(study)
     front = pareto_front(points, lower=lower)
     axes = figure.add_subplot()
     axes.set_xscale("log")
@@ -81,8 +81,14 @@ def draw_tradeoff(figure: Figure, study: Json, t: Words) -> None:
     if reference["latency_ms"] is not None:
         words = f"{reference['name']}: {reference['latency_ms']:.4g} ms"
         axes.axvline(reference["latency_ms"], color=GREY, linewidth=1, linestyle=":", label=named(words))
-    style_axes(axes, t("axis_latency"), t("axis_pd" if lower else "axis_psnr"))
+    style_axes(axes, t("axis_latency"), quality_words(quality, t))
     _name_points(figure, axes, points, full=len(study["variants"]) <= NAMED)
+
+
+def quality_words(name: str, t: Words) -> str:
+    """Return what a figure of quality is called on an axis."""
+    words = {"pd mean": "axis_pd", "psnr": "axis_psnr"}
+    return t(words[name]) if name in words else visible(name)
 
 
 def _plain_ticks(axes: Axes) -> None:
@@ -116,7 +122,7 @@ def _name_points(figure: Figure, axes: Axes, points: Sequence[Point], *, full: b
 
 
 def draw_steps(figure: Figure, study: Json, t: Words) -> None:
-    """Draw the error over the sampler's steps: running free as a line, from the reference's latents as a dashed one."""
+    """Draw the error over the steps: running free as a line, each step from what the reference had as a dashed one."""
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.subplots()

@@ -5,31 +5,37 @@ Takes the dict of ``StudyResult.to_json()``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.records import settled_study
 from harness.report.facts import Json, is_reference, judged_variants, study_metric
 from harness.report.text.results import verdict_counts
 from harness.report.text.tables import aligned, ascii_safe, number, verdict_word
 
-LEGEND = (
-    "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant.",
-    "latency: mean over the pictures without the first; speed-up: latency of the first variant over this one's.",
+OF_PICTURES = (
+    "PD: perceptual distance, LPIPS: lower is better; PSNR in dB, SSIM: higher is better; against the first variant."
 )
+LEGEND = "latency: mean over the {} without the first; speed-up: latency of the first variant over this one's."
 _METRICS = {"PD mean": "pd mean", "PD max": "pd max", "LPIPS": "lpips", "PSNR": "psnr", "SSIM": "ssim"}
-_HEADINGS = ("variant", "verdict", *_METRICS, "latency ms", "speed-up", "score")
+_WORDS = 80
+"""Letters of a text that are shown."""
 
 
 def study_text(study: Json) -> str:
     """Return the study as text."""
     study = settled_study(study)
-    lines = [_head(study), *aligned([_HEADINGS, *(_row(study, variant) for variant in study["variants"])]), ""]
+    metrics = _metrics(study)
+    headings = ("variant", "verdict", *metrics, "latency ms", "speed-up", "score")
+    rows = [_row(study, variant, metrics) for variant in study["variants"]]
+    lines = [_head(study), *aligned([headings, *rows]), ""]
     lines += _reasons(study["variants"])
     lines += [f"{v['name']}: note: {note}" for v in study["variants"] for note in v["notes"]]
-    lines += ["", *stage_lines(study)]
+    lines += ["", *stage_lines(study), *text_lines(study)]
     lines += [f"note: {note}" for note in study["notes"]]
     lines += [f"chart: {what}: {file}" for what, file in study["charts"].items()]
-    lines += [f"score: {study['score_rule']}", *LEGEND, study_counts(study)]
+    has_texts = any(variant["texts"] for variant in study["variants"])
+    lines += [f"score: {study['score_rule']}", *([OF_PICTURES] if "PD mean" in metrics else [])]
+    lines += [LEGEND.format("texts" if has_texts else "pictures"), study_counts(study)]
     return ascii_safe("\n".join(lines))
 
 
@@ -55,13 +61,38 @@ def stage_lines(study: Json) -> list[str]:
     return [*aligned([("ms per stage", *names), *rows], words=1), ""] if rows else []
 
 
+def text_lines(study: Json) -> list[str]:
+    """Return the reference's texts, each with the first difference of every variant that wrote another."""
+    first, *others = study["variants"]
+    lines = []
+    for index, right in enumerate(first["texts"]):
+        lines.append(f"{right['case']}: {_cut(right['text'])}")
+        for variant in others:
+            for text in variant["texts"][index : index + 1]:  # one that failed has none
+                if text["first_difference"] is not None:
+                    where = f"token {text['first_difference']} of {text['tokens']} differs"
+                    lines.append(f"  {variant['name']}: {where}: {_cut(text['text'])}")
+    return [*lines, ""] if lines else []
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WORDS else f"{text[:_WORDS]} ..."
+
+
+def _metrics(study: Json) -> dict[str, str]:
+    """Return the columns of metrics: those of pictures together, all others by their own names."""
+    names = dict.fromkeys(metric["name"] for variant in study["variants"] for metric in variant["metrics"])
+    of_pictures = _METRICS if not names or set(_METRICS.values()) & names.keys() else {}
+    return {**of_pictures, **{name: name for name in names if name not in of_pictures.values()}}
+
+
 def _head(study: Json) -> str:
     weights = f"weights: {study['weights']} ({study['weights_source']})"
     return f"{study['name']} | {weights} | inputs: {study['inputs']} | device: {study['device']}"
 
 
-def _row(study: Json, variant: Json) -> tuple[str, ...]:
-    figures = [number(study_metric(variant, name), ".4g") for name in _METRICS.values()]
+def _row(study: Json, variant: Json, metrics: Mapping[str, str]) -> tuple[str, ...]:
+    figures = [number(study_metric(variant, name), ".4g") for name in metrics.values()]
     timing = (number(variant["latency_ms"], ".4g"), number(variant["speed_up"]), number(variant["score"]))
     verdict = verdict_word("reference" if is_reference(study, variant) else variant["verdict"])
     return variant["name"], verdict, *figures, *timing
