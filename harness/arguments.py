@@ -101,6 +101,15 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1,3,224,224``."""
+    name, _, dims = text.rpartition("=")
+    sizes = dims.replace("x", ",").split(",")
+    if not name or not are_sizes(sizes):
+        raise ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
+    return name, tuple(map(int, sizes))
+
+
 def are_sizes(texts: Sequence[str]) -> bool:
     """Return whether all of these are whole numbers above 0."""
     return all(text.strip().isdecimal() and int(text) > 0 for text in texts)

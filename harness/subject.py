@@ -129,6 +129,8 @@ class Subject:
     """Extra keyword arguments for ``torch.onnx.export``."""
     owner: str = ""
     """Who answers for it: a team or a person, shown with what fails."""
+    fold_bias: bool = False
+    """Of an ONNX file: an INT32 bias and its DequantizeLinear become the floats that they give, as TensorRT needs."""
     quantised: str | Path | Callable[[], torch.nn.Module] | None = None
     """The quantised model of a subject: an ONNX file, or a function that returns a module. It takes the subject's
     place, and the subject as it is declared becomes ``against``."""
@@ -198,6 +200,8 @@ class Subject:
         require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
         self._check_sizes(what)
         self._check_cost(what)
+        if self.fold_bias and self.onnx is None:
+            raise UsageError(f"{what}: fold_bias= (--fold-bias) is for an ONNX file; a module keeps its bias in floats")
 
     def _take_quantised(self, what: str) -> None:
         """Put the quantised model in the place of the one declared, which becomes ``against``."""
@@ -210,7 +214,13 @@ class Subject:
         )
         if self.against is not None:
             raise UsageError(f"{what} has quantised= and against=, which say the same; leave one of them out")
-        plain: dict[str, Any] = {"quantised": None, "cost": None, "cost_metrics": (), "tolerances": {}}
+        plain: dict[str, Any] = {
+            "quantised": None,
+            "cost": None,
+            "cost_metrics": (),
+            "tolerances": {},
+            "fold_bias": False,
+        }
         fields: dict[str, Any] = {"quantised": None, "weights_files": None}
         fields["against"] = replace(self, name=f"{self.name}-unquantised", **plain)
         if is_file:

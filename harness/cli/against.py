@@ -27,7 +27,7 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 
 def with_against(options: argparse.Namespace, subject: Subject) -> Subject:
-    """Return a subject that is held against the unquantised model of the options too.
+    """Return a subject with what the options say of its quantisation: it may be held against the unquantised model.
 
     That of a file computes on the subject's own inputs. One that declares cases gives them to an ONNX file that has
     only generated ones. Raises UsageError for a limit that limits nothing.
@@ -36,6 +36,8 @@ def with_against(options: argparse.Namespace, subject: Subject) -> Subject:
     from harness.subject import Tolerance
     from harness.verify import case_inputs
 
+    if options.fold_bias:
+        subject = replace(subject, fold_bias=True)
     if options.against:
         find = partial(discovery.find_subject, options.against, suites=options.suites, runs=False)
         other = find()

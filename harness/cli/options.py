@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import limits, stopping, watcher
-from harness.arguments import are_sizes, as_path, gib
+from harness.arguments import as_path, gib, shape
 from harness.cli.against import with_against
 from harness.errors import CannotWrite, ParityError, UsageError, few
 from harness.repository import as_typed, folders, repository_root
@@ -56,8 +56,12 @@ def add_subject(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
         "--inputs", type=as_path, metavar="FILE", help="inputs: .npz, or what polygraphy --save-inputs wrote"
     )
     parser.add_argument(
-        "--shape", action="append", default=[], type=_shape, metavar="NAME=DIMS",
+        "--shape", action="append", default=[], type=shape, metavar="NAME=DIMS",
         help="an ONNX input's shape (x=1,3,224,224) or symbolic dimension (batch=2); repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fold-bias", action="store_true",
+        help="of an ONNX file: an INT32 bias and its DequantizeLinear become the floats that they give",
     )  # fmt: skip
     add_suites(parser)
 
@@ -115,15 +119,6 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--lock-timeout", "--engines", "--engines-remote", "--engines-remote-mode")
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read ``NAME=1,3,224,224``."""
-    name, _, dims = text.rpartition("=")
-    sizes = dims.replace("x", ",").split(",")
-    if not name or not are_sizes(sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIMS, such as x=1,3,224,224")
-    return name, tuple(map(int, sizes))
-
-
 def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings of the options."""
     from harness.settings import GIVEN, Settings
@@ -172,6 +167,7 @@ def _typed(options: argparse.Namespace) -> str:
         words += ["--inputs", str(options.inputs)]
     for name, sizes in options.shape:
         words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
+    words += ["--fold-bias"] if options.fold_bias else []
     if options.seed_random is not None:
         words += ["--seed-random", str(options.seed_random)]
     return shlex.join(words)

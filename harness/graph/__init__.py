@@ -25,6 +25,7 @@ from harness.graph.onnx_inputs import (
 )
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
 from harness.graph.program_hash import foreign_code, program_sha256
+from harness.graph.quantisation import fold_bias, why_refused
 from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
 from harness.graph.stable import Unstable, stable_text
@@ -55,6 +56,7 @@ __all__ = [
     "copy_model",
     "elements_of",
     "extract",
+    "fold_bias",
     "foreign_code",
     "generate_inputs",
     "graph_sha256",
@@ -88,6 +90,7 @@ __all__ = [
     "variable_values",
     "weight_bytes",
     "weights_of",
+    "why_refused",
     "with_noise_stored",
     "with_outputs",
     "with_stored_noise",

@@ -14,6 +14,7 @@ from harness.graph import (
     Program,
     check_inputs,
     check_sizes,
+    fold_bias,
     graph_sha256,
     input_specs,
     onnx_values,
@@ -72,6 +73,7 @@ class OnnxGraph(SubjectGraph):
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
         with limits.step("reading the file", subject=subject.name):
             model = promote(open_onnx(subject.onnx_file))
+        model = fold_bias(model) if subject.fold_bias else model
         require_tensors(model)
         if seed_random is not None:
             drawn = random_nodes(model)

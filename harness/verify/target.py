@@ -15,8 +15,8 @@ import torch
 from harness import limits
 from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, engine_cache
 from harness.code_version import code_sha256, package_versions
-from harness.errors import NotJudged, ParityError, UsageError, is_disk_full, unknown_name
-from harness.graph import Plan, apply, load_plan, save_for_now, with_outputs
+from harness.errors import EngineRefused, NotJudged, ParityError, UsageError, is_disk_full, unknown_name
+from harness.graph import Plan, apply, load_plan, save_for_now, why_refused, with_outputs
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
@@ -264,6 +264,8 @@ class OpenTarget:
         shapes = prepared.shapes
 
         def build(engine: Path) -> BuildReport:
+            if words := why_refused(prepared.program.model, self.backend.name):
+                raise EngineRefused(f"not built for {self.backend.name}: {words}")
             self.say(f"building the engine{' with taps' if taps or marked else ''}")
             whose = f"{self.run.subject.name} [{self.target}]"
             with limits.build(whose), temporary_folder() as folder:
