@@ -18,7 +18,7 @@ from harness import errors, limits, reads
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root, source_of
-from harness.subject import PLAIN_PRECISIONS, Subject, Target, check_distinct, targets
+from harness.subject import FILE, NAMED_PRECISIONS, Subject, Target, check_distinct, targets
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ def of_repository(root: Path, subject: Subject, file: Path | str) -> Subject:
 
 def target_in(root: Path, target: Target) -> Target:
     """Return a target that a suite of this repository declares, with the repository's plan file."""
-    if target.precision in PLAIN_PRECISIONS:
+    if target.precision in NAMED_PRECISIONS:
         return target
     return replace(target, precision=in_repository(root, target.precision))
 
@@ -218,7 +218,7 @@ def onnx_subject(
         onnx=path,
         source=source_of(repository_root(Path.cwd()), path),
         cases={"default": case},
-        targets=_onnx_targets(),
+        targets=_onnx_targets((FILE,) if graph.is_typed(model) else ("fp32", "fp16")),
         weights="file",
         weights_source=path.name,
         inputs="real" if inputs is not None else "random",
@@ -258,11 +258,11 @@ def check_backends(names: Sequence[str]) -> None:
 def check_precisions(names: Sequence[str], also: Sequence[str] = ()) -> None:
     """Raise UsageError for what is neither a plain precision, nor in ``also``, nor a plan file that can be read."""
     for name in names:
-        if name in PLAIN_PRECISIONS or name in also:
+        if name in NAMED_PRECISIONS or name in also:
             continue
         path = Path(name)
         if path.suffix != ".toml" and not path.is_file():
-            raise unknown_name("precision", name, {*PLAIN_PRECISIONS, *also, "a plan file.toml"})
+            raise unknown_name("precision", name, {*NAMED_PRECISIONS, *also, "a plan file.toml"})
         from harness.graph import load_plan
 
         load_plan(name)
@@ -335,12 +335,12 @@ def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[s
     return case
 
 
-def _onnx_targets() -> tuple[Target, ...]:
-    """Return what an ONNX file is verified on by default: all that is installed, in FP32 and FP16."""
+def _onnx_targets(precisions: Sequence[str]) -> tuple[Target, ...]:
+    """Return what an ONNX file is verified on by default: all that is installed, in these precisions."""
     from harness.backends import BACKENDS
 
     usable = [name for name, backend in BACKENDS.items() if name != "torch" and backend.unavailable() is None]
-    return targets(*(usable or ["ort-cpu"]), precisions=("fp32", "fp16"))
+    return targets(*(usable or ["ort-cpu"]), precisions=precisions)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from harness.pytest_state import STATE, State, is_worker
 from harness.pytest_workers import Turns, Workers, timing_of
 from harness.repository import source_of
 from harness.shards import LATENCY
-from harness.subject import PLAIN_PRECISIONS, Subject, Target
+from harness.subject import NAMED_PRECISIONS, Subject, Target
 from harness.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _configure(config: pytest.Config) -> None:
     from harness import discovery
     from harness.backends import BACKENDS
 
-    for name in (*BACKENDS, *PLAIN_PRECISIONS):
+    for name in (*BACKENDS, *NAMED_PRECISIONS):
         config.addinivalue_line("markers", f"{name}: runs on this backend or in this precision")
     config.addinivalue_line("markers", f"{LATENCY}: measures latency: nothing else runs beside it")
     state = config.stash[STATE] = State(config)

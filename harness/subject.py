@@ -46,6 +46,10 @@ RANGE_CASES = ("smallest", "largest")
 Weights = Literal["trained", "random", "file"]
 InputsKind = Literal["real", "random"]
 PLAIN_PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+FILE = "file"
+"""The precision that leaves an ONNX file typed as it is."""
+NAMED_PRECISIONS = (*PLAIN_PRECISIONS, FILE)
+"""What a precision may be without being a plan file."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Target:
     backend: str
     """``trt``, ``rtx``, ``ort-cpu``, ``ort-cuda`` or ``torch``."""
     precision: str
-    """``fp32``, ``tf32``, ``fp16``, ``bf16`` or the path of a plan file."""
+    """``fp32``, ``tf32``, ``fp16``, ``bf16``, ``file`` (an ONNX file as it is typed) or the path of a plan file."""
 
     def __post_init__(self) -> None:
         for name, value, give in (
@@ -63,17 +67,17 @@ class Target:
             ("precision", self.precision, "its name, such as 'fp16', or the path of a plan file"),
         ):
             require(isinstance(value, str), f"Target(...): the {name}", value, f"{give}, as text")
-        if self.precision not in PLAIN_PRECISIONS and self.precision_name in PLAIN_PRECISIONS:
+        if self.precision not in NAMED_PRECISIONS and self.precision_name in NAMED_PRECISIONS:
             raise UsageError(f"the plan {self.precision} has the name of a precision; give it another")
 
     @property
     def precision_name(self) -> str:
         """The precision as ids and tables show it: a plan file by its stem."""
-        return self.precision if self.precision in PLAIN_PRECISIONS else Path(self.precision).stem
+        return self.precision if self.precision in NAMED_PRECISIONS else Path(self.precision).stem
 
     def plan_source(self, root: Path) -> str:
         """Return which plan file of a repository it is, with its content's hash; empty for a plain precision."""
-        return "" if self.precision in PLAIN_PRECISIONS else content_of(root, self.precision)
+        return "" if self.precision in NAMED_PRECISIONS else content_of(root, self.precision)
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.precision_name}"

@@ -36,9 +36,9 @@ def sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def on_devices_of(expected: Tensors, tensors: Tensors) -> Tensors:
-    """Return the tensors, each on the device of the expected one of its name."""
-    return {name: tensor.to(expected[name].device) for name, tensor in tensors.items()}
+def like(expected: Tensors, tensors: Tensors) -> Tensors:
+    """Return the tensors, each on the device and in the dtype of the expected one of its name."""
+    return {name: tensor.to(expected[name].device, expected[name].dtype) for name, tensor in tensors.items()}
 
 
 def largest_finite(tensor: torch.Tensor) -> float:

@@ -63,6 +63,9 @@ def bisect(
     """
     found = Findings(target=target)
     subject = replace(subject, against=None, cost=None, cost_metrics=())  # what quantisation costs is no fault
+    if found.base_plan.as_file:
+        what = f"-p {target.precision} leaves {subject.name} typed as it is, so there is no plan to look for"
+        raise UsageError(f"{what}; give the precision that it is computed in, such as -p fp16")
     with temporary_folder() as folder, guarded(subject.name):
         context = Context(
             subject=subject, target=target, case=case, settings=settings, folder=folder, max_builds=max_builds,

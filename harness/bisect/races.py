@@ -13,7 +13,7 @@ from harness.compare import bitwise_equal, total_error
 from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
 from harness.subject import Target
-from harness.tensors import Tensors, on_devices_of
+from harness.tensors import Tensors, like
 from harness.verify import Run, judged_by, verify_case, worst_reason
 
 
@@ -86,9 +86,7 @@ def run_alone(run: Run, target: Target, case: str) -> Alone | None:
         if outcome.repeats is None or outcome.expected is None or opened.engine is None or not opened.on_gpu:
             return None
         opened.say("running the engine once more, one kernel at a time", case)
-        alone = on_devices_of(
-            outcome.expected, run_serialised(target.backend, opened.engine.path, run.prepared.inputs[case])
-        )
+        alone = like(outcome.expected, run_serialised(target.backend, opened.engine.path, opened.inputs(case)))
         return Alone(
             together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
             judged=judged_by(opened, case, actual=alone),

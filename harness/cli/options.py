@@ -104,7 +104,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-b", "--backend", action="append", default=[], metavar="BACKEND", help="see `parity doctor`")
     parser.add_argument(
         "-p", "--precision", action="append", default=[], metavar="PRECISION",
-        help="fp32, tf32, fp16, bf16 or a plan file; with -b: every backend in every precision",
+        help="fp32, tf32, fp16, bf16, file (ONNX as it is typed) or a plan file; with -b: each in each",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, by_keyword, check_arguments, to_onnx, trace, traced_outputs, value_table
+from harness.graph.file_typing import computes_in, file_dtypes, is_quantised, is_typed, port_dtypes
 from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, plain_model, weight_bytes, weights_of
@@ -30,13 +31,14 @@ from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
 from harness.graph.stable import Unstable, stable_text
 from harness.graph.subgraph import boundary, captured_values, extract, order, used_values, variable_values, with_outputs
-from harness.graph.typed import apply
+from harness.graph.typed import Applied, apply
 from harness.graph.types import infer_types, promote, to_float64
 from harness.graph.values import Value, Values
 
 __all__ = [
     "PRECISIONS",
     "UNKNOWN_DIM",
+    "Applied",
     "InputKind",
     "InputSpec",
     "Plan",
@@ -52,10 +54,12 @@ __all__ = [
     "check_arguments",
     "check_inputs",
     "check_sizes",
+    "computes_in",
     "constant_of",
     "copy_model",
     "elements_of",
     "extract",
+    "file_dtypes",
     "fold_bias",
     "foreign_code",
     "generate_inputs",
@@ -63,6 +67,8 @@ __all__ = [
     "infer_types",
     "input_specs",
     "is_fp32",
+    "is_quantised",
+    "is_typed",
     "load_inputs",
     "load_plan",
     "matching",
@@ -71,6 +77,7 @@ __all__ = [
     "open_onnx",
     "order",
     "plain_model",
+    "port_dtypes",
     "program_sha256",
     "promote",
     "random_calls",

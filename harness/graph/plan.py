@@ -20,7 +20,7 @@ from harness.errors import UsageError, unknown_name
 from harness.files import check_is_content, write_text
 from harness.graph.values import Value, Values
 from harness.records import plan_lines
-from harness.subject import PLAIN_PRECISIONS
+from harness.subject import FILE, NAMED_PRECISIONS, PLAIN_PRECISIONS
 
 SHOWN, LETTERS = 8, 100
 """How many patterns that match nothing are shown, and how much of each."""
@@ -35,15 +35,17 @@ class Plan:
     """A precision plan."""
 
     name: str
-    """``fp32``, ``tf32``, ``fp16``, ``bf16``, or the stem of the plan file."""
+    """``fp32``, ``tf32``, ``fp16``, ``bf16``, ``file``, or the stem of the plan file."""
     dtype: str
-    """What values are computed in: ``fp32``, ``fp16`` or ``bf16``."""
+    """What values are computed in: ``fp32``, ``fp16`` or ``bf16``; of ``file`` the coarsest format in the file."""
     tf32: bool = False
     """Allow TF32 in matrix products and convolutions."""
     keep_fp32: tuple[str, ...] = ()
     """Patterns of what stays in FP32: module paths, ``op:...`` or ``value:...``."""
     source: str = ""
     """The plan file; empty for a plain precision."""
+    as_file: bool = False
+    """Leave an ONNX file typed as it is."""
 
     @property
     def compute_dtype(self) -> str:
@@ -61,17 +63,20 @@ def is_fp32(plan: Plan) -> bool:
     return plan.dtype == "fp32" and not plan.tf32
 
 
-def load_plan(precision: str) -> Plan:
-    """Return the plan of a plain precision or of a TOML file.
+def load_plan(precision: str, *, file_computes_in: str = "fp32") -> Plan:
+    """Return the plan of a named precision or of a TOML file.
 
-    Raises UsageError for an unknown name, a missing file, bad TOML, unknown keys and wrong types.
+    ``file_computes_in`` is what the values of a file are computed in, for the precision ``file``. Raises UsageError for
+    an unknown name, a missing file, bad TOML, unknown keys and wrong types.
     """
+    if precision == FILE:
+        return Plan(name=FILE, dtype=file_computes_in, as_file=True)
     if precision in PLAIN_PRECISIONS:
         return _plan(precision, precision, (), "")
     path = Path(precision)
     if path.suffix != ".toml" and not path.is_file():
-        raise unknown_name("precision", precision, [*PLAIN_PRECISIONS, "a plan file.toml"])
-    if path.stem in PLAIN_PRECISIONS:
+        raise unknown_name("precision", precision, [*NAMED_PRECISIONS, "a plan file.toml"])
+    if path.stem in NAMED_PRECISIONS:
         raise UsageError(f"plan {path} would be shown as {path.stem}, which is a precision; rename the file")
     data = _read_toml(path)
     if unknown := sorted(set(data) - set(_KEYS)):

@@ -21,7 +21,7 @@ def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime
     try:
         session = opened.load()
         workload.say(f"{contestant.name}: timing its kernels")
-        times = opened.steps.run("profiling", lambda: kernel_times(session, workload.inputs))
+        times = opened.steps.run("profiling", lambda: kernel_times(session, opened.as_taken(workload.inputs)))
         known = session.kernels() if isinstance(session, TapSession) else []
         nodes = {kernel.name: kernel.nodes for kernel in known}
         return join_kernels(times, nodes, node_modules(workload.run.prepared.program))

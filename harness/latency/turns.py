@@ -50,13 +50,18 @@ def take_turns(
         except Held as error:
             yield from ((contestant, error) for contestant in dict.fromkeys(contestants))
             return
-        inputs = _save_inputs(workload.inputs, folder)
+        saved: dict[bool, Path] = {}
         for start in range(0, len(order), AT_ONCE):
             requests = []
             for number, contestant in enumerate(order[start : start + AT_ONCE], start):
                 if contestant not in failed:
                     throughput = contestant not in timed_before and contestant not in order[:number]
-                    files = {"inputs": str(inputs), "result": str(folder / f"{number}.json")}
+                    opened = contestant.opened
+                    as_file = opened is not None and opened.plan.as_file
+                    if as_file not in saved:
+                        given = opened.as_taken(workload.inputs) if opened and as_file else workload.inputs
+                        saved[as_file] = _save_inputs(given, folder / f"inputs-{len(saved)}.safetensors")
+                    files = {"inputs": str(saved[as_file]), "result": str(folder / f"{number}.json")}
                     requests.append((contestant, _request(workload, contestant, options, throughput) | files))
             yield from _measure(requests, options, failed)
 
@@ -123,8 +128,7 @@ def _measure(
                     yield contestant, error
 
 
-def _save_inputs(inputs: Tensors, folder: Path) -> Path:
-    path = folder / "inputs.safetensors"
+def _save_inputs(inputs: Tensors, path: Path) -> Path:
     # safetensors refuses tensors that share memory, and one input may be given under two names.
     write_bytes(save({name: tensor.cpu().contiguous().clone() for name, tensor in inputs.items()}), path)
     return path

@@ -10,13 +10,13 @@ from functools import partial
 from harness.backends import TapSession
 from harness.compare import bitwise_equal
 from harness.errors import EngineFailed, NotJudged, UsageError
-from harness.graph import apply, matching, order
+from harness.graph import matching, order
 from harness.layers.engine_kernels import EngineKernels
 from harness.layers.kernel_taps import KernelTaps
 from harness.layers.observer import Observer
 from harness.records import Result
-from harness.tensors import Tensors, on_devices_of
-from harness.verify import OpenTarget, Prepared, value_dtypes
+from harness.tensors import Tensors, like
+from harness.verify import OpenTarget, Prepared, typed_graph
 
 GROUP_BYTES = 2**30
 """Values that are made outputs of one engine hold at most this many bytes."""
@@ -61,13 +61,13 @@ def observe_unfused(before: Unobserved) -> Observation:
 
     Raises NotJudged for an engine that cannot be tapped, EngineFailed for one that does not read its inputs.
     """
-    opened, inputs, prepared, plan = before.opened, before.inputs, before.prepared, before.opened.plan
+    opened, prepared, plan = before.opened, before.prepared, before.opened.plan
+    inputs = opened.inputs(before.case)
     with opened.observed(taps=True) as session:
         if not isinstance(session, TapSession):
             raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
         tapped, kernels = session, opened.steps.run("tapping", session.kernels)
-        typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
-        engine = EngineKernels.of(typed.model, prepared.program.values, kernels)
+        engine = EngineKernels.of(typed_graph(prepared, plan).model, prepared.program.values, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
         taps = KernelTaps(engine, _observer(before, asked))
         opened.say(f"observing the tensors between {len(kernels)} kernels", before.case)
@@ -76,9 +76,7 @@ def observe_unfused(before: Unobserved) -> Observation:
     for name, tensor in taps.inputs.items():
         if name in inputs and not bitwise_equal(tensor.to(inputs[name].device), inputs[name]):
             raise EngineFailed(f"the engine's input {name!r} is not what was given to it")
-    return Observation(
-        observer=taps.observer, outputs=(on_devices_of(before.outputs, outputs),), computed_in=engine.computed_in
-    )
+    return Observation(observer=taps.observer, outputs=(like(before.outputs, outputs),), computed_in=engine.computed_in)
 
 
 def observe_outputs(before: Unobserved, pattern: str) -> Observation:
@@ -86,7 +84,7 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
 
     Raises UsageError for a pattern that names no computed value.
     """
-    opened = before.opened
+    opened, inputs = before.opened, before.opened.inputs(before.case)
     observer = _observer(before, names := _computed_values(before.prepared, pattern))
     groups = list(_groups(names, before)) or [[]]  # a graph may compute nothing but its outputs
     outputs: list[Tensors] = []
@@ -94,18 +92,18 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
     for number, group in enumerate(groups, start=1):
         opened.say(f"observing {len(group)} values as outputs, engine {number} of {len(groups)}", before.case)
         with opened.observed(marked=group) as session:
-            made = opened.steps.run("running", partial(session.run, before.inputs))
+            made = opened.steps.run("running", partial(session.run, inputs))
             again = {}  # what another run gives, where runs are known to differ
             if before.result.repeatable is False:
                 made = {name: tensor.clone() for name, tensor in made.items()}
-                again = opened.steps.run("running", partial(session.run, before.inputs))
+                again = opened.steps.run("running", partial(session.run, inputs))
         for name in group:
             while unseen and observer.depths[unseen[0]] < observer.depths[name]:  # an output may be read inside too
                 output = unseen.pop(0)
                 observer.add_value(output, made[output], again.get(output), mapped_by="exact")
             observer.add_value(name, made.pop(name), again.get(name), mapped_by="exact")
             observer.evaluators.done([name])
-        outputs.append(on_devices_of(before.outputs, made))
+        outputs.append(like(before.outputs, made))
     for name in unseen:
         observer.add_value(name, outputs[-1][name], again.get(name), mapped_by="exact")
     several = f"{len(groups)} engines were observed, each with other values as outputs"

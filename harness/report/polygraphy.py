@@ -41,7 +41,7 @@ def run_line(model: Path, *, backend: str, precision: str, inputs: Path) -> str:
     prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if backend == "rtx" else ""
     flag = f" --{precision}" if backend == "trt" and precision in ("fp16", "bf16", "tf32") else ""
     files = f"{shlex.quote(str(model))} {_RUNNERS[backend]}{flag} --load-inputs {shlex.quote(str(inputs))}"
-    words = "" if flag or precision == "fp32" else "  (runs the graph as the file types it)"
+    words = "" if flag or precision in ("fp32", "file") else "  (runs the graph as the file types it)"
     return f"{prefix}polygraphy run {files}{words}"
 
 

@@ -14,7 +14,7 @@ from harness.verify.prepare import Prepared
 from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
-from harness.verify.target import OpenTarget, Outcome, Run, write_graph
+from harness.verify.target import OpenTarget, Outcome, Run, plan_of, typed_graph, write_graph
 from harness.verify.tolerance import HOLDS, cannot_hold, confidence_factor, is_tf32, judge_output
 from harness.verify.verify import build_engines, judged_by, update_references, verify, verify_case
 
@@ -44,9 +44,11 @@ __all__ = [
     "judged_by",
     "next_step",
     "open_engine",
+    "plan_of",
     "settle",
     "structured_inputs",
     "tolerance_for",
+    "typed_graph",
     "update_references",
     "value_dtypes",
     "verify",

@@ -50,11 +50,12 @@ class OpenEngine:
             return self.run_floor(inputs)
         given = self._given("run", inputs)
         session = opened.load()
-        outputs = opened.steps.run("running", lambda: session.run(given))
+        outputs = opened.steps.run("running", lambda: session.run(opened.as_taken(given)))
         names = opened.run.prepared.graph.output_names
         if set(outputs) != set(names):
             raise EngineFailed(f"{self._name}: outputs differ: {', '.join(outputs)} in the place of {', '.join(names)}")
-        return {name: outputs[name].to(self.device) for name in names}
+        declared = opened.run.prepared.references.dtypes(self._first)
+        return {name: outputs[name].to(self.device, declared[name]) for name in names}
 
     def run_reference(self, inputs: Mapping[str, Any]) -> Tensors:
         """Return what the subject gives in PyTorch FP32, without TF32: any sizes that ``forward`` takes.

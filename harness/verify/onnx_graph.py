@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -20,12 +20,15 @@ from harness.graph import (
     onnx_values,
     open_onnx,
     order,
+    plain_model,
+    port_dtypes,
     promote,
     random_nodes,
     require_tensors,
     undeclared_shapes,
     with_stored_noise,
 )
+from harness.lazy import onnx_ir as ir
 from harness.reference import RunGraph, onnx_run_graph, run_onnxruntime
 from harness.settings import Settings
 from harness.subject import Subject
@@ -42,6 +45,7 @@ from harness.verify.subject_graph import (
 )
 from harness.verify.weights import require_no_nan
 
+HALVES = (torch.float16, torch.bfloat16)
 VALUES_A_RUN = 64
 """Values that ONNX Runtime shows in one run: each is held in memory until the run ends."""
 
@@ -53,9 +57,11 @@ def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, Ca
     specs = input_specs(graph.program.model)
 
     def accept(inputs: Tensors, case: str) -> Tensors:
-        halves = (torch.float16, torch.bfloat16)
-        inputs = {name: tensor.float() if tensor.dtype in halves else tensor for name, tensor in inputs.items()}
+        halves = {name: it for name, it in port_dtypes(graph.given_inputs).items() if it in HALVES}
+        inputs = {name: tensor.float() if tensor.dtype in HALVES else tensor for name, tensor in inputs.items()}
         check_inputs(inputs, specs)
+        # What the file takes in FP16 holds no more than that: reference and engine are given the same numbers.
+        inputs = {name: tensor.to(halves.get(name, tensor.dtype)).to(tensor.dtype) for name, tensor in inputs.items()}
         return {name: tensor.to(graph.device) for name, tensor in inputs.items()}
 
     return graph, CaseInputs(subject, accept)
@@ -72,9 +78,11 @@ class OnnxGraph(SubjectGraph):
         self.name, self.device = subject.name, device
         # Natively FP16 values are promoted: the reference is FP32, and a plan decides what is low.
         with limits.step("reading the file", subject=subject.name):
-            model = promote(open_onnx(subject.onnx_file))
-        model = fold_bias(model) if subject.fold_bias else model
+            self._file = plain_model(open_onnx(subject.onnx_file))
+            self._file = fold_bias(self._file) if subject.fold_bias else self._file
+            model = promote(self._file)
         require_tensors(model)
+        self._is_promoted = model is not self._file
         if seed_random is not None:
             drawn = random_nodes(model)
             model = with_stored_noise(model, seed_random)
@@ -100,6 +108,18 @@ class OnnxGraph(SubjectGraph):
             return ()
 
         once("weights without NaN", look)
+
+    @property
+    def given_inputs(self) -> Sequence[ir.Value]:
+        """The inputs as the file declares them."""
+        return self._file.graph.inputs
+
+    @property
+    def file_model(self) -> ir.Model:
+        """The file as it is; with stored noise, where that was asked for, and nothing had to be promoted for it."""
+        if self.notes and self._is_promoted:
+            raise NotJudged(f"{self.name} has FP16 or BF16 values, and --seed-random stores FP32 noise; give -p fp32")
+        return self._program.model if self.notes else self._file
 
     @property
     def program(self) -> Program:

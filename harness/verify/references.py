@@ -151,6 +151,7 @@ class References:
             plan.computes_in,
             sorted(plan.keep_fp32),
             sorted(self.graph.kept_for_range(plan)),
+            *(["as the file"] if plan.as_file else []),
         ]  # not its file's name
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)

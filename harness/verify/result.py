@@ -49,7 +49,8 @@ def next_step(opened: OpenTarget, case: str) -> str:
     subject = opened.run.subject
     only = ["--case", case] if len(subject.cases) > 1 or case in subject.range_cases else []
     limit = [] if opened.run.limit is None else ["--limit", str(opened.run.limit)]
-    options = shlex.join(["-b", opened.backend.name, "-p", opened.target.precision, *only, *limit])
+    precision = opened.plan.computes_in if opened.plan.as_file else opened.target.precision
+    options = shlex.join(["-b", opened.backend.name, "-p", precision, *only, *limit])
     return f"parity bisect {subject.as_typed} {options}"
 
 

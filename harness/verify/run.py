@@ -10,7 +10,7 @@ import torch
 from harness.backends import RUNS_ON_CPU, RUNS_ON_GPU
 from harness.compare import bitwise_equal, total_error
 from harness.errors import EngineFailed
-from harness.tensors import Tensors, on_devices_of
+from harness.tensors import Tensors, like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def run_repeatedly(
     """
     made = run()
     check_outputs(made, declared, inputs)
-    first = worst = on_devices_of(expected, made)
+    first = worst = like(expected, made)
     another: Tensors | None = None
     wrong: float | None = None  # of the worst run; asked for only where runs differ
     spread, differing, runs = 0.0, 0, runs or (RUNS_ON_GPU if on_gpu else RUNS_ON_CPU)
@@ -62,7 +62,7 @@ def run_repeatedly(
         again = run()
         check_outputs(again, declared, made | inputs)
         check_outputs(again, declared, worst)  # or this run has overwritten the one to be judged
-        again = on_devices_of(expected, again)
+        again = like(expected, again)
         if all(bitwise_equal(again[name], first[name]) for name in first):
             continue
         differing, spread = differing + 1, max(spread, total_error(again, first))

@@ -13,7 +13,8 @@ import torch
 from harness import limits
 from harness.errors import NoMemory, NotJudged, TookTooLong, UsageError, first_line
 from harness.gpu_errors import gpu_failure
-from harness.graph import Plan, Program, assign, is_fp32
+from harness.graph import Plan, Program, assign, file_dtypes, is_fp32, port_dtypes
+from harness.lazy import onnx_ir as ir
 from harness.reference import (
     CANNOT_RUN,
     Evaluator,
@@ -75,6 +76,21 @@ class SubjectGraph(ABC):
         """The inputs of all cases: an engine serves them all."""
         self.recall: Callable[[str, Callable[[], frozenset[str]]], frozenset[str]] = lambda what, compute: compute()
         """Return what an earlier run computed of this graph and these cases, or compute it."""
+
+    @property
+    def file_model(self) -> ir.Model:
+        """The ONNX file typed as it is. Raises NotJudged where there is none that engines could be built from."""
+        raise NotJudged(f"{self.name} is no ONNX file, whose typing could be left as it is")
+
+    @property
+    def input_dtypes(self) -> Mapping[str, torch.dtype]:
+        """What the inputs of ``file_model`` are, by name."""
+        return port_dtypes(self.file_model.graph.inputs)
+
+    @property
+    def output_dtypes(self) -> Mapping[str, torch.dtype]:
+        """What the outputs of ``file_model`` are, by name."""
+        return port_dtypes(self.file_model.graph.outputs)
 
     agreement_holds = False
     """Whether the identity says all that the witness depends on: an agreement with it then holds for later runs."""
@@ -168,7 +184,7 @@ class SubjectGraph(ABC):
 
     def kept_for_range(self, plan: Plan) -> frozenset[str]:
         """Return the nodes that stay in FP32 since the range of the plan's format would change the result."""
-        if plan.dtype == "fp32":
+        if plan.dtype == "fp32" or plan.as_file:
             return frozenset()
         dtype = plan.compute_dtype
 
@@ -273,6 +289,8 @@ def value_dtypes(graph: SubjectGraph, plan: Plan) -> dict[str, str]:
 
     Raises UsageError for a plan that names nothing.
     """
+    if plan.as_file:
+        return file_dtypes(graph.file_model)
     dtypes = assign(plan, graph.program.values) if plan.keep_fp32 else {}
     kept = graph.kept_for_range(plan)
     by_origin = {name for name, value in graph.program.values.items() if value.origin in kept} if kept else set()

@@ -16,11 +16,21 @@ from harness import limits
 from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, engine_cache
 from harness.code_version import code_sha256, package_versions
 from harness.errors import EngineRefused, NotJudged, ParityError, UsageError, is_disk_full, unknown_name
-from harness.graph import Plan, apply, load_plan, save_for_now, why_refused, with_outputs
+from harness.graph import (
+    Applied,
+    Plan,
+    apply,
+    computes_in,
+    load_plan,
+    open_onnx,
+    save_for_now,
+    why_refused,
+    with_outputs,
+)
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
-from harness.subject import PLAIN_PRECISIONS, Subject, Target
+from harness.subject import FILE, NAMED_PRECISIONS, Subject, Target
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
@@ -100,7 +110,7 @@ class OpenTarget:
             raise unknown_name("backend", target.backend, BACKENDS)
         self.run, self.target = run, target
         self.backend = BACKENDS[target.backend]
-        self.plan = load_plan(target.precision)
+        self.plan = plan_of(target, run.subject)
         self.steps = Steps(self.backend.name)
         self.engine: Engine | None = None
         self.session: Session | None = None
@@ -127,7 +137,7 @@ class OpenTarget:
             raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
         graph, subject = self.run.prepared.graph, self.run.subject
         value_dtypes(graph, self.plan)  # an error even where the engine is in the cache
-        known = {*graph.output_names, *PLAIN_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}
+        known = {*graph.output_names, *NAMED_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}
         for name in subject.tolerances:
             if name not in known:
                 raise UsageError(f"{subject.name}: tolerances=: {unknown_name('output or precision', name, known)}")
@@ -148,7 +158,18 @@ class OpenTarget:
 
     def inputs(self, case: str) -> Tensors:
         """Return the inputs of a case by name, as the engine takes them: nested ones are flat."""
-        return dict(self.run.prepared.inputs[case])
+        return self.as_taken(self.run.prepared.inputs[case])
+
+    def as_taken(self, inputs: Tensors) -> Tensors:
+        """Return inputs in the dtypes that the engine takes: those of the file, where that stays typed as it is."""
+        dtypes = self.run.prepared.graph.input_dtypes if self.plan.as_file else {}
+        return {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in inputs.items()}
+
+    def declared(self, case: str) -> dict[str, torch.dtype]:
+        """Return the dtype that every output of the engine has."""
+        prepared = self.run.prepared
+        own = prepared.graph.output_dtypes if self.plan.as_file else {}
+        return {name: own.get(name, dtype) for name, dtype in prepared.references.dtypes(case).items()}
 
     def free(self) -> None:
         """Free the engine's memory; it is loaded again when it is needed, and outcomes are kept."""
@@ -248,6 +269,7 @@ class OpenTarget:
             "program": identity.program_sha256,
             "exporter": dict(identity.exporter),
             "plan": [self.plan.dtype, self.plan.tf32, sorted(self.plan.keep_fp32)],
+            **({"as_file": True} if self.plan.as_file else {}),
             **({"kept": sorted(kept)} if (kept := prepared.graph.kept_for_range(self.plan)) else {}),
             "code": code_sha256(),
             "packages": package_versions(),
@@ -296,6 +318,25 @@ class OpenTarget:
             raise NotJudged(f"no space left in {where}; free some, or set TMPDIR to another folder") from error
 
 
+def plan_of(target: Target, subject: Subject) -> Plan:
+    """Return the plan of a target. Raises UsageError for an unknown one, and for ``file`` where there is no file."""
+    if target.precision != FILE:
+        return load_plan(target.precision)
+    if subject.onnx is None:
+        raise UsageError(f"-p {FILE} leaves an ONNX file typed as it is, and {subject.name} is a module; give another")
+    try:
+        return load_plan(FILE, file_computes_in=computes_in(open_onnx(subject.onnx_file)))
+    except NotJudged:  # there is no file here; preparing the subject says so
+        return load_plan(FILE)
+
+
+def typed_graph(prepared: Prepared, plan: Plan) -> Applied:
+    """Return the graph that an engine of a plan is built from: typed by the plan, or the file as it is."""
+    if plan.as_file:
+        return Applied(model=prepared.graph.file_model, notes=(), counts={})
+    return apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
+
+
 def write_graph(
     prepared: Prepared, plan: Plan, path: Path, *, marked: Sequence[str] = (), linked: bool = False
 ) -> tuple[tuple[str, ...], dict[str, Path]]:
@@ -304,7 +345,7 @@ def write_graph(
     ``marked`` names values that become outputs as well. With ``linked``, weights that lie in a file already are not
     written again, and these files are returned too; see :func:`harness.graph.save_for_now`.
     """
-    typed = apply(prepared.program.model, value_dtypes(prepared.graph, plan), default=plan.compute_dtype)
+    typed = typed_graph(prepared, plan)
     model = with_outputs(typed.model, marked) if marked else typed.model
     links = save_for_now(model, path, linked=linked)
     kept = prepared.graph.kept_for_range(plan)

@@ -104,11 +104,12 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
                 session = opened.load()
                 expected = references.expected(case, plan)
                 opened.say("running the engine", case)
+                given = opened.inputs(case)
                 repeats = run_repeatedly(
-                    lambda: opened.steps.run("running", lambda: session.run(inputs[case])),
-                    inputs=inputs[case],
+                    lambda: opened.steps.run("running", lambda: session.run(given)),
+                    inputs=given,
                     expected=expected,
-                    declared=references.dtypes(case),
+                    declared=opened.declared(case),
                     on_gpu=opened.on_gpu,
                     runs=opened.run.settings.runs,
                 )
