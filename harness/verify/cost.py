@@ -17,7 +17,7 @@ from harness.memory import guarded
 from harness.metrics import measure
 from harness.records import CostResult, Decisions, MetricResult, OutputResult, Verdict, overall
 from harness.subject import Subject, Tolerance
-from harness.tensors import Tensors, on_devices_of
+from harness.tensors import Tensors, like
 from harness.verify.decisions import judge_decisions
 from harness.verify.result import worst_reason
 from harness.verify.target import OpenTarget, Outcome, Run
@@ -40,7 +40,7 @@ def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
     try:
         with limits.work(subject.name, "computing the unquantised model"), guarded(f"{subject.name}/{case}"):
             expected = unquantised(opened.run, case)
-            cost = judge_cost(subject, on_devices_of(expected, _named_as(outcome.repeats.worst, expected)), expected)
+            cost = judge_cost(subject, like(expected, _named_as(outcome.repeats.worst, expected)), expected)
             sha256 = opened.run.unquantised.graph.identity.weights_sha256
             cost = dataclasses.replace(cost, weights_sha256=sha256)
     except UsageError:
