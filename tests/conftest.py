@@ -70,7 +70,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Start a process whose forks are Python processes that have imported everything."""
+    """Return what starts Python processes that have imported everything."""
     from forked import Forks
 
     started = Forks(tmp_path_factory.mktemp("forked"))
@@ -94,8 +94,10 @@ def kept_modules() -> None:
 
 
 @pytest.fixture
-def project(kept_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Return a folder for suites whose targets are pretended, as ``fake.CONFTEST`` does."""
+def project(
+    kept_modules: None, forks: Forks, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """Return a folder for suites whose targets are pretended, as ``fake.CONFTEST`` does; its subprocesses are forks."""
     import fake
 
     import harness.backends
@@ -103,6 +105,7 @@ def project(kept_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.M
     checkout = Path(__file__).parents[1]
     monkeypatch.setattr(harness.backends, "environment", harness.backends.environment)  # ``fake.NO_MACHINE`` changes it
     monkeypatch.setenv("PYTHONPATH", str(checkout))  # for subprocesses, from a plain checkout
+    monkeypatch.setattr(pytester, "_getpytestargs", lambda: (*forks.command, "-m", "pytest"))
     pytester.makeconftest(fake.CONFTEST)
     pytester.makeini(fake.INI)
     return pytester

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,8 @@ def test_header_shows_every_backend(project: pytest.Pytester):
     assert names == ["trt", "rtx", "ort-cpu", "ort-cuda", "torch"]
 
 
-def test_run_without_a_suite_is_light(project: pytest.Pytester):
+def test_run_without_a_suite_is_light(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(project, "_getpytestargs", lambda: (sys.executable, "-m", "pytest"))  # no fork: they are heavy
     project.makeconftest('pytest_plugins = ["harness.plugin"]')
     project.makepyfile("import sys\ndef test_light(): assert 'torch' not in sys.modules")
     result = project.runpytest_subprocess()

@@ -110,6 +110,7 @@ def test_progress_names_builds_and_the_best_plan(overflow: Bisection, said: list
     assert "overflow/one [planted-fp16]: 3 of 30 engines built; the best plan so far keeps 4" in said
 
 
+@pytest.mark.usefixtures("short_search")
 def test_every_engine_that_was_tried_is_a_trial(bisected: Bisect):
     found, _ = bisected(PLANTED["growing_stream"])
     first, *fewer = [trial for trial in found.trials if trial.where == "engine"]
@@ -260,6 +261,7 @@ def test_few_builds_keep_what_was_found(name: str, most: int, bisected: Bisect, 
         assert verdict_with(found.plan_file, plant, "planted", tmp_path) == "pass"
 
 
+@pytest.mark.usefixtures("short_search")
 def test_a_search_without_the_builds_it_needs_says_so_and_a_second_one_goes_on(bisected: Bisect):
     first, engine = bisected(PLANTED["growing_stream"], max_builds=5)
     assert (first.complete, engine.builds, first.gate_builds) == (False, 5, 2)
@@ -321,6 +323,7 @@ def test_interrupted_before_a_finding(number: int, bisected: Bisect):
     assert found.finding == "interrupted, before there was a finding"
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("number", [4, 6])
 def test_interrupted_with_a_plan_leaves_it_written(number: int, bisected: Bisect, tmp_path: Path):
     plant = PLANTED["growing_stream"]

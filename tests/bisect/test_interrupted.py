@@ -61,6 +61,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Clock]:
     return start
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize(
     ("name", "taps"),
     [

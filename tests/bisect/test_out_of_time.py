@@ -17,6 +17,7 @@ from harness.report.text import bisection_text
 from harness.verify.references import References
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("option", ["--run-timeout", "--budget"])
 @pytest.mark.parametrize(
     ("owner", "name", "call"), [(References, "reference", 1), (Screen, "rank", 1), (PlantedBackend, "build", 3)]

@@ -21,19 +21,26 @@ ROOT = Path(__file__).parents[2]
 
 
 class Forks:
-    """The process whose forks others are."""
+    """The process whose forks others are; it starts when it is first asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.address = str(folder / "forks")
+        self._address = str(folder / "forks")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """What a command line has in place of ``python``."""
         client = Path(__file__).with_name("client.py")
-        self.command = [sys.executable, "-I", "-S", str(client), self.address]
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "forked.server", *self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n", "it did not come up"
+        command = [sys.executable, "-I", "-S", str(client), self._address]
+        if self._process is None:
+            path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "forked.server", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            assert self._process.stdout is not None
+            assert self._process.stdout.readline() == b"ready\n", "it did not come up"
+        return command
 
     def run(
         self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
@@ -43,7 +50,7 @@ class Forks:
             tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err,
             open(os.devnull) as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,  # noqa: PTH123
         ):  # fmt: skip
-            connection.connect(self.address)
+            connection.connect(self.command[-1])
             connection.settimeout(timeout)
             request = json.dumps({"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}).encode()
             socket.send_fds(connection, [request], [file.fileno() for file in (nothing, out, err)])
@@ -59,6 +66,7 @@ class Forks:
 
     def close(self) -> None:
         """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(20)
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(20)

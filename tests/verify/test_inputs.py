@@ -142,10 +142,10 @@ def test_the_command_line_judges_them_unless_a_case_is_named(
     assert "batch=5" in capsys.readouterr().out
 
 
-def test_pytest_judges_them_and_leaves_a_suites_own_tests_alone(pytester: pytest.Pytester):
-    pytester.makeconftest('pytest_plugins = ["harness.plugin"]')
-    pytester.makepyfile(test_doubles=SUITE)
-    result = pytester.runpytest_subprocess("-q", "-p", "no:randomly", "-rA")
+def test_pytest_judges_them_and_leaves_a_suites_own_tests_alone(project: pytest.Pytester):
+    project.makeconftest('pytest_plugins = ["harness.plugin"]')
+    project.makepyfile(test_doubles=SUITE)
+    result = project.runpytest_subprocess("-q", "-rA")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines_random(
         ["*test_outputs?ort-cpu-fp32-smallest?*", "*test_outputs?ort-cpu-fp32-largest?*"]
