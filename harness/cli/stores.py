@@ -84,7 +84,8 @@ def _clean(options: argparse.Namespace) -> int:
     else:
         before = len(cache.entries())
         freed = cache.clear(unused_s=older_s)
-        freed += 0 if older_s else OutputCache(settings.engines / "outputs", enabled=True).clear()
+        for folder in () if older_s else ("outputs", "programs"):
+            freed += OutputCache(settings.engines / folder, enabled=True).clear()
         count, where = before - len(cache.entries()), str(settings.engines)
     print(f"{where}: removed {count} engines, freed {freed / 2**20:.3g} MiB")
     return 0

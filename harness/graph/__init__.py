@@ -11,6 +11,7 @@ from harness.graph.file_typing import computes_in, file_dtypes, is_quantised, is
 from harness.graph.hash import graph_sha256
 from harness.graph.input_files import load_inputs
 from harness.graph.ir import constant_of, copy_model, elements_of, plain_model, weight_bytes, weights_of
+from harness.graph.kept_program import Unkept, pack_program, unpack_program
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_checks import check_sizes
 from harness.graph.onnx_file import onnx_values, open_onnx, save_for_now, save_model
@@ -25,7 +26,7 @@ from harness.graph.onnx_inputs import (
     undeclared_shapes,
 )
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
-from harness.graph.program_hash import foreign_code, program_sha256
+from harness.graph.program_hash import foreign_code, lines_sha256, program_sha256
 from harness.graph.quantisation import fold_bias, why_refused
 from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
@@ -43,6 +44,7 @@ __all__ = [
     "InputSpec",
     "Plan",
     "Program",
+    "Unkept",
     "Unstable",
     "Value",
     "Values",
@@ -69,6 +71,7 @@ __all__ = [
     "is_fp32",
     "is_quantised",
     "is_typed",
+    "lines_sha256",
     "load_inputs",
     "load_plan",
     "matching",
@@ -76,6 +79,7 @@ __all__ = [
     "onnx_values",
     "open_onnx",
     "order",
+    "pack_program",
     "plain_model",
     "port_dtypes",
     "program_sha256",
@@ -92,6 +96,7 @@ __all__ = [
     "trace",
     "traced_outputs",
     "undeclared_shapes",
+    "unpack_program",
     "used_values",
     "value_table",
     "variable_values",

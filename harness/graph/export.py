@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from keyword import iskeyword
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
+from harness.graph.aten_graph import AtenGraph
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, module_path, source_line
 from harness.graph.naming import name_ends, name_parts, output_nodes
@@ -42,13 +44,20 @@ class Program:
     outputs: Mapping[str, str]
     """Declared output name -> the value that becomes it (an FX node for a PyTorch subject)."""
     exported: ExportedProgram | None = None
-    """The decomposed exported program; None for an ONNX file."""
+    """The decomposed exported program; None for an ONNX file, and where an earlier run exported it."""
+    kept: AtenGraph | None = None
+    """What is run of it, where an earlier run exported it."""
+
+    @cached_property
+    def aten(self) -> AtenGraph | None:
+        """What PyTorch runs of a module; None for an ONNX file."""
+        return self.kept if self.exported is None else AtenGraph.of(self.exported)
 
     def depths(self) -> dict[str, int]:
         """Return the position in dataflow order of every value: of its FX node, helpers first, or of its ONNX node."""
-        if self.exported is None:
+        if self.aten is None:
             return {name: depth for depth, name in enumerate(order(self.model))}
-        nodes = {node.name: index for index, node in enumerate(self.exported.graph.nodes)}
+        nodes = {node.name: index for index, node in enumerate(self.aten.graph.nodes)}
         ranked = sorted(
             self.values.values(), key=lambda value: (nodes.get(value.origin, -1), value.name == value.origin)
         )

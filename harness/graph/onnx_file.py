@@ -90,7 +90,7 @@ def _read(path: Path) -> ir.Model:
         raise UsageError(f"{path} is not a valid ONNX model: it imports no opset; export it again")
     check_graph(model, path)
     check_external_data(model, path)
-    _load_arrays(model, path)
+    load_arrays(model, path)
     check_ranges(model, path)
     _tidy(model.graph)
     return model
@@ -129,7 +129,7 @@ def _tidy(graph: ir.Graph) -> None:
             value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
 
 
-def _load_arrays(model: ir.Model, path: Path) -> None:
+def load_arrays(model: ir.Model, path: Path | str) -> None:
     """Replace protobuf's tensors by arrays: each reading of one copies it, and the last one keeps the whole file."""
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -141,7 +141,7 @@ def _load_arrays(model: ir.Model, path: Path) -> None:
                     node.attributes[name] = ir.AttrTensor(name, _as_array(attribute.value, path))
 
 
-def _as_array(tensor: ir.TensorProtocol, path: Path) -> ir.TensorProtocol:
+def _as_array(tensor: ir.TensorProtocol, path: Path | str) -> ir.TensorProtocol:
     what = f"{path} is not a valid ONNX model: tensor {tensor.name!r} of shape {list(tensor.shape)}"
     if any(not isinstance(size, int) or size < 0 for size in tensor.shape):
         raise UsageError(f"{what}, which no tensor has; export it again")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from harness.graph.metadata import module_path
+from harness.graph.metadata import module_path, source_line
 from harness.graph.stable import Unstable, stable_text
 
-_OWN_NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed", "onnx", "onnx_symbolic", "torchvision")
+OWN_NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed", "onnx", "onnx_symbolic", "torchvision")
 """Operators whose code has a version in every key; any other is the user's own."""
 _PYTHON_MODULES = ("_operator", "operator", "builtins", "math", "torch")
 
@@ -43,6 +43,12 @@ def program_sha256(traced: ExportedProgram) -> str:
     return digest.hexdigest()
 
 
+def lines_sha256(traced: ExportedProgram) -> str:
+    """Return a hash of the lines of Python that the nodes of a traced program come from."""
+    lines = [[node.name, source_line(node.meta.get("stack_trace") or "")] for node in traced.graph.nodes]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
 def foreign_code(traced: ExportedProgram) -> list[str]:
     """Return what of a program no key can hold: operators that the user registered, and objects."""
     found = {_problem(value) for value in traced.constants.values()}
@@ -55,7 +61,7 @@ def foreign_code(traced: ExportedProgram) -> list[str]:
 
 def _problem(value: Any) -> str:
     if isinstance(value, torch._ops.OpOverload):
-        return "" if value.namespace in _OWN_NAMESPACES else f"the operator {value}"
+        return "" if value.namespace in OWN_NAMESPACES else f"the operator {value}"
     if isinstance(value, torch._ops.HigherOrderOperator):
         return f"the operator {value}" if "triton" in str(value) else ""  # its kernel is a number in a table
     try:

@@ -161,8 +161,8 @@ class Provenance:
     plan: dict[str, Any] = field(default_factory=dict)
     """The precision plan: dtype, and the patterns kept in FP32."""
     module: str = ""
-    """``built`` in this run, or ``not rebuilt``: nothing that it is built from has changed since an earlier run built
-    it; empty for an ONNX file."""
+    """``built`` in this run, ``not rebuilt`` where nothing that it is built from has changed since an earlier run built
+    it, or then ``built, not traced``, for its weights alone; empty for an ONNX file."""
 
 
 @dataclass(frozen=True, kw_only=True)

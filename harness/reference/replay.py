@@ -188,7 +188,7 @@ class ProgramEvaluator:
         """Return a value from its parts in the ONNX graph where some of them were observed, else None."""
         if not self._seen or self._helpers is None:
             return None
-        if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        if isinstance(node.meta.get("val"), (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)):
             return None  # a size is a number in PyTorch and a tensor in ONNX
         parts = self._helpers.parts(node.name) & self._seen.keys()
         if not parts:

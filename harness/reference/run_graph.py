@@ -100,25 +100,17 @@ class RunGraph:
 
 def exported_run_graph(program: Program) -> RunGraph:
     """Return the exported program of a PyTorch subject."""
-    exported = program.exported
-    assert exported is not None
-    sources, weights = {}, {}
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind.name == "USER_INPUT":
-            sources[spec.arg.name] = Source(kind=SourceKind.INPUT, name=spec.arg.name)
-        else:
-            assert spec.target is not None
-            sources[spec.arg.name] = Source(kind=SourceKind.WEIGHT, name=spec.target)
-            store = exported.state_dict if spec.target in exported.state_dict else exported.constants
-            weights[spec.target] = store[spec.target]
-    graph = exported.graph_module.graph
+    aten = program.aten
+    assert aten is not None
+    sources = {name: Source(kind=SourceKind.INPUT, name=name) for name in aten.inputs}
+    sources |= {name: Source(kind=SourceKind.WEIGHT, name=weight) for name, weight in aten.weights.items()}
     return RunGraph(
-        graph=graph,
-        module=exported.graph_module,
+        graph=aten.graph,
+        module=aten.module,
         sources=sources,
-        weights=weights,
+        weights=aten.tensors,
         outputs=program.outputs,
-        floats=_traced_floats(graph),
+        floats=_traced_floats(aten.graph),
     )
 
 

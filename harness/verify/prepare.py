@@ -16,8 +16,8 @@ from harness.tensors import Tensors
 from harness.verify.inputs import CaseInputs, engine_shapes
 from harness.verify.onnx_graph import open_onnx_graph
 from harness.verify.references import References
+from harness.verify.remembered_graph import open_torch_graph
 from harness.verify.subject_graph import SubjectGraph
-from harness.verify.torch_graph import open_torch_graph
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,10 @@ class Remembered:
         self.found: Json = found
         self.digest = str(record["digest"])
         self.identity = GraphIdentity(
-            weights_sha256=found["weights"], program_sha256=found["program"], exporter=found["exporter"]
+            weights_sha256=found["weights"],
+            program_sha256=found["program"],
+            exporter=found["exporter"],
+            lines_sha256=found["lines"],
         )
         self.output_names = tuple(found["outputs"])
         self.notes = tuple(found["notes"])

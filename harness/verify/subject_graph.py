@@ -45,6 +45,8 @@ class GraphIdentity:
     program_sha256: str
     exporter: Mapping[str, str]
     """The exporter's options; nothing for a graph that was read from a file."""
+    lines_sha256: str = ""
+    """Hash of the lines of code that a module's operations come from: they are shown with its values."""
     foreign: tuple[str, ...] = ()
     """What shapes it by code of the user's, which no key holds: then nothing that is made of it is kept."""
 
@@ -95,7 +97,8 @@ class SubjectGraph(ABC):
     agreement_holds = False
     """Whether the identity says all that the witness depends on: an agreement with it then holds for later runs."""
     module_state = ""
-    """``built``, or ``not rebuilt`` where an earlier run's module stands for it; empty for a file."""
+    """``built``; ``not rebuilt`` where an earlier run's module stands for it; ``built, not traced``, where that was
+    built for its weights alone; empty for a file."""
     built_from = ""
     """The digest of everything that a module was built from; empty where that is not known."""
 

@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 
-from harness import limits, reads
+from harness import limits
 from harness.compare import bitwise_equal, require_close
 from harness.errors import NoMemory, NotJudged, NotRepeatable, UsageError, suite_code
 from harness.graph import (
     Program,
+    Unkept,
     Unstable,
     by_keyword,
     check_arguments,
     foreign_code,
+    lines_sha256,
+    pack_program,
     program_sha256,
     random_calls,
     stable_text,
@@ -27,15 +30,14 @@ from harness.graph import (
     traced_outputs,
     with_noise_stored,
 )
-from harness.limit_options import in_ci
 from harness.pytorch import build_module, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
 from harness.settings import Settings
 from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
+from harness.verify.exported import Packed, kept_program
 from harness.verify.inputs import CaseInputs, check_sizes
-from harness.verify.remembered import Memory, Remembered
 from harness.verify.subject_graph import (
     REPEATABLE,
     GraphIdentity,
@@ -49,35 +51,8 @@ from harness.verify.weights import require_no_nan
 _SORTS = ("aten.topk.", "aten.sort.", "aten.argsort.", "aten.msort.", "aten.kthvalue.")
 
 
-def open_torch_graph(subject: Subject, settings: Settings) -> tuple[SubjectGraph, CaseInputs]:
-    """Build the module, trace it on its largest case, and return its graph and its checked inputs.
-
-    A module that an earlier run has built of the same files is not built again. Raises UsageError or NotJudged where
-    that is impossible.
-    """
-    device = compute_device(settings)
-
-    def accept(inputs: Tensors, case: str) -> Tensors:
-        check_sizes(subject, inputs, where=f"case {case!r} of {subject.name}")
-        return {name: tensor.to(device) for name, tensor in inputs.items()}
-
-    inputs_of = CaseInputs(subject, accept)
-    memory = Memory.of(subject, settings, inputs_of)
-    if memory is None:
-        return build_torch_graph(subject, settings)
-    known = None if settings.rebuild or in_ci() else memory.recall()
-    if known is not None:
-        settings.progress(f"{subject.name}: module not rebuilt: nothing that it is built from has changed")
-        return RememberedGraph(subject, settings, known, memory, device), inputs_of
-    with reads.building() as seen:
-        graph, inputs_of = build_torch_graph(subject, settings)
-    if not graph.identity.foreign:
-        graph.built_from = memory.keep(seen, graph.as_found(), settings.progress)
-    return graph, inputs_of
-
-
 def build_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph, CaseInputs]:
-    """Build and trace the module. Raises what :func:`open_torch_graph` raises."""
+    """Build and trace the module. Raises UsageError or NotJudged where that is impossible."""
     device = compute_device(settings)
     settings.progress(f"{subject.name}: loading the module")
     module = build_module(subject).to(device)
@@ -117,7 +92,7 @@ class TorchGraph(SubjectGraph):
     ) -> None:
         super().__init__()
         self.subject, self.name, self.module, self.device = subject, subject.name, module, device
-        self._arguments, self._example, self._progress = arguments, example, settings.progress
+        self._arguments, self._example, self._settings = arguments, example, settings
         if settings.seed_random is not None:
             with self._on_cpu() as inputs:
                 traced = trace(subject, module, inputs, self._arguments)
@@ -131,7 +106,7 @@ class TorchGraph(SubjectGraph):
             self.output_names = tuple(self.witness(example))
         except NotRepeatable as error:
             raise self._random(error) from error
-        self._progress(f"{subject.name}: tracing the module")
+        settings.progress(f"{subject.name}: tracing the module")
         with self._on_cpu() as inputs:
             self._traced = trace(subject, self.module, inputs, self._arguments)
         traced_names = traced_outputs(self._traced)
@@ -156,6 +131,7 @@ class TorchGraph(SubjectGraph):
                 "outputs": repr(list(self.output_names)),
                 "options": options,
             },
+            lines_sha256=lines_sha256(self._traced),
             foreign=tuple(foreign),
         )
 
@@ -164,7 +140,7 @@ class TorchGraph(SubjectGraph):
         return {
             "weights": self.identity.weights_sha256, "program": self.identity.program_sha256,
             "exporter": dict(self.identity.exporter), "outputs": list(self.output_names), "notes": list(self.notes),
-            "sorts": self.sorts,
+            "sorts": self.sorts, "lines": self.identity.lines_sha256,
         }  # fmt: skip
 
     def _random(self, error: NotRepeatable) -> NotRepeatable:
@@ -181,18 +157,28 @@ class TorchGraph(SubjectGraph):
 
     @property
     def program(self) -> Program:
-        """The traced program as ONNX, with its value table; exported once, and a refusal is kept too."""
+        """The traced program as ONNX, with its value table; exported once, or by an earlier run; a refusal is kept."""
         if self._refused is not None:
             raise self._refused
         if self._program is None:
-            self._progress(f"{self.subject.name}: exporting to ONNX")
             try:
-                with self._on_cpu() as inputs:
-                    self._program = to_onnx(self.subject, self._traced, inputs, list(self.output_names))
+                self._program = kept_program(
+                    self.name, self.identity, self._settings, lambda: self.weights, self.export
+                )
             except NotJudged as error:
                 self._refused = error
                 raise
         return self._program
+
+    def export(self) -> tuple[Program, Packed | Unkept]:
+        """Return the program as ONNX, and as data for a later run."""
+        self._settings.progress(f"{self.name}: exporting to ONNX")
+        with self._on_cpu() as inputs:
+            program = to_onnx(self.subject, self._traced, inputs, list(self.output_names))
+            try:
+                return program, pack_program(program, self.weights)
+            except Unkept as error:
+                return program, error
 
     @contextlib.contextmanager
     def _on_cpu(self) -> Iterator[Tensors]:
@@ -323,72 +309,10 @@ class TorchGraph(SubjectGraph):
     @cached_property
     def helpers(self) -> HelperValues:  # type: ignore[override]
         """Values that only the ONNX graph has."""
-        known = {node.name for node in self.program.exported.graph.nodes} if self.program.exported else set()
-        return HelperValues(self.program.model, known, aliases=self.program.outputs)
+        return helpers_of(self.program)
 
 
-class RememberedGraph(SubjectGraph):
-    """The graph of a module that an earlier run has built; the module is built when something has to be computed."""
-
-    computed_by, witness_name = TorchGraph.computed_by, TorchGraph.witness_name
-    module_state = "not rebuilt"
-    agreement_holds = True
-    sorts = False
-
-    def __init__(
-        self, subject: Subject, settings: Settings, known: Remembered, memory: Memory, device: torch.device
-    ) -> None:
-        super().__init__()
-        self.subject, self.name, self.device = subject, subject.name, device
-        self._settings, self._known, self._memory = settings, known, memory
-        self.identity, self.output_names, self.notes = known.identity, known.output_names, known.notes
-        self.sorts, self.built_from = known.sorts, known.digest
-
-    @cached_property
-    def built(self) -> TorchGraph:
-        """The graph of the module, built now. Raises NotJudged where it is not the module that was remembered."""
-        graph, _ = build_torch_graph(self.subject, self._settings)
-        self.module_state = graph.module_state
-        if graph.as_found() != self._known.found:
-            self._memory.forget()
-            raise NotJudged(
-                f"{self.name}: build() gives another module than in earlier runs, although nothing that it reads has "
-                "changed; run again, and declare no weights_files= if this comes back"
-            )
-        return graph
-
-    @property
-    def program(self) -> Program:
-        """That of the module."""
-        return self.built.program
-
-    @property
-    def run_graph(self) -> RunGraph:
-        """That of the module."""
-        return self.built.run_graph
-
-    @property
-    def weights(self) -> Mapping[str, torch.Tensor]:
-        """Those of the module."""
-        return self.built.weights
-
-    @property
-    def helpers(self) -> HelperValues:  # type: ignore[override]
-        """Those of the module."""
-        return self.built.helpers
-
-    def witness(self, inputs: Tensors) -> Tensors:
-        """Return what the module gives."""
-        return self.built.witness(inputs)
-
-    def forward(self, inputs: Tensors) -> Tensors:
-        """Return what the module gives."""
-        return self.built.forward(inputs)
-
-    def witness_value_names(self) -> list[str]:
-        """Return those of the module."""
-        return self.built.witness_value_names()
-
-    def witness_values(self, inputs: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield those of the module."""
-        return self.built.witness_values(inputs)
+def helpers_of(program: Program) -> HelperValues:
+    """Return the values that only the ONNX graph of a module has."""
+    assert program.aten is not None
+    return HelperValues(program.model, {node.name for node in program.aten.graph.nodes}, aliases=program.outputs)

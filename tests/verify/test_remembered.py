@@ -20,8 +20,8 @@ from harness import NotJudged, UsageError, reads
 from harness.discovery import load_suite
 from harness.repository import repository_root
 from harness.verify.prepare import prepare
+from harness.verify.remembered_graph import RememberedGraph
 from harness.verify.subject_graph import SubjectGraph
-from harness.verify.torch_graph import RememberedGraph
 from harness.verify.verify import verify
 
 SUITE = """
@@ -252,6 +252,23 @@ def test_a_module_that_comes_out_otherwise_is_not_judged_and_forgotten(project: 
     with pytest.raises(NotJudged, match=r"build\(\) gives another module than in earlier runs"):
         _ = graph.weights
     assert project.states(1) == ["built"]
+
+
+def test_the_values_of_a_remembered_module_need_its_weights_and_no_trace(project: Project) -> None:
+    assert [project.graph().program.exported is None for _ in range(2)] == [False, True]
+    graph = project.graph()
+    assert isinstance(graph, RememberedGraph)
+    assert graph.program.exported is None
+    assert graph.run(project.prepared.inputs["one"], dtype="float32")[0]
+    assert (graph.module_state, "built" in graph.__dict__, project.builds) == ("built, not traced", False, 3)
+
+
+def test_a_remembered_module_with_other_weights_is_not_judged(project: Project) -> None:
+    assert [project.graph().program.exported is None for _ in range(2)] == [False, True]
+    graph = project.graph()
+    (project.folder / "weights.bin").write_bytes(bytes(range(2, 10)))  # after it was found unchanged
+    with pytest.raises(NotJudged, match=r"build\(\) gives another module than in earlier runs"):
+        _ = graph.program
 
 
 def test_a_verdict_says_that_its_module_was_not_rebuilt_and_is_the_same(project: Project) -> None:
