@@ -28,7 +28,7 @@ ORDER = (
     "bisect",
     "latency",
     "timing",
-    "layers discovery",
+    "layers discovery calibration",
     "verify",
     "backends",
     "history ledger",

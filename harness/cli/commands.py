@@ -17,13 +17,27 @@ from functools import cache
 from typing import Any, NoReturn
 
 from harness import limits, locks, memory, stopping
-from harness.cli import bench, bisect, history, known, merge, noise, report, score, show, stores, study, verify
+from harness.cli import (
+    bench,
+    bisect,
+    calibrate,
+    history,
+    known,
+    merge,
+    noise,
+    report,
+    score,
+    show,
+    stores,
+    study,
+    verify,
+)
 from harness.cli.options import INTERRUPTED, start_record
 from harness.errors import NotJudged, ParityError, no_exit, visible, without_passwords
 from harness.limit_options import given_or_defaults
 from harness.settings import others_quiet, print_progress
 
-COMMANDS = (show, verify, bisect, known, stores, bench, history, noise, merge, report, study, score)
+COMMANDS = (show, verify, bisect, calibrate, known, stores, bench, history, noise, merge, report, study, score)
 """In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
 
 

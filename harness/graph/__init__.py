@@ -28,6 +28,7 @@ from harness.graph.onnx_inputs import (
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
 from harness.graph.program_hash import foreign_code, lines_sha256, program_sha256
 from harness.graph.quantisation import fold_bias, why_refused
+from harness.graph.quantised_units import QuantisedUnit, in_floats, quantised_units
 from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
 from harness.graph.stable import Unstable, stable_text
@@ -44,6 +45,7 @@ __all__ = [
     "InputSpec",
     "Plan",
     "Program",
+    "QuantisedUnit",
     "Unkept",
     "Unstable",
     "Value",
@@ -66,6 +68,7 @@ __all__ = [
     "foreign_code",
     "generate_inputs",
     "graph_sha256",
+    "in_floats",
     "infer_types",
     "input_specs",
     "is_fp32",
@@ -84,6 +87,7 @@ __all__ = [
     "port_dtypes",
     "program_sha256",
     "promote",
+    "quantised_units",
     "random_calls",
     "random_nodes",
     "require_tensors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -37,21 +38,30 @@ def fold_bias(model: ir.Model) -> ir.Model:
     """
     model = copy_model(model)
     for node in [node for graph in model.graphs() for node in graph if _int32_bias(node)]:
-        found = [None if value is None else constant_of(value) for value in node.inputs]
-        output, graph = node.outputs[0], node.graph
-        if found[0] is None or found[1] is None or output.is_graph_output() or not isinstance(graph, ir.Graph):
+        output, graph, floats = node.outputs[0], node.graph, floats_of(node)
+        if floats is None or output.is_graph_output() or not isinstance(graph, ir.Graph):
             continue
-        codes, scale = found[0].numpy(), found[1].numpy()
-        zero = found[2].numpy() if len(found) > 2 and found[2] is not None else np.int32(0)
-        axis = node.attributes.get_int("axis", 1) % max(codes.ndim, 1)
-        spread = [-1 if dim == axis else 1 for dim in range(codes.ndim)] if scale.size > 1 else []
-        floats = ((codes - zero).astype(scale.dtype) * scale.reshape(spread)).astype(scale.dtype)
         name = str(output.name)
         bias = ir.Value(name=name, const_value=ir.tensor(floats, name=name))
         ir.convenience.replace_all_uses_with(output, bias)
         graph.remove(node, safe=True)
         graph.initializers[name] = bias
     return model
+
+
+def floats_of(node: ir.Node) -> np.ndarray[Any, Any] | None:
+    """Return what a DequantizeLinear of constants gives, rounded as it rounds; None where they vary or have blocks."""
+    found = [None if value is None else constant_of(value) for value in node.inputs]
+    if found[0] is None or found[1] is None or "block_size" in node.attributes:
+        return None
+    scale = found[1].numpy()
+    codes = found[0].numpy().astype(np.float64)
+    axis = node.attributes.get_int("axis", 1) % max(codes.ndim, 1)
+    spread = [-1 if dim == axis else 1 for dim in range(codes.ndim)] if scale.size > 1 else []
+    if len(found) > 2 and found[2] is not None:
+        codes = codes - found[2].numpy().astype(np.float64).reshape(spread if found[2].size > 1 else [])
+    floats: np.ndarray[Any, Any] = codes.astype(scale.dtype) * scale.reshape(spread)
+    return floats
 
 
 def _named(node: ir.Node) -> str:

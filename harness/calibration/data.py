@@ -1,0 +1,46 @@
+"""What a calibration is made of: the inputs that ranges are taken from, and the nodes that stay in floats."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.errors import UsageError, unknown_name
+from harness.graph import Program, input_specs, load_inputs, matching
+from harness.tensors import Tensors
+from harness.verify import Prepared
+
+
+def calibration_data(prepared: Prepared, cases: Sequence[str], files: str = "") -> list[Tensors]:
+    """Return inputs by name, of the subject's cases or of the files that a pattern (``calib/*.npz``) names.
+
+    Raises UsageError where no file is there or one does not fit.
+    """
+    if not files:
+        return [dict(prepared.inputs[case]) for case in cases]
+    found = sorted(glob.glob(files))  # noqa: PTH207  # the pattern may be absolute
+    if not found:
+        raise UsageError(f"--cases {files}: there is no such file; give a pattern of .npz files, such as 'calib/*.npz'")
+    specs = input_specs(prepared.program.model)
+    return [load_inputs(Path(name), specs) for name in found]
+
+
+def excluded_nodes(program: Program, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the nodes that patterns mean: node names, modules, ``op:...`` or ``value:...``, as in plans.
+
+    Raises UsageError for a pattern that means none.
+    """
+    nodes = list(program.model.graph)
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        values = matching(pattern, program.values)
+        hit = [
+            str(node.name) for node in nodes
+            if fnmatchcase(str(node.name), pattern) or any(value.name in values for value in node.outputs)
+        ]  # fmt: skip
+        if not hit:
+            raise unknown_name("node or module of --exclude", pattern, {str(node.name) for node in nodes})
+        found |= dict.fromkeys(hit)
+    return list(found)

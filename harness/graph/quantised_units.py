@@ -1,0 +1,93 @@
+"""Which operators of a QDQ graph read quantised inputs, and the graph with some of them in floats again.
+
+A unit is all Q/DQ that belong to one operator: those of its activations and of its weight. An engine runs the operator
+on codes only if all of them are there, so they come and go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.graph.edits import FreshNames
+from harness.graph.ir import copy_model
+from harness.graph.quantisation import floats_of
+from harness.lazy import onnx_ir as ir
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedUnit:
+    """One operator with the Q/DQ of its inputs."""
+
+    name: str
+    """The operator's node name."""
+    op: str
+    """Its type."""
+    inputs: tuple[int, ...]
+    """Which of its inputs are quantised."""
+    codes_only: bool = False
+    """Whether a weight of it is there in codes alone: in floats it then is what the codes stand for."""
+
+
+def quantised_units(model: ir.Model) -> dict[str, QuantisedUnit]:
+    """Return the units of the main graph by the name of their operator, in the order of the graph."""
+    found = {}
+    for node in model.graph:
+        if node.op_type in (*QDQ, "Cast"):
+            continue
+        makers = {i: _dequantiser(value) for i, value in enumerate(node.inputs)}
+        inputs = tuple(i for i, maker in makers.items() if maker is not None)
+        if inputs and node.name:
+            codes = any(maker is not None and _before(maker) is None for maker in makers.values())
+            found[str(node.name)] = QuantisedUnit(name=str(node.name), op=node.op_type, inputs=inputs, codes_only=codes)
+    return found
+
+
+def in_floats(
+    model: ir.Model, names: Collection[str], *, weights: Mapping[str, np.ndarray[Any, Any]] | None = None
+) -> ir.Model:
+    """Return a graph in which these operators read floats: what stands before their Q/DQ.
+
+    A weight that is there in codes alone is taken from ``weights`` by its name, less what a quantiser adds to it, else
+    it is what its codes stand for. Raises KeyError for a name that is no unit.
+    """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    units, model = quantised_units(model), copy_model(model)
+    nodes, fresh = {str(node.name): node for node in model.graph}, FreshNames(model)
+    for name in names:
+        for i in units[name].inputs:
+            value = nodes[name].inputs[i]
+            maker = _dequantiser(value)
+            assert value is not None
+            assert maker is not None
+            before = _before(maker)
+            if before is None and (floats := floats_of(maker)) is not None:
+                known = (weights or {}).get(str(maker.inputs[0].name).removesuffix("_quantized"))  # type: ignore[union-attr]
+                floats = known if known is not None and known.shape == floats.shape else floats
+                own = fresh.fresh(f"{value.name}_in_floats")
+                before = ir.Value(name=own, const_value=ir.tensor(floats, name=own))
+                model.graph.initializers[own] = before
+            if before is not None:
+                nodes[name].replace_input_with(i, before)
+    return RemoveUnusedNodesPass()(model).model
+
+
+def _dequantiser(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear that gives a value, maybe cast; None where none does."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type == "Cast" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def _before(dequantiser: ir.Node) -> ir.Value | None:
+    """Return what was quantised; None for codes that are a constant."""
+    codes = dequantiser.inputs[0]
+    maker = None if codes is None else codes.producer()
+    return maker.inputs[0] if maker is not None and maker.op_type == "QuantizeLinear" else None
