@@ -111,6 +111,13 @@ def project(
     return pytester
 
 
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a bisection try few of the sets in PyTorch that are smaller than the best one found: none is enough."""
+    monkeypatch.setattr("harness.bisect.screening.MOST_SUBSETS", 8)
+    monkeypatch.setattr("harness.bisect.screening.FEWER_SUBSETS", 8)
+
+
 @pytest.hookimpl(trylast=True)  # behind pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked ``gpu`` with a reason where there is no GPU; put groups, which one worker runs, first."""

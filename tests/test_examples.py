@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forks
 
 from harness.cli import main
 
@@ -83,31 +84,42 @@ def test_the_result_that_readme_shows_is_the_result(folder: Path):
     assert errors[0] == pytest.approx(errors[1], rel=0.2), "another processor sums in another order"
 
 
-def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a process, as a user would."""
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@pytest.fixture
+def suite(folder: Path) -> Path:
+    """Return the working folder with the plugin in its conftest.py."""
     (folder / "conftest.py").write_text('pytest_plugins = ["harness.plugin"]\n')
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment(folder))
+    return folder
 
 
-def test_the_suite_runs_under_pytest(folder: Path):
-    done = pytest_in(folder, "examples/test_mymodel.py")
+def test_the_suite_runs_under_pytest(suite: Path):
+    """It does in a process as a user starts it, which has imported nothing."""
+    done = subprocess.run(
+        [sys.executable, *PYTEST, "examples/test_mymodel.py"], cwd=suite, capture_output=True, text=True, timeout=300,
+        env=environment(suite),
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     # Three cases in two precisions, on one or both backends.
     assert re.search(r"\b(6|12) passed", done.stdout)
 
 
-def test_an_engine_under_pytest_benchmark_and_hypothesis(folder: Path):
-    done = pytest_in(folder, "examples/test_engine.py", "--benchmark-disable", "--parity-json", "run.json")
+def test_an_engine_under_pytest_benchmark_and_hypothesis(suite: Path, forks: Forks):
+    options = {"cwd": suite, "env": environment(suite), "timeout": 300}
+    done = forks.run(
+        [*PYTEST, "examples/test_engine.py", "--benchmark-disable", "--parity-json", "run.json"], **options
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert re.search(r"\b(2 passed, 2 skipped|4 passed)", done.stdout)
-    record = json.loads((folder / "run.json").read_text())
+    record = json.loads((suite / "run.json").read_text())
     assert record["results"] == record["expected"] == []
-    required = pytest_in(folder, "examples/test_engine.py", "--benchmark-disable", "--require", "rtx")
+    required = forks.run([*PYTEST, "examples/test_engine.py", "--benchmark-disable", "--require", "rtx"], **options)
     assert required.returncode != 0
 
 
-def test_a_loop_around_an_engine(folder: Path):
-    done = pytest_in(folder, "examples/test_greedy.py", "--backend", "ort-cpu", "--precision", "fp16")
+def test_a_loop_around_an_engine(suite: Path, forks: Forks):
+    command = [*PYTEST, "examples/test_greedy.py", "--backend", "ort-cpu", "--precision", "fp16"]
+    done = forks.run(command, cwd=suite, env=environment(suite), timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "5 passed" in done.stdout

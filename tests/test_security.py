@@ -144,13 +144,13 @@ def test_patterns_take_no_time():
                     patterns.append(first.value)
     assert len(patterns) > 20
     texts = [
-        piece * 3000 + end for piece in ("a", "1", " ", "-", "[", "a-", "d-", "\\", "(", "://", "é") for end in "!\n"
+        piece * 1000 + end for piece in ("a", "1", " ", "-", "[", "a-", "d-", "\\", "(", "://", "é") for end in "!\n"
     ]
     started = time.process_time()
     for pattern in patterns:
         for text in texts:
             re.search(pattern, text)
-    assert time.process_time() - started < 20, "seconds, where a pattern that backtracks takes years"
+    assert time.process_time() - started < 10, "seconds, where a pattern that backtracks takes years"
 
 
 def engine(folder: Path, said: list[str]) -> Path:

@@ -23,13 +23,6 @@ def short_timings(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def short_search(monkeypatch: pytest.MonkeyPatch):
-    """Try few sets of values in PyTorch that are smaller than the best one found: there is none, as others test."""
-    monkeypatch.setattr("harness.bisect.screening.MOST_SUBSETS", 8)
-    monkeypatch.setattr("harness.bisect.screening.FEWER_SUBSETS", 8)
-
-
-@pytest.fixture
 def bisected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bisect:
     """Return a function that installs a plant, bisects it and returns what was found and the backend.
 

@@ -120,6 +120,7 @@ def test_a_backend_that_is_not_there_exits_3(plant: Any, capsys: pytest.CaptureF
     assert "no GPU" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("short_search")
 def test_few_builds_keep_the_finding_and_say_that_more_is_to_be_had(plant: Any, capsys: pytest.CaptureFixture[str]):
     plant("growing_stream")
     assert bisect("growing_stream", "--limit", "0.0045", "--max-builds", "1", "--json", "found.json") == 1
@@ -131,6 +132,7 @@ def test_few_builds_keep_the_finding_and_say_that_more_is_to_be_had(plant: Any, 
     assert plan == ["blocks.2", "blocks.3", "blocks.4", "centre"]
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("number", [1, 5])
 def test_interrupted_exits_130_and_keeps_what_was_found(
     number: int, plant: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

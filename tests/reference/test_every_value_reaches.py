@@ -16,6 +16,7 @@ from harness.compare.norms import total_error
 from harness.graph.plan import load_plan
 from harness.reference.interpreter import TypedInterpreter
 from harness.reference.onnx_calls import onnx_run_graph
+from harness.reference.run_graph import RunGraph
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
 
@@ -169,9 +170,14 @@ class Disturbed(TypedInterpreter):
         return result
 
 
+@functools.cache
+def graph_of(name: str) -> RunGraph:
+    return onnx_run_graph(ready(name).program.model)
+
+
 def plain(prepared: Prepared, name: str = "", error: torch.Tensor | None = None) -> tuple[Tensors, Tensors]:
     """Return the outputs and all values of the ONNX graph where one has an error."""
-    graph = onnx_run_graph(prepared.program.model)
+    graph = graph_of(prepared.subject.name)
     runner = Disturbed(graph, prepared.inputs["one"], dtype=torch.float64, name=name, error=error)
     with torch.inference_mode():
         made = dict(zip(graph.result_names, runner.results(), strict=True))
@@ -183,8 +189,17 @@ def error_of(tensor: torch.Tensor) -> torch.Tensor:
     return 1e-3 * (tensor.std() if tensor.numel() > 1 else tensor.abs()) * noise
 
 
-def floats(prepared: Prepared) -> dict[str, torch.Tensor]:
+@functools.cache
+def truth_of(network: str, value: str) -> Tensors:
+    """Return the outputs where one value has its error."""
+    prepared = ready(network)
+    return plain(prepared, value, error_of(floats(network)[value]))[0]
+
+
+@functools.cache
+def floats(network: str) -> dict[str, torch.Tensor]:
     """Return every float value that the ONNX graph computes from the inputs."""
+    prepared = ready(network)
     _, values = plain(prepared)
     depths = prepared.program.depths()
     return {name: tensor for name, tensor in values.items() if tensor.is_floating_point() and name in depths}
@@ -240,13 +255,13 @@ def in_a_replay(prepared, names, errors):
 def test_what_is_disturbed_reaches_what_reads_it(name, way):
     prepared = ready(name)
     expected, _ = plain(prepared)
-    values, depths = floats(prepared), prepared.program.depths()
+    values, depths = floats(name), prepared.program.depths()
     names = sorted(values, key=depths.__getitem__)
     errors = {value: error_of(tensor) for value, tensor in values.items()}
     found = way(prepared, names, errors)
     wrong = {}
     for value in names:
-        outputs, truth = found[value], plain(prepared, value, errors[value])[0]
+        outputs, truth = found[value], truth_of(name, value)
         words = "not computed" if outputs is None else away_from_truth(outputs, truth, expected)
         if words:
             wrong[value] = words

@@ -318,6 +318,11 @@ def test_process_takes_the_contest_s_parameters(pipeline: Pipeline, picture: Any
     assert not np.array_equal(made[0], again[0]), "another seed gives another picture"
 
 
+@pytest.fixture(scope="module")
+def expected(networks: Networks, picture: Any) -> torch.Tensor:
+    return latents_of(networks, REFERENCE, "torch", picture)
+
+
 @pytest.mark.parametrize(
     "variant",
     [
@@ -328,8 +333,9 @@ def test_process_takes_the_contest_s_parameters(pipeline: Pipeline, picture: Any
     ],
     ids=lambda variant: variant.name,
 )
-def test_every_way_to_run_gives_the_reference_s_latents(networks: Networks, picture: Any, variant: Variant):
-    expected = latents_of(networks, REFERENCE, "torch", picture)
+def test_every_way_to_run_gives_the_reference_s_latents(
+    networks: Networks, picture: Any, expected: torch.Tensor, variant: Variant
+):
     actual = latents_of(networks, variant, variant.backend or "ort-cpu", picture)
     error = float((actual - expected).norm() / expected.norm())
     assert error < (1e-5 if variant.precision == "fp32" else 1e-2)
