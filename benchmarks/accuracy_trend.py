@@ -1,6 +1,6 @@
 """How often the trend of an accuracy warns where nothing changed, and how soon it warns where something did.
 
-    python benchmarks/accuracy_trend.py                          # about half an hour on two cores
+    python benchmarks/accuracy_trend.py                          # ten minutes on two cores that others use as well
     python benchmarks/accuracy_trend.py --plot docs/accuracy-trend.png
 
 Each series is looked at after every run, as CI does. ``false alarms``: the share of series of 100 runs of one engine of

@@ -11,7 +11,7 @@ import pytest
 from harness.arrivals import TEST, Arrivals, asked_of
 from harness.errors import UsageError
 from harness.repository import content_of
-from harness.shards import LATENCY, Durations, read_durations, split_sha256, split_tests
+from harness.shards import LATENCY, Durations, split_sha256, split_tests
 
 Json = dict[str, Any]
 _OF_ONE_PROCESS = (
@@ -39,8 +39,11 @@ def _plain(value: Any) -> Any:
 class Shards:
     """Leaves to other runs what is theirs; registered in every process that collects."""
 
-    def __init__(self, config: pytest.Config, arrivals: Arrivals, root: Path, *, gpu: str = "") -> None:
-        """Read the durations. Raises UsageError for options that exclude each other, and for a file that is none."""
+    def __init__(self, config: pytest.Config, arrivals: Arrivals, *, root: Path, history: Path, gpu: str = "") -> None:
+        """Read the durations; ``history`` is the folder of a history that no variable names.
+
+        Raises UsageError for options that exclude each other, and for a file that is none.
+        """
         self._arrivals, self._root, self._gpu = arrivals, root, gpu
         self._shard = config.getoption("parity_shard")
         path: Path | None = config.getoption("parity_durations_from")
@@ -55,7 +58,9 @@ class Shards:
                 raise UsageError(f"--{option} goes by what this machine remembers, and --shard by what all share")
         if path is not None and json is not None and path.resolve() == json.resolve():
             raise UsageError(f"--durations-from {path} is the file that --parity-json replaces; give a copy of it")
-        self._durations = read_durations(path)
+        from harness.history import durations_from
+
+        self._durations = durations_from(path, folder=history)
         self._note(split_sha256="", stage="")
 
     def _note(self, **found: str) -> None:

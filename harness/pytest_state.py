@@ -226,7 +226,8 @@ class State:
     def watch_accuracy(self) -> None:
         """Record what was found, and say what rises. A run that a signal stopped has no time to wait for a database."""
         if self.records_accuracy and not stopping.received():
-            watched = watch(self.judged(), self.machine, folder=self.settings.history)
+            record = {"results": self.judged(), **self.arrivals.to_json(self.why_missing)}
+            watched = watch(record, self.machine, folder=self.settings.history)
             self.trends = list(watched.trends)
             self.remarks += watched.notes
             (self.problems if self.fail_on_creep else self.remarks).extend(watched.said)

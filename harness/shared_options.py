@@ -66,7 +66,8 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "--durations-from": {
         "type": as_path, "metavar": "JSON",
-        "help": "the record of an earlier run, whose durations split what is to be judged; default: by count",
+        "help": "the record of an earlier run, or the word history (PARITY_HISTORY), whose durations split what is "
+        "to be judged; default: by count",
     },
     "--gpus": {
         "type": gpus, "metavar": "A,B",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ParityError, UsageError
+from harness.shards import seconds_of
 
 Json = dict[str, Any]
 VARIABLE = "PARITY_NO_ACCURACY_RECORD"
@@ -45,15 +46,20 @@ def is_recorded(*, off: bool, fail_on_creep: bool) -> bool:
     return recorded
 
 
-def watch(results: Sequence[Json], environment: Callable[[], Json], *, folder: Path, url: str | None = None) -> Watched:
-    """Record what a run found, as in its JSON, and return the trends; where that is impossible, a sentence says so."""
+def watch(record: Json, environment: Callable[[], Json], *, folder: Path, url: str | None = None) -> Watched:
+    """Record what a run found and return the trends; where that is impossible, a sentence says so.
+
+    ``record`` has ``results`` and ``expected``, as the run's JSON.
+    """
     from harness.history import record_accuracy
     from harness.report.text import creep_lines
 
-    if not results:
+    if not record["results"]:
         return Watched()
     try:
-        trends, notes = record_accuracy(results, environment(), url=url, folder=folder)
+        trends, notes = record_accuracy(
+            record["results"], environment(), seconds=seconds_of(record), url=url, folder=folder
+        )
     except ParityError as error:
         return Watched(problem=f"accuracy was not recorded: {error}")
     found = tuple(trend.to_json() for trend in trends)

@@ -112,6 +112,16 @@ def test_the_record_of_one_run_splits_the_next(two: pytest.Pytester):
     assert counted["shard"]["durations"] == ""
 
 
+def test_the_history_of_one_run_splits_the_next(two: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    run(two)
+    monkeypatch.setattr("harness.history.durations.run_id", lambda: "next")  # a process has one id, and this is one
+    options = ("--durations-from", "history", "--no-accuracy-record")
+    shards = [run(two, "--shard", f"{number}/2", *options)["shard"] for number in (1, 2)]
+    assert shards[0]["durations"]
+    assert shards[0]["durations"] == shards[1]["durations"]
+    assert shards[0]["split_sha256"] == shards[1]["split_sha256"]
+
+
 @pytest.mark.parametrize(
     "choice", [("-k", "short"), ("-m", "rtx"), ("--backend", "rtx"), ("--deselect", "test_vae.py")]
 )

@@ -19,24 +19,28 @@ def result(**changes: Any) -> dict[str, Any]:
     return Result(outputs=(OutputResult(name="y", verdict="pass", reason=""),), **{**given, **changes}).to_json()
 
 
+def record(*results: dict[str, Any]) -> dict[str, Any]:
+    return {"results": list(results), "expected": [{**one, "arrived": True, "seconds": 2.5} for one in results]}
+
+
 def test_a_run_is_recorded_once_for_each_engine(tmp_path: Path):
-    watched = watching.watch([result(), result(case="long")], dict, folder=tmp_path / ".parity")
+    watched = watching.watch(record(result(), result(case="long")), dict, folder=tmp_path / ".parity")
     assert [one["case"] for one in watched.trends] == ["long", "short"]
     assert (watched.said, watched.notes) == ([], ())
     with open_history(folder=tmp_path / ".parity") as store:
-        assert len(store.accuracies(9)) == 2
+        assert [one.seconds for one in store.accuracies(9)] == [2.5, 2.5]
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    watched = watching.watch([result()], dict, folder=tmp_path / "file")
+    watched = watching.watch(record(result()), dict, folder=tmp_path / "file")
     (sentence,) = watched.said
     assert sentence.startswith("accuracy was not recorded: ")
     assert "\n" not in sentence
 
 
 def test_without_results_nothing_is_opened(tmp_path: Path):
-    assert watching.watch([], dict, folder=tmp_path / "none") == watching.Watched()
+    assert watching.watch(record(), dict, folder=tmp_path / "none") == watching.Watched()
     assert not (tmp_path / "none").exists()
 
 
@@ -44,7 +48,7 @@ def test_a_rise_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with open_history(folder=tmp_path) as store:
         add_series(store, [1.1] * 10 + [2.9] * 2)
     monkeypatch.setattr(history.accuracy, "accuracy_runs", lambda *_: [accuracy(12, 2.9)])
-    watched = watching.watch([result()], dict, folder=tmp_path)
+    watched = watching.watch(record(result()), dict, folder=tmp_path)
     (sentence,) = watched.said
     assert sentence.startswith(
         "warning: clip/short [rtx-fp16]: ratio to the floor of logits rose from 1.1 to 2.9 since"

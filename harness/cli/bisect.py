@@ -79,6 +79,9 @@ def run(options: argparse.Namespace) -> int:
     ending: dict[str, Any] = {} if found.interrupted else {"complete": found.complete}
     if found.limit:
         ending["error"] = ended_by()
+    elif not found.complete:
+        built = f"{found.builds} of {found.max_builds} engines that --max-builds allows were built"
+        ending["error"] = f"the search was not finished: {built}; the same command resumes it"
     keys = {"bisect": found.to_json(), "expected": with_arrived(expected, expected)}
     with document.written(interrupted=found.interrupted, **ending, **keys):
         print(bisection_text(found.to_json()))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
 from harness.machine import VISIBLE, gpu_for, take_gpu
 from harness.settings import print_progress
-from harness.shards import Shard, read_durations, split_sha256, split_tests
+from harness.shards import Shard, split_sha256, split_tests
 
 if TYPE_CHECKING:
     from harness.subject import Target
@@ -44,11 +45,15 @@ def take_gpu_of(options: argparse.Namespace) -> str:
     return variables.get(VISIBLE, "")
 
 
-def part_of(options: argparse.Namespace, targets: Sequence[Target], asked: Sequence[Json], gpu: str) -> Part:
+def part_of(
+    options: argparse.Namespace, targets: Sequence[Target], asked: Sequence[Json], gpu: str, *, history: Path
+) -> Part:
     """Return the targets of this run's shard, all without ``--shard``; ``asked`` is what the whole run judges.
 
-    Raises UsageError for a file that holds no durations.
+    ``history`` is the folder of a history that no option names. Raises UsageError for a file that holds no durations.
     """
+    from harness.history import durations_from
+
     given = {name: value for name in _SHARED if (value := vars(options)[name]) not in (None, [], False)}
     parameters = {name: str(value) for name, value in given.items()}
     shard: Shard | None = options.shard
@@ -56,7 +61,7 @@ def part_of(options: argparse.Namespace, targets: Sequence[Target], asked: Seque
         if options.durations_from is not None:
             raise UsageError("--durations-from splits targets; give --shard I/N as well")
         return Part(targets=tuple(targets), keys={"parameters": parameters, "shard": None, "elsewhere": []})
-    durations = read_durations(options.durations_from)
+    durations = durations_from(options.durations_from, folder=history, url=options.history)
     tests: dict[str, Json] = {f"{one['case']} [{one['backend']}-{one['precision']}]": one for one in asked}
     shards = split_tests(tests, shard.of, durations)
     elsewhere = [

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     cases = cases if options.case else (*cases, *subject.range_cases)
     settings = replace(settings_of(options), limit=options.limit)
     ledger = ledger_of(options, settings, subject, targets, cases)
-    part = part_of(options, targets, to_judge(subject, targets, cases), gpu)
+    part = part_of(options, targets, to_judge(subject, targets, cases), gpu, history=settings.history)
     targets = part.targets
     records = is_recorded(off=options.no_record, fail_on_creep=options.fail_on_creep)
     manifest = manifest_of(options.expect, subject) if options.expect else None
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         else short_of(options.expect, manifest, [json_of(result) for result in results], part.keys.get("elsewhere", ()))
     )
     missing += lacking_of
-    watched = _watched(options, results, settings, document) if records and not interrupted else Watched()
+    watched = _watched(options, rows(results), settings, document) if records and not interrupted else Watched()
     missing += watched.said if options.fail_on_creep else []
     late = not_reached(results)
     missing += [late] if late else []
@@ -121,12 +121,11 @@ def run(options: argparse.Namespace) -> int:
     return 3 if status == 0 and unsure else status
 
 
-def _watched(options: argparse.Namespace, results: Sequence[Result], settings: Settings, document: Document) -> Watched:
+def _watched(options: argparse.Namespace, record: dict[str, Any], settings: Settings, document: Document) -> Watched:
     from harness.backends import environment
 
-    found = [result.to_json() for result in results]
     return watch(
-        found, lambda: document.environment or environment(settings), folder=settings.history, url=options.history
+        record, lambda: document.environment or environment(settings), folder=settings.history, url=options.history
     )
 
 

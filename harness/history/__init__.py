@@ -12,6 +12,7 @@ from harness.history.accuracy import (
     accuracy_trends,
     record_accuracy,
 )
+from harness.history.durations import durations_from
 from harness.history.formats import ONE_MACHINE
 from harness.history.history import History, open_history
 from harness.history.ratio_changes import RUNS_BEFORE, ratio_changes
@@ -42,6 +43,7 @@ __all__ = [
     "age_of",
     "age_words",
     "change_points",
+    "durations_from",
     "has_moved",
     "open_history",
     "ratio_changes",

@@ -24,10 +24,13 @@ from harness.records import (
     OutputAccuracy,
     RatioChange,
     VersionChange,
+    name_of,
     run_id,
 )
 
 Json = Mapping[str, Any]
+Seconds = Mapping[tuple[str, ...], float]
+"""By subject, case, backend and precision."""
 WINDOW = 100
 """Runs of a series that a trend is made of: the newest."""
 LIBRARIES = {"trt": "TensorRT", "rtx": "TensorRT for RTX", "ort-cpu": "ONNX Runtime", "ort-cuda": "ONNX Runtime"}
@@ -44,14 +47,14 @@ _NEAR = (0, -1, 1, -2, 2, -3, 3)
 
 
 def record_accuracy(
-    results: Iterable[Json], environment: Json, *, url: str | None = None, folder: Path
+    results: Iterable[Json], environment: Json, *, seconds: Seconds | None = None, url: str | None = None, folder: Path
 ) -> tuple[list[AccuracyTrend], tuple[str, ...]]:
     """Add what a run found to the history, all of it or nothing; return the trends of its outputs, and notes.
 
-    ``results`` are as in the JSON of the run; those of the ``torch`` backend are left out. Raises UsageError or
-    NotJudged, in one sentence, where nothing could be recorded.
+    ``results`` are as in the JSON of the run; those of the ``torch`` backend are left out. ``seconds`` is what each
+    took, by its name. Raises UsageError or NotJudged, in one sentence, where nothing could be recorded.
     """
-    runs = accuracy_runs(results, environment)
+    runs = accuracy_runs(results, environment, seconds)
     if not runs:
         return [], ()
     with open_history(url, folder=folder) as history:
@@ -61,13 +64,16 @@ def record_accuracy(
         return [trend for trend in found if (trend.benchmark, trend.machine_key) in here], history.notes
 
 
-def accuracy_runs(results: Iterable[Json], environment: Json) -> list[AccuracyRun]:
-    """Return the records of what a run found, one of each engine and case."""
+def accuracy_runs(results: Iterable[Json], environment: Json, seconds: Seconds | None = None) -> list[AccuracyRun]:
+    """Return the records of what a run found, one of each engine and case; ``seconds`` is what each took."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return [_record(result, environment, now) for result in results if result["backend"] != _IS_FLOOR]
+    judged = (result for result in results if result["backend"] != _IS_FLOOR)
+    return [_record(result, environment, now, (seconds or {}).get(name_of(result))) for result in judged]
 
 
-def _record(result: Json, environment: Json, now: str) -> AccuracyRun:
+def _record(result: Json, environment: Json, now: str, seconds: float | None) -> AccuracyRun:
+    known = result.get("known") or {}
+    verdict = known["verdict"] or "not_judged" if result["verdict"] == "known" else result["verdict"]
     source = result["provenance"] or {}
     place, cpu = source.get("device") or UNKNOWN, str(environment.get("cpu") or "CPU")
     kind = {"cpu": cpu} if place == "CPU" else {"gpu": place}
@@ -75,8 +81,8 @@ def _record(result: Json, environment: Json, now: str) -> AccuracyRun:
     return AccuracyRun(
         id=uuid.uuid4().hex, recorded_at=now, run=run_id(),
         **{name: result[name] for name in ("subject", "case", "backend", "precision", "source", "plan_source")},
-        machine_key=key_of(kind), device=cpu if place == "CPU" else place, verdict=result["verdict"],
-        reason="" if result["verdict"] == "pass" else result["reason"],
+        machine_key=key_of(kind), device=cpu if place == "CPU" else place, verdict=verdict, seconds=seconds,
+        reason="" if verdict == "pass" else result["reason"],
         model=key_of({"model": hashes}) if source else "",
         weights=source.get("weights", ""), inputs=source.get("inputs", ""), sample=result["generated"],
         engine_sha256=(result["engine"] or {}).get("sha256", ""),

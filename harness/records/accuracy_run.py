@@ -68,6 +68,8 @@ class AccuracyRun(TargetRecord):
     """Name of the computer."""
     versions: dict[str, str] = field(default_factory=dict)
     """By name: the backend's library, driver, CUDA, torch, onnx, onnxscript, trt-parity with a hash of its code."""
+    seconds: float | None = None
+    """What its tests took, with the build of an engine that was in the cache; None where that is not known."""
     outputs: tuple[OutputAccuracy, ...] = ()
     """Every output; empty when the engine did not run."""
 
@@ -95,22 +97,24 @@ def accuracy_run_from_json(data: dict[str, Any]) -> AccuracyRun:
     found = AccuracyRun(**{**{name: value for name, value in data.items() if name in known}, "outputs": outputs})
     if found.verdict not in get_args(Verdict):
         raise ValueError(f"its verdict is {found.verdict!r}")
+    if not _is_figure(found.seconds):
+        raise ValueError(f"its time of {found.seconds!r} is no finite number from 0 on")
     return found
 
 
 def _output(data: dict[str, Any]) -> OutputAccuracy:
     known = {one.name for one in dataclasses.fields(OutputAccuracy)}
     found = OutputAccuracy(**{name: value for name, value in data.items() if name in known})
-    figures = (found.error, found.floor, found.limit)
-    if not all(value is None or (_is_number(value) and 0 <= value < math.inf) for value in figures):
+    if not all(map(_is_figure, (found.error, found.floor, found.limit))):
         raise ValueError(f"a figure of the output {found.name!r} is no finite number from 0 on")
     if found.verdict not in get_args(Verdict):
         raise ValueError(f"the verdict of the output {found.name!r} is {found.verdict!r}")
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_figure(value: Any) -> bool:
+    """Return whether this is None, or a finite number from 0 on."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.shards.durations import Durations, read_durations
+from harness.shards.durations import Durations, read_durations, seconds_of
 from harness.shards.merging import merge, part_name, parts_of, problems
 from harness.shards.split import LATENCY, Shard, shard_of, split, split_sha256, split_tests
 
@@ -15,6 +15,7 @@ __all__ = [
     "parts_of",
     "problems",
     "read_durations",
+    "seconds_of",
     "shard_of",
     "split",
     "split_sha256",

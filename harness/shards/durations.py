@@ -25,7 +25,7 @@ class Durations:
     seconds: Mapping[Name, float] = field(default_factory=dict)
     """Of all tests of that name, and of its engine the build, whether or not it was in the cache then."""
     sha256: str = ""
-    """Of the file's content: shards that were split by another file do not belong together. Empty without one."""
+    """Of where they are from: shards that were split by other durations do not belong together. Empty without any."""
     words: str = "by count: no durations were given"
 
     def cost(self, names: Iterable[Name]) -> float:
@@ -46,7 +46,7 @@ def read_durations(path: Path | None) -> Durations:
     try:
         check_is_content(path)
         content = path.read_bytes()
-        seconds = _seconds(json.loads(content))
+        seconds = seconds_of(json.loads(content))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -56,7 +56,8 @@ def read_durations(path: Path | None) -> Durations:
     return Durations(seconds=seconds, sha256=hashlib.sha256(content).hexdigest(), words=words)
 
 
-def _seconds(record: Any) -> dict[Name, float]:
+def seconds_of(record: Any) -> dict[Name, float]:
+    """Return what a recorded run took: all tests of a name, and its engine's build even if it was in the cache."""
     found: dict[Name, float] = {}
     for test in record.get("expected", []):
         if (took := test.get("seconds")) is not None:

@@ -127,6 +127,7 @@ def test_few_builds_keep_the_finding_and_say_that_more_is_to_be_had(plant: Any, 
     assert "the search was not finished" in capsys.readouterr().out
     data = json.loads(Path("found.json").read_text())
     assert (data["complete"], data["bisect"]["complete"]) == (False, False)
+    assert "1 of 1 engines" in data["error"]
     assert bisect("growing_stream", "--limit", "0.0045", "--json", "found.json") == 1
     plan = json.loads(Path("found.json").read_text())["bisect"]["plan"]
     assert plan == ["blocks.2", "blocks.3", "blocks.4", "centre"]

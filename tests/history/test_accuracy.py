@@ -66,6 +66,15 @@ def test_a_record_has_who_what_where_and_with_which_versions():
     assert found.benchmark.startswith("clip/short/rtx-fp16/accuracy/")
 
 
+@pytest.mark.parametrize(("alone", "recorded"), [("fail", "fail"), ("not_judged", "not_judged"), ("", "not_judged")])
+def test_a_known_failure_is_recorded_as_what_it_is_without_the_ledger(alone: str, recorded: str, path: Path):
+    entry = {"file": "known.toml", "entry": 1, "kind": "wrong answer", "verdict": alone}
+    known = {**result(), "verdict": "known", "reason": "known until 2027-03-01", "known": entry}
+    record_accuracy([known, result(case="long")], ENVIRONMENT, url=str(path), folder=path.parent)
+    with open_history(str(path)) as history:
+        assert {one.case: one.verdict for one in history.accuracies(9)} == {"short": recorded, "long": "pass"}
+
+
 def test_on_the_cpu_the_device_is_its_name_and_no_driver_matters():
     (found,) = accuracy_runs([result(device="CPU", backend="ort-cpu")], ENVIRONMENT)
     assert found.device == "AMD EPYC"
