@@ -107,7 +107,7 @@ def test_a_fresh_workspace_that_passes_is_green_and_keeps_what_is_kept_elsewhere
     assert set(found.values()) == {0}, runner.said
     assert colour(runner) == "brightgreen"
     assert {"parity.json", "junit.xml", "report.html"} <= {one.name for one in (runner.workspace / "reports").iterdir()}
-    assert "4 passed" in runner.summary
+    assert "8 passed" in runner.summary
     kept = runner.home / ".cache" / "parity"
     assert str(kept / "engines") in (runner.workspace / "log.txt").read_text(), "the engines are outside the checkout"
     assert kept.is_dir()
