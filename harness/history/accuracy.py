@@ -73,7 +73,7 @@ def accuracy_runs(results: Iterable[Json], environment: Json, seconds: Seconds |
 
 def _record(result: Json, environment: Json, now: str, seconds: float | None) -> AccuracyRun:
     known = result.get("known") or {}
-    verdict = known["verdict"] or "not_judged" if result["verdict"] == "known" else result["verdict"]
+    verdict: Any = known["verdict"] or "not_judged" if result["verdict"] == "known" else result["verdict"]
     source = result["provenance"] or {}
     place, cpu = source.get("device") or UNKNOWN, str(environment.get("cpu") or "CPU")
     kind = {"cpu": cpu} if place == "CPU" else {"gpu": place}
