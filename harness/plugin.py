@@ -169,8 +169,7 @@ def _register(config: pytest.Config, state: State) -> None:
         workers = Workers(config, folder / "turns")
         config.pluginmanager.register(workers, "parity-workers")
         gpu = workers.gpu
-    folders = {"root": state.settings.root, "history": state.settings.history}
-    config.pluginmanager.register(Shards(config, state.arrivals, gpu=gpu, **folders), "parity-shards")
+    config.pluginmanager.register(Shards(config, state.arrivals, state.settings, gpu=gpu), "parity-shards")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

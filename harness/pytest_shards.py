@@ -11,6 +11,7 @@ import pytest
 from harness.arrivals import TEST, Arrivals, asked_of
 from harness.errors import UsageError
 from harness.repository import content_of
+from harness.settings import Settings
 from harness.shards import LATENCY, Durations, split_sha256, split_tests
 
 Json = dict[str, Any]
@@ -39,12 +40,9 @@ def _plain(value: Any) -> Any:
 class Shards:
     """Leaves to other runs what is theirs; registered in every process that collects."""
 
-    def __init__(self, config: pytest.Config, arrivals: Arrivals, *, root: Path, history: Path, gpu: str = "") -> None:
-        """Read the durations; ``history`` is the folder of a history that no variable names.
-
-        Raises UsageError for options that exclude each other, and for a file that is none.
-        """
-        self._arrivals, self._root, self._gpu = arrivals, root, gpu
+    def __init__(self, config: pytest.Config, arrivals: Arrivals, settings: Settings, *, gpu: str = "") -> None:
+        """Read the durations. Raises UsageError for options that exclude each other, and for a file that is none."""
+        self._arrivals, self._root, self._gpu = arrivals, settings.root, gpu
         self._shard = config.getoption("parity_shard")
         path: Path | None = config.getoption("parity_durations_from")
         json: Path | None = config.getoption("parity_json")
@@ -60,7 +58,7 @@ class Shards:
             raise UsageError(f"--durations-from {path} is the file that --parity-json replaces; give a copy of it")
         from harness.history import durations_from
 
-        self._durations = durations_from(path, folder=history)
+        self._durations = durations_from(path, folder=settings.history)
         self._note(split_sha256="", stage="")
 
     def _note(self, **found: str) -> None:
