@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accuracy_records import accuracy, add_series
 from history_records import BENCHMARK, KEY, ids, session
 
 import harness
 from harness.errors import UsageError
+from harness.history import accept_rises, accuracy_trends
+from harness.history.durations import recorded_seconds
 from harness.history.history import History, open_history
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: the extra 'postgres'")
@@ -170,6 +173,26 @@ def test_the_same_records_as_in_a_file(opened: Callable[..., History], tmp_path:
         assert database.export("parity", tmp_path / "database.jsonl") == 5
         assert file.import_("parity", tmp_path / "database.jsonl") == 1
         assert file.import_("parity", tmp_path / "database.jsonl") == 0
+
+
+def test_accuracies_are_those_of_a_file_and_wait_for_a_server_that_is_down(
+    server: Server, opened: Callable[..., History], tmp_path: Path
+) -> None:
+    with opened() as database, open_history(str(tmp_path / "x.sqlite")) as file:
+        for history in (database, file):
+            add_series(history, [1.1] * 10 + [2.9] * 2, seconds=2.5)
+        assert database.accuracies(9) == file.accuracies(9)
+        assert accuracy_trends(database) == accuracy_trends(file)
+        assert recorded_seconds(database) == recorded_seconds(file) == {("clip", "short", "rtx", "fp16"): 2.5}
+        accept_rises(database, accuracy_trends(database), "a kernel that is known")
+        assert [one.creeps for one in accuracy_trends(database)] == [False]
+        server.crash()
+        database.add_all([accuracy(12, 2.9), accuracy(13, 2.9)])
+        assert [one.id for one in database.accuracies(9)] == ["a12", "a13"], "what is local"
+    server.start()
+    with opened() as history:
+        assert "were sent to" in history.notes[0]
+        assert [one.id for one in history.accuracies(3)] == ["a11", "a12", "a13"]
 
 
 def test_two_writers_that_start_with_no_table_lose_nothing(server: Server, database: str, tmp_path: Path) -> None:
