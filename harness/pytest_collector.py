@@ -193,7 +193,7 @@ class Collector:
         wrong = [one for one in results if one["verdict"] == "fail"]
         if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
             state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
-        state.remarks += [state.known.ledger.offer(state.json)] if wrong else []
+        state.remarks += [state.known.ledger.offer(state.json)] if any(not one["known"] for one in wrong) else []
         session.exitstatus = exit_status(session, has_failed=bool(wrong))
 
     def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:

@@ -60,6 +60,7 @@ def test_a_run_of_known_failures_alone_ends_well_and_says_so(repository, ledger)
     ended = repository.pytest("-m", "fp16", "--require", "rtx", CI="true")
     assert (ended.status, set(ended.verdicts.values()), ended.badge) == (0, {"known"}, "lightgrey")
     assert "0 passed, 0 failed, 2 known to fail" in ended.said
+    assert "was not recorded" not in ended.said, "a known failure goes into the history, too"
 
 
 @pytest.mark.parametrize("options", [(), ("-n", "1")])
@@ -70,6 +71,7 @@ def test_one_that_passes_fails(repository, ledger, options):
     assert (ended.status, ended.badge) == (1, "red")
     assert (ended.verdicts["clip/short rtx-fp16"], ended.verdicts["clip/long rtx-fp16"]) == ("known", "fail")
     assert "passes now" in ended.said
+    assert "parity known add" not in ended.said, "it has an entry"
     assert ended.junit["clip/long [rtx-fp16]"] == "failure"
     ledger(entry(case="short"))
     assert repository.pytest(*options).status == 0

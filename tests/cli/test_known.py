@@ -40,8 +40,13 @@ def test_verify_says_what_is_known_and_ends_well(plant: Any, folder: Path, capsy
     shown = capsys.readouterr().out
     for words in ("0 passed, 0 failed, 1 known to fail", "known until", "owner: team-x", "1 as known"):
         assert words in shown
-    write(folder, expires=today() - timedelta(days=1))
+    write(folder, expires=today() - timedelta(days=1), owner="team\nx")
     assert verify()[0] == 1
+    said = capsys.readouterr()
+    assert "parity known add" not in said.err, "it has an entry"
+    assert "was not recorded" not in said.err, "a known failure goes into the history, too"
+    assert cli.main(["known"]) == 0
+    assert "team\\nx" in capsys.readouterr().out
     assert verify("--known", "none.toml")[0] == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.errors import visible
 from harness.records import words_of_kind
 from harness.report.facts import Json
 from harness.report.text.tables import aligned, ascii_safe, plural, wrapped
@@ -35,7 +36,7 @@ def known_table(standings: Sequence[Json]) -> str:
         )
         for one in standings
     ]  # fmt: skip
-    lines = aligned([_HEADINGS, *([ascii_safe(cell) for cell in row] for row in rows)], words=len(_HEADINGS))
+    lines = aligned([_HEADINGS, *([ascii_safe(visible(cell)) for cell in row] for row in rows)], words=len(_HEADINGS))
     reasons = [line for one in standings for line in wrapped(f"entry {one['entry']}: ", one["reason"])]
     return ascii_safe("\n".join([*lines, "", *reasons]))
 
