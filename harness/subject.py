@@ -135,6 +135,8 @@ class Subject:
     """Who answers for it: a team or a person, shown with what fails."""
     fold_bias: bool = False
     """Of an ONNX file: an INT32 bias and its DequantizeLinear become the floats that they give, as TensorRT needs."""
+    quant_exclude: tuple[str, ...] = ()
+    """Of a QDQ file: the operators that read floats all the same, by node names or patterns; plans give them too."""
     quantised: str | Path | Callable[[], torch.nn.Module] | None = None
     """The quantised model of a subject: an ONNX file, or a function that returns a module. It takes the subject's
     place, and the subject as it is declared becomes ``against``."""
@@ -204,6 +206,10 @@ class Subject:
         require_names(f"{what}: options", self.options, lambda it: True, "options of torch.onnx.export")
         self._check_sizes(what)
         self._check_cost(what)
+        names = isinstance(self.quant_exclude, (list, tuple)) and all(isinstance(it, str) for it in self.quant_exclude)
+        require(names, f"{what}: quant_exclude", self.quant_exclude, "a tuple of node names")
+        if self.quant_exclude and self.onnx is None:
+            raise UsageError(f"{what}: quant_exclude= is for an ONNX file with Q/DQ")
         if self.fold_bias and self.onnx is None:
             raise UsageError(f"{what}: fold_bias= (--fold-bias) is for an ONNX file; a module keeps its bias in floats")
 

@@ -7,6 +7,11 @@ reproducer where there is one.
 from __future__ import annotations
 
 from harness.bisect.bisection import bisect
+from harness.bisect.quantised import search_quantised
 from harness.bisect.reproducer import check_replaceable
 
-__all__ = ["bisect", "check_replaceable"]
+__all__ = [
+    "bisect",
+    "check_replaceable",
+    "search_quantised",
+]

@@ -8,6 +8,8 @@ from typing import Any
 
 from harness import stopping
 from harness.arguments import as_path
+from harness.cli import bisect_quant
+from harness.cli.against import add_against
 from harness.cli.expected import to_judge, with_arrived
 from harness.cli.options import (
     Document,
@@ -29,6 +31,11 @@ def add(commands: Any) -> None:
         commands, "bisect", run, "find where the error of a wrong engine comes from, and a precision plan that passes"
     )
     add_subject(bisect)
+    bisect.add_argument(
+        "--quant", action="store_true",
+        help="of a quantised file: the fewest operators to leave in floats that meet the limit of --against",
+    )  # fmt: skip
+    add_against(bisect)
     bisect.add_argument("--case", action="append", default=[], metavar="NAME", help="default: the first")
     add_computing(bisect)
     bisect.add_argument("-b", "--backend", required=True, metavar="BACKEND", help="see `parity doctor`")
@@ -49,12 +56,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    options.backend, options.precision = [options.backend], [options.precision]
+    if options.quant:
+        return bisect_quant.run(options)
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bisect
     from harness.report.text import bisection_text
 
-    options.backend, options.precision = [options.backend], [options.precision]
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs} builds nothing; give at least 1")
     subject, targets, cases = request_of(options)

@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ SHOWN, LETTERS = 8, 100
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _FLOATS = {"float32", "float16", "bfloat16", "float64", ""}
-_KEYS = ("precision", "keep_fp32")
+_KEYS = ("precision", "keep_fp32", "quant_exclude")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Plan:
     """The plan file; empty for a plain precision."""
     as_file: bool = False
     """Leave an ONNX file typed as it is."""
+    quant_exclude: tuple[str, ...] = ()
+    """Operators of a QDQ file that read floats: node names or patterns of them."""
 
     @property
     def compute_dtype(self) -> str:
@@ -79,18 +81,25 @@ def load_plan(precision: str, *, file_computes_in: str = "fp32") -> Plan:
     if path.stem in NAMED_PRECISIONS:
         raise UsageError(f"plan {path} would be shown as {path.stem}, which is a precision; rename the file")
     data = _read_toml(path)
+    excluded = data.get("quant_exclude", [])
+    if not isinstance(excluded, list) or not all(isinstance(item, str) and item for item in excluded):
+        raise UsageError(f"plan {path}: quant_exclude must be a list of node names, such as ['node_linear']")
     if unknown := sorted(set(data) - set(_KEYS)):
         raise UsageError(f"plan {path}: {unknown_name('key', unknown[0], _KEYS)}")
     base, keep = data.get("precision"), data.get("keep_fp32", [])
     if not isinstance(base, str):
-        raise UsageError(f"plan {path}: precision must be one of {', '.join(PLAIN_PRECISIONS)}, as a string")
-    if base not in PLAIN_PRECISIONS:
-        raise UsageError(f"plan {path}: {unknown_name('precision', base, PLAIN_PRECISIONS)}")
+        raise UsageError(f"plan {path}: precision must be one of {', '.join(NAMED_PRECISIONS)}, as a string")
+    if base not in NAMED_PRECISIONS:
+        raise UsageError(f"plan {path}: {unknown_name('precision', base, NAMED_PRECISIONS)}")
     if not isinstance(keep, list) or not all(isinstance(item, str) and item for item in keep):
         raise UsageError(f"plan {path}: keep_fp32 must be a list of patterns, such as ['encoder.layer.3']")
-    if keep and base in ("fp32", "tf32"):
+    if keep and base in ("fp32", "tf32", FILE):
         raise UsageError(f"plan {path}: keep_fp32 has nothing to keep when precision is {base!r}; remove one of them")
-    return _plan(path.stem, base, tuple(keep), str(path))
+    if base == FILE:
+        return Plan(
+            name=path.stem, dtype=file_computes_in, as_file=True, source=str(path), quant_exclude=tuple(excluded)
+        )
+    return replace(_plan(path.stem, base, tuple(keep), str(path)), quant_exclude=tuple(excluded))
 
 
 def _plan(name: str, precision: str, keep_fp32: tuple[str, ...], source: str) -> Plan:

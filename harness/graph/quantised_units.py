@@ -6,12 +6,14 @@ on codes only if all of them are there, so they come and go together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from harness.errors import UsageError, unknown_name
 from harness.graph.edits import FreshNames
 from harness.graph.ir import copy_model
 from harness.graph.quantisation import floats_of
@@ -46,6 +48,17 @@ def quantised_units(model: ir.Model) -> dict[str, QuantisedUnit]:
             codes = any(maker is not None and _before(maker) is None for maker in makers.values())
             found[str(node.name)] = QuantisedUnit(name=str(node.name), op=node.op_type, inputs=inputs, codes_only=codes)
     return found
+
+
+def chosen_units(units: Collection[str], patterns: Sequence[str], where: str) -> list[str]:
+    """Return the units that node names or patterns mean. Raises UsageError for one that means none."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        hit = [name for name in units if name == pattern] or [name for name in units if fnmatchcase(name, pattern)]
+        if not hit:
+            raise UsageError(f"{where}: quant_exclude: {unknown_name('quantised operator', pattern, units)}")
+        found |= dict.fromkeys(hit)
+    return list(found)
 
 
 def in_floats(

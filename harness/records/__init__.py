@@ -85,6 +85,7 @@ from harness.records.layers import (
 )
 from harness.records.parts import Figure, PartResult
 from harness.records.plan_lines import plan_lines
+from harness.records.quant_search import QuantSearch, QuantTrial, UnitCost
 from harness.records.reader import load
 from harness.records.runs import (
     DIED,
@@ -162,6 +163,8 @@ __all__ = [
     "Price",
     "ProcessRun",
     "Provenance",
+    "QuantSearch",
+    "QuantTrial",
     "Question",
     "RatioChange",
     "Records",
@@ -179,6 +182,7 @@ __all__ = [
     "Summary",
     "Text",
     "Trial",
+    "UnitCost",
     "ValueFinding",
     "VariantResult",
     "Verdict",

@@ -5,6 +5,7 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 
 from __future__ import annotations
 
+from harness.verify.cost import judge_cost, unquantised
 from harness.verify.engine import OpenEngine, open_engine
 from harness.verify.inputs import case_inputs, structured_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, judge_tensors, tolerance_for
@@ -37,6 +38,7 @@ __all__ = [
     "floor_of",
     "has_tf32",
     "is_tf32",
+    "judge_cost",
     "judge_output",
     "judge_outputs",
     "judge_parts",
@@ -49,6 +51,7 @@ __all__ = [
     "structured_inputs",
     "tolerance_for",
     "typed_graph",
+    "unquantised",
     "update_references",
     "value_dtypes",
     "verify",

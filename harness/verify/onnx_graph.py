@@ -14,8 +14,10 @@ from harness.graph import (
     Program,
     check_inputs,
     check_sizes,
+    chosen_units,
     fold_bias,
     graph_sha256,
+    in_floats,
     input_specs,
     onnx_values,
     open_onnx,
@@ -23,9 +25,11 @@ from harness.graph import (
     plain_model,
     port_dtypes,
     promote,
+    quantised_units,
     random_nodes,
     require_tensors,
     undeclared_shapes,
+    weights_of,
     with_stored_noise,
 )
 from harness.lazy import onnx_ir as ir
@@ -67,6 +71,19 @@ def open_onnx_graph(subject: Subject, settings: Settings) -> tuple[OnnxGraph, Ca
     return graph, CaseInputs(subject, accept)
 
 
+def _partly_in_floats(model: ir.Model, subject: Subject) -> ir.Model:
+    """Return a QDQ graph in which the operators that the subject names read floats.
+
+    Weights that are there in codes alone come from the unquantised file, where there is one.
+    """
+    units = quantised_units(model)
+    names = chosen_units(units, subject.quant_exclude, subject.name)
+    against, weights = subject.against, {}
+    if against is not None and against.onnx is not None and any(units[name].codes_only for name in names):
+        weights = {str(it.name): it.numpy() for it in weights_of(open_onnx(against.onnx_file))}
+    return in_floats(model, names, weights=weights)
+
+
 class OnnxGraph(SubjectGraph):
     """An ONNX file's graph. Another implementation, ONNX Runtime, is the witness of what PyTorch computes."""
 
@@ -80,6 +97,7 @@ class OnnxGraph(SubjectGraph):
         with limits.step("reading the file", subject=subject.name):
             self._file = plain_model(open_onnx(subject.onnx_file))
             self._file = fold_bias(self._file) if subject.fold_bias else self._file
+            self._file = _partly_in_floats(self._file, subject) if subject.quant_exclude else self._file
             model = promote(self._file)
         require_tensors(model)
         self._is_promoted = model is not self._file

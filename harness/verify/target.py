@@ -30,7 +30,7 @@ from harness.graph import (
 from harness.machine import commit
 from harness.records import Result
 from harness.settings import Settings
-from harness.subject import FILE, NAMED_PRECISIONS, Subject, Target
+from harness.subject import NAMED_PRECISIONS, Subject, Target
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
@@ -59,6 +59,7 @@ class Run:
         self.limit = settings.limit if limit is None else limit
         """The relative L2 error that every output may have, in place of the limits derived or declared."""
         self.engines = engine_cache(settings)
+        self._leaving: dict[tuple[str, ...], Run] = {}
         self._problem: ParityError | None = None
 
     @property
@@ -84,6 +85,20 @@ class Run:
         with limits.doing("preparing the unquantised model"):
             return prepare(self.subject.against, self.settings)
 
+    def leaving(self, names: tuple[str, ...]) -> Run:
+        """Return this run, or where a plan leaves operators of a QDQ file unquantised, that of the file without these.
+
+        Raises UsageError for a module: its Q/DQ are written when it is exported.
+        """
+        if not names or names == self.subject.quant_exclude:
+            return self
+        if self.subject.onnx is None:
+            raise UsageError(f"{self.subject.name} is a module; quant_exclude of a plan is for an ONNX file with Q/DQ")
+        if names not in self._leaving:
+            subject = dataclasses.replace(self.subject, quant_exclude=names)
+            self._leaving[names] = Run(subject, self.settings, limit=self.limit)
+        return self._leaving[names]
+
     @cached_property
     def commit(self) -> str:
         """The commit of the suite's repository, asked once: git takes longer than a small engine."""
@@ -108,9 +123,10 @@ class OpenTarget:
     def __init__(self, run: Run, target: Target, stack: contextlib.ExitStack) -> None:
         if target.backend not in BACKENDS:
             raise unknown_name("backend", target.backend, BACKENDS)
-        self.run, self.target = run, target
+        self.target = target
         self.backend = BACKENDS[target.backend]
         self.plan = plan_of(target, run.subject)
+        self.run = run.leaving(self.plan.quant_exclude)
         self.steps = Steps(self.backend.name)
         self.engine: Engine | None = None
         self.session: Session | None = None
@@ -320,14 +336,16 @@ class OpenTarget:
 
 def plan_of(target: Target, subject: Subject) -> Plan:
     """Return the plan of a target. Raises UsageError for an unknown one, and for ``file`` where there is no file."""
-    if target.precision != FILE:
-        return load_plan(target.precision)
+    plan = load_plan(target.precision)
+    if not plan.as_file:
+        return plan
     if subject.onnx is None:
-        raise UsageError(f"-p {FILE} leaves an ONNX file typed as it is, and {subject.name} is a module; give another")
+        what = f"-p {target.precision} leaves an ONNX file typed as it is"
+        raise UsageError(f"{what}, and {subject.name} is a module; give another")
     try:
-        return load_plan(FILE, file_computes_in=computes_in(open_onnx(subject.onnx_file)))
+        return load_plan(target.precision, file_computes_in=computes_in(open_onnx(subject.onnx_file)))
     except NotJudged:  # there is no file here; preparing the subject says so
-        return load_plan(FILE)
+        return plan
 
 
 def typed_graph(prepared: Prepared, plan: Plan) -> Applied:

@@ -17,6 +17,7 @@ from harness.report.plots.latency import (
     swept,
 )
 from harness.report.plots.layers import BARS, draw_depth, draw_module_bars, save_layers
+from harness.report.plots.quant_search import save_quant_search
 from harness.report.plots.study import draw_steps, draw_tradeoff, quality_words, save_study, stepped
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "save_history",
     "save_layers",
     "save_picture",
+    "save_quant_search",
     "save_sheet",
     "save_study",
     "stepped",

@@ -1,0 +1,260 @@
+"""Which operators of a quantised model to leave in floats, so that its cost meets a limit: the fewest.
+
+Sets are ranked and searched in fake-quantisation, where a run takes milliseconds and nothing is built: by ONNX Runtime
+on the CPU without optimisation. What passes there is built, run and held to the same limit; what fails there grows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness import limits
+from harness.errors import NotJudged, ParityError, UsageError
+from harness.files import write_text
+from harness.graph import Plan, in_floats, quantised_units
+from harness.records import CostResult, QuantSearch, QuantTrial, UnitCost, Verdict, overall, plan_lines
+from harness.reference import run_onnxruntime
+from harness.settings import Settings
+from harness.subject import FILE, Subject, Target, Tolerance
+from harness.temporary import temporary_folder
+from harness.tensors import Tensors
+from harness.timing import median_ms
+from harness.verify import OpenTarget, Run, judge_cost, unquantised, verify_case
+
+FAKE, ENGINE = "fake-quantisation", "engine"
+
+
+@dataclass(kw_only=True)
+class _Search:
+    """The runs of one search: sets of units in floats, by what computes them."""
+
+    run: Run
+    target: Target
+    plan: Plan
+    cases: Sequence[str]
+    expected: Mapping[str, Tensors]
+    known: dict[frozenset[str], CostResult] = field(default_factory=dict)
+    tried: set[frozenset[str]] = field(default_factory=set)
+    trials: list[QuantTrial] = field(default_factory=list)
+
+    def fake(self, left: Collection[str]) -> CostResult:
+        """Return the cost of a set in fake-quantisation, the worst of the cases."""
+        if (key := frozenset(left)) not in self.known:
+            model = in_floats(self.run.prepared.program.model, left)
+            costs = []
+            for case in self.cases:
+                [found] = run_onnxruntime(model, self.run.prepared.inputs[case])
+                costs.append(judge_cost(self.run.subject, found, self.expected[case]))
+            self.known[key] = _worst(costs)
+        return self.known[key]
+
+    def passes(self, left: Collection[str]) -> bool:
+        """Return whether a set meets the limit in fake-quantisation, and keep the trial."""
+        cost = self.fake(left)
+        if (key := frozenset(left)) not in self.tried:
+            self.tried.add(key)
+            error = _finite(error_of(cost))
+            self.trials.append(QuantTrial(units=len(left), error=error, verdict=cost.verdict, on=FAKE))
+        return cost.verdict == "pass"
+
+    @contextlib.contextmanager
+    def opened(self, left: Sequence[str], folder: Path) -> Iterator[OpenTarget]:
+        """Open the engine of a set."""
+        plan = folder / f"left-{len(left)}.toml"
+        _write_plan(plan, self.plan, left)
+        with self.run.target(Target(self.target.backend, str(plan))) as opened:
+            yield opened
+
+    def engine(self, left: Sequence[str], folder: Path) -> tuple[Verdict, str]:
+        """Return the verdict on the engine's cost and what it ran on, and keep the trial.
+
+        Raises NotJudged where there is no engine here.
+        """
+        with self.opened(left, folder) as opened:
+            results = [verify_case(opened, case).result for case in self.cases]
+            if missing := next((one for one in results if one.cost is None), None):
+                raise NotJudged(missing.reason)
+            cost = _worst([one.cost for one in results if one.cost is not None])
+            error, verdict = _finite(error_of(cost)), cost.verdict
+            self.trials.append(QuantTrial(units=len(left), error=error, verdict=verdict, on=ENGINE))
+            return verdict, opened.device_name
+
+    def time(self, sets: Sequence[Sequence[str]], folder: Path) -> list[float]:
+        """Return the time of the engines of these sets in turns: of each the smaller of two medians."""
+        times = [math.inf] * len(sets)
+        for i in [*range(len(sets)), *reversed(range(len(sets)))]:
+            with self.opened(sets[i], folder) as opened:
+                times[i] = min(times[i], median_ms(opened.load(), opened.inputs(self.cases[0])))
+        by_units = {len(left): ms for left, ms in zip(sets, times, strict=True)}
+        self.trials = [
+            replace(trial, ms=by_units.get(trial.units)) if trial.on == ENGINE else trial for trial in self.trials
+        ]
+        return times
+
+
+def search_quantised(
+    subject: Subject, target: Target, cases: Sequence[str], settings: Settings, *, plan_file: Path, max_builds: int
+) -> QuantSearch:
+    """Return the fewest operators to leave in floats that meet the limits of the subject's cost; write the plan.
+
+    Raises UsageError where there is no quantised ONNX file, nothing that it is held against, or no limit.
+    """
+    if subject.onnx is None:
+        raise UsageError(f"bisect --quant is for an ONNX file with Q/DQ, and {subject.name} is a module")
+    if subject.against is None or not (subject.cost or subject.cost_metrics):
+        raise UsageError("bisect --quant needs --against, and a limit: --cost-limit, or cost= or cost_metrics=")
+    run = Run(subject, settings)
+    units = quantised_units(run.prepared.program.model)
+    if not units:
+        raise UsageError(f"{subject.name} has no operator that reads quantised inputs; give a file with Q/DQ")
+    with limits.work(subject.name, "computing the unquantised model"):
+        expected = {case: unquantised(run, case) for case in cases}
+    with run.target(target) as opened:
+        search = _Search(run=run, target=target, plan=opened.plan, cases=cases, expected=expected)
+    found = QuantSearch(
+        subject=subject.name, case=", ".join(cases), backend=target.backend, precision=target.precision_name,
+        source=subject.source, verdict="not_judged", finding="", against=subject.against.name,
+        limit=_limit_words(subject), allowed=_allowed(subject), error=_finite(error_of(search.fake([]))),
+    )  # fmt: skip
+    ranked = sorted(_ranked(search, list(units), settings, subject.name), key=lambda one: -one.alone)
+    ranked = [replace(one, op=units[one.name].op) for one in ranked]
+    found = _answered(search, found, ranked, plan_file, max_builds, settings)
+    left = set(found.exclude)
+    return replace(
+        found, units=tuple(replace(one, left=one.name in left) for one in ranked), trials=tuple(search.trials),
+        evaluations=len(search.known),
+    )  # fmt: skip
+
+
+def _ranked(search: _Search, names: Sequence[str], settings: Settings, subject: str) -> list[UnitCost]:
+    """Return what each unit costs alone, and what all cost without it."""
+    settings.progress(f"{subject}: {2 * len(names)} runs in {FAKE}: each unit alone, and all without it")
+    return [
+        UnitCost(
+            name=name, op="", alone=error_of(search.fake([other for other in names if other != name])),
+            without=error_of(search.fake([name])),
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def _answered(
+    search: _Search,
+    found: QuantSearch,
+    ranked: Sequence[UnitCost],
+    plan_file: Path,
+    max_builds: int,
+    settings: Settings,
+) -> QuantSearch:
+    names = [one.name for one in ranked]
+    if not search.passes(names):
+        words = f"with all {len(names)} units in floats the cost is {_figure(search.fake(names))}, beyond {found.limit}"
+        return replace(found, verdict="fail", finding=f"{words}: quantisation is not what costs it")
+    count = _fewest(search, names)
+    left = _pruned(search, names[:count])
+    with temporary_folder() as folder:
+        for built in range(max_builds):
+            settings.progress(f"{found.subject} [{search.target}]: the engine with {len(left)} units in floats")
+            try:
+                verdict, device = search.engine(left, folder)
+            except NotJudged as error:
+                _write_plan(plan_file, search.plan, left)
+                words = f"{len(left)} of {len(names)} units in floats meet {found.limit} in {FAKE}; no engine: {error}"
+                return replace(found, finding=words, exclude=tuple(left), plan_file=str(plan_file))
+            if verdict == "pass":
+                break
+            rest = [name for name in names if name not in left]
+            if not rest or built == max_builds - 1:
+                words = f"no engine of {built + 1} that were built meets {found.limit}, though {FAKE} does"
+                return replace(found, verdict="fail", finding=words, device=device)
+            left = [*left, *rest[: max(1, len(left))]]
+        _write_plan(plan_file, search.plan, left)
+        words = f"{len(left)} of {len(names)} units in floats meet {found.limit}"
+        words += _price_words(search, names, left, folder)
+    return replace(
+        found, verdict="pass", finding=words, exclude=tuple(left), plan_file=str(plan_file), device=device
+    )  # fmt: skip
+
+
+def _fewest(search: _Search, names: Sequence[str]) -> int:
+    """Return the shortest prefix of the ranking that meets the limit: doubled until one does, then halved."""
+    if search.passes([]):
+        return 0
+    low, high = 0, 1
+    while high < len(names) and not search.passes(names[:high]):
+        low, high = high, high * 2
+    high = min(high, len(names))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if search.passes(names[:middle]) else (middle, high)
+    return high
+
+
+def _pruned(search: _Search, left: Sequence[str]) -> list[str]:
+    """Return a set without the units that it does not need, the least costly tried first."""
+    kept = list(left)
+    for name in reversed(left):
+        fewer = [other for other in kept if other != name]
+        if len(kept) > 1 and search.passes(fewer):
+            kept = fewer
+    return kept
+
+
+def _price_words(search: _Search, names: Sequence[str], left: Sequence[str], folder: Path) -> str:
+    """Return what the answer takes beside the engine with every unit quantised and with none; they are trials too."""
+    if search.target.backend == "torch":
+        return ""
+    try:
+        for others in ([], names):
+            if len(others) != len(left):
+                search.engine(others, folder)
+        ms, quantised, plain = search.time([left, [], names], folder)
+    except ParityError as error:
+        return f" (no price: {error})"
+    return f"; {ms:.3g} ms a run, beside {quantised:.3g} ms with all quantised and {plain:.3g} ms with none"
+
+
+def _write_plan(path: Path, plan: Plan, left: Sequence[str]) -> None:
+    """Write a plan with units in floats beside what it keeps. Raises UsageError."""
+    lines = plan_lines(FILE if plan.as_file else plan.computes_in, left, key="quant_exclude")
+    lines += plan_lines("", plan.keep_fp32) if plan.keep_fp32 else []
+    write_text("\n".join([*lines, ""]), path)
+
+
+def error_of(cost: CostResult) -> float:
+    """Return the largest relative error of a cost's outputs; infinite where one is not finite or of another shape."""
+    errors = [
+        math.inf if one.stats is None or one.stats.mismatched_nonfinite else one.stats.relative_l2
+        for one in cost.outputs
+        if one.decisions is None
+    ]
+    return max(errors, default=0.0)
+
+
+def _worst(costs: Sequence[CostResult]) -> CostResult:
+    verdict = overall(one.verdict for one in costs)
+    return max((one for one in costs if one.verdict == verdict), key=error_of)
+
+
+def _finite(error: float) -> float | None:
+    return error if math.isfinite(error) else None
+
+
+def _figure(cost: CostResult) -> str:
+    return f"{error_of(cost):.3g}"
+
+
+def _allowed(subject: Subject) -> float | None:
+    return subject.cost.relative_l2 if isinstance(subject.cost, Tolerance) else None
+
+
+def _limit_words(subject: Subject) -> str:
+    named = [f"the metric {metric.name}" for metric in subject.cost_metrics]
+    if subject.cost is None:
+        return " and ".join(named)
+    single = _allowed(subject)
+    return " and ".join([*named, "the limits of its outputs" if single is None else f"the cost limit {single:.3g}"])
