@@ -2,7 +2,7 @@
 
 Only here does a verdict become a failed or a skipped test.
 
-    from harness.checks import test_latency, test_layers, test_outputs
+    from harness.checks import test_latency, test_layers, test_outputs, test_parts
 
 ``harness.plugin`` runs them for every target and case of the suite's SUBJECT.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.metrics import Metric
-    from harness.records import LayerReport, Measured, MetricResult, Result
+    from harness.records import BringUp, LayerReport, Measured, MetricResult, Result
     from harness.verify import OpenTarget, Outcome
 
 
@@ -33,6 +33,8 @@ PROPERTY = "parity"
 """The name under which a result is kept in ``user_properties``."""
 LATENCY_PROPERTY = "parity-latency"
 """The same for a latency."""
+PARTS_PROPERTY = "parity-parts"
+"""The same for the parts of a model."""
 
 
 def test_outputs(parity: Parity) -> None:
@@ -46,6 +48,11 @@ def test_layers(parity: Parity) -> None:
     The outputs decide and the layers explain: an error inside that does not reach the outputs is no failure.
     """
     parity.check_layers()
+
+
+def test_parts(parity: Parity) -> None:
+    """Every module of the subject's ``parts`` is right as an engine of its own, on the inputs of the reference."""
+    parity.check_parts()
 
 
 @pytest.mark.latency
@@ -165,6 +172,31 @@ class Parity:
             self._not_judged("no value inside the engine could be held against PyTorch; the outputs are right")
         return report
 
+    def check_parts(self, *, prefix: str = "", upto: str = "", keep_going: bool = False) -> BringUp:
+        """Judge every module under ``prefix`` as an engine of its own, in the order in which they run, and record it.
+
+        The arguments are those of ``parity parts``. Raises AssertionError when a part failed; behind the first one
+        nothing is built unless it is to go on. Skips the test, or fails it where the backend is required, when a part
+        could not be judged.
+        """
+        __tracebackhide__ = True
+        from harness.bringup import Request, bring_up_opened
+        from harness.report.text import failed_part_text
+
+        request = Request(prefix=prefix, upto=upto, keep_going=keep_going)
+        try:
+            with failing_in_one_sentence():
+                found = bring_up_opened(self._opened, self._case, request)
+        except NotJudged as error:
+            self._not_judged(str(error))
+        data = found.to_json()
+        self._item.user_properties.append((PARTS_PROPERTY, data))
+        if found.verdict == "fail":
+            self._failed(failed_part_text(data))
+        if found.verdict == "not_judged":
+            self._not_judged(found.reason)
+        return found
+
     def check_latency(self) -> Measured:
         """Time the engine, hold it against the accepted baseline of this machine, record it and return the figures.
 
@@ -235,9 +267,10 @@ class Parity:
         """
         __tracebackhide__ = True
         from harness import metrics
+        from harness.records import add_metric
 
         if isinstance(metric, str):
-            metric = _short_metric(metric, function, at_most)
+            metric = metrics.limited(metric, function, at_most)
         elif function is not None or at_most is not None:
             raise UsageError(f"check_metric: Metric({metric.name!r}) brings its own function and limit; give it alone")
         outputs = self._outputs()  # without a verdict on these nothing else has one
@@ -247,9 +280,9 @@ class Parity:
             found = metrics.measure(metric, actual, expected)
         except Exception as error:
             # The test fails by itself; without this the JSON would still call the result passed.
-            _record_metric(self._data, metrics.failed(metric, f"raised {type(error).__name__}: {error}"))
+            add_metric(self._data, metrics.failed(metric, f"raised {type(error).__name__}: {error}"))
             raise
-        _record_metric(self._data, found)
+        add_metric(self._data, found)
         if found.verdict == "not_judged":
             self._not_judged(f"{found.name}: {found.reason}")
         if found.verdict == "fail":
@@ -362,20 +395,3 @@ def having_an_engine(*, required: bool) -> Iterator[None]:
         pytest.fail(f"its backend is required, and it has no engine: {reason}", pytrace=False)
     if reason:
         pytest.skip(f"no engine: {reason}")
-
-
-def _short_metric(name: str, function: Callable[[Outputs], Any] | None, at_most: float | None) -> Metric:
-    from harness.metrics import Metric
-
-    if function is None or at_most is None:
-        raise UsageError(f"check_metric({name!r}) needs a function and at_most=; or give it a Metric")
-    return Metric(name, function, difference=at_most, why="given in the test")
-
-
-def _record_metric(data: Json, metric: MetricResult) -> None:
-    """Add a metric to a result's data; the result is at most as good as its worst metric."""
-    from harness.records import overall, plain
-
-    data["metrics"].append(plain(asdict(metric)))
-    if overall([data["verdict"], metric.verdict]) != data["verdict"]:
-        data["verdict"], data["reason"] = metric.verdict, f"{metric.name}: {metric.reason}"

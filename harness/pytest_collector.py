@@ -17,7 +17,7 @@ from _pytest.junitxml import xml_key
 
 from harness import limit_options, stopping
 from harness.arrivals import SHOWN, missing_words, only_shows, short_of
-from harness.checks import LATENCY_PROPERTY, PROPERTY
+from harness.checks import LATENCY_PROPERTY, PARTS_PROPERTY, PROPERTY
 from harness.errors import UsageError, few, first_line
 from harness.junit import figures
 from harness.pytest_state import STATE
@@ -33,6 +33,7 @@ IS_USAGE = "parity_usage"
 OWNER_PROPERTY = "parity-owner"
 TARGET_PROPERTY = "parity-target"
 """The name under which a test that has a target says so, to the process that reports."""
+_OURS = (PROPERTY, LATENCY_PROPERTY, PARTS_PROPERTY, TARGET_PROPERTY)
 _CRASHED = "???"
 """What xdist has for the phase of a test whose worker died."""
 SAVE_EVERY_S = 10.0
@@ -106,7 +107,7 @@ class Collector:
             return
         self.state.arrivals.arrived.add(report.nodeid)
         self.state.asked += any(name == TARGET_PROPERTY for name, _ in given)
-        place = getattr(report, "item_index", len(self.state.results) + len(self.state.latencies))
+        place = getattr(report, "item_index", self.state.count)
         self._note_unrecorded(report.nodeid, dict(given))
         for name, value in given:
             if name == PROPERTY and isinstance(value, dict):
@@ -117,8 +118,9 @@ class Collector:
                     self.state.over_budget.append(report.nodeid)
             elif name == LATENCY_PROPERTY and isinstance(value, dict):
                 self.state.latencies[place] = value
-        found = self.state.results or self.state.latencies
-        if found and time.monotonic() - self.state.saved > SAVE_EVERY_S:
+            elif name == PARTS_PROPERTY and isinstance(value, dict):
+                self.state.parts[place] = value
+        if self.state.count and time.monotonic() - self.state.saved > SAVE_EVERY_S:
             with contextlib.suppress(UsageError):  # said at the end, when it is written again
                 self.state.save()  # a crash of the process must not lose hours of results
 
@@ -133,13 +135,16 @@ class Collector:
         lines = [(PROPERTY, result_line(result)), *_owner(result)] if result else []
         lines += [("parity-failure", result["failure"])] if result and result.get("failure") else []
         lines += [(LATENCY_PROPERTY, latency_line(latency)), *_owner(latency)] if latency else []
-        report.user_properties = [one for one in given if one[0] not in (PROPERTY, LATENCY_PROPERTY, TARGET_PROPERTY)]
+        parts = next((value for name, value in reversed(given) if name == PARTS_PROPERTY), None)
+        lines += [(PARTS_PROPERTY, parts["reason"]), *_owner(parts)] if parts else []
+        report.user_properties = [one for one in given if one[0] not in _OURS]
         self.state.junit.describe(report, dict(lines) | (figures(asked, result, latency) if asked else {}))
 
     def _note_unrecorded(self, test: str, found: Mapping[str, Any]) -> None:
         """Record a test that failed although its result passed: the results alone would hide it."""
         why = self.failed.pop(test, None)
-        recorded = LATENCY_PROPERTY in found or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
+        others = {LATENCY_PROPERTY, PARTS_PROPERTY} & found.keys()
+        recorded = others or found.get(PROPERTY, {"verdict": "pass"})["verdict"] != "pass"
         if why is not None and TARGET_PROPERTY in found and not recorded:
             self.state.problems.append(f"{test} failed: {why}")
 
@@ -166,6 +171,7 @@ class Collector:
             state.problems += stale
             state.wrong_requests.add(state.known.ledger.file)
         judged = {one["backend"] for one in state.results.values() if one["verdict"] not in ("not_judged", "known")}
+        judged |= {one["backend"] for one in state.ordered_parts() if one["verdict"] != "not_judged"}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         lacking = [name for name in state.require if name not in judged and not state.arrivals.is_elsewhere(name)]
         state.problems += [f"required backend {name} gave no verdict" for name in lacking]
@@ -190,7 +196,7 @@ class Collector:
             state.cannot_write(error)
         if stopping.received():
             _stop_workers(session.config)
-        wrong = [one for one in results if one["verdict"] == "fail"]
+        wrong = [one for one in (*results, *state.ordered_parts()) if one["verdict"] == "fail"]
         if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
             state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
         state.remarks += [state.known.ledger.offer(state.json)] if any(not one["known"] for one in wrong) else []
@@ -214,7 +220,7 @@ class Collector:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the result table, and what is wrong with the run as a whole."""
-        from harness.report.text import known_text, latency_table, results_table
+        from harness.report.text import known_text, latency_table, parts_text, results_table
 
         state = self.state
         said = tuple(f"{name} failed: " for name in state.wrong_requests)  # among the errors above
@@ -223,11 +229,13 @@ class Collector:
         remarks = [*filter(None, [state.arrivals.shard_words]), *state.deselected.values(), *state.remarks, *problems]
         if left_out:
             remarks.append(f"left out by -k, --lf, --deselect or the like: {len(left_out)}: {few(left_out, SHOWN)}")
-        if not state.results and not state.latencies and not remarks:
+        if not (state.count or remarks):
             return
         terminalreporter.section("parity")
         if results := state.judged():
             terminalreporter.write_line(results_table(results))
+        if state.parts:
+            terminalreporter.write_line(parts_text(state.ordered_parts()))
         if state.latencies:
             terminalreporter.write_line(latency_table(state.ordered_latencies()))
         if known := known_text(state.standings(results)):

@@ -61,6 +61,8 @@ class State:
         """Results that arrived, by subject, case, backend and precision."""
         self.latencies: dict[int, Json] = {}
         """Latencies that arrived, by the place of their test in the collection."""
+        self.parts: dict[int, Json] = {}
+        """Models that were brought up part by part, likewise."""
         self.order: dict[tuple[str, ...], int] = {}
         """The place of each result's test in the collection."""
         self.remarks: list[str] = []
@@ -151,6 +153,15 @@ class State:
         """Return the latencies as collected."""
         return [self.latencies[place] for place in sorted(self.latencies)]
 
+    @property
+    def count(self) -> int:
+        """How many records arrived."""
+        return len(self.results) + len(self.latencies) + len(self.parts)
+
+    def ordered_parts(self) -> list[Json]:
+        """Return the models that were brought up part by part, as collected."""
+        return [self.parts[place] for place in sorted(self.parts)]
+
     def start(self) -> None:
         """Put records that say so in the place of those of an earlier run. Raises UsageError where that fails."""
         from harness import files, records
@@ -217,6 +228,8 @@ class State:
             data = self._document(environment=self.machine(), complete=complete)
             if self.latencies:
                 data["bench"] = self.ordered_latencies()
+            if self.parts:
+                data["parts"] = self.ordered_parts()
             if self.trends:
                 data["accuracy_history"] = self.trends
             records.save_json(data, self.json)

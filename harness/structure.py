@@ -103,7 +103,16 @@ def flatten_outputs(value: Any, *, taken: Collection[str] = ()) -> Tensors:
     return named
 
 
-def _flatten(value: Any, *, kind: str, where: str, advice: str) -> tuple[Tensors, Structure]:
+def with_constants(value: Any, kind: str) -> tuple[Tensors, Structure]:
+    """Return the tensors of any value by path, and the structure, which keeps what is no tensor as it is.
+
+    ``kind`` names them where there is no path. Raises what :func:`flatten_inputs` raises, but not for
+    what is no tensor.
+    """
+    return _flatten(value, kind=kind, where="", advice="give tensors", constants=True)
+
+
+def _flatten(value: Any, *, kind: str, where: str, advice: str, constants: bool = False) -> tuple[Tensors, Structure]:
     tensors: Tensors = {}
 
     def visit(item: Any, path: str, above: tuple[int, ...]) -> Structure:
@@ -116,6 +125,8 @@ def _flatten(value: Any, *, kind: str, where: str, advice: str) -> tuple[Tensors
             tensors[name] = _ordinary(item, f"{where}{kind} {name!r}")
             return Structure(kind=torch.Tensor, name=name)
         split = _split(item)
+        if constants and (split is None or id(item) in above):
+            return Structure(kind=type(item), fixed=_constant(item), make=lambda parts: item)
         if split is None or id(item) in above:
             what = "holds itself" if id(item) in above else f"is a {type(item).__name__}, not a tensor"
             raise UsageError(f"{where}{kind} {path or kind!r} {what}; {advice}")
@@ -131,6 +142,11 @@ def _flatten(value: Any, *, kind: str, where: str, advice: str) -> tuple[Tensors
         return tensors, visit(value, "", ())
     except RecursionError as error:
         raise UsageError(f"{where}the {kind}s are nested too deeply; {advice}") from error
+
+
+def _constant(value: Any) -> str:
+    """Return a constant as text; of an object only its type."""
+    return repr(value) if isinstance(value, (*_SIMPLE, torch.dtype, torch.device)) else type(value).__name__
 
 
 def _split(value: Any) -> _Split | None:

@@ -131,6 +131,9 @@ class Subject:
     """What was typed to reach it, with the options that go with it, as a shell reads it; filled in as above."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Extra keyword arguments for ``torch.onnx.export``."""
+    parts: str = ""
+    """The module whose children are the parts of ``parity parts`` and ``test_parts``, such as ``encoder.layer``; empty:
+    the first level that has several."""
     owner: str = ""
     """Who answers for it: a team or a person, shown with what fails."""
     fold_bias: bool = False
@@ -196,6 +199,8 @@ class Subject:
         require_one_of(get_args(Weights), f"{what}: weights", self.weights)
         require_one_of(get_args(InputsKind), f"{what}: inputs", self.inputs)
         require(isinstance(self.weights_source, str), f"{what}: weights_source", self.weights_source, "text")
+        give = "the path of a module, such as 'encoder.layer'"
+        require(isinstance(self.parts, str), f"{what}: parts", self.parts, give)
         require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
         require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
         files = self.weights_files

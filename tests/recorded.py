@@ -14,8 +14,9 @@ from typing import Any
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records import writer as report
-from harness.records.accuracy import MetricResult, OutputResult, Provenance, Result
+from harness.records.accuracy import MetricResult, OutputResult, Provenance, Result, overall
 from harness.records.bisection import Advice, Bisection, Price, Question, Trial
+from harness.records.bringup import BringUp, ModelPart
 from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape
 from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.stats import ErrorStats
@@ -149,6 +150,24 @@ def bisection(**changes: Any) -> Bisection:
     })  # fmt: skip
 
 
+def part(module: str = "layers.0", verdict: Any = "pass", **changes: Any) -> ModelPart:
+    """Return one part of a model."""
+    fields = {"kind": "Block", "reason": "fine", "output": "output", "error": 2e-3, "floor": 1e-3, "ratio": 2.0,
+              "shapes": {"x": (2, 8)}}  # fmt: skip
+    return ModelPart(**{"module": module, "verdict": verdict, **fields, **changes})
+
+
+def brought_up(*parts: ModelPart, **changes: Any) -> BringUp:
+    """Return a model that was brought up part by part."""
+    found = parts or (part(), part("layers.1"))
+    fields: dict[str, Any] = {
+        "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "prefix": "layers", "upto": "",
+        "verdict": overall(one.verdict for one in found), "reason": "2 of 2 parts passed", "weights": "random",
+        "inputs": "random", "device": "CPU", "parts": found,
+    }  # fmt: skip
+    return BringUp(**{**fields, **changes})
+
+
 def variant(name: str, latency_ms: float | None, verdict: Any = "pass", **changes: Any) -> VariantResult:
     """Return one variant of a study."""
     metrics = (MetricResult(name="pd max", verdict="pass", reason="", actual=3.5, expected=0.0, allowed=12.0),)
@@ -180,6 +199,7 @@ def document(
     bench: Sequence[Measured] = (),
     bisect: Bisection | None = None,
     studied: StudyResult | None = None,
+    parts: Sequence[BringUp] = (),
     environment: dict[str, Any] | None = None,
     command: str = "parity verify net --json all.json",
     **changes: Any,
@@ -189,6 +209,7 @@ def document(
     data = report.document(rows, environment=ENVIRONMENT if environment is None else environment, command=command)
     data |= {"bench": [one.to_json() for one in bench]} if bench else {}
     data |= {"bisect": bisect.to_json()} if bisect else {}
+    data |= {"parts": [one.to_json() for one in parts]} if parts else {}
     data |= {"study": studied.to_json()} if studied else {}
     report.save_json({**data, **changes}, folder / name)
     return folder / name

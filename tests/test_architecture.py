@@ -25,7 +25,7 @@ ORDER = (
     "checks",
     "hackathon systems",
     "report",
-    "bisect",
+    "bisect bringup",
     "latency",
     "timing",
     "layers discovery calibration",

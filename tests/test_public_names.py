@@ -16,6 +16,7 @@ from harness.machine import environment
 from harness.records import writer as report
 from harness.records.accuracy import CostResult, EngineInfo, MetricResult, OutputResult, Provenance, Result
 from harness.records.bisection import Advice, Bisection, Price, Question, Trial
+from harness.records.bringup import BringUp, ModelPart
 from harness.records.decisions import Decisions, WrongDecision
 from harness.records.stats import ErrorStats
 from harness.settings import Settings
@@ -117,7 +118,7 @@ def test_json_document_names_every_key():
         re.findall(r"`(?:[a-z]+\.)?([a-z_0-9]+)`", (ROOT / "docs" / "json.md").read_text(encoding="utf-8"))
     )
     classes = (Result, OutputResult, MetricResult, EngineInfo, Provenance, ErrorStats, Decisions, WrongDecision)
-    classes += (Bisection, Question, Advice, Trial, Price, CostResult)
+    classes += (BringUp, ModelPart, Bisection, Question, Advice, Trial, Price, CostResult)
     keys = {field.name for one in classes for field in dataclasses.fields(one)} - {"stats"}
     environment_keys = set(environment.describe(Settings()))
     document_keys = set(report.document([], environment={}, command=""))

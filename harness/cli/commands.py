@@ -25,6 +25,7 @@ from harness.cli import (
     known,
     merge,
     noise,
+    parts,
     report,
     score,
     show,
@@ -37,7 +38,7 @@ from harness.errors import NotJudged, ParityError, no_exit, visible, without_pas
 from harness.limit_options import given_or_defaults
 from harness.settings import others_quiet, print_progress
 
-COMMANDS = (show, verify, bisect, calibrate, known, stores, bench, history, noise, merge, report, study, score)
+COMMANDS = (show, verify, parts, bisect, calibrate, known, stores, bench, history, noise, merge, report, study, score)
 """In the order of ``parity --help``. Each has ``add(commands)``, which registers the functions that run them."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.hackathon.context import Context, distinct, origin, paragraphs
 from harness.records import Json
 from harness.report import code, escape, nonfinite_names, part_verdict, table, target_name
-from harness.report.text import ms, number, shown_mark, worst_error
+from harness.report.text import ms, number, part_figures, shown_mark, worst_error
 
 MODULES = 8
 """Modules of a layer report that are shown; the JSON has all."""
@@ -44,6 +44,7 @@ def _sources(context: Context) -> list[tuple[str, Json]]:
     records = context.records
     rows = [(e.data["subject"], e.data["provenance"] or {}) for e in records.results if e.data["outputs"]]
     rows += [(e.data["session"]["subject"], e.data["session"]) for e in records.bench]
+    rows += [(e.data["subject"], e.data) for e in records.parts]
     return rows + [(e.data["name"], e.data) for e in records.studies]
 
 
@@ -205,4 +206,21 @@ def layers(context: Context) -> list[str]:
         headings = context.heads("module", "op", "mark", "made_here", "floor", "propagated", "share")
         lines += paragraphs(table(headings, rows, words=3))
         lines += context.images("layers", entry.document.name, *names)
+    return lines + _parts(context)
+
+
+def _parts(context: Context) -> list[str]:
+    """Return the parts of every model that was brought up module by module, in the order in which they run."""
+    words, lines = context.words, list[str]()
+    for found in (entry.data for entry in context.records.parts):
+        title = words(
+            "readme_parts", subject=code(found["subject"]), case=code(found["case"]), target=code(target_name(found)),
+            origin=words("readme_origin_device", **origin(words, [found])), floor=words.floor([found["precision"]]),
+        )  # fmt: skip
+        rows = [
+            [code(p["module"]), code(p["kind"]), context.verdict(p["verdict"]), *part_figures(p)]
+            for p in found["parts"]
+        ]
+        headings = context.heads("part", "class_of_part", "verdict", "rel_err", "floor", "ratio")
+        lines += paragraphs([title], table(headings, rows, words=3))
     return lines

@@ -160,5 +160,9 @@ def _not_passed(context: Context) -> list[str]:
         f"{words('latency_regressed') if verdict == _SLOWER else context.verdict(verdict)}: {escape(reason)}"
         for (subject, engine, verdict, reason), cases in names.items()
     ]
-    others = [one for one in all_verdicts(context.records) if one.kind in ("study", "score") and one.verdict != "pass"]
+    others = [
+        one
+        for one in all_verdicts(context.records)
+        if one.kind in ("parts", "study", "score") and one.verdict != "pass"
+    ]
     return [*lines, *(f"- {code(one.name)}: {context.verdict(one.verdict)}: {escape(one.reason)}" for one in others)]

@@ -10,7 +10,7 @@ docs/metrics.md lists the functions, the packages they need and the files their 
 
 from __future__ import annotations
 
-from harness.metrics.binding import Metric, failed, judge, measure
+from harness.metrics.binding import Metric, failed, judge, limited, measure
 from harness.metrics.remarks import collect_remarks
 
-__all__ = ["Metric", "collect_remarks", "failed", "judge", "measure"]
+__all__ = ["Metric", "collect_remarks", "failed", "judge", "limited", "measure"]

@@ -104,6 +104,13 @@ def measure(metric: Metric, actual: Any, expected: Any) -> MetricResult:
     return judge(metric, value, reference, notes=remarks)
 
 
+def limited(name: str, function: Callable[..., Any] | None, at_most: float | None) -> Metric:
+    """Return a metric whose difference a test limits. Raises UsageError without a function or a limit."""
+    if function is None or at_most is None:
+        raise UsageError(f"check_metric({name!r}) needs a function and at_most=; or give it a Metric")
+    return Metric(name, function, difference=at_most, why="given in the test")
+
+
 def failed(metric: Metric, reason: str) -> MetricResult:
     """Return the result of a metric that could not be computed of these outputs."""
     return _result(metric, "fail", reason)

@@ -10,6 +10,7 @@ from harness.records.accuracy import (
     OutputResult,
     Provenance,
     Result,
+    add_metric,
     all_judged,
     attempts_note,
     exit_status,
@@ -29,6 +30,7 @@ from harness.records.accuracy_run import (
     accuracy_run_from_json,
 )
 from harness.records.bisection import Advice, Bisection, Goal, Kept, Kind, Price, Question, Trial
+from harness.records.bringup import BringUp, ModelPart
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
@@ -126,6 +128,7 @@ __all__ = [
     "Age",
     "Attempt",
     "Bisection",
+    "BringUp",
     "Comparison",
     "Conditions",
     "ContestPicture",
@@ -152,6 +155,7 @@ __all__ = [
     "Measured",
     "Metric",
     "MetricResult",
+    "ModelPart",
     "ModuleFinding",
     "NotMeasured",
     "Observed",
@@ -190,6 +194,7 @@ __all__ = [
     "WrongDecision",
     "acceptance_from_json",
     "accuracy_run_from_json",
+    "add_metric",
     "all_judged",
     "as_ended",
     "attempts_note",

@@ -325,3 +325,10 @@ def status_of(verdicts: Iterable[ResultVerdict]) -> int:
     """Return 1 if one is ``fail``, 0 if one is ``pass`` or ``known``, 3 if nothing was judged."""
     given = set(verdicts)
     return 1 if "fail" in given else 0 if given & {"pass", "known"} else 3
+
+
+def add_metric(data: dict[str, Any], metric: MetricResult) -> None:
+    """Add a metric to a result's data; the result is at most as good as its worst metric."""
+    data["metrics"].append(plain(metric))
+    if overall([data["verdict"], metric.verdict]) != data["verdict"]:
+        data["verdict"], data["reason"] = metric.verdict, f"{metric.name}: {metric.reason}"

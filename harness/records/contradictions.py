@@ -74,6 +74,12 @@ def _of_output(output: Mapping[str, Any]) -> Verdict:
     return verdict
 
 
+def settled_parts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model that was brought up: a part with a worse verdict than the whole contradicts it."""
+    parts = [(f"part {part['module']}", part["verdict"]) for part in found["parts"]]
+    return _settled(found, parts or [("no part", "not_judged")])
+
+
 def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study with its variants: a metric that failed contradicts a variant that passed.
 

@@ -44,6 +44,8 @@ class Document:
     known: tuple[Json, ...] = ()
     """The entries of the ledger of known failures, each with how it came out."""
     bisect: Json | None = None
+    parts: tuple[Json, ...] = ()
+    """``BringUp.to_json()``: the parts of a model, one by one, per target and case."""
     bench: tuple[Json, ...] = ()
     """``Measured.to_json()``: ``session``, ``comparison``, ``speed_up``, ``kernels``."""
     not_measured: tuple[Json, ...] = ()
@@ -146,6 +148,11 @@ class Records:
     def bisections(self) -> tuple[Entry, ...]:
         """``Bisection.to_json()``."""
         return tuple(Entry(data=doc.bisect, document=doc) for doc in self.documents if doc.bisect)
+
+    @property
+    def parts(self) -> tuple[Entry, ...]:
+        """``BringUp.to_json()``: models that were brought up part by part."""
+        return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.parts)
 
     @property
     def bench(self) -> tuple[Entry, ...]:
@@ -252,7 +259,7 @@ class Records:
     def _labels(self, key: str) -> tuple[str, ...]:
         found = [(entry.data["provenance"] or {}).get(key, "") for entry in self.results]
         found += [entry.data["session"][key] for entry in self.bench]
-        found += [entry.data[key] for entry in self.studies]
+        found += [entry.data[key] for entry in (*self.studies, *self.parts)]
         return tuple(sorted({label for label in found if label}))
 
 

@@ -18,10 +18,12 @@ from harness.files import check_is_content
 from harness.records.accuracy import OutputResult, Result
 from harness.records.accuracy_run import AccuracyTrend
 from harness.records.bisection import Bisection
+from harness.records.bringup import BringUp
 from harness.records.contest import ContestResult
 from harness.records.contradictions import (
     settled_bisection,
     settled_measurement,
+    settled_parts,
     settled_result,
     settled_score,
     settled_study,
@@ -163,6 +165,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
     results = [_result(row, f"results[{i}]") for i, row in enumerate(top.pop("results"))]
     bench = [_measured(row, f"bench[{i}]") for i, row in enumerate(top.pop("bench"))]
     top |= {key: tuple(top[key]) for key in ("not_measured", "left_out", "shards", "known", "accuracy_history")}
+    brought_up = top.pop("parts")
     contradictory: list[str] = []
 
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
@@ -177,6 +180,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
         path=path,
         name=name,
         results=tuple(settled(row, settled_result, f"results[{i}]") for i, row in enumerate(results)),
+        parts=tuple(settled(row, settled_parts, f"parts[{i}]") for i, row in enumerate(brought_up)),
         bench=tuple(settled(row, settled_measurement, f"bench[{i}]") for i, row in enumerate(bench)),
         contradictory=tuple(contradictory),
         **top,
@@ -195,6 +199,7 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("environment", dict[str, Any], {}),
     ("results", tuple[dict[str, Any], ...], []),
     ("bisect", Bisection | None, None),
+    ("parts", tuple[BringUp, ...], []),
     ("bench", tuple[dict[str, Any], ...], []),
     ("not_measured", tuple[NotMeasured, ...], []),
     ("accuracy_history", tuple[AccuracyTrend, ...], []),

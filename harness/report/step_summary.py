@@ -20,6 +20,7 @@ from harness.report.text import (
     latency_word,
     ms,
     number,
+    part_figures,
     runs_lines,
     worst_error,
 )
@@ -41,6 +42,7 @@ _ORDER = tuple(_MARKS)
 _ENGINES = ("", "model / case", "engine", "error", "floor", "error / floor", "ms", "speed-up", "against baseline")
 _VERDICTS = ("subject", "case", "engine", "verdict", "relative error", "floor", "error / floor")
 _KNOWN = ("subject", "engine", "case", "kind", "came out", "owner", "expires", "issue")
+_PARTS = ("subject", "case", "engine", "part", "verdict", "relative error", "floor", "ratio")
 _TIMED = ("subject", "case", "engine", "verdict", "ms", "over eager FP32")
 _VARIANTS = ("study", "variant", "verdict", "ms", "speed-up", "score")
 
@@ -63,6 +65,7 @@ def summary(records: Records) -> str:
         _fold("Failed", list(_failures(records, found, bisections)), is_open=True),
         _fold("Not judged", list(_not_judged(records, found))),
         _table("Known failures", _KNOWN, _known(records), len(_KNOWN)),
+        _table("Parts", _PARTS, _parts(records), 5),
         _table(_speed_title(timed), _TIMED, _timed(records), 4),
         _table("Variants", _VARIANTS, _variants(records), 3),
         _table("All verdicts", _VERDICTS, _rows(records), 4, _note(records)),
@@ -337,6 +340,15 @@ def _speed_title(timed: Sequence[Json]) -> str:
     subjects = sorted({one["session"]["subject"] for one in lacking})
     commands = few([f"<code>parity accept {escape(name)} --why ...</code>" for name in subjects], _PROBLEMS)
     return f"{title}, {len(lacking)} without a baseline: {commands}"
+
+
+def _parts(records: Records) -> list[list[str]]:
+    """Return a row per part of a model that was brought up, as far as the run came."""
+    return [
+        [*map(code, (e.data["subject"], e.data["case"], target_name(e.data), part["module"])),
+         verdict_cell(WORDS, part["verdict"]), *part_figures(part)]
+        for e in records.parts for part in e.data["parts"] if part["reached"]
+    ]  # fmt: skip
 
 
 def _timed(records: Records) -> list[list[str]]:

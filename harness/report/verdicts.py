@@ -24,7 +24,7 @@ from harness.report.words import Words
 from harness.shards import parts_of
 from harness.shards import problems as problems_of_shards
 
-KINDS = ("accuracy", "cost", "bisection", "latency", "study", "score")
+KINDS = ("accuracy", "cost", "parts", "bisection", "latency", "study", "score")
 _OF_A_SHARD = ("shard", "shards", "run", "command", "complete", "error", "environment")
 Bisections = Sequence[Json] | Mapping[tuple[str, ...], Json]
 """Bisections, oldest first, or the newest of each engine by ``by_engine``."""
@@ -56,6 +56,7 @@ def all_verdicts(records: Records) -> list[Judged]:
     bisections = by_engine(entry.data for entry in records.bisections)
     return [
         *(one for entry in records.results for one in result_items(entry.data, bisections)),
+        *(parts_item(entry.data) for entry in records.parts),
         *(bisection_item(entry.data) for entry in records.bisections),
         *(latency_item(measured) for measured in newest(entry.data for entry in records.bench)),
         *(missing_item(entry.data) for entry in records.not_measured),
@@ -96,6 +97,15 @@ def result_items(result: Json, bisections: Bisections = (), t: Words = WORDS) ->
             owner=result["owner"], failure=failure,
         ),
     ]  # fmt: skip
+
+
+def parts_item(found: Json) -> Judged:
+    """Return the verdict on a model that was brought up part by part."""
+    failure = next((part["failure"] for part in found["parts"] if part["verdict"] == found["verdict"]), "")
+    return Judged(
+        kind="parts", verdict=found["verdict"], model=found["subject"], name=_name(found), reason=found["reason"],
+        owner=found["owner"], failure=failure,
+    )  # fmt: skip
 
 
 def bisection_item(found: Json, t: Words = WORDS) -> Judged:

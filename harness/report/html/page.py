@@ -39,7 +39,7 @@ from harness.report.html.parts import (
 )
 from harness.report.html.study import score_section, study_section
 from harness.report.html.subjects import Known, subject_section
-from harness.report.text import creep_lines
+from harness.report.text import creep_lines, part_counts
 from harness.report.words import Language, Words
 
 SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "engine",
@@ -83,6 +83,8 @@ def _by_subject(records: Records) -> list[Known]:
         of(entry.data["subject"]).results.append(entry.data)
     for entry in records.bisections:
         of(entry.data["subject"]).bisections.append(entry.data)
+    for entry in records.parts:
+        of(entry.data["subject"]).parts.append(entry.data)
     for entry in records.bench:
         of(entry.data["session"]["subject"]).bench.append(entry.data)
     for entry in records.not_measured:
@@ -99,6 +101,8 @@ def _items(known: Sequence[Known], records: Records, t: Words) -> list[overview.
         newest = verdicts.by_engine(one.bisections)
         for result in one.results:
             items += overview.result_items(result, newest, f"#s{n}-outputs", t)
+        for i, found in enumerate(one.parts, start=1):
+            items.append(item_of(verdicts.parts_item(found), part_counts(found["parts"]), f"#s{n}-parts-{i}"))
         for i, found in enumerate(one.bisections, start=1):
             items.append(item_of(verdicts.bisection_item(found, t), found["kind"], f"#s{n}-bisect-{i}"))
         items += [overview.latency_item(measured, f"#s{n}-latency", t) for measured in verdicts.newest(one.bench)]

@@ -11,6 +11,7 @@ from harness.report.html.bisection import bisect_group
 from harness.report.html.diagnosis import diagnosis_groups, explained
 from harness.report.html.latency import latency_group, module_times
 from harness.report.html.layers import layer_group, time_group
+from harness.report.html.model_parts import parts_group
 from harness.report.html.parts import (
     TONES,
     Cell,
@@ -53,6 +54,8 @@ class Known:
     subject: str
     results: list[Json] = field(default_factory=list)
     bisections: list[Json] = field(default_factory=list)
+    parts: list[Json] = field(default_factory=list)
+    """Models that were brought up part by part."""
     bench: list[Json] = field(default_factory=list)
     """Oldest first."""
     missing: list[Json] = field(default_factory=list)
@@ -65,12 +68,14 @@ def subject_section(known: Known, id: str, t: Words) -> Section:
     """Return the section of one subject: what is wrong, the outputs, which decide, and what explains them."""
     groups = diagnosis_groups(known.results, known.bisections, f"{id}-diagnosis", t)
     groups += [_outputs(known, f"{id}-outputs", t)] if known.results else []
+    groups += [parts_group(found, f"{id}-parts-{n}", t) for n, found in enumerate(known.parts, start=1)]
     groups += [trend_group(known.trends, f"{id}-trends", t)] if known.trends else []
     groups += _layers(known, id, t)
     groups += [bisect_group(found, f"{id}-bisect-{n}", t) for n, found in enumerate(known.bisections, start=1)]
     if known.bench or known.missing:
         groups.append(latency_group(known.bench, known.missing, f"{id}-latency", t))
     found = [result["verdict"] for result in known.results]
+    found += [one["verdict"] for one in known.parts]
     found += [bisection_verdict(one) for one in known.bisections]
     found += [verdicts.latency_verdict(measured) for measured in verdicts.newest(known.bench)]
     found += [verdicts.missing_verdict(item) for item in known.missing]

@@ -9,6 +9,7 @@ from harness.report.text.known import known_table, known_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
 from harness.report.text.layers import layers_text, shown_mark, values_table
 from harness.report.text.machine import backend_lines, gpu_words, machine_text, subjects_table
+from harness.report.text.parts import failed_part_text, part_counts, part_figures, parts_text
 from harness.report.text.quant_search import quant_search_text
 from harness.report.text.results import (
     failure_text,
@@ -38,6 +39,7 @@ __all__ = [
     "culprit_words",
     "diagnosis_lines",
     "diagnosis_text",
+    "failed_part_text",
     "failure_text",
     "failure_word",
     "gpu_words",
@@ -55,6 +57,9 @@ __all__ = [
     "ms",
     "noise_text",
     "number",
+    "part_counts",
+    "part_figures",
+    "parts_text",
     "plan_snippet",
     "quant_search_text",
     "result_line",

@@ -62,6 +62,7 @@ WORDS: dict[str, str] = {
     "figure": "Figure",
     "kind_of_accuracy": "accuracy",
     "kind_of_cost": "cost of quantisation",
+    "kind_of_parts": "parts",
     "kind_of_bisection": "bisection",
     "kind_of_latency": "latency",
     "kind_of_study": "study",
@@ -108,6 +109,12 @@ WORDS: dict[str, str] = {
     "decisions_equal": "all {elements} equal",
     "decisions_differ": "{differ} of {elements} differ, ties: {ties}",
     "decisions_floor": "{differ} differ",
+    "part": "Part",
+    "class_of_part": "Class",
+    "parts_one_by_one": "Parts one by one",
+    "parts_caption": "{counts}. Each part alone, on the inputs that PyTorch FP32 gives it; floor: {floor}",
+    "parts_cut_caption": "{counts}. The model cut after each of them; floor: {floor}",
+    "parts_not_run": "run by no case",
     "metric": "Metric",
     "metrics_caption": "Task metrics: engine and reference",
     "next": "What to type next",
@@ -572,6 +579,9 @@ WORDS: dict[str, str] = {
     ),
     "readme_layers": (
         "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first; floor: {floor}."
+    ),
+    "readme_parts": (
+        "Module by module ({subject}/{case}, {target}; {origin}): in the order in which they run; floor: {floor}."
     ),
     "readme_not_trusted": "Note: observing changed the outputs, so these figures cannot be trusted.",
     "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed separately):",

@@ -1,0 +1,35 @@
+"""``test_parts`` in a suite of its own: what passes, what fails, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from planted import Fault, PlantedBackend, scaled
+
+from harness.backends import BACKENDS
+
+pytest_plugins = ["pytester"]
+SUITE = """
+from bringup.conftest import subject
+from harness.checks import test_parts
+
+SUBJECT = subject(parts="blocks")
+"""
+
+
+@pytest.mark.parametrize("faults", [(), (Fault(value="softmax", change=scaled(1.1)),)], ids=["right", "wrong"])
+def test_parts_of_a_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, faults: tuple[Fault, ...]):
+    monkeypatch.setitem(BACKENDS, "planted", PlantedBackend(*faults))
+    pytester.makeini("[pytest]\naddopts = -p no:randomly -p no:cacheprovider")
+    pytester.makeconftest('pytest_plugins = ["harness.plugin"]')
+    pytester.makepyfile(test_net=SUITE)
+    result = pytester.runpytest_inprocess("--parity-json", "out.json", "--require", "planted", "--junitxml", "j.xml")
+    result.assert_outcomes(passed=not faults, failed=len(faults))
+    (found,) = json.loads((pytester.path / "out.json").read_text())["parts"]
+    assert found["verdict"] == ("fail" if faults else "pass")
+    assert [part["module"] for part in found["parts"]] == ["blocks.0", "blocks.1"]
+    assert found["reason"] in (pytester.path / "j.xml").read_text().replace("&quot;", '"')
+    if faults:
+        result.stdout.fnmatch_lines(["*net [[]planted fp16[]] blocks.1: output_0: relative error*"])
+        result.stdout.fnmatch_lines(["*next: parity parts*--prefix blocks.1"])
