@@ -25,13 +25,13 @@ class Watched:
     creeps: tuple[str, ...] = ()
     """A sentence for each output whose ratio rises."""
     problem: str = ""
-    """Why nothing was recorded; empty where it was, or was not to be."""
+    """Why nothing was recorded, or no trend seen; empty where both were, or were not to be."""
     notes: tuple[str, ...] = ()
     """What the history had to do."""
 
     @property
     def said(self) -> list[str]:
-        """Every rise, and why nothing was recorded: remarks, or problems where a rise is to fail."""
+        """Every rise, and why there is nothing to see: remarks, or problems where a rise is to fail."""
         return [*(f"warning: {sentence}" for sentence in self.creeps), *([self.problem] if self.problem else [])]
 
 
@@ -62,5 +62,8 @@ def watch(record: Json, environment: Callable[[], Json], *, folder: Path, url: s
         )
     except ParityError as error:
         return Watched(problem=f"accuracy was not recorded: {error}")
-    found = tuple(trend.to_json() for trend in trends)
-    return Watched(trends=found, creeps=tuple(creep_lines(found)), notes=tuple(f"history: {note}" for note in notes))
+    found = tuple(trend.to_json() for trend in trends or ())
+    return Watched(
+        trends=found, creeps=tuple(creep_lines(found)), notes=tuple(f"history: {note}" for note in notes),
+        problem="no trend of accuracy can be seen while the history cannot be read" if trends is None else "",
+    )  # fmt: skip

@@ -39,6 +39,14 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     assert "\n" not in sentence
 
 
+def test_while_the_database_is_down_no_trend_is_seen_which_is_no_pass(tmp_path: Path, monkeypatch):
+    pytest.importorskip("psycopg", reason="psycopg is not installed: the extra 'postgres'")
+    monkeypatch.setenv("PARITY_HISTORY", "postgresql://nobody@127.0.0.1:1/none")
+    watched = watching.watch(record(result()), dict, folder=tmp_path)
+    assert (watched.trends, watched.creeps, bool(watched.problem)) == ((), (), True)
+    assert list(tmp_path.glob("unsent-*.sqlite")), "it waits for the database"
+
+
 def test_without_results_nothing_is_opened(tmp_path: Path):
     assert watching.watch(record(), dict, folder=tmp_path / "none") == watching.Watched()
     assert not (tmp_path / "none").exists()

@@ -48,17 +48,20 @@ _NEAR = (0, -1, 1, -2, 2, -3, 3)
 
 def record_accuracy(
     results: Iterable[Json], environment: Json, *, seconds: Seconds | None = None, url: str | None = None, folder: Path
-) -> tuple[list[AccuracyTrend], tuple[str, ...]]:
+) -> tuple[list[AccuracyTrend] | None, tuple[str, ...]]:
     """Add what a run found to the history, all of it or nothing; return the trends of its outputs, and notes.
 
-    ``results`` are as in the JSON of the run; those of the ``torch`` backend are left out. ``seconds`` is what each
-    took, by its name. Raises UsageError or NotJudged, in one sentence, where nothing could be recorded.
+    There are no trends, None, while the database is down: what is recorded waits for it. ``results`` are as in the JSON
+    of the run; those of the ``torch`` backend are left out. ``seconds`` is what each took, by its name. Raises
+    UsageError or NotJudged, in one sentence, where nothing could be recorded.
     """
     runs = accuracy_runs(results, environment, seconds)
     if not runs:
         return [], ()
     with open_history(url, folder=folder) as history:
         history.add_all(runs)
+        if not history.readable:
+            return None, history.notes
         here = {(run.benchmark, run.machine_key) for run in runs}
         found = accuracy_trends(history, benchmarks=sorted({run.benchmark for run in runs}))
         return [trend for trend in found if (trend.benchmark, trend.machine_key) in here], history.notes
