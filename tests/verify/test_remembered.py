@@ -126,8 +126,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     monkeypatch.setattr(reads, "suites", reads.suites)
     monkeypatch.setattr(reads, "STARTED", reads.STARTED)
     made = Project(tmp_path)
-    if not warm:  # what the first trace of a process imports is there in the next one, as in the next process
-        made.graph()
+    if not warm:  # what the first export of a process imports is there in the next one, as in the next process
+        assert made.graph().program.exported is not None
         shutil.rmtree(tmp_path / "engines")
         (tmp_path / "counted").unlink()
         warm.append(True)
@@ -266,6 +266,7 @@ def test_the_values_of_a_remembered_module_need_its_weights_and_no_trace(project
 def test_a_remembered_module_with_other_weights_is_not_judged(project: Project) -> None:
     assert [project.graph().program.exported is None for _ in range(2)] == [False, True]
     graph = project.graph()
+    assert isinstance(graph, RememberedGraph)
     (project.folder / "weights.bin").write_bytes(bytes(range(2, 10)))  # after it was found unchanged
     with pytest.raises(NotJudged, match=r"build\(\) gives another module than in earlier runs"):
         _ = graph.program
