@@ -20,6 +20,7 @@ from harness.bisect.units import FLOATS, MOST_PARTS, Candidates, Units
 from harness.compare import UNIT_ROUNDOFF, total_error
 from harness.errors import NotJudged
 from harness.records import Kept, Trial
+from harness.reference import KeptRun
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import FACTOR, HOLDS, OpenTarget, Run, judged_by, value_dtypes
@@ -101,6 +102,7 @@ class Screen:
         self.few = True
         self.tried: dict[frozenset[str], _Tried] = {}
         self._target = Target("torch", precision)
+        self._kept_low, self._kept_high = KeptRun(), KeptRun()
         self._rows: dict[str, list[str]] = {name: [name] for name in self.units.values}
         for name, value in prepared.program.values.items():
             if value.dtype in FLOATS and value.origin in self._rows:
@@ -247,13 +249,19 @@ class Screen:
 
     def outputs(self, kept: Iterable[str]) -> Tensors:
         """Return PyTorch's outputs with these values in FP32."""
+        if self._kept_low.is_filling:
+            self.run.prepared.references.typed(
+                self.case, self._base, dtype=self.plan.compute_dtype, kept=self._kept_low
+            )
         dtypes = {**self._base, **{row: "float32" for name in kept for row in self._rows[name]}}
-        return self.run.prepared.references.typed(self.case, dtypes, dtype=self.plan.compute_dtype)
+        return self.run.prepared.references.typed(self.case, dtypes, dtype=self.plan.compute_dtype, kept=self._kept_low)
 
     def alone(self, names: Iterable[str]) -> float:
         """Return PyTorch's largest error of an output with only these values in low precision."""
         low = {row: self.plan.compute_dtype for name in names for row in self._rows[name]}
-        return total_error(self.run.prepared.references.typed(self.case, low), self.expected)
+        if self._kept_high.is_filling:
+            self.run.prepared.references.typed(self.case, {}, kept=self._kept_high)
+        return total_error(self.run.prepared.references.typed(self.case, low, kept=self._kept_high), self.expected)
 
     def _enough(self, groups: Sequence[Group], level: float) -> frozenset[str]:
         """Return few groups that leave no larger error than a level when they are in FP32; nothing where none do."""

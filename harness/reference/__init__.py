@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues, nodes_between
 from harness.reference.interpreter import CANNOT_RUN, RunNotes, run_graph
+from harness.reference.kept_run import KeptRun
 from harness.reference.onnx_calls import onnx_run_graph
 from harness.reference.region import Region
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluators",
     "HelperValues",
     "Identity",
+    "KeptRun",
     "OutputCache",
     "ProgramEvaluator",
     "ReferenceStore",

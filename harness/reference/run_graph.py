@@ -6,12 +6,14 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from harness.graph import Program
+from harness.tensors import largest_finite
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 """The dtypes that a plan decides; float64, integers and booleans stay what the graph says."""
@@ -58,6 +60,8 @@ class RunGraph:
     exact: frozenset[str] = frozenset()
     """Those of them that stay in FP32 whatever the plan says, as in the graph that engines are built from."""
 
+    _largest: dict[Node, tuple[Any, float]] = field(default_factory=dict, repr=False)
+
     @property
     def result_names(self) -> list[str]:
         """The nodes that the graph returns, in order."""
@@ -85,6 +89,27 @@ class RunGraph:
             for node in self.graph.nodes
             if str(node.target).startswith(_ORDERS) and isinstance(node.args[0], Node)
         }
+
+    @cached_property
+    def last_uses(self) -> dict[Node, list[Node]]:
+        """What is read for the last time by each node."""
+        last: dict[Node, Node] = {}
+        for node in reversed(self.graph.nodes):
+            for item in node.all_input_nodes:
+                last.setdefault(item, node)
+        uses: dict[Node, list[Node]] = {}
+        for item, node in last.items():
+            uses.setdefault(node, []).append(item)
+        return uses
+
+    def largest(self, weight: Node, value: torch.Tensor) -> float:
+        """Return the largest finite magnitude of a weight's value: every floor asks, and a GPU waits each time."""
+        if value.is_inference():  # PyTorch does not count its changes
+            return largest_finite(value)
+        key = (value.data_ptr(), value._version, value.device, value.dtype, tuple(value.shape), value.stride())
+        if self._largest.get(weight, (None, 0.0))[0] != key:
+            self._largest[weight] = key, largest_finite(value)
+        return self._largest[weight][1]
 
     def with_bodies(self) -> Iterator[RunGraph]:
         """Yield this graph and the bodies of its control flow nodes, at any depth."""

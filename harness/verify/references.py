@@ -16,7 +16,15 @@ from harness.compare import FAITHFUL, distance, require_close
 from harness.errors import NotJudged, UsageError, same_name
 from harness.graph import Plan, is_fp32
 from harness.machine import COMPUTING, commit, set_variables
-from harness.reference import Identity, OutputCache, ReferenceStore, StaleReference, Stored, update_command
+from harness.reference import (
+    Identity,
+    KeptRun,
+    OutputCache,
+    ReferenceStore,
+    StaleReference,
+    Stored,
+    update_command,
+)
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
@@ -172,9 +180,14 @@ class References:
             self._beyond[case, plan] = self.graph.first_beyond(self.inputs[case], plan)
         return self._beyond[case, plan]
 
-    def typed(self, case: str, dtypes: Mapping[str, str], *, dtype: str = "float32") -> Tensors:
-        """Return what PyTorch gives with these compute dtypes by value name, ``dtype`` where there is none."""
-        return self._declared(case, self.graph.run(self.inputs[case], dtype=dtype, dtypes=dtypes)[0])
+    def typed(
+        self, case: str, dtypes: Mapping[str, str], *, dtype: str = "float32", kept: KeptRun | None = None
+    ) -> Tensors:
+        """Return what PyTorch gives with these compute dtypes by value name, ``dtype`` where there is none.
+
+        ``kept`` has what the runs of one case in one ``dtype`` have in common.
+        """
+        return self._declared(case, self.graph.run(self.inputs[case], dtype=dtype, dtypes=dtypes, kept=kept)[0])
 
     def save(self, case: str) -> Path:
         """Compute and store the FP32 reference and the FP64 truth of a case, and return the file."""

@@ -20,6 +20,7 @@ from harness.reference import (
     Evaluator,
     Evaluators,
     HelperValues,
+    KeptRun,
     ProgramEvaluator,
     RunGraph,
     RunNotes,
@@ -150,12 +151,19 @@ class SubjectGraph(ABC):
         return self.notes
 
     def run(
-        self, inputs: Tensors, *, dtype: str, dtypes: Mapping[str, str] | None = None, tf32: bool = False
+        self,
+        inputs: Tensors,
+        *,
+        dtype: str,
+        dtypes: Mapping[str, str] | None = None,
+        tf32: bool = False,
+        kept: KeptRun | None = None,
     ) -> tuple[Tensors, tuple[str, ...]]:
         """Return the outputs by name, computed op by op in PyTorch, and notes on what the run had to emulate.
 
         Every FP32 value is computed in ``dtype`` (``float64``, ``float32``, ``float16``, ``bfloat16``), or as
-        ``dtypes`` says by value name. Raises NotJudged where that cannot be computed here.
+        ``dtypes`` says by value name. ``kept`` has what runs that differ in their ``dtypes`` alone have in
+        common. Raises NotJudged where that cannot be computed here.
         """
         if tf32 and self.device.type != "cuda":
             raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
@@ -175,7 +183,7 @@ class SubjectGraph(ABC):
                 outputs = run_graph(
                     self.run_graph, inputs, dtype=getattr(torch, dtype), device=self.device,
                     dtypes=torch_dtypes(dtypes), allow_tf32=tf32, weights=self.weights, notes=notes,
-                    on_value=look if is_reference else None,
+                    on_value=look if is_reference else None, kept=kept,
                 )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise NoMemory(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
