@@ -53,30 +53,33 @@ class Product(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Pictures, uint8 [height, width, 3] in RGB."""
+    """Pictures, uint8 [height, width, 3] in RGB, or what ``draw`` makes one of."""
 
+    draw: Callable[[Any], Pixels] = lambda made: made
     panels: Callable[[Any], Mapping[str, Pixels]] = lambda case: {}
     """Of a case: pictures that are shown beside every variant's, such as its ``input``."""
     prompt: str = ""
     seed: int = 0
     kind: Literal["pictures", "texts"] = field(default="pictures", init=False)
 
-    def is_same(self, actual: Pixels, expected: Pixels) -> bool:
+    def is_same(self, actual: Any, expected: Any) -> bool:
         """Return whether two pictures are equal in every value."""
-        return bool(actual.shape == expected.shape and (actual == expected).all())
+        one, other = self.draw(actual), self.draw(expected)
+        return bool(one.shape == other.shape and (one == other).all())
 
     def record(self, made: Made) -> Picture:
         """Write a picture, its difference from the reference's and a sheet of all that is shown of it."""
-        difference, factor = amplified(made.actual, made.expected)
-        shared = {**self.panels(made.case), "reference": made.expected}
-        own = {"engine": made.actual, "difference": difference}
+        actual, expected = self.draw(made.actual), self.draw(made.expected)
+        difference, factor = amplified(actual, expected)
+        shared = {**self.panels(made.case), "reference": expected}
+        own = {"engine": actual, "difference": difference}
         files = {what: _file(made, "all", what) for what in shared} | {
             what: _file(made, made.variant, what) for what in (*own, "sheet")
         }
         is_reference = made.actual is made.expected  # which all variants share
         for what, pixels in ({**shared, **own} if is_reference else own).items():
             save_picture(pixels, files[what])
-        panels = {**shared, "engine": made.actual, f"difference x {factor}": difference}
+        panels = {**shared, "engine": actual, f"difference x {factor}": difference}
         save_sheet(panels, files["sheet"], title=f"{made.variant}: {made.name} ({made.title})")
         named = {what: path.relative_to(made.folder.parent).as_posix() for what, path in files.items()}
         return Picture(

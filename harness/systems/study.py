@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from harness.compare import relative_l2
-from harness.errors import EngineFailed, NotJudged, first_line
+from harness.errors import EngineFailed, NotJudged, ParityError, first_line
 from harness.metrics import collect_remarks
 from harness.pytorch import tf32_allowed
 from harness.records import MetricResult, StepError, StudyResult, VariantResult, Verdict, mean_latency
@@ -57,9 +57,9 @@ def run_study(
     with contextlib.ExitStack() as stack:
         try:
             opened = stack.enter_context(networks.open(reference, backend))
-            study = _Study(system, networks, backend, folder, inputs, opened)
+            study = _Study(system, reference, networks, backend, folder, inputs, opened)
             settings.progress(f"{system.name}: the reference, PyTorch FP32 on {networks.device.type}")
-            results = [study.of_reference(reference)]
+            results = [study.of_reference()]
         except (EngineFailed, torch.cuda.OutOfMemoryError) as error:
             raise NotJudged(f"the reference, PyTorch FP32, cannot be had: {first_line(error)}") from error
         yield study.result(results)
@@ -81,6 +81,8 @@ class _Study:
     """What all variants of a study share."""
 
     system: System
+    reference: Variant
+    """With the steps that the study was asked for."""
     networks: Networks
     backend: str
     folder: Path
@@ -104,8 +106,9 @@ class _Study:
             variants=tuple(results), notes=(*system.notes, *dict.fromkeys(self.notes)),
         )  # fmt: skip
 
-    def of_reference(self, variant: Variant) -> VariantResult:
+    def of_reference(self) -> VariantResult:
         """Make what all variants are held against; twice, so that its own noise is known."""
+        variant = self.reference
         pipeline = self._pipeline(self.reference_networks, variant)
         first = self._checked(pipeline)
         self.expected, latencies = self._timed(pipeline)
@@ -221,6 +224,8 @@ class _Study:
                 found[metric.name] = None
                 self.unjudged[metric.name] = str(error)
                 self.notes.append(f"{metric.name} was not judged: {error}")
+            except ParityError as error:  # of what this variant made: another shape, say
+                raise EngineFailed(f"{metric.name}: {error}") from error
         return found
 
     def _summary(self, found: Mapping[str, Mapping[str, float | None]]) -> tuple[MetricResult, ...]:
@@ -243,7 +248,7 @@ class _Study:
         """Return the error after every step on the first case, against the reference with as many steps."""
         case = next(iter(self.inputs.values()))
         if variant.steps not in self.trajectories:
-            same = dataclasses.replace(self.system.reference, steps=variant.steps)
+            same = dataclasses.replace(self.reference, steps=variant.steps)
             again = self._pipeline(self.reference_networks, same)
             self.trajectories[variant.steps] = self._trajectory(again, case)
         expected = self.trajectories[variant.steps]
@@ -260,7 +265,7 @@ class _Study:
         notes = []
         if len(free) != len(expected):
             notes.append(f"error over steps: it takes {len(free)} steps, and the reference {len(expected)}")
-        if variant.steps != self.system.reference.steps:
+        if variant.steps != self.reference.steps:
             notes.append(f"error over steps: against the reference with {variant.steps} steps")
         return errors, notes
 

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records import MetricResult, Verdict
@@ -56,21 +57,26 @@ class System(ABC):
     score_rule: str = "none"
     """The score that ``judge`` gives, in one sentence."""
 
-    @abstractmethod
+    subjects: Mapping[str, Subject] = MappingProxyType({})
+    """The networks by name, where every variant runs the same ones; else give ``networks`` and ``subject``."""
+    pipeline_type: type[Pipeline]
+    """What makes something of a case, where it takes no more than networks, a variant and a device."""
+
     def networks(self, variant: Variant) -> Sequence[str]:
         """Return the names of the networks that a variant runs."""
+        return tuple(self.subjects)
 
-    @abstractmethod
     def subject(self, network: str, variant: Variant) -> Subject:
         """Return one network as a subject; those of one name are one engine."""
+        return self.subjects[network]
 
     @abstractmethod
     def cases(self, count: int) -> Mapping[str, Any]:
         """Return so many cases by name. Raises UsageError for more than there are."""
 
-    @abstractmethod
     def pipeline(self, networks: Mapping[str, Network], variant: Variant, device: torch.device) -> Pipeline:
         """Return what makes something of a case with these networks."""
+        return self.pipeline_type(networks, variant, device)
 
     def check(self, variant: Variant) -> None:
         """Raise UsageError for a variant that cannot be run; asked before any network is made."""

@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import UsageError
 from harness.metrics.embedding import cosine
-from harness.metrics.vision import confusion_matrix, iou, labels, mean_iou, top1_agreement
+from harness.metrics.vision import confusion_matrix, iou, labels, mask_iou, mean_iou, top1_agreement
 
 NAN = float("nan")
 
@@ -21,6 +21,16 @@ def test_mean_iou_by_hand():
     assert iou(confusion_matrix(actual, expected, classes=4)).tolist()[:3] == pytest.approx([1 / 3, 3 / 4, 0])
     assert mean_iou(actual, expected, classes=4) == pytest.approx((1 / 3 + 3 / 4) / 3)
     assert mean_iou(expected, expected, classes=4) == 1
+
+
+def test_the_overlap_of_masks_by_hand():
+    actual = torch.tensor([[[1.0, 2.0], [-1.0, 0.0]], [[-1.0, -1.0], [-1.0, -1.0]], [[1.0, NAN], [1.0, 1.0]]])
+    expected = torch.tensor([[[1.0, -2.0], [3.0, 0.0]], [[-2.0, -1.0], [-1.0, -1.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    first, empty, broken = mask_iou(actual[None], expected[None]).tolist()
+    assert (first, empty) == (pytest.approx(1 / 3), 1)
+    assert math.isnan(broken)
+    with pytest.raises(UsageError, match="mask IoU"):
+        mask_iou(actual, expected[:1])
 
 
 def test_counts_are_accumulated_over_images():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from harness import Subject, UsageError, targets
-from harness.systems import CaseMetric, Network, Pipeline, Step, System, Texts, Variant, Written, same_tokens
+from harness.systems import CaseMetric, Pipeline, Step, System, Texts, Variant, Written, same_tokens
 
 WIDTH, VOCABULARY, MOST = 16, 24, 12
 
@@ -88,6 +88,7 @@ class ScribeSystem(System):
     """The whole."""
 
     name, weights, weights_source = "scribe", "random", "seed 0"
+    subjects, pipeline_type = SUBJECTS, Scribe
     notes = ("random weights: the texts mean nothing",)
     reference = Variant(name="pytorch-fp32", backend="torch", precision="fp32", steps=6)
     variants: Sequence[Variant] = (
@@ -101,17 +102,8 @@ class ScribeSystem(System):
     def __init__(self, limit: float | None = 0.5) -> None:
         self.metrics = [CaseMetric(name="same tokens", function=same_tokens, better="higher", limit=limit)]
 
-    def networks(self, variant: Variant) -> Sequence[str]:
-        return tuple(SUBJECTS)
-
-    def subject(self, network: str, variant: Variant) -> Subject:
-        return SUBJECTS[network]
-
     def cases(self, count: int) -> Mapping[str, Any]:
         return {f"noise-{seed}": sound(seed) for seed in range(count)}
-
-    def pipeline(self, networks: Mapping[str, Network], variant: Variant, device: torch.device) -> Pipeline:
-        return Scribe(networks, variant, device)
 
     def check(self, variant: Variant) -> None:
         if variant.steps >= MOST:

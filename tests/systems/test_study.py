@@ -179,6 +179,7 @@ def test_the_command_runs_a_system_and_reports_read_it(
     (document,) = load([tmp_path / "reports"]).documents
     assert document.study is not None
     assert [variant["settings"]["steps"] for variant in document.study["variants"]] == [2, 2, 3]
+    assert [len(variant["notes"]) for variant in document.study["variants"]] == [1, 0, 1], "as many steps need no note"
     assert document.study["charts"].keys() == {"same tokens against latency", "error over steps"}
     assert cli.main(["report", "reports", "--html", "-o", "page"]) == 0
     page = next(tmp_path.glob("page/**/*.html")).read_text(encoding="utf-8")
