@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 from harness import limit_options, stopping, watcher
 from harness.arrivals import Arrivals, only_shows, read_manifest
 from harness.checks import LatencyTiming
-from harness.errors import CannotWrite, UsageError, without_passwords
+from harness.errors import CannotWrite, UsageError
 from harness.junit import JUnit
+from harness.machine import command_line
 from harness.pytest_ledger import RunLedger
 from harness.pytest_shards import parameters
 from harness.records import DIED, merged, with_missing
@@ -52,7 +52,7 @@ class State:
         self.json: Path | None = json if records and isinstance(json, Path) else None
         """Where this process writes the results; None also where what was given is no path, which ends the run."""
         self.junit = JUnit(config, writes=records)
-        self.command = without_passwords(shlex.join(["pytest", *map(str, config.invocation_params.args)]))
+        self.command = command_line("pytest", map(str, config.invocation_params.args))
         self.subjects: dict[str, tuple[Subject, str]] = {}
         """By name, with the file of its suite."""
         self.asked = 0

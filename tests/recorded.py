@@ -27,7 +27,8 @@ ENVIRONMENT: dict[str, Any] = {
     "no_gpu": "", "driver": "580.1", "cuda": "13.0", "cpu": "A CPU", "cpu_count": 16, "platform": "Linux",
     "python": "CPython 3.12.3", "packages": {"torch": "2.11.0", "trt-parity": None}, "variables": {},
     "commit": "c0ffee", "engines": "engines", "references": "reference_outputs",
-    "backends": {"rtx": {"version": "1.6.1.120", "unavailable": None, "cannot_run": None}},
+    "backends": {"rtx": {"version": "1.6.1.120", "unavailable": None, "cannot_run": None}}, "cudnn": "9.15.1",
+    "cublas": "13.1.0.3", "memory_bytes": 137438953472, "container": "",
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -34,8 +33,9 @@ from harness.cli import (
     verify,
 )
 from harness.cli.options import INTERRUPTED, start_record
-from harness.errors import NotJudged, ParityError, no_exit, visible, without_passwords
+from harness.errors import NotJudged, ParityError, no_exit, visible
 from harness.limit_options import given_or_defaults
+from harness.machine import command_line
 from harness.settings import others_quiet, print_progress
 
 COMMANDS = (show, verify, parts, bisect, calibrate, known, stores, bench, history, noise, merge, report, study, score)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
-    options.command_line = without_passwords(shlex.join(["parity", *arguments]))
+    options.command_line = command_line("parity", arguments)
     options.started = {}
     """What the record of this run holds from its start."""
     options.recorded = False

@@ -7,6 +7,9 @@ from harness.records import Json
 from harness.report import code, escape, fence, table
 from harness.report.text import gpu_words
 
+_OR_NONE = ("NVIDIA driver", "CUDA", "cuDNN", "cuBLAS", "container")
+"""What a machine may be without."""
+
 
 def environment(context: Context) -> list[str]:
     """Return every machine that recorded something, and the commit."""
@@ -28,7 +31,7 @@ def environment(context: Context) -> list[str]:
 def _machine(context: Context, machine: Json) -> list[list[str]]:
     unknown, none = map(context.words, ("not_recorded", "none"))
     return [
-        [escape(name), escape(version) if version else none if name in ("NVIDIA driver", "CUDA") else unknown]
+        [escape(name), escape(version) if version else none if name in _OR_NONE else unknown]
         for name, version in machine_rows(machine).items()
     ]
 
@@ -43,6 +46,10 @@ def machine_rows(machine: Json) -> dict[str, str | None]:
         "OS": machine["platform"],
         "Python": machine["python"],
     }
+    memory = machine.get("memory_bytes")
+    since = {"RAM": f"{memory / 2**30:.0f} GiB" if memory else None}
+    since |= {name: machine.get(name.lower()) for name in _OR_NONE[2:]}
+    rows |= {name: value for name, value in since.items() if value is not None}  # older records do not have them
     rows |= {name: version for name, version in machine["packages"].items() if version}
     backends = machine["backends"].items()
     rows |= {f"backend {name}": status.get("version") for name, status in backends if status.get("version")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.machine.choice import VISIBLE, gpu_for, take_gpu, visible_gpus
+from harness.machine.command import command_line
 from harness.machine.environment import CHANGED, commit, describe, installed_version, user_name
 from harness.machine.gpu import POWER_CAP, ClockLock, Gpu, Snapshot, growth, open_gpu
 from harness.machine.identity import Machine, key_of, machine, system_keys
@@ -18,6 +19,7 @@ __all__ = [
     "Gpu",
     "Machine",
     "Snapshot",
+    "command_line",
     "commit",
     "describe",
     "gpu_for",

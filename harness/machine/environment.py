@@ -21,7 +21,12 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "trt-parity")
 """Distributions whose versions are in every report; see ``_SAME_MODULE`` for ONNX Runtime on a GPU."""
 CHANGED = "+changes"
 """The end of a commit when the work tree is not clean."""
-_SAME_MODULE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+_SAME_MODULE = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "nvidia-cublas": ("nvidia-cublas", "nvidia-cublas-cu13", "nvidia-cublas-cu12"),
+}
+_CONTAINERS = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman", "/.singularity.d": "Apptainer"}
+"""What lies in a container of each kind."""
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -34,8 +39,12 @@ def describe(settings: Settings) -> dict[str, Any]:
         "no_gpu": "" if gpus else _why_no_gpu(),
         "driver": _driver(),
         "cuda": torch.version.cuda,
+        "cudnn": _cudnn(),
+        "cublas": installed_version("nvidia-cublas") or "",
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "container": _container(),
         "platform": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "variables": set_variables((*BUILDING, *COMPUTING, *TIMED)),
@@ -81,6 +90,24 @@ def _why_no_gpu() -> str:
 def _driver() -> str:
     lines = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
     return lines[0].strip() if lines else ""
+
+
+def _cudnn() -> str:
+    """Return the version of cuDNN that PyTorch has, ``9.12.0``; empty without one."""
+    import torch
+
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if version is None:
+        return ""
+    scale = 10_000 if version >= 90_000 else 1000
+    return f"{version // scale}.{version % scale // 100}.{version % 100}"
+
+
+def _container() -> str:
+    """Return the container that this runs in, as NVIDIA's images or its kind name it; empty where none is known."""
+    image = [os.environ.get(name, "") for name in ("NVIDIA_PRODUCT_NAME", "NVIDIA_PYTORCH_VERSION")]
+    named = " ".join(filter(None, image))
+    return named or next((kind for path, kind in _CONTAINERS.items() if Path(path).exists()), "")
 
 
 def user_name() -> str:

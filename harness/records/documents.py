@@ -6,7 +6,9 @@ Every documented key is there with the documented type. docs/json.md documents t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +34,8 @@ class Document:
     error: str
     environment: Json
     """Empty where none was recorded."""
+    recorded_at: str = ""
+    """ISO 8601 in UTC; empty of a record from before it was kept."""
     run: str = ""
     """The id of the run; several documents may be of one."""
     shard: Json | None = None
@@ -110,8 +114,34 @@ class Records:
 
     @property
     def results(self) -> tuple[Entry, ...]:
-        """Verdicts: ``Result.to_json()``, one per subject, case and target."""
-        return tuple(Entry(data=row, document=doc) for doc in self.documents for row in doc.results)
+        """Verdicts: ``Result.to_json()``, the newest on each subject, case, target and program."""
+        return self._by_age[0]
+
+    @property
+    def earlier(self) -> tuple[Entry, ...]:
+        """Verdicts that a later run reached anew on the same subject, case, target and program: they are history."""
+        return self._by_age[1]
+
+    @cached_property
+    def _by_age(self) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+        """Verdicts that count, and those that a later run replaced.
+
+        Without a date, or in one run, none is the newer; what was not judged has no program to be told by. An engine
+        that was looked into before has its layers still.
+        """
+        entries = [Entry(data=row, document=doc) for doc in self.documents for row in doc.results]
+        same: dict[tuple[str, ...], list[Entry]] = {}
+        for entry in entries:
+            same.setdefault(_program(entry), []).append(entry)
+        counts, earlier = [], []
+        for entry in entries:
+            alike = same[_program(entry)]
+            newest = max(alike, key=lambda one: one.document.recorded_at)
+            if _program(entry)[-1] and _is_later(newest.document, entry.document):
+                earlier.append(entry)
+            else:
+                counts.append(entry if entry.data["layers"] else _with_layers(entry, alike))
+        return tuple(counts), tuple(earlier)
 
     @property
     def contradictory(self) -> tuple[str, ...]:
@@ -232,16 +262,21 @@ class Records:
 
     @property
     def twice(self) -> tuple[str, ...]:
-        """One sentence per subject, case and target that several documents hold: all of them are shown."""
+        """One sentence per subject, case and target that several documents hold, of which all count or the newest."""
         where: dict[tuple[str, ...], list[str]] = {}
         for entry in self.results:
             where.setdefault((_shown(entry.data), *_identity(entry.data)), []).append(entry.document.name)
-        return tuple(
+        replaced = [
+            f"{_shown(entry.data)} was recorded again later: what {entry.document.name} says of it is history"
+            for entry in self.earlier
+        ]
+        repeated = [
             f"{shown} was recorded {len(names)} times ({', '.join(names)}): all are shown; leave out the files that no "
             "longer count"
             for (shown, *_), names in where.items()
             if len(names) > 1
-        )
+        ]
+        return (*repeated, *replaced)
 
     @property
     def clashes(self) -> tuple[str, ...]:
@@ -265,6 +300,38 @@ class Records:
 
 def _shown(result: Json) -> str:
     return f"{result['subject']}/{result['case']} [{result['backend']}-{result['precision']}]"
+
+
+def _program(entry: Entry) -> tuple[str, ...]:
+    """Return what was judged on what: name, suite, plan, device, version of the backend, program."""
+    result, provenance = entry.data, entry.data["provenance"] or {}
+    backend = (entry.document.environment.get("backends") or {}).get(result["backend"]) or {}
+    version = str(backend.get("version"))
+    return (
+        _shown(result),
+        *_identity(result),
+        provenance.get("device", ""),
+        version,
+        provenance.get("program_sha256", ""),
+    )
+
+
+def _is_later(one: Document, other: Document) -> bool:
+    """Return whether a document is known to be of a later run than another one."""
+    return bool(other.recorded_at) and one.recorded_at > other.recorded_at and one.run != other.run
+
+
+def _with_layers(entry: Entry, alike: Iterable[Entry]) -> Entry:
+    """Return a verdict with the layers that an earlier run saw in the same engine, if one looked into it."""
+
+    def engine(one: Entry) -> str:
+        return str((one.data["engine"] or {}).get("sha256", ""))
+
+    looked = [one for one in alike if one.data["layers"] and engine(one) and engine(one) == engine(entry)]
+    if not looked:
+        return entry
+    newest = max(looked, key=lambda one: one.document.recorded_at)
+    return Entry(data={**entry.data, "layers": newest.data["layers"]}, document=entry.document)
 
 
 def _identity(result: Json) -> tuple[str, str]:

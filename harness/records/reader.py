@@ -52,8 +52,12 @@ class Environment:
     no_gpu: str = ""
     driver: str = ""
     cuda: str | None = None
+    cudnn: str | None = None
+    cublas: str | None = None
     cpu: str = ""
     cpu_count: int | None = None
+    memory_bytes: int | None = None
+    container: str | None = None
     platform: str = ""
     python: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
@@ -189,6 +193,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
 
 _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("command", str, ""),
+    ("recorded_at", str, ""),
     ("complete", bool, True),
     ("error", str, ""),
     ("run", str, ""),

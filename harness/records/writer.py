@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def document(
     """
     return {
         "schema": SCHEMA,
+        "recorded_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "command": command,
         "complete": complete,
         "error": error if complete or error else NOT_ENDED,

@@ -358,6 +358,7 @@ def _whole_parts(
     if not slices:
         return
     once = math.sqrt(rounded / reference) / FACTOR
+    fair = fair or once**2 * reference / 3  # where PyTorch rounds nothing, by luck: the variance of one rounding
     for figure, row, over in (("scale", "product", "reference"), ("bias", "signed", "count")):
         sums = [(a.sums[f"engine_{row}"], a.sums[f"floor_{row}"], a.count if over == "count" else a.sums[over])
                 for a in slices]  # fmt: skip

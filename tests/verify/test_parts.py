@@ -149,6 +149,16 @@ def test_a_slice_whose_floor_is_exact_by_luck_may_lose_what_its_like_loses():
     assert judged(actual, expected, floor).verdict == "fail"
 
 
+@pytest.mark.parametrize("shape", [(2, 4), (8, 4), (64, 64)])
+def test_where_pytorch_rounds_nothing_by_luck_each_element_may_be_one_rounding_off(shape: tuple[int, int]):
+    for seed in range(60):
+        expected = random(*shape, seed=seed)
+        steps = torch.randint(-1, 2, shape, generator=torch.Generator().manual_seed(seed))
+        actual = (expected.double() * (1 + steps * 2.0**-24)).float()
+        assert not failing(judged(actual, expected, expected, "fp32")), seed
+        assert failing(judged(expected.double() * (1 + 6 * 2.0**-24), expected.double(), expected.double(), "fp32"))
+
+
 def test_a_slice_may_lose_one_rounding_of_its_own_and_not_of_the_whole():
     expected = random(64, 256)
     expected[:, 7] *= 1e-3
