@@ -152,6 +152,12 @@ def streams_kept() -> Iterator[None]:
             setattr(sys, name, stream)
 
 
+def ends_test(error: BaseException) -> bool:
+    """Return whether this is pytest's failure, which the time limit of a plugin raises wherever a test is just then."""
+    outcomes = sys.modules.get("_pytest.outcomes")
+    return outcomes is not None and isinstance(error, outcomes.Failed)
+
+
 @contextlib.contextmanager
 def suite_code(what: str, kind: type[ParityError] | None = None) -> Iterator[None]:
     """Turn whatever a suite's own code raises into NotJudged or another kind; an end of the process always into that.
@@ -164,6 +170,8 @@ def suite_code(what: str, kind: type[ParityError] | None = None) -> Iterator[Non
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
+        if ends_test(error):
+            raise
         chosen = NotJudged if isinstance(error, SystemExit) or kind is None else kind
         raise chosen(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -91,6 +92,38 @@ def test_a_failure_beside_a_wrong_request_leaves_its_status(run: Any, pytester: 
     _, result = run({"build": "lambda: None"})
     result.assert_outcomes(errors=1, failed=1)
     assert result.ret == 2
+
+
+LATE = "__import__('pytest').fail('Timeout (>1.0s) from pytest-timeout.')"
+LATE_MODULE = f"""
+import torch
+
+
+class Late(torch.nn.Module):
+    def forward(self, input):
+        {LATE}
+"""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"build": f"lambda: {LATE}"},
+        {"cases": f"{{'one': lambda: {LATE}}}"},
+        {"build": "lambda: __import__('late').Late().eval()"},
+    ],
+)
+def test_a_time_limit_of_a_plugin_fails_its_test_wherever_it_is_then(
+    run: Any, pytester: pytest.Pytester, fields: dict[str, str]
+):
+    (pytester.path / "late.py").write_text(LATE_MODULE)
+    pytester.syspathinsert()
+    _, result = run(fields, "--parity-json", "r.json")
+    assert result.ret == 1
+    assert set(result.parseoutcomes()) <= {"failed", "error", "errors"}
+    data = json.loads((pytester.path / "r.json").read_text())
+    assert not data["complete"]
+    assert "Timeout (>1.0s)" in data["error"]
 
 
 def test_a_failed_engine_has_no_chain_of_errors(run: Any):

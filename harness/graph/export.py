@@ -18,7 +18,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from harness import limits
-from harness.errors import NotJudged, ParityError, UsageError, no_exit, unknown_name
+from harness.errors import NotJudged, ParityError, UsageError, ends_test, no_exit, unknown_name
 from harness.graph.aten_graph import AtenGraph
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, module_path, source_line
@@ -214,6 +214,8 @@ def _exporting(subject: Subject, doing: str) -> Iterator[None]:
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # forward() may end the process
+        if ends_test(error):
+            raise
         raise NotJudged(f"PyTorch could not export {subject.name!r}: {_problem(error)}") from error
 
 
