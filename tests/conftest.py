@@ -57,15 +57,13 @@ def one_operator_table() -> None:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Make a folder in which every command has run, and a process whose forks are commands that are stopped."""
-    from stopped.scene import Scene, Warm
+def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Make a folder in which every command has run."""
+    from stopped.scene import Commands, Scene
 
-    warm = Warm()
-    scene = Scene(warm, tmp_path_factory.mktemp("stopped") / "whole")
+    scene = Scene(Commands(forks), tmp_path_factory.mktemp("stopped") / "whole")
     scene.prepare()
-    yield scene
-    warm.close()
+    return scene
 
 
 @pytest.fixture(scope="session")

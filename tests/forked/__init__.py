@@ -26,6 +26,9 @@ class Forks:
     def __init__(self, folder: Path) -> None:
         self._address = str(folder / "forks")
         self._process: subprocess.Popen[bytes] | None = None
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        given = {name: value for name, value in os.environ.items() if not name.startswith("PARITY_") and name != "CI"}
+        self._environment = {**given, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     @property
     def command(self) -> list[str]:
@@ -33,33 +36,31 @@ class Forks:
         client = Path(__file__).with_name("client.py")
         command = [sys.executable, "-I", "-S", str(client), self._address]
         if self._process is None:
-            path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "forked.server", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                cwd=ROOT, env=self._environment,
             )  # fmt: skip
             assert self._process.stdout is not None
             assert self._process.stdout.readline() == b"ready\n", "it did not come up"
         return command
 
+    def start(
+        self, arguments: Sequence[str], files: Sequence[int], *, cwd: Path, env: Mapping[str, str]
+    ) -> tuple[int, socket.socket]:
+        """Start Python with these arguments and standard streams, a fourth as 3; return its pid, and for ``wait``."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(self.command[-1])
+        request = {"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
+        socket.send_fds(connection, [json.dumps(request).encode()], files)
+        return int(connection.recv(64)), connection
+
     def run(
         self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """Run Python with these arguments to its end; what is run past its time is killed."""
-        with (
-            tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err,
-            open(os.devnull) as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,  # noqa: PTH123
-        ):  # fmt: skip
-            connection.connect(self.command[-1])
-            connection.settimeout(timeout)
-            request = json.dumps({"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}).encode()
-            socket.send_fds(connection, [request], [file.fileno() for file in (nothing, out, err)])
-            pid = int(connection.recv(64))
-            try:
-                status = int(connection.recv(64))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(list(arguments), timeout) from None
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, Path(os.devnull).open() as none:
+            files = [file.fileno() for file in (none, out, err)]
+            status = wait(*self.start(arguments, files, cwd=cwd, env=env), timeout=timeout)
             for file in (out, err):
                 file.seek(0)
             return subprocess.CompletedProcess(list(arguments), status, out.read(), err.read())
@@ -70,3 +71,14 @@ class Forks:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait(20)
+
+
+def wait(pid: int, connection: socket.socket, *, timeout: float) -> int:
+    """Return the status of a process that ends; one that does not is killed."""
+    with connection:
+        connection.settimeout(timeout)
+        try:
+            return int(connection.recv(64))
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(str(pid), timeout) from None

@@ -1,15 +1,18 @@
 """The process whose forks others are: ``python -m forked.server CLIENT``, CLIENT being the command that asks for one.
 
 A request comes through a Unix socket with the three standard streams: ``{"arguments": those of Python, "cwd": ...,
-"env": ...}``. The answers are the pid and, when it has ended, the status. It ends when its input does.
+"env": ...}``; a fourth file is open as 3. The answers are the pid and, when it has ended, the status. It ends when its
+input does.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import pkgutil
@@ -18,15 +21,28 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import types
+from pathlib import Path
 from typing import Any
 
 GIVEN = os.environ["PYTHONPATH"].split(os.pathsep)
 INSTALLED = [path for path in sys.path[1:] if path not in GIVEN]
 EAGER = (
     "torch", "numpy", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy.special", "sqlalchemy.dialects.sqlite",
-    "pytest", "xml.etree.ElementTree",
+    "pytest", "xml.etree.ElementTree", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
 )  # fmt: skip
+SUITE = """
+import torch
+from harness import Subject, targets
+
+SUBJECT = Subject(
+    name="tiny", build=lambda: torch.nn.Linear(4, 2).eval(), cases={"one": lambda: {"input": torch.ones(2, 4)}},
+    targets=targets("ort-cpu", precisions=("fp32", "fp16")), weights="random", inputs="random",
+)
+"""
 
 
 def warm_up(client: list[str]) -> None:
@@ -36,25 +52,46 @@ def warm_up(client: list[str]) -> None:
     import execnet.gateway_io
     import operator_table
 
-    import harness
-
-    for name in EAGER:
+    for name in (*EAGER, *(f"_pytest.{name}" for name in _pytest.config.default_plugins)):
         importlib.import_module(name)
-    for name in _pytest.config.default_plugins:
-        importlib.import_module(f"_pytest.{name}")
     for plugin in importlib.metadata.entry_points(group="pytest11"):
         plugin.load()
+    operator_table.share()
+    judge_and_report()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "harness"]:
+        del sys.modules[name]  # a process knows of no run before it
+    import harness
+
     for module in pkgutil.walk_packages(harness.__path__, "harness."):
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
-    operator_table.share()
     given = execnet.gateway_io.popen_args
     execnet.gateway_io.popen_args = lambda spec: [*client, *given(spec)[1:]]
     # It would warn of what was imported before it could rewrite that.
     _pytest.assertion.rewrite.AssertionRewritingHook._warn_already_imported = lambda self, name: None
+    # What libraries clean up at the end of a process would copy much of it; its child processes have to end.
+    atexit._clear()
+    atexit.register(harness.isolated.models._end_all)
     gc.collect()
     gc.freeze()  # the garbage collections of the forks need not look at all of this, which would copy it
+
+
+def judge_and_report() -> None:
+    """Let be made what is made once in a process: tables of operators, fonts, templates."""
+    from harness.cli import main
+    from harness.isolated import models
+
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+        os.chdir(folder)
+        Path("test_tiny.py").write_text(SUITE)
+        with contextlib.redirect_stderr(said):
+            status = main(["verify", "test_tiny.py", "--json", "reports/out.json"])
+            status |= main(["report", "reports", "--html"])
+        os.chdir(before)
+    assert status == 0, said.getvalue()
+    models._end_all()
 
 
 def be(request: dict[str, Any]) -> int:
@@ -89,7 +126,7 @@ def be(request: dict[str, Any]) -> int:
 
 def fork(connection: socket.socket, theirs: list[socket.socket]) -> int:
     """Start what is asked for; return its pid."""
-    request, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    request, streams, *_ = socket.recv_fds(connection, 1 << 20, 4)
     pid = os.fork()
     if not pid:
         status = 70
@@ -97,7 +134,7 @@ def fork(connection: socket.socket, theirs: list[socket.socket]) -> int:
             for one in (connection, *theirs):
                 one.close()
             for number, stream in enumerate(streams):
-                os.dup2(stream, number)
+                os.dup2(stream, number, inheritable=number < 3)
                 os.close(stream)
             status = be(json.loads(request))
         finally:
@@ -110,9 +147,6 @@ def fork(connection: socket.socket, theirs: list[socket.socket]) -> int:
 
 def _end(status: int) -> None:
     """End this process as Python would: threads, what is to be called at exit, the streams."""
-    import atexit
-    import threading
-
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -1,1 +1,1 @@
-"""Real commands, stopped where they are: ``phases`` has the places, ``warm`` runs them, ``scene`` looks at the rest."""
+"""Real commands, stopped where they are: ``phases`` has the places, ``command`` is one, ``scene`` looks at the rest."""

@@ -38,8 +38,8 @@ class Phase:
     name: str
     place: str
     """``module:function`` that waits before it works, or ``>NAME`` for the moment before a file takes that name."""
-    fresh: str = ""
-    """A pattern of files that are removed before, so that the phase is reached."""
+    fresh: tuple[str, ...] = ()
+    """Patterns of files that are removed before, so that the phase is reached."""
     locked: bool = False
     """Whether another process has to wait for this one then."""
     after: bool = False
@@ -49,13 +49,14 @@ class Phase:
         return f"{self.command[0]}: {self.name}"
 
 
-ENGINES = "engines/tiny-*"
+ENGINES = ("engines/tiny-*",)
+PROGRAMS = (*ENGINES, "engines/programs/*")
 ORT = "harness.backends.onnxruntime.backend"
 PACK = f"{ORT}:pack"
 PLANTED = "planted.backend:PlantedBackend.build"
 PHASES = (
     Phase(command=VERIFY, name="trace", place="torch.export:export"),
-    Phase(command=VERIFY, name="export", place="torch.onnx:export", fresh=ENGINES, locked=True),
+    Phase(command=VERIFY, name="export", place="torch.onnx:export", fresh=PROGRAMS, locked=True),
     Phase(command=VERIFY, name="build", place=PACK, fresh=ENGINES, after=True, locked=True),
     Phase(command=VERIFY, name="engine write", place=">.engine", fresh=ENGINES, locked=True),
     Phase(command=VERIFY, name="engine description write", place=">.json", fresh=ENGINES, locked=True),
@@ -66,16 +67,16 @@ PHASES = (
     Phase(command=BENCH, name="history write", place="harness.history.store:_by_id", locked=True),
     Phase(command=BENCH, name="JSON write", place=">out.json"),
     Phase(command=BISECT, name="screen", place="harness.bisect.screening:Screen.rank"),
-    Phase(command=BISECT, name="build", place=PLANTED, fresh="engines/swamping*", locked=True),
+    Phase(command=BISECT, name="build", place=PLANTED, fresh=("engines/swamping*",), locked=True),
     Phase(command=BISECT, name="plan write", place=">plan.toml"),
     Phase(command=BISECT, name="price", place="harness.bisect.bisection:price"),
     Phase(command=BISECT, name="JSON write", place=">out.json"),
-    Phase(command=REFERENCE, name="compute", place="harness.verify.subject_graph:SubjectGraph.run", fresh="engines/outputs/*"),  # noqa: E501
+    Phase(command=REFERENCE, name="compute", place="harness.verify.subject_graph:SubjectGraph.run", fresh=("engines/outputs/*",)),  # noqa: E501
     Phase(command=REFERENCE, name="tensors write", place=">.safetensors", locked=True),
     Phase(command=REFERENCE, name="description write", place=">one.json", locked=True),
     Phase(command=BUILD, name="builder process", place="harness.backends.tensorrt.backend:_wait"),
     Phase(command=REPORT, name="page write", place=">report.html"),
-    Phase(command=REPORT, name="README write", place=">README.md", fresh="reports/README.md"),
+    Phase(command=REPORT, name="README write", place=">README.md", fresh=("reports/README.md",)),
     Phase(command=REPORT, name="badge write", place=">badge.json"),
     Phase(command=PYTEST, name="run", place="harness.backends.onnxruntime.apart:ApartSession.run"),
     Phase(command=PYTEST, name="engine write", place=">.engine", fresh=ENGINES, locked=True),

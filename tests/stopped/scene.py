@@ -8,23 +8,24 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
+from forked import ROOT, Forks, wait
 
-from stopped import phases, warm
+from stopped import phases
 from stopped.phases import Phase
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+LONGEST_S = 60.0
+"""After which a command hangs."""
 LEFTOVER = re.compile(r"parity-\w+-\w+\.tmp")
 PASSING = ("tmp/", "first.txt", "second.txt", ".pytest_cache", "junit.xml", "go")
 """What belongs to a run alone."""
@@ -36,17 +37,46 @@ REFUSED = {"verify": (2, 3), "bench": (2, 3), "bisect": (2, 3), "reference": (2,
 """The statuses of a command that cannot write what it has to; pytest skips what is not judged, or does not begin."""
 
 
-class Warm:
-    """The process whose forks the commands are."""
+SUITE = """
+import torch
+from harness import Subject, targets
+from harness.checks import test_outputs
 
-    def __init__(self) -> None:
-        tests = Path(__file__).parents[1]
-        path = os.pathsep.join([str(tests.parent), str(tests)])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "stopped.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert self._answer() == "ready", "it did not come up"
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+SUBJECT = Subject(
+    name="tiny", build=lambda: Tiny().eval(), cases={"one": lambda: {"x": torch.linspace(0.5, 1, 8).reshape(2, 4)}},
+    targets=targets("ort-cpu", precisions=("fp32", "fp16")), weights="random", inputs="random",
+)
+"""
+SWAMPING = "import planted\n\nSUBJECT = planted.PLANTED['swamping'].subject\n"
+"""Wrong in FP16 because of one module, which a bisection finds with few engines."""
+
+
+def lay_out(folder: Path) -> None:
+    """Make a folder with two suites."""
+    (folder / "suites").mkdir(parents=True)
+    (folder / "tmp").mkdir()
+    (folder / "conftest.py").write_text('pytest_plugins = ["harness.plugin"]\n')
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "suites" / "test_tiny.py").write_text(SUITE)
+    (folder / "suites" / "test_swamping.py").write_text(SWAMPING)
+
+
+class Commands:
+    """Starts commands as forks of the process that has imported everything."""
+
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
+        self._started: dict[int, socket.socket] = {}
 
     def start(self, command: tuple[str, ...], folder: Path, phase: Phase | None = None, error: int = 0) -> int:
         """Start a command, and let it come to the phase if there is one; return its pid.
@@ -54,41 +84,36 @@ class Warm:
         With an ``error`` of the system it does not wait there but meets that, every time.
         """
         place = {"place": phase.place, "after": phase.after, "error": error} if phase else {"place": ""}
-        said = "first.txt" if phase or not (folder / "first.txt").exists() else "second.txt"
-        return self._ask({"run": command, "folder": str(folder), "said": said, **place})
+        said = folder / ("first.txt" if phase or not (folder / "first.txt").exists() else "second.txt")
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        own = {"PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        waiting, reached = os.pipe()
+        with open(os.devnull) as nothing, said.open("w") as file:  # noqa: PTH123
+            pid, connection = self._forks.start(
+                ["-m", "stopped.command", json.dumps({"run": command, **place})],
+                [nothing.fileno(), file.fileno(), file.fileno(), reached], cwd=folder, env={**os.environ, **own},
+            )  # fmt: skip
+        self._started[pid] = connection
+        os.close(reached)
+        if phase:
+            os.read(waiting, 1)
+        os.close(waiting)
+        return pid
 
     def wait(self, pid: int) -> int:
         """Return the status of a command that ends."""
-        return self._ask({"wait": pid})
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(20)
-
-    def _ask(self, request: dict[str, Any]) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        assert isinstance(answer, int)
-        return answer
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        return wait(pid, self._started.pop(pid), timeout=LONGEST_S)
 
 
 class Scene:
     """One folder with what earlier runs of all commands made."""
 
-    def __init__(self, warm_process: Warm, folder: Path) -> None:
-        self.warm, self.folder = warm_process, folder
+    def __init__(self, commands: Commands, folder: Path) -> None:
+        self.commands, self.folder = commands, folder
 
     def prepare(self) -> None:
         """Run every command once."""
-        warm.lay_out(self.folder)
+        lay_out(self.folder)
         reports = ("verify", "tiny", "--json", "reports/verify.json")
         for command in (reports, phases.REPORT, phases.REFERENCE, phases.BENCH, phases.BISECT, phases.VERIFY):
             assert self.run(command) == RIGHT[command[0]], self.said()
@@ -97,12 +122,12 @@ class Scene:
     def copy(self, folder: Path) -> Scene:
         """Return a scene of its own with the same."""
         shutil.copytree(self.folder, folder)
-        return Scene(self.warm, folder)
+        return Scene(self.commands, folder)
 
     def run(self, command: tuple[str, ...]) -> int:
         """Run a command to its end."""
         self.hush()
-        return self.warm.wait(self.warm.start(command, self.folder))
+        return self.commands.wait(self.commands.start(command, self.folder))
 
     def hush(self) -> None:
         """Forget what commands said."""
@@ -117,12 +142,12 @@ class Scene:
         """Stop a command in a phase; return its status, and everything that is wrong afterwards."""
         self.make_fresh(phase)
         before = dict(self.files())
-        pid = self.warm.start(phase.command, self.folder, phase)
+        pid = self.commands.start(phase.command, self.folder, phase)
         if not waits(pid):
-            return self.warm.wait(pid), [f"ended before the phase: {self.said()[-300:]}"]
+            return self.commands.wait(pid), [f"ended before the phase: {self.said()[-300:]}"]
         started = time.monotonic()
         (os.killpg if group else os.kill)(pid, number)
-        status = self.warm.wait(pid)
+        status = self.commands.wait(pid)
         took = time.monotonic() - started
         wrong = [f"status {status}"] * (status != STATUS[number])
         wrong += [f"it took {took:.1f} s to stop"] * (took > 10)
@@ -148,15 +173,15 @@ class Scene:
         """Run a command while the same one waits in a phase, then let that go on; return what is wrong."""
         self.make_fresh(phase)
         before = dict(self.files())
-        first = self.warm.start(phase.command, self.folder, phase)
-        second = self.warm.start(phase.command, self.folder)
+        first = self.commands.start(phase.command, self.folder, phase)
+        second = self.commands.start(phase.command, self.folder)
         ends = time.monotonic() + (wait_s if phase.locked else 20.0)
         while waits(second) and time.monotonic() < ends:
             time.sleep(0.02)
         wrong = ["the second did not wait"] * (phase.locked and not waits(second))
         wrong += ["the second waited"] * (not phase.locked and waits(second))
         (self.folder / "go").touch()
-        statuses = self.warm.wait(first), self.warm.wait(second)
+        statuses = self.commands.wait(first), self.commands.wait(second)
         right = RIGHT[phase.command[0]]
         wrong += [f"statuses {statuses}: {self.said()[-300:]}"] * (statuses != (right, right))
         return wrong + self.compare(before, after_all=True)
@@ -165,7 +190,7 @@ class Scene:
         """Let the system refuse what a phase writes; return the status, and what is wrong."""
         self.make_fresh(phase)
         before = dict(self.files())
-        status = self.warm.wait(self.warm.start(phase.command, self.folder, phase, error))
+        status = self.commands.wait(self.commands.start(phase.command, self.folder, phase, error))
         said = " ".join(self.said().split())
         wrong = self.compare(before, after_all=True)
         wrong += ["a traceback"] * ("Traceback" in said)
@@ -187,8 +212,9 @@ class Scene:
             record["tensors_sha256"] = hashlib.sha256(data).hexdigest()
             path.write_bytes(data)
             path.with_suffix(".json").write_text(json.dumps(record))
-        for path in self.folder.glob(phase.fresh) if phase.fresh else ():
-            path.unlink()
+        for pattern in phase.fresh:
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield the files that are not a run's own, with their bytes."""
@@ -251,8 +277,8 @@ def half(path: Path, data: bytes) -> str:
 
 def waits(pid: int) -> bool:
     """Return whether a command has not ended."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123
-        return file.read().rpartition(")")[2].split()[0] != "Z"
+    found = described(str(pid))
+    return found is not None and found[1] != "Z"
 
 
 def left_of(session: int) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from forked import Forks
+
 from stopped.phases import PHASES
-from stopped.scene import SIGNALS, Scene, Warm
+from stopped.scene import SIGNALS, Commands, Scene
 
 
 def main() -> None:
@@ -18,9 +20,9 @@ def main() -> None:
     print("in the phase: it goes on, or waits for the other's lock, and both end right.\n")
     print(f"| command | phase | {' | '.join(number.name for number in SIGNALS)} | the next run | a second process |")
     print(f"|{' --- |' * (len(SIGNALS) + 4)}")
-    warm = Warm()
     with tempfile.TemporaryDirectory() as name:
-        whole = Scene(warm, Path(name) / "whole")
+        forks = Forks(Path(name))
+        whole = Scene(Commands(forks), Path(name) / "whole")
         whole.prepare()
         for count, phase in enumerate(PHASES):
             scene = whole.copy(Path(name) / str(count))
@@ -30,7 +32,7 @@ def main() -> None:
             waits = "waits, then right" if phase.locked else "right"
             cells.append("; ".join(scene.beside(phase)) or waits)
             print(f"| {phase.command[0]} | {phase.name} | {' | '.join(cells)} |", flush=True)
-    warm.close()
+        forks.close()
 
 
 if __name__ == "__main__":
