@@ -10,6 +10,8 @@ from harness.records import Entry
 from harness.report import escape, fence, target_name
 
 _FAULTS = ("engine", "export")
+SCRIPT = "reproduce.py"
+"""What runs a reproducer: a plan that avoids the fault is no step to it."""
 
 
 def bugs(context: Context) -> list[str]:
@@ -32,7 +34,7 @@ def _bug(context: Context, number: int, found: Entry) -> list[str]:
         "readme_bug", number=number, subject=escape(data["subject"]), target=escape(target_name(data))
     )
     lower = f"PyTorch {data['precision']}"
-    steps = data["commands"] or [found.document.command]
+    steps = [line for line in data["commands"] if SCRIPT in line] or [found.document.command]
     notes = [f"{asked['question']} {asked['answer']}: {asked['detail']}" for asked in data["gates"]]
     notes += [
         "; ".join(advice[key] for key in ("indicator", "meaning", "action") if advice[key]) for advice in data["advice"]

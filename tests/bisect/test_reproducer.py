@@ -118,7 +118,7 @@ def test_a_fault_that_shows_is_kept(tmp_path: Path) -> None:
     found = write(tmp_path / "new" / "fault", spec_for(tmp_path), progress=quiet)
     assert found.folder == tmp_path / "new" / "fault"
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        "README.md", "environment.json", "expected.npz", "graph.onnx", "inputs.npz", "reproduce.py",
+        "README.md", "environment.json", "expected.npz", "graph.onnx", "inputs.npz", "issue.md", "reproduce.py",
     ]  # fmt: skip
     assert found.output.splitlines()[-1] == (
         "REPRODUCED: 1 of 1 outputs are wrong; a/y: relative L2 error 0.0099 (allowed 0.0015), 0 non-finite"
@@ -139,6 +139,20 @@ def test_the_readme_and_the_environment(tmp_path: Path) -> None:
         assert words in text
     kept = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert kept == {key: value for key, value in ENVIRONMENT.items() if key != "engines"}
+    assert "somebody" not in text
+
+
+def test_the_bug_report_has_what_nvidias_form_asks_for(tmp_path: Path) -> None:
+    folder = write(tmp_path / "fault", spec_for(tmp_path), progress=quiet).folder
+    text = (folder / "issue.md").read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## Description", "## Environment", "## Relevant Files", "## Steps To Reproduce"]
+    for words in ("**TensorRT Version**: ort-cpu 1.2.3", "**NVIDIA GPU**: GPU X (9.0)",
+                  "**NVIDIA Driver Version**: 600.1",
+                  "pip install onnxruntime==1.2.3 numpy\npython reproduce.py", "REPRODUCED: 1 of 1",
+                  "a larger model", "weights: random; inputs: real"):  # fmt: skip
+        assert words in text
+    assert "parity verify" not in text
     assert "somebody" not in text
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.bisect.reproducer.issue import ISSUE, issue
 from harness.bisect.reproducer.text import ENVIRONMENT, RUNTIMES, SCRIPT, Spec, readme, script
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, unknown_name
 from harness.files import write_text
@@ -71,6 +72,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[str], None]) -> Repro
         _write_parts(draft, spec)
         output = _run(draft, progress)
         write_text(readme(spec, output), draft / "README.md")
+        write_text(issue(spec, output), draft / ISSUE)
         check_replaceable(folder)
         if folder.exists():
             folder.rename(scratch / "replaced")
@@ -129,7 +131,7 @@ def _parents(folder: Path) -> Iterator[None]:
 
 
 def _write_parts(draft: Path, spec: Spec) -> None:
-    """Write everything but the README, which holds what the script prints."""
+    """Write everything but the README and the bug report, which hold what the script prints."""
     save_model(onnx_ir.load(spec.graph), draft / "graph.onnx")
     _save_arrays(draft / "inputs.npz", spec.inputs)
     _save_arrays(draft / "expected.npz", spec.expected)

@@ -189,14 +189,15 @@ def readme(spec: Spec, output: str) -> str:
             f"`graph.onnx` is the smallest region that shows it, cut from {spec.full_model}. "
             f"Precision: {spec.precision}; weights: {spec.weights}; inputs: {spec.inputs_kind}.\n",
             "## Environment\n",
-            *_environment_rows(spec),
+            "| | |\n| --- | --- |",
+            *(f"| {name} | {value or 'not known'} |" for name, value in environment_rows(spec).items()),
             f"\nAll of it: `{ENVIRONMENT}`.\n",
             "## Steps to reproduce\n",
-            f"```sh\npip install {' '.join(_packages(spec))}\npython {SCRIPT}\n```\n",
-            *_steps(spec),
+            f"```sh\npip install {' '.join(packages(spec))}\npython {SCRIPT}\n```\n",
+            *steps(spec),
             "\n## Expected\n",
             f"The outputs in `expected.npz`, computed by PyTorch in FP32. Allowed: {_limits_why(spec)}.\n",
-            *_expected_rows(spec),
+            *expected_rows(spec),
             "\n## Actual\n",
             f"```text\n{output.rstrip()}\n```\n",
             "## Notes\n",
@@ -206,27 +207,28 @@ def readme(spec: Spec, output: str) -> str:
     )
 
 
-def _environment_rows(spec: Spec) -> Iterator[str]:
+def environment_rows(spec: Spec) -> dict[str, str | None]:
+    """Return what the fault was seen on, by name; what is not known is empty."""
     known = spec.environment
     gpus = ", ".join(f"{gpu['name']} ({gpu['compute_capability']})" for gpu in known.get("gpus", ()))
-    packages = known.get("packages", {})
-    rows = {
-        f"{spec.backend} version": _version(spec),
+    installed = known.get("packages", {})
+    return {
+        f"{spec.backend} version": backend_version(spec),
         "GPU (compute capability)": gpus or known.get("no_gpu"),
         "NVIDIA driver": known.get("driver"),
         "CUDA (PyTorch's build)": known.get("cuda"),
+        "cuDNN": known.get("cudnn") or "none",
         "Operating system": known.get("platform"),
+        "Container": known.get("container") or "none",
         "CPU": known.get("cpu"),
         "Python": known.get("python"),
-        "PyTorch": packages.get("torch"),
-        "ONNX": packages.get("onnx"),
+        "PyTorch": installed.get("torch"),
+        "ONNX": installed.get("onnx"),
     }
-    yield "| | |\n| --- | --- |"
-    for name, value in rows.items():
-        yield f"| {name} | {value or 'not known'} |"
 
 
-def _expected_rows(spec: Spec) -> Iterator[str]:
+def expected_rows(spec: Spec) -> Iterator[str]:
+    """Yield the lines of a table of the expected outputs and how far from them one may be."""
     yield "| output | dtype | shape | largest magnitude | relative L2 error allowed |\n| --- | --- | --- | --- | --- |"
     for name, tensor in spec.expected.items():
         largest = f"{tensor.double().abs().max():.3g}" if tensor.numel() else "empty"
@@ -234,7 +236,8 @@ def _expected_rows(spec: Spec) -> Iterator[str]:
         yield f"| `{name}` | {dtype} | {list(tensor.shape)} | {largest} | {spec.limits[name]:.3g} |"
 
 
-def _steps(spec: Spec) -> Iterator[str]:
+def steps(spec: Spec) -> Iterator[str]:
+    """Yield in words what the script does."""
     if _on_gpu_api(spec):
         modules = ", ".join(f"`{name}`" for name in RUNTIMES[spec.backend].modules)
         tf32 = "set" if spec.tf32 else "cleared"
@@ -258,13 +261,14 @@ def _fixed_notes(spec: Spec) -> Iterator[str]:
         yield "The fault is in the exported graph; ONNX Runtime only evaluates it."
 
 
-def _packages(spec: Spec) -> list[str]:
-    version = _version(spec)
+def packages(spec: Spec) -> list[str]:
+    """Return what to install, with the versions that showed the fault."""
+    version = backend_version(spec)
     pin = f"=={version}" if version else ""
     return [package.format(pin) for package in (*RUNTIMES[spec.backend].packages, "numpy")]
 
 
-def _version(spec: Spec) -> str:
+def backend_version(spec: Spec) -> str:
     """Return the version of the backend that showed the fault, or an empty string."""
     status = spec.environment.get("backends", {}).get(spec.backend, {})
     return str(status.get("version") or "")
