@@ -30,6 +30,7 @@ ORDER = (
     "timing",
     "layers discovery calibration",
     "verify",
+    "quantised",
     "backends",
     "history ledger",
     "metrics",

@@ -16,6 +16,11 @@ from harness.records import Advice, Culprit, Diagnosis
 
 MOST_CULPRITS = 3
 """Culprits that the finding names; the record has all."""
+OF_CODES = (
+    "of a quantised engine the codes say where it goes wrong: each quantiser is held against the exact codes of the "
+    "engine's own inputs, so the first that is wrong in the table of `parity verify --layers` has its fault between it "
+    "and the quantisers before it; no plan is searched, since no plan types what is between Q and DQ"
+)
 MOST_OPERATORS = 3
 """Operators that advice is given on, those with the most wrong values."""
 

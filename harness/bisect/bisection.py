@@ -28,7 +28,7 @@ from harness.bisect.screening import Screen
 from harness.bisect.units import candidates_in_engine
 from harness.compare import total_error
 from harness.errors import NotJudged, ParityError, UsageError
-from harness.graph import is_fp32
+from harness.graph import is_fp32, is_quantised, open_onnx
 from harness.layers import compare_layers
 from harness.memory import guarded
 from harness.records import Bisection
@@ -63,7 +63,7 @@ def bisect(
     """
     found = Findings(target=target)
     subject = replace(subject, against=None, cost=None, cost_metrics=())  # what quantisation costs is no fault
-    if found.base_plan.as_file:
+    if found.base_plan.as_file and not (subject.onnx and is_quantised(open_onnx(subject.onnx_file))):
         what = f"-p {target.precision} leaves {subject.name} typed as it is, so there is no plan to look for"
         raise UsageError(f"{what}; give the precision that it is computed in, such as -p fp16")
     with temporary_folder() as folder, guarded(subject.name):
@@ -120,6 +120,8 @@ def judge_target(context: Context, found: Findings) -> Findings:
     if result.verdict == "pass":
         less = "" if limit is not None else "; to ask for a smaller error, give --limit"
         return found.ending("none", f"nothing to repair: {result.reason}{less}")
+    if result.codes is not None:
+        return found.noted(advice.OF_CODES).ending("engine", result.reason)
     return found
 
 

@@ -103,7 +103,8 @@ def run(options: argparse.Namespace) -> int:
     missing += [late] if late else []
     lacking = {} if interrupted or not missing else {"complete": False, "error": "; ".join(missing)}
     with document.written(interrupted=interrupted, **lacking, **rows(results), accuracy_history=list(watched.trends)):
-        _show_layers(results, json_of, charts_folder(options))
+        if options.layers is not None:
+            _show_layers(results, json_of, charts_folder(options))
         show_table(results)
     if interrupted:
         print_progress(f"{stopping.words()}; the results above are those found so far")
@@ -202,9 +203,11 @@ def _results(
 def _show_layers(results: Sequence[Result], json_of: Callable[[Result], dict[str, Any]], folder: Path) -> None:
     """Print the looks at engines, which explain the verdicts below them."""
     from harness.report.plots import save_layers
-    from harness.report.text import layers_text
+    from harness.report.text import codes_text, layers_text
 
     for result in results:
+        if text := codes_text(json_of(result)):
+            print(f"{text}\n")
         if result.layers is None:
             continue
         print(f"{layers_text(json_of(result))}\n")

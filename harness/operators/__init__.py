@@ -34,6 +34,7 @@ from harness.operators import (  # noqa: F401  (each registers its operators)
     signal,
 )
 from harness.operators.binding import Call, bind, tensor_of
+from harness.operators.quantization import RANGES, codes, kind_of_codes, spread
 from harness.operators.values import CARRIED, Unsupported
 
-__all__ = ["CARRIED", "Call", "Unsupported", "bind", "tensor_of"]
+__all__ = ["CARRIED", "RANGES", "Call", "Unsupported", "bind", "codes", "kind_of_codes", "spread", "tensor_of"]

@@ -38,14 +38,20 @@ def quantize_linear(
     saturate: int = 1,
 ) -> torch.Tensor:
     """The type of the codes is asked for, or that of the zero point, or unsigned 8-bit."""
-    kind = output_dtype_type or (input_types[2] if len(input_types) > 2 else None)
+    kind = kind_of_codes(zero, input_types, output_dtype_type)
+    dtype = scale.dtype if not precision else CARRIED[_PRECISIONS[precision]]
+    by = spread(scale, x, axis, block_size)
+    ratio = x.to(dtype) / by.to(dtype)
+    offset = None if zero is None else spread(zero, x, axis, block_size)
+    return codes(ratio, offset, kind, saturate=bool(saturate))
+
+
+def kind_of_codes(zero: torch.Tensor | None, input_types: _Names, asked: str | None = None) -> str:
+    """Return the ONNX name of the type of the codes that a QuantizeLinear gives."""
+    kind = asked or (input_types[2] if len(input_types) > 2 else None)
     if kind is None and zero is not None:
         kind = next(name for name, dtype in CARRIED.items() if dtype == zero.dtype)
-    dtype = scale.dtype if not precision else CARRIED[_PRECISIONS[precision]]
-    by = _spread(scale, x, axis, block_size)
-    ratio = x.to(dtype) / by.to(dtype)
-    offset = None if zero is None else _spread(zero, x, axis, block_size)
-    return codes(ratio, offset, kind or "UINT8", saturate=bool(saturate))
+    return kind or "UINT8"
 
 
 _PRECISIONS = {1: "FLOAT", 10: "FLOAT16", 16: "BFLOAT16", 11: "DOUBLE"}
@@ -79,13 +85,13 @@ def dequantize_linear(
     dtype = output_dtype or (scale.dtype if scale.dtype != torch.float8_e8m0fnu else torch.float32)
     numbers = x
     if zero is not None and not x.is_floating_point():
-        numbers = x.long() - _spread(zero, x, axis, block_size).long()
+        numbers = x.long() - spread(zero, x, axis, block_size).long()
     elif zero is not None:
-        numbers = x.to(dtype) - _spread(zero, x, axis, block_size).to(dtype)
-    return numbers.to(dtype) * _spread(scale, x, axis, block_size).to(dtype)
+        numbers = x.to(dtype) - spread(zero, x, axis, block_size).to(dtype)
+    return numbers.to(dtype) * spread(scale, x, axis, block_size).to(dtype)
 
 
-def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block_size: int) -> torch.Tensor:
+def spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block_size: int) -> torch.Tensor:
     """Return a scale or zero point in a shape that broadcasts over what it belongs to."""
     if parameter.numel() == 1:
         return parameter.reshape(())

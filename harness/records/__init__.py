@@ -31,6 +31,7 @@ from harness.records.accuracy_run import (
 )
 from harness.records.bisection import Advice, Bisection, Goal, Kept, Kind, Price, Question, Trial
 from harness.records.bringup import BringUp, ModelPart
+from harness.records.codes import CodesResult, QuantiserResult
 from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
@@ -129,6 +130,7 @@ __all__ = [
     "Attempt",
     "Bisection",
     "BringUp",
+    "CodesResult",
     "Comparison",
     "Conditions",
     "ContestPicture",
@@ -169,6 +171,7 @@ __all__ = [
     "Provenance",
     "QuantSearch",
     "QuantTrial",
+    "QuantiserResult",
     "Question",
     "RatioChange",
     "Records",

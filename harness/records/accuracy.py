@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import Failure
+from harness.records.codes import CodesResult
 from harness.records.contradictions import settled_result
 from harness.records.data import ResultVerdict, TargetRecord, Verdict, plain
 from harness.records.decisions import Decisions
@@ -202,6 +203,8 @@ class Result(TargetRecord):
     """The suite's task metrics."""
     cost: CostResult | None = None
     """What quantisation costs, where an unquantised subject was named; ``verdict`` is at most as good."""
+    codes: CodesResult | None = None
+    """The codes of a quantised engine; None for any other, and where none was compared."""
     repeatable: bool | None = None
     """Whether all runs of the engine gave the same bits; None when it did not run."""
     generated: str = ""
@@ -314,8 +317,10 @@ def verdict_of(result: Result) -> ResultVerdict:
     ]
     metrics = [{"name": metric.name, "verdict": metric.verdict} for metric in result.metrics]
     cost = result.cost.to_json() if result.cost else None
+    codes = plain(dataclasses.asdict(result.codes)) if result.codes else None
     bare = {
         "verdict": result.verdict, "reason": result.reason, "outputs": outputs, "metrics": metrics, "cost": cost,
+        "codes": codes,
     }  # fmt: skip
     verdict: ResultVerdict = settled_result(bare)["verdict"]
     return verdict

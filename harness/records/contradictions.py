@@ -31,7 +31,7 @@ def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
         return _settled_known(result)
     parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
     parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
-    parts += _of_cost(result.get("cost"))
+    parts += [*_of_cost(result.get("cost")), *_of_codes(result.get("codes"))]
     attempts = enumerate(result.get("attempts", ()), start=1)
     parts += [(f"attempt {number}", "fail") for number, one in attempts if one["failure"] == "wrong_answer"]
     return _settled(result, parts or [("no output", "not_judged")])
@@ -43,6 +43,14 @@ def _of_cost(cost: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
         return []
     parts = [part for part in (*cost["outputs"], *cost["metrics"]) if _of_output({"allowed": {}, **part}) == "fail"]
     return [("cost of quantisation", cost["verdict"]), *((f"cost of {part['name']}", "fail") for part in parts)]
+
+
+def _of_codes(codes: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
+    """Return the verdicts on codes, where they decide; a quantiser that cannot be seen leaves that to the others."""
+    if not codes or not codes["decides"]:
+        return []
+    wrong = [it["name"] for it in codes["quantisers"] if it["verdict"] == "fail" or it["two_apart"]]
+    return [("codes", codes["verdict"]), *((f"codes of {name}", "fail") for name in wrong)]
 
 
 def _settled_known(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ A graph and inputs go in; outputs or values by name come out. Stored references 
 from __future__ import annotations
 
 from harness.reference.helper_values import HelperValues, nodes_between
-from harness.reference.interpreter import CANNOT_RUN, RunNotes, run_graph
+from harness.reference.interpreter import CANNOT_RUN, RunNotes, TypedInterpreter, run_graph
 from harness.reference.kept_run import KeptRun
-from harness.reference.onnx_calls import onnx_run_graph
+from harness.reference.onnx_calls import OnnxCall, onnx_run_graph
 from harness.reference.region import Region
 from harness.reference.replay import Evaluator, Evaluators, ProgramEvaluator
 from harness.reference.run_graph import RunGraph, exported_run_graph
@@ -22,6 +22,7 @@ __all__ = [
     "HelperValues",
     "Identity",
     "KeptRun",
+    "OnnxCall",
     "OutputCache",
     "ProgramEvaluator",
     "ReferenceStore",
@@ -30,6 +31,7 @@ __all__ = [
     "RunNotes",
     "StaleReference",
     "Stored",
+    "TypedInterpreter",
     "exported_run_graph",
     "nodes_between",
     "onnx_run_graph",

@@ -76,11 +76,11 @@ class References:
         """Cases whose reference a second computation confirms, with notes on that."""
 
     def expected(self, case: str, plan: Plan) -> Tensors:
-        """Return what a plan's engine is held against: FP64 for an FP32 engine, else the FP32 reference."""
+        """Return what a plan's engine is held against: FP64 for an FP32 engine and a quantised one, else FP32."""
         if case in self._stale:
             self.save(case)
         reference = self.reference(case, "fp32")  # first: it is held against the module, and all of a case with it
-        return self.reference(case, "fp64") if is_fp32(plan) else reference
+        return self.reference(case, "fp64") if is_fp32(plan) or self.graph.is_quantised else reference
 
     def reference(self, case: str, precision: str) -> Tensors:
         """Return the outputs in ``fp32`` (the reference) or ``fp64`` (the truth)."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from harness.errors import ParityError
 from harness.graph import is_fp32
-from harness.records import Attempt, EngineInfo, OutputResult, Provenance, Result, Verdict, attempts_note
+from harness.records import Attempt, CodesResult, EngineInfo, OutputResult, Provenance, Result, Verdict, attempts_note
 from harness.tensors import sha256_of
 from harness.verify.target import OpenTarget
 
@@ -26,6 +26,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
     subject, plan = opened.run.subject, opened.plan
     try:
         prepared = opened.run.prepared
+        exact = is_fp32(plan) or prepared.graph.is_quantised
         return Provenance(
             weights=subject.weights,
             weights_source=subject.weights_source,
@@ -34,7 +35,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
             inputs_sha256=sha256_of(prepared.inputs[case]),
             program_sha256=prepared.graph.identity.program_sha256,
             commit=opened.run.commit,
-            reference=prepared.references.words(case, "fp64" if is_fp32(plan) else "fp32"),
+            reference=prepared.references.words(case, "fp64" if exact else "fp32"),
             device=opened.device_name,
             gpu=opened.gpu_uuid,
             plan={"dtype": plan.computes_in, "keep_fp32": list(plan.keep_fp32)},
@@ -49,7 +50,8 @@ def next_step(opened: OpenTarget, case: str) -> str:
     subject = opened.run.subject
     only = ["--case", case] if len(subject.cases) > 1 or case in subject.range_cases else []
     limit = [] if opened.run.limit is None else ["--limit", str(opened.run.limit)]
-    precision = opened.plan.computes_in if opened.plan.as_file else opened.target.precision
+    retyped = opened.plan.as_file and not opened.run.prepared.graph.is_quantised
+    precision = opened.plan.computes_in if retyped else opened.target.precision
     options = shlex.join(["-b", opened.backend.name, "-p", precision, *only, *limit])
     return f"parity bisect {subject.as_typed} {options}"
 
@@ -60,11 +62,13 @@ def with_attempts(result: Result, tried: Sequence[Attempt], allowed: int) -> Res
     return dataclasses.replace(result, attempts=tuple(tried), attempts_allowed=allowed, notes=(note, *result.notes))
 
 
-def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict) -> str:
+def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict, codes: CodesResult | None = None) -> str:
     """Return the reason of the output that decided: of those of that verdict the one farthest beyond its limit.
 
     A wrong decision, and what could not be compared, come before any error; right decisions after it.
     """
+    if codes is not None and codes.decides and codes.verdict == verdict != "pass":
+        return codes.reason  # it says where: what follows in the graph is wrong for that
     deciding = [output for output in outputs if output.verdict == verdict]
     if not deciding:
         return "no output was compared"

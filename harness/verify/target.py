@@ -132,6 +132,8 @@ class OpenTarget:
         self.session: Session | None = None
         self.outcomes: dict[str, Outcome] = {}
         """The outcomes so far, by case."""
+        self.seen: dict[str, Any] = {}
+        """What an engine gave whose codes are outputs, by case: see :mod:`harness.verify.codes`."""
         self._stack = stack
         self._problem: ParityError | None = None
 

@@ -13,11 +13,12 @@ from harness.backends import Engine, lost_gpu
 from harness.errors import EngineFailed, Failure, NotJudged, ParityError, TookTooLong, UsageError
 from harness.graph import Plan, input_specs
 from harness.memory import guarded
-from harness.records import Attempt, OutputResult, Result, Verdict, overall
+from harness.records import Attempt, CodesResult, OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
+from harness.verify.codes import judge_quantised
 from harness.verify.cost import with_cost
 from harness.verify.inputs import generated_words, sizes_notes
 from harness.verify.judging import compare_outputs, floor_of, judge_outputs
@@ -91,6 +92,7 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
     expected: Tensors | None = None
     outputs: tuple[OutputResult, ...] = ()
     notes: tuple[str, ...] = ()
+    codes: CodesResult | None = None
     try:
         with limits.work(opened.run.subject.name, "judging its outputs"), guarded(f"{opened.run.subject.name}/{case}"):
             opened.check()
@@ -113,14 +115,15 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
                     on_gpu=opened.on_gpu,
                     runs=opened.run.settings.runs,
                 )
-            outputs, notes, settled = _judged(opened, case, repeats.worst, expected)
+            outputs, notes, settled, codes = _judged(opened, case, repeats.worst, expected)
             outputs = with_shapes(opened, case, outputs, repeats, settled)
             if opened.run.subject.onnx is not None:
                 notes = (*notes, *sizes_notes(input_specs(prepared.program.model), inputs[case]))
-            verdict: Verdict = overall(output.verdict for output in outputs)
+            of_codes = [codes.verdict] if codes is not None and codes.decides else []
+            verdict: Verdict = overall([*(output.verdict for output in outputs), *of_codes])
             if verdict != "pass":
                 limits.check(met=True)  # or an excuse that was not looked for in time would be missing
-        reason = worst_reason(outputs, verdict)
+        reason = worst_reason(outputs, verdict, codes)
         failure = "wrong_answer" if verdict == "fail" else ""
     except StaleReference as error:
         verdict, reason, failure = "fail", str(error), "wrong_answer"
@@ -150,6 +153,7 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
         engine=engine_info(opened),
         provenance=provenance(opened, case),
         outputs=outputs,
+        codes=codes,
         repeatable=None if repeats is None or opened.is_pytorch else not repeats.differing,
         generated=generated,
         runs=None if repeats is None or opened.is_pytorch else repeats.runs,
@@ -180,9 +184,15 @@ def judged_by(
 
 def _judged(
     opened: OpenTarget, case: str, actual: Tensors, expected: Tensors, other: Plan | None = None
-) -> tuple[tuple[OutputResult, ...], tuple[str, ...], Settled]:
-    """Return the verdicts on outputs by the floor of the target's plan, or another one, notes, and what was right."""
+) -> tuple[tuple[OutputResult, ...], tuple[str, ...], Settled, CodesResult | None]:
+    """Return the verdicts on outputs by the floor of the target's plan, or another one, notes, and what was right.
+
+    Of a quantised engine the verdict on its codes is returned too.
+    """
     plan, prepared = other or opened.plan, opened.run.prepared
+    if prepared.graph.is_quantised and not opened.is_pytorch:
+        outputs, codes = judge_quantised(opened, case, actual, plan)
+        return outputs, prepared.references.notes(case), Settled(expected=expected, floor=None), codes
     floor, notes = floor_of(prepared.references, case, plan)
     settled = settle(prepared, case, plan, actual, expected, floor)
     compared = compare_outputs(
@@ -194,7 +204,7 @@ def _judged(
     if any(output.stats is not None and output.stats.nonfinite_expected for output in compared):
         infinite = infinite_words(prepared.graph.weights.items())
         notes = (*notes, f"the reference is not finite everywhere, and {infinite}") if infinite else notes
-    return judge_outputs(opened, case, compared, other), notes, settled
+    return judge_outputs(opened, case, compared, other), notes, settled, None
 
 
 def update_references(subject: Subject, cases: Sequence[str], settings: Settings) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from harness.compare import FAITHFUL, distance
 from harness.errors import NotJudged
 from harness.reference import ProgramEvaluator
 from harness.tensors import Tensors
+from harness.verify.quantised import flips_explain
 from harness.verify.subject_graph import SubjectGraph
 
 EXPLAINED = 16.0
@@ -55,6 +56,9 @@ def require_agreement(
         wrong = {name: e for name, e in wrong.items() if not e <= EXPLAINED * distance(outputs[name], truth[name])}
     if not wrong:
         return ()
+    if graph.is_quantised and flips_explain(graph, inputs, outputs, witness):
+        worst = max(wrong.values())
+        return (f"{graph.witness_name} is {worst:.2g} from the reference, by codes that its rounding flips",)
     output = max(wrong, key=lambda name: wrong[name])
     found = _first(graph, inputs, wrong[output])
     if found is None and all(e <= FEW_TIES and not outputs[name].is_floating_point() for name, e in wrong.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.report.text.accuracy import accuracy_text, change_words, creep_lines, trend_name
 from harness.report.text.bisection import bisection_text, plan_snippet
+from harness.report.text.codes import codes_text
 from harness.report.text.diagnosis import commands_of, culprit_words, diagnosis_lines, diagnosis_text
 from harness.report.text.known import known_table, known_text
 from harness.report.text.latency import kernels_table, latency_advice, latency_line, latency_table, speed_up
@@ -34,6 +35,7 @@ __all__ = [
     "backend_lines",
     "bisection_text",
     "change_words",
+    "codes_text",
     "commands_of",
     "creep_lines",
     "culprit_words",

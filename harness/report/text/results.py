@@ -224,6 +224,7 @@ def _remarks(results: Sequence[Json]) -> list[str]:
         if result["verdict"] != "pass" and (not sentences or passes_now):
             sentences = [result["reason"]]
         sentences = sentences if result in bare else []
+        sentences += _codes(result)
         sentences += [f"{metric['name']}: {metric['note']}" for metric in result["metrics"] if metric.get("note")]
         sentences += [f"note: {note}" for note in result.get("notes", ())]
         owner = result.get("owner") if result["verdict"] != "pass" else ""
@@ -233,6 +234,17 @@ def _remarks(results: Sequence[Json]) -> list[str]:
     lines = [line for text, found in where.items() for line in wrapped(f"{_whose(found, results)}: ", text)]
     steps = dict.fromkeys(result["next_step"] for result in bare if result.get("next_step"))
     return lines + [f"    {line}" for step in steps for line in f"next: {step}".splitlines()]  # whole: to be copied
+
+
+def _codes(result: Json) -> list[str]:
+    """Return what the codes of a quantised engine say, where they are not among what went wrong."""
+    codes = result.get("codes")
+    if not codes:
+        return []
+    right = [codes["reason"]] if codes["verdict"] == "pass" or not codes["decides"] else []
+    outputs = [f"{o['name']}: {o['reason']}" for o in result["outputs"] if o["verdict"] == "pass"]
+    words = "the engine in which codes are seen gives other bits than the deployed one; outputs are the deployed one's"
+    return [*(f"codes: {one}" for one in right), *outputs, *([] if codes["same_bits"] else [words])]
 
 
 def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
@@ -246,7 +258,9 @@ def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
 
 
 def _judged_badly(result: Json) -> list[Json]:
-    return [item for item in judged_parts(result) if item["verdict"] != "pass"]
+    codes = result.get("codes")
+    found = [{**codes, "name": "codes"}] if codes and codes["decides"] else []
+    return [item for item in (*found, *judged_parts(result)) if item["verdict"] != "pass"]
 
 
 def _floor(output: Json) -> float | None:

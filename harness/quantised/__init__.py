@@ -1,0 +1,25 @@
+"""Graphs of ``QuantizeLinear`` and ``DequantizeLinear``: their exact codes, and the verdict on an engine's.
+
+A graph, inputs and an engine's codes go in; a verdict per quantiser comes out, and the spread of right outputs.
+"""
+
+from __future__ import annotations
+
+from harness.quantised.backends import ARITHMETIC, DIVIDES, Arithmetic
+from harness.quantised.codes import Grid
+from harness.quantised.evaluator import Evaluator, evaluate, quantisers
+from harness.quantised.judging import RUNS, Quantised, judge_codes, spread
+
+__all__ = [
+    "ARITHMETIC",
+    "DIVIDES",
+    "RUNS",
+    "Arithmetic",
+    "Evaluator",
+    "Grid",
+    "Quantised",
+    "evaluate",
+    "judge_codes",
+    "quantisers",
+    "spread",
+]

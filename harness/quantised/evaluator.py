@@ -1,0 +1,86 @@
+"""The exact evaluator: a graph of Q and DQ in FP64, with an engine's codes in the place of its own where it has any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from harness import limits
+from harness.quantised.codes import Grid
+from harness.quantised.rounding import Rounding
+from harness.reference import OnnxCall, RunGraph, TypedInterpreter
+from harness.tensors import Tensors
+
+Look = Callable[[str, torch.Tensor, Grid], None]
+"""Called at every Q with its name, its input in units of the scale, and its grid."""
+
+
+def quantisers(graph: RunGraph) -> tuple[str, ...]:
+    """Return the names of the codes of every ``QuantizeLinear`` of a graph, bodies excepted, in dataflow order."""
+    return tuple(node.name for node in graph.graph.nodes if _is_quantiser(node))
+
+
+def _is_quantiser(node: Node) -> bool:
+    return isinstance(node.target, OnnxCall) and node.target.node.op_type == "QuantizeLinear"
+
+
+class Evaluator(TypedInterpreter):
+    """Runs a quantised graph; between Q and DQ everything is computed in ``dtype``, FP64 for the exact evaluator."""
+
+    def __init__(
+        self,
+        graph: RunGraph,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        given: Mapping[str, torch.Tensor],
+        reciprocal: bool,
+        look: Look | None = None,
+        rounding: Rounding | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(graph, inputs, **options)
+        self._given, self._reciprocal, self._look = given, reciprocal, look
+        self._rounding, self._generator = rounding, generator
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node; FX calls this."""
+        if _is_quantiser(n):
+            return self._quantise(n)
+        result = super().run_node(n)
+        if self._rounding is None or n.op != "call_function":
+            return result
+        if self._generator is not None:
+            return self._rounding.moved(n.name, result, self._generator)
+        self._rounding.note(n, *self._arguments(n, torch.float64), result)
+        return result
+
+    def _quantise(self, node: Node) -> torch.Tensor:
+        args, keywords = self._arguments(node, torch.float64)
+        call = node.target
+        assert isinstance(call, OnnxCall)
+        x, scale, zero = (*args, None)[:3]
+        grid = Grid.of(x, scale, zero, {**call.fixed, **keywords})
+        ratio = grid.ratio(x, reciprocal=self._reciprocal)
+        if self._look is not None:
+            self._look(node.name, ratio, grid)
+        given = self._given.get(node.name)
+        return grid.codes(ratio) if given is None else given.to(self.device)
+
+
+def evaluate(
+    graph: RunGraph, inputs: Mapping[str, torch.Tensor], *, given: Mapping[str, torch.Tensor] | None = None,
+    reciprocal: bool = False, dtype: torch.dtype = torch.float64, **options: Any,
+) -> Tensors:  # fmt: skip
+    """Return the outputs by name, computed exactly, or in ``dtype``; ``given`` are codes by the name of their Q.
+
+    ``reciprocal`` says how a backend scales; see :class:`Arithmetic`. The other options are those of :class:`Evaluator`
+    and of the interpreter.
+    """
+    runner = Evaluator(graph, inputs, given=given or {}, reciprocal=reciprocal, dtype=dtype, **options)
+    with torch.inference_mode(), limits.step("the quantised graph"):
+        by_node = dict(zip(graph.result_names, runner.results(), strict=True))
+    return {name: by_node[node] for name, node in graph.outputs.items()}

@@ -1,0 +1,181 @@
+"""The verdict on a quantised engine: its codes, its outputs given these codes, and how far right engines are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from harness import limits
+from harness.compare import bitwise_equal, compare
+from harness.errors import EngineRefused, NotJudged
+from harness.graph import Plan
+from harness.quantised import ARITHMETIC, DIVIDES, RUNS, Quantised, judge_codes, quantisers, spread
+from harness.records import CodesResult, ErrorStats, OutputResult, QuantiserResult, Verdict
+from harness.tensors import Tensors, like
+from harness.verify.judging import compare_outputs, judge_outputs, tolerance_for
+from harness.verify.parts import FACTOR
+from harness.verify.quantised import quantised_case
+from harness.verify.settling import settle
+from harness.verify.target import OpenTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What an engine gave whose codes are outputs as well."""
+
+    codes: Tensors
+    """By the name of their Q."""
+    outputs: Tensors
+    unseen: Mapping[str, str]
+    """Why other quantisers cannot be seen."""
+
+
+def judge_quantised(
+    opened: OpenTarget, case: str, actual: Tensors, plan: Plan
+) -> tuple[tuple[OutputResult, ...], CodesResult]:
+    """Return the verdict on the outputs and on the codes of a quantised engine.
+
+    Outputs are held against the exact graph with the engine's own codes in it, which leaves no flip to excuse, and
+    against the flip floor: what rounding alone does to them by way of the codes.
+    """
+    prepared = opened.run.prepared
+    backend = ARITHMETIC.get(opened.backend.name, DIVIDES)
+    graph_case = quantised_case(prepared.graph, prepared.inputs[case], plan, backend)
+    seen = _see(opened, case, actual)
+    opened.say(f"holding the codes of {len(seen.codes)} quantisers against exact ones", case)
+    with limits.step("judging codes"):
+        found = judge_codes(graph_case, seen.codes, seen.unseen)
+        exact = _declared(graph_case.run(), actual)
+        moved = [_declared(outputs, actual) for outputs in spread(graph_case, exact)]
+    same = all(bitwise_equal(seen.outputs[name], tensor) for name, tensor in actual.items()) if seen.outputs else False
+    own = _with_own_codes(opened, case, plan, graph_case, seen) if seen.outputs and not seen.unseen else {}
+    verdict, reason = _of_all(found)
+    tolerances = {name: tolerance_for(name, opened.run.limit, opened.run.subject.tolerances, plan) for name in actual}
+    outputs = []
+    for name, tensor in actual.items():
+        if not tensor.is_floating_point() or tolerances[name] is not None:
+            floor = moved[0] if tolerances[name] is None else _farthest(name, moved, exact)
+            outputs += [own[name]] if name in own and tolerances[name] is None else _as_others(
+                opened, case, plan, {name: tensor}, {name: exact[name]}, {name: floor[name]}
+            )  # fmt: skip
+            continue
+        excused = same and verdict == "pass" and name in own and own[name].verdict == "pass"
+        outputs.append(_of_output(name, tensor, exact[name], [it[name] for it in moved], own.get(name), excused))
+    codes = CodesResult(
+        verdict=verdict, reason=reason, quantisers=found, same_bits=same, reciprocal=backend.reciprocal, runs=RUNS,
+        decides=not all(tolerances.values()),
+    )  # fmt: skip
+    return tuple(outputs), codes
+
+
+def _declared(outputs: Tensors, actual: Tensors) -> Tensors:
+    """Return outputs in their order, integers in the dtypes that an engine gives."""
+    return {
+        name: outputs[name] if tensor.is_floating_point() else outputs[name].to(tensor.dtype)
+        for name, tensor in actual.items()
+    }
+
+
+def _see(opened: OpenTarget, case: str, actual: Tensors) -> Seen:
+    """Run an engine of which the codes are outputs as well."""
+    if case in opened.seen:
+        known: Seen = opened.seen[case]
+        return known
+    names = quantisers(opened.run.prepared.graph.run_graph)
+    try:
+        with opened.observed(marked=names) as session:
+            made = opened.steps.run("running", lambda: session.run(opened.inputs(case)))
+            made = {name: tensor.to(opened.run.prepared.graph.device) for name, tensor in made.items()}
+    except (EngineRefused, NotJudged) as error:
+        limits.check(met=True)
+        opened.seen[case] = Seen(codes={}, outputs={}, unseen=dict.fromkeys(names, str(error)))
+    else:
+        codes = {name: made[name].clone() for name in names}
+        outputs = like(actual, {name: made[name].clone() for name in actual})
+        opened.seen[case] = Seen(codes=codes, outputs=outputs, unseen={})
+    seen: Seen = opened.seen[case]
+    return seen
+
+
+def _with_own_codes(
+    opened: OpenTarget, case: str, plan: Plan, graph_case: Quantised, seen: Seen
+) -> dict[str, OutputResult]:
+    """Return the verdict on every output of the engine in which codes are seen, given its own codes."""
+    expected = _declared(graph_case.run(seen.codes), seen.outputs)
+    floor = _declared(graph_case.moved(seen.codes), seen.outputs)
+    found = _as_others(opened, case, plan, seen.outputs, expected, floor)
+    return {output.name: output for output in found}
+
+
+def _as_others(
+    opened: OpenTarget, case: str, plan: Plan, actual: Tensors, expected: Tensors, floor: Tensors
+) -> list[OutputResult]:
+    """Return the verdict on outputs as on those of any engine."""
+    settled = settle(opened.run.prepared, case, plan, actual, expected, floor)
+    compared = compare_outputs(
+        actual, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions
+    )
+    return list(judge_outputs(opened, case, compared, plan))
+
+
+def _farthest(name: str, moved: list[Tensors], exact: Tensors) -> Tensors:
+    return max(moved, key=lambda outputs: compare(outputs[name], exact[name]).relative_l2)
+
+
+def _of_output(
+    name: str, actual: torch.Tensor, exact: torch.Tensor, moved: list[torch.Tensor], own: OutputResult | None,
+    excused: bool,
+) -> OutputResult:  # fmt: skip
+    """Return the verdict on one output of floats by the flip floor, and by its own codes where they are seen."""
+    stats = compare(actual, exact, name=name)
+    floors = [compare(tensor, exact) for tensor in moved]
+    floor = max(floors, key=lambda it: it.relative_l2)
+    limit = {
+        "relative_l2": FACTOR * floor.relative_l2, "max_absolute": FACTOR * max(it.absolute["max"] for it in floors),
+    }  # fmt: skip
+    beyond = not (stats.relative_l2 <= limit["relative_l2"] and stats.absolute["max"] <= limit["max_absolute"])
+    flips = f"flip floor {floor.relative_l2:.3g} over {len(moved)} runs (allowed {limit['relative_l2']:.3g})"
+    text = f"relative error {stats.relative_l2:.3g}, {flips}"
+    if own is not None and own.verdict != "pass":
+        words = f"given its own codes: {own.reason}; against the exact graph: {text}"
+        return replace(own, stats=own.stats or stats, reason=words)
+    if bad := _not_finite(stats):
+        return OutputResult(name=name, verdict=bad[0], reason=bad[1], stats=stats, floor=floor)
+    if beyond and not excused:
+        return OutputResult(name=name, verdict="fail", reason=text, stats=stats, floor=floor, allowed=limit)
+    if own is not None and own.stats is not None:
+        text += f"; given its own codes {own.stats.relative_l2:.3g}"
+    text += ", beyond the floor only by codes that are each explained" if beyond else ""
+    limit = {} if beyond else limit
+    return OutputResult(name=name, verdict="pass", reason=text, stats=stats, floor=floor, allowed=limit)
+
+
+def _not_finite(stats: ErrorStats) -> tuple[Verdict, str] | None:
+    if stats.nan_expected:
+        return "not_judged", f"the exact graph itself gives {stats.nan_expected} NaN; repair the model or its inputs"
+    if stats.mismatched_nonfinite:
+        return "fail", f"{stats.mismatched_nonfinite} of {stats.elements} elements are finite on one side only"
+    if stats.zero_expected and stats.zero_actual:
+        return (
+            "not_judged",
+            "reference and output are all zeros, which proves nothing; give other inputs",
+        )
+    return None
+
+
+def _of_all(found: tuple[QuantiserResult, ...]) -> tuple[Verdict, str]:
+    """Return the verdict on all quantisers, and the first that is wrong or the counts of all."""
+    wrong = [one for one in found if one.verdict == "fail"]
+    if wrong:
+        more = f" ({len(wrong)} of {len(found)} quantisers are wrong)" if len(wrong) > 1 else ""
+        return "fail", f"codes of {wrong[0].name!r}: {wrong[0].reason}{more}"
+    judged = [one for one in found if one.verdict == "pass"]
+    if not judged:
+        return "not_judged", f"no code can be seen: {found[0].reason}"
+    elements, one_apart = sum(one.elements for one in judged), sum(one.one_apart for one in judged)
+    expected = sum(one.explained for one in judged)
+    words = f"{one_apart} of {elements} codes of {len(judged)} quantisers are one apart, near ties"
+    unseen = f"; {len(found) - len(judged)} quantisers cannot be seen" if len(judged) < len(found) else ""
+    return "pass", f"{words} (rounding explains {expected:.3g}), none is two apart{unseen}"
