@@ -14,7 +14,10 @@ from harness.subject import Subject
 
 
 def build_module(subject: Subject) -> torch.nn.Module:
-    """Return the subject's module. Raises NotJudged or UsageError where ``build`` gives none in eval mode."""
+    """Return the subject's module in eval mode. Raises NotJudged or UsageError where ``build`` gives none.
+
+    A wrapper around a model in eval mode is put in that mode too: what it was made of already is.
+    """
     assert subject.build is not None
     if isinstance(subject.build, torch.nn.Module):
         kind = type(subject.build).__name__
@@ -24,10 +27,12 @@ def build_module(subject: Subject) -> torch.nn.Module:
         module = subject.build()
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"{subject.name}: build() returned a {type(module).__name__}, not a torch.nn.Module")
-    if training := next((name for name, child in module.named_modules() if child.training), None):
-        raise NotJudged(f"{subject.name}: module {training!r} is in training mode; call .eval() in build()")
-    if module.training:
-        raise NotJudged(f"{subject.name}: the module is in training mode; call .eval() in build()")
+    training = [name for name, child in module.named_modules() if child.training]
+    if training == [""] and any(True for _ in module.children()):
+        module.eval()
+    elif training:
+        named = next((f"module {name!r}" for name in training if name), "the module")
+        raise NotJudged(f"{subject.name}: {named} is in training mode; call .eval() in build()")
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         lazy = "is not initialised; run the module once in build()" if torch.nn.parameter.is_lazy(tensor) else ""
         if problem := lazy or no_plain_numbers(tensor):

@@ -115,6 +115,9 @@ class Subject:
     """Dynamic dimensions: input name -> {dimension: symbol}; a nested input goes by its path, ``past.0.key``."""
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Smallest and largest size of every symbol in ``dynamic``."""
+    valid: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = field(default_factory=dict)
+    """Which elements of an output count, where not all do: output name -> function of a case's inputs that returns
+    booleans, with as many dimensions as the output, each of its size or 1 (docs/suites.md)."""
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     """Explicit limits by precision or by output name; each says why."""
     onnx: Path | Callable[[], Path] | None = None
@@ -202,6 +205,7 @@ class Subject:
         give = "the path of a module, such as 'encoder.layer'"
         require(isinstance(self.parts, str), f"{what}: parts", self.parts, give)
         require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
+        require_names(f"{what}: valid", self.valid, callable, "functions of the inputs, such as lambda inputs: ...")
         require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
         files = self.weights_files
         are_paths = isinstance(files, (list, tuple)) and all(isinstance(it, (str, Path)) for it in files)

@@ -199,6 +199,35 @@ def test_an_fp16_engine_does_not_pass_as_fp32(precisions, said, judged, monkeypa
     assert ("TF32-sized" in result.reason) is said  # FP16 and TF32 have the same significand
 
 
+def first_row_is_padding(given: Any) -> torch.Tensor:
+    """Return the mask of a case whose first row does not count."""
+    return (torch.arange(len(given["x"])) > 0)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"), [pytest.param(0, "pass", id="in padding"), pytest.param(3, "fail", id="where it counts")]
+)
+def test_nan_passes_in_padding_alone(judged, row, verdict):
+    def fault(outputs, given, run):
+        outputs["left"][row] = math.nan
+        return outputs
+
+    valid = {"left": first_row_is_padding, "right": first_row_is_padding}
+    (result,) = judged(fault, valid=valid)
+    assert result.verdict == verdict
+    assert "valid 112 of 128 elements (16 left out)" in result.reason
+    assert all(output.valid == 112 for output in result.outputs)
+
+
+def test_a_wider_mask_is_not_judged_by_what_a_narrower_one_left(judged):
+    def fault(outputs, given, run):
+        outputs["left"][0] += 1
+        return outputs
+
+    narrow, wide = {"left": first_row_is_padding}, {"left": lambda given: torch.ones(1, 1, dtype=torch.bool)}
+    assert [judged(fault, valid=valid)[0].verdict for valid in (narrow, wide)] == ["pass", "fail"]
+
+
 def test_outputs_of_the_other_case_fail(judged):
     module = build()
 

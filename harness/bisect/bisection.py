@@ -103,7 +103,8 @@ def judge_target(context: Context, found: Findings) -> Findings:
     except NotJudged as error:
         return found.asked(questions.no_reference(error)).ending("not_judged", str(error))
     if (limit := context.limit) is not None:
-        own = total_error(reference, references.reference(case, "fp64"))
+        both = (reference, references.reference(case, "fp64"))
+        own = total_error(*(context.prepared.valid.counted(case, outputs) for outputs in both))
         if own > limit:
             raise UsageError(f"--limit {limit:.3g} is below the error of FP32 itself ({own:.3g}); give a larger one")
     inputs = context.prepared.inputs[case]

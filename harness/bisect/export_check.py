@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -81,6 +82,11 @@ def computes_its_graph(context: Context, target: Target) -> bool:
         build=None,
         onnx=path,
         cases={context.case: lambda: dict(context.prepared.inputs[context.case])},
+        valid=context.prepared.valid.given(context.case),
+        dynamic={},
+        ranges={},
+        options={},
+        weights_files=None,
     )
     try:
         outputs = context.judge(target).repeats
@@ -94,10 +100,11 @@ def computes_its_graph(context: Context, target: Target) -> bool:
 def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
     prepared = opened.run.prepared
     graphs = _Graphs(prepared, case, dtype)
-    expected = prepared.references.reference(case, "fp64")
+    counted = partial(prepared.valid.counted, case)
+    expected = counted(prepared.references.reference(case, "fp64"))
 
     def judged(outputs: Tensors) -> ExportCheck:
-        error = total_error(outputs, expected)
+        error = total_error(counted(outputs), expected)
         try:
             return ExportCheck(judged=judged_by(opened, case, actual=outputs), error=error)
         except EngineFailed as failure:  # an output of another shape
@@ -159,6 +166,7 @@ class _Graphs:
 
     def __init__(self, prepared: Prepared, case: str, dtype: torch.dtype) -> None:
         self.prepared, self.inputs, self.dtype = prepared, prepared.inputs[case], dtype
+        self.counted = partial(prepared.valid.counted, case)
         self.model = prepared.program.model
         self.graph = onnx_run_graph(self.model)
         self.flow = Dataflow(self.model)
@@ -228,7 +236,7 @@ class _Graphs:
         none is, a single one that gives more than all others together.
         """
         exact, canonical = self._program([difference.name for difference in kept])
-        expected = exact.fork().outputs()
+        expected, outputs = self.counted(exact.fork().outputs()), self.counted(outputs)
         worst = max(expected, key=lambda name: distance(outputs[name], expected[name]))
         whole = distance(outputs[worst], expected[worst])
         floors = [output.floor.relative_l2 for output in judged if output.floor is not None]
@@ -240,7 +248,7 @@ class _Graphs:
             disturbed = exact.fork()
             if difference.fits:
                 disturbed.observe(name, difference.found)
-            after = disturbed.outputs() if difference.fits else {}
+            after = self.counted(disturbed.outputs()) if difference.fits else {}
             value = self.prepared.program.values[difference.name]
             culprit = Culprit(
                 value=value.name, op=value.op, module=value.module, source=value.source, folded=value.folded,

@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from harness import limits
@@ -48,7 +49,8 @@ class _Search:
             costs = []
             for case in self.cases:
                 [found] = run_onnxruntime(model, self.run.prepared.inputs[case])
-                costs.append(judge_cost(self.run.subject, found, self.expected[case]))
+                counted = partial(self.run.prepared.valid.counted, case)
+                costs.append(judge_cost(self.run.subject, found, self.expected[case], counted=counted))
             self.known[key] = _worst(costs)
         return self.known[key]
 

@@ -6,6 +6,7 @@ The engine runs once more in a process where each kernel starts after the one be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from harness.backends import run_serialised
 from harness.bisect.questions import answered, computes_in_tf32
@@ -87,7 +88,8 @@ def run_alone(run: Run, target: Target, case: str) -> Alone | None:
             return None
         opened.say("running the engine once more, one kernel at a time", case)
         alone = like(outcome.expected, run_serialised(target.backend, opened.engine.path, opened.inputs(case)))
+        counted = partial(run.prepared.valid.counted, case)
         return Alone(
-            together=outcome.repeats.worst, alone=alone, expected=outcome.expected,
+            together=counted(outcome.repeats.worst), alone=counted(alone), expected=counted(outcome.expected),
             judged=judged_by(opened, case, actual=alone),
         )  # fmt: skip

@@ -146,10 +146,12 @@ class Regions:
         model = extract(self.model, entering, leaving)
         save_model(_cover(model) if self.covered else model, path)
         values = {name: tensor.cpu() for name, tensor in self.run.prepared.values(self.case, entering).items()}
+        valid = self.run.prepared.valid.given(self.case)
         full = self.run.subject
         return Subject(
             name=f"{full.name}-region", onnx=path, cases={CASE: lambda: dict(values)}, targets=(self.target,),
             weights=full.weights, weights_source=full.weights_source, inputs=full.inputs,
+            valid={name: mask for name, mask in valid.items() if name in leaving and not self.covered},
         )  # fmt: skip
 
     def _precision(self, names: Sequence[str]) -> str:

@@ -97,7 +97,8 @@ class Screen:
         self.free = tuple(name for name in self.units.values if self._base.get(name, low) == low)
         if not self.free:
             raise NotJudged("the program computes no float value, so there is no precision to choose")
-        self.expected = prepared.references.reference(case, "fp32")
+        self._counted = partial(prepared.valid.counted, case)
+        self.expected = self._counted(prepared.references.reference(case, "fp32"))
         self.roundoff = UNIT_ROUNDOFF[self.plan.computes_in]
         self.few = True
         self.tried: dict[frozenset[str], _Tried] = {}
@@ -254,14 +255,16 @@ class Screen:
                 self.case, self._base, dtype=self.plan.compute_dtype, kept=self._kept_low
             )
         dtypes = {**self._base, **{row: "float32" for name in kept for row in self._rows[name]}}
-        return self.run.prepared.references.typed(self.case, dtypes, dtype=self.plan.compute_dtype, kept=self._kept_low)
+        references, low = self.run.prepared.references, self.plan.compute_dtype
+        return self._counted(references.typed(self.case, dtypes, dtype=low, kept=self._kept_low))
 
     def alone(self, names: Iterable[str]) -> float:
         """Return PyTorch's largest error of an output with only these values in low precision."""
         low = {row: self.plan.compute_dtype for name in names for row in self._rows[name]}
+        references = self.run.prepared.references
         if self._kept_high.is_filling:
-            self.run.prepared.references.typed(self.case, {}, kept=self._kept_high)
-        return total_error(self.run.prepared.references.typed(self.case, low, kept=self._kept_high), self.expected)
+            references.typed(self.case, {}, kept=self._kept_high)
+        return total_error(self._counted(references.typed(self.case, low, kept=self._kept_high)), self.expected)
 
     def _enough(self, groups: Sequence[Group], level: float) -> frozenset[str]:
         """Return few groups that leave no larger error than a level when they are in FP32; nothing where none do."""

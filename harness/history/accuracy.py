@@ -81,6 +81,7 @@ def _record(result: Json, environment: Json, now: str, seconds: float | None) ->
     place, cpu = source.get("device") or UNKNOWN, str(environment.get("cpu") or "CPU")
     kind = {"cpu": cpu} if place == "CPU" else {"gpu": place}
     hashes = [source.get("weights_sha256", ""), source.get("inputs_sha256", "")]
+    hashes += [mask] if (mask := source.get("valid_sha256")) else []  # other elements are another series
     return AccuracyRun(
         id=uuid.uuid4().hex, recorded_at=now, run=run_id(),
         **{name: result[name] for name in ("subject", "case", "backend", "precision", "source", "plan_source")},

@@ -29,7 +29,8 @@ def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerRep
     outcome = verify_case(opened, case)
     if outcome.repeats is None:
         raise NotJudged(outcome.result.reason)
-    before = Unobserved(opened=opened, case=case, result=outcome.result, outputs=outcome.repeats.worst)
+    judged = opened.run.prepared.valid.counted(case, outcome.repeats.worst)
+    before = Unobserved(opened=opened, case=case, result=outcome.result, outputs=judged)
     opened.free()  # the engine under test is freed before the one to observe is loaded
     if opened.is_pytorch:
         chosen, observation = "values", observe_pytorch(before)
@@ -37,7 +38,7 @@ def compare_layers(opened: OpenTarget, case: str, *, mode: str = "") -> LayerRep
         observation = observe_unfused(before)
     else:
         observation = observe_outputs(before, pattern)
-    effects = observer_effects(before, observation.outputs)
+    effects = observer_effects(before, [before.counted(outputs) for outputs in observation.outputs])
     findings, diagnosis = diagnose(before, observation.observer)
     notes = (*observation.notes, *decision_notes(before, observation))
     if diagnosis is not None:

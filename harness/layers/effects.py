@@ -20,7 +20,7 @@ SAME = 0.25
 
 def observer_effects(before: Unobserved, observed: Sequence[Tensors]) -> tuple[OutputEffect, ...]:
     """Return what observing did to each output: of several engines what the worst did."""
-    expected = verify_case(before.opened, before.case).expected or {}
+    expected = before.counted(verify_case(before.opened, before.case).expected or {})
     wrong = {it.name: it for it in wrong_outputs(before.result.outputs, before.outputs, expected)}
     verdicts = [_verdicts(before, tensors) for tensors in observed]
     effects = []
@@ -65,7 +65,10 @@ def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, .
     evaluator = before.prepared.graph.evaluator(before.inputs)
     for name, decision in decisions.items():
         evaluator.observe(canonical(name), decision)
-    error, with_decisions = output_error(before.result), total_error(before.outputs, evaluator.outputs())
+    error, with_decisions = (
+        output_error(before.result),
+        total_error(before.outputs, before.counted(evaluator.outputs())),
+    )
     return (
         f"discrete decisions differ ({', '.join(decisions)}): the relative error of the outputs is {error:.3g} against "
         f"the reference, {with_decisions:.3g} against one with the engine's decisions",

@@ -30,7 +30,7 @@ class Unobserved:
     case: str
     result: Result
     outputs: Tensors
-    """The outputs that were judged."""
+    """The outputs that were judged, with 0 for what does not count."""
 
     @property
     def prepared(self) -> Prepared:
@@ -41,6 +41,10 @@ class Unobserved:
     def inputs(self) -> Tensors:
         """The inputs of the case."""
         return self.prepared.inputs[self.case]
+
+    def counted(self, outputs: Tensors) -> Tensors:
+        """Return outputs with 0 for what does not count."""
+        return self.prepared.valid.counted(self.case, outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +136,10 @@ def _observer(before: Unobserved, asked: Collection[str]) -> Observer:
     prepared, plan = before.prepared, before.opened.plan
     evaluators = prepared.graph.evaluators(before.inputs, plan, asked)
     program, device = prepared.program, prepared.graph.device
-    return Observer(evaluators, program.values, program.depths(), precision=plan.computes_in, device=device)
+    valid = prepared.valid.of(before.case, before.outputs)
+    return Observer(
+        evaluators, program.values, program.depths(), precision=plan.computes_in, device=device, valid=valid
+    )
 
 
 def _computed_values(prepared: Prepared, pattern: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from harness.layers.local_error import (
 )
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
-from harness.reference import Evaluators
+from harness.reference import Evaluator, Evaluators
 from harness.verify import FACTOR, confidence_factor
 
 KEPT = 1024
@@ -66,10 +67,13 @@ class Observer:
         *,
         precision: str,
         device: torch.device | None = None,
+        valid: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> None:
         self.evaluators, self.values, self.depths, self.precision = evaluators, values, depths, precision
         self.device = device or torch.device("cpu")
         """Where the evaluators compute, and where tensors are compared."""
+        self._valid = {evaluators.canonical(name): mask for name, mask in valid.items()}
+        """Which elements of the outputs count; of all other values all do."""
         self.findings: dict[str, ValueFinding] = {}
         self.extra_tensors: list[ValueFinding] = []
         """Tensors that are no value of the graph, or could not be mapped to one."""
@@ -89,11 +93,11 @@ class Observer:
 
         ``again`` is what another run on the same inputs gave, where runs differ.
         """
-        runs = () if again is None else (again,)
+        runs = () if again is None else (self._counted(name, again),)
         self._seen += 1
         tensor = tensor.to(self.device)
-        replay = self.evaluators.value(self.evaluators.replay, name)
-        reference = self.evaluators.value(self.evaluators.reference, name)
+        replay = self._value(self.evaluators.replay, name)
+        reference = self._value(self.evaluators.reference, name)
         if replay is None or reference is None:
             bad = _nonfinite_words(tensor)
             seen: Mark = "nonfinite" if bad else "not_judged"
@@ -110,6 +114,15 @@ class Observer:
             self._add_discrete(name, tensor, reference, replay, record, runs)
         else:
             self._add_float(name, tensor, reference, replay, record, runs)
+
+    def _value(self, evaluator: Evaluator, name: str) -> torch.Tensor | None:
+        value = self.evaluators.value(evaluator, name)
+        return None if value is None else self._counted(name, value)
+
+    def _counted(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor with 0 for what does not count."""
+        mask = self._valid.get(self.evaluators.canonical(name))
+        return tensor if mask is None or mask.shape != tensor.shape else tensor.where(mask.to(tensor.device), 0)
 
     def add_extra_tensor(self, name: str, kernel: Kernel, tensor: torch.Tensor, decision: Decision) -> None:
         """Record a tensor that is no value of the graph, or could not be mapped to one."""
@@ -139,9 +152,10 @@ class Observer:
         record: dict[str, str],
         runs: Sequence[torch.Tensor],
     ) -> None:
+        given, tensor = tensor, self._counted(name, tensor)
         end = LARGEST[self.precision]
-        floor = self.evaluators.value(self.evaluators.floor, name)
-        low = self.evaluators.value(self.evaluators.replay_low, name)
+        floor = self._value(self.evaluators.floor, name)
+        low = self._value(self.evaluators.replay_low, name)
         # What saturates in PyTorch is right: else the floor would be so large that any error of the engine passes.
         unlimited = replay
         replay = replay if low is None else saturated(replay, low, end)
@@ -170,7 +184,7 @@ class Observer:
         )  # fmt: skip
         error, own = made_here(tensor, replay, local, unlimited=unlimited, end=end)
         self._keep_error(math.inf if local.nonfinite else local.relative / limit, name, error, own)
-        self.evaluators.observe(name, tensor)
+        self.evaluators.observe(name, given)
 
     def _mark(self, stats: ErrorStats, local: LocalError, limit: float, floor: float | None, *, follows: bool) -> Mark:
         if local.nonfinite and not follows:
@@ -214,6 +228,7 @@ class Observer:
         record: dict[str, str],
         runs: Sequence[torch.Tensor],
     ) -> None:
+        given, tensor = tensor, self._counted(name, tensor)
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
         reason = (
@@ -231,7 +246,7 @@ class Observer:
             expected = (replay if here else reference).to(tensor.device)
             decided = tensor.to(expected.dtype)
             self._keep_error(math.inf if here else 1.0, name, decided, decided != expected)
-        self.evaluators.observe(name, tensor.to(replay.dtype))
+        self.evaluators.observe(name, given.to(replay.dtype))
 
     def _record(self, name: str, **fields: Any) -> None:
         value = self.values[name]

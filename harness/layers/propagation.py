@@ -57,7 +57,8 @@ class Propagation:
                     if rounded is not None and value is not None:
                         evaluators.floor.observe(own, _rounded_alike(kept.added_to(value), value, rounded))
                 evaluators.done([name])
-            return evaluators.reference.outputs(), evaluators.floor.outputs() if low else {}
+            counted = self._before.counted
+            return counted(evaluators.reference.outputs()), counted(evaluators.floor.outputs()) if low else {}
         except CANNOT_RUN as error:
             raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
 
@@ -72,7 +73,7 @@ class Propagation:
                 if _add(disturbed, name, kept):
                     for overflow in self._in_order(self._overflows - {kept.name}):
                         self._overflow(disturbed, evaluators.canonical(overflow))
-                    outputs = disturbed.outputs()
+                    outputs = self._before.counted(disturbed.outputs())
             except CANNOT_RUN:
                 pass
             yield kept, outputs

@@ -48,8 +48,15 @@ def layer_report(
         values=values, modules=tuple(_modules(values, output_error(result))), observer=effects, trusted=trusted,
         first_nonfinite=first.name if first else "", weights=provenance.weights if provenance else "",
         inputs=provenance.inputs if provenance else "", device=provenance.device if provenance else "",
-        notes=(*result.notes, *notes), diagnosis=diagnosis,
+        notes=(*result.notes, *notes, *_valid_note(before)), diagnosis=diagnosis,
     )  # fmt: skip
+
+
+def _valid_note(before: Unobserved) -> tuple[str, ...]:
+    """Return what is compared where not all elements of the outputs count."""
+    if not before.opened.run.subject.valid:
+        return ()
+    return ("valid= leaves elements of the outputs out; inner values are compared whole, so padding may differ there",)
 
 
 def _modules(values: Sequence[ValueFinding], output_error: float) -> list[ModuleFinding]:

@@ -37,6 +37,8 @@ class OutputResult:
     """PyTorch in the same precision against the same reference; None when it could not be had."""
     decisions: Decisions | None = None
     """The counts of an output of integers or booleans, which has no ``stats``; None for floats."""
+    valid: int | None = None
+    """How many elements count, where a suite's ``valid=`` leaves some out; None where all do."""
     allowed: dict[str, float] = field(default_factory=dict)
     """The limits that were applied, by figure name."""
     parts: tuple[PartResult, ...] = ()
@@ -56,6 +58,7 @@ class OutputResult:
             "reason": self.reason,
             "floor": self.floor.to_json() if self.floor else None,
             "decisions": self.decisions.to_json() if self.decisions else None,
+            "valid": self.valid,
             "allowed": self.allowed,
             "parts": [part.to_json() for part in self.parts],
             "tf32_sized": self.tf32_sized,
@@ -161,6 +164,8 @@ class Provenance:
     """That GPU's UUID; empty on the CPU."""
     plan: dict[str, Any] = field(default_factory=dict)
     """The precision plan: dtype, and the patterns kept in FP32."""
+    valid_sha256: str = ""
+    """Hash of the masks of what counts; empty where all elements do."""
     module: str = ""
     """``built`` in this run, ``not rebuilt`` where nothing that it is built from has changed since an earlier run built
     it, or then ``built, not traced``, for its weights alone; empty for an ONNX file."""

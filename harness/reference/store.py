@@ -99,6 +99,8 @@ class Identity:
     """Hash of the weights, see :func:`harness.tensors.sha256_of`."""
     inputs_sha256: str
     """The same of the case's inputs."""
+    valid_sha256: str = ""
+    """The same of the masks of what counts; empty where all does."""
     program_sha256: str
     """Hash of the traced program."""
     torch: str
@@ -220,12 +222,14 @@ class ReferenceStore:
 
     @staticmethod
     def _changes(record: Mapping[str, Any], identity: Identity) -> list[str]:
-        names = ["weights", "inputs"]
+        names = ["weights", "inputs", "valid"]
         if record.get("torch") == identity.torch:  # the program's text compares only under one exporter
             names.append("program")
         changes = []
         for name in names:
-            before, now = str(record.get(f"{name}_sha256")), getattr(identity, f"{name}_sha256")
+            key = f"{name}_sha256"
+            before, now = str(record.get(key, "" if name == "valid" else None)), getattr(identity, key)
             if before != now:
-                changes.append(f"the {name} ({before[:8]} -> {now[:8]})")
+                what = "mask of valid elements" if name == "valid" else name
+                changes.append(f"the {what} ({before[:8] or 'none'} -> {now[:8] or 'none'})")
         return changes

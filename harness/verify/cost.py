@@ -6,7 +6,8 @@ Beside parity and never part of it: there is no floor, only a limit that somebod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -40,7 +41,8 @@ def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
     try:
         with limits.work(subject.name, "computing the unquantised model"), guarded(f"{subject.name}/{case}"):
             expected = unquantised(opened.run, case)
-            cost = judge_cost(subject, like(expected, _named_as(outcome.repeats.worst, expected)), expected)
+            actual = like(expected, _named_as(outcome.repeats.worst, expected))
+            cost = judge_cost(subject, actual, expected, counted=partial(opened.run.prepared.valid.counted, case))
             sha256 = opened.run.unquantised.graph.identity.weights_sha256
             cost = dataclasses.replace(cost, weights_sha256=sha256)
     except UsageError:
@@ -75,14 +77,24 @@ def unquantised(run: Run, case: str) -> Tensors:
     return run.unquantised.references.reference(case, "fp32")
 
 
-def judge_cost(subject: Subject, actual: Tensors, expected: Tensors) -> CostResult:
-    """Return what quantisation costs by the subject's limits, of which there may be none."""
+def judge_cost(
+    subject: Subject,
+    actual: Tensors,
+    expected: Tensors,
+    *,
+    counted: Callable[[Tensors], Tensors] = lambda outputs: outputs,
+) -> CostResult:
+    """Return what quantisation costs by the subject's limits, of which there may be none.
+
+    ``counted`` gives outputs with 0 for what does not count; metrics see all of them.
+    """
     assert subject.against is not None
     against = subject.against.name
     tolerances = subject.cost if isinstance(subject.cost, Mapping) else dict.fromkeys(expected, subject.cost)
     if unknown := sorted(set(tolerances) - set(expected)):
         raise UsageError(f"{subject.name}: cost= names {unknown[0]!r}, which is no output ({', '.join(expected)})")
-    outputs = [_judged(name, actual[name], wanted, tolerances.get(name), against) for name, wanted in expected.items()]
+    ours, theirs = counted(actual), counted(expected)
+    outputs = [_judged(name, ours[name], wanted, tolerances.get(name), against) for name, wanted in theirs.items()]
     metrics = [measure(metric, actual, expected) for metric in subject.cost_metrics]
     verdict, reason = _overall(outputs, metrics, [name for name, one in tolerances.items() if one is not None])
     return CostResult(against=against, verdict=verdict, reason=reason, outputs=tuple(outputs), metrics=tuple(metrics))

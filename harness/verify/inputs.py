@@ -55,6 +55,11 @@ class CaseInputs(Mapping[str, Tensors]):
         assert self._first is not None
         return self._first[1]
 
+    def nested(self, inputs: Tensors) -> dict[str, Any]:
+        """Return inputs by path as the suite gives them: nested as those of every case, or flat for an ONNX file."""
+        nested: dict[str, Any] = dict(inputs) if self.subject.onnx is not None else self.structure.build(inputs)
+        return nested
+
     def _require_same(self, case: str, structure: Structure) -> None:
         """Raise UsageError for a case whose inputs are nested in another way, or have other names, than another's."""
         first, known = self._first = self._first or (case, structure)

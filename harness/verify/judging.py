@@ -27,6 +27,8 @@ from harness.verify.weights import infinite_words
 CANCELLED = 2 * FACTOR
 """Roundings of the terms of a difference that is mathematically zero, which an engine may leave: three of each."""
 _LIMIT_WHY = "--limit"
+_NAMED = 3
+"""Outputs that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,10 @@ class Compared:
     """Why this output has no floor though others have."""
     decisions: Decisions | None = None
     """The counts of an output that is no float."""
+    valid: int | None = None
+    """How many elements count; None where all do."""
+    elements: int = 0
+    """How many there are."""
 
 
 def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | None, tuple[str, ...]]:
@@ -70,14 +76,17 @@ def compare_outputs(
     precision: str,
     decisions: Mapping[str, Decisions | EngineFailed] = MappingProxyType({}),
     wide: Callable[[], Tensors] | None = None,
+    valid: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> list[Compared]:
     """Return the figures of every expected output; ``decisions`` are the counts of those that are no floats.
 
     ``wide`` gives the floor with all in FP32 that the precision cannot hold, for what is no number in the floor.
+    ``valid`` are the masks of the outputs of which not all elements count.
     """
     found = []
     for name, tensor in expected.items():
-        note, own_floor = "", None if floor is None else floor[name]
+        note, own_floor, mask = "", None if floor is None else floor[name], valid.get(name)
+        count = None if mask is None else int(mask.sum())
         if own_floor is not None and own_floor.shape != tensor.shape:
             shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
             note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
@@ -87,10 +96,14 @@ def compare_outputs(
             elif (counts := decisions.get(name)) is not None:
                 if isinstance(counts, EngineFailed):
                     raise counts
-                found.append(Compared(name=name, stats=None, floor=None, decisions=counts))
+                if mask is not None:
+                    moved = (bool(it[mask].any()) for it in (actual[name].to(mask.device), tensor))
+                    counts = replace(counts, elements=int(mask.sum()), zero=not any(moved))
+                one = Compared(name=name, stats=None, floor=None, decisions=counts)
+                found.append(replace(one, valid=count, elements=tensor.numel()))
             else:
-                one = compare_floats(name, actual[name], tensor, own_floor, precision=precision, wide=wide)
-                found.append(replace(one, note=note))
+                one = compare_floats(name, actual[name], tensor, own_floor, precision=precision, wide=wide, valid=mask)
+                found.append(replace(one, note=note, valid=count, elements=tensor.numel()))
         except EngineFailed as error:
             found.append(Compared(name=name, stats=None, floor=None, problem=str(error)))
     return found
@@ -104,28 +117,53 @@ def compare_floats(
     *,
     precision: str,
     wide: Callable[[], Tensors] | None = None,
+    valid: torch.Tensor | None = None,
 ) -> Compared:
     """Return the figures of an output of floats and of its parts; where the floor is none, of its parts alone.
 
     An engine that gives numbers where the floor has none computes something in FP32: its parts are held against the
-    floor that does so too. Raises EngineFailed where the two cannot be compared.
+    floor that does so too. Elements that are not ``valid`` are left out. Raises EngineFailed where the two cannot be
+    compared.
     """
-    stats = compare(actual, expected, name=name)
+
+    def counting(tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor with what does not count infinite: a pair of equal infinities is compared nowhere."""
+        if valid is None or tensor.shape != valid.shape:
+            return tensor
+        return tensor.where(valid.to(tensor.device), torch.inf)
+
+    def against(tensor: torch.Tensor, wanted: torch.Tensor) -> ErrorStats:
+        stats = compare(tensor, wanted, name=name)
+        return stats if valid is None else _of_valid(stats, tensor, valid.to(tensor.device))
+
+    actual, expected = counting(actual), counting(expected)
+    stats = against(actual, expected)
     if floor is None:
         return Compared(name=name, stats=stats, floor=None)
-    floor_stats = compare(floor, expected)
+    floor = counting(floor)
+    floor_stats = against(floor, expected)
     if stats.nan_expected or stats.mismatched_nonfinite:
         return Compared(name=name, stats=stats, floor=floor_stats)
     held = not cannot_hold(floor_stats, precision)
     roundoff = UNIT_ROUNDOFF[precision]
     if floor_stats.mismatched_nonfinite and wide is not None and precision != "fp32":
-        floor = wide()[name]
+        floor = counting(wide()[name])
         if floor.shape != expected.shape or cannot_hold(compare(floor, expected), precision):
             floor = expected  # nothing says what may be lost: a few roundings
     elif not held:
         floor, roundoff = expected, PART_HOLDS / FACTOR
     parts = judge_parts(actual, expected, floor, roundoff=roundoff, step=SMALLEST_STEP[precision])
     return Compared(name=name, stats=stats, floor=floor_stats, parts=parts)
+
+
+def _of_valid(stats: ErrorStats, actual: torch.Tensor, valid: torch.Tensor) -> ErrorStats:
+    """Return figures without the infinities that stand for what does not count."""
+    left_out = int((~valid).sum())
+    first = (~actual.isfinite() & valid).nonzero()[:1].tolist() if stats.nonfinite_actual > left_out else []
+    return replace(
+        stats, elements=stats.elements - left_out, nonfinite_actual=stats.nonfinite_actual - left_out,
+        nonfinite_expected=stats.nonfinite_expected - left_out, first_nonfinite=tuple(first[0]) if first else None,
+    )  # fmt: skip
 
 
 def judge_tensors(
@@ -204,7 +242,24 @@ def judge_outputs(
                 cause=cause,
             )
         )
-    return tuple(results)
+    return tuple(map(_with_valid, results, compared))
+
+
+def valid_note(compared: Sequence[Compared]) -> tuple[str, ...]:
+    """Return how many elements count of the outputs of which not all do."""
+    some = [output for output in compared if output.valid not in (None, output.elements)]
+    counts = [f"{output.name} {output.valid} of {output.elements}" for output in some[:_NAMED]]
+    others = f" and {len(some) - _NAMED} outputs more" * (len(some) > _NAMED)
+    return (f"valid= leaves elements out; compared: {', '.join(counts)}{others}",) if some else ()
+
+
+def _with_valid(result: OutputResult, compared: Compared) -> OutputResult:
+    """Return a verdict with how many elements it is about, where not all count."""
+    if compared.valid is None:
+        return result
+    left_out = compared.elements - compared.valid
+    words = f"valid {compared.valid} of {compared.elements} elements ({left_out} left out)"
+    return replace(result, valid=compared.valid, reason=f"{result.reason}; {words}")
 
 
 def _cancelled(stats: ErrorStats, references: References, case: str, plan: Plan, output: str) -> str:
@@ -244,13 +299,15 @@ def _tf32_floor(references: References, case: str, name: str, expected: torch.Te
         floor = references.floor(case, load_plan("tf32"))
     except NotJudged:
         return None
-    return _floor_stats(floor.outputs[name], expected)
+    low, right = ({name: it} for it in (floor.outputs[name], expected))
+    return _floor_stats(*(references.valid.counted(case, it)[name] for it in (low, right)))
 
 
 def _reference_error(references: References, case: str, name: str) -> ErrorStats | None:
     """Return how far the FP32 reference is from FP64; None where there is no FP64."""
     try:
-        return compare(references.reference(case, "fp32")[name], references.reference(case, "fp64")[name])
+        both = (references.reference(case, precision) for precision in ("fp32", "fp64"))
+        return compare(*(references.valid.counted(case, {name: outputs[name]})[name] for outputs in both))
     except ParityError:
         return None
 

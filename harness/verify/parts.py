@@ -165,7 +165,9 @@ def _row_parts(
     actual: torch.Tensor, expected: torch.Tensor, floor: torch.Tensor, axis: int, roundoff: float
 ) -> Iterator[PartResult]:
     """Yield the row of a softmax whose sum is farthest from one: an error of t hardly moves it."""
-    engine, lost = (tensor.double().sum(axis) - expected.sum(axis, dtype=torch.float64) for tensor in (actual, floor))
+    right = expected.sum(axis, dtype=torch.float64)
+    differences = (tensor.double().sum(axis) - right for tensor in (actual, floor))
+    engine, lost = (difference.where(right.isfinite(), 0) for difference in differences)  # the others do not count
     worst = int(engine.abs().argmax())
     others = [k for k in range(expected.dim()) if k != axis and expected.shape[k] > 1]
     place = dict(

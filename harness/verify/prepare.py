@@ -18,6 +18,7 @@ from harness.verify.onnx_graph import open_onnx_graph
 from harness.verify.references import References
 from harness.verify.remembered_graph import open_torch_graph
 from harness.verify.subject_graph import SubjectGraph
+from harness.verify.valid import ValidElements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Prepared:
     """By case."""
     references: References
     """What its outputs should be, and what PyTorch gives in another precision."""
+    valid: ValidElements
+    """Which elements of its outputs count."""
 
     @property
     def foreign(self) -> tuple[str, ...]:
@@ -67,16 +70,18 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
     graph, inputs = open_graph(subject, settings)
     if foreign := graph.identity.foreign:
         settings.progress(f"{subject.name}: nothing is kept, since no key holds {'; '.join(foreign)}")
+    valid = ValidElements(subject, inputs, graph.output_names)
     references = References(
         subject,
         graph,
         inputs,
+        valid,
         cache=OutputCache(settings.engines / "outputs", enabled=settings.engine_cache and not foreign),
         store=ReferenceStore(settings.references) if subject.onnx is None else None,
         root=settings.root,
         update=settings.update_references,
         progress=settings.progress,
     )
-    graph.cases, graph.recall = inputs.values, references.recall
+    graph.cases, graph.counted, graph.recall = inputs.items, valid.counted, references.recall
     graph.require_numbers(references.once)
-    return Prepared(subject=subject, graph=graph, inputs=inputs, references=references)
+    return Prepared(subject=subject, graph=graph, inputs=inputs, references=references, valid=valid)

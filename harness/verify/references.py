@@ -29,6 +29,7 @@ from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import SubjectGraph, value_dtypes
+from harness.verify.valid import ValidElements
 from harness.verify.witnesses import Disagree, require_agreement
 
 _DTYPES = {"fp32": "float32", "fp64": "float64"}
@@ -53,6 +54,7 @@ class References:
         subject: Subject,
         graph: SubjectGraph,
         inputs: CaseInputs,
+        valid: ValidElements,
         *,
         cache: OutputCache,
         store: ReferenceStore | None,
@@ -60,7 +62,7 @@ class References:
         update: bool,
         progress: Callable[[str], None],
     ) -> None:
-        self.subject, self.graph, self.inputs = subject, graph, inputs
+        self.subject, self.graph, self.inputs, self.valid = subject, graph, inputs, valid
         self._cache, self._store, self._root, self._progress = cache, store, root, progress
         self._stale = set(inputs) if update else set()
         """Cases whose stored reference is to be written anew before it is used."""
@@ -86,9 +88,11 @@ class References:
         """Return the outputs in ``fp32`` (the reference) or ``fp64`` (the truth)."""
         if (stored := self._load(case)) is not None:
             kept = stored.fp32 if precision == "fp32" else stored.fp64
+            self.valid.check(case, kept)
             return {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
         run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
         outputs, notes = self._kept(case, precision, run)
+        self.valid.check(case, outputs)
         if precision == "fp32" and case not in self._agreed:
             try:
                 self._agreed[case] = (*notes, *self._agreement(case, outputs))
@@ -101,7 +105,8 @@ class References:
     def _agreement(self, case: str, outputs: Tensors) -> tuple[str, ...]:
         """Hold outputs against the witness, but those that an earlier run has, where that cannot come out otherwise."""
         exact = partial(self.reference, case, "fp64")
-        hold = partial(require_agreement, self.graph, self.inputs[case], outputs, exact=exact)
+        counted = partial(self.valid.counted, case)
+        hold = partial(require_agreement, self.graph, self.inputs[case], outputs, exact=exact, counted=counted)
         return self._held("agreement", hold, case, outputs=sha256_of(outputs))
 
     def _held(self, what: str, hold: Callable[[], tuple[str, ...]], case: str, **key: Any) -> tuple[str, ...]:
@@ -223,6 +228,7 @@ class References:
         return Identity(
             weights_sha256=self.graph.identity.weights_sha256,
             inputs_sha256=sha256_of(self.inputs[case]),
+            valid_sha256=self.valid.sha256(case),
             program_sha256=self.graph.identity.program_sha256,
             torch=torch.__version__.split("+")[0],
         )
@@ -288,11 +294,12 @@ class References:
         kept = {name: tensor.to(self.graph.device) for name, tensor in stored.fp32.items()}
         if set(kept) != set(witness):
             raise StaleReference(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")
+        kept, witness = self.valid.counted(case, kept), self.valid.counted(case, witness)
         sentence = f"stored reference is stale: {{name!r}} differs from the module by {{error}}; run: {command}"
         try:
             require_close(kept, witness, limit=FAITHFUL, sentence=sentence)
         except NotJudged as stale:
-            program = self.graph.run(self.inputs[case], dtype="float32")[0]
+            program = self.valid.counted(case, self.graph.run(self.inputs[case], dtype="float32")[0])
             if all(distance(program[name], tensor) <= FAITHFUL for name, tensor in kept.items()):
                 by = self.graph.computed_by
                 raise NotJudged(f"{by} gives the stored reference of {case!r}, but the module does not") from stale

@@ -39,6 +39,7 @@ def provenance(opened: OpenTarget, case: str) -> Provenance | None:
             device=opened.device_name,
             gpu=opened.gpu_uuid,
             plan={"dtype": plan.computes_in, "keep_fp32": list(plan.keep_fp32)},
+            valid_sha256=prepared.valid.sha256(case),
             module=prepared.graph.module_state,
         )
     except ParityError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from harness.compare import error_shape
 from harness.records import OutputResult
@@ -20,19 +21,22 @@ def with_shapes(
     An output may hold another one, differ from run to run, or be what the engine gave for a case before: only cases
     that this target was judged on already are asked for that.
     """
+    counted = partial(opened.run.prepared.valid.counted, case)
+    right, low, worst = (counted(it) for it in (settled.expected, settled.floor or {}, repeats.worst))
+    another = {} if repeats.another is None else counted(repeats.another)
     before = {name: outcome.expected for name, outcome in opened.outcomes.items() if outcome.expected and name != case}
     found = []
     for output in outputs:
-        expected, actual = settled.expected[output.name], repeats.worst.get(output.name)
+        expected, actual = right[output.name], worst.get(output.name)
         if output.verdict == "fail" and actual is not None and actual.shape == expected.shape:
             shape = error_shape(
                 actual,
                 expected,
-                (settled.floor or {}).get(output.name),
+                low.get(output.name),
                 precision=opened.plan.computes_in,
-                others={name: tensor for name, tensor in settled.expected.items() if name != output.name},
-                previous={name: tensors[output.name] for name, tensors in before.items()},
-                runs=[repeats.another[output.name]] if repeats.another is not None else (),
+                others={name: tensor for name, tensor in right.items() if name != output.name},
+                previous={name: counted(tensors)[output.name] for name, tensors in before.items()},
+                runs=[another[output.name]] if another else (),
                 made_here=output.tf32_sized,
             )
             output = replace(output, looks_like=shape)

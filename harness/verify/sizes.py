@@ -65,9 +65,11 @@ def before_cancelling(octaves: Octaves, level: float) -> tuple[Array, Array]:
 def softmax_axis(octaves: Octaves, expected: torch.Tensor) -> int | None:
     """Return the axis along which all values are positive and add up to one, as far as their sums show that."""
     for axis, size in enumerate(expected.shape):
-        rows = expected.numel() / size
-        likely = size > 1 and octaves.positive and abs(octaves.total - rows) < SUMS_TO * rows
-        if likely and bool(((expected.sum(axis, dtype=torch.float64) - 1).abs() < SUMS_TO).all()):
+        rows = float(octaves.count.sum()) / size  # of those that count
+        if size <= 1 or not octaves.positive or not abs(octaves.total - rows) < SUMS_TO * rows:
+            continue
+        sums = expected.sum(axis, dtype=torch.float64)
+        if bool((((sums - 1).abs() < SUMS_TO) | sums.isinf()).all()):
             return axis
     return None
 

@@ -76,8 +76,10 @@ class SubjectGraph(ABC):
         self._kept: dict[str, frozenset[str]] = {}
         self._too_long: list[tuple[Tensors, TookTooLong]] = []
         """Inputs on which a run was not over in time: one without an end has none in another precision either."""
-        self.cases: Callable[[], Iterable[Tensors]] = tuple
-        """The inputs of all cases: an engine serves them all."""
+        self.cases: Callable[[], Iterable[tuple[str, Tensors]]] = tuple
+        """The names and inputs of all cases: an engine serves them all."""
+        self.counted: Callable[[str, Tensors], Tensors] = lambda case, outputs: outputs
+        """Return outputs of a case with 0 for what does not count."""
         self.recall: Callable[[str, Callable[[], frozenset[str]]], frozenset[str]] = lambda what, compute: compute()
         """Return what an earlier run computed of this graph and these cases, or compute it."""
 
@@ -206,10 +208,12 @@ class SubjectGraph(ABC):
         dtype = plan.compute_dtype
 
         def compute() -> frozenset[str]:
-            with self._once_too_long(self.cases), limits.step(f"looking for what {dtype} cannot hold"):
+            several = [inputs for _, inputs in self.cases()]
+            with self._once_too_long(lambda: several), limits.step(f"looking for what {dtype} cannot hold"):
                 return kept_for_range(
-                    self.run_graph, getattr(torch, dtype), self.cases, weights=self.weights, device=self.device
-                )
+                    self.run_graph, getattr(torch, dtype), self.cases, counted=self.counted, weights=self.weights,
+                    device=self.device,
+                )  # fmt: skip
 
         if dtype not in self._kept:
             self._kept[dtype] = self.recall(f"what {dtype} cannot hold", compute)

@@ -67,11 +67,7 @@ def build_torch_graph(subject: Subject, settings: Settings) -> tuple[TorchGraph,
     inputs_of = CaseInputs(subject, accept)
     example = inputs_of[inputs_of.largest()]
 
-    def arguments(inputs: Tensors) -> dict[str, Any]:
-        built: dict[str, Any] = inputs_of.structure.build(inputs)
-        return built
-
-    return TorchGraph(subject, module, arguments, example, device=device, settings=settings), inputs_of
+    return TorchGraph(subject, module, inputs_of.nested, example, device=device, settings=settings), inputs_of
 
 
 class TorchGraph(SubjectGraph):

@@ -22,8 +22,9 @@ UNUSABLE = 0.1
 def kept_for_range(
     run: RunGraph,
     dtype: torch.dtype,
-    cases: Callable[[], Iterable[Tensors]],
+    cases: Callable[[], Iterable[tuple[str, Tensors]]],
     *,
+    counted: Callable[[str, Tensors], Tensors],
     weights: Mapping[str, torch.Tensor],
     device: torch.device,
 ) -> frozenset[str]:
@@ -43,7 +44,7 @@ def kept_for_range(
     if not readers:
         return frozenset()
     kept: set[str] = set()
-    for inputs in cases():
+    for case, inputs in cases():
         compute = partial(run_graph, run, inputs, dtype=torch.float32, device=device, weights=weights)
         largest: dict[str, float] = {}
 
@@ -51,7 +52,7 @@ def kept_for_range(
             if tensor.is_floating_point() and tensor.numel():
                 largest[name] = max(largest.get(name, 0.0), largest_finite(tensor))
 
-        expected, saturated = compute(on_value=note), compute(saturate=dtype)
+        expected, saturated = (counted(case, outputs) for outputs in (compute(on_value=note), compute(saturate=dtype)))
         if any(not distance(saturated[name], tensor) <= FAITHFUL for name, tensor in expected.items()):
             kept |= _spread(run, readers, {name for name, most in largest.items() if most > limit})
     return frozenset(kept)

@@ -21,7 +21,7 @@ from harness.tensors import Tensors
 from harness.verify.codes import judge_quantised
 from harness.verify.cost import with_cost
 from harness.verify.inputs import generated_words, sizes_notes
-from harness.verify.judging import compare_outputs, floor_of, judge_outputs
+from harness.verify.judging import compare_outputs, floor_of, judge_outputs, valid_note
 from harness.verify.prepare import prepare
 from harness.verify.result import engine_info, next_step, provenance, with_attempts, worst_reason
 from harness.verify.run import Repeats, run_repeatedly
@@ -114,6 +114,7 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
                     declared=opened.declared(case),
                     on_gpu=opened.on_gpu,
                     runs=opened.run.settings.runs,
+                    counted=partial(prepared.valid.counted, case),
                 )
             outputs, notes, settled, codes = _judged(opened, case, repeats.worst, expected)
             outputs = with_shapes(opened, case, outputs, repeats, settled)
@@ -194,13 +195,15 @@ def _judged(
         outputs, codes = judge_quantised(opened, case, actual, plan)
         return outputs, prepared.references.notes(case), Settled(expected=expected, floor=None), codes
     floor, notes = floor_of(prepared.references, case, plan)
-    settled = settle(prepared, case, plan, actual, expected, floor)
+    alike, low = (it and prepared.valid.as_in(case, it, expected) for it in (actual, floor))
+    assert alike is not None
+    settled = settle(prepared, case, plan, alike, expected, low)
     compared = compare_outputs(
         actual, settled.expected, settled.floor, precision=plan.computes_in, decisions=settled.decisions,
-        wide=partial(prepared.references.floor_with_wide, case, plan),
+        wide=partial(prepared.references.floor_with_wide, case, plan), valid=prepared.valid.of(case, expected),
     )  # fmt: skip
     notes = (*prepared.references.notes(case), *notes, *settled.notes)
-    notes = (*notes, *(output.note for output in compared if output.note))
+    notes = (*notes, *(output.note for output in compared if output.note), *valid_note(compared))
     if any(output.stats is not None and output.stats.nonfinite_expected for output in compared):
         infinite = infinite_words(prepared.graph.weights.items())
         notes = (*notes, f"the reference is not finite everywhere, and {infinite}") if infinite else notes

@@ -39,20 +39,27 @@ class Disagree(NotJudged):
 
 
 def require_agreement(
-    graph: SubjectGraph, inputs: Tensors, outputs: Tensors, *, exact: Callable[[], Tensors]
+    graph: SubjectGraph,
+    inputs: Tensors,
+    outputs: Tensors,
+    *,
+    exact: Callable[[], Tensors],
+    counted: Callable[[Tensors], Tensors] = lambda outputs: outputs,
 ) -> tuple[str, ...]:
     """Hold the FP32 reference against the graph's witness; return notes.
 
-    ``exact`` gives the FP64 truth, and is asked for only where the two differ by more than FP32 usually does. Raises
-    Disagree, naming the first value on which they disagree.
+    ``exact`` gives the FP64 truth, and is asked for only where the two differ by more than FP32 usually does;
+    ``counted`` gives outputs with 0 for what does not count. Raises Disagree, naming the first value on which they
+    disagree.
     """
     witness = graph.witness(inputs)
     if isinstance(witness, str):
         return (f"the reference has one witness only: {witness}",)
+    witness, outputs = counted(witness), counted(outputs)
     errors = {name: distance(witness[name], tensor) for name, tensor in outputs.items()}
     wrong = {name: error for name, error in errors.items() if not error <= FAITHFUL}
     if wrong:
-        truth = exact()
+        truth = counted(exact())
         wrong = {name: e for name, e in wrong.items() if not e <= EXPLAINED * distance(outputs[name], truth[name])}
     if not wrong:
         return ()

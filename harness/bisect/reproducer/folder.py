@@ -134,7 +134,8 @@ def _write_parts(draft: Path, spec: Spec) -> None:
     """Write everything but the README and the bug report, which hold what the script prints."""
     save_model(onnx_ir.load(spec.graph), draft / "graph.onnx")
     _save_arrays(draft / "inputs.npz", spec.inputs)
-    _save_arrays(draft / "expected.npz", spec.expected)
+    counting = {name: spec.expected[name].double().where(mask, math.nan) for name, mask in spec.valid.items()}
+    _save_arrays(draft / "expected.npz", {**spec.expected, **counting})
     environment = {key: value for key, value in spec.environment.items() if key not in _PRIVATE}
     write_text(json.dumps(environment, indent=1, default=str), draft / ENVIRONMENT)
     write_text(script(spec), draft / SCRIPT)

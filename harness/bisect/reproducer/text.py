@@ -88,6 +88,8 @@ class Spec:
     """Largest relative L2 error allowed, by output."""
     finding: str
     """What is wrong, in one sentence."""
+    valid: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Which elements count, of the outputs of which not all do."""
     notes: tuple[str, ...] = ()
     """Further facts, one sentence each."""
     environment: Mapping[str, Any] = field(default_factory=dict)

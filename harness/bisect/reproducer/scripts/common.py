@@ -134,13 +134,16 @@ def measure_runs(
 
 
 def measure(actual: Any, expected: Any, *, output: str, run: int) -> Measured:
-    """Compare one output. An element that is not finite counts as right only where the same infinity is expected."""
+    """Compare one output. An element that is not finite counts as right only where the same infinity is expected.
+
+    Where NaN is expected nothing is: such an element, as of padding, does not count.
+    """
     if actual.shape != expected.shape:
         worst = f"shape {actual.shape}, expected {expected.shape}"
         return Measured(output, run, float("nan"), 0, worst, True)
     a, e = actual.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(e)
-    mismatched = ~finite & (a != e)
+    mismatched = ~finite & (a != e) & ~np.isnan(e)
     difference = np.zeros(a.shape)
     np.subtract(a, e, out=difference, where=finite)
     error = relative(difference, np.where(finite, e, 0.0)) if finite.any() or not mismatched.any() else float("nan")
