@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the README is finished")
     report.add_argument("--html", action="store_true", help=f"write {PAGE} as well: one file, no network")
+    report.add_argument("--open", action="store_true", help=f"write {PAGE} and show it in the browser")
     report.add_argument(
         "--summary", action="store_true",
         help="add a summary to the file in GITHUB_STEP_SUMMARY, or print it where that is not set",
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         return _check(options, roles)
     found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id or os.environ.get(RUN_VARIABLE, ""))
     _warn(found)
-    page = options.output / PAGE if options.html else None
+    page = options.output / PAGE if options.html or options.open else None
     for file in filter(None, (page, options.badge, options.junit)):
         check_writable(file)
     path = hackathon.save_readme(
@@ -83,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
 
         save_page(found, page, lang=_language(path))
         print(f"wrote {page}")
+        if options.open:
+            _open(page)
     if options.badge:
         save_json(badge(found), options.badge)
         print(f"wrote {options.badge}")
@@ -94,6 +98,12 @@ def run(options: argparse.Namespace) -> int:
         written = write_summary(text)
         print(f"wrote {written}" if written else text)
     return 1 if found.contradictory or found.clashes or found.stale else 0
+
+
+def _open(page: Path) -> None:
+    """Show the page in the browser; without one, as on a runner, say where it is."""
+    if not webbrowser.open(page.resolve().as_uri()):
+        print_progress(f"no browser can be started here: open {page.resolve()} in one")
 
 
 def _warn(found: Records) -> None:
@@ -113,7 +123,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     """Print one line per finding; the records are those given, else those of the default folder, if any."""
     from harness import hackathon, records
 
-    outputs = ("html", "badge", "junit", "summary", "lang", "template")
+    outputs = ("html", "open", "badge", "junit", "summary", "lang", "template")
     if given := [f"--{name}" for name in outputs if getattr(options, name)]:
         raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]

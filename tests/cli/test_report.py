@@ -66,7 +66,7 @@ def test_the_check_works_without_records(here: Path, capsys: pytest.CaptureFixtu
     assert "is not what the records give" not in captured.out
 
 
-@pytest.mark.parametrize("option", ["--html", "--badge=b.json", "--summary", "--lang=zh", "--template=2022"])
+@pytest.mark.parametrize("option", ["--html", "--open", "--badge=b.json", "--summary", "--lang=zh", "--template=2022"])
 def test_the_check_refuses_what_it_would_not_do(option: str, here: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["report", "--check", option]) == 2
     assert f"--check writes nothing, so {option.partition('=')[0]} would do nothing" in capsys.readouterr().err
@@ -91,6 +91,19 @@ def test_summary_and_badge(here: Path, capsys: pytest.CaptureFixture[str], monke
 def test_the_page_has_the_readmes_language(here: Path):
     assert cli.main(["report", "--html", "--lang", "zh"]) == 0
     assert 'lang="zh' in (here / "reports" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("has_browser", [True, False])
+def test_the_page_is_shown_in_a_browser_or_where_it_is(
+    has_browser: bool, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or has_browser)
+    assert cli.main(["report", "--open"]) == 0
+    page = (here / "reports" / "report.html").resolve()
+    assert shown == [page.as_uri()]
+    assert page.exists()
+    assert (f"open {page} in one" in capsys.readouterr().err) != has_browser
 
 
 def test_the_wenet_table_is_in_the_readme(here: Path):
