@@ -321,7 +321,7 @@ def request_of(
         twice = next(name for name in shapes if [known for known, _ in options.shape].count(name) > 1)
         raise UsageError(f"--shape gives {twice} twice; give it once")
     subject = discovery.find_subject(
-        options.subject, suites=options.suites, inputs=options.inputs, shapes=shapes, runs=runs
+        options.subject, suites=options.suites, inputs=options.inputs, shapes=shapes, runs=runs and not options.against
     )
     subject = replace(with_against(options, subject), typed=_typed(options))
     discovery.check_precisions(options.precision, also=[target.precision_name for target in subject.targets])

@@ -23,6 +23,7 @@ from harness.graph.aten_graph import AtenGraph
 from harness.graph.folding import computing_node, folded_into, merge_copies
 from harness.graph.metadata import exported_list, module_path, source_line
 from harness.graph.naming import name_ends, name_parts, output_nodes
+from harness.graph.quantiser_modules import plain_quantisers
 from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.lazy import onnx_ir
@@ -76,7 +77,7 @@ def trace(
     Raises NotJudged when it cannot be traced.
     """
     shapes, names = _dynamic_shapes(subject, inputs), keywords(inputs)
-    with _exporting(subject, "tracing the module"), _flat_forward(module, names, arguments):
+    with _exporting(subject, "tracing the module"), _flat_forward(module, names, arguments), plain_quantisers(module):
         return torch.export.export(
             module, (), kwargs=by_keyword(inputs), dynamic_shapes={names[path]: shape for path, shape in shapes.items()}
         )

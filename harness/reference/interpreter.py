@@ -23,6 +23,7 @@ from harness.errors import NoMemory
 from harness.graph import InputKind
 from harness.memory import available_bytes, size_words
 from harness.pytorch import tf32_allowed
+from harness.reference.fake_quantisation import FAKE_QUANTISATION
 from harness.reference.kept_run import KeptRun
 from harness.reference.onnx_calls import OnnxCall
 from harness.reference.products import is_product
@@ -279,6 +280,7 @@ class TypedInterpreter(Interpreter):
             return target(args, kwargs, run_body=self._run_body, double=double, elsewhere=self.notes.elsewhere)
         if target in _CONTROL_FLOW:
             return _CONTROL_FLOW[target](self, *args)
+        target = FAKE_QUANTISATION.get(target, target)
         # A kernel of another device or dtype may lay its result out differently than the traced one did, and a view of
         # it may then not exist; reshape is the same mathematics.
         return torch.ops.aten.reshape.default(*args) if target in _VIEWS else target(*args, **kwargs)
