@@ -55,6 +55,7 @@ ELSEWHERE = {
 CHUNKS = 4
 
 
+@pytest.mark.xdist_group("node tests")  # one process collects them
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_what_pytorch_computes_gives_the_expected_values_in_every_precision(chunk: int):
     found = [it for test in node_tests()[chunk::CHUNKS] for it in outcomes(test)]

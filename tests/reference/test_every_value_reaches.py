@@ -125,6 +125,9 @@ NETWORKS = {
 }
 
 
+RECURRENT = {"lstm", "lstm of two layers", "gru", "rnn"}
+
+
 class Multihead(nn.Module):
     """PyTorch's own attention, with the weights as an output."""
 
@@ -144,7 +147,8 @@ def ready(name: str) -> Prepared:
         return NETWORKS[name]().eval()
 
     def inputs() -> Tensors:
-        return {"x": torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(5))}
+        steps = 3 if name in RECURRENT else 5  # each is unrolled
+        return {"x": torch.randn(2, steps, 12, generator=torch.Generator().manual_seed(5))}
 
     subject = Subject(
         name=name, build=build, cases={"one": inputs}, targets=(Target("torch", "fp16"),), weights="random"
