@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from harness.checks import test_layers, test_outputs
+from harness.checks import test_outputs
 from harness.metrics import Metric
 from suites.ppocr.pictures import LINES, strip, subject
 
