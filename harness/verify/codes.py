@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -42,16 +43,19 @@ def judge_quantised(
     """
     prepared = opened.run.prepared
     backend = ARITHMETIC.get(opened.backend.name, DIVIDES)
+    counted = partial(prepared.valid.counted, case)
     graph_case = quantised_case(prepared.graph, prepared.inputs[case], plan, backend)
     seen = _see(opened, case, actual)
     opened.say(f"holding the codes of {len(seen.codes)} quantisers against exact ones", case)
     with limits.step("judging codes"):
         found = judge_codes(graph_case, seen.codes, seen.unseen)
-        exact = _declared(graph_case.run(), actual)
-        moved = [_declared(outputs, actual) for outputs in spread(graph_case, exact)]
+        raw = graph_case.run()
+        exact = counted(_declared(raw, actual))
+        moved = [counted(_declared(outputs, actual)) for outputs in spread(graph_case, raw)]
     same = all(bitwise_equal(seen.outputs[name], tensor) for name, tensor in actual.items()) if seen.outputs else False
     own = _with_own_codes(opened, case, plan, graph_case, seen) if seen.outputs and not seen.unseen else {}
     verdict, reason = _of_all(found)
+    actual = counted(actual)
     tolerances = {name: tolerance_for(name, opened.run.limit, opened.run.subject.tolerances, plan) for name in actual}
     outputs = []
     for name, tensor in actual.items():
@@ -103,9 +107,10 @@ def _with_own_codes(
     opened: OpenTarget, case: str, plan: Plan, graph_case: Quantised, seen: Seen
 ) -> dict[str, OutputResult]:
     """Return the verdict on every output of the engine in which codes are seen, given its own codes."""
-    expected = _declared(graph_case.run(seen.codes), seen.outputs)
-    floor = _declared(graph_case.moved(seen.codes), seen.outputs)
-    found = _as_others(opened, case, plan, seen.outputs, expected, floor)
+    counted = partial(opened.run.prepared.valid.counted, case)
+    expected = counted(_declared(graph_case.run(seen.codes), seen.outputs))
+    floor = counted(_declared(graph_case.moved(seen.codes), seen.outputs))
+    found = _as_others(opened, case, plan, counted(seen.outputs), expected, floor)
     return {output.name: output for output in found}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from fake import quiet
 
 from harness import Target, Tolerance
@@ -95,6 +96,21 @@ def test_codes_beside_a_tolerance_are_shown(tmp_path: Path, monkeypatch: pytest.
     result = verified("conv_ort_fp8", tmp_path, tolerances={"y": wide})
     assert (result.verdict, result.codes.verdict, result.codes.decides) == ("pass", "fail", False)
     assert verdict_of(result) == "pass"
+
+
+def test_elements_that_do_not_count_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = codes._see
+
+    def wrong_in_the_first_row(opened, case, actual):
+        seen = real(opened, case, actual)
+        seen.outputs["y"][0] += 1
+        actual["y"][0] += 1
+        return seen
+
+    monkeypatch.setattr(codes, "_see", wrong_in_the_first_row)
+    assert verified("conv_ort_fp8", tmp_path).verdict == "fail"
+    mask = torch.tensor([[False], [True]])
+    assert verified("conv_ort_fp8", tmp_path, valid={"y": lambda inputs: mask}).verdict == "pass"
 
 
 def test_an_engine_whose_codes_cannot_be_seen_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
