@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness import NotJudged, UsageError
-from harness.errors import install_hint, unknown_name
+from harness.errors import first_line, install_hint, unknown_name
 
 SEED = 0
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
@@ -31,6 +31,14 @@ def weights_words(variable: str) -> dict[str, Any]:
     return {"weights": "random", "weights_source": f"seed {SEED}, what starts at zero drawn too"}
 
 
+def loaded(kind: Any, folder: Path, variable: str) -> Any:
+    """Return a network, or a tokenizer, of a checkpoint's folder. Raises NotJudged where it cannot be loaded."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise NotJudged(f"{variable}: {folder} cannot be loaded: {first_line(error)}") from error
+
+
 def drawn(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     """Make a module in eval mode with PyTorch's own random weights in every layer, and no parameter of zeros.
 
@@ -47,6 +55,11 @@ def drawn(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         if not bool(parameter.any()):
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
     return module.eval()
+
+
+def noise(*shape: int, seed: int) -> torch.Tensor:
+    """Return seeded noise, drawn on the CPU: a seed means the same everywhere."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def asked_size(variable: str) -> str:

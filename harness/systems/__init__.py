@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from harness.systems.networks import Networks
 from harness.systems.pipeline import Network, Pipeline, Step, check_finite
-from harness.systems.products import Made, Pictures, Product, Texts, Written, first_difference, same_tokens
+from harness.systems.products import Made, Pictures, Product, Texts, Written, first_difference, of_pictures, same_tokens
 from harness.systems.study import run_study
 from harness.systems.system import CaseMetric, System
 from harness.systems.variant import REFERENCE, Variant, choose
@@ -29,6 +29,7 @@ __all__ = [
     "check_finite",
     "choose",
     "first_difference",
+    "of_pictures",
     "run_study",
     "same_tokens",
 ]

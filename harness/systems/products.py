@@ -13,6 +13,7 @@ from harness.report.plots import amplified, save_picture, save_sheet
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8]
@@ -86,6 +87,18 @@ class Pictures:
             case=made.name, prompt=self.prompt, seed=self.seed, metrics=made.metrics, latency_ms=made.latency_ms,
             files=named,
         )  # fmt: skip
+
+
+def of_pictures(metric: Callable[[torch.Tensor, torch.Tensor], Any]) -> Callable[[Pixels, Pixels], Any]:
+    """Return a metric of :mod:`harness.metrics`, of tensors [3, height, width], as one of pictures."""
+
+    def measured(actual: Pixels, expected: Pixels) -> Any:
+        import torch
+
+        one, other = (torch.from_numpy(pixels).permute(2, 0, 1) for pixels in (actual, expected))
+        return metric(one, other)
+
+    return measured
 
 
 def _file(made: Made, folder: str, what: str) -> Path:

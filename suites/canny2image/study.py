@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ from harness.metrics.image import psnr, ssim
 from harness.metrics.lpips import lpips
 from harness.metrics.perceptual_distance import perceptual_distance
 from harness.records import Verdict
-from harness.systems import CaseMetric, Network, Pictures
+from harness.systems import CaseMetric, Network, Pictures, of_pictures
 from suites.canny2image import models, sampler
 from suites.canny2image.pictures import Pixels, canny, fit, load
 from suites.canny2image.pipeline import CONTEST, Pipeline
@@ -43,7 +42,7 @@ class Canny2Image(systems.System):
         self.product = Pictures(panels=self._panels, prompt=CONTEST.prompt, seed=CONTEST.seed)
         self.metrics = [
             CaseMetric(
-                name=name, function=_of_pixels(name), better="lower" if name in ("pd", "lpips") else "higher",
+                name=name, function=of_pictures(METRICS[name]), better="lower" if name in ("pd", "lpips") else "higher",
                 limit=rules.pd_limit if name == "pd" else None, largest=PSNR_MOST if name == "psnr" else float("inf"),
             )
             for name in METRICS
@@ -84,11 +83,6 @@ class Canny2Image(systems.System):
     def _panels(self, image: Pixels) -> Mapping[str, Pixels]:
         fitted = fit(image, min(self.size.height, self.size.width))
         return {"input": image, "edges": canny(fitted, CONTEST.low_threshold, CONTEST.high_threshold)}
-
-
-def _of_pixels(name: str) -> Any:
-    """Return a metric of two pictures, uint8 [height, width, 3]."""
-    return lambda *pair: METRICS[name](*(torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pair))
 
 
 SYSTEM = Canny2Image

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from harness import NotJudged, Subject, targets
-from harness.errors import first_line, install_hint
-from suites.shared import SEED, asked_size, checkpoint, drawn, photographs, weights_words
+from harness.errors import install_hint
+from suites.shared import SEED, asked_size, checkpoint, drawn, loaded, noise, photographs, weights_words
 
 CHECKPOINT = "PARITY_SAM"
 size = partial(asked_size, "PARITY_SAM_SIZE")
@@ -40,10 +40,7 @@ def model() -> Any:
     except ImportError as error:
         raise NotJudged(f"transformers is missing: {install_hint('canny2image')}") from error
     if (folder := checkpoint(CHECKPOINT)) is not None:
-        try:
-            return SamModel.from_pretrained(folder, local_files_only=True).float().eval()
-        except (OSError, ValueError) as error:
-            raise NotJudged(f"{CHECKPOINT}: {folder} cannot be loaded: {first_line(error)}") from error
+        return loaded(SamModel, folder, CHECKPOINT).float().eval()
     return drawn(lambda: SamModel(SamConfig(**_config(size()))))
 
 
@@ -117,12 +114,12 @@ def points(count: int = 2) -> dict[str, torch.Tensor]:
 
 def example(kind: str) -> dict[str, torch.Tensor]:
     """Return a case of one network; embeddings and patches are random."""
-    grid, generator = SIDES[size()] // PATCH, torch.Generator().manual_seed(SEED + 2)
+    grid = SIDES[size()] // PATCH
     if kind == "image-encoder":
         return picture(photographs(1, SIDES[size()])["astronaut"])
     if kind == "mask-decoder":
-        return {"image_embeddings": torch.randn(1, WIDTHS[size()], grid, grid, generator=generator), **points()}
-    return {"patches": torch.randn(1, grid, grid, HIDDEN[size()], generator=generator)}
+        return {"image_embeddings": noise(1, WIDTHS[size()], grid, grid, seed=SEED + 2), **points()}
+    return {"patches": noise(1, grid, grid, HIDDEN[size()], seed=SEED + 2)}
 
 
 def subject(kind: str) -> Subject:

@@ -34,7 +34,7 @@ def study_text(study: Json) -> str:
     lines += [f"note: {note}" for note in study["notes"]]
     lines += [f"chart: {what}: {file}" for what, file in study["charts"].items()]
     has_texts = any(variant["texts"] for variant in study["variants"])
-    lines += [f"score: {study['score_rule']}", *([OF_PICTURES] if "PD mean" in metrics else [])]
+    lines += [f"score: {study['score_rule']}", *([OF_PICTURES] if _METRICS.keys() & metrics.keys() else [])]
     lines += [LEGEND.format("texts" if has_texts else "pictures"), study_counts(study)]
     return ascii_safe("\n".join(lines))
 
@@ -80,10 +80,12 @@ def _cut(text: str) -> str:
 
 
 def _metrics(study: Json) -> dict[str, str]:
-    """Return the columns of metrics: those of pictures together, all others by their own names."""
+    """Return the columns of metrics; with a perceptual distance those that go with it."""
     names = dict.fromkeys(metric["name"] for variant in study["variants"] for metric in variant["metrics"])
-    of_pictures = _METRICS if not names or set(_METRICS.values()) & names.keys() else {}
-    return {**of_pictures, **{name: name for name in names if name not in of_pictures.values()}}
+    if not names or {"pd mean", "pd max"} & names.keys():
+        names = dict.fromkeys((*_METRICS.values(), *names))
+    headings = {name: heading for heading, name in _METRICS.items()}
+    return {headings.get(name, name): name for name in names}
 
 
 def _head(study: Json) -> str:
