@@ -51,6 +51,10 @@ def add(commands: Any) -> None:
         "--run", dest="run_id", metavar="ID",
         help=f"exit 1 where a record is of another run; default: {RUN_VARIABLE}",
     )  # fmt: skip
+    report.add_argument(
+        "--against", type=as_path, metavar="FILE_OR_DIR",
+        help="earlier records: print what is worse, gone, moved, new or better since; the page has it too",
+    )  # fmt: skip
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the README is finished")
     report.add_argument("--html", action="store_true", help=f"write {PAGE} as well: one file, no network")
     report.add_argument("--open", action="store_true", help=f"write {PAGE} and show it in the browser")
@@ -66,13 +70,14 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from harness import hackathon, records
     from harness.records import save_json
-    from harness.report import badge, junit_xml, summary, write_summary
+    from harness.report import badge, changes, changes_text, junit_xml, summary, write_summary
 
     roles = hackathon.wenet_roles(options.wenet)
     if options.check:
         return _check(options, roles)
     found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id or os.environ.get(RUN_VARIABLE, ""))
     _warn(found)
+    against = (options.against.name, records.load([options.against])) if options.against else None
     page = options.output / PAGE if options.html or options.open else None
     for file in filter(None, (page, options.badge, options.junit)):
         check_writable(file)
@@ -83,10 +88,12 @@ def run(options: argparse.Namespace) -> int:
     if page:
         from harness.report.html import save_page
 
-        save_page(found, page, lang=_language(path))
+        save_page(found, page, lang=_language(path), against=against)
         print(f"wrote {page}")
         if options.open:
             _open(page)
+    if against:
+        print(changes_text(changes(against[1], found), against[0]))
     if options.badge:
         save_json(badge(found), options.badge)
         print(f"wrote {options.badge}")
@@ -123,7 +130,7 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     """Print one line per finding; the records are those given, else those of the default folder, if any."""
     from harness import hackathon, records
 
-    outputs = ("html", "open", "badge", "junit", "summary", "lang", "template")
+    outputs = ("html", "open", "against", "badge", "junit", "summary", "lang", "template")
     if given := [f"--{name}" for name in outputs if getattr(options, name)]:
         raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]

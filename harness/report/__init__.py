@@ -5,6 +5,7 @@ Every module here is public; each takes plain data, as the JSON has it, and retu
 
 from __future__ import annotations
 
+from harness.report.against import changes, changes_text
 from harness.report.ci import badge
 from harness.report.facts import (
     BASELINE,
@@ -35,6 +36,8 @@ __all__ = [
     "all_verdicts",
     "badge",
     "case_label",
+    "changes",
+    "changes_text",
     "code",
     "escape",
     "fence",

@@ -20,8 +20,10 @@ from harness.errors import visible
 from harness.files import write_text
 from harness.records import MARKS, Records
 from harness.report import verdicts
+from harness.report.against import changes
 from harness.report.facts import Json, judged_variants
 from harness.report.html import overview
+from harness.report.html.against import changes_section
 from harness.report.html.parts import (
     Code,
     Details,
@@ -47,8 +49,11 @@ SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_da
 """Words that the script needs."""
 
 
-def page(records: Records, *, lang: Language = "en") -> str:
-    """Return the page. Sessions that belong to one series are shown as such."""
+def page(records: Records, *, lang: Language = "en", against: tuple[str, Records] | None = None) -> str:
+    """Return the page. Sessions that belong to one series are shown as such.
+
+    ``against`` are earlier records with their name: what changed since comes first.
+    """
     t = Words(lang)
     known = _by_subject(records)
     sections = [subject_section(one, f"s{n}", t) for n, one in enumerate(known, start=1)]
@@ -60,15 +65,18 @@ def page(records: Records, *, lang: Language = "en") -> str:
     said = creep_lines(records.trends, t)
     summary = overview.overview(_items(known, records, t), verdicts.problems(records), labels, t, warnings=said)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
-    chapters = [*sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
+    changed = [changes_section(changes(against[1], records), against[0], t)] if against else []
+    chapters = [*changed, *sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
     names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
     names += [entry.data["folder"] for entry in records.scores]
     return _render(summary, chapters, names, lang, t)
 
 
-def save_page(records: Records, path: Path, *, lang: Language = "en") -> Path:
+def save_page(
+    records: Records, path: Path, *, lang: Language = "en", against: tuple[str, Records] | None = None
+) -> Path:
     """Write the page in one step and return its path. Raises UsageError when the file cannot be written."""
-    write_text(page(records, lang=lang), path)
+    write_text(page(records, lang=lang, against=against), path)
     return path
 
 
