@@ -67,11 +67,11 @@ def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def forks() -> Iterator[Forks]:
     """Return what starts Python processes that have imported everything."""
     from forked import Forks
 
-    started = Forks(tmp_path_factory.mktemp("forked"))
+    started = Forks()
     yield started
     started.close()
 

@@ -23,8 +23,9 @@ ROOT = Path(__file__).parents[2]
 class Forks:
     """The process whose forks others are; it starts when it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self._address = str(folder / "forks")
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-")  # a socket's path has 107 bytes at most
+        self._address = str(Path(self._folder.name) / "socket")
         self._process: subprocess.Popen[bytes] | None = None
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         given = {name: value for name, value in os.environ.items() if not name.startswith("PARITY_") and name != "CI"}
@@ -71,6 +72,7 @@ class Forks:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait(20)
+        self._folder.cleanup()
 
 
 def wait(pid: int, connection: socket.socket, *, timeout: float) -> int:

@@ -21,7 +21,7 @@ def main() -> None:
     print(f"| command | phase | {' | '.join(number.name for number in SIGNALS)} | the next run | a second process |")
     print(f"|{' --- |' * (len(SIGNALS) + 4)}")
     with tempfile.TemporaryDirectory() as name:
-        forks = Forks(Path(name))
+        forks = Forks()
         whole = Scene(Commands(forks), Path(name) / "whole")
         whole.prepare()
         for count, phase in enumerate(PHASES):
