@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.calibration.calibrate import Calibrated, calibrate, left_in_floats
+from harness.calibration.calibrate import Calibrated, calibrate, left_in_floats, quantised_file
 from harness.calibration.data import calibration_data, excluded_nodes
 from harness.calibration.quantisers import METHODS, QUANTISERS, TYPES
 
@@ -15,4 +15,5 @@ __all__ = [
     "calibration_data",
     "excluded_nodes",
     "left_in_floats",
+    "quantised_file",
 ]

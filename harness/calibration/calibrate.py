@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import limits
-from harness.calibration.quantisers import quantise
+from harness.calibration.data import calibration_data, excluded_nodes
+from harness.calibration.quantisers import TYPES, quantise
 from harness.compare import relative_l2
 from harness.errors import NotJudged
 from harness.files import write_bytes
@@ -17,9 +18,11 @@ from harness.lazy import onnx_ir as ir
 from harness.metrics import measure
 from harness.records import MetricResult
 from harness.reference import run_onnxruntime
+from harness.settings import Settings
 from harness.subject import Subject
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
+from harness.verify import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,3 +148,28 @@ def left_in_floats(model: ir.Model, types: Sequence[str], exclude: Sequence[str]
             others[node.op_type] += 1
     counted = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
     return [*lines, f"not of a type that is quantised: {counted}"] if counted else lines
+
+
+def quantised_file(
+    subject: Subject,
+    path: Path,
+    *,
+    method: str = "max",
+    quantiser: str = "onnxruntime",
+    types: Sequence[str] = TYPES,
+    exclude: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> Path:
+    """Return the path of a subject quantised by one method with its own cases, written where it is not there yet.
+
+    For a suite's ``onnx=``. ``exclude`` has patterns as ``parity calibrate --exclude``. Raises what calibrate raises.
+    """
+    if not path.is_file():
+        prepared = Run(subject, settings or Settings()).prepared
+        left = excluded_nodes(prepared.program, exclude)
+        data = calibration_data(prepared, list(subject.cases))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        calibrate(
+            subject, prepared.program, data, path, methods=(method,), quantiser=quantiser, types=types, exclude=left
+        )  # fmt: skip
+    return path
