@@ -1,12 +1,13 @@
-"""What the harness costs over the number of things: times, their slope, and whether any is worse than n log n.
+"""What the harness costs over the number of things: CPU times, their slope, and whether any is worse than n log n.
 
     python -m benchmarks.scaling                               # all parts: a table of each
     python -m benchmarks.scaling --only cache --plot cache.png
 
-A part is a function that takes a number and returns seconds by name; ``PARTS`` lists them. The slope is that of the
-logarithms, by least squares: 1 is linear, 2 quadratic. Runs anywhere; nothing here is a figure of TensorRT.
+A part is a function that takes a number and returns seconds of CPU time by name, of this process and its children;
+``PARTS`` lists them. The slope is that of the logarithms, by least squares: 1 is linear, 2 quadratic; ``last`` is
+that of the last two sizes. Runs anywhere; nothing here is a figure of TensorRT.
 
-Exit status: 0, or 1 where a slope is over that of n log n by more than ``SLACK``.
+Exit status: 0, or 1 where a slope is over that of n log n by more than ``SLACK``, or the last by twice that.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness import Settings, Subject
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # records that are made up are there
 SLACK = 0.2
-"""Two runs of one figure on a busy machine differ by as much."""
+"""Two runs of one figure on a busy machine differ by as much; the slope of the last two sizes alone by twice that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +142,140 @@ def outputs(count: int) -> dict[str, float]:
         return {"keep": seconds(get_all), "find each": seconds(get_all), "empty": seconds(kept.clear)}
 
 
+def values(count: int) -> dict[str, float]:
+    """Judge every value of a chain of operations on ONNX Runtime, of a module and of a file: cold, then cached."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, taken = Path(name), {}
+        for kind, subject in (("module", chain_module(count)), ("file", chain_file(count, folder / "chain.onnx"))):
+            for times in ("cold", "cached"):
+                taken[f"{kind}, {times}"] = seconds(lambda subject=subject: judge_layers(subject, folder))
+    return taken
+
+
+def judge_layers(subject: Subject, folder: Path) -> None:
+    """Judge the one case of a subject with its values."""
+    from harness import Target
+    from harness.layers import judge_with_layers
+    from harness.verify import Run
+
+    with Run(subject, quiet_settings(folder)).target(Target("ort-cpu", "fp16")) as opened:
+        result = judge_with_layers(opened, "one")
+    assert result.layers is not None, result.notes
+
+
+def bisect(count: int) -> dict[str, float]:
+    """Bisect a chain of which FP16 cannot hold the squares at its end, with an empty engine cache."""
+    from harness import Target
+    from harness.bisect import bisect
+
+    with tempfile.TemporaryDirectory() as name:
+        subject, found = chain_file(count, Path(name) / "chain.onnx", overflows=True), []
+        settings = quiet_settings(Path(name))
+        taken = seconds(lambda: found.append(bisect(subject, Target("torch", "fp16"), "one", settings)))
+    assert found[0].plan, found[0].finding
+    return {"bisect": taken}
+
+
+def chain_module(count: int) -> Subject:
+    """Return a module of so many operations, one after the other."""
+    import torch
+
+    from harness import Subject, targets
+
+    class Chain(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            for number in range(count):
+                x = x.sigmoid() if number % 2 else x.exp()
+            return {"y": x}
+
+    return Subject(
+        name="chain",
+        build=lambda: Chain().eval(),
+        cases={"one": numbers},
+        targets=targets("ort-cpu", precisions=("fp16",)),
+        weights="random",
+    )
+
+
+def chain_file(count: int, path: Path, *, overflows: bool = False) -> Subject:
+    """Return the same as an ONNX file; where it ``overflows``, squares at its end are beyond FP16."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    from harness import Subject, targets
+
+    end: dict[int, tuple[str, list[str]]] = {}
+    if overflows:
+        first = count - 4  # a chain forgets what lies far before its end
+        end = {
+            first: ("Mul", ["large"]), first + 1: ("Mul", [f"v{first + 1}"]), first + 2: ("Sqrt", []),
+            first + 3: ("Div", ["large"]),
+        }  # fmt: skip
+
+    nodes = [
+        helper.make_node(op, [f"v{number}", *others], [f"v{number + 1}"])
+        for number in range(count) for op, others in [end.get(number, ("Sigmoid" if number % 2 else "Exp", []))]
+    ]  # fmt: skip
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 16]) for name in ("v0", f"v{count}")]
+    large = numpy_helper.from_array(numbers()["x"].numpy()[:1, :1] * 0 + 300, "large")
+    model = helper.make_model(
+        helper.make_graph(nodes, "chain", ends[:1], ends[1:], initializer=[large] if overflows else []),
+        opset_imports=[helper.make_opsetid("", 20)], ir_version=10,
+    )  # fmt: skip
+    checker.check_model(model)
+    save(model, path)
+    return Subject(
+        name="chain-file", onnx=path, cases={"one": lambda: {"v0": numbers()["x"]}}, weights="random",
+        targets=targets("ort-cpu", precisions=("fp16",)),
+    )  # fmt: skip
+
+
+def numbers() -> dict[str, torch.Tensor]:
+    """Return the input of a chain."""
+    import torch
+
+    return {"x": torch.randn(4, 16, generator=torch.Generator().manual_seed(0))}
+
+
+def quiet_settings(folder: Path) -> Settings:
+    """Return settings that keep everything in a folder and say nothing."""
+    from harness import Settings
+
+    return Settings(root=folder, engines=folder / "engines", progress=lambda line: None)
+
+
+def collection(count: int) -> dict[str, float]:
+    """Collect so many suites with pytest, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "conftest.py").write_text('pytest_plugins = ["harness.plugin"]\n')
+        for number in range(count):
+            (folder / f"test_net{number}.py").write_text(SUITE.replace("NAME", f"net{number}"))
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(folder)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        return {"collect": seconds(lambda: subprocess.run(
+            command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL
+        ))}  # fmt: skip
+
+
+SUITE = """
+from harness import Subject, targets
+from harness.checks import test_layers, test_outputs
+
+
+def build():
+    raise NotImplementedError
+
+
+SUBJECT = Subject(
+    name="NAME", build=build, cases={"one": dict}, targets=targets("ort-cpu", precisions=("fp32", "fp16")),
+    weights="random",
+)
+"""
+
 PARTS = {
+    "values": Part(of="values of a graph", sizes=(20, 63, 200, 632, 2000), measure=values),
+    "bisect": Part(of="values of a wrong graph", sizes=(20, 63, 200, 632, 2000), measure=bisect),
+    "collection": Part(of="suites collected", sizes=(30, 100, 300, 1000), measure=collection),
     "cache": Part(of="engines in the cache", sizes=(100, 300, 1000, 3000, 10000), measure=cache),
     "history": Part(of="sessions of a series", sizes=(1250, 2500, 5000, 10000, 20000), measure=history),
     "page": Part(of="results on a page", sizes=(312, 625, 1250, 2500, 5000), measure=page),
@@ -161,19 +303,30 @@ def parse() -> argparse.Namespace:
 
 
 def run(part: Part) -> dict[str, list[float]]:
-    """Return the seconds of every figure, one per size."""
+    """Return the seconds of every figure, one per size; what is imported at first is not counted."""
+    part.measure(part.sizes[0])
     rows = [part.measure(size) for size in part.sizes]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def report(part: Part, times: Mapping[str, Sequence[float]]) -> list[str]:
     """Print the table of one part; return the figures whose slope is too steep."""
-    print(f"\n{part.of:<24}" + "".join(f"{size:>10}" for size in part.sizes) + f"{'slope':>8}")
+    print(f"\n{part.of:<24}" + "".join(f"{size:>10}" for size in part.sizes) + f"{'slope':>8}{'last':>8}")
     for name, figures in times.items():
         row = "".join(f"{figure:>10.3g}" for figure in figures)
-        print(f"{name + ', s':<24}{row}{slope(part.sizes, figures):>8.2f}")
-    most = slope(part.sizes, [size * math.log(size) for size in part.sizes]) + SLACK
-    return [name for name, figures in times.items() if slope(part.sizes, figures) > most]
+        steepness = "".join(f"{it:>8.2f}" for it in steep(part.sizes, figures))
+        print(f"{name + ', s':<24}{row}{steepness}")
+    whole, last = steep(part.sizes, [size * math.log(size) for size in part.sizes])
+    return [
+        name
+        for name, figures in times.items()
+        if (found := steep(part.sizes, figures))[0] > whole + SLACK or found[1] > last + 2 * SLACK
+    ]
+
+
+def steep(sizes: Sequence[float], figures: Sequence[float]) -> tuple[float, float]:
+    """Return the slope over all sizes, and of the last two: a fixed cost flattens the first ones."""
+    return slope(sizes, figures), slope(sizes[-2:], figures[-2:])
 
 
 def slope(sizes: Sequence[float], figures: Sequence[float]) -> float:
@@ -196,17 +349,23 @@ def plot(measured: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> N
         for what, figures in times.items():
             label = f"{what}: {slope(PARTS[name].sizes, figures):.2f}"
             ax.loglog(PARTS[name].sizes, figures, marker="o", label=label)
-        ax.set(xlabel=PARTS[name].of, ylabel="seconds", title=name)
-        ax.legend(title="slope")
+        ax.set(xlabel=PARTS[name].of, ylabel="seconds of CPU", title=name)
+        ax.legend(title="slope", fontsize="small", framealpha=0.5)
     figure.tight_layout()
     figure.savefig(path)
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    started = time.perf_counter()
+    """Return the CPU time that a call takes, that of the processes it starts and waits for included."""
+    before = cpu_time()
     call()
-    return time.perf_counter() - started
+    return cpu_time() - before
+
+
+def cpu_time() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":
