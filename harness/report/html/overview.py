@@ -80,7 +80,7 @@ def overview(
     tone = "bad" if counts["fail"] else "good" if green else "warn"
     group = Group(id="overview-verdicts", heading="", parts=tuple(parts), labels=labels)
     section = Section(id="overview", heading=t("overview"), groups=(group,))
-    return Overview(tone=tone, headline=_headline(len(items), counts, problems, t), section=section)
+    return Overview(tone=tone, headline=_headline(items, problems, t), section=section)
 
 
 def result_items(result: Json, bisections: verdicts.Bisections, href: str, t: Words) -> list[Item]:
@@ -125,14 +125,18 @@ def score_item(score: Json, href: str) -> Item:
     return Item.of(verdicts.score_item(score), figure, href)
 
 
-def _headline(count: int, counts: Counter[str], problems: Sequence[str], t: Words) -> str:
-    if not count:
+def _headline(items: Sequence[Item], problems: Sequence[str], t: Words) -> str:
+    """Return the verdict on everything; a latency without a baseline is counted apart from what was not judged."""
+    if not items:
         return t("headline_nothing")
+    held = [item for item in items if not item.lacks_baseline] or items
+    counts = Counter(item.verdict for item in held)
     worst = next((verdict for verdict in ("fail", "not_judged") if counts[verdict]), "")
     key = worst or ("problems" if problems else "known" if counts["known"] else "pass")
     numbers = {"fail": counts["fail"], "not_judged": counts["not_judged"], "passed": counts["pass"]}
-    headline = t(f"headline_{key}", count=count, problems=len(problems), known=counts["known"], **numbers)
-    return headline + (t("headline_and_known", known=counts["known"]) if counts["known"] and key != "known" else "")
+    headline = t(f"headline_{key}", count=len(held), problems=len(problems), known=counts["known"], **numbers)
+    headline += t("headline_and_known", known=counts["known"]) if counts["known"] and key != "known" else ""
+    return headline + (t("headline_and_unheld", unheld=len(items) - len(held)) if len(held) < len(items) else "")
 
 
 def _counts(items: Sequence[Item], t: Words) -> Table:

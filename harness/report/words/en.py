@@ -52,6 +52,7 @@ WORDS: dict[str, str] = {
     "headline_not_judged": "{not_judged} of {count} verdicts could not be judged, {passed} passed",
     "headline_known": "Nothing failed that is not known: {passed} of {count} verdicts passed, {known} known to fail",
     "headline_and_known": ", {known} known to fail",
+    "headline_and_unheld": ", {unheld} without a baseline",
     "headline_problems": "{count} verdicts passed, but the records are incomplete: {problems} problems",
     "headline_pass": "All verdicts passed: {count}",
     "headline_nothing": "Nothing was judged: no verdict is recorded",

@@ -52,6 +52,7 @@ WORDS: dict[str, str] = {
     "headline_not_judged": "共 {count} 项结论：{not_judged} 项未能评判，{passed} 项通过",
     "headline_known": "没有未知的失败：共 {count} 项结论，{passed} 项通过，{known} 项为已知失败",
     "headline_and_known": "，{known} 项为已知失败",
+    "headline_and_unheld": "，{unheld} 项没有基线",
     "headline_problems": "{count} 项结论通过，但记录不完整：{problems} 个问题",
     "headline_pass": "全部 {count} 项结论通过",
     "headline_nothing": "没有任何评判：记录中没有结论",
