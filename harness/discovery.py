@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness import errors, limits, reads
+from harness.dimensions import declared_shape
 from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root, source_of
@@ -298,13 +299,11 @@ def _suite_by_name(name: str, folder: Path) -> Subject:
 
 def _with_inputs(subject: Subject, path: Path) -> Subject:
     """Return a PyTorch subject with the inputs of a file as its only case; its first case says what they look like."""
-    from harness.graph import InputSpec
+    from harness.graph import UNKNOWN_DIM, InputSpec, input_specs, open_onnx
 
     build: Callable[[dict[str, torch.Tensor]], dict[str, Any]] = dict
     if subject.onnx is not None:
-        from harness import graph
-
-        specs = graph.input_specs(graph.open_onnx(subject.onnx_file))
+        specs = input_specs(open_onnx(subject.onnx_file))
     else:
         from harness.verify import structured_inputs
 
@@ -314,7 +313,7 @@ def _with_inputs(subject: Subject, path: Path) -> Subject:
             InputSpec(
                 name=name,
                 dtype=str(tensor.dtype).removeprefix("torch."),
-                shape=tuple(subject.dynamic.get(name, {}).get(i, size) for i, size in enumerate(tensor.shape)),
+                shape=declared_shape(tensor.shape, subject.dynamic.get(name, {}), unknown=UNKNOWN_DIM),
             )
             for name, tensor in example.items()
         )

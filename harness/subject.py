@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from harness.dimensions import dimension, dimensions
 from harness.errors import UsageError, suite_code
 from harness.fields import described, named_fields, require, require_names, require_number, require_one_of
 from harness.repository import content_of
@@ -111,8 +112,9 @@ class Subject:
     """In words, with a version: the package, checkpoint or seed."""
     inputs: InputsKind = "random"
     """Whether the inputs are real data; shown with every figure."""
-    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Dynamic dimensions: input name -> {dimension: symbol}; a nested input goes by its path, ``past.0.key``."""
+    dynamic: Mapping[str, Mapping[int, str | None]] = field(default_factory=dict)
+    """Dynamic dimensions: input name -> {dimension: symbol}; a nested input goes by its path, ``past.0.key``. What
+    follows from a symbol is ``4*frames`` or ``past+1``; None leaves a dimension to the exporter (docs/suites.md)."""
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Smallest and largest size of every symbol in ``dynamic``."""
     valid: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = field(default_factory=dict)
@@ -177,11 +179,13 @@ class Subject:
     def range_cases(self) -> dict[str, dict[str, int]]:
         """The generated cases ``smallest`` and ``largest``: the sizes at the ends of the declared ranges, by symbol.
 
-        Empty for an ONNX file, whose engine takes the shapes of its cases, and without a dynamic dimension. A case of
-        the suite that has such a name stands in its place.
+        Empty for an ONNX file, whose engine takes the shapes of its cases, without a dynamic dimension, and with one
+        that is left to the exporter: nobody says what it would be. A case of the suite that has such a name stands in
+        its place.
         """
-        symbols = sorted({symbol for dims in self.dynamic.values() for symbol in dims.values()})
-        if self.onnx is not None or not symbols:
+        symbols = sorted({found.symbol for _, _, found in dimensions(self.dynamic)})
+        left = any(symbol is None for dims in self.dynamic.values() for symbol in dims.values())
+        if self.onnx is not None or not symbols or left:
             return {}
         ends = {name: {symbol: self.ranges[symbol][end] for symbol in symbols} for end, name in enumerate(RANGE_CASES)}
         return {name: sizes for name, sizes in ends.items() if name not in self.cases}
@@ -284,9 +288,12 @@ class Subject:
                 is_axis = isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0
                 where = f"{what}: dynamic[{name!r}]"
                 require(is_axis, f"{where}: a dimension", axis, "its number, counted from 0")
-                is_name = isinstance(symbol, str) and symbol.isidentifier()
-                require(is_name, f"{where}: the symbol of dimension {axis}", symbol, "a name of letters, digits and _")
-        symbols = {symbol for dims in self.dynamic.values() for symbol in dims.values()}
+                require(
+                    symbol is None or dimension(symbol), f"{where}: the symbol of dimension {axis}", symbol,
+                    "a name of letters, digits and _, what follows from one, such as '4*name' or 'name+1', or None for "
+                    "what the exporter finds",
+                )  # fmt: skip
+        symbols = {found.symbol for _, _, found in dimensions(self.dynamic)}
         if not isinstance(self.ranges, Mapping):
             raise UsageError(f"{what}: ranges is {described(self.ranges)}; give {{symbol: (smallest, largest)}}")
         if missing := sorted(symbols - set(self.ranges)):
@@ -299,6 +306,10 @@ class Subject:
                 sizes and 0 <= ends[0] <= ends[1] < 2**31, f"{what}: ranges[{symbol!r}]", ends,
                 "(smallest, largest), two whole numbers below 2**31",
             )  # fmt: skip
+        for name, axis, found in dimensions(self.dynamic):
+            least, most = (found.size(end) for end in self.ranges[found.symbol])
+            where = f"{what}: dynamic[{name!r}]: dimension {axis}"
+            require(least >= 0 and most < 2**31, where, self.dynamic[name][axis], "sizes from 0 to below 2**31")
         if self.onnx is not None and (useless := [name for name in ("dynamic", "options") if getattr(self, name)]):
             raise UsageError(f"{what}: {useless[0]}= is for a PyTorch module; an ONNX file has the shapes of its cases")
 

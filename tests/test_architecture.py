@@ -45,7 +45,7 @@ ORDER = (
     "structure arguments",
     "subject settings files process tensors code_version limits last_resort locks",
     "stopping watcher",
-    "temporary fields repository memory gpu_errors limit_options",
+    "temporary fields dimensions repository memory gpu_errors limit_options",
     "errors lazy stamps reads",
 )
 """From the top to the ground: a package imports only from lines below its own."""

@@ -9,6 +9,7 @@ import torch
 
 from harness.bringup.calls import Call, Model, Taken
 from harness.bringup.modules import Alone, cut_after
+from harness.dimensions import dimensions
 from harness.errors import UsageError, unknown_name
 from harness.structure import Structure
 from harness.subject import Subject
@@ -167,7 +168,9 @@ def _constants(structure: Structure, path: str = "") -> str:
     return ", ".join(filter(None, (_constants(part, f"{path}.{key}" if path else key) for key, part in inner)))
 
 
-def _sizes(model: Model, inputs: Mapping[str, Tensors]) -> tuple[dict[str, dict[int, str]], dict[str, tuple[int, int]]]:
+def _sizes(
+    model: Model, inputs: Mapping[str, Tensors]
+) -> tuple[dict[str, dict[int, str | None]], dict[str, tuple[int, int]]]:
     """Return which dimensions of a part's inputs are dynamic: those that differ between cases.
 
     One that has the sizes of a dynamic dimension of the model is called as that and has its range; others have the
@@ -176,10 +179,10 @@ def _sizes(model: Model, inputs: Mapping[str, Tensors]) -> tuple[dict[str, dict[
     whole, cases = model.subject, list(inputs)
     symbols: dict[tuple[int, ...], str] = {}
     ranges: dict[str, tuple[int, int]] = {}
-    for name, dims in whole.dynamic.items():
-        for axis, symbol in dims.items():
-            symbols.setdefault(tuple(model.sizes[case][name].shape[axis] for case in cases), symbol)
-    dynamic: dict[str, dict[int, str]] = {}
+    for name, axis, dim in dimensions(whole.dynamic):
+        if dim.factor == 1 and not dim.offset:
+            symbols.setdefault(tuple(model.sizes[case][name].shape[axis] for case in cases), dim.symbol)
+    dynamic: dict[str, dict[int, str | None]] = {}
     for name, tensor in inputs[cases[0]].items():
         for axis in range(tensor.ndim):
             sizes = tuple(inputs[case][name].shape[axis] for case in cases)

@@ -18,6 +18,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from harness import limits
+from harness.dimensions import Dimension, dimension
 from harness.errors import NotJudged, ParityError, UsageError, ends_test, no_exit, unknown_name
 from harness.graph.aten_graph import AtenGraph
 from harness.graph.folding import computing_node, folded_into, merge_copies
@@ -78,9 +79,11 @@ def trace(
     """
     shapes, names = _dynamic_shapes(subject, inputs), keywords(inputs)
     with _exporting(subject, "tracing the module"), _flat_forward(module, names, arguments), plain_quantisers(module):
-        return torch.export.export(
+        traced = torch.export.export(
             module, (), kwargs=by_keyword(inputs), dynamic_shapes={names[path]: shape for path, shape in shapes.items()}
         )
+    _require_dynamic(subject, traced, names)
+    return traced
 
 
 def traced_outputs(traced: ExportedProgram) -> list[str]:
@@ -200,8 +203,30 @@ def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
     for name in inputs:
         declared = subject.dynamic.get(name, {})
-        shapes[name] = {axis: dims[symbol] for axis, symbol in declared.items()} or None
+        sizes = {axis: dimension(text) for axis, text in declared.items()}
+        shapes[name] = {
+            axis: Dim.AUTO if size is None else _derived(dims[size.symbol], size) for axis, size in sizes.items()
+        } or None
     return shapes
+
+
+def _derived(dim: Any, size: Dimension) -> Any:
+    """Return a dimension that follows from another as the exporter takes it."""
+    found = dim if size.factor == 1 else size.factor * dim
+    return found + size.offset if size.offset > 0 else found - -size.offset if size.offset else found
+
+
+def _require_dynamic(subject: Subject, traced: ExportedProgram, names: Collection[str]) -> None:
+    """Raise NotJudged where the exporter made a constant of a dimension that was left to it."""
+    values = {node.name: node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"}
+    for name, placeholder in zip(names, traced.graph_signature.user_inputs, strict=True):
+        for axis, text in subject.dynamic.get(name, {}).items():
+            size = values[placeholder].shape[axis]
+            if text is None and str(size).isdigit():  # a symbol that is known to be a number prints as that
+                raise NotJudged(
+                    f"{subject.name}: the exporter made dimension {axis} of {name!r} the constant {size}; say in "
+                    "dynamic= what it follows from, or leave it out there"
+                )
 
 
 @contextlib.contextmanager
@@ -243,9 +268,10 @@ def _problem(error: BaseException) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if sizes := re.search(r"Suggested fixes:\n((?: +.+\n?)+)", text):
         takes = [re.sub(r" = Dim\(.*?\)", _range, line.strip()) for line in sizes[1].splitlines()]
+        follows = "; in dynamic= 4*n or n+1 says what follows from another dimension" * ("_" in "".join(takes))
         return (
             f"the module does not take all sizes of ranges=, only {'; '.join(takes)}; give these, or take a dimension "
-            "of one size out of dynamic="
+            f"of one size out of dynamic={follows}"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from harness.dimensions import dimensions
 from harness.errors import UsageError, unknown_name
 from harness.subject import Subject
 
@@ -50,7 +51,7 @@ def batch_symbol(subject: Subject) -> str:
             f"the engine of {subject.onnx_file} is built for the shapes of its inputs; give them as --shape instead of "
             "--batch or --sweep"
         )
-    symbols = sorted({dims[0] for dims in subject.dynamic.values() if 0 in dims})
+    symbols = sorted({dim.symbol for _, axis, dim in dimensions(subject.dynamic) if axis == 0})
     if len(symbols) > 1:
         raise UsageError(
             f"dimension 0 of {subject.name}'s inputs is {' or '.join(symbols)}; say which: --sweep {symbols[0]}=1,2,4"
@@ -80,14 +81,17 @@ def check_sizes(subject: Subject, sizes: Sizes) -> None:
 
 
 def resized(
-    inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Mapping[int, str]], sizes: Sizes
+    inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Mapping[int, str | None]], sizes: Sizes
 ) -> dict[str, torch.Tensor]:
     """Return the inputs with every dynamic dimension that ``sizes`` names repeated, then cut, to its size."""
     found = dict(inputs)
-    for name, dims in dynamic.items():
-        for axis, symbol in dims.items():
-            if symbol in sizes and name in found:
-                size, tensor = sizes[symbol], found[name]
-                times = -(-size // tensor.shape[axis])
-                found[name] = torch.cat([tensor] * times, dim=axis).narrow(axis, 0, size).contiguous()
+    for name, axis, dim in dimensions(dynamic):
+        if dim.symbol in sizes and name in found:
+            size, tensor = dim.size(sizes[dim.symbol]), found[name]
+            if size and not tensor.shape[axis]:
+                raise UsageError(
+                    f"input {name!r} is empty in dimension {axis}; time another case at {dim.symbol}={size}"
+                )
+            times = -(-size // max(tensor.shape[axis], 1))
+            found[name] = torch.cat([tensor] * max(times, 1), dim=axis).narrow(axis, 0, size).contiguous()
     return found

@@ -9,6 +9,7 @@ import torch
 
 from harness import limits
 from harness.backends import ShapeRange
+from harness.dimensions import dimension, dimensions
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
 from harness.memory import available_bytes
@@ -107,15 +108,21 @@ def check_sizes(subject: Subject, inputs: Tensors, *, where: str) -> None:
     if unknown := sorted(set(subject.dynamic) - set(inputs)):
         raise UsageError(f"{where}: dynamic= names {unknown[0]!r}, which is no input ({', '.join(inputs)})")
     for name, dims in subject.dynamic.items():
-        for axis, symbol in dims.items():
-            shape, (low, high) = list(inputs[name].shape), subject.ranges[symbol]
-            if axis >= len(shape):
-                raise UsageError(f"{where}: dynamic= names dimension {axis} of {name!r}, which has shape {shape}")
-            if not low <= shape[axis] <= high:
-                raise UsageError(
-                    f"{where}: dimension {axis} of {name!r} is {shape[axis]}, and ranges= has {symbol} from {low} to "
-                    f"{high}"
-                )
+        shape = list(inputs[name].shape)
+        if (last := max(dims, default=0)) >= len(shape) and dims:
+            raise UsageError(f"{where}: dynamic= names dimension {last} of {name!r}, which has shape {shape}")
+    known: dict[str, tuple[int, str]] = {}
+    for name, axis, dim in dimensions(subject.dynamic):
+        size, (low, high), text = inputs[name].shape[axis], subject.ranges[dim.symbol], subject.dynamic[name][axis]
+        number, which = dim.of_symbol(size), f"dimension {axis} of {name!r}"
+        if number is None or not low <= number <= high:
+            of = "" if text == dim.symbol else f" for {text}"
+            raise UsageError(f"{where}: {which} is {size}{of}, and ranges= has {dim.symbol} from {low} to {high}")
+        other, place = known.setdefault(dim.symbol, (number, which))
+        if number != other:
+            raise UsageError(
+                f"{where}: {which} is {size}, so {dim.symbol} is {number} by {text}, and {other} by {place}"
+            )
 
 
 def given_inputs(
@@ -164,17 +171,16 @@ def sizes_notes(specs: Sequence[InputSpec], inputs: Tensors) -> tuple[str, ...]:
     return (f"the file's dynamic dimensions were run at {words} only; --shape gives other sizes",) if words else ()
 
 
-def at_sizes(inputs: Tensors, dynamic: Mapping[str, Mapping[int, str]], sizes: Mapping[str, int]) -> Tensors:
+def at_sizes(inputs: Tensors, dynamic: Mapping[str, Mapping[int, str | None]], sizes: Mapping[str, int]) -> Tensors:
     """Return inputs with every dynamic dimension cut to its size, or repeated up to it.
 
     What is repeated holds the values that the case holds, so that ids stay valid and masks stay masks. Copies are
     rolled along another dimension, but for masks: of equal copies an engine could mix up the rows unseen.
     """
     found = dict(inputs)
-    for name, dims in dynamic.items():
-        for axis, symbol in dims.items():
-            if symbol in sizes and name in found:
-                found[name] = _at_size(found[name], axis, sizes[symbol], name)
+    for name, axis, dim in dimensions(dynamic):
+        if dim.symbol in sizes and name in found:
+            found[name] = _at_size(found[name], axis, dim.size(sizes[dim.symbol]), name)
     return found
 
 
@@ -223,10 +229,18 @@ def _declared_range(subject: Subject, name: str, shapes: list[tuple[int, ...]]) 
                 f"{subject.name}: input {name!r} has {size} and other sizes in dimension {axis}; "
                 "declare it in dynamic= and ranges="
             )
-    low, high = (
-        tuple(subject.ranges[dynamic[axis]][end] if axis in dynamic else size for axis, size in enumerate(largest))
-        for end in (0, 1)
-    )
+
+    def ends(axis: int, size: int) -> tuple[int, int]:
+        """Return the smallest and the largest size: those of the cases where it is left to the exporter."""
+        if axis not in dynamic:
+            return size, size
+        if (dim := dimension(dynamic[axis])) is None:
+            return min(shape[axis] for shape in shapes), max(shape[axis] for shape in shapes)
+        low, high = subject.ranges[dim.symbol]
+        return dim.size(low), dim.size(high)
+
+    both = [ends(axis, size) for axis, size in enumerate(largest)]
+    low, high = (tuple(pair[end] for pair in both) for end in (0, 1))
     return ShapeRange(minimum=low, optimum=largest, maximum=high)
 
 
