@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import threading
 from pathlib import Path
 
@@ -120,10 +119,10 @@ def test_a_model_that_crashes_the_library_ends_its_process_and_nothing_else(tmp_
         assert still_computes()
 
 
-def test_an_engine_that_crashes_is_a_verdict_and_the_run_goes_on(tmp_path):
+def test_an_engine_that_crashes_is_a_verdict_and_the_run_goes_on(tmp_path, forks):
     lstm_of_nothing(tmp_path / "m.onnx")
     typed = ["verify", str(tmp_path / "m.onnx"), "-b", "ort-cpu", "--engines", str(tmp_path / "e")]
-    ended = subprocess.run([sys.executable, "-m", "harness", *typed], capture_output=True, text=True, check=False)
+    ended = forks.run(["-m", "harness", *typed], cwd=tmp_path, env=os.environ, timeout=120)
     assert ended.returncode == 1, ended.stderr
     said = " ".join(ended.stdout.split())
     assert "2 verdicts: 0 passed, 2 failed (2 crash), 0 not judged" in said
