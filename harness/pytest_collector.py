@@ -199,7 +199,8 @@ class Collector:
         wrong = [one for one in (*results, *state.ordered_parts()) if one["verdict"] == "fail"]
         if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
             state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
-        state.remarks += [state.known.ledger.offer(state.json)] if any(not one["known"] for one in wrong) else []
+        new = any(one["verdict"] == "fail" and not one["known"] for one in results)
+        state.remarks += [state.known.ledger.offer(state.json)] if new else []
         session.exitstatus = exit_status(session, has_failed=bool(wrong))
 
     def _report_dead(self, session: pytest.Session, missing: Mapping[str, Json]) -> None:

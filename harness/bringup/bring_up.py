@@ -71,12 +71,25 @@ class BringingUp:
             if not going:
                 return
             self._say(f"part {place} of {len(self.found.calls)}: {call.name}")
-            found = cut(self.model, call) if self.request.upto else alone(self.model, call, self._cases)
-            for part in found:
-                yield from self._judged(part, call, going)
+            for part, run in self._engines_of(call):
+                yield from self._judged(part, run, call, going)
 
-    def _judged(self, part: Part, call: Call, going: Sequence[Target]) -> Iterator[ModelPart]:
-        run = Run(part.subject, self.settings)
+    def _engines_of(self, call: Call) -> Iterator[tuple[Part, Run]]:
+        """Yield a call of a module as what can be verified; sizes that are bound to each other each by itself."""
+        if self.request.upto:
+            for part in cut(self.model, call):
+                yield part, Run(part.subject, self.settings)
+            return
+        for part in alone(self.model, call, self._cases, dynamic=bool(self.model.subject.dynamic)):
+            run = Run(part.subject, self.settings)
+            if not (why := _not_traced(run) if part.subject.dynamic else ""):
+                yield part, run
+                continue
+            note = f"an engine for each size, since the sizes cannot vary by themselves: {why}"
+            for one in alone(self.model, call, list(part.subject.cases), dynamic=False):
+                yield replace(one, notes=(*one.notes, note)), Run(one.subject, self.settings)
+
+    def _judged(self, part: Part, run: Run, call: Call, going: Sequence[Target]) -> Iterator[ModelPart]:
         for target in going:
             lines = [line for line in self._lines if line.target == target and _has(part, line.case)]
             if not lines:
@@ -196,6 +209,15 @@ def _is_had(model: Model, case: str) -> bool:
     except (UsageError, NotJudged):
         return False
     return True
+
+
+def _not_traced(run: Run) -> str:
+    """Return why PyTorch cannot trace a subject; empty where it can."""
+    try:
+        run.prepared  # noqa: B018
+    except NotJudged as error:
+        return str(error)
+    return ""
 
 
 def _has(part: Part, case: str) -> bool:

@@ -105,21 +105,20 @@ def cut(model: Model, call: Call) -> list[Part]:
     made = cut_after(model.module, call)
     subject = replace(
         model.subject, name=f"{model.subject.name}:upto {call.name}", build=lambda: made, tolerances={},
-        weights_files=None,
+        valid={}, weights_files=None,
     )  # fmt: skip
     return [Part(subject=subject)]
 
 
-def alone(model: Model, call: Call, cases: Sequence[str]) -> list[Part]:
+def alone(model: Model, call: Call, cases: Sequence[str], *, dynamic: bool) -> list[Part]:
     """Return one call of a module as subjects that take what the model gives it in PyTorch FP32.
 
-    Cases are one subject where they call it with the same constants, and differ in sizes only where the model is
-    dynamic.
+    Cases are one subject where they call it with the same constants, and in the same sizes unless it is ``dynamic``.
     """
     taken = {case: one for case in cases if (one := model.taken(case, call)) is not None}
     groups: list[dict[str, Taken]] = []
     for case, one in taken.items():
-        like = (group for group in groups if _is_like(one, next(iter(group.values())), bool(model.subject.dynamic)))
+        like = (group for group in groups if _is_like(one, next(iter(group.values())), dynamic))
         group = next(like, None)
         groups.append({case: one}) if group is None else group.update({case: one})
     return [_subject(model, call, group) for group in groups]

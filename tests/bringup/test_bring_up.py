@@ -9,7 +9,7 @@ import pytest
 import torch
 from bringup.conftest import Net, inputs, subject
 
-from harness import Target, UsageError
+from harness import Target, Tolerance, UsageError
 from harness.records import BringUp
 
 BLOCKS = ["blocks.0", "blocks.1"]
@@ -70,7 +70,10 @@ def test_level_by_level_to_the_module_that_is_wrong(start: Any, wrong_softmax: A
 
 
 def test_cut_after_each_module(start: Any, wrong_softmax: Any):
-    found = brought_up(start(subject(), wrong_softmax, upto="head", prefix="", keep_going=True))
+    declared = subject(
+        valid={"output": lambda given: given["mask"] > 0}, tolerances={"output": Tolerance(why="no", cosine=0)}
+    )
+    found = brought_up(start(declared, wrong_softmax, upto="head", keep_going=True))
     assert (found.prefix, found.upto) == ("", "head")
     # The error stays in what comes behind the wrong module: that is what a cut model has and a part has not.
     assert verdicts(found) == {"blocks.0": "pass", "blocks.1": "fail", "head": "fail"}
@@ -176,3 +179,32 @@ def test_the_prefix_that_a_subject_declares(start: Any):
     assert [call.path for call in start(subject(parts="blocks.1")).found.calls] == [
         "blocks.1.linear", "blocks.1.weigh",
     ]  # fmt: skip
+
+
+class Bound(torch.nn.Module):
+    """Takes two tensors of which one is twice as long as the other."""
+
+    def forward(self, long: torch.Tensor, short: torch.Tensor) -> torch.Tensor:
+        return long.reshape(1, -1, 16).sum(-1, keepdim=True) + short
+
+
+class Joined(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound = Bound()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.bound(torch.cat([x, mask], 1), x)
+
+
+def test_sizes_that_are_bound_to_each_other_have_engines_of_their_own(start: Any):
+    dynamic = subject(
+        build=lambda: Joined().eval(), dynamic={"x": {1: "rows"}, "mask": {1: "rows"}}, ranges={"rows": (2, 5)}
+    )
+    begun = start(dynamic, cases=("one", "largest"), prefix="bound")
+    for _ in begun.run():
+        pass
+    one, largest = begun.records()
+    assert (one.verdict, largest.verdict) == ("pass", "pass")
+    assert one.parts[0].engine_sha256 != largest.parts[0].engine_sha256
+    assert any("for each size" in note for note in one.parts[0].notes)
