@@ -30,5 +30,5 @@ def run(options: argparse.Namespace) -> int:
         print(quant_search_text(found))
         chart(save_quant_search, found, charts_folder(options) / stem.name)
         if found["plan_file"]:
-            print(f"next: parity verify {subject.as_typed} -b {target.backend} -p {plan} --against {options.against}")
+            print(f"next: parity verify {subject.as_typed} -b {target.backend} -p {plan}")
     return {"pass": 0, "not_judged": 3}.get(found["verdict"], 1)

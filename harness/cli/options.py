@@ -168,6 +168,8 @@ def _typed(options: argparse.Namespace) -> str:
     for name, sizes in options.shape:
         words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
     words += ["--fold-bias"] if options.fold_bias else []
+    words += ["--against", options.against] if options.against else []
+    words += ["--cost-limit", str(options.cost_limit)] if options.cost_limit is not None else []
     if options.seed_random is not None:
         words += ["--seed-random", str(options.seed_random)]
     return shlex.join(words)

@@ -6,6 +6,7 @@ Beside parity and never part of it: there is no floor, only a limit that somebod
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -14,6 +15,7 @@ import torch
 from harness import limits
 from harness.compare import compare
 from harness.errors import EngineFailed, ParityError, UsageError
+from harness.graph import is_quantised
 from harness.memory import guarded
 from harness.metrics import measure
 from harness.records import CostResult, Decisions, MetricResult, OutputResult, Verdict, overall
@@ -25,6 +27,7 @@ from harness.verify.target import OpenTarget, Outcome, Run
 from harness.verify.tolerance import judge_output
 
 NO_LIMIT = "no limit for the cost of quantisation"
+NOT_ASKED = "what quantisation costs was not asked; --against names the unquantised model"
 _GIVE = "give --cost-limit, or cost= or cost_metrics= of the Subject"
 
 
@@ -34,8 +37,13 @@ def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
     Raises UsageError where the two do not take the same inputs or give the same outputs, by name and shape.
     """
     subject, result = opened.run.subject, outcome.result
-    if subject.against is None or outcome.repeats is None:
+    if outcome.repeats is None:
         return outcome
+    if subject.against is None:
+        if subject.onnx is None or not is_quantised(opened.run.prepared.program.model):
+            return outcome
+        noted = dataclasses.replace(result, notes=(*result.notes, NOT_ASKED))
+        return dataclasses.replace(outcome, result=noted)
     opened.say("computing the unquantised model", case)
     against = subject.against.name
     try:
@@ -55,7 +63,9 @@ def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
     if verdict != outcome.result.verdict:
         result = dataclasses.replace(result, verdict=verdict, reason=f"cost: {cost.reason}")
         if verdict == "fail":
-            result = dataclasses.replace(result, failure="wrong_answer")
+            on = shlex.join(["-b", result.backend, "-p", opened.target.precision])
+            step = f"parity bisect {subject.as_typed} --quant {on}"
+            result = dataclasses.replace(result, failure="wrong_answer", next_step=step if subject.onnx else "")
     return dataclasses.replace(outcome, result=result)
 
 
@@ -94,7 +104,11 @@ def judge_cost(
     if unknown := sorted(set(tolerances) - set(expected)):
         raise UsageError(f"{subject.name}: cost= names {unknown[0]!r}, which is no output ({', '.join(expected)})")
     ours, theirs = counted(actual), counted(expected)
-    outputs = [_judged(name, ours[name], wanted, tolerances.get(name), against) for name, wanted in theirs.items()]
+    without = "no limit of its own: the task metrics decide" if subject.cost_metrics else NO_LIMIT
+    outputs = [
+        _judged(name, ours[name], wanted, tolerances.get(name), against=against, without=without)
+        for name, wanted in theirs.items()
+    ]
     metrics = [measure(metric, actual, expected) for metric in subject.cost_metrics]
     verdict, reason = _overall(outputs, metrics, [name for name, one in tolerances.items() if one is not None])
     return CostResult(against=against, verdict=verdict, reason=reason, outputs=tuple(outputs), metrics=tuple(metrics))
@@ -103,8 +117,10 @@ def judge_cost(
 def _overall(
     outputs: Sequence[OutputResult], metrics: Sequence[MetricResult], limited: Sequence[str]
 ) -> tuple[Verdict, str]:
-    """Return the verdict of what has a limit; an output without one can only fail."""
+    """Return the verdict of what has a limit; beside a task metric an output without one can only fail."""
     counted = [one for one in outputs if one.name in limited or one.verdict == "fail"]
+    if limited and not metrics:
+        counted = list(outputs)
     verdict = overall([*(one.verdict for one in counted), *(one.verdict for one in metrics)])
     if not counted and not metrics:
         largest = max((one.stats.relative_l2 for one in outputs if one.stats is not None), default=None)
@@ -117,8 +133,9 @@ def _overall(
 
 
 def _judged(
-    name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance | None, against: str
+    name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance | None, *, against: str, without: str
 ) -> OutputResult:
+    """Return the verdict on one output; ``without`` says what it means that it has no limit."""
     if not expected.is_floating_point():
         return _judged_codes(name, actual, expected, tolerance)
     try:
@@ -130,7 +147,7 @@ def _judged(
         return found  # wrong, or nothing to compare, at any limit
     reason = f"relative error {stats.relative_l2:.3g} from {against} in FP32"
     if tolerance is None:
-        return dataclasses.replace(found, verdict="not_judged", reason=f"{reason}; {NO_LIMIT}")
+        return dataclasses.replace(found, verdict="not_judged", reason=f"{reason}; {without}")
     figures = {"relative_l2": stats.relative_l2, "max_absolute": stats.absolute["max"], "cosine": stats.cosine}
     held = ", ".join(f"{figure} {figures[figure]:.4g} (allowed {limit:.4g})" for figure, limit in found.allowed.items())
     return dataclasses.replace(found, reason=f"{reason}: {held}; tolerance: {tolerance.why}" if held else found.reason)

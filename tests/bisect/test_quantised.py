@@ -127,7 +127,7 @@ def test_a_plan_that_leaves_nothing_is_refused(files, lines):
 def test_the_command_line_writes_plan_and_record(files, capsys):
     command = ["bisect", "q.onnx", "--quant", "--against", "plain.onnx", "-b", "ort-cpu", "-p", "file", "-o", "p.toml"]
     assert main([*command, "--cost-limit", "0.1", "--json", "q.json"]) == 0
-    assert "parity verify q.onnx -b ort-cpu -p p.toml" in capsys.readouterr().out
+    assert "--cost-limit 0.1 -b ort-cpu -p p.toml" in capsys.readouterr().out
     record = json.loads(Path("q.json").read_text())
     assert (record["complete"], record["quant"]["exclude"]) == (True, [BAD])
     assert main(command) == 2

@@ -88,6 +88,7 @@ def test_a_limit_decides_and_parity_stands_beside_it(files, tmp_path, limit, ver
     assert (result.verdict, result.cost.verdict) == (verdict, verdict)
     assert [output.verdict for output in result.outputs] == ["pass"]
     assert result.failure == ("wrong_answer" if verdict == "fail" else "")
+    assert ("bisect" in result.next_step and "--quant" in result.next_step) == (verdict == "fail")
     assert exit_status([result]) == (1 if verdict == "fail" else 0)
 
 
@@ -122,6 +123,22 @@ def test_labels_that_differ_need_a_limit_in_codes(tmp_path):
     assert judge_cost(replace(it, cost=Tolerance(why="w", max_absolute=1)), found, wanted).verdict == "pass"
     assert judge_cost(replace(it, cost=Tolerance(why="w", relative_l2=0.9)), found, wanted).verdict == "not_judged"
     assert judge_cost(replace(it, cost=Tolerance(why="w", relative_l2=0.9)), wanted, wanted).verdict == "pass"
+
+
+def test_an_output_that_no_limit_names_keeps_the_cost_from_passing(tmp_path):
+    from harness.verify.cost import judge_cost
+
+    both = {"a": X, "b": X}
+    it = subject(tmp_path / "none.onnx", tmp_path / "none.onnx", cost={"a": Tolerance(why="w", relative_l2=0.1)})
+    assert judge_cost(it, both, both).verdict == "not_judged"
+    assert judge_cost(it, {"a": X}, {"a": X}).verdict == "pass"
+
+
+def test_a_quantised_file_that_is_held_against_nothing_says_so(files, tmp_path):
+    result = judged(subject(files["fine"], files["fp32"], against=None), tmp_path)
+    assert any("--against" in note for note in result.notes)
+    plain = judged(subject(files["fp32"], files["fp32"], against=None), tmp_path)
+    assert not any("--against" in note for note in plain.notes)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), 0.0])
