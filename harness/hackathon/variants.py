@@ -71,23 +71,22 @@ def _gain(variant: Json, first: Json) -> float | None:
 
 
 def _no_help(context: Context, found: Sequence[Json]) -> list[str]:
-    """Return why each variant behind the first is no improvement; a sentence where all are."""
+    """Return why each variant behind the first is no improvement, then what is not judged yet; a sentence for none."""
     words = context.words
-    lines = []
+    worse, open_ = [], []
     for variant in found[1:]:
-        gain = _gain(variant, found[0])
+        name, gain, reason = code(variant["name"]), _gain(variant, found[0]), escape(variant["reason"])
         if variant["verdict"] == "fail":
-            why = words("readme_no_help_fail", reason=escape(variant["reason"]))
+            worse.append(f"- {name}: {words('readme_no_help_fail', reason=reason)}")
         elif variant["verdict"] == "not_judged" or gain is None:
-            why = words("readme_no_help_unjudged", reason=escape(variant["reason"]) or words("not_recorded"))
+            faster = f" ({words('gain')} {number(gain)})" if gain is not None else ""
+            open_.append(f"- {name}{faster}: {reason or words('not_recorded')}")
         elif gain < HELPED:
-            why = words("readme_no_help_slow", gain=number(gain))
-        else:
-            continue
-        lines.append(f"- {code(variant['name'])}: {why}")
-    if not lines:
+            worse.append(f"- {name}: {words('readme_no_help_slow', gain=number(gain))}")
+    if not worse and not open_:
         return [words("readme_all_helped"), ""] if len(found) > 1 else []
-    return paragraphs([words("readme_no_help")], lines)
+    blocks = [(words("readme_no_help"), worse), (words("readme_not_yet"), open_)]
+    return [line for title, lines in blocks if lines for line in paragraphs([title], lines)]
 
 
 def _plans(context: Context, bisection: Json) -> list[str]:

@@ -586,7 +586,7 @@ WORDS: dict[str, str] = {
     "readme_no_help": "What did not help:",
     "readme_no_help_slow": "latency did not fall by more than 1 % ({gain})",
     "readme_no_help_fail": "it fails: {reason}",
-    "readme_no_help_unjudged": "not judged: {reason}",
+    "readme_not_yet": "Not yet judged:",
     "readme_all_helped": "Every later variant gained something.",
     "readme_plans": "Precision plans that were tried ({subject}, {target}):",
     "readme_price": (
@@ -612,8 +612,8 @@ WORDS: dict[str, str] = {
         "{subject}, {target}; weights: {weights}; inputs: {inputs}; device: {device}; original model: {reference}"
     ),
     "readme_accuracy_note": (
-        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model; overall: the ratio of "
-        "2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and not the same on both sides; all "
+        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model, large where |e| is "
+        "near 0: go by overall, the ratio of 2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and not the same on both sides; all "
         "figures are over elements finite on both."
     ),
     "readme_undefined": (
