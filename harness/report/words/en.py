@@ -612,9 +612,9 @@ WORDS: dict[str, str] = {
         "{subject}, {target}; weights: {weights}; inputs: {inputs}; device: {device}; original model: {reference}"
     ),
     "readme_accuracy_note": (
-        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model, large where |e| is "
-        "near 0: go by overall, the ratio of 2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and not the same on both sides; all "
-        "figures are over elements finite on both."
+        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model: large where |e| is near "
+        "0, so go by overall, the ratio of 2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and "
+        "not the same on both sides; all figures are over elements finite on both."
     ),
     "readme_undefined": (
         "{name}: {count} elements have e = 0 and a not, so they have no relative error and are not counted."
