@@ -136,7 +136,7 @@ def _beyond(distance: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
     return 0.5 * torch.erfc(z.nan_to_num(nan=torch.inf, posinf=torch.inf) / 2**0.5)
 
 
-def spread(case: Quantised, exact: Tensors, runs: int = RUNS) -> list[Tensors]:
+def spread(case: Quantised, runs: int = RUNS) -> list[Tensors]:
     """Return the outputs of several runs in which every value, so the input of every Q, is moved by its rounding.
 
     They differ from the exact ones by codes that flip, which is what right engines differ by.

@@ -49,9 +49,8 @@ def judge_quantised(
     opened.say(f"holding the codes of {len(seen.codes)} quantisers against exact ones", case)
     with limits.step("judging codes"):
         found = judge_codes(graph_case, seen.codes, seen.unseen)
-        raw = graph_case.run()
-        exact = counted(_declared(raw, actual))
-        moved = [counted(_declared(outputs, actual)) for outputs in spread(graph_case, raw)]
+        exact = counted(_declared(graph_case.run(), actual))
+        moved = [counted(_declared(outputs, actual)) for outputs in spread(graph_case)]
     same = all(bitwise_equal(seen.outputs[name], tensor) for name, tensor in actual.items()) if seen.outputs else False
     own = _with_own_codes(opened, case, plan, graph_case, seen) if seen.outputs and not seen.unseen else {}
     verdict, reason = _of_all(found)
@@ -59,7 +58,7 @@ def judge_quantised(
     tolerances = {name: tolerance_for(name, opened.run.limit, opened.run.subject.tolerances, plan) for name in actual}
     outputs = []
     for name, tensor in actual.items():
-        if not tensor.is_floating_point() or tolerances[name] is not None:
+        if not (tensor.is_floating_point() and tensor.numel()) or tolerances[name] is not None:
             floor = moved[0] if tolerances[name] is None else _farthest(name, moved, exact)
             outputs += [own[name]] if name in own and tolerances[name] is None else _as_others(
                 opened, case, plan, {name: tensor}, {name: exact[name]}, {name: floor[name]}

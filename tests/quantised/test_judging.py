@@ -95,7 +95,7 @@ def test_what_cannot_be_seen_is_not_judged(small):
 def test_the_spread_is_of_flipped_codes(small):
     case = small.case(small.inputs(1))
     exact = case.run()["y"]
-    apart = [(it["y"] - exact).abs() for it in spread(case, {}, runs=32)]
+    apart = [(it["y"] - exact).abs() for it in spread(case, runs=32)]
     step = 0.031
     assert max(float(it.max()) for it in apart) < 1.01 * step
     assert quantisers(small.graph) == ("x_codes", "h_codes")
