@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from bringup.conftest import subject
+from fake import quiet
 from planted import Fault, PlantedBackend, scaled
 
 from harness.backends import BACKENDS
+from harness.verify.prepare import prepare
 
 pytest_plugins = ["pytester"]
 SUITE = """
@@ -16,6 +19,12 @@ from harness.checks import test_parts
 
 SUBJECT = subject(parts="blocks")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(kept_modules: None, tmp_path_factory: pytest.TempPathFactory):
+    """Load what an export loads late: a run in this process forgets its imports, and PyTorch's bear no repetition."""
+    assert prepare(subject(), quiet(tmp_path_factory.mktemp("loaded"))).program
 
 
 @pytest.mark.parametrize("faults", [(), (Fault(value="softmax", change=scaled(1.1)),)], ids=["right", "wrong"])
