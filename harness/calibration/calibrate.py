@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import limits
-from harness.calibration.data import calibration_data, excluded_nodes
+from harness.calibration.data import calibration_data, excluded_nodes, name_nodes
 from harness.calibration.quantisers import TYPES, quantise
 from harness.compare import relative_l2
 from harness.errors import NotJudged
 from harness.files import write_bytes
-from harness.graph import Program, in_floats, open_onnx, quantised_units, save_model
+from harness.graph import Program, in_floats, open_onnx, quantised_units, save_model, weight_bytes
 from harness.lazy import onnx_ir as ir
 from harness.metrics import measure
 from harness.records import MetricResult
@@ -23,6 +24,9 @@ from harness.subject import Subject
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.verify import Run
+
+LARGEST = 1.8e9
+"""Bytes of weights: protobuf holds 2 GB, and the graph beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +66,11 @@ def calibrate(
 
     The cost is measured on the data that the ranges are taken from. Raises NotJudged where no method gives a file.
     """
+    if (size := weight_bytes(program.model)) > LARGEST:
+        raise NotJudged(f"{subject.name} has {size / 1e9:.1f} GB of weights, and a file of at most 2 GB is written")
     with temporary_folder() as folder:
         plain = folder / "plain.onnx"
-        save_model(_named(program.model), plain)
+        save_model(name_nodes(program.model), plain)
         model = open_onnx(plain)
         with limits.step("running the unquantised model", subject=subject.name):
             expected = [run_onnxruntime(model, inputs)[0] for inputs in data]
@@ -103,7 +109,8 @@ def _measured(
         [given] = run_onnxruntime(model, inputs)
         for name, tensor in wanted.items():
             if tensor.is_floating_point():
-                errors[name] = max(errors.get(name, 0.0), relative_l2(given[name], tensor))
+                error = relative_l2(given[name], tensor)
+                errors[name] = max(errors.get(name, 0.0), math.inf if math.isnan(error) else error)
         for metric in subject.cost_metrics:
             found = measure(metric, given, wanted)
             if metric.name not in metrics or _is_worse(found, metrics[metric.name]):
@@ -121,17 +128,6 @@ def _is_worse(one: MetricResult, other: MetricResult) -> bool:
         return found.actual if found.bound == "at_most" else -found.actual
 
     return not loss(one) <= loss(other)
-
-
-def _named(model: ir.Model) -> ir.Model:
-    """Return a model in which every node has a name: a quantiser leaves out by name."""
-    taken = {node.name for node in model.graph}
-    for number, node in enumerate(model.graph):
-        if not node.name:
-            node.name = next(
-                name for extra in ("", "_x") if (name := f"{node.op_type}_{number}{extra}") not in taken
-            )  # fmt: skip
-    return model
 
 
 def left_in_floats(model: ir.Model, types: Sequence[str], exclude: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import UsageError, unknown_name
 from harness.graph import Program, input_specs, load_inputs, matching
+from harness.lazy import onnx_ir as ir
 from harness.tensors import Tensors
 from harness.verify import Prepared
 
@@ -27,12 +28,25 @@ def calibration_data(prepared: Prepared, cases: Sequence[str], files: str = "") 
     return [load_inputs(Path(name), specs) for name in found]
 
 
+def name_nodes(model: ir.Model) -> ir.Model:
+    """Give every node of a model a name: a quantiser leaves out by name."""
+    taken = {node.name for node in model.graph}
+    for number, node in enumerate(model.graph):
+        if not node.name:
+            name = f"{node.op_type}_{number}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
+    return model
+
+
 def excluded_nodes(program: Program, patterns: Sequence[str]) -> list[str]:
     """Return the names of the nodes that patterns mean: node names, modules, ``op:...`` or ``value:...``, as in plans.
 
     Raises UsageError for a pattern that means none.
     """
-    nodes = list(program.model.graph)
+    nodes = list(name_nodes(program.model).graph)
     found: dict[str, None] = {}
     for pattern in patterns:
         values = matching(pattern, program.values)

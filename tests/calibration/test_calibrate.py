@@ -84,3 +84,14 @@ def test_a_weight_in_codes_alone_is_what_the_codes_stand_for():
     units = quantised_units(model)
     assert any(unit.codes_only for unit in units.values())
     assert not quantised_units(in_floats(model, list(units)))
+
+
+def test_a_node_without_a_name_is_excluded_by_its_value(folder, capsys):
+    model = onnx.load(FILES / "conv.onnx")
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm.name = ""
+    onnx.save(model, "nameless.onnx")
+    words = ["--method", "max", "--exclude", f"value:{gemm.output[0]}"]
+    assert main(["calibrate", "nameless.onnx", "-o", "q.onnx", "--cases", "*.npz", *words]) == 0
+    assert "(Gemm): excluded" in capsys.readouterr().out
+    assert {unit.op for unit in quantised_units(open_onnx("q.onnx")).values()} == {"Conv"}
