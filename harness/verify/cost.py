@@ -99,7 +99,7 @@ def judge_cost(
     ``counted`` gives outputs with 0 for what does not count; metrics see all of them.
     """
     assert subject.against is not None
-    against = subject.against.name
+    against, actual = subject.against.name, _named_as(actual, expected)
     tolerances = subject.cost if isinstance(subject.cost, Mapping) else dict.fromkeys(expected, subject.cost)
     if unknown := sorted(set(tolerances) - set(expected)):
         raise UsageError(f"{subject.name}: cost= names {unknown[0]!r}, which is no output ({', '.join(expected)})")

@@ -96,6 +96,13 @@ def test_a_metric_is_a_limit_too(files):
     assert search(subject(files, cost_metrics=(metric,)), files, "fp32").exclude == (BAD,)
 
 
+def test_a_single_output_of_another_name_is_found(files):
+    renamed = onnx.load(files / "plain.onnx")
+    renamed.graph.node[-1].output[0] = renamed.graph.output[0].name = "z"
+    onnx.save(renamed, files / "plain.onnx")
+    assert search(subject(files, cost=Tolerance(why="wanted", relative_l2=0.05)), files).exclude == (BAD,)
+
+
 def test_a_cost_that_all_meet_leaves_nothing(files):
     assert search(subject(files, cost=Tolerance(why="wide", relative_l2=0.9)), files).exclude == ()
 
