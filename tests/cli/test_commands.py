@@ -66,7 +66,8 @@ def test_help_names_every_command_once():
     assert done.returncode == 0
     listed = re.findall(r"^    ([a-z]+)(?: \(aa\))?(?: |$)", done.stdout, re.MULTILINE)
     assert listed == [
-        "doctor", "list", "verify", "bisect", "known", "build", "reference", "clean", "bench", "accept", "history",
+        "doctor", "list", "verify", "parts", "bisect", "calibrate", "known", "build",
+        "reference", "clean", "bench", "accept", "history",
         "noise", "merge", "report", "study", "score",
     ]  # fmt: skip
 
@@ -142,7 +143,7 @@ def test_exit_status_and_json_whatever_happens(give: Give, results: list[Any], o
     unmet = "required backend rtx was not judged" if options and status else ""
     assert data["complete"] is (len(found) == len(results) and not unmet)
     assert unmet in data["error"]
-    assert list(data)[:2] == ["schema", "command"]
+    assert list(data)[:3] == ["schema", "recorded_at", "command"]
     assert data["environment"]["backends"]
     assert [path.name for path in Path.cwd().iterdir()].count("out.json") == 1
     assert not list(Path.cwd().glob("*.tmp"))
