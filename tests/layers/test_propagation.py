@@ -19,7 +19,10 @@ from harness.layers.propagation import Propagation, _rounded_alike
 def propagation(name: str = "wrong_kernel", overflows: frozenset[str] = frozenset()) -> Propagation:
     prepared = ready(name)
     before = SimpleNamespace(
-        prepared=prepared, inputs=prepared.inputs["one"], opened=SimpleNamespace(plan=load_plan("fp16"))
+        prepared=prepared,
+        inputs=prepared.inputs["one"],
+        opened=SimpleNamespace(plan=load_plan("fp16")),
+        counted=lambda outputs: outputs,
     )
     return Propagation(before, SimpleNamespace(depths=prepared.program.depths(), overflows=overflows, precision="fp16"))
 

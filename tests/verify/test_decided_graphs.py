@@ -94,7 +94,6 @@ GRAPHS = {
     "mask of floats": ("Greater", "float", f"{ABOVE} y = Cast <to = 1> (above)"),
     "rounded floats": ("Round", "float", "y = Round(x)"),
     "label as a float": ("ArgMax", "float", f"{LARGEST} a = ArgMax <axis = 1, keepdims = 0> (h) y = Cast <to = 1> (a)"),
-    "QuantizeLinear": ("QuantizeLinear", "uint8", "y = QuantizeLinear(x, one, zero_point)"),
     "ArgMax": ("ArgMax", "int64", f"{LARGEST} y = ArgMax <axis = 1, keepdims = 0> (h)"),
     "ArgMin": ("ArgMin", "int64", f"{LARGEST} y = ArgMin <axis = 1, keepdims = 0> (h)"),
     "TopK": ("TopK", "int64", f"{LARGEST} v, i = TopK <axis = 1> (h, two_of) y = Squeeze(i)"),
@@ -108,7 +107,7 @@ def graph(name: str, folder: Path) -> Path:
     halves = ", ".join(["0.5"] * 8)
     constants = (
         "float half = {0.5}, float zero = {0.0}, float one = {1.0}, float two = {2.0}, float large = {200.0}, "
-        "int64 seven = {7}, int64 nine = {9}, int64[1] axis = {0}, uint8 zero_point = {100}, int64[2] column = {8, 1}, "
+        "int64 seven = {7}, int64 nine = {9}, int64[1] axis = {0}, int64[2] column = {8, 1}, "
         f"int64[1] two_of = {{2}}, float[8,1] halves = {{{halves}}}"
     )
     return written(f"g (float[8] x) => ({dtype}{shape} y) <{constants}> {{ {body} }}", folder)
