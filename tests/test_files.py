@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_from_other_errors():
 OTHER_WRITERS = {
     "files.py": "the one writer",
     "errors.py": "standard output again, where a suite closed it",
-    "report/ci.py": "appends to the file that GitHub names",
+    "report/step_summary.py": "appends to the file that GitHub names",
     "bisect/reproducer/folder.py": "a draft folder that is moved into place as a whole",
     "bisect/reproducer/scripts/on_tensorrt.py": "a script that runs without the harness",
     "backends/engine_file.py": "what a shared cache sends, checked and then moved into place",

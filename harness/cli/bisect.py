@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     ending: dict[str, Any] = {} if found.interrupted else {"complete": found.complete}
     if found.limit:
         ending["error"] = ended_by()
-    elif not found.complete:
+    elif not (found.complete or found.interrupted):
         built = f"{found.builds} of {found.max_builds} engines that --max-builds allows were built"
         ending["error"] = f"the search was not finished: {built}; the same command resumes it"
     keys = {"bisect": found.to_json(), "expected": with_arrived(expected, expected)}

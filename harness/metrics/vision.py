@@ -58,17 +58,20 @@ def mean_iou(actual: torch.Tensor, expected: torch.Tensor, *, classes: int, igno
 def mask_iou(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Return the intersection over union of each mask, logits [..., height, width] of which above 0 is inside.
 
-    A mask that is empty on both sides has 1, one with a NaN on either side NaN. Raises UsageError for other shapes.
+    A mask that is empty on both sides has 1, one that is not finite on either side NaN. Raises UsageError for other
+    shapes, and for what is no tensor of floats.
     """
     import torch
 
     if actual.shape != expected.shape or actual.ndim < 2:
         shapes = f"{list(actual.shape)} against {list(expected.shape)}"
         raise UsageError(f"mask IoU: masks of {shapes}; give two tensors [..., height, width]")
+    if not (actual.is_floating_point() and expected.is_floating_point()):
+        raise UsageError(f"mask IoU: masks of {actual.dtype} and {expected.dtype}; give logits, floats")
     ours, theirs = (logits.reshape(-1, *logits.shape[-2:]) for logits in (actual, expected.to(actual.device)))
     both, either = ((ours > 0) & (theirs > 0)).sum((1, 2)), ((ours > 0) | (theirs > 0)).sum((1, 2))
     overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
-    return overlap.masked_fill((ours.isnan() | theirs.isnan()).any(2).any(1), math.nan)
+    return overlap.masked_fill(~(ours.isfinite() & theirs.isfinite()).all(2).all(1), math.nan)
 
 
 def confusion_matrix(

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 _OWN = ("run", "command", "complete", "error", "environment", "parameters")
 """What the top level of a shard's record says of it."""
 _MERGED = {
-    *_OWN, "schema", "results", "expected", "elsewhere", "left_out", "bench", "not_measured", "shard", "shards",
+    *_OWN, "schema", "recorded_at", "results", "expected", "elsewhere", "left_out", "bench", "not_measured", "shard", "shards",
     "doubled", "manifest", "known",
 }  # fmt: skip
 _FOLDERS = ("engines", "references", "history")
@@ -75,6 +75,7 @@ def merge(documents: Iterable[Json], manifest: Any = None) -> Json:
     return {
         **_others(given),
         "schema": SCHEMA,
+        "recorded_at": max((str(data.get("recorded_at", "")) for data in given), default=""),
         "command": "; ".join(dict.fromkeys(part["command"] for part in parts)),
         "complete": not faults,
         "error": "; ".join(faults),

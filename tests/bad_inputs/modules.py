@@ -114,7 +114,7 @@ ROWS = (
     Row("study whose run gives text", write("s/study.py", "def variants():\n    return ['a']\ndef run(**options):\n    yield 'done'\n"), "study s -b ort-cpu", 2, ("s", "run()", "str")),
     Row("study whose run returns nothing", write("s/study.py", "def variants():\n    return ['a']\ndef run(**options):\n    pass\n"), "study s -b ort-cpu", 2, ("s", "run()", "NoneType")),
     Row("study whose variants raise", write("s/study.py", "def variants():\n    1 / 0\ndef run(**options):\n    yield\n"), "study s --list", 3, ("study", "variants()", "ZeroDivisionError")),
-    Row("study that takes no options", write("s/study.py", "def variants():\n    return ['a']\ndef run():\n    yield\n"), "study s -b ort-cpu", 3, ("study s: run()", "variants")),
+    Row("study that takes no options", write("s/study.py", "def variants():\n    return ['a']\ndef run():\n    yield\n"), "study s -b ort-cpu", 3, ("study s: run()", "unexpected keyword argument")),
     Row("study that ends the process", write("s/study.py", "import os\ndef variants():\n    return ['a']\ndef run(**options):\n    os._exit(0)\n    yield\n"), "study s -b ort-cpu", 3, ("SystemExit",)),
     Row("build exchanges standard output", build("[setattr(sys, 'stdout', None), 1 / 0]"), VERIFY, 3, ("s: build()", "ZeroDivisionError")),
     Row("build closes what the verdict is printed to", build("[os.close(1), torch.nn.Linear(4, 2).eval()][1]"), VERIFY, 0, ("1 passed",)),

@@ -36,6 +36,7 @@ class Contestant:
     """What is asked of one."""
 
     device: str
+    opened: None = None
 
 
 def test_a_second_run_on_one_gpu_waits_and_says_for_whom(measured: list[Any], tmp_path: Path):

@@ -24,7 +24,7 @@ from harness.metrics.lpips import lpips
 from harness.metrics.perceptual_distance import perceptual_distance
 from harness.metrics.speech import cer, wer
 from harness.metrics.text import rouge
-from harness.metrics.vision import confusion_matrix, iou, labels, mean_iou, top1_agreement
+from harness.metrics.vision import confusion_matrix, iou, labels, mask_iou, mean_iou, top1_agreement
 
 INF, NAN = float("inf"), float("nan")
 
@@ -43,6 +43,7 @@ class Row:
 
 
 PICTURES = noise(4, 3, 16, 16)
+MASKS = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
 SCORES = noise(4, 6)
 EMBEDDINGS = noise(4, 8)
 LABELS = torch.arange(32).reshape(4, 8) % 5
@@ -69,6 +70,7 @@ ROWS = {
     "wer": Row(wer, TEXTS, limit={"at_most": 0}),
     "cer": Row(cer, TEXTS, limit={"at_most": 0}),
     "mean_iou": Row(mean_iou, LABELS, limit={"at_least": 1}, call=lambda a, e: mean_iou(a, e, classes=5)),
+    "mask_iou": Row(mask_iou, MASKS, limit={"at_least": 1}),
     "top1_agreement": Row(top1_agreement, SCORES, limit={"at_least": 1}),
     "labels": Row(
         labels, SCORES, limit={"at_least": 1}, call=lambda a, e: mean_iou(labels(a), labels(e), classes=SCORES.shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -20,6 +21,9 @@ DISPUTED = {
     "test_resize_downsample_scales_cubic_align_corners",
     "test_resize_downsample_scales_linear_align_corners",
 }
+OUT_OF_RANGE = re.compile(r"test_cast(like)?_FLOAT(16)?_to_U?INT[24](_expanded)?")
+"""Casts of numbers beyond the few codes: what they become is not defined, and these expect what the installed ml_dtypes
+makes of them, the lowest bits until 0.6 and 0 since 0.7."""
 BEYOND = {
     # Their inputs or results have no place in FP16 or BF16: 10001 is 10000, 12! is infinite.
     "test_logsoftmax_large_number",
@@ -63,6 +67,7 @@ def test_what_pytorch_computes_gives_the_expected_values_in_every_precision(chun
         (it.test, it.precision): it.failure
         for it in found
         if it.failure and not it.elsewhere and it.test not in DISPUTED
+        if not OUT_OF_RANGE.fullmatch(it.test)
         if not (it.precision.itemsize == 2 and it.test in BEYOND)
     }
     assert not failed

@@ -31,7 +31,7 @@ def shard(index, *, verdict="pass", of=OF, **changes):
     one = replace(result(verdict), case=str(index)).to_json()
     data = document([one], environment=ENVIRONMENT, command=f"pytest --shard {index}/{of}")
     return copy.deepcopy({
-        **data, "run": "r1", "parameters": {"require": ["rtx"], "-k": "", "-m": ""},
+        **data, "recorded_at": f"2026-01-0{index}", "run": "r1", "parameters": {"require": ["rtx"], "-k": "", "-m": ""},
         "expected": [asked(str(index), arrived=True, seconds=1.5)],
         "elsewhere": [asked(str(n), shard=n, stage="") for n in range(1, of + 1) if n != index],
         "left_out": [], "shard": {"index": index, "of": of, "stage": "", "split_sha256": "s", "durations": "d"},
@@ -151,6 +151,7 @@ def with_latency():
 def stage(**changes):
     timed = latencies.measured(latencies.session()).to_json()
     data = document([], environment=ENVIRONMENT, command="pytest -m latency")
+    data["recorded_at"] = "2026-01-04"
     mine = {key: LATER[key] for key in ("test", "subject", "case", "backend", "precision", "source")}
     return {
         **data, "run": "r1", "parameters": {"require": ["rtx"], "-k": "", "-m": "latency"}, "shard": None,

@@ -6,6 +6,7 @@ import importlib
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 VERIFY = ("verify", "tiny", "--json", "out.json")
@@ -59,7 +60,7 @@ PHASES = (
     Phase(command=VERIFY, name="export", place="torch.onnx:export", fresh=PROGRAMS, locked=True),
     Phase(command=VERIFY, name="build", place=PACK, fresh=ENGINES, after=True, locked=True),
     Phase(command=VERIFY, name="engine write", place=">.engine", fresh=ENGINES, locked=True),
-    Phase(command=VERIFY, name="engine description write", place=">.json", fresh=ENGINES, locked=True),
+    Phase(command=VERIFY, name="engine description write", place=">tiny-*.json", fresh=ENGINES, locked=True),
     Phase(command=VERIFY, name="load", place=f"{ORT}:OnnxRuntimeBackend.load"),
     Phase(command=VERIFY, name="run", place="harness.backends.onnxruntime.apart:ApartSession.run"),
     Phase(command=VERIFY, name="JSON write", place=">out.json"),
@@ -98,7 +99,7 @@ def wait_in(place: str, after: bool, wait: Callable[[], None], *, always: bool =
         replace = pathlib.Path.replace
 
         def replacing(path: pathlib.Path, target: Any) -> pathlib.Path:
-            if str(target).endswith(place[1:]):
+            if fnmatch(str(target), f"*{place[1:]}"):
                 once()
             return replace(path, target)
 

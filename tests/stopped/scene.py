@@ -13,6 +13,7 @@ import sqlite3
 import time
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import safetensors.torch
@@ -198,7 +199,7 @@ class Scene:
         if os.strerror(error) not in said and "no space left" not in said and "cannot be written" not in said:
             wrong.append(f"it does not say what is wrong: {said[-600:]}")
         final = phase.place.removeprefix(">")
-        changed = [name for name, data in self.files() if name.endswith(final) and before.get(name, data) != data]
+        changed = [name for name, data in self.files() if fnmatch(name, f"*{final}") and before.get(name, data) != data]
         return status, wrong + [f"{name} is not the old one" for name in changed if "reference" not in name]
 
     def make_fresh(self, phase: Phase) -> None:
