@@ -28,8 +28,8 @@ Json = dict[str, Any]
 _OWN = ("run", "command", "complete", "error", "environment", "parameters")
 """What the top level of a shard's record says of it."""
 _MERGED = {
-    *_OWN, "schema", "recorded_at", "results", "expected", "elsewhere", "left_out", "bench", "not_measured", "shard", "shards",
-    "doubled", "manifest", "known",
+    *_OWN, "schema", "recorded_at", "results", "expected", "elsewhere", "left_out", "bench", "not_measured", "shard",
+    "shards", "doubled", "manifest", "known",
 }  # fmt: skip
 _FOLDERS = ("engines", "references", "history")
 _CHOICE = ("-k", "-m")

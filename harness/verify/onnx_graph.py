@@ -128,6 +128,11 @@ class OnnxGraph(SubjectGraph):
         once("weights without NaN", look)
 
     @property
+    def is_quantised(self) -> bool:
+        """Whether there is a ``QuantizeLinear``, bodies of control flow excepted: no run graph is made to tell."""
+        return any(node.op_type == "QuantizeLinear" for node in self._program.model.graph)
+
+    @property
     def given_inputs(self) -> Sequence[ir.Value]:
         """The inputs as the file declares them."""
         return self._file.graph.inputs

@@ -6,7 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 
@@ -15,7 +15,6 @@ from harness.errors import NoMemory, NotJudged, TookTooLong, UsageError, first_l
 from harness.gpu_errors import gpu_failure
 from harness.graph import Plan, Program, assign, file_dtypes, is_fp32, port_dtypes
 from harness.lazy import onnx_ir as ir
-from harness.quantised import quantisers
 from harness.reference import (
     CANNOT_RUN,
     Evaluator,
@@ -88,10 +87,10 @@ class SubjectGraph(ABC):
         """The ONNX file typed as it is. Raises NotJudged where there is none that engines could be built from."""
         raise NotJudged(f"{self.name} is no ONNX file, whose typing could be left as it is")
 
-    @cached_property
+    @property
     def is_quantised(self) -> bool:
-        """Whether anything is quantised by a ``QuantizeLinear``, so that rounding can make codes flip."""
-        return bool(quantisers(self.run_graph))
+        """Whether an ONNX file has a ``QuantizeLinear``, so that rounding can make codes flip."""
+        return False
 
     @property
     def input_dtypes(self) -> Mapping[str, torch.dtype]:
