@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def write_summary(text: str) -> Path | None:
 def _headline(records: Records, found: Sequence[verdicts.Judged]) -> str:
     """Return how many models fail, or were not judged in full, and where they ran."""
     held = [one for one in found if not one.lacks_baseline] or found
-    worst = {model: _worst_of(entry.verdict for entry in rows) for model, rows in _by_model(held).items()}
+    worst: dict[str, str] = {}
+    for one in held:
+        worst[one.model] = _worst_of([worst.get(one.model, one.verdict), one.verdict])
     counts = {verdict: list(worst.values()).count(verdict) for verdict in _ORDER}
     models = plural(len(worst), "model")
     if counts["fail"]:
@@ -120,13 +123,6 @@ def _headline(records: Records, found: Sequence[verdicts.Judged]) -> str:
     return f"## {mark} parity: {words}{f' on {devices}' if devices else ''}"
 
 
-def _by_model(found: Iterable[verdicts.Judged]) -> dict[str, list[verdicts.Judged]]:
-    models: dict[str, list[verdicts.Judged]] = {}
-    for one in found:
-        models.setdefault(one.model, []).append(one)
-    return models
-
-
 def _worst_of(found: Iterable[str]) -> str:
     return min(found, key=_ORDER.index)
 
@@ -146,7 +142,7 @@ def _counts(records: Records, found: Sequence[verdicts.Judged], timed: Sequence[
     parts += [f"{left[verdict]} {words}" for verdict, words in names.items() if left[verdict] or verdict == "pass"]
     lacking = sum(one.lacks_baseline for one in found)
     parts += [f"{lacking} without a baseline"] if lacking else []
-    parts += [code(commit) for commit in records.commits[:1]]
+    parts += [code(re.sub(r"(?<=^\w{7})\w*", "", commit)) for commit in records.commits[:1]]
     used = {entry.data["backend"] for entry in records.results} | {one["session"]["backend"] for one in timed}
     versions = {
         f"{name} {backend['version']}"

@@ -158,3 +158,11 @@ def test_what_was_not_judged_stands_with_its_reason_once_and_what_to_type(tmp_pa
     assert "- 2 verdicts: no GPU: `net rtx-fp16 a`, `net rtx-fp16 b`\n" in text
     assert text.count("pip install x") == 2, "above the folds, and beside its reason"
     assert text.startswith("## ⚠️ parity: of 1 model nothing was judged")
+
+
+@pytest.mark.parametrize("rest", ["", "+changes"])
+def test_a_commit_is_named_by_its_first_seven_digits(rest: str, tmp_path: Path):
+    environment = {**recorded.ENVIRONMENT, "commit": f"{'0123456789' * 4}{rest}"}
+    passed = replace(recorded.result(), provenance=None)
+    text = step_summary.summary(recorded.load(tmp_path, results=[passed], environment=environment))
+    assert f"`0123456{rest}`" in text
