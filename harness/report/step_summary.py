@@ -174,12 +174,14 @@ def _engines(records: Records, timed: Sequence[Json]) -> list[str]:
     cases: dict[tuple[str, str], list[Json]] = {}
     for entry in records.results:
         cases.setdefault((entry.data["subject"], target_name(entry.data)), []).append(entry.data)
-    worst = [(min(found, key=_badness), len(found)) for found in cases.values()]
-    rows = [_engine(result, count, timed) for result, count in sorted(worst, key=lambda one: _badness(one[0]))]
-    if not rows:
+    worst = sorted(
+        ((min(found, key=_badness), len(found)) for found in cases.values()), key=lambda one: _badness(one[0])
+    )
+    if not worst:
         return []
-    more = f"and {plural(len(rows) - ROWS, 'engine')} more: see all verdicts" if len(rows) > ROWS else ""
-    return ["\n".join(table(_ENGINES, rows[:ROWS], words=3)), more]
+    rows = [_engine(result, count, timed) for result, count in worst[:ROWS]]
+    more = f"and {plural(len(worst) - ROWS, 'engine')} more: see all verdicts" if len(worst) > ROWS else ""
+    return ["\n".join(table(_ENGINES, rows, words=3)), more]
 
 
 def _badness(result: Json) -> tuple[int, float]:
