@@ -37,8 +37,8 @@ class Temporary:
 
     def close(self) -> None:
         """Let it go, and delete it unless it was moved away."""
-        _open.pop(self.path, None)
-        _delete(self.path)
+        if _open.pop(self.path, None) is not None:
+            _delete(self.path)
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
@@ -97,9 +97,16 @@ def _make(folder: Path, is_folder: bool) -> tuple[Path, int]:
     """Return a new and locked file or folder; one that another process took for a leftover is made again."""
     while True:
         path = folder / f"{'' if is_folder else '.'}parity-{_boot()}-{uuid.uuid4().hex[:8]}.tmp"
-        if is_folder:
-            path.mkdir(0o700)
-        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if is_folder:
+                path.mkdir(0o700)
+                descriptor = os.open(path, os.O_RDONLY)
+            else:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise
+            continue  # between the two another process took the folder, not locked yet, for a leftover
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -126,3 +133,6 @@ def _boot() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     return f"{uuid.getnode():012x}"[-8:]
+
+
+os.register_at_fork(after_in_child=_open.clear)  # what a parent has is not its child's to delete

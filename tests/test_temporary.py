@@ -95,3 +95,38 @@ def test_what_was_moved_away_stays_when_it_is_let_go(tmp_path: Path):
 def test_a_folder_is_for_its_owner_alone(tmp_path: Path):
     with temporary_folder(tmp_path) as folder:
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_another_process_took_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch):
+    opened, taken = os.open, []
+
+    def late(path, *given):
+        if not taken:
+            taken.append(Path(path))
+            Path(path).rmdir()
+        return opened(path, *given)
+
+    made = Temporary(tmp_path, is_folder=True)  # the look for leftovers is over
+    monkeypatch.setattr(temporary.os, "open", late)
+    with temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+        assert taken
+        assert folder not in taken
+    made.close()
+
+
+def test_a_forked_child_does_not_delete_what_its_parent_has(tmp_path: Path):
+    with temporary_folder(tmp_path) as folder:
+        if not (child := os.fork()):
+            temporary.delete_all()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert folder.is_dir()
+    held = Temporary(tmp_path, is_folder=True)
+    if not (child := os.fork()):
+        held.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert held.path.is_dir()
+    held.close()
+    assert not held.path.exists()
