@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.hackathon.figures import Figure, Key
 from harness.records import Json, Records
-from harness.report import escape, image, verdict_cell
+from harness.report import code, escape, image, verdict_cell
 from harness.report.words import Words
 
 MISSING = "<!-- parity:missing {name} -->"
 """Before a sentence that says what the report lacks; ``parity report --check`` finds it."""
+BOUNDS = {"difference": "±", "at_most": "≤", "at_least": "≥"}
+"""How a metric's limit is meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,21 @@ class Context:
     """As ``draw`` returns them."""
     wenet: Mapping[str, str] = field(default_factory=dict)
     """Subjects by their role in the WeNet table."""
+
+    def line(self, *parts: str) -> str:
+        """Return phrases with the language's colon between."""
+        return self.words("colon").join(parts)
+
+    def listed(self, values: Iterable[str]) -> str:
+        """Return different values with the language's comma between."""
+        return distinct(values, self.words("list_comma"))
+
+    def contestant(self, name: str) -> str:
+        """Return ``PyTorch FP32`` of ``eager fp32``; the name of an engine as code."""
+        how, _, precision = name.partition(" ")
+        if not precision:
+            return code(name)
+        return self.words("with_compile" if how == "compile" else "with_pytorch", precision=escape(precision.upper()))
 
     def heads(self, *names: str) -> list[str]:
         """Return the heads of columns."""
@@ -56,16 +75,39 @@ def paragraphs(*blocks: Sequence[str]) -> list[str]:
     return [line for block in blocks if block for line in (*block, "")]
 
 
-def distinct(values: Iterable[str]) -> str:
+def folded(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines that are shown on a click on the title, which is Markdown; nothing where there are none."""
+    shown = list(lines)
+    while shown and not shown[-1]:
+        shown.pop()
+    return [f"<details><summary>{_html(title)}</summary>", "", *shown, "", "</details>", ""] if shown else []
+
+
+def _html(markdown: str) -> str:
+    """Return text with code spans and backslash escapes as HTML: within a tag GitHub reads no Markdown."""
+
+    def replaced(found: re.Match[str]) -> str:
+        return html.escape(found[1]) if found[1] else f"<code>{html.escape(found[2])}</code>"
+
+    return re.sub(r"\\(.)|`([^`]*)`", replaced, markdown)
+
+
+def informative(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows without the columns that hold nothing but dashes."""
+    kept = [i for i in range(len(headings)) if any(row[i] != "-" for row in rows)]
+    return [headings[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def distinct(values: Iterable[str], comma: str = ", ") -> str:
     """Return different values with commas between, as they first occur."""
-    return ", ".join(dict.fromkeys(value for value in values if value))
+    return comma.join(dict.fromkeys(value for value in values if value))
 
 
 def origin(words: Words, sources: Iterable[Json]) -> dict[str, str]:
     """Return ``weights``, ``inputs`` and ``device`` of what gave figures, in words."""
     found = list(sources)
     return {
-        key: words("list_comma").join(dict.fromkeys(source_word(words, one.get(key, "")) for one in found))
+        key: distinct((source_word(words, one.get(key, "")) for one in found), words("list_comma"))
         or words("not_recorded")
         for key in ("weights", "inputs", "device")
     }

@@ -9,6 +9,12 @@ from harness.report.text import gpu_words
 
 _OR_NONE = ("NVIDIA driver", "CUDA", "cuDNN", "cuBLAS", "container")
 """What a machine may be without."""
+_GROUPS = {
+    "hardware": ("GPU", "CPU", "RAM"),
+    "cuda": ("NVIDIA driver", "CUDA", "cuDNN", "cuBLAS"),
+    "system": ("OS", "Python", "container"),
+}
+"""What stands in one row of the table; packages and backends make the last."""
 
 
 def environment(context: Context) -> list[str]:
@@ -16,24 +22,33 @@ def environment(context: Context) -> list[str]:
     words, records = context.words, context.records
     lines = []
     for machine, names in records.environments:
-        title = words("readme_environment", names=", ".join(map(code, names)))
-        lines += paragraphs([title], table(context.heads("item", "value"), _machine(context, machine), words=2))
+        title = words("readme_environment", names=context.listed(map(code, names)))
+        lines += paragraphs([title], table(context.heads("item", "what"), _machine(context, machine), words=2))
     if not records.environments:
         lines += context.missing("environment")
     if not records.commits:
         return lines + context.missing("commit")
-    lines += [words("readme_commit", commits=", ".join(map(code, records.commits))), ""]
+    lines += [words("readme_commit", commits=context.listed(map(code, records.commits))), ""]
     if records.uncommitted:
         lines += [words("readme_dirty"), ""]
     return lines
 
 
 def _machine(context: Context, machine: Json) -> list[list[str]]:
-    unknown, none = map(context.words, ("not_recorded", "none"))
-    return [
-        [escape(name), escape(version) if version else none if name in _OR_NONE else unknown]
-        for name, version in machine_rows(machine).items()
+    """Return a row per group: what it is, and each name with its version."""
+    words, known = context.words, machine_rows(machine)
+    unknown, none = map(words, ("not_recorded", "none"))
+    named = {key: [name for name in names if name in known] for key, names in _GROUPS.items()}
+    named["packages"] = [name for name in known if not any(name in names for names in _GROUPS.values())]
+
+    def shown(name: str) -> str:
+        version = (known[name] or "").replace(", ", words("list_comma"))
+        return context.line(name, escape(version) if version else none if name in _OR_NONE else unknown)
+
+    rows = [
+        [words(f"readme_machine_{key}"), words("diag_join").join(map(shown, names))] for key, names in named.items()
     ]
+    return [row for row in rows if row[1]]
 
 
 def machine_rows(machine: Json) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import NotJudged, ParityError
 from harness.files import file_name, write_bytes
 from harness.records import Entry, Json, Records
-from harness.report import newest_sessions, target_name
+from harness.report import BASELINE, is_invalid, newest_sessions, target_name
 from harness.report.plots import save_bench, save_layers
 
 FOLDER = "figures"
@@ -35,16 +35,30 @@ class Figure:
 
 
 def bench_groups(records: Records) -> dict[Key, list[Json]]:
-    """Return the newest session of everything that was timed, by what one table compares: subject, case, device, how.
+    """Return the session that counts of everything that was timed, by what one table compares.
 
-    A machine's key has the backend's version in it, so PyTorch and an engine on one device share its class only.
+    That is subject, case, device and how. The session is the newest, or the newest that was timed against PyTorch FP32
+    where one was. A machine's key has the backend's version in it, so PyTorch and an engine on one device share its
+    class only.
     """
     groups: dict[Key, list[Json]] = {}
-    for measured in newest_sessions(entry.data for entry in records.bench):
+    for measured in _that_count([entry.data for entry in records.bench]):
         session = measured["session"]
         key = (session["subject"], session["case"], session["device"], session["machine"]["class_key"])
         groups.setdefault((*key, session["metric"], session["l2"]), []).append(measured)
     return groups
+
+
+def _that_count(measured: Sequence[Json]) -> list[Json]:
+    """Return one measurement of each benchmark on each machine: a session without a baseline takes none's speed-up."""
+    newest = {identity(item): item for item in newest_sessions(measured)}
+    compared = [one for one in measured if BASELINE in one["speed_up"] and not is_invalid(one["session"])]
+    return list({**newest, **{identity(item): item for item in newest_sessions(compared)}}.values())
+
+
+def identity(measured: Json) -> tuple[str, str]:
+    """Return what was timed, and on which machine."""
+    return measured["session"]["benchmark"], measured["session"]["machine"]["key"]
 
 
 def draw(records: Records, folder: Path, *, write: bool = True) -> dict[Key, tuple[Figure, ...]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from harness.hackathon.context import Context, origin, paragraphs
-from harness.hackathon.figures import Key, bench_groups
+from harness.hackathon.context import Context, folded, informative, origin, paragraphs
+from harness.hackathon.figures import Key, bench_groups, identity
 from harness.records import Json
 from harness.report import (
     BASELINE,
@@ -23,7 +22,7 @@ from harness.report import (
 )
 from harness.report.text import ms, number, speed_up
 
-KERNELS = 8
+KERNELS = 5
 """Kernels of an engine that are shown; the JSON has all."""
 
 
@@ -41,7 +40,7 @@ def performance(context: Context) -> list[str]:
         lines += context.missing("baseline")
     if groups:
         lines += [context.words("readme_performance_note"), ""]
-    if groups and not any(context.figures.get(("bench", *key)) for key in groups):
+    if groups and not any(len({_sizes(item) for item in measured}) > 1 for measured in groups.values()):
         lines += [context.words("readme_no_sizes"), ""]
     return lines + _not_measured(context)
 
@@ -49,7 +48,7 @@ def performance(context: Context) -> list[str]:
 def _group(context: Context, key: Key, measured: list[Json]) -> list[str]:
     words = context.words
     sources = origin(words, (item["session"] for item in measured))
-    how = [words(f"metric_{key[4]}"), f"L2 {key[5]}", words("readme_origin", **sources)]
+    how = [words(f"metric_{key[4]}"), words(f"readme_l2_{key[5]}"), words("readme_origin", **sources)]
     title = words(
         "readme_performance",
         subject=code(key[0]),
@@ -57,31 +56,79 @@ def _group(context: Context, key: Key, measured: list[Json]) -> list[str]:
         device=escape(key[2]),
         how=words("readme_comma").join(how),
     )
-    baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
-    headings = context.heads("size", "engine", "latency_ms")
-    headings += ["p99", *(words("speed_up_against", name=escape(name)) for name in baselines), words("throughput")]
     measured.sort(key=lambda item: sorted(item["session"]["sizes"].items()))
-    rows = [_row(item, baselines) for item in measured]
     remarks = [f"- {line}" for item in measured for line in _remarks(context, item)]
     times = _times(context, measured)
     largest = {session_target(item["session"]): item for item in measured if item["kernels"]}
     kernels = [line for item in largest.values() for line in _kernels(context, item)]
-    blocks = paragraphs([title], table(headings, rows, words=2), [*remarks, *times])
+    blocks = paragraphs([title], _latencies(context, measured), [*remarks, *times])
     return [*blocks, *context.images("bench", *key), *kernels]
 
 
-def _row(item: Json, baselines: Sequence[str]) -> list[str]:
+def _latencies(context: Context, measured: Sequence[Json]) -> list[str]:
+    """Return a row per engine and size: its latency, PyTorch's, and what it gains over PyTorch and ONNX Runtime.
+
+    PyTorch has a row of its own only where no engine of that size stands against it.
+    """
+    words = context.words
+    baselines = list(dict.fromkeys(name for item in measured for name in item["speed_up"]))
+    against = {(name, _sizes(item)) for item in measured for name in item["speed_up"]}
+    shown = [item for item in measured if (session_target(item["session"]), _sizes(item)) not in against]
+    by_name = {(session_target(item["session"]), _sizes(item)): item for item in measured}
+    runtime = _onnx_runtime(measured)
+    headings = [*context.heads("size", "engine", "latency_ms"), "p99 ms"]
+    headings += [words("name_ms", name=context.contestant(BASELINE))]
+    headings += [words("speed_up_against", name=context.contestant(name)) for name in baselines]
+    headings += [words("speed_up_against", name=code(runtime)), *context.heads("throughput", "throughput_gain")]
+    rows = []
+    for item in shown:
+        sizes = _sizes(item)
+        pytorch = by_name.get((BASELINE, sizes)) if BASELINE in item["speed_up"] else None
+        other = by_name.get((runtime, sizes)) if runtime else None
+        rows.append(_row(context, item, baselines, pytorch, other))
+    lines = table(*informative(headings, rows), words=2)
+    return [*lines, "", words("readme_ort_note")] if runtime and any(row[-3] != "-" for row in rows) else lines
+
+
+def _sizes(item: Json) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(item["session"]["sizes"].items()))
+
+
+def _onnx_runtime(measured: Sequence[Json]) -> str:
+    """Return the engine of ONNX Runtime that others can be held against: that in FP32, or the only one; "" for none."""
+    engines = {
+        session_target(one["session"]): one["session"] for one in measured if one["session"]["runner"] == "engine"
+    }
+    found = [name for name, session in engines.items() if session["backend"].startswith("ort-")]
+    found = [name for name in found if name.endswith("-fp32")] or found
+    return found[0] if len(found) == 1 else ""
+
+
+def _row(
+    context: Context, item: Json, baselines: Sequence[str], pytorch: Json | None, runtime: Json | None
+) -> list[str]:
     session = item["session"]
-    sizes = ", ".join(f"{name}={size}" for name, size in session["sizes"].items())
-    cells = [escape(sizes) or "-", code(session_target(session)) + (" (graph)" if session["graph"] else "")]
-    time = session_latency(session)
-    if time is None or is_invalid(session):
-        return [*cells, *["-"] * (3 + len(baselines))]
+    sizes = context.listed(escape(f"{name}={size}") for name, size in session["sizes"].items())
+    graph = context.words("bracketed", inner=context.words("with_graph")) if session["graph"] else ""
+    cells = [sizes or "-", context.contestant(session_target(session)) + graph]
+    time = _latency(item)
+    if time is None:
+        return [*cells, *["-"] * (6 + len(baselines))]
     p99 = figures(session, session["metric"], "p99")
-    speed_ups = [speed_up(item, name) for name in baselines]
+    loads = [throughput(one["session"]) if one else None for one in (item, pytorch)]
+    gain = loads[0] / loads[1] if loads[0] and loads[1] else None
+    other = _latency(runtime) if runtime and runtime is not item and session["runner"] == "engine" else None
     return [
-        *cells, ms(time[0]), ms(median(p99)) if p99 else "-", *speed_ups, number(throughput(session))
+        *cells, ms(time), ms(median(p99)) if p99 else "-", ms(_latency(pytorch)),
+        *(speed_up(item, name) for name in baselines), number(other / time if other else None),
+        "-" if loads[0] is None else f"{loads[0]:.0f}" if loads[0] >= 100 else number(loads[0]), number(gain),
     ]  # fmt: skip
+
+
+def _latency(item: Json | None) -> float | None:
+    """Return the latency of a measurement that counts."""
+    time = session_latency(item["session"]) if item and not is_invalid(item["session"]) else None
+    return time[0] if time else None
 
 
 def _remarks(context: Context, item: Json) -> list[str]:
@@ -92,21 +139,23 @@ def _remarks(context: Context, item: Json) -> list[str]:
     others = [flag for run in session["runs"] for flag in run["flags"]]
     others += [run["graph_failure"] for run in session["runs"] if run["graph_failure"]]
     found = dict.fromkeys([*invalid, *map(escape, [*others, *session["notes"]])])
-    return [f"{label}: {'; '.join(found)}"] if found else []
+    return [context.line(label, context.words("diag_join").join(found))] if found else []
 
 
 def _times(context: Context, measured: Sequence[Json]) -> list[str]:
-    """Return what was recorded more than once on one machine."""
-    every = Counter(_identity(entry.data) for entry in context.records.bench)
-    return [
-        f"- {context.words('readme_times', benchmark=code(key[0]), count=every[key])}"
-        for key in dict.fromkeys(map(_identity, measured))
-        if every[key] > 1
-    ]
-
-
-def _identity(measured: Json) -> tuple[str, str]:
-    return measured["session"]["benchmark"], measured["session"]["machine"]["key"]
+    """Return what was recorded more than once on one machine, and which of it is shown."""
+    every: dict[tuple[str, str], list[Json]] = {}
+    for entry in context.records.bench:
+        every.setdefault(identity(entry.data), []).append(entry.data)
+    lines = []
+    for item in {identity(one): one for one in measured}.values():
+        known = every[identity(item)]
+        values = {"benchmark": code(identity(item)[0]), "count": len(known)}
+        if known[-1] is not item:
+            lines.append(f"- {context.words('readme_times_against', ms=ms(_latency(known[-1])), **values)}")
+        elif len(known) > 1:
+            lines.append(f"- {context.words('readme_times', **values)}")
+    return lines
 
 
 def _kernels(context: Context, item: Json) -> list[str]:
@@ -117,13 +166,18 @@ def _kernels(context: Context, item: Json) -> list[str]:
     ]
     headings = context.heads("kernel", "module", "time_ms", "time_share")
     title = words("readme_kernels", **names, target=code(session_target(session)))
-    return paragraphs([title], table(headings, rows, words=2))
+    more = len(item["kernels"]) - len(rows)
+    count = [words("readme_more_kernels", count=more)] if more > 0 else []
+    return folded(title, paragraphs(table(headings, rows, words=2), count))
 
 
 def _not_measured(context: Context) -> list[str]:
     lines = [
-        f"- {code(e.data['subject'])} {code(case_label(e.data))} [{code(session_target(e.data))}]: "
-        f"{escape(e.data['reason'])}"
+        "- "
+        + context.line(
+            f"{code(e.data['subject'])} {code(case_label(e.data))} [{code(session_target(e.data))}]",
+            escape(e.data["reason"]),
+        )
         for e in context.records.not_measured
     ]
     return paragraphs([context.words("readme_unjudged")], lines) if lines else []

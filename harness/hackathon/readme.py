@@ -11,7 +11,17 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.files import write_text
-from harness.hackathon import accuracy, bugs, environment, human_blocks, overview, performance, variants
+from harness.hackathon import (
+    accuracy,
+    bugs,
+    environment,
+    headline,
+    human_blocks,
+    key_numbers,
+    overview,
+    performance,
+    variants,
+)
 from harness.hackathon.context import Context
 from harness.hackathon.figures import Figure, Key, draw
 from harness.hackathon.template import TEMPLATES, TITLE, Place
@@ -21,8 +31,9 @@ from harness.report.words import LANGUAGES, Language, Words
 
 README = "README.md"
 PARTS: dict[str, Callable[[Context], list[str]]] = {
+    "headline": headline.headline,
     "entry": overview.entry,
-    "numbers": overview.numbers,
+    "numbers": key_numbers.numbers,
     "findings": overview.findings,
     "variants": variants.variants,
     "layers": accuracy.layers,

@@ -48,7 +48,7 @@ _BUGS = _section("bugs", 2, "title_bugs", "bugs", Place("bugs"), required=False)
 _EXPERIENCE = _section("experience", 2, "title_experience", Place("experience"), required=False)
 TEMPLATES: dict[str, tuple[Section, ...]] = {
     "2022": (
-        _section("overview", 2, "title_overview", "entry", Place("model"), "numbers", Place("docker")),
+        _section("overview", 2, "title_overview", "headline", "entry", Place("model"), "numbers", Place("docker")),
         _section("model", 2, "title_model"),
         _section("introduction", 3, "title_introduction_2022", Place("introduction")),
         _section("difficulties", 3, "title_difficulties_2022", Place("difficulties"), "findings"),
@@ -61,7 +61,17 @@ TEMPLATES: dict[str, tuple[Section, ...]] = {
         _EXPERIENCE,
     ),
     "2023": (
-        _section("overview", 2, "title_overview", "entry", Place("topic"), Place("model"), "numbers", Place("docker")),
+        _section(
+            "overview",
+            2,
+            "title_overview",
+            "headline",
+            "entry",
+            Place("topic"),
+            Place("model"),
+            "numbers",
+            Place("docker"),
+        ),
         _section("introduction", 3, "title_introduction_2023", Place("introduction"), required=False),
         _section("work", 2, "title_work"),
         _section("difficulties", 3, "title_difficulties_2023", Place("difficulties"), "findings"),

@@ -10,6 +10,7 @@ from harness.report.ci import badge
 from harness.report.facts import (
     BASELINE,
     case_label,
+    error_ratio,
     figures,
     floor_ratio,
     is_invalid,
@@ -39,6 +40,7 @@ __all__ = [
     "changes",
     "changes_text",
     "code",
+    "error_ratio",
     "escape",
     "fence",
     "figures",

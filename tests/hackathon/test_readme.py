@@ -33,6 +33,7 @@ from harness.report import markdown
 from harness.report.words import LANGUAGES
 
 Save = Callable[..., str]
+GRAPH = "`rtx-fp16` (CUDA graph)"
 FILLED = {
     "title": "# A model, faster",
     "topic": "2+4",
@@ -106,11 +107,12 @@ def test_the_contests_sections_in_their_order(lang: str, template: str, headings
 
 def test_the_generated_parts_hold_the_records(save: Save):
     text = save()
-    errors = ["0.008", "0.002", "0.001"]
-    assert recorded.cells(text, "`one`", "`y`") == ["pass", *errors, *errors, "0.001", "0.0009", "0.9990000", "0"]
-    assert recorded.cells(text, "batch=4", "`rtx-fp16` (graph)") == [
-        "2.1", "2.52", "3.8 [3.72, 3.88]", "1.9 [1.86, 1.94]", "571",
+    errors = "0.008 / 0.002 / 0.001"
+    assert recorded.cells(text, "`one`", "`y`") == ["pass", errors, errors, "0.001", "0.0009", "1.11", "0.9990000"]
+    assert recorded.cells(text, "batch=4", GRAPH) == [
+        "2.1", "2.52", "8.5", "3.8 [3.72, 3.88]", "1.9 [1.86, 1.94]", "571", "4.05",
     ]  # fmt: skip
+    assert "| `PyTorch" not in text  # it stands in the engine's row
     helpless = [line for line in text.split("\n") if line.startswith(("- `slower`", "- `wrong`", "- `fp16`"))]
     assert [re.findall(r"0\.833|PD 14", line) for line in helpless] == [["0.833"], ["PD 14"]]
     for fact in (
@@ -129,7 +131,7 @@ def test_a_nan_is_the_worst_result_there_is(tmp_path: Path, save: Save):
     )
     path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(bad,)), recorded.result()])
     text = save(records.load([path]))
-    assert recorded.cells(text, "`net`", "`rtx-fp16`")[1:4] == ["**FAIL** 1, pass 1", "NaN/Inf", "-"]
+    assert recorded.cells(text, "`net`", "`rtx-fp16`")[1:5] == ["1 **FAIL**, 1 pass", "NaN/Inf", "-", "-"]
     assert recorded.cells(text, "`one`", "`y`")[-1] == "**7**"
     assert bad.reason in text
 
@@ -163,15 +165,56 @@ def test_an_invalid_session_shows_no_figure(tmp_path: Path, save: Save):
     runs = tuple(replace(run, invalid=("another process used the GPU",)) for run in recorded.session().runs)
     bad = replace(recorded.measured(), session=recorded.session(runs=runs))
     text = save(records.load([recorded.document(tmp_path / "r", bench=[bad])]))
-    assert set(recorded.cells(text, "-", "`rtx-fp16` (graph)")) == {"-"}
+    assert recorded.cells(text, GRAPH) == []
     assert "another process used the GPU" in text
 
 
 def test_the_newest_of_several_sessions_is_shown_and_said(tmp_path: Path, save: Save):
     bench = [recorded.measured(3.0, recorded_at="2026-02-01"), recorded.measured(9.0, recorded_at="2026-01-01")]
     text = save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
-    assert recorded.cells(text, "-", "`rtx-fp16` (graph)")[0] == "3"
+    assert recorded.cells(text, GRAPH)[0] == "3"
     assert "recorded 2 times" in text
+
+
+def test_a_speed_up_is_shown_though_a_later_session_had_none_and_that_is_said(tmp_path: Path, save: Save):
+    bench = [
+        recorded.measured(3.0, recorded_at="2026-01-01"),
+        recorded.measured(9.0, speed_up=None, recorded_at="2026-02-01"),
+    ]
+    text = save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
+    assert recorded.cells(text, GRAPH)[0] == "3"
+    assert re.search(r"recorded 2 times.* 9 ms", text)
+
+
+def test_onnx_runtime_is_a_baseline_with_its_own_speed_up(tmp_path: Path, save: Save):
+    bench = [recorded.measured(2.0), recorded.measured(5.0, backend="ort-cuda", precision="fp32", speed_up=1.5)]
+    text = save(records.load([recorded.document(tmp_path / "r", bench=bench)]))
+    heads = recorded.cells(text, "Engine", "Latency ms")
+    at = heads.index(LANGUAGES["en"]["speed_up_against"].format(name="`ort-cuda-fp32`"))
+    assert recorded.cells(text, GRAPH)[1:][at] == "2.5"
+    assert recorded.cells(text, "`ort-cuda-fp32` (CUDA graph)")[1:][at] == "-"
+    assert LANGUAGES["en"]["readme_ort_note"] in text
+
+
+def test_an_output_that_was_not_compared_has_its_reason_and_no_row(tmp_path: Path, save: Save):
+    unlike = recorded.output("shape", verdict="fail", stats=None, reason="the shapes differ")
+    one = recorded.result("fail", outputs=(unlike, recorded.output("y")))
+    text = save(records.load([recorded.document(tmp_path / "r", results=[one])]))
+    assert "| `shape` |" not in text
+    assert "- `one/shape`: the shapes differ" in text
+
+
+def test_a_large_relative_error_is_explained_only_where_the_figures_prove_it(tmp_path: Path, save: Save):
+    def explained(relative: float, absolute: float) -> bool:
+        known = recorded.stats(1e-3)
+        far = replace(known, relative={**known.relative, "max": relative}, absolute={**known.absolute, "max": absolute})
+        one = recorded.result(outputs=(recorded.output(stats=far),))
+        text = save(records.load([recorded.document(tmp_path / "r", results=[one])]))
+        return "it says nothing of the whole" in text
+
+    assert explained(270.0, 0.5)  # |e| is at most 0.0019 there, of a root mean square of 1
+    assert not explained(270.0, 27.0)  # |e| may be 0.1: a real error
+    assert not explained(0.05, 1e-6)
 
 
 def test_sessions_of_two_machines_are_each_the_only_one(tmp_path: Path, save: Save):
@@ -186,10 +229,10 @@ def test_key_numbers_keep_machines_and_cases_apart(tmp_path: Path, save: Save):
     path = recorded.document(tmp_path / "r", results=[recorded.result(), refused], bench=bench)
     text = save(records.load([path]))
     assert recorded.cells(text, "`net`", "`rtx-fp16`", "random, random, NVIDIA H200") == [
-        "not judged 1, pass 1", "0.001", "0.9990000", "2 (one)", "4 [3.92, 4.08]",
+        "1 not judged, 1 pass", "0.001", "1.11", "0.9990000", "2 (one)", "4 [3.92, 4.08]",
     ]  # fmt: skip
     assert recorded.cells(text, "`net`", "`rtx-fp16`", "random, random, NVIDIA A100") == [
-        "not judged 1", "-", "-", "9 (long)", "4 [3.92, 4.08]",
+        "1 not judged", "-", "-", "-", "9 (long)", "4 [3.92, 4.08]",
     ]  # fmt: skip
 
 
@@ -197,8 +240,8 @@ def test_an_infinite_error_is_the_worst_of_a_result(tmp_path: Path, save: Save):
     zero = recorded.output("a", "fail", stats=replace(recorded.stats(), relative_l2=math.inf))
     path = recorded.document(tmp_path / "r", results=[recorded.result("fail", outputs=(zero, recorded.output("b")))])
     text = save(records.load([path]))
-    assert recorded.cells(text, "`net`", "`rtx-fp16`")[1:4] == ["**FAIL** 1", "inf", "-"]
-    assert recorded.cells(text, "`one`", "`a`")[-4:-2] == ["inf", "0.0009"]
+    assert recorded.cells(text, "`net`", "`rtx-fp16`")[1:5] == ["1 **FAIL**", "inf", "-", "-"]
+    assert recorded.cells(text, "`one`", "`a`")[3:5] == ["inf", "0.0009"]
 
 
 def test_a_module_with_nan_is_not_ok(tmp_path: Path, save: Save):
@@ -331,13 +374,13 @@ def test_text_outside_the_blocks_is_moved_into_one_and_stays(tmp_path: Path, sav
     text = save()
     path = tmp_path / "README.md"
     mine = "My own paragraph,\nof two lines.\n\n```\nmy code\n```"
-    edited = text.replace("## Results", f"{mine}\n\n## Results").replace("0.9990000 | 0 |", "0.9990000 | 0 | hm")
+    edited = text.replace("## Results", f"{mine}\n\n## Results").replace("1.11 | 0.9990000 |", "1.11 | 0.9990000 | hm")
     path.write_text(edited, encoding="utf-8")
     again = save(lang="zh")
     kept = again[again.index("## 保留的文字") :]
     assert mine in kept
-    assert "0.9990000 | 0 | hm" in kept
-    assert "0.9990000 | 0 | hm" not in again[: again.index("## 保留的文字")]
+    assert "1.11 | 0.9990000 | hm" in kept
+    assert "1.11 | 0.9990000 | hm" not in again[: again.index("## 保留的文字")]
     assert save() == again
     assert LANGUAGES["en"]["readme_kept"] in save(lang="en")
 
@@ -531,7 +574,7 @@ def test_the_check_finds(name: str, text: str, finding: str, tmp_path: Path, sav
     [
         ("## Results\n", "", "the section '## Results' is missing"),
         ("Absolute error median", "x", "does not show Absolute error, median"),
-        ("| GPU |", "| x |", "does not show GPU"),
+        ("GPU: ", "x: ", "does not show GPU"),
         ("Hackathon2023)", "x)", "the overview does not link to"),
         ("<!-- parity:human topic -->\n2+4\n<!-- /parity:human -->\n", "", "the block 'topic' is missing"),
         ("## Results", "My text.\n\n## Results", "text stands outside the marked blocks ('My text.')"),
@@ -590,7 +633,7 @@ def test_an_empty_figure_is_missing(found: Records, tmp_path: Path):
 
 def test_chinese_reports_say_in_chinese_where_weights_are_from(save: Save):
     text = save(lang="zh")
-    assert recorded.cells(text, "`net`", "`rtx-fp16`")[0] == "随机, 随机, NVIDIA H200"
+    assert recorded.cells(text, "`net`", "`rtx-fp16`")[0] == "随机、随机、NVIDIA H200"
     assert LANGUAGES["zh"]["kind_engine"] in text
 
 
@@ -602,7 +645,7 @@ def test_the_reference_of_a_study_is_no_verdict_and_why_a_variant_has_none_is_sa
     path = recorded.document(tmp_path / "r", studied=recorded.study(variants=variants))
     text = save(records.load([path]))
     assert recorded.cells(text, "`fp32`")[1] == "reference"
-    assert f"Not yet judged:\n\n- `fp16` (Gain 1.67): {why}\n" in text
+    assert f"Not yet judged:\n\n- `fp16` (1.67 times as fast): {why}\n" in text
     assert "did not help" not in text
 
 

@@ -551,6 +551,41 @@ WORDS: dict[str, str] = {
         "stays when the file is generated anew; everything else is rewritten."
     ),
     "readme_comma": ", ",
+    "colon": ": ",
+    "full_stop": ".",
+    "bracketed": " ({inner})",
+    "with_pytorch": "PyTorch {precision}",
+    "with_compile": "PyTorch {precision} (torch.compile)",
+    "name_ms": "{name} ms",
+    "readme_l2_warm": "L2 warm",
+    "readme_l2_flush": "L2 flushed",
+    "lead_none": "Nothing was verified or timed yet.",
+    "lead_engine": "{subject} ({engine})",
+    "lead_fast": "On {where}, {name} is {factor} times as fast as PyTorch FP32{sizes}",
+    "lead_slow": "On {where}, {name} is slower than PyTorch FP32: {factor} times as fast{sizes}",
+    "lead_equal": "On {where}, {name} is not proven to be faster than PyTorch FP32: {factor}{sizes}",
+    "lead_untimed": "On {where}, {name} passes and was not timed",
+    "lead_no_baseline": "On {where}, {name} was not timed against PyTorch FP32",
+    "lead_unverified": "its accuracy was not verified",
+    "lead_verdict_fail": "On {where}, {name} fails: {error}",
+    "lead_verdict_known": "On {where}, {name} fails as is known: {error}",
+    "lead_verdict_not_judged": "On {where}, {name} was not judged in all cases",
+    "lead_others_fail": "{engines} failed",
+    "lead_others_not_judged": "{engines} was not judged",
+    "lead_ratio": "its error is {ratio} times that of PyTorch in the same precision",
+    "lead_error": "its relative error is {error}",
+    "lead_models": "On {where}, {count} of {all} models pass",
+    "lead_factors": "{count} of them were timed and are {factors} times as fast as PyTorch FP32",
+    "lead_no_factors": "their speed was not compared",
+    "lead_models_fail": "{names} fails",
+    "lead_models_not_judged": "{names} was not judged",
+    "lead_range": "{low} to {high}",
+    "lead_study": "{study} on {where}: the variant {variant} takes {ms} ms",
+    "lead_study_untimed": "{study} on {where}: the variant {variant} was not timed",
+    "lead_study_factor": "{factor} times as fast as PyTorch FP32",
+    "lead_study_pass": "and its results pass",
+    "lead_study_not_judged": "and its results were not judged",
+    "lead_study_fail": "No variant of {study} passes on {where}",
     "readme_entry": "This is an entry to the [NVIDIA TensorRT Hackathon {year}]({link}).",
     "readme_missing": "**Missing**: ",
     "missing_results": (
@@ -573,6 +608,7 @@ WORDS: dict[str, str] = {
     "missing_figure": "the figure {name} is missing ({why}).",
     "missing_broken": "a recorded file cannot be used: {why}.",
     "readme_numbers": "Key numbers:",
+    "readme_verdict_count": "{count} {verdict}",
     "readme_findings": "What the records show:",
     "readme_no_findings": "The records show no problem of export, parsing or precision.",
     "readme_nothing_judged": "No verdict on accuracy was recorded.",
@@ -580,26 +616,27 @@ WORDS: dict[str, str] = {
     "readme_origin_device": "weights: {weights}, inputs: {inputs}, device: {device}",
     "readme_variants": "Variants that were tried (study {name}, {device}, {origin}):",
     "readme_variants_note": (
-        "Gain: latency of the first variant over this one's, above 1 is faster; speed-up: against the pipeline in "
-        "PyTorch FP32. {rule}"
+        "Speed-up: against the pipeline in PyTorch FP32; in brackets, where it differs, against the first "
+        "variant. Above 1 is faster. {rule}"
     ),
+    "readme_times_as_fast": "{name} ({factor} times as fast)",
     "readme_no_help": "What did not help:",
-    "readme_no_help_slow": "latency did not fall by more than 1 % ({gain})",
+    "readme_no_help_slow": "latency did not fall by more than 1 % ({gain} times as fast)",
     "readme_no_help_fail": "it fails: {reason}",
     "readme_not_yet": "Not yet judged:",
     "readme_all_helped": "Every later variant gained something.",
-    "readme_plans": "Precision plans that were tried ({subject}, {target}):",
+    "readme_plans": "Precision plans that were tried ({subject}, {target})",
     "readme_price": (
         "Median time of one run ({device}): this plan {plan} ms, all low precision {low} ms, FP32 {fp32} ms."
     ),
-    "readme_layers": (
-        "Error by layer ({subject}/{case}, {target}; {origin}): by module, the worst first; floor: {floor}."
-    ),
+    "readme_layers": "Error by layer ({subject}/{case}, {target}; {origin}): the worst modules first; floor: {floor}",
     "readme_parts": (
-        "Module by module ({subject}/{case}, {target}; {origin}): in the order in which they run; floor: {floor}."
+        "Module by module ({subject}/{case}, {target}; {origin}), in the order in which they run; floor: {floor}"
     ),
     "readme_not_trusted": "Note: observing changed the outputs, so these figures cannot be trusted.",
-    "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed separately):",
+    "readme_more_modules": "The other {count} modules are in the JSON.",
+    "readme_kernels": "Slowest kernels ({subject}/{case}, {target}, each timed separately)",
+    "readme_more_kernels": "The other {count} kernels are in the JSON.",
     "readme_random_weights": (
         "Note: {subjects} ran with random weights: the figures tell numerics, not the quality of a task."
     ),
@@ -612,27 +649,44 @@ WORDS: dict[str, str] = {
         "{subject}, {target}; weights: {weights}; inputs: {inputs}; device: {device}; original model: {reference}"
     ),
     "readme_accuracy_note": (
-        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model: large where |e| is near "
-        "0, so go by overall, the ratio of 2-norms; floor: {floor}. NaN/Inf counts elements that are not finite and "
-        "not the same on both sides; all figures are over elements finite on both."
+        "Absolute error |a − e|, relative error |a − e| / |e|, with e from the original model; overall: ‖a − "
+        "e‖₂ / ‖e‖₂, by which to go; floor: {floor}. All figures are over elements that are finite on both "
+        "sides."
     ),
     "readme_undefined": (
         "{name}: {count} elements have e = 0 and a not, so they have no relative error and are not counted."
     ),
+    "readme_near_zero": (
+        "{name}: the largest relative error, {relative}, is at an element with |e| ≤ {most} (its root mean "
+        "square is {rms}): it says nothing of the whole, which is off by {overall}."
+    ),
+    "readme_near_zero_more": "The same holds for {count} more outputs.",
+    "readme_more_outputs": "The other {count} outputs",
     "readme_unjudged": "Not judged:",
     "readme_metrics": "Task metrics:",
     "readme_cost": "Cost of quantisation: the engine against the unquantised {against} in FP32, no part of parity.",
     "readme_scores": "Contest folders, judged by the rules of the 2023 preliminary:",
     "readme_performance": "{subject}/{case}, {device}, {how}:",
     "readme_performance_note": (
-        "Latency is the median over the processes' medians. For a speed-up, engine and PyTorch were run alternately; "
-        "above 1 is faster; a 95 % interval that includes 1 proves no difference. Throughput: runs per second under "
-        "load."
+        "Latency is the median over the processes' medians. For a speed-up, engine and PyTorch were run "
+        "alternately; above 1 is faster; a 95 % interval that includes 1 proves no difference. Throughput: "
+        "runs per second under load."
+    ),
+    "readme_ort_note": (
+        "Against ONNX Runtime: one latency over the other, without an interval, as the two were not run alternately."
     ),
     "readme_invalid": "invalid: {why}",
     "readme_times": "{benchmark} was recorded {count} times; the newest is shown.",
+    "readme_times_against": (
+        "{benchmark} was recorded {count} times; shown is the newest that was timed against PyTorch FP32, "
+        "and the newest of all, {ms} ms, was not."
+    ),
     "readme_no_sizes": "Only one size was recorded, so there is no chart over batch size or sequence length.",
     "readme_environment": "Recorded in: {names}",
+    "readme_machine_hardware": "Hardware",
+    "readme_machine_cuda": "CUDA",
+    "readme_machine_system": "System",
+    "readme_machine_packages": "Packages",
     "readme_commit": "Commit: {commits}",
     "readme_dirty": "Note: `+changes` means that the work tree had changes that are in no commit.",
     "readme_commands": "These commands, run in the root of the repository, record it all again:",
@@ -657,7 +711,9 @@ WORDS: dict[str, str] = {
     "model": "Model",
     "origin": "Weights, inputs, device",
     "largest_error": "Largest relative error",
+    "largest_ratio": "Error / floor",
     "throughput": "Throughput (runs/s)",
+    "throughput_gain": "Throughput gain",
     "absolute": "Absolute error",
     "relative": "Relative error",
     "max": "max",
@@ -666,8 +722,8 @@ WORDS: dict[str, str] = {
     "overall": "Overall relative error",
     "folder": "Folder",
     "expected": "Original model",
+    "actual": "Engine's figure",
     "changed": "Differs from the first in",
-    "gain": "Gain",
     "remark": "Remark",
     "result": "Result",
     "made_here": "Made here",
