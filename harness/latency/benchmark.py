@@ -1,7 +1,7 @@
 """A subject's engines and PyTorch timed in turns: one session per contestant, case and size, and the exit status.
 
 The process is the unit of statistics, so every contestant is measured in several processes, interleaved A B B A: a
-drift during the measurement affects them all. docs/latency.md says what the figures mean.
+drift during the measurement affects them all. docs/measuring.md says what the figures mean.
 """
 
 from __future__ import annotations

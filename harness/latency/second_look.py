@@ -12,6 +12,7 @@ Error rates by design: a target whose engine is not slower is called so at most 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
@@ -24,10 +25,12 @@ from harness.latency.verdict import MACHINE_CHANGED
 from harness.records import Comparison, LatencyVerdict, SecondLook, Session
 
 ACCEPTED = "accepted engine"
-ROUNDS = (8, 16)
+ROUNDS = (8, 16, 40)
 """Processes of each side after which a decision may fall."""
-LEVELS = (0.0002, 0.0003)
+LEVELS = (0.0001, 0.0001, 0.0003)
 """Largest p value of a confirmed slow-down after each of them."""
+PROMISING = 0.05
+"""Largest p value after ``ROUNDS[1]`` with which the last, long round is run: of equal engines one in thousands."""
 PYTORCH_LEVEL = 0.002
 """The same against PyTorch, of two tests that both have to find it: by the accepted sessions, and by the processes of
 this look. Only a target that is suspicious by its stored times comes here, so fewer alarms follow."""
@@ -69,14 +72,16 @@ def judged_again(
         return _noted(first, "inconclusive", rule, None, "accept four sessions that were measured beside PyTorch")
     moved = median(theirs) - median(b for _, b in then) if then else None
     if control.name == ACCEPTED:
-        look, level = _by_ranks(mine, theirs, limits), LEVELS[0 if len(mine) < ROUNDS[-1] else -1]
+        look = _by_ranks(mine, theirs, limits)
+        level = LEVELS[min(bisect_left(ROUNDS, len(mine)), len(LEVELS) - 1)]
+        last = last or (len(mine) > ROUNDS[0] and look.p_value > PROMISING)
     else:
-        look, level = _by_prediction(mine, theirs, [a - b for a, b in then], limits), PYTORCH_LEVEL
+        look, level, last = _by_prediction(mine, theirs, [a - b for a, b in then], limits), PYTORCH_LEVEL, True
     look = replace(
         look, control=control.name, control_sha256=control.now.engine_sha256, processes=len(mine),
         control_ratio=None if moved is None else math.exp(moved),
     )  # fmt: skip
-    return _decided(first, look, level, limits, last=last or control.name != ACCEPTED)
+    return _decided(first, look, level, limits, last=last)
 
 
 def is_suspicious(first: Comparison) -> bool:

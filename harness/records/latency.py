@@ -1,6 +1,6 @@
 """Latency as data: what one process measured, what one session recorded, and how two sessions compare.
 
-All times are milliseconds. docs/json.md documents the JSON; docs/latency.md says how the figures come about.
+All times are milliseconds. docs/json.md documents the JSON; docs/measuring.md says how the figures come about.
 """
 
 from __future__ import annotations

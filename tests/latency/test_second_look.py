@@ -116,6 +116,25 @@ def test_an_unclear_look_goes_on_and_ends_inconclusive():
     assert found.next_step
 
 
+def test_the_long_round_is_run_where_the_ranks_promise_a_decision():
+    first, control = compare_sessions(quiet(1.05), base(4)), quiet(1.0, "c", k=ROUNDS[1])
+    side = Control(name=ACCEPTED, now=control)
+    half_slower = session([1.03] * 11 + [0.999] * 5, "again")
+    assert judged_again(first, half_slower, side, last=False) is None
+    few_slower = session([1.06] * 5 + [0.96] * 11, "again")
+    found = judged_again(first, few_slower, side, last=False)
+    assert found is not None
+    assert found.verdict == "inconclusive"
+
+
+def test_against_pytorch_a_slow_down_has_to_show_in_the_processes_of_the_look():
+    first = compare_sessions(quiet(1.05), base())
+    two_modes = session([1.0, 1.06] * 4, "again")  # its median is 3 % above sessions that agree by chance
+    found = judged_again(first, two_modes, beside_pytorch(1.0), last=True)
+    assert found is not None
+    assert (found.verdict, found.repeated) == ("inconclusive", False)
+
+
 def test_pytorch_stands_for_the_machine():
     same, slower, day = judged(1.0, beside_pytorch(1.0), first=1.05), judged(1.06, beside_pytorch(1.0)), judged(
         1.06, beside_pytorch(1.06)
