@@ -93,7 +93,8 @@ def _accuracy_table(context: Context, results: Sequence[Json]) -> list[str]:
     counted = [(r, output) for r, output in outputs if "absolute" in output or output.get("decisions")]
     if len(counted) > OUTPUTS:
         counted.sort(key=lambda one: (_VERDICTS.index(one[1]["verdict"]), -(floor_ratio(one[1]) or 0.0)))
-    headings, rows = informative(headings, [_accuracy_row(context, r, output) for r, output in counted])
+    cells = dict.fromkeys(tuple(_accuracy_row(context, r, output)) for r, output in counted)  # recorded twice: one row
+    headings, rows = informative(headings, list(cells))
     names = [(code(f"{r['case']}/{o['name']}"), o) for r, o in outputs]
     more = table(headings, rows[OUTPUTS:], words=3) if rows[OUTPUTS:] else []
     return [

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from harness.errors import UsageError
 from harness.hackathon import human_blocks, readme
-from harness.hackathon.template import CONTEST, OPTIONAL_HINTS, TEMPLATES, Section, needs, places
+from harness.hackathon.template import CONTEST, TEMPLATES, Section, needs, places
 from harness.records import Records
 from harness.report.words import LANGUAGES, Words
 
@@ -99,18 +99,20 @@ def _headings(found: Mapping[str, object], sections: Sequence[Section], words: W
 def _blocks(old: human_blocks.Old, template: str) -> list[str]:
     """Return what is wrong with the places for people's text."""
     found = []
-    for name in (place.name for place in places(template)):
-        content = old.blocks.get(name)
+    for place in places(template):
+        name, content = place.name, old.blocks.get(place.name)
         if content is None:
             found.append(f"the block {name!r} is missing; {_AGAIN}")
         elif human_blocks.is_hint(content):
-            empty = " or empty it" if name in OPTIONAL_HINTS else ""
+            empty = " or empty it" if place.optional else ""
             found.append(f"the block {name!r} still holds its placeholder; replace it by your text{empty}")
         elif human_blocks.has_mark(content):
-            found.append(f"the block {name!r} still holds the mark of its placeholder; delete the line 'parity:todo'")
+            found.append(
+                f"the block {name!r} still holds the mark of its placeholder; delete '<!-- parity:todo ... -->'"
+            )
         elif content.strip():
             found += _content(name, content)
-        elif name not in OPTIONAL_HINTS:
+        elif not place.optional:
             found.append(f"the block {name!r} is empty; the contest asks for it")
     return found
 

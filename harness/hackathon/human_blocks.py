@@ -7,7 +7,7 @@ A person's text stands in blocks::
     <!-- /parity:human -->
 
 Everything else is generated. The last lines of the file hold a digest of every generated line, so text that was written
-outside the blocks is recognised and moved into a block of its own. A block that is not filled in holds a hint behind a
+outside the blocks is recognised and moved into a block of its own. A block that is not filled in holds a hint and a
 ``parity:todo`` mark with the hint's digest: only a hint that is still as it was generated is ever replaced.
 """
 
@@ -29,7 +29,7 @@ _HEADER = re.compile(r"<!-- parity:report ((?:[a-z]+=[a-z0-9]+ ?)+)-->")
 _TODO = re.compile(r"<!-- parity:todo ([0-9a-f]{8}) -->")
 _LINES, _LINES_END = "<!-- parity:lines", "-->"
 _DIGEST = re.compile(r"[0-9a-f]{8}(?: [0-9a-f]{8})*")
-_PER_LINE = 12
+_PER_LINE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,8 @@ def compose(
 
 def is_hint(content: str) -> bool:
     """Return whether a block holds nothing but the hint that was generated."""
-    first, _, rest = content.strip("\n").partition("\n")
-    found = _TODO.fullmatch(first.strip())
-    return found is not None and found[1] == _digest(rest.strip())
+    found = _TODO.search(content)  # earlier versions had it in a line of its own, before the hint
+    return found is not None and found[1] == _digest((content[: found.start()] + content[found.end() :]).strip())
 
 
 def has_mark(content: str) -> bool:
@@ -110,7 +109,7 @@ def _content(part: Human, known: Mapping[str, str]) -> str:
 
 
 def _hint(words: str) -> str:
-    return f"<!-- parity:todo {_digest(words.strip())} -->\n{words.strip()}"
+    return f"{words.strip()} <!-- parity:todo {_digest(words.strip())} -->"
 
 
 def _header(options: Mapping[str, str]) -> str:

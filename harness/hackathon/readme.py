@@ -6,7 +6,7 @@ sections are in ``template``; how a person's text survives is in ``human_blocks`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -124,15 +124,24 @@ def _language(lang: str) -> Language:
 def _parts(context: Context) -> list[str | human_blocks.Human]:
     """Return the whole template: headings, blocks for people, and generated lines."""
     words = context.words
-    parts: list[str | human_blocks.Human] = ["", _human(TITLE, words), "", f"> {words('readme_generated')}", ""]
+    parts: list[str | human_blocks.Human] = [_human(context, TITLE), "", f"> {words('readme_generated')}", ""]
     for section in TEMPLATES[context.template]:
         parts += [f"{'#' * section.level} {words(section.title)}", ""]
         for part in section.parts:
-            parts += [_human(part, words), ""] if isinstance(part, Place) else PARTS[part](context)
+            parts += [_human(context, part)] if isinstance(part, Place) else [*_behind(parts), *PARTS[part](context)]
+        parts += _behind(parts)
     while parts and parts[-1] == "":
         parts.pop()
     return parts
 
 
-def _human(place: Place, words: Words) -> human_blocks.Human:
-    return human_blocks.Human(name=place.name, hint=words(f"hint_{place.name}"))
+def _behind(parts: Sequence[str | human_blocks.Human]) -> list[str]:
+    """Return the empty line that follows the last of several blocks."""
+    return [] if isinstance(parts[-1], str) else [""]
+
+
+def _human(context: Context, place: Place) -> human_blocks.Human:
+    words = context.words
+    points = words("bracketed", inner=words(f"points_{place.points}")) if place.points else ""
+    hint = f"*{words(f'hint_{place.name}', year=context.template)}{points}*"
+    return human_blocks.Human(name=place.name, hint=hint)

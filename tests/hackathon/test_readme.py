@@ -81,7 +81,8 @@ def edit(path: Path, **texts: str) -> None:
 def finish(path: Path) -> None:
     """Fill in every block that is there, and empty those that may be."""
     text = path.read_text(encoding="utf-8")
-    texts = {**dict.fromkeys(hackathon_template.OPTIONAL_HINTS, ""), **FILLED}
+    known = [place for template in hackathon_template.TEMPLATES for place in hackathon_template.places(template)]
+    texts = {**{place.name: "" for place in known if place.optional}, **FILLED}
     edit(path, **{name.replace("-", "_"): new for name, new in texts.items() if f"parity:human {name} -->" in text})
 
 
@@ -341,6 +342,18 @@ def test_a_picture_of_a_study_that_is_not_there_is_missing_not_linked(tmp_path: 
     assert "![" not in text
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("template", hackathon_template.TEMPLATES)
+def test_one_model_has_at_most_150_lines_to_read(lang: str, template: str, tmp_path: Path, save: Save):
+    """All of verify, bench over sizes, layers, bisect and a study; neither empty lines nor marks are read."""
+    recorded.everything(tmp_path / "r")
+    layers = replace(report_fixtures.layer_report(60), subject="net", case="one")
+    recorded.document(tmp_path / "r", "layers.json", results=[recorded.result(layers=layers)])
+    text = save(records.load([tmp_path / "r"]), lang=lang, template=template)
+    lines = [line for line in text[: text.index("<!-- parity:lines")].split("\n") if line and line[:4] != "<!--"]
+    assert len(lines) <= 150
+
+
 # What a person wrote.
 
 
@@ -359,6 +372,30 @@ def test_text_in_blocks_survives_language_template_and_records(tmp_path: Path, s
         for kept in ("3+4", "逐步。\n\n```\n  code  \n```", "42"):
             assert f"-->\n{kept}\n<!-- /parity:human -->" in text
     assert not any(words["readme_kept"] in text for words in LANGUAGES.values())  # all is back in its section
+
+
+def test_an_emptied_block_stays_empty(tmp_path: Path, save: Save):
+    save()
+    edit(tmp_path / "README.md", nsight="", experience="")
+    for options in ({"lang": "zh"}, {"template": "2022"}, {}):
+        text = save(**options)
+        for name in ("nsight", "experience"):
+            assert f"<!-- parity:human {name} -->\n<!-- /parity:human -->" in text
+
+
+def test_a_hint_of_an_earlier_version_is_still_a_hint(tmp_path: Path, save: Save):
+    text = save()
+    hint = next(line for line in text.split("\n") if line.startswith("*To fill in: the number of the topic"))
+    words, _, mark = hint.partition(" <!--")
+    (tmp_path / "README.md").write_text(text.replace(hint, f"<!--{mark}\n{words}"), encoding="utf-8")
+    assert save() == text
+
+
+def test_hints_have_the_points_of_their_year(save: Save):
+    for template, points in (("2022", ("20 points", "5 points for each")), ("2023", ("10 points", "2+4, 3+4: 100"))):
+        text = save(template=template)
+        assert [word for word in points if word not in text] == []
+        assert f"label hackathon{template}" in text
 
 
 def test_a_hint_that_nobody_touched_follows_the_language(tmp_path: Path, save: Save):
@@ -453,7 +490,7 @@ def test_no_line_a_person_wrote_is_ever_lost(insertions: list[tuple[int, str]], 
     options, heading = {"lang": "en"}, ["## Kept"]
     lines = blocks.compose(parts, options=options, kept_heading=heading).split("\n")
     at = lines.index("<!-- parity:human topic -->")
-    lines[at + 1 : at + 3] = inside
+    lines[at + 1 : at + 2] = inside
     opening, end = lines.index("<!-- parity:human topic -->"), lines.index("<!-- parity:lines")
     for place, line in insertions:
         where = place % end

@@ -520,31 +520,63 @@ WORDS: dict[str, str] = {
     "title_results_2023": "Results",
     "title_answers": "Answers to the bonus questions (optional)",
     # README: what people write
-    "hint_title": "*To fill in: the title of the report, one line that begins with `# `.*",
-    "hint_topic": "*To fill in: the number of the topic, one of 1, 2, 3, 4, 2+4, 3+4.*",
-    "hint_model": "*To fill in: name and link of the original model, and a sentence or two about it.*",
+    "hint_title": "To fill in: the title of the report, one line that begins with `# `.",
+    "hint_topic": "To fill in: the number of the topic, one of 1, 2, 3, 4, 2+4, 3+4.",
+    "hint_model": "To fill in: name and link of the original model, and a sentence or two about it.",
     "hint_docker": (
-        "*To fill in: every command that builds and runs this in Docker, in a code block, from `docker pull` on.*"
+        "To fill in: every command to build and run it in Docker, in a code block that can be run line by "
+        "line, from `docker pull` on."
     ),
-    "hint_introduction": "*To fill in: what the model is for and how good it is, who uses it, its structure.*",
+    "hint_introduction": "To fill in: what the model is for and how good it is, who uses it, its structure.",
     "hint_difficulties": (
-        "*To fill in: problems at export, parsing and running, how they were solved, why extra engineering was needed; "
-        "new operators, structures and plugins.*"
+        "To fill in: problems at export, parsing and running, how they were solved, why extra engineering "
+        "was needed; new operators, structures and plugins."
     ),
-    "hint_process": (
-        "*To fill in: the steps, why each was needed, what it solved; Nsight Systems timelines before and after.*"
+    "hint_process": "To fill in: the work step by step, for a beginner: why each step was needed and what it solved.",
+    "hint_nsight": (
+        "Optional: timelines before and after, from `nsys profile -t cuda,nvtx -o reports/before parity "
+        "bench SUBJECT -b BACKEND -p PRECISION`, as pictures, what they show, and what was changed for it; "
+        "delete this line otherwise."
+    ),
+    "hint_plugin": (
+        "Optional: plugins or CUDA code of your own: which operator, how it is written, what it gains; "
+        "delete this line otherwise."
+    ),
+    "hint_int8": (
+        "Optional: INT8 quantisation (QAT or PTQ, `parity calibrate`): data, accuracy, what it gains over "
+        "FP16; delete this line otherwise."
     ),
     "hint_accuracy-notes": (
-        "*Optional: metrics on a data set before and after, where the loss is large; delete this line otherwise.*"
+        "Optional: metrics on a data set before and after, where the loss is large; delete this line otherwise."
     ),
-    "hint_performance-notes": "*Optional: remarks on the figures, how the load was made; delete this line otherwise.*",
-    "hint_container": "*Optional: the container image, versions of cuBLAS and cuDNN; delete this line otherwise.*",
+    "hint_rouge": (
+        "Optional: with TensorRT-LLM, the ROUGE scores of the summarize task before and after, from `python3 "
+        "summarize.py --test_hf --test_trt_llm --check_accuracy`, within 1 of each other; delete this line "
+        "otherwise."
+    ),
+    "hint_performance-notes": "Optional: remarks on the figures, how the load was made; delete this line otherwise.",
+    "hint_container": "Optional: the container image, and what else was installed in it; delete this line otherwise.",
     "hint_bugs": (
-        "*Optional: links to the issues (label hackathon2022 or hackathon2023), and bugs not listed above; delete this "
-        "line otherwise.*"
+        "Optional: links to the issues (label hackathon{year}), and bugs not listed above; delete this line otherwise."
     ),
-    "hint_answers": "*Optional: the two outputs; delete this line otherwise.*",
-    "hint_experience": "*Optional: what was learnt; delete this line otherwise.*",
+    "hint_answers": (
+        "Optional: the output of `run.py --max_output_len=8`, and the ROUGE scores of `summarize.py` on "
+        "gpt2-medium; delete this line otherwise."
+    ),
+    "hint_experience": "Optional: what was learnt; delete this line otherwise.",
+    "points_report": "of the 30 points for the report",
+    "points_value": "of the 20 points for a useful model that is hard to optimise",
+    "points_code": "of the 30 points for clean code",
+    "points_results": "of the 30 points for accuracy and speed-up",
+    "points_topics": "topic 1: 30 points; 2, 3, 4: 50 each; 2+4, 3+4: 100",
+    "points_topic_2": "of the 50 points of topic 2",
+    "points_topic_4": "of the 50 points of topic 4",
+    "points_topic_3": "of the 50 points of topic 3",
+    "points_bonus_20": "20 points",
+    "points_bonus_10": "10 points",
+    "points_bugs_2022": "5 points for each that a mentor confirms",
+    "points_bugs_2023": "10 points once a mentor confirms one",
+    "points_answers": "10 points each",
     # README: sentences
     "readme_generated": (
         "Generated by `parity report` from records: text in marked blocks (`parity:human`) is written by people and "

@@ -514,21 +514,48 @@ WORDS: dict[str, str] = {
     "title_results_2023": "优化效果",
     "title_answers": "送分题答案（可选）",
     # README: what people write
-    "hint_title": "*待填写：报告标题，一行，以 `# ` 开头，例如 `# 用 TensorRT 优化某模型`。*",
-    "hint_topic": "*待填写：选题编号，1、2、3、4、2+4、3+4 之一。*",
-    "hint_model": "*待填写：原始模型的名称、链接与一两句介绍。*",
-    "hint_docker": "*待填写：在 Docker 中编译与运行的完整命令，放在代码块里，从 `docker pull` 开始，逐行可执行。*",
-    "hint_introduction": "*待填写：模型的用途与效果、业界使用情况、整体结构与特色。*",
+    "hint_title": "待填写：报告标题，一行，以 `# ` 开头，例如 `# 用 TensorRT 优化某模型`。",
+    "hint_topic": "待填写：选题编号，1、2、3、4、2+4、3+4 之一。",
+    "hint_model": "待填写：原始模型的名称、链接与一两句介绍。",
+    "hint_docker": "待填写：在 Docker 中编译与运行的完整命令，放在代码块里，从 `docker pull` 开始，逐行可执行。",
+    "hint_introduction": "待填写：模型的用途与效果、业界使用情况、整体结构与特色。",
     "hint_difficulties": (
-        "*待填写：导出、解析、运行时遇到的问题与解决办法，为什么需要额外的工程手段；新算子、新结构、plugin。*"
+        "待填写：导出、解析、运行时遇到的问题与解决办法，为什么需要额外的工程手段；新算子、新结构、plugin。"
     ),
-    "hint_process": "*待填写：分步骤讲清开发过程，每一步为什么需要、解决了什么；附 Nsight Systems 优化前后的截图。*",
-    "hint_accuracy-notes": "*可填写：精度损失较大时，测试数据集上优化前后的指标；不需要时删去本行。*",
-    "hint_performance-notes": "*可填写：对性能图表的说明，压力测试的方法；不需要时删去本行。*",
-    "hint_container": "*可填写：所用容器镜像、CUBLAS 与 cuDNN 版本；不需要时删去本行。*",
-    "hint_bugs": "*可填写：issue 链接（标签 hackathon2022 或 hackathon2023），以及上面没有的 bug；没有时删去本行。*",
-    "hint_answers": "*可填写：两道送分题的输出；没有做时删去本行。*",
-    "hint_experience": "*可填写：经验与体会；没有时删去本行。*",
+    "hint_process": "待填写：面向初学者分步骤讲清开发过程，每一步为什么需要、解决了什么问题。",
+    "hint_nsight": (
+        "可填写：优化前后的 timeline 截图，看到了什么、据此改了什么；命令：`nsys profile -t cuda,nvtx -o "
+        "reports/before parity bench SUBJECT -b BACKEND -p PRECISION`；没有做时删去本行。"
+    ),
+    "hint_plugin": "可填写：独立开发的 plugin 或 CUDA 代码：针对哪个算子、如何实现、带来多少加速；没有做时删去本行。",
+    "hint_int8": (
+        "可填写：INT8 量化（QAT 或 PTQ，`parity calibrate`）：校准数据、精度、相对 FP16 的加速；没有做时删去本行。"
+    ),
+    "hint_accuracy-notes": "可填写：精度损失较大时，测试数据集上优化前后的指标；不需要时删去本行。",
+    "hint_rouge": (
+        "可填写：使用 TensorRT-LLM 时，summarize 任务优化前后的 ROUGE 分数（相差一般在 1 以内），命令：`python3 "
+        "summarize.py --test_hf --test_trt_llm --check_accuracy`；不使用时删去本行。"
+    ),
+    "hint_performance-notes": "可填写：对性能图表的说明，压力测试的方法；不需要时删去本行。",
+    "hint_container": "可填写：所用容器镜像，以及另外安装的软件；不需要时删去本行。",
+    "hint_bugs": "可填写：issue 链接（标签 hackathon{year}），以及上面没有的 bug；没有时删去本行。",
+    "hint_answers": (
+        "可填写：gpt2-medium 的 `run.py --max_output_len=8` 的输出，与 `summarize.py` 的 ROUGE 分数；没有做时删去本行。"
+    ),
+    "hint_experience": "可填写：经验与体会；没有时删去本行。",
+    "points_report": "报告共 30 分",
+    "points_value": "模型价值与难度共 20 分",
+    "points_code": "代码共 30 分",
+    "points_results": "精度与加速共 30 分",
+    "points_topics": "选题 1：30 分；2、3、4：各 50 分；2+4、3+4：100 分",
+    "points_topic_2": "选题 2 的 50 分之一部分",
+    "points_topic_4": "选题 4 的 50 分之一部分",
+    "points_topic_3": "选题 3 的 50 分之一部分",
+    "points_bonus_20": "20 分",
+    "points_bonus_10": "10 分",
+    "points_bugs_2022": "经导师确认的 bug 每个 5 分",
+    "points_bugs_2023": "经导师确认得 10 分，多个不重复加分",
+    "points_answers": "各 10 分",
     # README: sentences
     "readme_generated": (
         "本文件由 `parity report` 根据测试记录自动生成：标记块（`parity:human`）里的文字由人工撰写，重新生成时保留；"
