@@ -104,6 +104,12 @@ class Parity:
         return self._outputs()[1]
 
     @property
+    def given(self) -> Outputs:
+        """The outputs that come with the case, as those in a file of ``--cases`` do; empty where none come."""
+        make = self._opened.run.subject.given.get(self._case)
+        return make() if make else {}
+
+    @property
     def inputs(self) -> Outputs:
         """The inputs of the case by name."""
         return self._opened.inputs(self._case)

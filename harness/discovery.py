@@ -8,15 +8,14 @@ import functools
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness import errors, limits, reads
-from harness.dimensions import declared_shape
-from harness.errors import NotJudged, ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
+from harness.errors import ParityError, UsageError, no_exit, same_name, streams_kept, unknown_name
 from harness.files import check_is_content
 from harness.repository import in_repository, repository_root, source_of
 from harness.subject import FILE, NAMED_PRECISIONS, Subject, Target, check_distinct, targets
@@ -35,15 +34,22 @@ def find_subject(
     *,
     suites: Path = SUITES,
     inputs: Path | None = None,
+    cases: str = "",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     runs: bool = True,
 ) -> Subject:
     """Return the subject that the command line names.
 
-    ``inputs`` replaces its cases by one, called ``inputs`` (for an ONNX file: ``default``); ``shapes`` gives the sizes
-    of an ONNX file's symbolic dimensions, without which nothing ``runs``. Raises UsageError with the nearest names when
-    there is no such subject.
+    ``inputs`` replaces its cases by one, called ``inputs`` (for an ONNX file: ``default``), ``cases`` by the files of a
+    pattern; ``shapes`` gives the sizes of an ONNX file's symbolic dimensions, without which nothing ``runs``. Raises
+    UsageError with the nearest names when there is no such subject.
     """
+    if cases:
+        from harness.case_files import with_case_files
+
+        if inputs or shapes:
+            raise UsageError(f"--cases and {'--inputs' if inputs else '--shape'} exclude each other: the files are all")
+        return with_case_files(find_subject(text, suites=suites, runs=False), cases)
     if not text.strip():
         raise UsageError("SUBJECT is empty; give a suite's name or the path of an .onnx file")
     path = Path(text)
@@ -57,7 +63,11 @@ def find_subject(
         subject = replace(load_attribute(text), locator=text, source=text)
     else:
         subject = _suite_by_name(text, suites)
-    return _with_inputs(subject, inputs) if inputs else subject
+    if inputs is None:
+        return subject
+    from harness.case_files import with_inputs
+
+    return with_inputs(subject, inputs)
 
 
 def suite_files(folder: Path) -> dict[str, Path]:
@@ -199,7 +209,9 @@ def onnx_subject(
     if inputs is not None:
         if shapes:
             raise UsageError("--shape and --inputs exclude each other: the shapes are those of the inputs")
-        case = _input_loader(inputs, specs)
+        from harness.case_files import input_loader
+
+        case = input_loader(inputs, specs)
     else:
         by_input, by_symbol = _split_shapes(shapes, specs)
 
@@ -295,43 +307,6 @@ def _suite_by_name(name: str, folder: Path) -> Subject:
     if name not in loaded:
         raise unknown_name("subject", name, {*files, *loaded})
     return loaded[name][0]
-
-
-def _with_inputs(subject: Subject, path: Path) -> Subject:
-    """Return a PyTorch subject with the inputs of a file as its only case; its first case says what they look like."""
-    from harness.graph import UNKNOWN_DIM, InputSpec, input_specs, open_onnx
-
-    build: Callable[[dict[str, torch.Tensor]], dict[str, Any]] = dict
-    if subject.onnx is not None:
-        specs = input_specs(open_onnx(subject.onnx_file))
-    else:
-        from harness.verify import structured_inputs
-
-        example, structure = structured_inputs(subject, next(iter(subject.cases)))
-        build = structure.build
-        specs = tuple(
-            InputSpec(
-                name=name,
-                dtype=str(tensor.dtype).removeprefix("torch."),
-                shape=declared_shape(tensor.shape, subject.dynamic.get(name, {}), unknown=UNKNOWN_DIM),
-            )
-            for name, tensor in example.items()
-        )
-    load = _input_loader(path, specs)
-    return replace(subject, cases={"inputs": lambda: build(load())}, inputs="real")
-
-
-def _input_loader(path: Path, specs: Sequence[InputSpec]) -> Callable[[], dict[str, torch.Tensor]]:
-    """Return a case that gives a file's inputs, read once; a file that is wrong is a UsageError now."""
-    from harness.graph import load_inputs
-
-    @functools.cache
-    def case() -> dict[str, torch.Tensor]:
-        return load_inputs(path, specs)
-
-    with contextlib.suppress(NotJudged):  # inputs that hold NaN become the verdict's reason when it is asked for
-        case()
-    return case
 
 
 def _onnx_targets(precisions: Sequence[str]) -> tuple[Target, ...]:

@@ -72,7 +72,7 @@ def parity_run(request: pytest.FixtureRequest) -> Run:
     from harness import verify
 
     state = request.config.stash[STATE]
-    subject: Subject = request.module.SUBJECT
+    subject = state.with_cases(request.module.SUBJECT)
     file = state.subjects[subject.name][1]
     return verify.Run(replace(subject, source=source_of(state.settings.root, file)), state.settings)
 
@@ -243,9 +243,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from harness.discovery import target_in
 
-    subject = _subject(metafunc.module)
-    _check_name(metafunc.config.stash[STATE], subject, metafunc.module.__file__)
-    root = metafunc.config.stash[STATE].settings.root
+    subject, state = _subject(metafunc.module), metafunc.config.stash[STATE]
+    _check_name(state, subject, metafunc.module.__file__)
+    subject, root = state.with_cases(subject), state.settings.root
     targets = [
         pytest.param(target_in(root, target), id=str(target), marks=_marks(metafunc.config, target))
         for target in subject.targets

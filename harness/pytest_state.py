@@ -53,6 +53,9 @@ class State:
         """Where this process writes the results; None also where what was given is no path, which ends the run."""
         self.junit = JUnit(config, writes=records)
         self.command = command_line("pytest", map(str, config.invocation_params.args))
+        self.cases = ""
+        """The pattern of the files that are the cases of every suite; empty where the suites' own are."""
+        self._with_files: dict[str, Subject] = {}
         self.subjects: dict[str, tuple[Subject, str]] = {}
         """By name, with the file of its suite."""
         self.asked = 0
@@ -120,6 +123,11 @@ class State:
         check_remote(self.settings)
         self.backends = option("parity_backend")
         self.precisions = option("parity_precision")
+        self.cases = option("parity_cases")
+        if self.cases:
+            from harness.case_files import case_files
+
+            case_files(self.cases)  # a pattern of no file is a wrong request of the run
         self.require = option("parity_require")
         self.require_verdict = option("parity_require_verdict")
         manifest: Path | None = option("parity_expect")
@@ -137,6 +145,16 @@ class State:
         self.records_accuracy = is_recorded(off=off, fail_on_creep=self.fail_on_creep)
         self.parameters = parameters(vars(config.option))
         self.known.configure(config, self.settings.root)
+
+    def with_cases(self, subject: Subject) -> Subject:
+        """Return a suite's subject with the cases of ``--cases`` in the place of its own."""
+        if not self.cases:
+            return subject
+        if subject.name not in self._with_files:
+            from harness.case_files import with_case_files
+
+            self._with_files[subject.name] = with_case_files(subject, self.cases)
+        return self._with_files[subject.name]
 
     def add(self, data: Json, place: int) -> None:
         """Keep a result; what several tests found on one target and case becomes one result."""

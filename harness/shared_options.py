@@ -33,6 +33,10 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "the longest that the whole run may take: what it does not reach is not judged; default: "
         "PARITY_BUDGET, else none",
     },
+    "--cases": {
+        "default": "", "metavar": "PATTERN",
+        "help": "cases from .npz files, or a folder of them: 'data/encoder-*.npz'; outputs in them are the reference",
+    },
     "--no-engine-cache": {**_SWITCH, "help": "build every engine afresh"},
     "--runs": {
         "type": at_least(2), "metavar": "N", "help": "runs of each engine and case; default: 8 on a GPU, 2 on a CPU",

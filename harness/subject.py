@@ -120,6 +120,12 @@ class Subject:
     valid: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = field(default_factory=dict)
     """Which elements of an output count, where not all do: output name -> function of a case's inputs that returns
     booleans, with as many dimensions as the output, each of its size or 1 (docs/suites.md)."""
+    given: Mapping[str, Callable[[], Mapping[str, torch.Tensor]]] = field(default_factory=dict)
+    """Outputs that come with a case, by case: those of ``--cases``, or of another program. Where PyTorch FP32 confirms
+    them they are the reference; where it does not, the request is wrong."""
+    from_file: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
+    """Makes of what a file of ``--cases`` holds the inputs and outputs by their names, dtypes and shapes here, where
+    those in the file are others."""
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     """Explicit limits by precision or by output name; each says why."""
     onnx: Path | Callable[[], Path] | None = None
@@ -210,6 +216,11 @@ class Subject:
         require(isinstance(self.parts, str), f"{what}: parts", self.parts, give)
         require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
         require_names(f"{what}: valid", self.valid, callable, "functions of the inputs, such as lambda inputs: ...")
+        require_names(f"{what}: given", self.given, callable, "functions that return outputs")
+        for case in self.given:
+            require_one_of(self.cases, f"{what}: a case of given", case)
+        give = "a function of a file's tensors by name"
+        require(self.from_file is None or callable(self.from_file), f"{what}: from_file", self.from_file, give)
         require_names(f"{what}: tolerances", self.tolerances, lambda it: isinstance(it, Tolerance), "Tolerance(...)")
         files = self.weights_files
         are_paths = isinstance(files, (list, tuple)) and all(isinstance(it, (str, Path)) for it in files)
@@ -244,7 +255,7 @@ class Subject:
             "tolerances": {},
             "fold_bias": False,
         }
-        fields: dict[str, Any] = {"quantised": None, "weights_files": None}
+        fields: dict[str, Any] = {"quantised": None, "weights_files": None, "given": {}}
         fields["against"] = replace(self, name=f"{self.name}-unquantised", **plain)
         if is_file:
             fields |= {"build": None, "onnx": model, "dynamic": {}, "ranges": {}, "options": {}}

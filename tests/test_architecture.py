@@ -29,6 +29,7 @@ ORDER = (
     "latency",
     "timing",
     "layers discovery calibration",
+    "case_files",
     "verify",
     "quantised",
     "backends",

@@ -131,3 +131,16 @@ def test_a_failed_engine_has_no_chain_of_errors(run: Any):
     assert result.ret == 1
     assert len(said(text, ("required backend", "ZeroDivisionError"))) >= 1
     assert "exception" not in text
+
+
+def test_files_take_the_place_of_the_cases_of_a_suite(run: Any, pytester: pytest.Pytester):
+    import numpy as np
+
+    np.savez(pytester.path / "in-1.npz", input=np.ones((2, 4), np.float32))
+    text, result = run({"cases": TWO}, "--cases", "in-*.npz")
+    assert result.ret == 0
+    assert "[ort-cpu-fp32-in-1]" in text or "in-1" in text
+    np.savez(pytester.path / "in-2.npz", imput=np.ones((2, 4), np.float32))
+    text, result = run({"cases": TWO}, "--cases", "in-2.npz")
+    assert result.ret == 2
+    assert len(said(text, ("in-2.npz", "'input'", "imput"))) == 1

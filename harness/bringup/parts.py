@@ -105,7 +105,7 @@ def cut(model: Model, call: Call) -> list[Part]:
     made = cut_after(model.module, call)
     subject = replace(
         model.subject, name=f"{model.subject.name}:upto {call.name}", build=lambda: made, tolerances={},
-        valid={}, weights_files=None,
+        valid={}, given={}, weights_files=None,
     )  # fmt: skip
     return [Part(subject=subject)]
 

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from harness.errors import UsageError, unknown_name
-from harness.graph import Program, input_specs, load_inputs, matching
+from harness.errors import unknown_name
+from harness.graph import Program, matching
 from harness.lazy import onnx_ir as ir
 from harness.tensors import Tensors
 from harness.verify import Prepared
 
 
-def calibration_data(prepared: Prepared, cases: Sequence[str], files: str = "") -> list[Tensors]:
-    """Return inputs by name, of the subject's cases or of the files that a pattern (``calib/*.npz``) names.
-
-    Raises UsageError where no file is there or one does not fit.
-    """
-    if not files:
-        return [dict(prepared.inputs[case]) for case in cases]
-    found = sorted(glob.glob(files))  # noqa: PTH207  # the pattern may be absolute
-    if not found:
-        raise UsageError(f"--cases {files}: there is no such file; give a pattern of .npz files, such as 'calib/*.npz'")
-    specs = input_specs(prepared.program.model)
-    return [load_inputs(Path(name), specs) for name in found]
+def calibration_data(prepared: Prepared, cases: Sequence[str]) -> list[Tensors]:
+    """Return the inputs of these cases by name."""
+    return [dict(prepared.inputs[case]) for case in cases]
 
 
 def name_nodes(model: ir.Model) -> ir.Model:

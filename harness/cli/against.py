@@ -43,13 +43,14 @@ def with_against(options: argparse.Namespace, subject: Subject) -> Subject:
         other = find()
         if other.onnx is not None:
             other = replace(other, cases=subject.cases)
-        elif options.inputs:
-            [case] = find(inputs=options.inputs).cases.values()
-            other = replace(other, cases=dict.fromkeys(subject.cases, case))
+        elif options.inputs or options.cases:
+            given = find(inputs=options.inputs, cases=options.cases).cases.values()
+            other = replace(other, cases=dict(zip(subject.cases, given, strict=True)))
         elif subject.onnx is not None and not options.shape:
             cases = {name: partial(case_inputs, other, name) for name in other.cases}
             subject = replace(subject, cases=cases, inputs=other.inputs)
-        subject = replace(subject, against=other)
+        other = replace(other, given=subject.given)  # what comes with a case is what the unquantised model gives
+        subject = replace(subject, against=other, given={})
     if options.cost_limit is not None:
         if subject.against is None:
             raise UsageError("--cost-limit limits the cost of quantisation; name the unquantised model with --against")

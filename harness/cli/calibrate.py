@@ -19,9 +19,6 @@ def add(commands: Any) -> None:
     command = add_command(commands, "calibrate", run, "write a subject as a quantised ONNX file, and what that costs")
     add_subject(command)
     command.add_argument("-o", "--output", type=as_path, required=True, metavar="Q.onnx", help="the file to write")
-    command.add_argument(
-        "--cases", default="", metavar="PATTERN", help="ranges from files: 'calib/*.npz'; default: the subject's cases"
-    )
     add_cases(command)
     command.add_argument(
         "--method", type=names, default=(), metavar="A,B",
@@ -56,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable(options.output)
     subject, _, cases = request_of(options)
     prepared = Run(subject, settings_of(options)).prepared
-    data = calibration.calibration_data(prepared, cases, options.cases)
+    data = calibration.calibration_data(prepared, cases)
     exclude = calibration.excluded_nodes(prepared.program, options.exclude)
     types = options.types or calibration.TYPES
     found = calibration.calibrate(

@@ -63,6 +63,7 @@ def add_subject(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
         "--fold-bias", action="store_true",
         help="of an ONNX file: an INT32 bias and its DequantizeLinear become the floats that they give",
     )  # fmt: skip
+    add_shared(parser, "--cases")
     add_suites(parser)
 
 
@@ -165,6 +166,7 @@ def _typed(options: argparse.Namespace) -> str:
         words += ["--suites", str(options.suites)]
     if options.inputs:
         words += ["--inputs", str(options.inputs)]
+    words += ["--cases", options.cases] if options.cases else []
     for name, sizes in options.shape:
         words += ["--shape", f"{name}={','.join(map(str, sizes))}"]
     words += ["--fold-bias"] if options.fold_bias else []
@@ -323,8 +325,9 @@ def request_of(
         twice = next(name for name in shapes if [known for known, _ in options.shape].count(name) > 1)
         raise UsageError(f"--shape gives {twice} twice; give it once")
     subject = discovery.find_subject(
-        options.subject, suites=options.suites, inputs=options.inputs, shapes=shapes, runs=runs and not options.against
-    )
+        options.subject, suites=options.suites, inputs=options.inputs, cases=options.cases, shapes=shapes,
+        runs=runs and not options.against,
+    )  # fmt: skip
     subject = replace(with_against(options, subject), typed=_typed(options))
     discovery.check_precisions(options.precision, also=[target.precision_name for target in subject.targets])
     targets = discovery.select_targets(subject, options.backend, options.precision)

@@ -9,7 +9,7 @@ from harness.graph.dtypes import PRECISIONS
 from harness.graph.export import Program, by_keyword, check_arguments, to_onnx, trace, traced_outputs, value_table
 from harness.graph.file_typing import computes_in, file_dtypes, is_quantised, is_typed, port_dtypes
 from harness.graph.hash import graph_sha256
-from harness.graph.input_files import load_inputs
+from harness.graph.input_files import load_inputs, load_tensors
 from harness.graph.ir import constant_of, copy_model, elements_of, plain_model, weight_bytes, weights_of
 from harness.graph.kept_program import Unkept, pack_program, unpack_program
 from harness.graph.node_typing import InputKind, node_typing
@@ -78,6 +78,7 @@ __all__ = [
     "lines_sha256",
     "load_inputs",
     "load_plan",
+    "load_tensors",
     "matching",
     "node_typing",
     "onnx_values",

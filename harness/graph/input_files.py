@@ -32,6 +32,13 @@ def load_inputs(
     Polygraphy's file may be a list of iterations, or a folder of one file each; the first is used, and ``say`` is told
     so. Nothing is unpickled. Raises UsageError for a bad file and whatever :func:`check_inputs` raises.
     """
+    inputs = load_tensors(path, say=say)
+    check_inputs(inputs, specs)
+    return inputs
+
+
+def load_tensors(path: Path | str, *, say: Callable[[str], None] = print_progress) -> dict[str, torch.Tensor]:
+    """Read what such a file holds, by name. Raises UsageError for a bad file."""
     path = Path(path)
     if not path.exists():
         raise UsageError(f"input file {path} does not exist; give an .npz file or Polygraphy's --save-inputs JSON")
@@ -45,9 +52,7 @@ def load_inputs(
     else:
         check_is_content(path)
         arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_json(path, say)
-    inputs = {name: _tensor(array, f"{path}: input {name!r}") for name, array in arrays.items()}
-    check_inputs(inputs, specs)
-    return inputs
+    return {name: _tensor(array, f"{path}: {name!r}") for name, array in arrays.items()}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -27,6 +27,7 @@ from harness.reference import (
 )
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
+from harness.verify.given import given_outputs
 from harness.verify.inputs import CaseInputs
 from harness.verify.subject_graph import SubjectGraph, value_dtypes
 from harness.verify.valid import ValidElements
@@ -67,6 +68,7 @@ class References:
         self._stale = set(inputs) if update else set()
         """Cases whose stored reference is to be written anew before it is used."""
         self._stored: dict[str, Stored | None] = {}
+        self._given: dict[str, Tensors] = {}
         self._computed: dict[tuple[str, str, str], _Outputs] = {}
         self._recalled: set[str] = set()
         """Cases with outputs that an earlier run computed."""
@@ -89,7 +91,8 @@ class References:
         if (stored := self._load(case)) is not None:
             kept = stored.fp32 if precision == "fp32" else stored.fp64
             self.valid.check(case, kept)
-            return {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
+            found = {name: kept[name].to(self.graph.device) for name in self.graph.output_names}
+            return self._confirmed(case, found) if precision == "fp32" else found
         run = partial(self.graph.run, self.inputs[case], dtype=_DTYPES[precision])
         outputs, notes = self._kept(case, precision, run)
         self.valid.check(case, outputs)
@@ -100,7 +103,17 @@ class References:
                 if case not in self._recalled:
                     raise
                 outputs, self._agreed[case] = self._anew(case, run, error)
-        return {name: outputs[name] for name in self.graph.output_names}
+        found = {name: outputs[name] for name in self.graph.output_names}
+        return self._confirmed(case, found) if precision == "fp32" else found
+
+    def _confirmed(self, case: str, computed: Tensors) -> Tensors:
+        """Return the FP32 outputs with those that come with the case in the place of what is the same."""
+        if case not in self.subject.given:
+            return computed
+        if case not in self._given:
+            exact = partial(self.reference, case, "fp64")
+            self._given[case] = given_outputs(self.subject, case, computed, self.valid, exact=exact)
+        return computed | self._given[case]
 
     def _agreement(self, case: str, outputs: Tensors) -> tuple[str, ...]:
         """Hold outputs against the witness, but those that an earlier run has, where that cannot come out otherwise."""
@@ -148,6 +161,13 @@ class References:
 
     def words(self, case: str, precision: str) -> str:
         """Return where a reference comes from: ``computed in FP32 on cuda``, or ``stored, made in FP32 on cpu``."""
+        if self._given.get(case):
+            on = self.graph.device.type
+            return (
+                f"given with the case, the same as in FP32 on {on}"
+                if precision == "fp32"
+                else f"computed in FP64 on {on}"
+            )
         if (stored := self._load(case)) is None:
             return f"computed in {precision.upper()} on {self.graph.device.type}"
         return f"stored, made in {precision.upper()} on {stored.provenance.get('device', 'an unknown device')}"

@@ -48,6 +48,11 @@ def within(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
 
 
+def heard(lengths: Tensor, frames: int) -> Tensor:
+    """Return which frames of the encoder's lie within speech of these lengths, bool [batch, frames']."""
+    return within(lengths, frames)[:, 2::2][:, 2::2][:, : ((frames - 1) // 2 - 1) // 2]
+
+
 def positions(count: int, width: int) -> Tensor:
     """Return sines and cosines of positions, [1, count, width]."""
     rates = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
@@ -135,7 +140,7 @@ class Encoder(nn.Module):
     def forward(self, speech: Tensor, speech_lengths: Tensor) -> dict[str, Tensor]:
         x = torch.relu(self.second(torch.relu(self.first(speech[:, None]))))
         x = self.project(x.transpose(1, 2).flatten(2)) * self.scale
-        mask = within(speech_lengths, speech.shape[1])[:, 2::2][:, 2::2][:, : x.shape[1]]
+        mask = heard(speech_lengths, speech.shape[1])
         places = self.get_buffer("places")[:, : x.shape[1]]
         for block in self.blocks:
             x = block(x, mask, places)

@@ -41,7 +41,7 @@ def test_npz_problems(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"inputs\.npz cannot be read as \.npz: 'x' holds Python objects"):
         load_inputs(path, SPECS)
     np.savez(path, x=np.array(["a"]))
-    with pytest.raises(UsageError, match="input 'x' has dtype <U1, which PyTorch does not have"):
+    with pytest.raises(UsageError, match="'x' has dtype <U1, which PyTorch does not have"):
         load_inputs(path, SPECS)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", "no array")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 import torch
 
-from harness import NotJudged
+from harness.metrics import Metric
 from suites.wenet import cases, test_decoder, test_encoder
 from suites.wenet.models import SIZE
 
@@ -38,24 +37,36 @@ def test_the_best_hypothesis_is_judged_by_agreement():
     assert test_decoder.agreement({"best_index": torch.tensor([0, 1, 2, 4])}, expected) == 0.75
 
 
-def test_the_files_of_the_contest_are_cases_and_what_is_asked_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cases, "DATA", str(tmp_path))
-    out = np.linspace(1, 2, 8, dtype=np.float32).reshape(1, 2, 4)
-    for name in ("16-64", "1-64", "1-16"):
-        np.savez(tmp_path / f"encoder-{name}.npz", speech=out, speech_lengths=np.ones(1, np.int32), encoder_out=out)
-    subject = cases.subject("encoder", test_encoder.build, cases.speech)
-    assert list(subject.cases) == ["1-16", "1-64", "16-64"]
-    assert set(subject.cases["1-16"]()) == {"speech", "speech_lengths"}
-    worst, median = cases.contest("encoder", "1-16", "encoder_out", absolute=1, relative=1, epsilon=0)
-    actual = torch.from_numpy(out * 1.5)
-    assert worst.function({"encoder_out": actual}, {}) == pytest.approx(1.0)
-    assert median.function({"encoder_out": actual}, {}) == pytest.approx(0.5)
+def test_a_file_of_the_contest_has_the_masks_of_lengths():
+    mask = torch.tensor([[[True, True, False]], [[True, True, True]]])
+    assert cases.from_file({"encoder_out_lens": mask})["encoder_out_lens"].tolist() == [2, 3]
+    lengths = torch.tensor([2, 3], dtype=torch.int32)
+    assert torch.equal(cases.from_file({"encoder_out_lens": lengths})["encoder_out_lens"], lengths)
 
 
-def test_a_file_that_lacks_an_input_is_not_judged(tmp_path: Path):
-    np.savez(tmp_path / "encoder-1-16.npz", speech=np.ones(1, np.float32))
-    with pytest.raises(NotJudged, match="speech_lengths"):
-        cases.given(tmp_path / "encoder-1-16.npz", ("speech", "speech_lengths"))
-    (tmp_path / "encoder-2-16.npz").write_bytes(b"no file of numpy")
-    with pytest.raises(NotJudged, match="encoder-2-16"):
-        cases.given(tmp_path / "encoder-2-16.npz", ("speech",))
+@dataclass
+class Recorded:
+    """What ``check_contest`` asks of a case."""
+
+    given: dict[str, torch.Tensor]
+    metrics: list[Metric] = field(default_factory=list)
+
+    def check_metric(self, metric: Metric) -> None:
+        self.metrics.append(metric)
+
+
+def test_what_the_contest_asks_of_an_output_is_held_against_its_file():
+    out = torch.linspace(1, 2, 8).reshape(1, 2, 4)
+    one = Recorded({"encoder_out": out})
+    cases.check_contest(one, "encoder_out", absolute=1, relative=1, epsilon=0)
+    assert [metric.function({"encoder_out": out * 1.5}, {}) for metric in one.metrics] == pytest.approx([1.0, 0.5])
+    with pytest.raises(pytest.skip.Exception):
+        cases.check_contest(Recorded({}), "encoder_out", absolute=1, relative=1, epsilon=0)
+
+
+def test_the_length_of_speech_is_dynamic_by_quarters():
+    assert test_encoder.SUBJECT.range_cases == {
+        "smallest": {"batch": 1, "quarters": 4}, "largest": {"batch": 4, "quarters": 32},
+    }  # fmt: skip
+    given = cases.speech(2, 64)
+    assert test_encoder.SUBJECT.valid["encoder_out"](given).sum((1, 2)).tolist() == [15, 11]
