@@ -9,15 +9,15 @@ Only here does a verdict become a failed or a skipped test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import NotJudged, UsageError
 from harness.ledger import Ledger, judged, judged_latency
+from harness.pytest_endings import expected, failing_in_one_sentence, ledger_lines
 
 if TYPE_CHECKING:
     import torch
@@ -105,9 +105,8 @@ class Parity:
 
     @property
     def given(self) -> Outputs:
-        """The outputs that come with the case, as those in a file of ``--cases`` do; empty where none come."""
-        make = self._opened.run.subject.given.get(self._case)
-        return make() if make else {}
+        """The outputs that come with the case, as in a file of ``--cases``; empty where none do."""
+        return self._opened.run.subject.given.get(self._case, dict)()
 
     @property
     def inputs(self) -> Outputs:
@@ -240,10 +239,10 @@ class Parity:
         if found.comparison.verdict == "regressed" and found.comparison.repeated:
             if known["verdict"] and not known["why"]:
                 raise expected(f"{latency_line(data)}: {known['reason']} ({known['issue']})")
-            lines = [latency_line(data), found.comparison.rule, *found.comparison.notes, *_ledger_lines(data)]
+            lines = [latency_line(data), found.comparison.rule, *found.comparison.notes, *ledger_lines(data)]
             raise AssertionError("\n".join(lines))
         if known["why"]:
-            raise AssertionError("\n".join([latency_line(data), *_ledger_lines(data)]))
+            raise AssertionError("\n".join([latency_line(data), *ledger_lines(data)]))
         if found.session.invalid:
             self._not_judged("; ".join(found.session.invalid))
         words = f"{latency_line(data)}; {latency_advice(data) or found.comparison.rule}"
@@ -348,7 +347,7 @@ class Parity:
         data = self._by_ledger() or {"verdict": "fail", "owner": self._opened.run.subject.owner, "known": None}
         if data["verdict"] == "known":
             raise expected(data["reason"])
-        raise AssertionError("\n".join([text, *_ledger_lines(data)]))
+        raise AssertionError("\n".join([text, *ledger_lines(data)]))
 
     def _not_judged(self, reason: str) -> NoReturn:
         __tracebackhide__ = True
@@ -358,46 +357,3 @@ class Parity:
             backend = self._opened.target.backend
             pytest.fail(f"required backend {backend} gave no verdict: {reason}", pytrace=False)
         pytest.skip(f"not judged: {reason}")
-
-
-def expected(reason: str) -> BaseException:
-    """Return what makes a test an expected failure, whatever runs after it; with ``--runxfail`` it fails."""
-    return pytest.xfail.Exception(f"known: {reason}")
-
-
-def _ledger_lines(data: Json) -> list[str]:
-    """Return why the ledger's entry does not cover a failure, and who answers for it."""
-    lines = [f"note: {data['known']['why']}"] if data["known"] and data["known"]["why"] else []
-    return [*lines, f"owner: {data['owner']}"] if data["owner"] else lines
-
-
-@contextmanager
-def failing_in_one_sentence() -> Iterator[None]:
-    """Fail the test with the sentence of a ParityError alone: a traceback into the harness would add nothing.
-
-    A UsageError goes on: the plugin makes it an error of the test.
-    """
-    sentence = ""
-    try:
-        yield
-    except UsageError:
-        raise
-    except ParityError as error:
-        sentence = str(error)
-    if sentence:  # outside of the handler, or pytest would show the chain of errors
-        pytest.fail(sentence, pytrace=False)
-
-
-@contextmanager
-def having_an_engine(*, required: bool) -> Iterator[None]:
-    """Skip a test of an engine that cannot be had here, or fail it where its backend is required."""
-    reason = ""
-    with failing_in_one_sentence():
-        try:
-            yield
-        except NotJudged as error:
-            reason = str(error)
-    if reason and required:
-        pytest.fail(f"its backend is required, and it has no engine: {reason}", pytrace=False)
-    if reason:
-        pytest.skip(f"no engine: {reason}")

@@ -22,7 +22,7 @@ from _pytest.junitxml import xml_key
 
 from harness import limits, locks, reads, stopping, watcher
 from harness.arrivals import judged_by, only_shows, target_of
-from harness.checks import Parity, failing_in_one_sentence, having_an_engine, test_outputs
+from harness.checks import Parity, test_outputs
 from harness.errors import CannotWrite, UsageError, no_exit, same_name, visible
 from harness.junit import junit_apart
 from harness.pytest_attempts import Deaths, in_time, name_test
@@ -34,6 +34,7 @@ from harness.pytest_collector import (
     Collector,
     exit_status,
 )
+from harness.pytest_endings import failing_in_one_sentence, having_an_engine
 from harness.pytest_options import add_options, check_options
 from harness.pytest_shards import Shards
 from harness.pytest_state import STATE, State, is_worker
@@ -92,8 +93,7 @@ def parity(
 ) -> Parity:
     """One case on one target: ``.check()``, ``.check_metric(...)``, ``.result``, ``.actual``, ``.expected``."""
     state = request.config.stash[STATE]
-    is_generated = parity_case in parity_engine.run.subject.range_cases
-    required = parity_target.backend in state.require and not is_generated
+    required = parity_target.backend in state.require and parity_case not in parity_engine.run.subject.range_cases
     timing, ledger = timing_of(request.node, state.timing), state.known.ledger
     return Parity(parity_engine, parity_case, request.node, required=required, timing=timing, ledger=ledger)
 

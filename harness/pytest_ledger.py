@@ -11,9 +11,10 @@ import pytest
 
 from harness import ledger as ledgers
 from harness.arrivals import Arrivals, judged_by, only_shows
-from harness.checks import PROPERTY, expected
+from harness.checks import PROPERTY
 from harness.errors import UsageError
 from harness.ledger import Ledger
+from harness.pytest_endings import expected
 from harness.records import name_of, words_of
 from harness.repository import source_of
 from harness.subject import Subject

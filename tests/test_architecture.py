@@ -23,6 +23,7 @@ ORDER = (
     "pytest_shards pytest_workers",
     "arrivals junit watching",
     "checks",
+    "pytest_endings",
     "hackathon systems",
     "report",
     "bisect bringup",
