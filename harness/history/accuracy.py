@@ -17,6 +17,7 @@ from harness.history.history import History, open_history
 from harness.history.ratio_changes import ratio_changes
 from harness.machine import key_of, user_name
 from harness.records import (
+    LIBRARIES,
     Acceptance,
     AccuracyPoint,
     AccuracyRun,
@@ -33,8 +34,6 @@ Seconds = Mapping[tuple[str, ...], float]
 """By subject, case, backend and precision."""
 WINDOW = 100
 """Runs of a series that a trend is made of: the newest."""
-LIBRARIES = {"trt": "TensorRT", "rtx": "TensorRT for RTX", "ort-cpu": "ONNX Runtime", "ort-cuda": "ONNX Runtime"}
-"""What the version of a backend is the version of."""
 UNKNOWN = "unknown"
 """The device of an engine that did not run."""
 _IS_FLOOR = "torch"

@@ -42,7 +42,7 @@ from harness.records.contradictions import (
 from harness.records.data import SCHEMA, ResultVerdict, Verdict, plain
 from harness.records.decisions import Decisions, WrongDecision
 from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape, Observed, ShapeKind
-from harness.records.documents import Entry, Json, Records
+from harness.records.documents import LIBRARIES, Entry, Json, Records
 from harness.records.known import (
     KNOWN_KINDS,
     MOST,
@@ -114,6 +114,7 @@ __all__ = [
     "HARMLESS",
     "IS_WRONG",
     "KNOWN_KINDS",
+    "LIBRARIES",
     "MADE_HERE",
     "MARKS",
     "MOST",

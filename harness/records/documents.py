@@ -16,6 +16,8 @@ from harness.errors import UsageError
 from harness.machine import CHANGED
 
 Json = dict[str, Any]
+LIBRARIES = {"trt": "TensorRT", "rtx": "TensorRT for RTX", "ort-cpu": "ONNX Runtime", "ort-cuda": "ONNX Runtime"}
+"""What the version of a backend is the version of."""
 _ELSEWHERE = ("commit", "engines", "engines_remote", "engines_remote_mode", "references", "history")
 """What of an environment is no part of the machine."""
 
@@ -259,6 +261,19 @@ class Records:
     def devices(self) -> tuple[str, ...]:
         """Every device that computed something: names of GPUs, or ``CPU``."""
         return self._labels("device")
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The libraries of the engines that were judged or timed, each with its version: ``TensorRT 10.13.3``."""
+        used = {entry.data["backend"] for entry in self.results}
+        used |= {entry.data["session"]["backend"] for entry in self.bench}
+        found = {
+            f"{LIBRARIES.get(name, name)} {backend['version']}"
+            for environment, _ in self.environments
+            for name, backend in (environment.get("backends") or {}).items()
+            if name in used and backend.get("version")
+        }
+        return tuple(sorted(found))
 
     @property
     def twice(self) -> tuple[str, ...]:

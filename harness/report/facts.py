@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -216,6 +217,11 @@ def shape_words(shape: Json, words: Words = ENGLISH) -> str:
 def _figure(value: float, *, scale: bool) -> str:
     """Return a factor as ``1.030`` where it is near 1, any other figure with five digits."""
     return f"{value:.3f}" if scale and 0.1 <= abs(value) < 10 and round(abs(value), 3) != 1 else f"{value:.5g}"
+
+
+def short_commit(commit: str) -> str:
+    """Return a commit by its first seven digits, with ``+changes`` where the tree was not clean."""
+    return re.sub(r"(?<=^\w{7})\w*", "", commit)
 
 
 def short_op(op: str) -> str:

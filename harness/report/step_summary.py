@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ _LAST_LINE = 80
 """Bytes reserved for the sentence on what was left out."""
 _MARKS = {"fail": "❌", "known": "🟡", "not_judged": "⚪", "pass": "✅"}
 """By verdict, the worst first."""
-_ORDER = tuple(_MARKS)
+_ORDER = verdicts.RANKS
 _ENGINES = ("", "model / case", "engine", "error", "floor", "error / floor", "ms", "speed-up", "against baseline")
 _VERDICTS = ("subject", "case", "engine", "verdict", "relative error", "floor", "error / floor")
 _KNOWN = ("subject", "engine", "case", "kind", "came out", "owner", "expires", "issue")
@@ -98,10 +97,7 @@ def write_summary(text: str) -> Path | None:
 
 def _headline(records: Records, found: Sequence[verdicts.Judged]) -> str:
     """Return how many models fail, or were not judged in full, and where they ran."""
-    held = [one for one in found if not one.lacks_baseline] or found
-    worst: dict[str, str] = {}
-    for one in held:
-        worst[one.model] = _worst_of([worst.get(one.model, one.verdict), one.verdict])
+    worst = verdicts.by_model(found)
     counts = {verdict: list(worst.values()).count(verdict) for verdict in _ORDER}
     models = plural(len(worst), "model")
     if counts["fail"]:
@@ -142,15 +138,8 @@ def _counts(records: Records, found: Sequence[verdicts.Judged], timed: Sequence[
     parts += [f"{left[verdict]} {words}" for verdict, words in names.items() if left[verdict] or verdict == "pass"]
     lacking = sum(one.lacks_baseline for one in found)
     parts += [f"{lacking} without a baseline"] if lacking else []
-    parts += [code(re.sub(r"(?<=^\w{7})\w*", "", commit)) for commit in records.commits[:1]]
-    used = {entry.data["backend"] for entry in records.results} | {one["session"]["backend"] for one in timed}
-    versions = {
-        f"{name} {backend['version']}"
-        for environment, _ in records.environments
-        for name, backend in (environment.get("backends") or {}).items()
-        if name in used and backend.get("version")
-    }
-    return " · ".join([*parts, *map(escape, sorted(versions))])
+    parts += [code(facts.short_commit(commit)) for commit in records.commits[:1]]
+    return " · ".join([*parts, *map(escape, records.versions)])
 
 
 def _problems(records: Records) -> list[str]:

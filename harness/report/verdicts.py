@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from harness.records import NOT_LAUNCHED, Records, why_slower
 from harness.report.facts import (
@@ -25,6 +26,8 @@ from harness.shards import parts_of
 from harness.shards import problems as problems_of_shards
 
 KINDS = ("accuracy", "cost", "parts", "bisection", "latency", "study", "score")
+RANKS = ("fail", "known", "not_judged", "pass")
+"""Verdicts from the worst to the best."""
 _OF_A_SHARD = ("shard", "shards", "run", "command", "complete", "error", "environment")
 Bisections = Sequence[Json] | Mapping[tuple[str, ...], Json]
 """Bisections, oldest first, or the newest of each engine by ``by_engine``."""
@@ -51,6 +54,9 @@ class Judged:
     """Whether it was timed and there is nothing to hold it against."""
 
 
+One = TypeVar("One", bound=Judged)
+
+
 def all_verdicts(records: Records) -> list[Judged]:
     """Return every verdict that the records hold, by kind."""
     bisections = by_engine(entry.data for entry in records.bisections)
@@ -63,6 +69,19 @@ def all_verdicts(records: Records) -> list[Judged]:
         *(variant_item(entry.data, variant) for entry in records.studies for variant in judged_variants(entry.data)),
         *(score_item(entry.data) for entry in records.scores),
     ]
+
+
+def held(found: Sequence[One]) -> Sequence[One]:
+    """Return the verdicts but for latencies without a baseline; those too where there is nothing else."""
+    return [one for one in found if not one.lacks_baseline] or found
+
+
+def by_model(found: Sequence[Judged]) -> dict[str, str]:
+    """Return the worst verdict on each model; a latency without a baseline says nothing of it."""
+    worst: dict[str, str] = {}
+    for one in held(found):
+        worst[one.model] = min(worst.get(one.model, one.verdict), one.verdict, key=RANKS.index)
+    return worst
 
 
 def result_item(result: Json, bisections: Bisections = (), t: Words = WORDS) -> Judged:

@@ -26,7 +26,7 @@ def test_the_summary_says_what_failed_and_what_to_type(tmp_path: Path):
     )
     first = text.split("<details")[0]
     for fact in ("❌ parity: 1 of 1 model fails on NVIDIA H200", "**1 accuracy failed** · 1 passed", "c0ffee",
-                 "rtx 1.6.1.120", "weights: random; inputs: random", FAILED.next_step):  # fmt: skip
+                 "TensorRT for RTX 1.6.1.120", "weights: random; inputs: random", FAILED.next_step):  # fmt: skip
         assert fact in first
     failure = next(line for line in text.split("\n") if line.startswith("- `net`/`one`"))
     assert failure.endswith(FAILED.reason)

@@ -66,10 +66,11 @@ def latency_group(measured: Sequence[Json], missing: Sequence[Json], id: str, t:
 
 def _table(measured: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     baselines = distinct(name for item in measured for name in item["speed_up"])
+    others = ("end_to_end", "enqueue", "p90", "p99", "per_second", "memory", "device")
     shape = (
         *columns(t, "verdict", "target", "case_sizes", "metric", "median_ms", "range_ms"),
-        *figure_columns(t("speed_up_against", name=name) for name in baselines),
-        *columns(t, "against_baseline", "end_to_end", "enqueue", "p90", "p99", "per_second", "memory", "device"),
+        *figure_columns((t("speed_up_against", name=name) for name in baselines), shown=1),
+        *columns(t, "against_baseline", *others, extra=others),
     )
     rows = tuple(_row(item, baselines, t) for item in measured)
     caption = t("latency_caption", count=len(rows))

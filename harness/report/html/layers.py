@@ -20,22 +20,24 @@ from harness.report.html.parts import (
     Row,
     Table,
     Tone,
+    bar,
     chart,
     columns,
     number,
     warnings,
     word,
 )
-from harness.report.plots import BARS, draw_depth, draw_module_bars
+from harness.report.plots import draw_depth
 from harness.report.text import number as figure
 from harness.report.text import shown_mark
 from harness.report.words import Words
 
 MARK_TONES: dict[str, Tone] = {"nonfinite": "bad", "flip": "bad", "suspect": "bad", "not_judged": "warn", "ok": "good"}
 ORDER = tuple(MARKS)
-DEPTH_INCHES, DEPTH_MARGINS = 5.4, (0.7, 0.7, 1.2, 0.5)
-BAR_MARGINS = (3.4, 0.1, 0.4, 0.1)
-"""Inches; there are names of modules above the chart, or left of the bars."""
+DEPTH_INCHES, DEPTH_MARGINS = 5.0, (0.8, 0.5, 1.1, 0.5)
+"""Inches; there are names of modules above the chart."""
+WRONG = 2.0
+"""A local error above this many times its floor has a red bar."""
 OPEN_ROWS = 1000
 """A longer table is folded: a browser lays it out when it is opened, not when the page is."""
 
@@ -91,26 +93,29 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     findings = {module["module"]: module for module in report["modules"]} if report else {}
     bad = facts.nonfinite_names(report) if report else set()
     total = sum(times.values()) or 1.0
-    bars, rows = [], []
+    rows = []
     for name in sorted(times, key=lambda name: -times[name]):
-        found = findings.get(name)
-        share, lost = times[name] / total, facts.error_ratio(found) if found else None
-        bars.append((name, share, lost))
-        mark = _mark(shown_mark(found, bad), t) if found else word("")
-        figures = [number(lost), number(found and found["local"]), number(found and found["share"])]
-        time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share)]
-        rows.append(Row(cells=(word(name or t("no_module")), *time, mark, *figures)))
+        share = times[name] / total
+        time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share, bar=round(100 * share, 1))]
+        errors = _errors(findings.get(name), bad, t) if report else []
+        rows.append(Row(cells=(word(name or t("no_module")), *time, *errors)))
     labels = warnings(session, t)
     place = f"{facts.case_label(session)}, {session['device']}"
     title = f"{t('time_by_module')}: {session['subject']} {facts.session_target(session)}, {place}"
-    shape = columns(t, "module", "time_ms", "time_share", "mark", "ratio", "local", "share")
+    keys = ("mark", "ratio", "local", "share") if report else ()
+    shape = columns(t, "module", "time_ms", "time_share", *keys, ratio="bar", time_share="share")
     table = Table(id=f"{id}-table", caption=title, columns=shape, rows=tuple(rows), labels=labels)
-    note = t("time_by_module_note") if report else t("time_without_errors")
-    draw = partial(draw_module_bars, rows=bars, t=t)
-    height = sum(BAR_MARGINS[2:]) + 0.24 * min(len(bars), BARS)
-    drawn = chart(draw, f"{id}-chart", title, labels, note=note, height=height, margins=BAR_MARGINS)
-    details = Details(summary=t("times_caption", count=len(rows)), parts=(table,))
-    return Group(id=id, heading=title, parts=(drawn, details), labels=labels)
+    note = Line(text=t("time_by_module_note") if report else t("time_without_errors"), tone="muted")
+    return Group(id=id, heading=title, parts=(table, Lines(items=(note,))), labels=labels)
+
+
+def _errors(found: Json | None, bad: set[str], t: Words) -> list[Cell]:
+    """Return the mark, the error over its floor as a bar, the error and its share of a module."""
+    if found is None:
+        return [word("")] * 4
+    lost = facts.error_ratio(found)
+    ratio = bar(lost, "" if lost is None else f"{lost:.3g}x", "bad" if lost is not None and lost > WRONG else "")
+    return [_mark(shown_mark(found, bad), t), ratio, number(found["local"]), number(found["share"])]
 
 
 def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tuple[str, ...], t: Words) -> Table:
@@ -132,7 +137,7 @@ def _module_table(report: Json, times: Mapping[str, float], id: str, labels: tup
     return Table(
         id=f"{id}-modules",
         caption=t("modules_caption", count=len(rows)),
-        columns=columns(t, *keys),
+        columns=columns(t, *keys, extra=("local_floor", "floor", "value_count", "op")),
         rows=tuple(rows),
         filters=len(rows) > 8,
         marks=_marks(rows, t),
@@ -152,7 +157,7 @@ def _value_table(report: Json, values: Sequence[Json], id: str, labels: tuple[st
     return Table(
         id=id,
         caption=t("values_caption", count=len(rows), compared=len(values)),
-        columns=columns(t, *keys),
+        columns=columns(t, *keys, extra=("local_floor", *keys[keys.index("floor") :])),
         rows=tuple(rows),
         filters=True,
         marks=_marks(rows, t),

@@ -1,19 +1,23 @@
-"""The top of the page: the verdict on everything, how many of which kind, and what did not pass, the worst first."""
+"""The top of the page: the verdict on everything, cards, where it is from, and every verdict, the worst first."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from harness.records import Records
 from harness.report import verdicts
-from harness.report.facts import Json, session_latency
+from harness.report.facts import Json, beyond, session_latency, short_commit, worst_output
+from harness.report.html.cards import Card, cards
 from harness.report.html.parts import (
-    RANKS,
     TONES,
     Cell,
+    Code,
     Details,
+    Facts,
     Group,
     Line,
     Lines,
@@ -21,16 +25,18 @@ from harness.report.html.parts import (
     Row,
     Section,
     Table,
+    bar,
     columns,
-    number,
+    distinct,
     verdict,
     word,
 )
 from harness.report.text import worst_error
+from harness.report.verdicts import RANKS
 from harness.report.words import Words
 
-NAMED = 4
-"""Verdicts that one line names; the table has all."""
+NAMED = 3
+"""Commits and commands at the top; the end of the page has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +46,16 @@ class Item(verdicts.Judged):
     figure: str
     """What it was judged by, in words."""
     href: str
+    of_limit: float | None = None
+    """How many times its limit it is; infinite where it is not finite, None where it has no limit."""
 
     @classmethod
-    def of(cls, judged: verdicts.Judged, figure: str, href: str, *, label: str = "") -> Self:
+    def of(
+        cls, judged: verdicts.Judged, figure: str, href: str, *, label: str = "", of_limit: float | None = None
+    ) -> Self:
         """Return a verdict as an item; ``label`` stands in front of its reason."""
         reason = ": ".join(filter(None, (label, judged.reason)))
-        return cls(**{**vars(judged), "reason": reason}, figure=figure, href=href)
+        return cls(**{**vars(judged), "reason": reason}, figure=figure, href=href, of_limit=of_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +65,76 @@ class Overview:
     tone: str
     """``good`` only when there are verdicts, all passed, and nothing is missing."""
     headline: str
+    cards: tuple[Card, ...]
     section: Section
 
 
 def overview(
-    items: Sequence[Item], problems: Sequence[str], labels: tuple[str, ...], t: Words, *, warnings: Sequence[str] = ()
+    items: Sequence[Item],
+    records: Records,
+    labels: tuple[str, ...],
+    t: Words,
+    *,
+    warnings: Sequence[str] = (),
 ) -> Overview:
-    """Return the verdict on everything; ``problems`` are files that could not be used and runs that were cut short.
+    """Return the verdict on everything, with files that could not be used and runs that were cut short.
 
     ``warnings`` are said beside it and change nothing.
     """
-    ordered = sorted(items, key=lambda item: RANKS.index(item.verdict))
+    problems = verdicts.problems(records)
+    ordered = sorted(items, key=lambda item: (RANKS.index(item.verdict), -(item.of_limit or 0.0)))
     counts = Counter(item.verdict for item in items)
-    parts: list[Part] = [_counts(items, t)] if items else []
-    lines = _attention([item for item in ordered if item.verdict != "pass"], t)
-    lines += [Line(text=problem, tone="warn", lead=t("problem")) for problem in problems]
+    parts: list[Part] = _origin(records, t)
+    lines = [Line(text=problem, tone="warn", lead=t("problem")) for problem in problems]
     lines += [Line(text=sentence, tone="warn", lead=t("warning")) for sentence in warnings]
-    if lines:
-        parts.append(Lines(items=tuple(lines)))
-    if items:
-        table = _all(ordered, labels, t)
-        parts.append(Details(summary=table.caption, parts=(table,), open=not lines))
+    parts += [Lines(items=tuple(lines))] if lines else []
+    open_items, passed = ([one for one in ordered if (one.verdict == "pass") == ok] for ok in (False, True))
+    if open_items:
+        parts.append(_table(open_items, "overview-open", t("open_verdicts", count=len(open_items)), labels, t))
+    if passed:
+        table = _table(passed, "overview-passed", t("passed_verdicts", count=len(passed)), labels, t)
+        parts.append(Details(summary=table.caption, parts=(table,), open=not (lines or open_items)))
     green = items and counts["pass"] == len(items) and not problems
     tone = "bad" if counts["fail"] else "good" if green else "warn"
     group = Group(id="overview-verdicts", heading="", parts=tuple(parts), labels=labels)
     section = Section(id="overview", heading=t("overview"), groups=(group,))
-    return Overview(tone=tone, headline=_headline(items, problems, t), section=section)
+    return Overview(tone=tone, headline=_headline(items, problems, t), cards=cards(records, t), section=section)
+
+
+def _origin(records: Records, t: Words) -> list[Part]:
+    """Return when, of which commit and by which command it was recorded; the end of the page has all of it."""
+    dates = sorted(doc.recorded_at for doc in records.documents if doc.recorded_at)
+    shown = " - ".join(dict.fromkeys(date[:16].replace("T", " ") for date in (dates[:1] + dates[-1:])))
+    commits = ", ".join(map(short_commit, records.commits[:NAMED]))
+    rows = (
+        (t("recorded"), f"{shown} UTC" if shown else t("not_recorded")),
+        (t("commit"), commits or t("not_recorded")),
+    )
+    commands = records.commands
+    if not commands:
+        return [Facts(rows=rows)]
+    more = f" ({t('first_of', shown=NAMED, count=len(commands))})" if len(commands) > NAMED else ""
+    return [Facts(rows=rows), Code(label=t("commands") + more, text="\n".join(commands[:NAMED]))]
 
 
 def result_items(result: Json, bisections: verdicts.Bisections, href: str, t: Words) -> list[Item]:
     """Return the verdict on an engine's outputs, with the error furthest above its floor, and that on its cost."""
     shown = {"accuracy": result["outputs"], "cost": (result["cost"] or result)["outputs"]}
-    return [Item.of(one, _furthest(shown[one.kind], t), href) for one in verdicts.result_items(result, bisections, t)]
+    return [
+        Item.of(one, _furthest(shown[one.kind], t), href, of_limit=_of_limit({**result, "outputs": shown[one.kind]}))
+        for one in verdicts.result_items(result, bisections, t)
+    ]
+
+
+def _of_limit(result: Json) -> float | None:
+    """Return how many times its limit the worst output is; None where none has figures and a limit."""
+    output = worst_output(result)
+    if output is None or output["decisions"] or "relative_l2" not in output:
+        return None
+    if output["mismatched_nonfinite"] or output["relative_l2"] is None:
+        return math.inf
+    times, part = beyond(output)
+    return times if part else None
 
 
 def _furthest(outputs: Sequence[Json], t: Words) -> str:
@@ -129,7 +177,7 @@ def _headline(items: Sequence[Item], problems: Sequence[str], t: Words) -> str:
     """Return the verdict on everything; a latency without a baseline is counted apart from what was not judged."""
     if not items:
         return t("headline_nothing")
-    held = [item for item in items if not item.lacks_baseline] or items
+    held = verdicts.held(items)
     counts = Counter(item.verdict for item in held)
     worst = next((verdict for verdict in ("fail", "not_judged") if counts[verdict]), "")
     key = worst or ("problems" if problems else "known" if counts["known"] else "pass")
@@ -139,48 +187,26 @@ def _headline(items: Sequence[Item], problems: Sequence[str], t: Words) -> str:
     return headline + (t("headline_and_unheld", unheld=len(items) - len(held)) if len(held) < len(items) else "")
 
 
-def _counts(items: Sequence[Item], t: Words) -> Table:
-    rows = []
-    shown = [rank for rank in RANKS if rank != "known" or any(item.verdict == rank for item in items)]
-    for kind in verdicts.KINDS:
-        counts = Counter(item.verdict for item in items if item.kind == kind)
-        if counts:
-            cells = [number(counts[v], "d", tone=TONES[v] if counts[v] else "muted") for v in shown]
-            rows.append(Row(cells=(word(t("kind_of_" + kind)), *cells)))
-    shape = columns(t, "judged", *(f"verdict_{value}" for value in shown))
-    return Table(id="overview-counts", caption=t("counts_caption"), columns=shape, rows=tuple(rows))
-
-
-def _attention(items: Sequence[Item], t: Words) -> list[Line]:
-    """Return what did not pass, the worst first; what shares a reason is one line.
-
-    An engine is named once, though it was judged and bisected.
-    """
-    found: dict[tuple[str, str], dict[str, Item]] = {}
+def _table(items: Sequence[Item], id: str, caption: str, labels: tuple[str, ...], t: Words) -> Table:
+    """Return one row per verdict in their order; an engine that was judged and bisected alike has one row."""
+    found: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
-        found.setdefault((item.verdict, item.reason), {}).setdefault(item.name, item)
-    return [
-        Line(
-            text=why,
-            tone=TONES[value],
-            lead=t("verdict_" + value),
-            links=tuple((item.href, name) for name, item in list(same.items())[:NAMED]),
-            more=t("and_more", count=len(same) - NAMED) if len(same) > NAMED else "",
-        )
-        for (value, why), same in found.items()
-    ]
-
-
-def _all(items: Sequence[Item], labels: tuple[str, ...], t: Words) -> Table:
+        found.setdefault((item.verdict, item.name, item.reason), []).append(item)
     rows = []
-    for item in items:
-        name = Cell(text=item.name, href=item.href)
-        cells = (verdict(item.verdict, t), word(t("kind_of_" + item.kind)), name, word(item.figure), word(item.reason))
+    for same in found.values():
+        item = same[0]
+        kinds = ", ".join(distinct(t("kind_of_" + one.kind) for one in same))
+        limit = next((one.of_limit for one in same if one.of_limit is not None), None)
+        text = "" if limit is None else f"{limit:.3g}x" if math.isfinite(limit) else "NaN/Inf"
+        cells = (
+            verdict(item.verdict, t), Cell(text=item.name, href=item.href), bar(limit, text, TONES[item.verdict]),
+            word(item.figure), word(kinds), word(item.reason),
+        )  # fmt: skip
         rows.append(Row(cells=cells, mark=item.verdict))
     return Table(
-        id="overview-all",
-        caption=t("all_verdicts", count=len(rows)),
-        columns=columns(t, "verdict", "judged", "what", "figure", "reason", figure="word"),
+        id=id,
+        caption=caption,
+        columns=columns(t, "verdict", "what", "of_limit", "figure", "judged", "reason", figure="word"),
         rows=tuple(rows),
         filters=len(rows) > 8,
         marks=tuple((v, t("verdict_" + v)) for v in RANKS if any(item.verdict == v for item in items)),

@@ -14,6 +14,21 @@
     theme.textContent = words[`theme_${next}`];
   });
 
+  // Commands are copied; where the browser does not allow it, they are marked, so that the keyboard can.
+  for (const button of all("button.copy")) {
+    const text = button.closest("figure").querySelector("pre");
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+      } catch {
+        getSelection().selectAllChildren(text);
+        if (!document.execCommand("copy")) return;
+      }
+      button.textContent = words.copied;
+    });
+  }
+
   // Sorting. What has no figure comes last in both directions; NaN and inf are above every figure.
   const key = (cell) => {
     const text = cell.textContent.trim();
@@ -36,7 +51,7 @@
     let found = 0;
     let shown = 0;
     for (const row of table.tBodies[0].rows) {
-      const kept = view.keep(row);
+      const kept = view.keep(row) && (view.unfolded() || !["ok", "pass"].includes(row.dataset.mark));
       const drawn = kept && (view.all || found < most);
       found += kept;
       shown += drawn;
@@ -84,10 +99,13 @@
       if (!texts.has(row)) texts.set(row, row.textContent.toLowerCase());
       return texts.get(row);
     };
-    const view = { all: false, count: box.querySelector(".count"), more: box.querySelector(".more"), keep: () => true };
+    const fold = box.parentElement.querySelector(".unfold");
+    const view = { all: false, count: box.querySelector(".count"), more: box.querySelector(".more"), keep: () => true,
+      unfolded: () => !fold || fold.checked };
     views.set(table, view);
     const filter = () => {
       const [text, mark, module] = [value("text").toLowerCase(), value("mark"), value("module")];
+      if (fold && (text || mark || module)) fold.checked = true;
       view.keep = (row) => (!mark || row.dataset.mark === mark) && (!text || words(row).includes(text))
         && (!module || inside(row.dataset.module || "", module, known));
       draw(table);
@@ -101,6 +119,7 @@
       cancelAnimationFrame(waiting);
       waiting = requestAnimationFrame(filter);
     });
+    if (fold) fold.addEventListener("change", () => draw(table));
     box.hidden = false;
     filter();
   }

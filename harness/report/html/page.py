@@ -44,8 +44,10 @@ from harness.report.html.subjects import Known, subject_section
 from harness.report.text import creep_lines, part_counts
 from harness.report.words import Language, Words
 
+PRINTED = 20
+"""Rows of a table that are printed, as in page.css."""
 SCRIPT_WORDS = ("rows_shown", "show_all", "theme_auto", "theme_light", "theme_dark", "compare", "engine",
-                "compare_slider", "sort_by", "readout")  # fmt: skip
+                "compare_slider", "sort_by", "readout", "copy", "copied")  # fmt: skip
 """Words that the script needs."""
 
 
@@ -63,7 +65,7 @@ def page(records: Records, *, lang: Language = "en", against: tuple[str, Records
     ]
     labels = tuple(distinct(label for section in (*sections, *studies) for label in section.labels))
     said = creep_lines(records.trends, t)
-    summary = overview.overview(_items(known, records, t), verdicts.problems(records), labels, t, warnings=said)
+    summary = overview.overview(_items(known, records, t), records, labels, t, warnings=said)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
     changed = [changes_section(changes(against[1], records), against[0], t)] if against else []
     chapters = [*changed, *sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
@@ -204,6 +206,7 @@ def _render(
         lang="zh-CN" if lang == "zh" else "en",
         title=f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else t("title"),
         overview=summary,
+        printed=PRINTED,
         sections=[summary.section, *chapters],
         policy=_policy(style, script),
         style=Markup(style),

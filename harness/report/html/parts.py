@@ -5,16 +5,18 @@ All text is plain: the template escapes it. Only ``Chart.drawing`` holds markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from harness.report.facts import Json
 from harness.report.plots import Draw, Drawing, embedded
+from harness.report.verdicts import RANKS
 from harness.report.words import Words
 
 Tone = Literal["", "good", "bad", "warn", "muted"]
-Kind = Literal["word", "code", "figure", "mark"]
+Kind = Literal["word", "code", "figure", "mark", "bar", "share"]
 TONES: Mapping[str, Tone] = {"pass": "good", "fail": "bad", "known": "warn", "not_judged": "warn"}
 KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("verdict", "mark", "answer"), "mark"),
@@ -26,10 +28,14 @@ KINDS: Mapping[str, Kind] = {
         ("judged", "what", "allowed", "reason", "conditions", "status", "question", "detail", "tried_on", "metric",
          "range_ms", "device", "recorded", "baseline", "invalid", "picture", "variant", "complete", "error"), "word",
     ),
+    "of_limit": "bar",
 }  # fmt: skip
 """What a column holds, by the key of its head; figures where it is not named."""
-RANKS = ("fail", "known", "not_judged", "pass")
-"""Verdicts from the worst to the best."""
+STAYS = ("target", "value", "module", "what")
+"""Columns that stay in sight beside the verdict while the rest of a table is moved sideways; the first one of them."""
+FINE = ("pass", "ok")
+"""Marks of rows that are folded in a table of more than FEW rows."""
+FEW = 8
 MISSING = "-"
 CPU = "CPU"
 """What records call the device of a run without a GPU."""
@@ -48,6 +54,8 @@ class Cell(NamedTuple):
     """Where in the page it leads."""
     choose: str = ""
     """The module whose values it shows in the table that ``href`` names."""
+    bar: float | None = None
+    """How much of its bar is filled, from 0 to 100; in a column of the kind ``bar`` the middle is 1, or the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,15 @@ class Column:
 
     label: str
     kind: Kind = "figure"
+    extra: bool = False
+    """Whether it is shown only with all figures."""
+    stays: Literal["", "first", "second"] = ""
+    """Its place among those that stay in sight."""
+
+    @property
+    def classes(self) -> str:
+        """What its cells are to the style sheet."""
+        return " ".join(filter(None, (self.kind, "extra" if self.extra else "", self.stays)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +105,12 @@ class Table:
     """Modules that rows can be filtered by."""
     labels: tuple[str, ...] = ()
     """What the figures must not be read without: random weights, CPU."""
+
+    @property
+    def folded(self) -> int:
+        """How many of its rows, those without a fault, are folded: in a long table, beside others."""
+        fine = sum(row.mark in FINE for row in self.rows)
+        return fine if len(self.rows) > FEW and fine < len(self.rows) else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,19 +290,35 @@ def number(value: float | None, spec: str = ".3g", *, absent: str = MISSING, ton
     return Cell(text=text, tone="bad" if text in ("NaN", "inf") else tone)
 
 
+def bar(value: float | None, text: str, tone: Tone = "") -> Cell:
+    """Return a cell with a bar up to a multiple of a limit, which is its middle: twice the limit fills it."""
+    if value is None:
+        return Cell(text=text or MISSING)
+    return Cell(text=text, tone=tone, order=min(value, sys.float_info.max), bar=round(min(value, 2.0) * 50, 1))
+
+
 def verdict(value: str, t: Words) -> Cell:
     """Return a cell with a verdict, the worst of them sorted first."""
     return Cell(text=t(f"verdict_{value}"), tone=TONES[value], order=RANKS.index(value))
 
 
-def columns(t: Words, *keys: str, **kinds: Kind) -> tuple[Column, ...]:
-    """Return columns by the keys of their heads; ``kinds`` says what a column holds where it is not as in KINDS."""
-    return tuple(Column(label=t(key), kind=kinds.get(key) or KINDS.get(key, "figure")) for key in keys)
+def columns(t: Words, *keys: str, extra: Sequence[str] = (), **kinds: Kind) -> tuple[Column, ...]:
+    """Return columns by the keys of their heads; ``kinds`` says what a column holds where it is not as in KINDS.
+
+    Those in ``extra`` are shown with all figures only. The verdict and what it is about stay in sight.
+    """
+    second = next((key for key in keys if key in STAYS), "") if keys[0] in ("verdict", "mark") else ""
+    places: dict[str, Literal["first", "second"]] = {keys[0]: "first", second: "second"} if second else {}
+    return tuple(
+        Column(label=t(key), kind=kinds.get(key) or KINDS.get(key, "figure"), extra=key in extra,
+               stays=places.get(key, ""))
+        for key in keys
+    )  # fmt: skip
 
 
-def figure_columns(labels: Iterable[str]) -> tuple[Column, ...]:
-    """Return columns of figures whose heads come from the records."""
-    return tuple(Column(label=label) for label in labels)
+def figure_columns(labels: Iterable[str], *, shown: int | None = None) -> tuple[Column, ...]:
+    """Return columns of figures whose heads come from the records, those after ``shown`` only with all figures."""
+    return tuple(Column(label=label, extra=shown is not None and n >= shown) for n, label in enumerate(labels))
 
 
 def chart(

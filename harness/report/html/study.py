@@ -10,7 +10,6 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.report.facts import Json, is_reference, judged_variants, tradeoff_points
 from harness.report.html.parts import (
-    RANKS,
     TONES,
     Cell,
     Group,
@@ -37,6 +36,7 @@ from harness.report.html.parts import (
 )
 from harness.report.plots import draw_steps, draw_tradeoff, quality_words, stepped
 from harness.report.text import source_words
+from harness.report.verdicts import RANKS
 from harness.report.words import Words
 
 CASES = 6
@@ -104,8 +104,8 @@ def _table(study: Json, id: str, labels: tuple[str, ...], t: Words) -> Table:
     shape = (
         *figure_columns(["#"]),
         *columns(t, "variant", "verdict", "latency_ms", "speed_up", "score"),
-        *figure_columns(metrics),
-        *columns(t, "settings"),
+        *figure_columns(metrics, shown=2),
+        *columns(t, "settings", extra=("settings",)),
     )
     rows = []
     for index, variant in enumerate(variants, start=1):

@@ -44,6 +44,8 @@ OUTPUT_COLUMNS = (
     "output", "rel_err", "floor", "ratio", "allowed", "abs_max", "abs_mean", "abs_median", "rel_max", "rel_mean",
     "rel_median", "cosine", "snr_db", "bits", "bias", "nonfinite", "shape", "reason",
 )  # fmt: skip
+MOST_COLUMNS = 8
+"""The other figures are shown when all are asked for."""
 LIMITS = {"at_most": "≤ ", "at_least": "≥ "}
 
 
@@ -148,16 +150,20 @@ def _outputs(known: Known, id: str, t: Words) -> Group:
 def _output_table(results: Sequence[Json], id: str, labels: tuple[str, ...], t: Words) -> Table:
     """Return the outputs, failures first; a column of labels only where they are not those of the whole table."""
     mixed = len({_conditions(result, t) for result in results}) > 1
-    shape = columns(t, "verdict", "target", "case", *(["conditions"] if mixed else []), *OUTPUT_COLUMNS)
+    first = ("verdict", "target", "case", *(("conditions",) if mixed else ()))
+    keys = (*first, *OUTPUT_COLUMNS)
+    shape = columns(t, *keys, extra=keys[MOST_COLUMNS:])
     rows = []
     for result in results:
-        first = [word(target_name(result)), word(result["case"])]
-        first += [word(_conditions(result, t), "warn")] if mixed else []
+        where = [word(target_name(result)), word(result["case"])]
+        where += [word(_conditions(result, t), "warn")] if mixed else []
         for output in (*result["outputs"], *cost_outputs(result)):
-            rows.append(Row(cells=(verdict(output["verdict"], t), *first, *_figures(output, t))))
+            cells = (verdict(output["verdict"], t), *where, *_figures(output, t))
+            rows.append(Row(cells=cells, mark=output["verdict"]))
         if not result["outputs"]:
             rest = [word("")] * (len(OUTPUT_COLUMNS) - 1)
-            rows.append(Row(cells=(verdict(result["verdict"], t), *first, *rest, word(_with_class(result, t)))))
+            cells = (verdict(result["verdict"], t), *where, *rest, word(_with_class(result, t)))
+            rows.append(Row(cells=cells, mark=result["verdict"]))
     caption = t("outputs_caption", count=len(rows), floor=t.floor(result["precision"] for result in results))
     rows.sort(key=lambda row: row.cells[0].order or 0)
     return Table(id=id, caption=caption, columns=shape, rows=tuple(rows), filters=len(rows) > 8, labels=labels)

@@ -16,12 +16,11 @@ from harness.report.plots.latency import (
     save_history,
     swept,
 )
-from harness.report.plots.layers import BARS, draw_depth, draw_module_bars, save_layers
+from harness.report.plots.layers import draw_depth, save_layers
 from harness.report.plots.quant_search import save_quant_search
 from harness.report.plots.study import draw_steps, draw_tradeoff, quality_words, save_study, stepped
 
 __all__ = [
-    "BARS",
     "Draw",
     "Drawing",
     "Series",
@@ -30,7 +29,6 @@ __all__ = [
     "draw_by_values",
     "draw_depth",
     "draw_history",
-    "draw_module_bars",
     "draw_over_size",
     "draw_steps",
     "draw_tradeoff",

@@ -16,8 +16,8 @@ from harness.errors import visible
 from harness.report.plots.file import BAND, GREY, INK, PALE, RED, SERIES, SOFT, WHITE, Draw, drawn, legend
 
 Element = ElementTree.Element
-INCHES = (10.0, 4.2)
-MARGINS = (0.7, 0.2, 0.2, 0.5)
+INCHES = (8.0, 3.5)
+MARGINS = (0.8, 0.2, 0.2, 0.5)
 """Inches left, right, above and below of the axes."""
 _POINTS = 72
 """Units of an SVG by matplotlib per inch."""

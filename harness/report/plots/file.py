@@ -105,6 +105,8 @@ def style_axes(axes: Axes, x: str, y: str) -> None:
     """Name both axes and draw a grid."""
     axes.set_xlabel(visible(x))
     axes.set_ylabel(visible(y))
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_gid("axis")
     axes.minorticks_off()
     axes.grid()
 

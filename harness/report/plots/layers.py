@@ -22,7 +22,6 @@ from harness.report.plots.file import (
     ORANGE,
     PALE,
     RED,
-    SLATE,
     WHITE,
     dots,
     png_and_svg,
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
 
 INCHES = (11.0, 6.5)
 WIDEST = 18.0
-BARS = 16
-"""Modules with bars; the table has all."""
-WRONG = 2.0
-"""A local error above this many times its floor has a red bar."""
-LONGEST = 48
-"""Characters of a module beside its bar."""
 NAMED = 8
 """Suspects that are named; the others are ringed."""
 LEAST_BOUNDARIES = 6
@@ -207,6 +200,7 @@ def _modules(axes: Axes, values: Sequence[Json], inches: float) -> None:
     )
     top.tick_params(length=2, labelsize=7, color=GREY, pad=1)
     for text, (_, _, level) in zip(top.get_xticklabels(), placed, strict=True):
+        text.set_gid("names")
         text.set_color(INK if level == 1 else GREY)
     top.spines["top"].set_visible(False)
 
@@ -261,35 +255,3 @@ def _places(named: Sequence[Json], start: float, end: float, inches: float) -> I
         x = max(x, free[level])
         free[level] = x + length
         yield x, level
-
-
-def draw_module_bars(figure: Figure, rows: Sequence[tuple[str, float | None, float | None]], t: Words) -> None:
-    """Draw bars of time (share) and, beside them, of error (local error over floor), a module per row."""
-    shown = rows[:BARS]
-    known = [ratio for _, _, ratio in shown if ratio is not None]
-    panels = figure.subplots(1, 2 if known else 1, sharey=True, squeeze=False)[0]
-    places = range(len(shown))
-    shares = [share or 0.0 for _, share, _ in shown]
-    bars = panels[0].barh(places, shares, color=BLUE)
-    panels[0].bar_label(bars, [f"{share:.1%}" for share in shares], padding=3)
-    panels[0].set_yticks(places, [_shortened(visible(name)) or t("no_module") for name, _, _ in shown])
-    panels[0].invert_yaxis()
-    if known:
-        longest = max([1.0, *filter(math.isfinite, known)])
-        lengths = [min(ratio or 0.0, longest) for _, _, ratio in shown]
-        colours = [RED if ratio is not None and ratio > WRONG else SLATE for _, _, ratio in shown]
-        bars = panels[1].barh(places, lengths, color=colours, gid="ratio")
-        words = [t("no_figure") if ratio is None else f"{ratio:.3g}x" for _, _, ratio in shown]
-        panels[1].bar_label(bars, words, padding=3)
-        panels[1].axvline(1.0, color=RED, linewidth=1, linestyle="--")
-    for axes, title in zip(panels, (t("axis_time_share"), t("axis_ratio")), strict=False):
-        axes.set_title(title, loc="left")
-        axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
-        axes.tick_params(length=0)
-        axes.xaxis.set_visible(False)
-        axes.spines["bottom"].set_visible(False)
-
-
-def _shortened(name: str) -> str:
-    """Return the end of a module's path, which distinguishes it better than its start."""
-    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
