@@ -1,32 +1,39 @@
 """Which operators of a quantised model to leave in floats, so that its cost meets a limit: the fewest.
 
-Sets are ranked and searched in fake-quantisation, where a run takes milliseconds and nothing is built: by ONNX Runtime
-on the CPU without optimisation. What passes there is built, run and held to the same limit; what fails there grows.
+Sets are ranked and searched in fake-quantisation by the exact evaluator, where a run takes milliseconds and nothing is
+built. What passes there is built, run and held to the same limit; what fails there grows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from harness import limits
-from harness.errors import NotJudged, ParityError, UsageError
+from harness.errors import EngineFailed, NotJudged, ParityError, UsageError
 from harness.files import write_text
-from harness.graph import Plan, in_floats, quantised_units
+from harness.graph import Plan, QuantisedUnit, quantised_units
+from harness.quantised import ARITHMETIC, DIVIDES, PartlyQuantised
 from harness.records import CostResult, QuantSearch, QuantTrial, UnitCost, Verdict, overall, plan_lines
-from harness.reference import run_onnxruntime
 from harness.settings import Settings
 from harness.subject import FILE, Subject, Target, Tolerance
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.timing import median_ms
-from harness.verify import OpenTarget, Run, judge_cost, unquantised, verify_case
+from harness.verify import OpenTarget, Run, engine_cost, judge_cost, quantised_case, unquantised
 
 FAKE, ENGINE = "fake-quantisation", "engine"
+KEPT_BYTES = 2**30
+"""Values of all cases that are kept for runs of other sets hold at most this much."""
+SAY_EVERY_S = 5.0
+"""How often a long ranking says how far it is."""
 
 
 @dataclass(kw_only=True)
@@ -36,23 +43,34 @@ class _Search:
     run: Run
     target: Target
     plan: Plan
-    cases: Sequence[str]
     expected: Mapping[str, Tensors]
+    """The unquantised outputs by case."""
+    partly: Mapping[str, PartlyQuantised]
+    """The quantised graph on each case."""
     known: dict[frozenset[str], CostResult] = field(default_factory=dict)
     tried: set[frozenset[str]] = field(default_factory=set)
     trials: list[QuantTrial] = field(default_factory=list)
 
-    def fake(self, left: Collection[str]) -> CostResult:
-        """Return the cost of a set in fake-quantisation, the worst of the cases."""
+    @property
+    def cases(self) -> list[str]:
+        """The names of the cases."""
+        return list(self.expected)
+
+    def fake(self, left: Collection[str], *, keep: bool = False) -> CostResult:
+        """Return the cost of a set in fake-quantisation, the worst of the cases; ``keep`` its values for others."""
         if (key := frozenset(left)) not in self.known:
-            model = in_floats(self.run.prepared.program.model, left)
             costs = []
-            for case in self.cases:
-                [found] = run_onnxruntime(model, self.run.prepared.inputs[case])
+            for case, expected in self.expected.items():
                 counted = partial(self.run.prepared.valid.counted, case)
-                costs.append(judge_cost(self.run.subject, found, self.expected[case], counted=counted))
+                found = self.exact(case, left, keep=keep)
+                costs.append(judge_cost(self.run.subject, found, expected, counted=counted))
             self.known[key] = _worst(costs)
         return self.known[key]
+
+    def exact(self, case: str, left: Collection[str], *, keep: bool = False) -> Tensors:
+        """Return the outputs of a set in fake-quantisation, floats in FP32."""
+        found = self.partly[case].outputs(left, keep=keep)
+        return {name: tensor.float() if tensor.dtype == torch.float64 else tensor for name, tensor in found.items()}
 
     def passes(self, left: Collection[str]) -> bool:
         """Return whether a set meets the limit in fake-quantisation, and keep the trial."""
@@ -77,11 +95,14 @@ class _Search:
         Raises NotJudged where there is no engine here.
         """
         with self.opened(left, folder) as opened:
-            results = [verify_case(opened, case).result for case in self.cases]
-            if missing := next((one for one in results if one.cost is None), None):
-                raise NotJudged(missing.reason)
-            cost = _worst([one.cost for one in results if one.cost is not None])
-            error, verdict = _finite(error_of(cost)), cost.verdict
+            try:
+                cost = _worst([
+                    engine_cost(opened, case, exact=self.exact(case, left), expected=expected)
+                    for case, expected in self.expected.items()
+                ])  # fmt: skip
+                error, verdict = _finite(error_of(cost)), cost.verdict
+            except EngineFailed:
+                error, verdict = None, "fail"
             self.trials.append(QuantTrial(units=len(left), error=error, verdict=verdict, on=ENGINE))
             return verdict, opened.device_name
 
@@ -116,11 +137,13 @@ def search_quantised(
     with limits.work(subject.name, "computing the unquantised model"):
         expected = {case: unquantised(run, case) for case in cases}
     with run.target(target) as opened:
-        search = _Search(run=run, target=target, plan=opened.plan, cases=cases, expected=expected)
+        search = _Search(
+            run=run, target=target, plan=opened.plan, expected=expected, partly=_partly(run, opened, list(cases), units)
+        )
     found = QuantSearch(
         subject=subject.name, case=", ".join(cases), backend=target.backend, precision=target.precision_name,
         source=subject.source, verdict="not_judged", finding="", against=subject.against.name,
-        limit=_limit_words(subject), allowed=_allowed(subject), error=_finite(error_of(search.fake([]))),
+        limit=_limit_words(subject), allowed=_allowed(subject), error=_finite(error_of(search.fake([], keep=True))),
     )  # fmt: skip
     ranked = sorted(_ranked(search, list(units), settings, subject.name), key=lambda one: -one.alone)
     ranked = [replace(one, op=units[one.name].op) for one in ranked]
@@ -132,16 +155,37 @@ def search_quantised(
     )  # fmt: skip
 
 
+def _partly(
+    run: Run, opened: OpenTarget, cases: Sequence[str], units: Mapping[str, QuantisedUnit]
+) -> dict[str, PartlyQuantised]:
+    """Return the quantised graph on each case, as the target's backend scales."""
+    arithmetic = ARITHMETIC.get(opened.backend.name, DIVIDES)
+    graph, inputs, against = run.prepared.graph, run.prepared.inputs, run.subject.against
+    assert against is not None
+    codes_only = against.onnx is not None and any(unit.codes_only for unit in units.values())
+    weights = run.unquantised.graph.weights if codes_only else {}
+    room = KEPT_BYTES // (2 * len(cases))
+    return {
+        case: PartlyQuantised(quantised_case(graph, inputs[case], opened.plan, arithmetic), units, weights, room=room)
+        for case in cases
+    }
+
+
 def _ranked(search: _Search, names: Sequence[str], settings: Settings, subject: str) -> list[UnitCost]:
     """Return what each unit costs alone, and what all cost without it."""
-    settings.progress(f"{subject}: {2 * len(names)} runs in {FAKE}: each unit alone, and all without it")
-    return [
-        UnitCost(
-            name=name, op="", alone=error_of(search.fake([other for other in names if other != name])),
-            without=error_of(search.fake([name])),
-        )
-        for name in names
-    ]  # fmt: skip
+    total = 2 * len(names)
+    settings.progress(f"{subject}: {total} runs in {FAKE}: each unit alone, and all without it")
+    search.fake(names, keep=True)
+    began = said = time.monotonic()
+    ranked = []
+    for done, name in enumerate(names):
+        if (now := time.monotonic()) - said >= SAY_EVERY_S:
+            left = (now - began) / done * (len(names) - done)
+            settings.progress(f"{subject}: {2 * done} of {total} runs, about {left:.0f} s to go")
+            said = now
+        alone = error_of(search.fake([other for other in names if other != name]))
+        ranked.append(UnitCost(name=name, op="", alone=alone, without=error_of(search.fake([name]))))
+    return ranked
 
 
 def _answered(

@@ -28,7 +28,7 @@ from harness.graph.onnx_inputs import (
 from harness.graph.plan import Plan, assign, is_fp32, load_plan, matching, write_plan
 from harness.graph.program_hash import foreign_code, lines_sha256, program_sha256
 from harness.graph.quantisation import fold_bias, why_refused
-from harness.graph.quantised_units import QuantisedUnit, chosen_units, in_floats, quantised_units
+from harness.graph.quantised_units import QuantisedUnit, chosen_units, in_floats, known_floats, quantised_units
 from harness.graph.random_calls import random_calls, with_noise_stored
 from harness.graph.random_nodes import random_nodes, with_stored_noise
 from harness.graph.stable import Unstable, stable_text
@@ -75,6 +75,7 @@ __all__ = [
     "is_fp32",
     "is_quantised",
     "is_typed",
+    "known_floats",
     "lines_sha256",
     "load_inputs",
     "load_plan",

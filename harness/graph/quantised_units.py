@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from harness.graph.quantisation import floats_of
 from harness.lazy import onnx_ir as ir
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
+_Known = TypeVar("_Known", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,15 @@ class QuantisedUnit:
     """Its type."""
     inputs: tuple[int, ...]
     """Which of its inputs are quantised."""
-    codes_only: bool = False
-    """Whether a weight of it is there in codes alone: in floats it then is what the codes stand for."""
+    before: tuple[str, ...]
+    """What stands before the Q of each, by name; empty for a constant that is there in codes alone."""
+    codes: tuple[str, ...]
+    """The codes of each, by name."""
+
+    @property
+    def codes_only(self) -> bool:
+        """Whether a weight is there in codes alone: in floats it then is what the codes stand for."""
+        return "" in self.before
 
 
 def quantised_units(model: ir.Model) -> dict[str, QuantisedUnit]:
@@ -42,12 +50,21 @@ def quantised_units(model: ir.Model) -> dict[str, QuantisedUnit]:
     for node in model.graph:
         if node.op_type in (*QDQ, "Cast"):
             continue
-        makers = {i: _dequantiser(value) for i, value in enumerate(node.inputs)}
-        inputs = tuple(i for i, maker in makers.items() if maker is not None)
-        if inputs and node.name:
-            codes = any(maker is not None and _before(maker) is None for maker in makers.values())
-            found[str(node.name)] = QuantisedUnit(name=str(node.name), op=node.op_type, inputs=inputs, codes_only=codes)
+        makers = {i: maker for i, value in enumerate(node.inputs) if (maker := _dequantiser(value)) is not None}
+        if makers and node.name:
+            before = [_before(maker) for maker in makers.values()]
+            found[str(node.name)] = QuantisedUnit(
+                name=str(node.name), op=node.op_type, inputs=tuple(makers),
+                before=tuple("" if value is None else str(value.name) for value in before),
+                codes=tuple(str(maker.inputs[0].name) for maker in makers.values() if maker.inputs[0] is not None),
+            )  # fmt: skip
     return found
+
+
+def known_floats(weights: Mapping[str, _Known], codes: str, shape: Sequence[int]) -> _Known | None:
+    """Return the floats of a weight from others by name, less what a quantiser adds to it; None for another shape."""
+    known = weights.get(codes.removesuffix("_quantized"))
+    return known if known is not None and tuple(known.shape) == tuple(shape) else None
 
 
 def chosen_units(units: Collection[str], patterns: Sequence[str], where: str) -> list[str]:
@@ -81,8 +98,8 @@ def in_floats(
             assert maker is not None
             before = _before(maker)
             if before is None and (floats := floats_of(maker)) is not None:
-                known = (weights or {}).get(str(maker.inputs[0].name).removesuffix("_quantized"))  # type: ignore[union-attr]
-                floats = known if known is not None and known.shape == floats.shape else floats
+                known = known_floats(weights or {}, str(maker.inputs[0].name), floats.shape)  # type: ignore[union-attr]
+                floats = floats if known is None else known
                 own = fresh.fresh(f"{value.name}_in_floats")
                 before = ir.Value(name=own, const_value=ir.tensor(floats, name=own))
                 model.graph.initializers[own] = before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 
 from harness.operators.casting import cast
@@ -61,13 +63,18 @@ def codes(ratio: torch.Tensor, zero: torch.Tensor | None, kind: str, *, saturate
     """Return numbers in units of their scale as codes of an ONNX type, ties to even."""
     if kind in RANGES:
         whole = ratio.round().double()
-        if zero is not None:
+        if _moves(zero):
             whole = whole + zero.double()
-        return whole.clamp(*RANGES[kind]).to(CARRIED[kind])
-    moved = ratio if zero is None else ratio + zero.to(ratio.dtype)
+        return whole.clamp_(*RANGES[kind]).to(CARRIED[kind])
+    moved = ratio + zero.to(ratio.dtype) if _moves(zero) else ratio
     if not kind.startswith("FLOAT"):
         raise Unsupported(f"quantisation to {kind.lower()}")
     return cast(moved, to=CARRIED[kind], to_type=kind, saturate=int(saturate))
+
+
+def _moves(zero: torch.Tensor | None) -> TypeGuard[torch.Tensor]:
+    """Return whether a zero point is there and is not known to be 0: most are, and adding 0 takes time."""
+    return zero is not None and (zero.device.type != "cpu" or bool(zero.float().any()))
 
 
 @operator("DequantizeLinear", since=10)
@@ -84,10 +91,9 @@ def dequantize_linear(
     """The difference to the zero point is exact; the product is in the type of the result."""
     dtype = output_dtype or (scale.dtype if scale.dtype != torch.float8_e8m0fnu else torch.float32)
     numbers = x
-    if zero is not None and not x.is_floating_point():
-        numbers = x.long() - spread(zero, x, axis, block_size).long()
-    elif zero is not None:
-        numbers = x.to(dtype) - spread(zero, x, axis, block_size).to(dtype)
+    if _moves(zero):
+        wide = dtype if x.is_floating_point() else torch.int64
+        numbers = x.to(wide) - spread(zero, x, axis, block_size).to(wide)
     return numbers.to(dtype) * spread(scale, x, axis, block_size).to(dtype)
 
 

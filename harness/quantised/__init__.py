@@ -9,6 +9,7 @@ from harness.quantised.backends import ARITHMETIC, DIVIDES, Arithmetic
 from harness.quantised.codes import Grid
 from harness.quantised.evaluator import Evaluator, evaluate, quantisers
 from harness.quantised.judging import RUNS, Quantised, judge_codes, spread
+from harness.quantised.partly import PartlyQuantised
 
 __all__ = [
     "ARITHMETIC",
@@ -17,6 +18,7 @@ __all__ = [
     "Arithmetic",
     "Evaluator",
     "Grid",
+    "PartlyQuantised",
     "Quantised",
     "evaluate",
     "judge_codes",

@@ -73,14 +73,14 @@ class Evaluator(TypedInterpreter):
 
 def evaluate(
     graph: RunGraph, inputs: Mapping[str, torch.Tensor], *, given: Mapping[str, torch.Tensor] | None = None,
-    reciprocal: bool = False, dtype: torch.dtype = torch.float64, **options: Any,
+    reciprocal: bool = False, dtype: torch.dtype = torch.float64, runner: type[Evaluator] = Evaluator, **options: Any,
 ) -> Tensors:  # fmt: skip
     """Return the outputs by name, computed exactly, or in ``dtype``; ``given`` are codes by the name of their Q.
 
-    ``reciprocal`` says how a backend scales; see :class:`Arithmetic`. The other options are those of :class:`Evaluator`
-    and of the interpreter.
+    ``reciprocal`` says how a backend scales; see :class:`Arithmetic`. The other options are those of the ``runner`` and
+    of the interpreter.
     """
-    runner = Evaluator(graph, inputs, given=given or {}, reciprocal=reciprocal, dtype=dtype, **options)
+    running = runner(graph, inputs, given=given or {}, reciprocal=reciprocal, dtype=dtype, **options)
     with torch.inference_mode(), limits.step("the quantised graph"):
-        by_node = dict(zip(graph.result_names, runner.results(), strict=True))
+        by_node = dict(zip(graph.result_names, running.results(), strict=True))
     return {name: by_node[node] for name, node in graph.outputs.items()}

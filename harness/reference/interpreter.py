@@ -192,6 +192,10 @@ class TypedInterpreter(Interpreter):
             result = self._run(node, *exact)
         return result if wanted is None else mapped(lambda value: cast(value, wanted), result)
 
+    def arguments_of(self, node: Node) -> tuple[Any, ...]:
+        """Return what a node reads, as the graph says."""
+        return node.args
+
     def _arguments(self, node: Node, reads: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a node's arguments in the dtypes that it reads them in."""
         target = node.target
@@ -202,10 +206,10 @@ class TypedInterpreter(Interpreter):
             kinds = {InputKind.COMPUTE: reads, InputKind.ANY: None}
             args = tuple(
                 self._argument(node, item, kinds.get(target.input_kind(index), natural))
-                for index, item in enumerate(node.args)
+                for index, item in enumerate(self.arguments_of(node))
             )
         else:
-            args = tuple(self._argument(node, item, reads) for item in node.args)
+            args = tuple(self._argument(node, item, reads) for item in self.arguments_of(node))
         return args, {name: self._argument(node, item, reads) for name, item in node.kwargs.items()}
 
     def _argument(self, node: Node, item: Any, reads: torch.dtype | None) -> Any:

@@ -5,13 +5,14 @@ A :class:`harness.Subject` and targets go in; one :class:`harness.Result` per ta
 
 from __future__ import annotations
 
-from harness.verify.cost import judge_cost, unquantised
+from harness.verify.cost import engine_cost, judge_cost, unquantised
 from harness.verify.engine import OpenEngine, open_engine
 from harness.verify.inputs import case_inputs, structured_inputs
 from harness.verify.judging import compare_outputs, floor_of, has_tf32, judge_outputs, judge_tensors, tolerance_for
 from harness.verify.margins import Deciding
 from harness.verify.parts import FACTOR, MAX_FACTOR, judge_parts
 from harness.verify.prepare import Prepared
+from harness.verify.quantised import quantised_case
 from harness.verify.result import next_step, worst_reason
 from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
@@ -35,6 +36,7 @@ __all__ = [
     "compare_outputs",
     "compute_device",
     "confidence_factor",
+    "engine_cost",
     "floor_of",
     "has_tf32",
     "is_tf32",
@@ -47,6 +49,7 @@ __all__ = [
     "next_step",
     "open_engine",
     "plan_of",
+    "quantised_case",
     "settle",
     "structured_inputs",
     "tolerance_for",

@@ -23,6 +23,7 @@ from harness.subject import Subject, Tolerance
 from harness.tensors import Tensors, like
 from harness.verify.decisions import judge_decisions
 from harness.verify.result import worst_reason
+from harness.verify.run import run_repeatedly
 from harness.verify.target import OpenTarget, Outcome, Run
 from harness.verify.tolerance import judge_output
 
@@ -67,6 +68,29 @@ def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
             step = f"parity bisect {subject.as_typed} --quant {on}"
             result = dataclasses.replace(result, failure="wrong_answer", next_step=step if subject.onnx else "")
     return dataclasses.replace(outcome, result=result)
+
+
+def engine_cost(opened: OpenTarget, case: str, *, exact: Tensors, expected: Tensors) -> CostResult:
+    """Return what an engine's quantisation costs, without a verdict on its parity: by its worst run.
+
+    ``exact`` is what its graph gives in exact fake-quantisation, ``expected`` the unquantised outputs. Raises NotJudged
+    where there is no engine here, EngineFailed where it does not run or gives other outputs than declared.
+    """
+    run, name = opened.run, opened.run.subject.name
+    counted = partial(run.prepared.valid.counted, case)
+    with limits.work(name, "running the engine"), guarded(f"{name}/{case}"):
+        opened.check()
+        if opened.is_pytorch:
+            actual = run.prepared.references.floor(case, opened.plan).outputs
+        else:
+            session, given = opened.load(), opened.inputs(case)
+            own = run.prepared.graph.output_dtypes if opened.plan.as_file else {}
+            actual = run_repeatedly(
+                lambda: opened.steps.run("running", lambda: session.run(given)),
+                inputs=given, expected=exact, declared={name: own.get(name, it.dtype) for name, it in exact.items()},
+                on_gpu=opened.on_gpu, runs=run.settings.runs, counted=counted,
+            ).worst  # fmt: skip
+        return judge_cost(run.subject, like(exact, actual), expected, counted=counted)
 
 
 def unquantised(run: Run, case: str) -> Tensors:
