@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from harness.metrics import Metric
     from harness.records import BringUp, LayerReport, Measured, MetricResult, Result
+    from harness.subject import Subject
     from harness.verify import OpenTarget, Outcome
-
 
 Outputs = Mapping[str, "torch.Tensor"]
 Json = dict[str, Any]
@@ -116,8 +116,7 @@ class Parity:
     def run(self, inputs: Mapping[str, Any]) -> Outputs:
         """Return what the engine gives for any inputs, as :meth:`harness.OpenEngine.run` does.
 
-        Skips the test where there is no engine here, or fails it where the backend is required; an engine that does
-        not run fails it, and wrong inputs are a wrong request.
+        Skips the test where there is no engine, or fails it under ``--require``; an engine that does not run fails it.
         """
         __tracebackhide__ = True
         return self._running("run", inputs)
@@ -131,6 +130,11 @@ class Parity:
         """Return what PyTorch gives in the engine's precision, as :meth:`harness.OpenEngine.run_floor` does."""
         __tracebackhide__ = True
         return self._running("run_floor", inputs)
+
+    def beside(self, subject: Subject) -> Parity:
+        """Return another subject on this target, opened once: ``run`` and the like of the other engine of a chain."""
+        opened = self._opened.beside(subject)
+        return Parity(opened, next(iter(subject.cases)), self._item, required=self._required, ledger=self._ledger)
 
     def check(self) -> None:
         """Raise AssertionError when the engine's outputs failed; skip the test when no verdict could be given.
@@ -325,10 +329,7 @@ class Parity:
             return verify_case(self._opened, self._case)
 
     def _by_ledger(self) -> Json | None:
-        """Return what the ledger makes of the result so far; None where no entry names it.
-
-        The record is made of all tests of this target and case, where their reports arrive.
-        """
+        """Return what the ledger makes of this result, whose record other tests add to; None without an entry."""
         subject, target = self._opened.run.subject, str(self._opened.target)
         entry = self._ledger.entry_of(subject.name, target, self._case, source=subject.source)
         if entry is None or self._data is None:

@@ -18,7 +18,7 @@ from harness.systems.pipeline import Network
 from harness.systems.system import System
 from harness.systems.variant import Variant
 from harness.tensors import Tensors
-from harness.verify import OpenEngine, Run, compute_device
+from harness.verify import OpenEngine, Run, compute_device, structured_inputs
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -65,11 +65,12 @@ class Networks:
         if subject.name not in self._modules:
             self._modules[subject.name] = build_module(subject).to(self.device).requires_grad_(False)
         dtype, module = _DTYPES[precision], self._modules[subject.name]
+        structure = structured_inputs(subject, next(iter(subject.cases)))[1]
         if dtype != torch.float32:
             module = copy.deepcopy(module).to(dtype)
 
         def run(inputs: Mapping[str, Any]) -> Tensors:
-            given, structure = flatten_inputs(inputs, f"the {network}")
+            given, _ = flatten_inputs(inputs, f"the {network}")  # flat ones, too, are nested as those of a case
             cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
             with tf32_allowed(precision == "tf32"):
                 outputs = flatten_outputs(module(**structure.build(cast)), taken=given)

@@ -60,6 +60,7 @@ class Run:
         """The relative L2 error that every output may have, in place of the limits derived or declared."""
         self.engines = engine_cache(settings)
         self._leaving: dict[tuple[str, ...], Run] = {}
+        self._beside: dict[str, Run] = {}
         self._problem: ParityError | None = None
 
     @property
@@ -99,6 +100,12 @@ class Run:
             self._leaving[names] = Run(subject, self.settings, limit=self.limit)
         return self._leaving[names]
 
+    def beside(self, subject: Subject) -> Run:
+        """Return the run of another subject with the same settings, made once: the other engine of a chain."""
+        if subject.name not in self._beside:
+            self._beside[subject.name] = Run(subject, self.settings)
+        return self._beside[subject.name]
+
     @cached_property
     def commit(self) -> str:
         """The commit of the suite's repository, asked once: git takes longer than a small engine."""
@@ -135,6 +142,7 @@ class OpenTarget:
         self.seen: dict[str, Any] = {}
         """What an engine gave whose codes are outputs, by case: see :mod:`harness.verify.codes`."""
         self._stack = stack
+        self._beside: dict[str, OpenTarget] = {}
         self._problem: ParityError | None = None
 
     @property
@@ -202,6 +210,13 @@ class OpenTarget:
         self.free()
         self.engine = self._problem = None
         self.run.renew(anew=anew)
+
+    def beside(self, subject: Subject) -> OpenTarget:
+        """Return another subject on the same target, opened once and freed with this one."""
+        if subject.name not in self._beside:
+            self._beside[subject.name] = OpenTarget(self.run.beside(subject), self.target, contextlib.ExitStack())
+        self._stack.callback(self._beside[subject.name].free)
+        return self._beside[subject.name]
 
     @contextlib.contextmanager
     def observed(self, *, taps: bool = False, marked: Sequence[str] = ()) -> Iterator[Session]:

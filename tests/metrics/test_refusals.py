@@ -20,6 +20,7 @@ import harness.metrics
 from harness.metrics import Metric, measure
 from harness.metrics.embedding import cosine, pair_similarity, ranks
 from harness.metrics.image import psnr, ssim
+from harness.metrics.language import kl_divergence, logit_error, margins, perplexity, surprise, top1_or_tied
 from harness.metrics.lpips import lpips
 from harness.metrics.perceptual_distance import perceptual_distance
 from harness.metrics.speech import cer, wer
@@ -45,6 +46,7 @@ class Row:
 PICTURES = noise(4, 3, 16, 16)
 MASKS = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
 SCORES = noise(4, 6)
+TOKENS = torch.tensor([0, 3, 5, 1])
 EMBEDDINGS = noise(4, 8)
 LABELS = torch.arange(32).reshape(4, 8) % 5
 TEXTS = ["the cat sat on the mat", "a dog barks", "nothing -5", "C++ is old"]
@@ -72,6 +74,12 @@ ROWS = {
     "mean_iou": Row(mean_iou, LABELS, limit={"at_least": 1}, call=lambda a, e: mean_iou(a, e, classes=5)),
     "mask_iou": Row(mask_iou, MASKS, limit={"at_least": 1}),
     "top1_agreement": Row(top1_agreement, SCORES, limit={"at_least": 1}),
+    "kl_divergence": Row(kl_divergence, SCORES, limit={"at_most": 1e-12}),
+    "logit_error": Row(logit_error, SCORES, limit={"at_most": 0}),
+    "top1_or_tied": Row(top1_or_tied, SCORES, limit={"at_least": 1}, call=lambda a, e: top1_or_tied(a, e, tied=1e-3)),
+    "surprise": Row(surprise, SCORES, limit={"difference": 1e-9}, call=lambda a: surprise(a, TOKENS)),
+    "perplexity": Row(perplexity, SCORES, limit={"difference": 1e-9}, call=lambda a: perplexity(a, TOKENS)),
+    "margins": Row(margins, SCORES, limit={"difference": 1e-9}, call=lambda a: margins(a, TOKENS)),
     "labels": Row(
         labels, SCORES, limit={"at_least": 1}, call=lambda a, e: mean_iou(labels(a), labels(e), classes=SCORES.shape[1])
     ),
@@ -205,6 +213,9 @@ def test_every_metric_has_a_row():
         )
         if not name.startswith("_") and function.__module__ == f"harness.metrics.{module.name}"
     }
-    helpers = {"per_pair", "load", "normalise", "tokenize", "words", "one_sentence_per_line", "check_texts", "iou"}
+    helpers = {
+        "against_floor", "check_texts", "iou", "load", "normalise", "one_sentence_per_line", "per_pair", "tie_width",
+        "tokenize", "words",
+    }  # fmt: skip
     named = {row.function.__name__ for row in ROWS.values()}
     assert {function.__name__ for function in found} - helpers == named

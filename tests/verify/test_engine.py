@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,18 @@ def test_without_an_engine_a_test_is_skipped_or_fails(
 def test_wrong_inputs_of_a_test_are_a_wrong_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UsageError, match="unknown input"):
         parity_on(tmp_path, FakeBackend(), monkeypatch).run({"y": torch.ones(1)})
+
+
+def test_another_engine_of_a_chain_is_opened_once_and_freed_with_the_first(tmp_path: Path):
+    other = dataclasses.replace(STEP, name="other")
+    run = Run(STEP, quiet(tmp_path))
+    with run.target(ORT) as opened:
+        parity = Parity(opened, "two", None, required=False)
+        beside = opened.beside(other)
+        actual, expected = (getattr(parity.beside(other), side)(step_inputs()) for side in ("run", "run_reference"))
+        assert opened.beside(other) is beside
+        assert beside.session is not None
+    assert beside.session is None
+    assert error(actual["logits"], expected["logits"]) < 1e-2
+    with run.target(Target("ort-cpu", "fp32")) as again:
+        assert again.beside(other).run is beside.run, "exported once for all targets"
