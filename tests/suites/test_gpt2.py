@@ -19,7 +19,7 @@ from harness.metrics.paired import LEAST_SAMPLES
 from harness.metrics.text import ROUGE_KINDS
 from harness.systems import Variant, run_study
 from suites import articles, causal, texts
-from suites.gpt2 import models
+from suites.gpt2 import models, test_step
 from suites.writing import Writing
 
 SMALL = dataclasses.replace(
@@ -154,10 +154,10 @@ def test_summaries_are_held_to_people_s_pair_by_pair(kind: str):
     chosen = articles.articles()
     right = texts.Summaries(prompts=(), texts=tuple(article.summary for article in chosen))
     worse = texts.Summaries(prompts=(), texts=tuple("nothing at all" for _ in chosen))
-    metric = texts._rouge_metric(kind, chosen, "")
+    metric = texts._rouge_metric(kind, chosen)
     assert measure(metric, right, right).verdict == "pass"
     assert measure(metric, worse, right).verdict == "fail"
-    few = texts._rouge_metric(kind, chosen[:20], "")
+    few = texts._rouge_metric(kind, chosen[:20])
     assert measure(few, dataclasses.replace(right, texts=right.texts[:20]), right).verdict == "fail"
     twenty = dataclasses.replace(right, texts=right.texts[:20])
     assert measure(few, twenty, twenty).verdict == "not_judged", "20 articles show no rare loss"
@@ -194,6 +194,13 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(tmp_path: Path, monk
         models.model.__wrapped__("full")
     (tmp_path / "config.json").write_text('{"n_layer": 3, "n_positions": 99}')
     assert (models.family().layers, models.family().tokens) == (3, 99)
+
+
+def test_the_contest_s_text_is_judged_where_pytorch_writes_it():
+    assert test_step.answered(test_step.ANSWER, test_step.ANSWER) == 1
+    assert test_step.answered(" chef", test_step.ANSWER) == 0
+    with pytest.raises(NotJudged, match="not the weights"):
+        test_step.answered(" chef", " chef")
 
 
 def test_prefill_and_steps_are_a_system(tmp_path: Path):
