@@ -135,13 +135,13 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
         raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
     found = records.load(paths) if paths else None
-    if found is None:
-        print_progress(f"no records in {DEFAULT}: the README was not compared with any")
-    else:
+    if found:
         _warn(found)
     findings = hackathon.check_readme(options.output, records=found, wenet=roles)
     for finding in findings:
         print(finding)
+    for what in hackathon.not_checked(options.output, records=found):
+        print_progress(f"not checked: {what}")
     if not findings:
         print(f"{options.output}: complete")
     return 1 if findings else 0

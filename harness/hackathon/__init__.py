@@ -5,7 +5,7 @@ Records of a run go in; Markdown in Chinese or English, or a verdict by a contes
 
 from __future__ import annotations
 
-from harness.hackathon.check import check_readme
+from harness.hackathon.check import check_readme, not_checked
 from harness.hackathon.readme import read_readme, save_readme
 from harness.hackathon.rules import PARAMETERS, RULES, Rules, default_score
 from harness.hackathon.score import find_images, judge_folder
@@ -19,6 +19,7 @@ __all__ = [
     "default_score",
     "find_images",
     "judge_folder",
+    "not_checked",
     "read_readme",
     "save_readme",
     "wenet_roles",

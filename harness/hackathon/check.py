@@ -19,6 +19,7 @@ _LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(\s*<?([^)>\s]+)|<(?:img|a)\b[^>]*?\
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//|#")
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _TOPIC = re.compile(r"(?<![\d+.])(?:2\+4|3\+4|[1-4])(?![\d+.])")
+_BEGINS = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8", ".jpeg": b"\xff\xd8"}
 _AGAIN = "run `parity report` again"
 
 
@@ -48,6 +49,9 @@ def check_readme(folder: Path, *, records: Records | None = None, wenet: Mapping
         *_contest_link(sections, template),
         *_links(lines, folder),
     ]
+    if old.gone:
+        count = f"{old.gone} generated lines are" if old.gone > 1 else "a generated line is"
+        found.append(f"{count} missing or changed; {_AGAIN}")
     if old.outside:
         first = old.outside.split("\n")[0]
         found.append(f"text stands outside the marked blocks ({first!r:.60}); move it into one, or {_AGAIN} to keep it")
@@ -164,9 +168,45 @@ def _links(lines: Sequence[str], folder: Path) -> list[str]:
             found.append(f"the link {target!r} is absolute; make it relative to the README")
         elif not os.path.exists(folder / file):  # noqa: PTH110  Path.exists raises for a name that is too long
             found.append(f"the link {target!r} leads to no file; put the file there or mend the link")
-        elif (folder / file).is_file() and not (folder / file).stat().st_size:
-            found.append(f"the file of the link {target!r} is empty; {_AGAIN}")
+        elif (folder / file).is_file() and (why := _spoilt(folder / file)):
+            found.append(f"the file of the link {target!r} {why}; {_AGAIN}")
     return found
+
+
+def _spoilt(path: Path) -> str:
+    """Return what is wrong with a file that a README shows: it is empty, or no picture of the kind its name says."""
+    with path.open("rb") as file:
+        begins = file.read(8)
+    if not begins:
+        return "is empty"
+    known = _BEGINS.get(path.suffix.lower())
+    return f"is no {path.suffix[1:].upper()} picture" if known and not begins.startswith(known) else ""
+
+
+def not_checked(folder: Path, *, records: Records | None = None) -> list[str]:
+    """Return one phrase per thing that ``check_readme`` cannot know of a README, or was not given the means to."""
+    try:
+        old = readme.read_readme(folder / readme.README)
+    except UsageError:
+        old = None
+    if old is None or old.options.get("template") not in TEMPLATES:
+        return []
+    text = (folder / readme.README).read_text(encoding="utf-8-sig")
+    targets = {first or second for first, second in _LINK.findall("\n".join(_without_code(text.split("\n"))))}
+    remote = sum(bool(_SCHEME.match(target)) for target in targets)
+    empty = [p.name for p in places(old.options["template"]) if not old.blocks.get(p.name, "x").strip()]
+    return [
+        *([] if records else ["whether the figures are those of the records: there are none to compare with"]),
+        "whether what the blocks say is true, well written, and without gaps",
+        "whether the commands, those of Docker too, run and record the same again",
+        f"whether links to the network lead anywhere: {remote}",
+        f"what the pictures and files that are linked show: {len(targets) - remote}",
+        *(
+            [f"whether nothing belongs into the empty blocks, which earn no points: {', '.join(empty)}"]
+            if empty
+            else []
+        ),
+    ]
 
 
 def _stale(records: Records, folder: Path, wenet: Mapping[str, str]) -> list[str]:

@@ -51,6 +51,10 @@ class Old:
     """The content of every block by name, hints included; of several blocks of one name, one below the other."""
     outside: str = ""
     """What a person wrote outside the blocks; empty where there is nothing."""
+    generated: tuple[str, ...] = ()
+    """The generated lines that are still there as they were."""
+    gone: int = 0
+    """How many generated lines were taken away or changed."""
 
 
 def parse(text: str, *, where: str) -> Old:
@@ -66,7 +70,9 @@ def parse(text: str, *, where: str) -> Old:
     blocks, rest = _split_blocks(lines, where)
     rest = [line for line in rest if not _HEADER.fullmatch(line.strip())]
     options = dict(option.split("=") for option in header[1].split())
-    return Old(options=options, blocks=blocks, outside=_foreign(rest, digests))
+    outside, generated = _told_apart(rest, digests)
+    gone = len(digests) - len(generated)
+    return Old(options=options, blocks=blocks, outside=outside, generated=generated, gone=gone)
 
 
 def compose(
@@ -177,15 +183,17 @@ def _joined(contents: Sequence[str]) -> str:
     return "\n\n".join(filled) if filled else (written or list(contents))[0]
 
 
-def _foreign(lines: Sequence[str], digests: Sequence[str]) -> str:
-    """Return the lines that were not generated, runs of them with a blank line between."""
+def _told_apart(lines: Sequence[str], digests: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the lines that were not generated, runs of them with a blank line between, and those that were."""
     filled = [number for number, line in enumerate(lines) if line.strip()]
     found = [_digest(lines[number]) for number in filled]
-    runs = []
+    runs, generated = [], list[str]()
     for action, _, _, start, end in SequenceMatcher(None, digests, found, autojunk=False).get_opcodes():
-        if action in ("insert", "replace"):
+        if action == "equal":
+            generated += [lines[number] for number in filled[start:end]]
+        elif action in ("insert", "replace"):
             runs.append("\n".join(lines[filled[start] : filled[end - 1] + 1]))
-    return "\n\n".join(runs)
+    return "\n\n".join(runs), tuple(generated)
 
 
 def _digest_lines(generated: Sequence[str]) -> list[str]:

@@ -6,8 +6,10 @@ sections are in ``template``; how a person's text survives is in ``human_blocks`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from harness.errors import UsageError
 from harness.files import write_text
@@ -23,7 +25,7 @@ from harness.hackathon import (
     variants,
 )
 from harness.hackathon.context import Context
-from harness.hackathon.figures import Figure, Key, draw
+from harness.hackathon.figures import FOLDER, Figure, Key, draw
 from harness.hackathon.template import TEMPLATES, TITLE, Place
 from harness.hackathon.wenet import wenet_tables
 from harness.records import Records
@@ -56,10 +58,10 @@ def save_readme(
 ) -> Path:
     """Write ``folder``/README.md and its figures and return the README's path.
 
-    Without ``lang`` and ``template`` an existing README keeps its own; a new one is English and of 2023. A person's
-    text stays, see ``human_blocks``. ``wenet`` gives subjects by role for the table of the 2022 preliminary. Raises
-    UsageError when the README there was not made by this function or its marks are damaged, and when nothing can be
-    written; the README is then as it was.
+    Figures that only the README of before had are deleted. Without ``lang`` and ``template`` an existing README keeps
+    its own; a new one is English and of 2023. A person's text stays, see ``human_blocks``. ``wenet`` gives subjects by
+    role for the table of the 2022 preliminary. Raises UsageError when the README there was not made by this function or
+    its marks are damaged, and when nothing can be written; the README is then as it was.
     """
     path = folder / README
     old = read_readme(path)
@@ -67,7 +69,21 @@ def save_readme(
     text = render(records, old=old, figures=drawn, lang=lang, template=template, wenet=wenet or {})
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(text, path)
+    _remove_figures(old, text, folder)
     return path
+
+
+def _remove_figures(old: human_blocks.Old | None, text: str, folder: Path) -> None:
+    """Delete the figures that the README of before made and the new one does not show, in no block either."""
+    for link in _figures("\n".join(old.generated if old else ())) - _figures(text):
+        path = folder / unquote(link)
+        if path.resolve().parent == (folder / FOLDER).resolve():
+            for file in (path, path.with_suffix(".svg")):  # a chart has both
+                file.unlink(missing_ok=True)
+
+
+def _figures(text: str) -> set[str]:
+    return set(re.findall(rf"\(({FOLDER}/[^)\s]+)\)", text))
 
 
 def is_current(records: Records, folder: Path, *, wenet: Mapping[str, str] | None = None) -> bool:

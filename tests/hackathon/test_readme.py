@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import report_fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import figure
+from readmes import edit, finish, quick
 
 from harness.errors import UsageError
 from harness.hackathon import check as hackathon_check
@@ -27,34 +28,18 @@ from harness.hackathon import template as hackathon_template
 from harness.machine.identity import Machine
 from harness.records import reader as records
 from harness.records.contest import ContestPicture, ContestResult
-from harness.records.documents import Json, Records
+from harness.records.documents import Records
 from harness.records.latency import Comparison
 from harness.report import markdown
 from harness.report.words import LANGUAGES
 
 Save = Callable[..., str]
 GRAPH = "`rtx-fp16` (CUDA graph)"
-FILLED = {
-    "title": "# A model, faster",
-    "topic": "2+4",
-    "model": "[Net](https://example.org/net), a small network.",
-    "docker": "```bash\ndocker pull image\ndocker run image\n```",
-    "introduction": "What it is for.",
-    "difficulties": "None of them small.",
-    "process": "First this, then that.",
-}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Records:
     return records.load([recorded.everything(tmp_path_factory.mktemp("records"))])
-
-
-def quick(measured: Sequence[Json], stem: Path, *, write: bool = True) -> list[Path]:
-    """Write a picture of one pixel in place of a chart, which takes a second."""
-    if write:
-        recorded.picture(stem.with_name(f"{stem.name}.png"))
-    return [stem.with_name(f"{stem.name}.png")]
 
 
 @pytest.fixture
@@ -66,24 +51,6 @@ def save(found: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sav
         return hackathon.save_readme(shown, tmp_path, **options).read_text(encoding="utf-8")
 
     return save
-
-
-def edit(path: Path, **texts: str) -> None:
-    """Write into blocks of a README, in place of what they hold."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for name, text in texts.items():
-        start = lines.index(f"<!-- parity:human {name.replace('_', '-')} -->")
-        end = lines.index("<!-- /parity:human -->", start)
-        lines[start + 1 : end] = [text] if text else []
-    path.write_text("\n".join(lines), encoding="utf-8")
-
-
-def finish(path: Path) -> None:
-    """Fill in every block that is there, and empty those that may be."""
-    text = path.read_text(encoding="utf-8")
-    known = [place for template in hackathon_template.TEMPLATES for place in hackathon_template.places(template)]
-    texts = {**{place.name: "" for place in known if place.optional}, **FILLED}
-    edit(path, **{name.replace("-", "_"): new for name, new in texts.items() if f"parity:human {name} -->" in text})
 
 
 @pytest.mark.parametrize(
