@@ -13,19 +13,16 @@ import torch
 
 from harness import NotJudged, Subject, targets
 from harness.errors import install_hint
+from harness.subject import PLAIN_PRECISIONS
 from suites.shared import SEED, asked_size, checkpoint, drawn, loaded, noise, weights_words
 
 CHECKPOINT = "PARITY_UNIDIFFUSER"
 size = partial(asked_size, "PARITY_UNIDIFFUSER_SIZE")
 TOKENS, LATENT_SCALE = 77, 0.18215
-LATENTS, TEXT, CLIP, VOCABULARY = (
-    {"full": 64, "small": 8}, {"full": 64, "small": 8}, {"full": 512, "small": 12}, {"full": 49408, "small": 101}
-)  # fmt: skip
+LATENTS, TEXT = {"full": 64, "small": 8}, {"full": 64, "small": 8}
+CLIP, VOCABULARY = {"full": 512, "small": 12}, {"full": 49408, "small": 101}
 """By size: the side of the latents, the widths of the text's and of the picture's embedding, the number of tokens."""
-TARGETS = (
-    *targets("trt", "rtx", precisions=("fp32", "tf32", "fp16", "bf16")),
-    *targets("ort-cpu", precisions=("fp32", "fp16")),
-)
+TARGETS = (*targets("trt", "rtx", precisions=PLAIN_PRECISIONS), *targets("ort-cpu", precisions=("fp32", "fp16")))
 PROMPTS = ("an elephant under the sea", "a bird on a branch", "a town at night", "a bowl of fruit")
 
 
@@ -36,16 +33,12 @@ def part(folder: str) -> Any:
         from transformers import CLIPTextConfig, CLIPTextModel
     except ImportError as error:
         raise NotJudged(f"diffusers or transformers is missing: {install_hint('canny2image')}") from error
-    kinds = {
-        "text_encoder": CLIPTextModel, "text_decoder": UniDiffuserTextDecoder, "unet": UniDiffuserModel,
-        "vae": AutoencoderKL,
-    }  # fmt: skip
+    kinds = {"text_encoder": CLIPTextModel, "text_decoder": UniDiffuserTextDecoder, "unet": UniDiffuserModel}
+    kind = kinds.get(folder, AutoencoderKL)
     if (known := checkpoint(CHECKPOINT)) is not None:
-        return loaded(kinds[folder], known / folder, CHECKPOINT).float().eval()
+        return loaded(kind, known / folder, CHECKPOINT).float().eval()
     given = _config(folder, size())
-    if folder == "text_encoder":
-        return drawn(lambda: CLIPTextModel(CLIPTextConfig(**given)))
-    return drawn(lambda: kinds[folder](**given))
+    return drawn(lambda: kind(CLIPTextConfig(**given)) if kind is CLIPTextModel else kind(**given))
 
 
 def _config(folder: str, asked: str) -> dict[str, Any]:
@@ -80,21 +73,6 @@ class Text(torch.nn.Module):
         return {"text": self.encode_prefix(self.clip(input_ids=input_ids).last_hidden_state)}
 
 
-class UViT(torch.nn.Module):
-    """Latents, the picture's and the text's embedding with the time step of picture and text, to the noise of all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unet = part("unet")
-
-    def forward(
-        self, latents: torch.Tensor, clip_image: torch.Tensor, text: torch.Tensor, time_image: torch.Tensor,
-        time_text: torch.Tensor, data_type: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:  # fmt: skip
-        found = self.unet(latents, clip_image, text, time_image, time_text, data_type)
-        return dict(zip(("latents_noise", "clip_noise", "text_noise"), found, strict=True))
-
-
 class Decoder(torch.nn.Module):
     """Latents [1, 4, side, side] to ``picture`` [1, 3, 8 side, 8 side] in -1..1 (small: 2 side)."""
 
@@ -107,7 +85,7 @@ class Decoder(torch.nn.Module):
         return {"picture": self.decoder(self.post_quant_conv(latents / LATENT_SCALE))}
 
 
-KINDS = {"text": Text, "uvit": UViT, "decoder": Decoder}
+KINDS: dict[str, Any] = {"text": Text, "uvit": partial(part, "unet"), "decoder": Decoder}
 
 
 def prompt_ids(number: int) -> torch.Tensor:
@@ -131,9 +109,9 @@ def example(kind: str) -> dict[str, torch.Tensor]:
     if kind == "decoder":
         return {"latents": latents[:1]}
     return {
-        "latents": latents, "clip_image": noise(2, 1, CLIP[asked], seed=SEED + 2),
-        "text": noise(2, TOKENS, TEXT[asked], seed=SEED + 3), "time_image": torch.full((2,), 501),
-        "time_text": torch.tensor([0, 1000]), "data_type": torch.ones(2, dtype=torch.int32),
+        "latent_image_embeds": latents, "image_embeds": noise(2, 1, CLIP[asked], seed=SEED + 2),
+        "prompt_embeds": noise(2, TOKENS, TEXT[asked], seed=SEED + 3), "timestep_img": torch.full((2,), 501),
+        "timestep_text": torch.tensor([0, 1000]), "data_type": torch.ones(2, dtype=torch.int32),
     }  # fmt: skip
 
 

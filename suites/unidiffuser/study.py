@@ -1,4 +1,7 @@
-"""Text to picture as one system: the text's embedding, a sampler of DPM-Solver steps, the decoder."""
+"""Text to picture as one system: the text's embedding, a sampler of DPM-Solver steps, the decoder.
+
+A picture passes with 30 dB and an SSIM of 0.95 against PyTorch FP32 of the same prompt and noise: below, it is seen.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,13 @@ from typing import Any
 
 import torch
 
-from harness import EngineFailed, UsageError, systems
+from harness import UsageError, systems
 from harness.metrics.image import psnr, ssim
 from harness.systems import CaseMetric, Pictures, Step, Variant, of_pictures
 from suites.shared import SEED
 from suites.unidiffuser import models
 
 GUIDANCE, STEPS, MOST_TIME = 8.0, 50, 1000
-
-
-def scheduler(steps: int) -> Any:
-    """Return the sampler of UniDiffuser, ready for so many steps."""
-    from diffusers import DPMSolverMultistepScheduler
-
-    made = DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", solver_order=3
-    )  # fmt: skip
-    made.set_timesteps(steps)
-    return made
 
 
 class Pipeline(systems.Pipeline):
@@ -40,8 +32,6 @@ class Pipeline(systems.Pipeline):
         self.where = ""
         with self.stage("decoder"):
             found = self.call("decoder", {"latents": self._split(row)[0]})["picture"][0]
-        if not bool(found.isfinite().all()):
-            raise EngineFailed("the finished picture is not finite")
         return (found.permute(1, 2, 0) * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def trajectory(self, case: torch.Tensor, *, forced: Sequence[Step] | None = None) -> list[Step]:
@@ -52,9 +42,12 @@ class Pipeline(systems.Pipeline):
         return self.call("text", {"input_ids": case.to(self.device)})["text"]
 
     def _sample(self, text: torch.Tensor, forced: Sequence[Step] | None = None) -> list[Step]:
-        side, width = models.LATENTS[models.size()], models.CLIP[models.size()]
-        row, sampler = models.noise(1, 4 * side**2 + width, seed=SEED).to(self.device), scheduler(self.variant.steps)
-        taken: list[Step] = []
+        from diffusers import DPMSolverMultistepScheduler
+
+        betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+        (sampler := DPMSolverMultistepScheduler(**betas, solver_order=3)).set_timesteps(self.variant.steps)
+        many = 4 * models.LATENTS[models.size()] ** 2 + models.CLIP[models.size()]
+        row, taken = models.noise(1, many, seed=SEED).to(self.device), list[Step]()
         for place, time in enumerate(sampler.timesteps.tolist()):
             self.where = f"at time step {time}"
             row = sampler.step(self._noise(row, text, time, place), time, row, return_dict=False)[0]
@@ -68,17 +61,17 @@ class Pipeline(systems.Pipeline):
         latents, clip = self._split(row)
         empty = models.noise(*text.shape, seed=SEED + 1 + place).to(self.device)
         times = torch.tensor([[time, time], [0, MOST_TIME]], device=self.device)
+        kind = torch.ones(2, dtype=torch.int32, device=self.device)
         found = self.call("uvit", {
-            "latents": latents.repeat(2, 1, 1, 1), "clip_image": clip.repeat(2, 1, 1), "text": torch.cat([text, empty]),
-            "time_image": times[0], "time_text": times[1],
-            "data_type": torch.ones(2, dtype=torch.int32, device=self.device),
+            "latent_image_embeds": latents.repeat(2, 1, 1, 1), "image_embeds": clip.repeat(2, 1, 1), "data_type": kind,
+            "prompt_embeds": torch.cat([text, empty]), "timestep_img": times[0], "timestep_text": times[1],
         })  # fmt: skip
-        both = torch.cat([found["latents_noise"].flatten(1), found["clip_noise"].flatten(1)], 1)
+        both = torch.cat([found["output_0"].flatten(1), found["output_1"].flatten(1)], 1)
         return GUIDANCE * both[:1] + (1 - GUIDANCE) * both[1:]
 
     def _split(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        side, width = models.LATENTS[models.size()], models.CLIP[models.size()]
-        return row[:, :-width].view(-1, 4, side, side), row[:, -width:].view(-1, 1, width)
+        latents, clip = row.split([row.shape[1] - models.CLIP[models.size()], models.CLIP[models.size()]], 1)
+        return latents.unflatten(1, (4, models.LATENTS[models.size()], -1)), clip[:, None]
 
 
 class UniDiffuser(systems.System):
@@ -94,16 +87,15 @@ class UniDiffuser(systems.System):
     )
     product = Pictures(prompt="a prompt", seed=SEED)
     metrics = (
-        CaseMetric(name="psnr", function=of_pictures(psnr), better="higher", largest=103.0),
-        CaseMetric(name="ssim", function=of_pictures(ssim), better="higher"),
+        CaseMetric(name="psnr", function=of_pictures(psnr), better="higher", largest=103.0, limit=30.0),
+        CaseMetric(name="ssim", function=of_pictures(ssim), better="higher", limit=0.95),
     )
 
     def __init__(self) -> None:
         self.subjects = {kind: models.subject(kind) for kind in models.KINDS}
         self.weights, self.weights_source = models.weights_words(models.CHECKPOINT).values()
-        self.notes = ["size small: not UniDiffuser v1"] if models.size() == "small" else []
-        if self.weights == "random":
-            self.notes += ["random weights: the pictures show no scene", "prompts: random token ids"]
+        small, random = ["size small: not UniDiffuser v1"], ["random weights and token ids: the pictures show no scene"]
+        self.notes = small * (models.size() == "small") + random * (self.weights == "random")
 
     def cases(self, count: int) -> Mapping[str, torch.Tensor]:
         """Return token ids of prompts."""

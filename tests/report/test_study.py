@@ -59,9 +59,9 @@ def test_the_table_says_everything():
         assert fact in text
     assert "why good" not in text
     assert words.stage_lines(STUDY)[:3] == [
-        "ms per stage  host  decoder",
-        "reference        1      2.5",
-        "good          1.25        -",
+        "ms per stage  host  decoder  whole",
+        "reference        1      2.5    100",
+        "good          1.25        -     10",
     ]
 
 

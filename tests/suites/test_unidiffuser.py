@@ -15,6 +15,8 @@ for package in ("diffusers", "transformers"):
     pytest.importorskip(package, reason=f"unidiffuser needs {package}: pip install '.[canny2image]'")
 
 from harness import UsageError, discovery
+from harness.cli import main
+from harness.graph import load_plan
 from harness.systems import Networks, Variant, run_study
 from suites.unidiffuser import models
 from suites.unidiffuser.study import GUIDANCE, MOST_TIME, Pipeline, UniDiffuser
@@ -107,3 +109,17 @@ def test_forced_from_the_reference_s_steps_a_right_engine_has_no_error(networks:
     assert 0 < coarse.steps[-1].forced < coarse.steps[-1].free
     assert coarse.pictures[0].metrics["psnr"] < 60 < exact.pictures[0].metrics["psnr"]
     assert set(exact.stages_ms) == {"text", "u-vit", "decoder"}
+
+
+def test_the_group_norm_that_overflows_in_fp16_is_found_and_repaired_without_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    suite, plan = str(Path(__file__).with_name("group_norm.py")), str(tmp_path / "plan.toml")
+    monkeypatch.setenv("PARITY_ENGINES", str(tmp_path / "engines"))
+    record = tmp_path / "bisection.json"
+    main(["bisect", suite, "-b", "torch", "-p", "fp16", "-o", plan, "--json", str(record)])
+    text = record.read_text()
+    assert "decoder.conv_norm_out" in text
+    assert 0 < len(load_plan(plan).keep_fp32) <= 4
+    assert main(["verify", suite, "-b", "torch", "-p", "fp16"]) != 0
+    assert main(["verify", suite, "-b", "torch", "-p", plan]) == 0

@@ -54,11 +54,11 @@ def _reasons(variants: Sequence[Json]) -> list[str]:
 
 
 def stage_lines(study: Json) -> list[str]:
-    """Return a table of mean milliseconds per stage; nothing where no stage was timed."""
+    """Return a table of mean milliseconds per stage and of the whole; nothing where no stage was timed."""
     timed = [variant for variant in study["variants"] if variant["stages_ms"]]
     names = list(dict.fromkeys(name for variant in timed for name in variant["stages_ms"]))
-    rows = [(v["name"], *(number(v["stages_ms"].get(name)) for name in names)) for v in timed]
-    return [*aligned([("ms per stage", *names), *rows], words=1), ""] if rows else []
+    rows = [(v["name"], *(number(v["stages_ms"].get(name)) for name in names), number(v["latency_ms"])) for v in timed]
+    return [*aligned([("ms per stage", *names, "whole"), *rows], words=1), ""] if rows else []
 
 
 def text_lines(study: Json) -> list[str]:
