@@ -205,7 +205,7 @@ class Target:
         for total in ROUNDS:
             place = np.arange(2 * ROUNDS[-1]).reshape(-1, 2)
             place[1::2] = place[1::2, ::-1]  # A B B A
-            part = drift * place[len(mine) : total] / place.size
+            part = drift * place[len(mine) : total] / (2 * ROUNDS[1])  # a longer look drifts further
             size = len(part)
             theirs = np.append(theirs, medians(self.world, self.rng, self.level + own, size, part[:, 0]))
             mine = np.append(mine, medians(self.world, self.rng, self.level + np.log1p(change), size, part[:, 1]))
