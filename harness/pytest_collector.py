@@ -22,6 +22,7 @@ from harness.errors import UsageError, few, first_line
 from harness.junit import figures
 from harness.pytest_state import STATE
 from harness.records import DIED, merged, name_of, with_earlier, words_of
+from harness.sentences import with_sentences
 
 Json = dict[str, Any]
 WRONG_REQUEST = 2
@@ -93,7 +94,7 @@ class Collector:
 
     def _take(self, report: pytest.TestReport) -> None:
         """Keep a test's result; JUnit XML gets one readable line of it, and its figures one by one."""
-        given = report.user_properties
+        given = [(name, with_sentences(value)) for name, value in report.user_properties]
         self._describe(report, given)
         self.state.arrivals.spent(report.nodeid, report.duration)
         if report.failed:

@@ -15,6 +15,7 @@ import pytest
 from harness import stopping
 from harness.checks import LatencyTiming
 from harness.machine import VISIBLE, gpu_for, take_gpu
+from harness.sentences import writable
 from harness.shards import LATENCY, Shard
 
 _TURNS = "parity_turns"
@@ -90,6 +91,12 @@ class Turns:
         items.sort(key=lambda item: item.get_closest_marker(LATENCY) is not None)
         self._needed = bool(items) and items[-1].get_closest_marker(LATENCY) is not None
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_to_serializable(self, report: Any) -> None:
+        """Send sentences as text with their table: xdist takes plain data alone."""
+        if isinstance(report, pytest.TestReport):
+            report.user_properties = [(name, writable(value)) for name, value in report.user_properties]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

@@ -19,6 +19,7 @@ from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.metrics.remarks import collect_remarks
 from harness.records import MetricResult, Verdict
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def limited(name: str, function: Callable[..., Any] | None, at_most: float | Non
     """Return a metric whose difference a test limits. Raises UsageError without a function or a limit."""
     if function is None or at_most is None:
         raise UsageError(f"check_metric({name!r}) needs a function and at_most=; or give it a Metric")
-    return Metric(name, function, difference=at_most, why="given in the test")
+    return Metric(name, function, difference=at_most, why=Sentence("given_in_test"))
 
 
 def failed(metric: Metric, reason: str) -> MetricResult:
@@ -130,8 +131,8 @@ def judge(metric: Metric, value: Values, reference: Values | None = None, *, not
         raise UsageError(f"metric {metric.name!r} judges a difference: give the reference's value too")
     wanted = _tensor(metric, reference)
     if found.shape != wanted.shape or not found.numel():
-        shapes = f"{list(found.shape)}, of the reference's {list(wanted.shape)}"
-        reason = f"shape of the metric is {shapes}; both need the same and at least one element"
+        shapes = Sentence("shape_of_reference", shape=list(found.shape), shape_2=list(wanted.shape))
+        reason = Sentence("metric_shapes", shapes=shapes)
         return _result(metric, "fail", reason, notes=notes)
     if metric.over == "mean" and found.numel() > 1:
         return _judge_means(metric, found.flatten(), wanted.flatten(), notes)
@@ -140,8 +141,8 @@ def judge(metric: Metric, value: Values, reference: Values | None = None, *, not
     # NaN counts as the largest difference: argmax finds it first.
     worst = int(differences.argmax())
     left, right, difference = (float(t[worst]) for t in (found, wanted, differences))
-    reason = f"{left:.6g}, reference {right:.6g}: differs by {difference:.3g} (allowed {metric.limit:.3g})"
-    reason += _not_finite(found) + _not_finite(wanted, "the reference's ")
+    reason = Sentence("metric_differs", left=left, right=right, difference=difference, limit=metric.limit)
+    reason += _not_finite(found) + _not_finite(wanted, Sentence("of_reference"))
     verdict: Verdict = "pass" if difference <= metric.limit else "fail"
     return _result(metric, verdict, reason, actual=left, expected=right, notes=notes)
 
@@ -165,7 +166,7 @@ def _judge_value(metric: Metric, values: torch.Tensor, notes: Sequence[str]) -> 
     import torch
 
     if not values.numel():
-        return _result(metric, "fail", "the metric is empty; it needs at least one sample", notes=notes)
+        return _result(metric, "fail", Sentence("metric_empty"), notes=notes)
     lower = metric.bound == "at_most"
     # Identical images have an infinite PSNR: no fault, and nothing that the other samples may pass by. A distance of
     # -inf is as wrong as NaN.
@@ -179,12 +180,19 @@ def _judge_value(metric: Metric, values: torch.Tensor, notes: Sequence[str]) -> 
     passed = not is_broken and (value <= metric.limit if lower else value >= metric.limit)
     samples = ""
     if values.numel() > 1:
-        other = f"mean {mean:.6g}" if metric.over == "worst" else f"worst {worst:.6g}"
-        samples = f" ({metric.over} of {counted.numel()}, {other})"
-    words = "at most" if lower else "at least"
-    reason = f"{value:.6g}{samples}: allowed {words} {metric.limit:.6g}{_not_finite(values)}"
+        other = Sentence("mean_is", mean=mean) if metric.over == "worst" else Sentence("worst_is", worst=worst)
+        samples = Sentence(
+            "metric_over",
+            over=Sentence("over_worst") if metric.over == "worst" else Sentence("over_mean"),
+            counted=counted.numel(),
+            other=other,
+        )
+    words = Sentence("at_most") if lower else Sentence("at_least")
+    reason = Sentence(
+        "metric_allowed", value=value, samples=samples, words=words, limit=metric.limit, not_finite=_not_finite(values)
+    )
     if counted.numel() < values.numel():
-        reason += ", left out"
+        reason += Sentence("left_out")
     return _result(metric, "pass" if passed else "fail", reason, actual=value, notes=notes)
 
 
@@ -193,9 +201,9 @@ def _not_finite(values: torch.Tensor, whose: str = "") -> str:
     wrong = [int(index) for index in (~values.isfinite()).nonzero()]
     if not wrong or values.numel() == 1:
         return ""
-    shown = ", ".join(f"{index} is {float(values[index])}" for index in wrong[:3])
-    more = f" and {len(wrong) - 3} more are not finite" if len(wrong) > 3 else ""
-    return f"; {whose}sample {shown}{more} (of {values.numel()})"
+    shown = [Sentence("sample_is", index=index, value=float(values[index])) for index in wrong[:3]]
+    more = Sentence("more_not_finite", count=len(wrong) - 3) if len(wrong) > 3 else ""
+    return Sentence("samples_not_finite", whose=whose, shown=shown, more=more, count=values.numel())
 
 
 def _judge_means(metric: Metric, found: torch.Tensor, wanted: torch.Tensor, notes: Sequence[str]) -> MetricResult:
@@ -204,8 +212,8 @@ def _judge_means(metric: Metric, found: torch.Tensor, wanted: torch.Tensor, note
     paired = paired_difference(found, wanted)
     verdict, reason = paired.within(metric.limit)
     means = float(found.mean()), float(wanted.mean())
-    reason = f"mean {means[0]:.6g}, reference {means[1]:.6g}: {reason}"
-    reason += _not_finite(found) + _not_finite(wanted, "the reference's ")
+    reason = Sentence("metric_means", means=means[0], means_2=means[1], reason=reason)
+    reason += _not_finite(found) + _not_finite(wanted, Sentence("of_reference"))
     return _result(metric, verdict, reason, actual=means[0], expected=means[1], notes=notes)
 
 

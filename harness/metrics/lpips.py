@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.metrics import image, networks
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -86,5 +87,5 @@ def _load_backbone(backbone: torch.nn.Module, state: dict[str, Any], source: net
     wanted = {f"features.{name.partition('.')[2]}": name for name in backbone.state_dict()}
     missing = sorted(set(wanted) - set(state))
     if missing:
-        raise NotJudged(f"{source.path} does not fit the network of {source.file.name}: it has no {missing[0]}")
+        raise NotJudged(Sentence("metric_weights_lack", path=source.path, name=source.file.name, missing=missing[0]))
     networks.load_strictly(backbone, {name: state[key] for key, name in wanted.items()}, source)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotJudged, first_line, install_hint
 from harness.metrics.remarks import remark
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
 
 
-RANDOM = "computed on random weights: the number says nothing about how alike two images look"
+RANDOM = Sentence("random_network")
 _SEED = 0
 
 
@@ -70,7 +71,9 @@ def find(file: WeightsFile, weights: str | Path | None, *, random_weights: bool)
     if path.is_dir() or weights is None:
         path = path / file.name
     if not path.is_file():
-        raise NotJudged(f"no weights: {path} is not there; put {file.name} ({file.origin}) into {path.parent}")
+        raise NotJudged(
+            Sentence("no_metric_weights", path=path, name=file.name, origin=file.origin, parent=path.parent)
+        )
     return Source(file=file, path=path.resolve(), modified_ns=path.stat().st_mtime_ns, random=random_weights)
 
 
@@ -93,15 +96,21 @@ def read(source: Source) -> dict[str, Any]:
     sha256 = hashlib.sha256(data).hexdigest()
     if not source.random and not sha256.startswith(source.file.prefix):
         raise NotJudged(
-            f"{source.path} is refused: its sha256 begins with {sha256[:8]}, that of {source.file.name} with "
-            f"{source.file.prefix}; get the file again ({source.file.origin})"
+            Sentence(
+                "metric_weights_other",
+                path=source.path,
+                sha256=sha256[:8],
+                name=source.file.name,
+                prefix=source.file.prefix,
+                origin=source.file.origin,
+            )
         )
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different kind for every way in which a file can be wrong
-        raise NotJudged(f"{source.path} holds no weights that can be read: {first_line(error)}") from error
+        raise NotJudged(Sentence("metric_weights_unread", path=source.path, said=first_line(error))) from error
     if not isinstance(state, dict):
-        raise NotJudged(f"{source.path} holds a {type(state).__name__}; it must hold a state dict")
+        raise NotJudged(Sentence("metric_weights_type", path=source.path, name=type(state).__name__))
     return state
 
 
@@ -132,7 +141,7 @@ def load_strictly(module: torch.nn.Module, state: dict[str, Any], source: Source
         module.load_state_dict(state)
     except RuntimeError as error:
         wrong = " ".join(str(error).split())[:300]
-        raise NotJudged(f"{source.path} does not fit the network of {source.file.name}: {wrong}") from error
+        raise NotJudged(Sentence("metric_weights_fit", path=source.path, name=source.file.name, wrong=wrong)) from error
 
 
 def package(name: str, extra: str) -> Any:
@@ -141,7 +150,9 @@ def package(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision built for another torch raises RuntimeError
         reason = first_line(error)
-        raise NotJudged(f"{name} cannot be imported ({reason}); {install_hint(extra)}") from error
+        raise NotJudged(
+            Sentence("cannot_import", name=name, reason=reason, install_hint=install_hint(extra))
+        ) from error
 
 
 def device_or_default(device: str | torch.device | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.records import Verdict
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,16 +44,18 @@ class Paired:
         It passes when the whole interval lies within the limit and fails when the mean difference lies outside it. Too
         few samples to tell, or an interval that reaches outside, is not judged.
         """
-        found = f"differs by {self.difference:+.3g} (allowed {limit:.3g})"
+        found = Sentence("paired_differs", difference=self.difference, limit=limit)
         if not abs(self.difference) <= limit:
             return "fail", found
         if self.samples < LEAST_SAMPLES:
-            few = f"{self.samples} samples miss a loss in 1 of {1 / RARE:.0f} with {(1 - RARE) ** self.samples:.0%}"
-            return "not_judged", f"{found}, but {few}; give at least {LEAST_SAMPLES}"
-        found += f", {self.confidence:.0%} interval {self.low:+.3g} to {self.high:+.3g} over {self.samples} samples"
+            few = Sentence("too_few_samples", samples=self.samples, rare=1 / RARE, chance=(1 - RARE) ** self.samples)
+            return "not_judged", Sentence("but_few", found=found, few=few, least=LEAST_SAMPLES)
+        found += Sentence(
+            "paired_interval", confidence=self.confidence, low=self.low, high=self.high, samples=self.samples
+        )
         if -limit <= self.low and self.high <= limit:
             return "pass", found
-        return "not_judged", f"{found}: it reaches beyond the limit; give more samples"
+        return "not_judged", Sentence("interval_beyond", found=found)
 
 
 def paired_difference(

@@ -10,6 +10,7 @@ from harness.errors import UsageError
 from harness.metrics import networks
 from harness.metrics.remarks import remark
 from harness.metrics.text import CJK, check_texts, words
+from harness.sentences import Sentence
 
 NORMALISER = (
     "NFKC, lower case, no apostrophes, other signs as spaces but those of -5 and C++, each Chinese character or kana a "
@@ -51,5 +52,5 @@ def _normalised(actual: Sequence[str], expected: Sequence[str]) -> tuple[list[st
     hypotheses, references = [normalise(text) for text in actual], [normalise(text) for text in expected]
     if not any(references):
         raise UsageError("the references hold no word after normalising; an error rate needs at least one")
-    remark(f"normaliser: {NORMALISER}")
+    remark(Sentence("normaliser", rules=NORMALISER))
     return hypotheses, references

@@ -16,6 +16,7 @@ from harness.quantised.evaluator import evaluate, quantisers
 from harness.quantised.rounding import Rounding
 from harness.records import QuantiserResult
 from harness.reference import RunGraph
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 RUNS = 32
@@ -82,7 +83,7 @@ def judge_codes(case: Quantised, given: Tensors, unseen: Mapping[str, str]) -> t
     for name in quantisers(case.graph):
         ratio, grid = seen[name]
         if name not in given or grid.kind not in _KINDS:
-            why = unseen.get(name, f"codes of {grid.kind} are not compared")
+            why = unseen.get(name, Sentence("codes_not_compared", kind=grid.kind))
             results.append(QuantiserResult(name=name, kind=grid.kind, verdict="not_judged", reason=why))
         else:
             deviation = (squares[name] / RUNS).sqrt()
@@ -115,12 +116,12 @@ def _judged(
     most = int(apart.abs().max()) if apart.numel() else 0
     at = int(torch.where(odd, torch.iinfo(torch.int64).max, apart.abs() + far.long()).argmax()) if apart.numel() else 0
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), ratio.shape)) if count or many else ()
-    words = f"{count} of {ratio.numel()} codes are one apart (rounding explains {expected:.3g})"
+    words = Sentence("one_apart", count=count, count_2=ratio.numel(), expected=expected)
     if many:
-        what = f"by up to {most}" if most > 1 else "no number on one side only"
-        reason = f"{many} of {ratio.numel()} codes are two or more apart ({what}), the worst at {list(index)}"
+        what = Sentence("by_up_to", most=most) if most > 1 else Sentence("no_number_one_side")
+        reason = Sentence("two_apart", many=many, count=ratio.numel(), what=what, index=list(index))
     elif away:
-        reason = f"{words}, {away} of them farther from a tie than rounding takes them; one at {list(index)}"
+        reason = Sentence("far_from_ties", words=words, away=away, index=list(index))
     else:
         reason = words
     return QuantiserResult(

@@ -16,6 +16,7 @@ from harness.records.diagnosis import ErrorShape
 from harness.records.known import Known
 from harness.records.parts import PartResult
 from harness.records.stats import ErrorStats
+from harness.sentences import Sentence, joined
 
 if TYPE_CHECKING:
     from harness.records.layers import LayerReport
@@ -246,10 +247,16 @@ class Result(TargetRecord):
 
 def attempts_note(attempts: Sequence[Mapping[str, Any]], allowed: int) -> str:
     """Return how several attempts ended, as a reader is told beside a verdict: ``passed at attempt 2 of 2; ...``."""
-    words = {"pass": "passed", "fail": "failed", "not_judged": "not judged", "known": "failed as known"}
+    words = {
+        "pass": Sentence("passed"), "fail": Sentence("failed"), "not_judged": Sentence("not_judged"),
+        "known": Sentence("failed_as_known"),
+    }  # fmt: skip
     ended = words[attempts[-1]["verdict"]]
-    earlier = [f"attempt {n}: {one['failure']}: {one['reason']}" for n, one in enumerate(attempts[:-1], start=1)]
-    return "; ".join([f"{ended} at attempt {len(attempts)} of {allowed}", *earlier])
+    earlier = [
+        Sentence("attempt_of", n=n, failure=one["failure"], reason=one["reason"])
+        for n, one in enumerate(attempts[:-1], start=1)
+    ]
+    return joined([Sentence("ended_at_attempt", ended=ended, count=len(attempts), allowed=allowed), *earlier])
 
 
 def with_earlier(result: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], allowed: int) -> dict[str, Any]:
@@ -341,4 +348,4 @@ def add_metric(data: dict[str, Any], metric: MetricResult) -> None:
     """Add a metric to a result's data; the result is at most as good as its worst metric."""
     data["metrics"].append(plain(metric))
     if overall([data["verdict"], metric.verdict]) != data["verdict"]:
-        data["verdict"], data["reason"] = metric.verdict, f"{metric.name}: {metric.reason}"
+        data["verdict"], data["reason"] = metric.verdict, Sentence("of", name=metric.name, reason=metric.reason)

@@ -12,12 +12,18 @@ from typing import Any
 
 from harness.records.data import ResultVerdict, Verdict
 from harness.records.known import NOT_LAUNCHED, why_worse
+from harness.sentences import Sentence, joined
 
 IS_WRONG = "is the engine wrong?"
 """The question of a bisection whose answer decides whether there is anything to repair."""
 _ORDER: tuple[ResultVerdict, ...] = ("pass", "not_judged", "known", "fail")
 """From the best to the worst."""
-_WORDS = {"pass": "passed", "not_judged": "was not judged", "fail": "failed"}
+_WORDS = {"pass": Sentence("passed"), "not_judged": Sentence("was_not_judged"), "fail": Sentence("failed")}
+_VERDICTS = {
+    "pass": Sentence("verdict_pass"), "fail": Sentence("verdict_fail"), "not_judged": Sentence("verdict_not_judged"),
+    "known": Sentence("verdict_known"), "equivalent": Sentence("verdict_equivalent"),
+    "improved": Sentence("verdict_improved"),
+}  # fmt: skip
 CONTRADICTORY = "contradictory"
 """How the reason of such a record begins."""
 
@@ -29,12 +35,16 @@ def settled_result(result: Mapping[str, Any]) -> dict[str, Any]:
     """
     if result["verdict"] == "known":
         return _settled_known(result)
-    parts: list[tuple[str, Verdict]] = [(f"output {o['name']}", _of_output(o)) for o in result["outputs"]]
-    parts += [(f"metric {metric['name']}", metric["verdict"]) for metric in result["metrics"]]
+    parts: list[tuple[str, Verdict]] = [
+        (Sentence("the_output", name=o["name"]), _of_output(o)) for o in result["outputs"]
+    ]
+    parts += [(Sentence("the_metric", name=metric["name"]), metric["verdict"]) for metric in result["metrics"]]
     parts += [*_of_cost(result.get("cost")), *_of_codes(result.get("codes"))]
     attempts = enumerate(result.get("attempts", ()), start=1)
-    parts += [(f"attempt {number}", "fail") for number, one in attempts if one["failure"] == "wrong_answer"]
-    return _settled(result, parts or [("no output", "not_judged")])
+    parts += [
+        (Sentence("the_attempt", number=number), "fail") for number, one in attempts if one["failure"] == "wrong_answer"
+    ]
+    return _settled(result, parts or [(Sentence("no_output_there"), "not_judged")])
 
 
 def _of_cost(cost: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
@@ -42,7 +52,10 @@ def _of_cost(cost: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
     if not cost:
         return []
     parts = [part for part in (*cost["outputs"], *cost["metrics"]) if _of_output({"allowed": {}, **part}) == "fail"]
-    return [("cost of quantisation", cost["verdict"]), *((f"cost of {part['name']}", "fail") for part in parts)]
+    return [
+        (Sentence("the_cost"), cost["verdict"]),
+        *((Sentence("the_cost_of", name=part["name"]), "fail") for part in parts),
+    ]
 
 
 def _of_codes(codes: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
@@ -50,26 +63,29 @@ def _of_codes(codes: Mapping[str, Any] | None) -> list[tuple[str, Verdict]]:
     if not codes or not codes["decides"]:
         return []
     wrong = [it["name"] for it in codes["quantisers"] if it["verdict"] == "fail" or it["two_apart"]]
-    return [("codes", codes["verdict"]), *((f"codes of {name}", "fail") for name in wrong)]
+    return [
+        (Sentence("the_codes"), codes["verdict"]),
+        *((Sentence("the_codes_of", name=name), "fail") for name in wrong),
+    ]
 
 
 def _settled_known(result: Mapping[str, Any]) -> dict[str, Any]:
     why = _why_unknown(result, result.get("known") or {})
     if not why:
         return dict(result)
-    words = f"{CONTRADICTORY}: the verdict is known, but {why}"
-    return {**result, "verdict": "fail", "reason": f"{words}: {result['reason']}"}
+    words = Sentence("contradictory_known", why=why)
+    return {**result, "verdict": "fail", "reason": joined((words, result["reason"]), ": ")}
 
 
 def _why_unknown(result: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     """Return why a result that is said to be known is none that an entry of the ledger covers."""
     if not entry.get("reason") or not entry.get("issue") or entry["why"]:
-        return "no entry of the ledger is named"
+        return Sentence("no_ledger_entry")
     if not entry["verdict"]:
         launched = entry["kind"] not in NOT_LAUNCHED or result["outputs"]
-        return "its entry is none of those that are not launched" if launched else ""
+        return Sentence("was_launched") if launched else ""
     bare = settled_result({**result, "verdict": entry["verdict"]})
-    return "it passes" if bare["verdict"] == "pass" else why_worse(bare, entry)
+    return Sentence("it_passes") if bare["verdict"] == "pass" else why_worse(bare, entry)
 
 
 def _of_output(output: Mapping[str, Any]) -> Verdict:
@@ -84,8 +100,8 @@ def _of_output(output: Mapping[str, Any]) -> Verdict:
 
 def settled_parts(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model that was brought up: a part with a worse verdict than the whole contradicts it."""
-    parts = [(f"part {part['module']}", part["verdict"]) for part in found["parts"]]
-    return _settled(found, parts or [("no part", "not_judged")])
+    parts = [(Sentence("the_part", module=part["module"]), part["verdict"]) for part in found["parts"]]
+    return _settled(found, parts or [(Sentence("no_part_there"), "not_judged")])
 
 
 def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,13 +114,14 @@ def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settled_variant(variant: Mapping[str, Any]) -> dict[str, Any]:
     failed = [m["name"] for m in variant["metrics"] if m["verdict"] == "fail" and variant["verdict"] == "pass"]
-    return _settled(variant, [(f"metric {name}", "fail") for name in failed])
+    return _settled(variant, [(Sentence("the_metric", name=name), "fail") for name in failed])
 
 
 def settled_score(score: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a contest folder: a picture that fails whatever the others are contradicts a pass."""
     return _settled(
-        score, [(f"picture {picture['name']}", "fail") for picture in score["pictures"] if picture["reason"]]
+        score,
+        [(Sentence("the_picture", name=picture["name"]), "fail") for picture in score["pictures"] if picture["reason"]],
     )
 
 
@@ -115,7 +132,7 @@ def settled_bisection(found: Mapping[str, Any]) -> dict[str, Any]:
     wrong += [inside["reason"]] if inside and settled_result(inside)["verdict"] == "fail" else []
     if found["kind"] != "none" or not wrong:
         return dict(found)
-    finding = f"{CONTRADICTORY}: the engine is said to be right, but {IS_WRONG} yes: {wrong[0]}"
+    finding = Sentence("contradictory_engine", detail=wrong[0])
     return {**found, "kind": "not_judged", "finding": finding}
 
 
@@ -124,12 +141,12 @@ def settled_measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
     comparison, runs = measured["comparison"], measured["session"]["runs"]
     found = ""
     if comparison["verdict"] in ("equivalent", "improved") and runs and all(run["invalid"] for run in runs):
-        found = "none of its processes counts"
+        found = Sentence("no_process_counts")
     elif comparison["verdict"] == "improved" and (comparison["ratio"] or 0) > 1:
-        found = f"it took {comparison['ratio']:.3g} times as long"
+        found = Sentence("took_times", ratio=comparison["ratio"])
     if not found:
         return dict(measured)
-    rule = f"{CONTRADICTORY}: the verdict is {comparison['verdict']}, but {found}"
+    rule = Sentence("contradictory_measured", verdict=_VERDICTS[comparison["verdict"]], found=found)
     return {**measured, "comparison": {**comparison, "verdict": "inconclusive", "rule": rule}}
 
 
@@ -139,7 +156,7 @@ def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) ->
     if not worse:
         return dict(record)
     name, verdict = max(worse, key=lambda part: _ORDER.index(part[1]))
-    words = f"{CONTRADICTORY}: the verdict is {record['verdict'].replace('_', ' ')}, but {name} {_WORDS[verdict]}"
-    reason = ": ".join(filter(None, (words, record["reason"])))
+    words = Sentence("contradictory_with", verdict=_VERDICTS[record["verdict"]], name=name, found=_WORDS[verdict])
+    reason = joined((words, record["reason"]), ": ")
     settled = {**record, "verdict": verdict, "reason": reason, "notes": [*record.get("notes", ()), words]}
     return settled | ({"failure": "wrong_answer"} if verdict == "fail" and "failure" in record else {})

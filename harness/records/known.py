@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from harness.records.data import JsonRecord, Verdict
+from harness.sentences import Sentence
 
 KnownKind = Literal["wrong_answer", "refused", "crash", "device", "memory", "timeout", "regressed"]
 """How something fails: the failure classes of results, and a latency that got worse."""
@@ -95,7 +96,11 @@ def merged_standings(standings: Iterable[Mapping[str, Any]]) -> list[dict[str, A
 
 def words_of_kind(kind: str) -> str:
     """Return ``wrong answer``: a kind of failure as it is read."""
-    words = {"refused": "refused build", "device": "device error", "memory": "out of memory"}
+    words = {
+        "refused": Sentence("kind_refused"), "device": Sentence("kind_device"), "memory": Sentence("kind_memory"),
+        "wrong_answer": Sentence("kind_wrong_answer"), "crash": Sentence("kind_crash"),
+        "timeout": Sentence("kind_timeout"),
+    }  # fmt: skip
     return words.get(kind, kind.replace("_", " "))
 
 
@@ -114,14 +119,18 @@ def why_worse(result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     found = failure_kind(result)
     if found != known["kind"]:
         was: str = words_of_kind(known["kind"])
-        return f"known as {was}, it fails now by {words_of_kind(found)}" if found else f"no {was} was seen"
+        return (
+            Sentence("known_otherwise", was=was, words_of_kind=words_of_kind(found))
+            if found
+            else Sentence("not_seen", was=was)
+        )
     if found != "wrong_answer" or known["at_most"] is None:
         return ""
     times = times_limit(result)
     if math.isinf(times):
-        return "nothing in it can be held against at_most: it is NaN, zeros, of another shape, or no figure"
+        return Sentence("not_held_at_most")
     allowed: float = known["at_most"]
-    return f"it loses {times:.3g} times its limit, at most {allowed:.3g} are known" if times > allowed else ""
+    return Sentence("loses_times", times=times, allowed=allowed) if times > allowed else ""
 
 
 def why_slower(comparison: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -130,7 +139,7 @@ def why_slower(comparison: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     allowed: float | None = known["at_most"]
     if allowed is None or (ratio is not None and ratio <= allowed):
         return ""
-    return f"it takes {ratio or math.nan:.3g} times as long as the baseline, at most {allowed:.3g} are known"
+    return Sentence("slower_times", ratio=ratio or math.nan, allowed=allowed)
 
 
 def times_limit(result: Mapping[str, Any]) -> float:

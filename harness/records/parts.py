@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.records.data import JsonRecord
+from harness.sentences import Sentence
 
 Figure = Literal["relative_l2", "rms_absolute", "max_absolute", "scale", "bias"]
 
@@ -45,7 +46,7 @@ class PartResult(JsonRecord):
     def name(self) -> str:
         """``slice 17 of axis 1``, ``elements of 0.25 to 0.5``, ``elements that should be 0``; empty for the whole."""
         if self.kind == "slice":
-            return f"slice {self.index} of axis {self.axis}"
+            return Sentence("part_slice", index=self.index, axis=self.axis)
         if self.kind == "octave":
-            return f"elements of {self.low:.3g} to {self.high:.3g}"
-        return "elements that should be 0" if self.kind == "zeros" else ""
+            return Sentence("part_octave", low=self.low, high=self.high)
+        return Sentence("part_zeros") if self.kind == "zeros" else ""

@@ -38,6 +38,7 @@ from harness.records.schema import ShapeError, checked
 from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
 from harness.records.study import StudyResult
+from harness.sentences import with_sentences
 
 _FAMILY = f"{SCHEMA.partition('/')[0]}/"
 LARGEST = 512 * 2**20
@@ -144,7 +145,7 @@ def _read(path: Path, name: str) -> Document:
             raise _Broken(f"{words}; record it again with this version")
         raise _Foreign(words)
     try:
-        return _document(path, name, data)
+        return _document(path, name, with_sentences(data))
     except ShapeError as error:
         raise _Broken(f"{error}; record it again") from error
 

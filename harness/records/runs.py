@@ -11,12 +11,13 @@ from typing import Any
 from harness.errors import UsageError
 from harness.records.accuracy import Result, attempts_note, worse
 from harness.records.latency import NotMeasured
+from harness.sentences import Sentence
 
 Json = dict[str, Any]
 RUN_VARIABLE = "PARITY_RUN"
-NOT_ENDED = "it started and did not end"
+NOT_ENDED = Sentence("not_ended")
 """Why a record is incomplete whose run wrote nothing after it."""
-DIED = "not judged: its process died"
+DIED = Sentence("died")
 _NAMES = ("subject", "case", "backend", "precision")
 
 
@@ -97,7 +98,7 @@ def as_ended(data: Json) -> Json:
     known = {name_of(one) for one in results if isinstance(one, dict) and set(_NAMES) <= one.keys()}
     missing = {name_of(entry): entry for entry in named if "sizes" not in entry and name_of(entry) not in known}
     error = data.get("error") or NOT_ENDED
-    reason = DIED if error == NOT_ENDED else f"not judged: {error}"
+    reason = DIED if error == NOT_ENDED else Sentence("not_judged_since", error=error)
     failed = {"failure": data["failure"]} if data.get("failure") else {}
     ended = {**data, "results": [*results, *(_not_judged({**failed, **one}, reason) for one in missing.values())]}
     if timed := [_not_timed(entry, reason) for entry in named if "sizes" in entry]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from harness.records.data import plain
 from harness.records.layers import LayerReport
 from harness.records.stats import ErrorStats
+from harness.sentences import Sentence
 
 _ONLY_FOR_TYPES = {"ErrorStats": ErrorStats, "LayerReport": LayerReport}
 """Names that the dataclasses' own modules import for annotations alone."""
@@ -54,7 +55,7 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         raise ShapeError(f"{where} is {value!r:.60}, a number that nothing measures")
     if kind is float and (value is None or type(value) is int):
         return value
-    if type(value) is not kind:
+    if type(value) is not kind and not (kind is str and isinstance(value, Sentence)):
         raise ShapeError(f"{where} is {value!r:.60}, but must be {_WORDS[kind]}")
     return value
 

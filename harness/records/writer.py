@@ -11,6 +11,7 @@ from typing import Any
 from harness.files import write_text
 from harness.records.data import SCHEMA
 from harness.records.runs import NOT_ENDED, run_id
+from harness.sentences import writable
 
 
 def document(
@@ -42,4 +43,4 @@ def save_json(data: Any, path: Path) -> None:
 
     Raises UsageError when the file cannot be written.
     """
-    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)
+    write_text(json.dumps(writable(data), indent=1, allow_nan=False) + "\n", path)

@@ -14,6 +14,7 @@ from harness.errors import EngineRefused, NotJudged
 from harness.graph import Plan
 from harness.quantised import ARITHMETIC, DIVIDES, RUNS, Quantised, judge_codes, quantisers, spread
 from harness.records import CodesResult, ErrorStats, OutputResult, QuantiserResult, Verdict
+from harness.sentences import Sentence
 from harness.tensors import Tensors, like
 from harness.verify.judging import compare_outputs, judge_outputs, tolerance_for
 from harness.verify.parts import FACTOR
@@ -140,31 +141,33 @@ def _of_output(
         "relative_l2": FACTOR * floor.relative_l2, "max_absolute": FACTOR * max(it.absolute["max"] for it in floors),
     }  # fmt: skip
     beyond = not (stats.relative_l2 <= limit["relative_l2"] and stats.absolute["max"] <= limit["max_absolute"])
-    flips = f"flip floor {floor.relative_l2:.3g} over {len(moved)} runs (allowed {limit['relative_l2']:.3g})"
-    text = f"relative error {stats.relative_l2:.3g}, {flips}"
+    flips = Sentence("flip_floor", relative_l2=floor.relative_l2, count=len(moved), relative_l2_2=limit["relative_l2"])
+    text = Sentence("error_flips", relative_l2=stats.relative_l2, flips=flips)
     if own is not None and own.verdict != "pass":
-        words = f"given its own codes: {own.reason}; against the exact graph: {text}"
+        words = Sentence("own_codes_against", reason=own.reason, text=text)
         return replace(own, stats=own.stats or stats, reason=words)
     if bad := _not_finite(stats):
         return OutputResult(name=name, verdict=bad[0], reason=bad[1], stats=stats, floor=floor)
     if beyond and not excused:
         return OutputResult(name=name, verdict="fail", reason=text, stats=stats, floor=floor, allowed=limit)
     if own is not None and own.stats is not None:
-        text += f"; given its own codes {own.stats.relative_l2:.3g}"
-    text += ", beyond the floor only by codes that are each explained" if beyond else ""
+        text += Sentence("own_codes", relative_l2=own.stats.relative_l2)
+    text += Sentence("flips_explained") if beyond else ""
     limit = {} if beyond else limit
     return OutputResult(name=name, verdict="pass", reason=text, stats=stats, floor=floor, allowed=limit)
 
 
 def _not_finite(stats: ErrorStats) -> tuple[Verdict, str] | None:
     if stats.nan_expected:
-        return "not_judged", f"the exact graph itself gives {stats.nan_expected} NaN; repair the model or its inputs"
+        return "not_judged", Sentence("exact_graph_nan", nan_expected=stats.nan_expected)
     if stats.mismatched_nonfinite:
-        return "fail", f"{stats.mismatched_nonfinite} of {stats.elements} elements are finite on one side only"
+        return "fail", Sentence(
+            "elements_finite_one_side", mismatched_nonfinite=stats.mismatched_nonfinite, elements=stats.elements
+        )
     if stats.zero_expected and stats.zero_actual:
         return (
             "not_judged",
-            "reference and output are all zeros, which proves nothing; give other inputs",
+            Sentence("zeros_prove_nothing_codes"),
         )
     return None
 
@@ -173,13 +176,13 @@ def _of_all(found: tuple[QuantiserResult, ...]) -> tuple[Verdict, str]:
     """Return the verdict on all quantisers, and the first that is wrong or the counts of all."""
     wrong = [one for one in found if one.verdict == "fail"]
     if wrong:
-        more = f" ({len(wrong)} of {len(found)} quantisers are wrong)" if len(wrong) > 1 else ""
-        return "fail", f"codes of {wrong[0].name!r}: {wrong[0].reason}{more}"
+        more = Sentence("quantisers_wrong", count=len(wrong), count_2=len(found)) if len(wrong) > 1 else ""
+        return "fail", Sentence("codes_of", name=wrong[0].name, reason=wrong[0].reason, more=more)
     judged = [one for one in found if one.verdict == "pass"]
     if not judged:
-        return "not_judged", f"no code can be seen: {found[0].reason}"
+        return "not_judged", Sentence("no_code_seen", reason=found[0].reason)
     elements, one_apart = sum(one.elements for one in judged), sum(one.one_apart for one in judged)
     expected = sum(one.explained for one in judged)
-    words = f"{one_apart} of {elements} codes of {len(judged)} quantisers are one apart, near ties"
-    unseen = f"; {len(found) - len(judged)} quantisers cannot be seen" if len(judged) < len(found) else ""
-    return "pass", f"{words} (rounding explains {expected:.3g}), none is two apart{unseen}"
+    words = Sentence("codes_one_apart", one_apart=one_apart, elements=elements, count=len(judged))
+    unseen = Sentence("quantisers_unseen", count=len(found) - len(judged)) if len(judged) < len(found) else ""
+    return "pass", Sentence("none_two_apart", words=words, expected=expected, unseen=unseen)

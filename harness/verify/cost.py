@@ -19,6 +19,7 @@ from harness.graph import is_quantised
 from harness.memory import guarded
 from harness.metrics import measure
 from harness.records import CostResult, Decisions, MetricResult, OutputResult, Verdict, overall
+from harness.sentences import Sentence, joined
 from harness.subject import Subject, Tolerance
 from harness.tensors import Tensors, like
 from harness.verify.decisions import judge_decisions
@@ -27,9 +28,9 @@ from harness.verify.run import run_repeatedly
 from harness.verify.target import OpenTarget, Outcome, Run
 from harness.verify.tolerance import judge_output
 
-NO_LIMIT = "no limit for the cost of quantisation"
-NOT_ASKED = "what quantisation costs was not asked; --against names the unquantised model"
-_GIVE = "give --cost-limit, or cost= or cost_metrics= of the Subject"
+NO_LIMIT = Sentence("cost_no_limit")
+NOT_ASKED = Sentence("cost_not_asked")
+_GIVE = Sentence("cost_give")
 
 
 def with_cost(opened: OpenTarget, case: str, outcome: Outcome) -> Outcome:
@@ -100,7 +101,7 @@ def unquantised(run: Run, case: str) -> Tensors:
     """
     against = run.subject.against
     assert against is not None
-    what = f"{run.subject.name} and the unquantised {against.name} do not take the same inputs, by name and shape"
+    what = Sentence("cost_other_inputs", name=run.subject.name, name_2=against.name)
     ours = run.prepared.inputs[case]
     try:
         theirs = run.unquantised.inputs[case]
@@ -128,7 +129,7 @@ def judge_cost(
     if unknown := sorted(set(tolerances) - set(expected)):
         raise UsageError(f"{subject.name}: cost= names {unknown[0]!r}, which is no output ({', '.join(expected)})")
     ours, theirs = counted(actual), counted(expected)
-    without = "no limit of its own: the task metrics decide" if subject.cost_metrics else NO_LIMIT
+    without = Sentence("cost_metrics_decide") if subject.cost_metrics else NO_LIMIT
     outputs = [
         _judged(name, ours[name], wanted, tolerances.get(name), against=against, without=without)
         for name, wanted in theirs.items()
@@ -148,12 +149,12 @@ def _overall(
     verdict = overall([*(one.verdict for one in counted), *(one.verdict for one in metrics)])
     if not counted and not metrics:
         largest = max((one.stats.relative_l2 for one in outputs if one.stats is not None), default=None)
-        found = "" if largest is None else f"; relative error {largest:.3g} from the unquantised model"
-        return "not_judged", f"{NO_LIMIT}{found}; {_GIVE}"
+        found = "" if largest is None else Sentence("cost_error", largest=largest)
+        return "not_judged", Sentence("cost_unlimited", what=NO_LIMIT, found=found, give=_GIVE)
     if any(one.verdict == verdict for one in counted):
         return verdict, worst_reason(counted, verdict)
     decided = next(one for one in metrics if one.verdict == verdict)
-    return verdict, f"{decided.name}: {decided.reason}"
+    return verdict, Sentence("of", name=decided.name, reason=decided.reason)
 
 
 def _judged(
@@ -169,19 +170,24 @@ def _judged(
     found = judge_output(name, stats, precision="fp32", tolerance=tolerance)
     if stats.nan_expected or not stats.compared or (found.verdict == "fail" and not found.allowed):
         return found  # wrong, or nothing to compare, at any limit
-    reason = f"relative error {stats.relative_l2:.3g} from {against} in FP32"
+    reason = Sentence("cost_error_from", relative_l2=stats.relative_l2, against=against)
     if tolerance is None:
-        return dataclasses.replace(found, verdict="not_judged", reason=f"{reason}; {without}")
+        return dataclasses.replace(found, verdict="not_judged", reason=joined((reason, without)))
     figures = {"relative_l2": stats.relative_l2, "max_absolute": stats.absolute["max"], "cosine": stats.cosine}
-    held = ", ".join(f"{figure} {figures[figure]:.4g} (allowed {limit:.4g})" for figure, limit in found.allowed.items())
-    return dataclasses.replace(found, reason=f"{reason}: {held}; tolerance: {tolerance.why}" if held else found.reason)
+    held: list[str] = [
+        Sentence("figure_allowed", figure=figure, figures=figures[figure], limit=limit)
+        for figure, limit in found.allowed.items()
+    ]
+    if held:
+        reason = Sentence("cost_held", reason=reason, held=held, why=tolerance.why)
+    return dataclasses.replace(found, reason=reason if held else found.reason)
 
 
 def _judged_codes(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance | None) -> OutputResult:
     """Return the verdict on indices, labels or booleans: those that differ are counted, by ``max_absolute`` limited."""
     if actual.shape != expected.shape:
-        shapes = f"{list(actual.shape)}, of the unquantised model {list(expected.shape)}"
-        return OutputResult(name=name, verdict="fail", reason=f"shape {shapes}")
+        shapes = Sentence("shape_of_unquantised", shape=list(actual.shape), shape_2=list(expected.shape))
+        return OutputResult(name=name, verdict="fail", reason=shapes)
     away = (actual.to(torch.int64) - expected.to(torch.int64)).abs()
     counts = Decisions(
         shape=tuple(expected.shape), dtype=str(actual.dtype).removeprefix("torch."), elements=expected.numel(),
@@ -193,7 +199,7 @@ def _judged_codes(name: str, actual: torch.Tensor, expected: torch.Tensor, toler
         return judge_decisions(name, counts, precision="fp32", tolerance=codes)
     if tolerance is not None and not counts.differ:
         return judge_decisions(name, counts, precision="fp32")
-    reason = f"{counts.differ} of {counts.elements} differ; {NO_LIMIT}: give max_absolute= in codes, or a metric"
+    reason = Sentence("cost_codes_differ", differ=counts.differ, elements=counts.elements, what=NO_LIMIT)
     return OutputResult(name=name, verdict="not_judged", reason=reason, decisions=counts)
 
 

@@ -11,6 +11,7 @@ from harness.errors import NotJudged
 from harness.graph import Plan, constant_of, elements_of, is_fp32
 from harness.lazy import onnx_ir as ir
 from harness.reference import Evaluators
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 from harness.verify.deciders import Decider, value_of
 from harness.verify.margins import Deciding, roundoff_of
@@ -80,6 +81,6 @@ class DecidingValues:
                 evaluator = self._evaluators.floor if low else self._evaluators.reference
                 found = self._evaluators.value(evaluator, name)
             if found is None:
-                raise NotJudged(f"nothing but the engine computes the value {name!r}")
+                raise NotJudged(Sentence("only_engine_computes", name=name))
             self._kept[name, low] = found.detach().cpu()
         return self._kept[name, low]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.records import OutputResult
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     from harness.records import Decisions, Verdict
@@ -49,49 +50,68 @@ def _judged(found: Decisions, loser: str, tolerance: Tolerance | None) -> tuple[
     if found.zero and found.elements > 1:
         return (
             "not_judged",
-            "reference and output are all zeros, which proves nothing; give inputs that move this output",
+            Sentence("zeros_prove_nothing"),
         )
     if not found.differ:
-        return "pass", f"all {found.elements} equal the reference" if found.elements else "empty, as the reference is"
+        return "pass", Sentence("decisions_all_equal", elements=found.elements) if found.elements else Sentence(
+            "empty_as_reference"
+        )
     wrong = found.differ - found.ties
     text = _counted(found)
     if tolerance is not None and tolerance.max_absolute is not None:
         held = found.largest <= tolerance.max_absolute
-        text += f"; {found.largest} codes away at most (allowed {tolerance.max_absolute:g})"
+        text += Sentence("decisions_codes_away", largest=found.largest, max_absolute=tolerance.max_absolute)
         if not held and found.wrong is not None:
-            text += f", the first at {list(found.wrong.index)}"
-        return ("pass" if held else "fail"), f"{text}; tolerance: {tolerance.why}"
+            text += Sentence("decisions_first_at", index=list(found.wrong.index))
+        return ("pass" if held else "fail"), Sentence("with_tolerance", text=text, why=tolerance.why)
     if not wrong:
         if found.most_ties is not None and found.ties > found.most_ties:
-            return "fail", f"{text}, but a right engine decides at most {found.most_ties} near ties otherwise"
+            return "fail", Sentence("decisions_too_many_ties", text=text, most_ties=found.most_ties)
         return "pass", text
     assert found.wrong is not None
     first, itself = found.wrong, _itself(found, loser)
-    text += f"; at {list(first.index)} the engine gives {first.actual}, the reference {first.expected}"
+    text += Sentence("decisions_worst_at", index=list(first.index), actual=first.actual, expected=first.expected)
     if first.margin is not None and math.isnan(first.margin):
         return (
             "not_judged",
-            f"{text}; NaN decides it ({first.operator} {first.value!r}); repair the model or its inputs",
+            Sentence("decisions_nan_decides", text=text, operator=first.operator, value=first.value),
         )
     if first.loses == float("inf"):
-        return "not_judged", f"{text}; {loser} cannot hold what decides it ({first.operator} {first.value!r})"
+        return "not_judged", Sentence(
+            "decisions_cannot_hold", text=text, loser=loser, operator=first.operator, value=first.value
+        )
     if first.margin is not None:
-        text += f": {first.margin:.3g} apart in {first.operator} {first.value!r}, {loser} loses {first.loses:.3g} there"
-        return "fail", f"{text} (a tie up to {first.excused:.3g}){itself}"
+        text += Sentence(
+            "decisions_apart",
+            margin=first.margin,
+            operator=first.operator,
+            value=first.value,
+            loser=loser,
+            loses=first.loses,
+        )
+        return "fail", Sentence("decisions_tie_up_to", text=text, excused=first.excused, itself=itself)
     if found.floor_differ is None and found.unknown.startswith("no floor"):
-        return "not_judged", f"{text}; {found.unknown}"
-    return "fail", f"{text}; {found.unknown or 'what decides it is not known'}, so none is excused{itself}"
+        return "not_judged", Sentence("joined_two", text=text, unknown=found.unknown)
+    return "fail", Sentence(
+        "decisions_none_excused", text=text, unknown=found.unknown or Sentence("decision_unknown"), itself=itself
+    )
 
 
 def _itself(found: Decisions, loser: str) -> str:
-    return "" if found.floor_differ is None else f"; {loser} itself decides {found.floor_differ} otherwise"
+    return (
+        "" if found.floor_differ is None else Sentence("decisions_itself", loser=loser, floor_differ=found.floor_differ)
+    )
 
 
 def _counted(found: Decisions) -> str:
     """Return ``2 of 64 differ, both ties``."""
-    text = f"{found.differ} of {found.elements} {'differs' if found.differ == 1 else 'differ'}"
+    text = Sentence("decisions_differ", differ=found.differ, elements=found.elements)
     if not found.ties:
         return text
     if found.ties < found.differ:
-        return f"{text}, {found.ties} of them {'a tie' if found.ties == 1 else 'ties'}"
-    return text + {1: ", a tie", 2: ", both ties"}.get(found.ties, ", all ties")
+        ties = Sentence("decisions_ties", ties=found.ties)
+    elif found.ties == 1:
+        ties = Sentence("decisions_tie")
+    else:
+        ties = Sentence("decisions_both_ties") if found.ties == 2 else Sentence("decisions_all_ties")
+    return text + ties

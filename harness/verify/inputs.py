@@ -13,6 +13,7 @@ from harness.dimensions import dimension, dimensions
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
 from harness.graph import UNKNOWN_DIM, InputSpec
 from harness.memory import available_bytes
+from harness.sentences import Sentence
 from harness.structure import Structure, flatten_inputs
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -39,7 +40,7 @@ class CaseInputs(Mapping[str, Tensors]):
             except UsageError as error:
                 if not (words := generated_words(self.subject, case)):
                     raise
-                raise NotJudged(f"{error} ({words})") from error  # nobody wrote this case
+                raise NotJudged(Sentence("error_of", error=error, words=words)) from error  # nobody wrote this case
         return self._found[case]
 
     def __iter__(self) -> Iterator[str]:
@@ -157,7 +158,7 @@ def generated_words(subject: Subject, case: str) -> str:
     if not (sizes := subject.range_cases.get(case)):
         return ""
     words = " ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-    return f"generated from the case {next(iter(subject.cases))!r}, repeated or cut to {words}"
+    return Sentence("generated_from", case=next(iter(subject.cases)), words=words)
 
 
 def sizes_notes(specs: Sequence[InputSpec], inputs: Tensors) -> tuple[str, ...]:
@@ -168,7 +169,7 @@ def sizes_notes(specs: Sequence[InputSpec], inputs: Tensors) -> tuple[str, ...]:
             if isinstance(dim, str):
                 sizes[f"{spec.name}[{axis}]" if dim == UNKNOWN_DIM else dim] = inputs[spec.name].shape[axis]
     words = ", ".join(f"{dim}={size}" for dim, size in sizes.items())
-    return (f"the file's dynamic dimensions were run at {words} only; --shape gives other sizes",) if words else ()
+    return (Sentence("dynamic_run_at", words=words),) if words else ()
 
 
 def at_sizes(inputs: Tensors, dynamic: Mapping[str, Mapping[int, str | None]], sizes: Mapping[str, int]) -> Tensors:
@@ -193,10 +194,10 @@ def _at_size(tensor: torch.Tensor, axis: int, size: int, name: str) -> torch.Ten
         # Of a row that is padded on the left nothing would be left: a softmax over nothing is NaN.
         return cut.masked_fill((cut == 0).all(axis, keepdim=True) & (tensor != 0).any(axis, keepdim=True), 1)
     if not have:
-        raise NotJudged(f"input {name!r} is empty in dimension {axis}; nothing can be repeated to the size {size}")
+        raise NotJudged(Sentence("input_empty", name=name, axis=axis, size=size))
     needed = tensor.nbytes // have * size
     if needed > (free := available_bytes()):
-        raise NotJudged(f"input {name!r} with {size} in dimension {axis} has {needed} bytes, and {free} are free")
+        raise NotJudged(Sentence("input_too_large", name=name, size=size, axis=axis, needed=needed, free=free))
     others = [other for other, length in enumerate(tensor.shape) if other != axis and length > 1]
     times = -(-size // have)
     different = min(times, tensor.shape[others[-1]] if others and not is_mask else 1)
@@ -246,6 +247,6 @@ def _declared_range(subject: Subject, name: str, shapes: list[tuple[int, ...]]) 
 
 def _seen_range(subject: Subject, name: str, shapes: list[tuple[int, ...]]) -> ShapeRange:
     if len({len(shape) for shape in shapes}) > 1:
-        raise NotJudged(f"{subject.name}: input {name!r} has another rank in another case")
+        raise NotJudged(Sentence("input_other_rank", name=subject.name, name_2=name))
     low, high = (tuple(pick(sizes) for sizes in zip(*shapes, strict=True)) for pick in (min, max))
     return ShapeRange(minimum=low, optimum=high, maximum=high)

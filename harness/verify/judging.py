@@ -15,6 +15,7 @@ from harness.compare import SMALLEST_STEP, UNIT_ROUNDOFF, compare
 from harness.errors import EngineFailed, NotJudged, ParityError
 from harness.graph import Plan, is_fp32, load_plan
 from harness.records import Decisions, ErrorStats, OutputResult, PartResult
+from harness.sentences import Sentence
 from harness.subject import Tolerance
 from harness.tensors import Tensors
 from harness.verify.decisions import judge_decisions
@@ -64,7 +65,7 @@ def floor_of(references: References, case: str, plan: Plan) -> tuple[Tensors | N
         floor = references.floor(case, plan)
     except NotJudged as error:  # an explicit tolerance may still judge
         limits.check(met=True)
-        return None, (f"no floor: {error}",)
+        return None, (Sentence("no_floor_since", error=error),)
     return floor.outputs, floor.notes
 
 
@@ -89,7 +90,7 @@ def compare_outputs(
         count = None if mask is None else int(mask.sum())
         if own_floor is not None and own_floor.shape != tensor.shape:
             shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
-            note, own_floor = f"no floor for {name}: PyTorch in {precision} gives shape {shapes}", None
+            note, own_floor = Sentence("no_floor_other_shape", name=name, precision=precision, shapes=shapes), None
         try:
             if not tensor.numel() and actual[name].shape == tensor.shape:
                 found.append(Compared(name=name, stats=None, floor=None, empty=True))
@@ -191,10 +192,10 @@ def judge_tensors(
 def _without_figures(compared: Compared, *, nothing: bool = False) -> OutputResult:
     """Return the verdict on an output that was not compared; ``nothing`` says that no output of the case was."""
     if compared.empty and nothing:
-        reason = "every output is empty, so nothing was compared; give inputs for which one is not"
+        reason = Sentence("every_output_empty")
         return OutputResult(name=compared.name, verdict="not_judged", reason=reason)
     if compared.empty:
-        return OutputResult(name=compared.name, verdict="pass", reason="empty, as the reference is")
+        return OutputResult(name=compared.name, verdict="pass", reason=Sentence("empty_as_reference"))
     return OutputResult(name=compared.name, verdict="fail", reason=compared.problem)
 
 
@@ -248,9 +249,12 @@ def judge_outputs(
 def valid_note(compared: Sequence[Compared]) -> tuple[str, ...]:
     """Return how many elements count of the outputs of which not all do."""
     some = [output for output in compared if output.valid not in (None, output.elements)]
-    counts = [f"{output.name} {output.valid} of {output.elements}" for output in some[:_NAMED]]
-    others = f" and {len(some) - _NAMED} outputs more" * (len(some) > _NAMED)
-    return (f"valid= leaves elements out; compared: {', '.join(counts)}{others}",) if some else ()
+    counts = [
+        Sentence("valid_count", name=output.name, valid=output.valid, elements=output.elements)
+        for output in some[:_NAMED]
+    ]
+    others = Sentence("valid_others", count=len(some) - _NAMED) if len(some) > _NAMED else ""
+    return (Sentence("valid_left_out", counts=list(counts), others=others),) if some else ()
 
 
 def _with_valid(result: OutputResult, compared: Compared) -> OutputResult:
@@ -258,7 +262,7 @@ def _with_valid(result: OutputResult, compared: Compared) -> OutputResult:
     if compared.valid is None:
         return result
     left_out = compared.elements - compared.valid
-    words = f"valid {compared.valid} of {compared.elements} elements ({left_out} left out)"
+    words = Sentence("valid_of_elements", valid=compared.valid, elements=compared.elements, left_out=left_out)
     return replace(result, valid=compared.valid, reason=f"{result.reason}; {words}")
 
 
@@ -269,10 +273,7 @@ def _cancelled(stats: ErrorStats, references: References, case: str, plan: Plan,
     terms = references.graph.terms_of(references.inputs[case], output)
     if not stats.absolute["max"] <= CANCELLED * UNIT_ROUNDOFF[plan.computes_in] * terms:
         return ""
-    return (
-        f"the reference is all zeros, where terms of {terms:.3g} cancel; the engine's largest element, "
-        f"{stats.absolute['max']:.3g}, is within their rounding, which proves nothing"
-    )
+    return Sentence("zeros_cancelled", terms=terms, max=stats.absolute["max"])
 
 
 def has_tf32(backend: Backend) -> bool:

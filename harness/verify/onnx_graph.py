@@ -34,6 +34,7 @@ from harness.graph import (
 )
 from harness.lazy import onnx_ir as ir
 from harness.reference import RunGraph, onnx_run_graph, run_onnxruntime
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -106,7 +107,7 @@ class OnnxGraph(SubjectGraph):
             model = with_stored_noise(model, seed_random)
             self.notes = noise_note(drawn, seed_random)
         elif random := random_nodes(model):
-            raise NotRepeatable(f"{subject.name} is {random_words(random)}")
+            raise NotRepeatable(Sentence("is_random", name=subject.name, random_words=random_words(random)))
         self.output_names = tuple(dict.fromkeys(str(value.name) for value in model.graph.outputs))
         self._program = Program(
             name=subject.name,
@@ -141,7 +142,7 @@ class OnnxGraph(SubjectGraph):
     def file_model(self) -> ir.Model:
         """The file as it is; with stored noise, where that was asked for, and nothing had to be promoted for it."""
         if self.notes and self._is_promoted:
-            raise NotJudged(f"{self.name} has FP16 or BF16 values, and --seed-random stores FP32 noise; give -p fp32")
+            raise NotJudged(Sentence("seed_fp16", name=self.name))
         return self._program.model if self.notes else self._file
 
     @property

@@ -10,6 +10,7 @@ from harness.backends import ShapeRange
 from harness.errors import NotJudged
 from harness.graph import Program, load_plan
 from harness.reference import OutputCache, ReferenceStore
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -53,7 +54,7 @@ class Prepared:
         for name in names:
             value = inputs[name] if name in inputs else evaluators.value(evaluators.reference, name)
             if value is None:
-                raise NotJudged(f"nothing but the engine computes the value {name!r}")
+                raise NotJudged(Sentence("only_engine_computes", name=name))
             found[name] = value
             evaluators.done([name])
         return found
@@ -69,7 +70,7 @@ def prepare(subject: Subject, settings: Settings) -> Prepared:
     open_graph = open_torch_graph if subject.onnx is None else open_onnx_graph
     graph, inputs = open_graph(subject, settings)
     if foreign := graph.identity.foreign:
-        settings.progress(f"{subject.name}: nothing is kept, since no key holds {'; '.join(foreign)}")
+        settings.progress(Sentence("nothing_kept", name=subject.name, foreign=list(foreign)))
     valid = ValidElements(subject, inputs, graph.output_names)
     references = References(
         subject,

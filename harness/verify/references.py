@@ -25,6 +25,7 @@ from harness.reference import (
     Stored,
     update_command,
 )
+from harness.sentences import Sentence
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.given import given_outputs
@@ -151,8 +152,8 @@ class References:
         try:
             agreed = self._agreement(case, outputs)
         except Disagree as again:
-            raise NotJudged(f"{again}; {by} was run again, so nothing kept is stale") from error
-        return outputs, (*notes, *agreed, f"outputs kept by an earlier run were stale: {by} was run again")
+            raise NotJudged(Sentence("kept_not_stale", again=again, by=by)) from error
+        return outputs, (*notes, *agreed, Sentence("kept_were_stale", by=by))
 
     def notes(self, case: str) -> tuple[str, ...]:
         """Return what is to be said of the graph and of the reference of a case: that nothing else computes it."""
@@ -169,8 +170,12 @@ class References:
                 else f"computed in FP64 on {on}"
             )
         if (stored := self._load(case)) is None:
-            return f"computed in {precision.upper()} on {self.graph.device.type}"
-        return f"stored, made in {precision.upper()} on {stored.provenance.get('device', 'an unknown device')}"
+            return Sentence("reference_computed", dtype=precision.upper(), device=self.graph.device.type)
+        return Sentence(
+            "reference_stored",
+            dtype=precision.upper(),
+            device=stored.provenance.get("device") or Sentence("unknown_device"),
+        )
 
     def dtypes(self, case: str) -> dict[str, torch.dtype]:
         """Return the declared dtype of every output: that of the FP32 reference."""
@@ -313,7 +318,7 @@ class References:
         assert not isinstance(witness, str), "only a module has stored references"
         kept = {name: tensor.to(self.graph.device) for name, tensor in stored.fp32.items()}
         if set(kept) != set(witness):
-            raise StaleReference(f"stored reference is stale: its outputs are {sorted(kept)}; run: {command}")
+            raise StaleReference(Sentence("stored_stale_names", kept=sorted(kept), command=command))
         kept, witness = self.valid.counted(case, kept), self.valid.counted(case, witness)
         sentence = f"stored reference is stale: {{name!r}} differs from the module by {{error}}; run: {command}"
         try:
@@ -322,5 +327,5 @@ class References:
             program = self.valid.counted(case, self.graph.run(self.inputs[case], dtype="float32")[0])
             if all(distance(program[name], tensor) <= FAITHFUL for name, tensor in kept.items()):
                 by = self.graph.computed_by
-                raise NotJudged(f"{by} gives the stored reference of {case!r}, but the module does not") from stale
+                raise NotJudged(Sentence("stored_only_by", by=by, case=case)) from stale
             raise StaleReference(str(stale)) from stale

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from harness.errors import ParityError
 from harness.graph import is_fp32
 from harness.records import Attempt, CodesResult, EngineInfo, OutputResult, Provenance, Result, Verdict, attempts_note
+from harness.sentences import Sentence
 from harness.tensors import sha256_of
 from harness.verify.target import OpenTarget
 
@@ -72,10 +73,10 @@ def worst_reason(outputs: Sequence[OutputResult], verdict: Verdict, codes: Codes
         return codes.reason  # it says where: what follows in the graph is wrong for that
     deciding = [output for output in outputs if output.verdict == verdict]
     if not deciding:
-        return "no output was compared"
+        return Sentence("no_output_compared")
     without = float("-inf") if verdict == "pass" else float("inf")
     chosen = max(deciding, key=lambda output: _excess(output) if output.stats else without)
-    return f"{chosen.name}: {chosen.reason}"
+    return Sentence("of", name=chosen.name, reason=chosen.reason)
 
 
 def _excess(output: OutputResult) -> float:

@@ -10,6 +10,7 @@ import torch
 from harness.backends import RUNS_ON_CPU, RUNS_ON_GPU
 from harness.compare import bitwise_equal, total_error
 from harness.errors import EngineFailed
+from harness.sentences import Sentence
 from harness.tensors import Tensors, like
 
 
@@ -31,10 +32,7 @@ class Repeats:
         """Return how the runs differ; empty where all bits are the same."""
         if not self.differing:
             return ""
-        return (
-            f"{self.differing} of {self.runs} runs of the engine differ from the first, by up to {self.spread:.3g}; "
-            "the worst is judged"
-        )
+        return Sentence("runs_differ", differing=self.differing, runs=self.runs, spread=self.spread)
 
 
 def run_repeatedly(
@@ -82,11 +80,11 @@ def check_outputs(actual: Tensors, declared: Mapping[str, torch.dtype], others: 
     """Raise EngineFailed when names or dtypes are not the declared ones, or memory is shared with other tensors."""
     if set(actual) != set(declared):
         missing, unexpected = sorted(set(declared) - set(actual)), sorted(set(actual) - set(declared))
-        raise EngineFailed(f"outputs differ: missing {missing}, unexpected {unexpected}")
+        raise EngineFailed(Sentence("outputs_missing", missing=missing, unexpected=unexpected))
     owners = {tensor.untyped_storage().data_ptr(): name for name, tensor in others.items() if tensor.numel()}
     for name, tensor in actual.items():
         if tensor.dtype != declared[name]:
-            kinds = f"is {tensor.dtype}, but {declared[name]} is declared".replace("torch.", "")
-            raise EngineFailed(f"output {name!r} {kinds}")
+            dtypes = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, declared[name]))
+            raise EngineFailed(Sentence("output_dtype", name=name, dtype=next(dtypes), declared=next(dtypes)))
         if tensor.numel() and (owner := owners.get(tensor.untyped_storage().data_ptr())):
-            raise EngineFailed(f"output {name!r} shares its memory with {owner!r}, an input or an earlier output")
+            raise EngineFailed(Sentence("output_shares_memory", name=name, owner=owner))

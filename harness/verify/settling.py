@@ -12,6 +12,7 @@ from harness.errors import EngineFailed, NotJudged
 from harness.graph import Plan
 from harness.lazy import onnx_ir as ir
 from harness.records import Decisions
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 from harness.verify.deciders import Origin, cone_of, is_decided, origin_of, readable, value_of
 from harness.verify.deciding_values import DecidingValues
@@ -51,12 +52,13 @@ def settle(
         try:
             found = put_in_order(order, model, values, actual, settled.expected)
         except NotJudged as error:
-            settled = replace(settled, notes=(*settled.notes, f"near ties of TopK {order.scores!r} are kept: {error}"))
+            settled = replace(
+                settled, notes=(*settled.notes, Sentence("ties_kept", scores=order.scores, error=str(error)))
+            )
             continue
         values.replace(found.reference, found.floor)
         low = {name: found.floor[name].to(tensor.device, tensor.dtype) for name, tensor in found.expected.items()}
-        hold = "place holds" if found.exchanged == 1 else "places hold"
-        words = f"{found.exchanged} {hold} another candidate of a near tie of TopK {order.scores!r}"
+        words = Sentence("ties_exchanged", exchanged=found.exchanged, scores=order.scores)
         settled = Settled(
             expected=settled.expected | found.expected,
             floor=(settled.floor or {}) | low,

@@ -12,8 +12,13 @@ from typing import TypeVar
 from harness import limits
 from harness.errors import EngineFailed, NotJudged, ParityError, is_disk_full, room
 from harness.gpu_errors import gpu_error
+from harness.sentences import Sentence
 
 T = TypeVar("T")
+_DOING = {
+    "building": Sentence("step_building"), "loading": Sentence("step_loading"), "running": Sentence("step_running"),
+    "tapping": Sentence("step_tapping"), "profiling": Sentence("step_profiling"),
+}  # fmt: skip
 IN_PROCESS = ("loading", "running", "tapping")
 """Steps whose time is limited: a build is a process of its own, and may take hours."""
 
@@ -39,15 +44,20 @@ class Steps:
                 raise known from error
             if isinstance(error, OSError) and is_disk_full(error):
                 where = Path(error.filename or tempfile.gettempdir())
-                what = f"the disk is full while {doing} the {self._backend} engine ({where}: {room(where.parent)})"
-                raise NotJudged(f"{what}; free some space") from error
+                left = room(where.parent)
+                raise NotJudged(
+                    Sentence("step_disk_full", doing=_DOING[doing], backend=self._backend, where=where, room=left)
+                ) from error
             if (
                 isinstance(error, OSError) and error.errno and doing in ("building", "loading")
             ):  # no fault of the engine
                 said = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-                raise NotJudged(f"{doing} the {self._backend} engine met an error of the system: {said}") from error
-            what = f"{doing} the {self._backend} engine raised {type(error).__name__}"
-            raise EngineFailed(f"{what}: {error}", failure="crash") from error
+                raise NotJudged(
+                    Sentence("step_system_error", doing=_DOING[doing], backend=self._backend, said=said)
+                ) from error
+            kind = type(error).__name__
+            what = Sentence("step_raised", doing=_DOING[doing], backend=self._backend, kind=kind, error=str(error))
+            raise EngineFailed(what, failure="crash") from error
         finally:
             self.spent_s[doing] = self.spent_s.get(doing, 0.0) + time.perf_counter() - started
 

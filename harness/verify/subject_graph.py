@@ -26,6 +26,7 @@ from harness.reference import (
     RunNotes,
     run_graph,
 )
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.tensors import Tensors
 from harness.verify.value_range import first_beyond, held_wide, kept_for_range, terms_of
@@ -85,7 +86,7 @@ class SubjectGraph(ABC):
     @property
     def file_model(self) -> ir.Model:
         """The ONNX file typed as it is. Raises NotJudged where there is none that engines could be built from."""
-        raise NotJudged(f"{self.name} is no ONNX file, whose typing could be left as it is")
+        raise NotJudged(Sentence("typing_no_onnx", name=self.name))
 
     @property
     def is_quantised(self) -> bool:
@@ -173,16 +174,13 @@ class SubjectGraph(ABC):
         common. Raises NotJudged where that cannot be computed here.
         """
         if tf32 and self.device.type != "cuda":
-            raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
+            raise NotJudged(Sentence("tf32_no_gpu"))
         notes = RunNotes()
 
         def look(name: str, value: torch.Tensor) -> None:
             operator = self.run_graph.ordered.get(name)
             if operator and value.is_floating_point() and (count := int(value.isnan().sum())):
-                raise NotJudged(
-                    f"{self.name}: {operator} puts {name!r} in order, which holds {count} NaN in the reference; repair "
-                    "the model or its inputs"
-                )
+                raise NotJudged(Sentence("orders_nan", name=self.name, operator=operator, name_2=name, count=count))
 
         is_reference = dtypes is None and dtype in ("float32", "float64")
         try:
@@ -193,7 +191,7 @@ class SubjectGraph(ABC):
                     on_value=look if is_reference else None, kept=kept,
                 )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
-            raise NoMemory(f"{self.name}: out of GPU memory in PyTorch {dtype} ({error})") from error
+            raise NoMemory(Sentence("no_gpu_memory", name=self.name, dtype=dtype, error=error)) from error
         except CANNOT_RUN as error:
             where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
             text = f"{where}: {type(error).__name__}: {first_line(error)}"
@@ -215,7 +213,7 @@ class SubjectGraph(ABC):
                 )  # fmt: skip
 
         if dtype not in self._kept:
-            self._kept[dtype] = self.recall(f"what {dtype} cannot hold", compute)
+            self._kept[dtype] = self.recall(Sentence("what_cannot_hold", dtype=dtype), compute)
         return self._kept[dtype]
 
     @contextlib.contextmanager
@@ -285,13 +283,13 @@ class SubjectGraph(ABC):
 
 def random_words(random: Sequence[str]) -> str:
     """Return which operators are random, and what can be done about it."""
-    others = " and others" * (len(random) > 3)
-    return f"random: {', '.join(random[:3])}{others}; give --seed-random to replace what is drawn by stored noise"
+    others = Sentence("and_others") if len(random) > 3 else ""
+    return Sentence("random_nodes", random=list(random[:3]), others=others)
 
 
 def noise_note(random: Sequence[str], seed: int) -> tuple[str, ...]:
     """Return the note on random operators that were replaced."""
-    return (f"stored noise of seed {seed} in the place of {', '.join(random)}",) if random else ()
+    return (Sentence("stored_noise", seed=seed, random=list(random)),) if random else ()
 
 
 def compute_device(settings: Settings) -> torch.device:

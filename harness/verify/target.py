@@ -29,6 +29,7 @@ from harness.graph import (
 )
 from harness.machine import commit
 from harness.records import Result
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import NAMED_PRECISIONS, Subject, Target
 from harness.temporary import temporary_folder
@@ -160,7 +161,7 @@ class OpenTarget:
         if reason := self.backend.unavailable():
             raise NotJudged(reason)
         if (computes := self.plan.computes_in) not in self.backend.precisions:
-            raise NotJudged(f"{self.backend.name} cannot compute in {computes}")
+            raise NotJudged(Sentence("cannot_compute_in", name=self.backend.name, computes=computes))
         graph, subject = self.run.prepared.graph, self.run.subject
         value_dtypes(graph, self.plan)  # an error even where the engine is in the cache
         known = {*graph.output_names, *NAMED_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}
@@ -227,7 +228,7 @@ class OpenTarget:
         """
         engine = self.steps.run("building", lambda: self._make_engine(taps=taps, marked=tuple(marked)))
         if reason := self.backend.cannot_run():
-            raise NotJudged(f"built, not run ({reason})")
+            raise NotJudged(Sentence("built_not_run", reason=reason))
         with self.steps.run("loading", lambda: self.backend.load(engine.path)) as session:
             yield session
 
@@ -277,15 +278,15 @@ class OpenTarget:
     def _build(self) -> None:
         self.check()
         if self.is_pytorch:
-            raise NotJudged(f"the {self.backend.name} backend has no engines")
+            raise NotJudged(Sentence("no_engines", name=self.backend.name))
         self.engine = self.steps.run("building", self._make_engine)
 
     def _load(self) -> None:
         engine = self.build()
         if reason := self.backend.cannot_run():
             count = engine.report.network_layers
-            layers = "" if count is None else f", {count} network layers before fusion"
-            raise NotJudged(f"built, not run ({reason}): {engine.bytes / 1e6:.1f} MB{layers}")
+            layers = "" if count is None else Sentence("layers_before_fusion", count=count)
+            raise NotJudged(Sentence("built_not_run_size", reason=reason, bytes=engine.bytes / 1e6, layers=layers))
         self.say("loading the engine")
         self.session = self._stack.enter_context(self.steps.run("loading", lambda: self.backend.load(engine.path)))
 
@@ -320,7 +321,7 @@ class OpenTarget:
 
         def build(engine: Path) -> BuildReport:
             if words := why_refused(prepared.program.model, self.backend.name):
-                raise EngineRefused(f"not built for {self.backend.name}: {words}")
+                raise EngineRefused(Sentence("not_built_for", name=self.backend.name, words=words))
             self.say(f"building the engine{' with taps' if taps or marked else ''}")
             whose = f"{self.run.subject.name} [{self.target}]"
             with limits.build(whose), temporary_folder() as folder:
@@ -348,7 +349,7 @@ class OpenTarget:
             if not is_disk_full(error):
                 raise
             where = f"{tempfile.gettempdir()} for the graph of {self.run.subject.name}"
-            raise NotJudged(f"no space left in {where}; free some, or set TMPDIR to another folder") from error
+            raise NotJudged(Sentence("no_space_left", where=where)) from error
 
 
 def plan_of(target: Target, subject: Subject) -> Plan:
@@ -386,6 +387,8 @@ def write_graph(
     kept = prepared.graph.kept_for_range(plan)
     if not kept:
         return typed.notes, links
-    names = ", ".join(sorted(kept)[:5]) + " and others" * (len(kept) > 5)
-    why = f"kept in FP32, since a constant that {plan.computes_in} cannot hold changes the result: {names}"
+    names: str = ", ".join(sorted(kept)[:5])
+    if len(kept) > 5:
+        names += Sentence("and_others")
+    why = Sentence("kept_for_constant", computes_in=plan.computes_in, names=names)
     return (why, *typed.notes), links

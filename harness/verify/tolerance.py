@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import UNIT_ROUNDOFF
 from harness.records import OutputResult, Verdict
+from harness.sentences import Sentence
 from harness.subject import Tolerance
 from harness.verify.parts import FACTOR, MAX_FACTOR
 
@@ -64,50 +65,50 @@ def judge_output(
 
     if stats.nan_expected:
         why = f" ({cause})" if cause else ""
-        reason = f"the reference itself holds {stats.nan_expected} NaN{why}; repair the model or its inputs"
+        reason: str = Sentence("reference_holds_nan", nan_expected=stats.nan_expected, why=why)
         return result("not_judged", reason)
     what = f"PyTorch {precision}"
     cannot = "" if floor is None or tolerance else cannot_hold(floor, precision, what, cause)
     if reason := _not_finite(stats):
         # Where PyTorch's own FP32 is not finite, there is no reference: only FP64 holds such a model.
         unknown = precision == "fp32" and floor is not None and floor.mismatched_nonfinite
-        words = f"; {cannot}" if cannot and not is_floor else ""
+        words = Sentence("then", text=cannot) if cannot and not is_floor else ""
         return result("not_judged" if unknown else "fail", reason + words)
     if not stats.compared:
-        return result("not_judged", "no element is finite on both sides, so there is nothing to compare")
+        return result("not_judged", Sentence("nothing_finite"))
     if stats.zero_expected and stats.zero_actual:
-        reason = "reference and output are all zeros, which proves nothing; give inputs that move this output"
+        reason = Sentence("zeros_prove_nothing")
         return result("not_judged", reason)
     reason = _faded(stats, floor, UNIT_ROUNDOFF[precision])
     hopeless = not stats.relative_l2 < _ONE_BIT and not stats.zero_expected
     noise = reference_error() if (reason or hopeless) and reference_error is not None else None
     if noise is not None and noise.relative_l2 > FP32_HOLDS:
-        words = f"the reference is rounding noise: its FP32 is {noise.relative_l2:.3g} from FP64"
-        return result("not_judged", f"relative error {stats.relative_l2:.3g}, but {words}")
+        words = Sentence("reference_is_noise", relative_l2=noise.relative_l2)
+        return result("not_judged", Sentence("error_but", relative_l2=stats.relative_l2, words=words))
     if reason:
         return result("fail", f"{reason}; {cannot}" if cannot else reason)
     if tolerance is not None:
         return _by_tolerance(result, stats, floor, what, tolerance)
     if floor is None:
-        words = f"but {what} cannot run here, so no floor; give a Tolerance"
-        return result("not_judged", f"relative error {stats.relative_l2:.3g}, {words}")
+        words = Sentence("no_floor_here", what=what)
+        return result("not_judged", Sentence("error_and", relative_l2=stats.relative_l2, words=words))
     if cannot:
         return result(*_without_floor(stats, parts, cannot, precision))
     allowed = _limits(stats, floor, precision, parts)
     broken = [] if is_floor else [part for part in parts if part.fails]
     beyond = [] if is_floor or parts else _broken(stats, allowed)
     failed = bool(broken or beyond or hopeless)
-    loses = f"{what} loses {floor.relative_l2:.3g}"
+    loses = Sentence("loses_by", what=what, relative_l2=floor.relative_l2)
     if is_floor:
-        text = f"relative error {stats.relative_l2:.3g}, this is the floor that engines are held against"
+        text: str = Sentence("error_is_floor", relative_l2=stats.relative_l2)
     else:
         text = _sentence(stats, broken, allowed, loses, what)
         if "max_absolute" in beyond:
-            text += f"; largest error {stats.absolute['max']:.3g} (allowed {allowed['max_absolute']:.3g})"
+            text += Sentence("largest_error", max=stats.absolute["max"], max_absolute=allowed["max_absolute"])
     if failed and stats.worst:
-        text += f"; worst at {list(stats.worst[0]['index'])}"
+        text += Sentence("worst_at", index=list(stats.worst[0]["index"]))
     if hopeless:
-        text += "; less than one effective bit is left"
+        text += Sentence("no_bit_left")
     words = _tf32_words(stats, tf32_floor()) if failed and tf32_floor is not None else ""
     return dataclasses.replace(
         result("fail" if failed else "pass", text + words, allowed=allowed), tf32_sized=bool(words)
@@ -129,11 +130,14 @@ def _not_finite(stats: ErrorStats) -> str:
     """Return where an output is not finite and its reference is, or has not the same infinity; else an empty string."""
     if stats.nan_actual:
         where = list(stats.first_nonfinite or ())
-        return f"{stats.nan_actual} of {stats.elements} elements are NaN, the first non-finite one at {where}"
+        return Sentence("elements_nan", nan_actual=stats.nan_actual, elements=stats.elements, where=where)
     if stats.mismatched_nonfinite:
-        return (
-            f"{stats.mismatched_nonfinite} of {stats.elements} elements are infinite on one side only "
-            f"({stats.nonfinite_actual} in the output, {stats.nonfinite_expected} in the reference)"
+        return Sentence(
+            "elements_infinite",
+            mismatched_nonfinite=stats.mismatched_nonfinite,
+            elements=stats.elements,
+            nonfinite_actual=stats.nonfinite_actual,
+            nonfinite_expected=stats.nonfinite_expected,
         )
     return ""
 
@@ -146,43 +150,43 @@ def _faded(stats: ErrorStats, floor: ErrorStats | None, roundoff: float) -> str:
     if stats.zero_actual and not stats.zero_expected:
         if floor is not None and floor.zero_actual:
             return ""
-        return f"the output is all zeros; the reference's RMS is {stats.rms_expected:.3g}"
+        return Sentence("output_zeros", rms_expected=stats.rms_expected)
     if stats.std_expected <= roundoff * stats.max_expected:
         return ""  # the reference varies by less than the format can hold: a constant is the right answer
     if stats.constant_actual and not stats.constant_expected and not (floor is not None and floor.constant_actual):
-        return f"the output is constant; the reference's standard deviation is {stats.std_expected:.3g}"
+        return Sentence("output_constant", std_expected=stats.std_expected)
     kept = 0.5 * stats.std_expected
     if stats.std_actual < kept and not (floor is not None and floor.std_actual < kept):
         # Half the spread missing is an error of at least half the spread, which the norm hides under a large mean.
-        return f"the variance vanished: standard deviation {stats.std_actual:.3g}, reference {stats.std_expected:.3g}"
+        return Sentence("variance_vanished", std_actual=stats.std_actual, std_expected=stats.std_expected)
     return ""
 
 
 def cannot_hold(floor: ErrorStats, precision: str, what: str = "PyTorch", cause: str = "") -> str:
     """Return in words that PyTorch itself loses too much in this precision to be a floor, or an empty string."""
-    why = f": {cause}" if cause else ""
+    why = Sentence("since", cause=cause) if cause else ""
     if floor.mismatched_nonfinite:
-        return f"{what} cannot hold this model (gives {floor.nonfinite_actual} non-finite elements){why}"
+        return Sentence("cannot_hold_nonfinite", what=what, nonfinite_actual=floor.nonfinite_actual, why=why)
     limit = FP32_HOLDS if precision == "fp32" else HOLDS
     if floor.relative_l2 > limit and not floor.zero_expected:
-        return f"{what} cannot hold this model (loses {floor.relative_l2:.3g}){why}"
+        return Sentence("cannot_hold_loses", what=what, relative_l2=floor.relative_l2, why=why)
     return ""
 
 
 def _without_floor(stats: ErrorStats, parts: Sequence[PartResult], cannot: str, precision: str) -> tuple[Verdict, str]:
     """Return the verdict on an output whose floor is none: right, wrong, or neither to be seen."""
-    text = f"relative error {stats.relative_l2:.3g}; {cannot}"
+    text = Sentence("error_then", relative_l2=stats.relative_l2, cannot=cannot)
     if precision == "fp32":
-        return "not_judged", f"{text}, so there is no floor"
+        return "not_judged", Sentence("so_no_floor", text=text)
     if not stats.relative_l2 < _ONE_BIT:
-        return "fail", f"{text}; less than one effective bit is left"
+        return "fail", Sentence("then_no_bit_left", text=text)
     if stats.relative_l2 > HOLDS:
-        return "not_judged", f"{text}, so there is no floor; keep what overflows in FP32 or give a Tolerance"
+        return "not_judged", Sentence("so_no_floor_keep", text=text)
     for part in parts:
         if part.fails:
-            why = f"with that in FP32 it loses {part.floor:.3g}" if part.floor else "so there is no floor for this part"
-            return "not_judged", f"{_of_part(part, '')}; {text}, {why}; keep that in FP32 or give a Tolerance"
-    return "pass", f"{text}, but this engine holds it"
+            why = Sentence("with_fp32_loses", floor=part.floor) if part.floor else Sentence("no_floor_for_part")
+            return "not_judged", Sentence("part_without_floor", of_part=_of_part(part, ""), text=text, why=why)
+    return "pass", Sentence("but_engine_holds", text=text)
 
 
 def _by_tolerance(
@@ -205,19 +209,21 @@ def _by_tolerance(
     if tolerance.relative_l2 is None and not stats.relative_l2 < _ONE_BIT and "relative_l2" not in broken:
         broken.append("relative_l2")
     text = f"relative error {stats.relative_l2:.3g}, " + (
-        f"{what} loses {floor.relative_l2:.3g}" if floor else "no floor"
+        f"{what} loses {floor.relative_l2:.3g}" if floor else Sentence("no_floor")
     )
     if "relative_l2" in given or "relative_l2" in broken:
-        text += f" (allowed {allowed['relative_l2']:.3g})"
+        text += Sentence("allowed", limit=allowed["relative_l2"])
     if "max_absolute" in broken:
-        text += f"; largest error {stats.absolute['max']:.3g} (allowed {allowed['max_absolute']:.3g})"
+        text += Sentence("largest_error", max=stats.absolute["max"], max_absolute=allowed["max_absolute"])
     if "cosine" in given:
-        text += f"; cosine {stats.cosine:.6f} (allowed {given['cosine']:.6f})"
+        text += Sentence("cosine_allowed", cosine=stats.cosine, cosine_2=given["cosine"])
     if broken and stats.worst:
-        text += f"; worst at {list(stats.worst[0]['index'])}"
+        text += Sentence("worst_at", index=list(stats.worst[0]["index"]))
     if tolerance.relative_l2 is None and not stats.relative_l2 < _ONE_BIT:
-        text += "; less than one effective bit is left"
-    return result("fail" if broken else "pass", f"{text}; tolerance: {tolerance.why}", allowed=allowed)
+        text += Sentence("no_bit_left")
+    return result(
+        "fail" if broken else "pass", Sentence("with_tolerance", text=text, why=tolerance.why), allowed=allowed
+    )
 
 
 def _limits(stats: ErrorStats, floor: ErrorStats, precision: str, parts: Sequence[PartResult]) -> dict[str, float]:
@@ -245,27 +251,33 @@ def _broken(stats: ErrorStats, allowed: dict[str, float]) -> list[str]:
 
 
 def _sentence(stats: ErrorStats, broken: Sequence[PartResult], allowed: dict[str, float], loses: str, what: str) -> str:
-    limit = f" (allowed {allowed['relative_l2']:.3g})" if "relative_l2" in allowed else ""
-    whole = f"relative error {stats.relative_l2:.3g}, {loses}{limit}"
+    limit = Sentence("allowed", limit=allowed["relative_l2"]) if "relative_l2" in allowed else ""
+    whole = Sentence("error_loses", relative_l2=stats.relative_l2, loses=loses, limit=limit)
     named = next((part for part in broken if part.kind != "whole" or part.figure != "relative_l2"), None)
     if named is None:
         return whole
     if broken[0] is named:
-        return f"{_of_part(named, what)}; the whole: {whole}"
-    return f"{whole}; {_of_part(named, what)}"
+        return Sentence("part_then_whole", of_part=_of_part(named, what), whole=whole)
+    return Sentence("whole_then_part", whole=whole, of_part=_of_part(named, what))
 
 
-_FIGURES = {
-    "relative_l2": "{error}", "rms_absolute": "RMS {error}", "max_absolute": "largest error {error}",
-    "scale": "scale off by {error}", "bias": "mean error {error} of its RMS",
-}  # fmt: skip
+def _figure(figure: str, error: float) -> str:
+    """Return an error as it is called: an RMS, the largest error, a factor."""
+    if figure == "rms_absolute":
+        return Sentence("figure_rms", error=error)
+    if figure == "max_absolute":
+        return Sentence("figure_largest", error=error)
+    if figure == "scale":
+        return Sentence("figure_scale", error=error)
+    return Sentence("figure_bias", error=error) if figure == "bias" else f"{error:.3g}"
 
 
 def _of_part(part: PartResult, what: str) -> str:
     """Return a part and what it loses: ``slice 17 of axis 1: 0.41, PyTorch fp16 loses 0.0006 (allowed 0.0021)``."""
-    error = _FIGURES[part.figure].format(error=f"{part.error:.3g}")
-    loses = f", {what} loses {part.floor:.3g}" if what else ""
-    return f"{part.name or 'the whole'}: {error}{loses} (allowed {part.allowed:.3g})"
+    error = _figure(part.figure, part.error)
+    loses = Sentence("and_loses", what=what, floor=part.floor) if what else ""
+    name = part.name or Sentence("the_whole")
+    return Sentence("part_loses", name=name, error=error, loses=loses, allowed=part.allowed)
 
 
 def is_tf32(outputs: Sequence[OutputResult]) -> bool:
@@ -284,9 +296,9 @@ def _tf32_words(stats: ErrorStats, tf32_floor: ErrorStats | None) -> str:
     if tf32_floor is not None:
         loses = tf32_floor.relative_l2
         if loses / 4 <= stats.relative_l2 <= loses * 4:
-            return f"; this is TF32-sized (TF32 costs {loses:.3g}): the engine computes in TF32, not FP32"
+            return Sentence("tf32_sized", loses=loses)
         return ""
     # Without a GPU there is no TF32 to measure: an 11-bit significand leaves 9 to 14 effective bits.
     if 2.0**-14 <= stats.relative_l2 <= 2.0**-9:
-        return "; this is TF32-sized (an 11-bit significand): the engine seems to compute in TF32, not FP32"
+        return Sentence("tf32_sized_bits")
     return ""

@@ -32,6 +32,7 @@ from harness.graph import (
 )
 from harness.pytorch import build_module, tf32_allowed
 from harness.reference import HelperValues, RunGraph, exported_run_graph
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.structure import flatten_outputs
 from harness.subject import Subject
@@ -146,10 +147,8 @@ class TorchGraph(SubjectGraph):
                 random = random_calls(trace(self.subject, self.module, inputs, self._arguments))
         except NotJudged:  # it cannot be traced either
             return error
-        why = (
-            random_words(random) if random else "not random, so forward() keeps a state or a kernel is not determinate"
-        )
-        return NotRepeatable(f"{error}; it is {why}")
+        why = random_words(random) if random else Sentence("not_random_state")
+        return NotRepeatable(Sentence("it_is", error=error, why=why))
 
     @property
     def program(self) -> Program:
@@ -225,7 +224,7 @@ class TorchGraph(SubjectGraph):
                 yield
         except UsageError as error:
             if isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
-                raise NoMemory(f"{self.name}: out of GPU memory in PyTorch FP32 ({error.__cause__})") from error
+                raise NoMemory(Sentence("no_gpu_memory_fp32", name=self.name, cause=error.__cause__)) from error
             raise
 
     def _run_twice(self, inputs: Tensors) -> Tensors:
@@ -235,20 +234,14 @@ class TorchGraph(SubjectGraph):
             # Clones: what forward() keeps and returns would be the outputs of both runs.
             first = {path: tensor.clone() for path, tensor in self._call(given).items()}
             if changed := [path for path, tensor in inputs.items() if not bitwise_equal(given[path], tensor)]:
-                raise NotJudged(
-                    f"{name}: forward() changes its input {changed[0]!r} in place, which an engine does not; "
-                    "clone it there"
-                )
+                raise NotJudged(Sentence("forward_changes_input", name=name, changed=changed[0]))
             before = {path: buffer.clone() for path, buffer in self.module.named_buffers()}
             second = self._call(given)
         sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
         self._require_names(second, list(first))
         for path, buffer in self.module.named_buffers():
             if path not in before or not bitwise_equal(buffer, before[path]):
-                raise NotJudged(
-                    f"{name}: every run of forward() changes the buffer {path!r}, and an engine keeps no state; take "
-                    "it as an input and return it"
-                )
+                raise NotJudged(Sentence("forward_changes_buffer", name=name, path=path))
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
         return first
 

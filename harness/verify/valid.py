@@ -10,6 +10,7 @@ import torch
 
 from harness import limits
 from harness.errors import NotJudged, UsageError, suite_code, unknown_name
+from harness.sentences import Sentence
 from harness.subject import Subject
 from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs, generated_words
@@ -39,11 +40,10 @@ class ValidElements:
             shape = tuple(outputs[name].shape)
             if not _fits(mask, shape):
                 raise self._error(
-                    case, name, f"has shape {list(mask.shape)}, and the output {list(shape)}; give as many dimensions, "
-                    "each of the output's size or 1"
+                    case, name, Sentence("mask_shape", shape=list(mask.shape), shape_2=list(shape))
                 )  # fmt: skip
             if outputs[name].numel() and not bool(mask.any()):
-                raise self._error(case, name, "leaves no element to compare; mark those that count with True")
+                raise self._error(case, name, Sentence("mask_empty"))
 
     def of(self, case: str, outputs: Tensors) -> Tensors:
         """Return the masks of these outputs, each in the shape of its output and on its device.
@@ -82,7 +82,7 @@ class ValidElements:
     def _mask(self, case: str, name: str) -> torch.Tensor:
         first, again = (self._ask(case, name) for _ in range(2))
         if not torch.equal(first, again):
-            raise self._error(case, name, "is another one when it is asked for again; compute it from the inputs alone")
+            raise self._error(case, name, Sentence("mask_changes"))
         return first
 
     def _ask(self, case: str, name: str) -> torch.Tensor:
@@ -91,16 +91,16 @@ class ValidElements:
         with suite_code(what), limits.step(f"valid[{name!r}]", subject=self.subject.name):
             mask: object = self.subject.valid[name](self._inputs.nested(given))
         if not isinstance(mask, torch.Tensor):
-            raise self._error(case, name, f"is a {type(mask).__name__}; return a tensor of booleans")
+            raise self._error(case, name, Sentence("mask_type", name=type(mask).__name__))
         if mask.dtype != torch.bool:
             dtype = str(mask.dtype).removeprefix("torch.")
-            raise self._error(case, name, f"holds {dtype}; return booleans, such as inputs['mask'] != 0")
+            raise self._error(case, name, Sentence("mask_dtype", dtype=dtype))
         return mask.detach().cpu()
 
     def _error(self, case: str, name: str, problem: str) -> UsageError | NotJudged:
         words = f"{self.subject.name}: the mask valid[{name!r}] of case {case!r} {problem}"
         generated = generated_words(self.subject, case)
-        return NotJudged(f"{words} ({generated})") if generated else UsageError(words)
+        return NotJudged(Sentence("error_of", error=words, words=generated)) if generated else UsageError(words)
 
 
 def _always(mask: torch.Tensor, inputs: object) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.compare import FAITHFUL, distance, relative_l2
 from harness.reference import Evaluator, ProgramEvaluator, RunGraph, run_graph
+from harness.sentences import Sentence
 from harness.tensors import Tensors, largest_finite
 
 UNUSABLE = 0.1
@@ -112,11 +113,16 @@ def first_beyond(run: RunGraph, evaluators: Callable[[Collection[str]], tuple[Ev
     for node, expected, found in _in_both(run, high, low):
         trouble = _trouble(found, expected)
         if trouble and isinstance(trouble, str):
-            return f"{node.name} {trouble}"
+            return Sentence("value_trouble", name=node.name, trouble=trouble)
         if trouble:
             read = [item.name for item in node.all_input_nodes if item.name in run.floats]
-            value = f"{_at(found, trouble):.3g} at {list(trouble)} ({_at(expected, trouble):.3g} in FP32)"
-            return f"{node.name} is {value}{_lost_before(*evaluators(read), read, trouble, expected.shape)}"
+            value = Sentence("value_at", at=_at(found, trouble), index=list(trouble), at_2=_at(expected, trouble))
+            return Sentence(
+                "value_is",
+                name=node.name,
+                value=value,
+                lost_before=_lost_before(*evaluators(read), read, trouble, expected.shape),
+            )
     return ""
 
 
@@ -160,7 +166,7 @@ def _lost_before(
         if expected is not None and found is not None and expected.shape == found.shape == shape:
             lost = _at(expected, place)
             if lost and not _at(found, place):
-                return f", where it reads {name}: 0 ({lost:.3g} in FP32)"
+                return Sentence("where_it_reads", name=name, lost=lost)
     return ""
 
 
@@ -172,13 +178,13 @@ def _trouble(low: torch.Tensor, expected: torch.Tensor) -> str | tuple[int, ...]
     if bool(lost.any()):
         largest = expected[finite].abs().max().item()
         if largest > end:
-            return f"overflows ({largest:.3g} in FP32, beyond {end:.5g})"
-        return tuple(lost.nonzero()[0].tolist()) or "is not finite"
+            return Sentence("overflows", largest=largest, end=end)
+        return tuple(lost.nonzero()[0].tolist()) or Sentence("is_not_finite")
     nonzero = finite & (expected != 0)
     if bool(nonzero.any()) and int((nonzero & (found == 0)).sum()) * 2 > int(nonzero.sum()):
-        return f"underflows ({expected[nonzero].abs().max().item():.3g} in FP32)"
+        return Sentence("underflows", item=expected[nonzero].abs().max().item())
     error = relative_l2(found[finite], expected[finite])
-    return f"loses {error:.3g}" if error > UNUSABLE else ""
+    return Sentence("loses", error=error) if error > UNUSABLE else ""
 
 
 _STEPS_BACK = 8

@@ -15,6 +15,7 @@ from harness.graph import Plan, input_specs
 from harness.memory import guarded
 from harness.records import Attempt, CodesResult, OutputResult, Result, Verdict, overall
 from harness.reference import StaleReference
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
@@ -75,7 +76,16 @@ def _best_attempt(opened: OpenTarget, case: str) -> Outcome:
         if lost := lost_gpu():
             result = dataclasses.replace(result, notes=(*result.notes, f"not tried again: {lost}"))
             break
-        opened.say(f"attempt {len(tried)} of {len(tried) + left} ended ({result.failure}): {result.reason}", case)
+        opened.say(
+            Sentence(
+                "attempt_ended",
+                count=len(tried),
+                count_2=len(tried) + left,
+                failure=result.failure,
+                reason=result.reason,
+            ),
+            case,
+        )
         opened.renew(anew=result.failure == "timeout")
     if len(tried) > 1:
         result = with_attempts(result, tried, settings.retries + 1)
@@ -135,11 +145,11 @@ def _attempt(opened: OpenTarget, case: str) -> Outcome:
         limit = error.option if isinstance(error, TookTooLong) else ""
     generated = generated_words(opened.run.subject, case)
     if generated:
-        notes = (*notes, f"{case} is {generated}")
-    differ = f"not repeatable: {repeats.words()}" if repeats is not None and repeats.differing else ""
+        notes = (*notes, Sentence("case_is_generated", case=case, generated=generated))
+    differ = Sentence("not_repeatable", words=repeats.words()) if repeats is not None and repeats.differing else ""
     if differ:
         notes = (*notes, differ)
-        reason += f"; {differ}" if verdict == "fail" else ""
+        reason += Sentence("then", text=differ) if verdict == "fail" else ""
     result = Result(
         subject=opened.run.subject.name,
         case=case,
@@ -206,7 +216,7 @@ def _judged(
     notes = (*notes, *(output.note for output in compared if output.note), *valid_note(compared))
     if any(output.stats is not None and output.stats.nonfinite_expected for output in compared):
         infinite = infinite_words(prepared.graph.weights.items())
-        notes = (*notes, f"the reference is not finite everywhere, and {infinite}") if infinite else notes
+        notes = (*notes, Sentence("reference_infinite", infinite=infinite)) if infinite else notes
     return judge_outputs(opened, case, compared, other), notes, settled, None
 
 

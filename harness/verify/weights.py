@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from harness.errors import NotJudged
+from harness.sentences import Sentence
 
 Weights = Iterable[tuple[str, object]]
 """By name; what is no tensor, such as text, is left out."""
@@ -18,7 +19,7 @@ def require_no_nan(name: str, weights: Weights) -> None:
     A constant without a dimension may hold it: a graph fills with NaN what it replaces.
     """
     if words := _holding(torch.isnan, "NaN", ((path, it) for path, it in weights if getattr(it, "ndim", 0))):
-        raise NotJudged(f"{name}: {words}; repair the checkpoint")
+        raise NotJudged(Sentence("weights_broken", name=name, words=words))
 
 
 def infinite_words(weights: Weights) -> str:
@@ -33,5 +34,5 @@ def _holding(is_one: Callable[[torch.Tensor], torch.Tensor], what: str, weights:
     found = [(path, count) for path, count in counts if count]
     if not found:
         return ""
-    others = f", as {len(found) - 1} more do" if len(found) > 1 else ""
-    return f"weight {found[0][0]!r} holds {found[0][1]} {what}{others}"
+    others = Sentence("as_others_do", count=len(found) - 1) if len(found) > 1 else ""
+    return Sentence("weight_holds", name=found[0][0], count=found[0][1], what=what, others=others)

@@ -11,6 +11,7 @@ import torch
 from harness.compare import FAITHFUL, distance
 from harness.errors import NotJudged
 from harness.reference import ProgramEvaluator
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 from harness.verify.quantised import flips_explain
 from harness.verify.subject_graph import SubjectGraph
@@ -54,7 +55,7 @@ def require_agreement(
     """
     witness = graph.witness(inputs)
     if isinstance(witness, str):
-        return (f"the reference has one witness only: {witness}",)
+        return (Sentence("one_witness", witness=witness),)
     witness, outputs = counted(witness), counted(outputs)
     errors = {name: distance(witness[name], tensor) for name, tensor in outputs.items()}
     wrong = {name: error for name, error in errors.items() if not error <= FAITHFUL}
@@ -65,15 +66,23 @@ def require_agreement(
         return ()
     if graph.is_quantised and flips_explain(graph, inputs, outputs, witness):
         worst = max(wrong.values())
-        return (f"{graph.witness_name} is {worst:.2g} from the reference, by codes that its rounding flips",)
+        return (Sentence("witness_flips", witness_name=graph.witness_name, worst=worst),)
     output = max(wrong, key=lambda name: wrong[name])
     found = _first(graph, inputs, wrong[output])
     if found is None and all(e <= FEW_TIES and not outputs[name].is_floating_point() for name, e in wrong.items()):
-        return (f"{graph.witness_name} decides {wrong[output]:.2g} of {output!r} otherwise, by the same values",)
+        return (Sentence("witness_decides", witness_name=graph.witness_name, wrong=wrong[output], output=output),)
     found = found or _at_worst(output, outputs[output], witness[output])
     raise Disagree(
-        f"two references disagree from value {found.value!r} on ({graph.computed_by} {found.ours:.4g}, "
-        f"{graph.witness_name} {found.theirs:.4g}); output {output!r} differs by {wrong[output]:.3g}"
+        Sentence(
+            "witnesses_disagree",
+            value=found.value,
+            computed_by=graph.computed_by,
+            ours=found.ours,
+            witness_name=graph.witness_name,
+            theirs=found.theirs,
+            output=output,
+            wrong=wrong[output],
+        )
     )
 
 

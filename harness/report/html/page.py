@@ -57,6 +57,7 @@ def page(records: Records, *, lang: Language = "en", against: tuple[str, Records
     ``against`` are earlier records with their name: what changed since comes first.
     """
     t = Words(lang)
+    records, against = t.records(records), against and (against[0], t.records(against[1]))
     known = _by_subject(records)
     sections = [subject_section(one, f"s{n}", t) for n, one in enumerate(known, start=1)]
     studies = [

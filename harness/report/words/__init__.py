@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.report.words.lookup import LANGUAGES, Language, Words
+from harness.report.words.lookup import LANGUAGES, SENTENCES, Language, Words
 
-__all__ = ["LANGUAGES", "Language", "Words"]
+__all__ = ["LANGUAGES", "SENTENCES", "Language", "Words"]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from harness.report.words import en, zh
+from harness.records import Records
+from harness.report.words import en, sentences_zh, zh
+from harness.sentences import ENGLISH, in_language, localised
+from harness.sentences import Language as Templates
 from harness.subject import PLAIN_PRECISIONS
 
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[Language, Mapping[str, str]] = {"en": en.WORDS, "zh": zh.WORDS}
 """Languages and their words by key."""
+SENTENCES: Mapping[Language, Templates] = {
+    "en": ENGLISH, "zh": Templates(sentences_zh.SENTENCES, sentences_zh.SEPARATORS),
+}  # fmt: skip
+"""How each renders what is recorded as a code."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,26 @@ class Words:
     """The words in one language."""
 
     lang: Language
+
+    def records(self, found: Records) -> Records:
+        """Return records with every sentence in this language."""
+        if self.lang == "en":
+            return found
+        documents = tuple(
+            replace(
+                document, **localised({f.name: getattr(document, f.name) for f in fields(document)}, self._templates)
+            )
+            for document in found.documents
+        )
+        return replace(found, documents=documents)
+
+    def sentence(self, text: str) -> str:
+        """Return a text in this language, where it is a sentence with a code."""
+        return in_language(text, self._templates)
+
+    @property
+    def _templates(self) -> Templates:
+        return SENTENCES[self.lang]
 
     def floor(self, precisions: Iterable[str]) -> str:
         """Return what a floor is, with the precision where all figures have the same: PyTorch's own fp16 error."""
