@@ -28,6 +28,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from harness.sentences import Sentence
+
 Failure = Literal["", "wrong_answer", "refused", "crash", "device", "memory", "timeout"]
 """The class of a failure: a wrong answer, a build or an input refused, a process that died or a kernel that faulted, a
 GPU or a driver that failed, no memory, no time; empty for anything else, such as a machine without a GPU."""
@@ -262,7 +264,8 @@ def is_disk_full(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, at most LETTERS of it, or its type where it has none."""
     try:
-        line = next(iter(str(error).strip().splitlines()), "")
+        said = str(error)
+        line = said if isinstance(said, Sentence) else next(iter(said.strip().splitlines()), "")
     except Exception:  # of a class whose own __str__ raises
         line = ""
     return f"{line[:LETTERS]} ..." if len(line) > LETTERS else line or type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from harness.errors import EngineFailed, Failure, NoMemory, NotJudged, ParityError
+from harness.sentences import Sentence
 
 _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = (
     ("memory", re.compile(r"out of memory|outofmemory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED", re.I)),
@@ -48,12 +49,12 @@ def gpu_failure(text: str) -> Failure:
 def gpu_error(text: str, doing: str = "", *, by: type[ParityError] = EngineFailed) -> ParityError | None:
     """Return the error for a text of CUDA's, or None where it is not one.
 
-    ``doing`` says during what, such as ``while running the engine``, and ``by`` is the error of a kernel that faulted.
+    ``doing`` says during what, such as `` while running the engine``, and ``by`` is the error of a kernel that faulted.
     No memory and a device that failed are nobody's wrong answer: no verdict is given.
     """
-    failure, during = gpu_failure(text), f" {doing}" if doing else ""
+    failure, during = gpu_failure(text), doing
     if failure == "memory":
-        return NoMemory(f"out of GPU memory{during}: {text}")
+        return NoMemory(Sentence("gpu_memory_during", during=during, text=text))
     if failure == "device":
-        return NotJudged(f"the GPU or its driver failed{during}: {text}", failure="device")
-    return by(f"a kernel faulted on the GPU{during}: {text}", failure="crash") if failure == "crash" else None
+        return NotJudged(Sentence("gpu_failed_during", during=during, text=text), failure="device")
+    return by(Sentence("kernel_faulted", during=during, text=text), failure="crash") if failure == "crash" else None

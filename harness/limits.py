@@ -19,6 +19,7 @@ from typing import Any
 
 from harness import memory, stopping, watcher
 from harness.errors import TookTooLong
+from harness.sentences import Sentence
 
 AGAIN_S = 0.5
 """Code that catches everything swallows the first exception: it comes again."""
@@ -71,12 +72,13 @@ class _Limit:
 
     def __str__(self) -> str:
         """Return the sentence."""
-        took = f"{self.what} took longer than {self.seconds:g} s" if self.what else _spent(self.seconds)
-        return f"{took} ({self.option}){f' while {self.phase}' if self.phase else ''}"
+        took = Sentence("took_longer", what=self.what, seconds=self.seconds) if self.what else _spent(self.seconds)
+        phase = Sentence("took_while", phase=self.phase) if self.phase else ""
+        return Sentence("took_option", took=took, option=self.option, phase=phase)
 
     def error(self) -> TookTooLong:
         """Return what to raise."""
-        return TookTooLong(f"{self}; give more, or 0 for no limit", option=self.option)
+        return TookTooLong(Sentence("give_more_time", it=self), option=self.option)
 
     def note_over(self) -> None:
         """Note that it is over, and what was being done."""
@@ -180,7 +182,7 @@ def check(*, met: bool = False) -> None:
 def spent_budget() -> str:
     """Return that the time of the run as a whole is over, in words; empty where it is not, or has no limit."""
     over = [span for span in _spans if not span.what and time.monotonic() >= span.ends]
-    return f"{_spent(over[0].seconds)} ({over[0].option})" if over else ""
+    return Sentence("spent_option", spent=_spent(over[0].seconds), option=over[0].option) if over else ""
 
 
 def time_was_up() -> TimeIsUp | None:
@@ -202,7 +204,7 @@ def step(what: str, *, subject: str = "") -> Iterator[None]:
     """
     if subject:
         about(subject)
-    name = f"{_thread.subject}: {what}" if _thread.subject else what
+    name = Sentence("name_doing", name=_thread.subject, doing=what) if _thread.subject else what
     with memory.guarded(name), _timed(what, _limit(name, "--timeout", _allowed.step), is_step=True):
         yield
 
@@ -210,8 +212,8 @@ def step(what: str, *, subject: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def build(whose: str) -> Iterator[None]:
     """Raise TookTooLong when the build in here takes longer than is allowed; ``whose`` says of which engine."""
-    what = "building the engine"
-    with _timed(what, _limit(f"{whose}: {what}", "--build-timeout", _allowed.build)):
+    what = Sentence("building_the_engine")
+    with _timed(what, _limit(Sentence("name_doing", name=whose, doing=what), "--build-timeout", _allowed.build)):
         yield
 
 
@@ -256,7 +258,7 @@ def search(subject: str, what: str) -> Iterator[None]:
 
 
 def _spent(seconds: float) -> str:
-    return f"the budget of {seconds:g} s was spent"
+    return Sentence("budget_spent", seconds=seconds)
 
 
 def _limit(what: str, option: str, seconds: float | None) -> _Limit | None:
@@ -392,4 +394,4 @@ def _watch() -> None:
         watcher.forget()
         return
     first = min(applying, key=lambda limit: limit.dies)
-    watcher.watch(first.dies, f"{first.error()}; it was in code that nothing interrupts, so the run ended")
+    watcher.watch(first.dies, Sentence("in_uninterrupted", error=first.error()))

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import NoMemory
+from harness.sentences import Sentence
 
 VARIABLE = "PARITY_MEMORY"
 """The most that a step may take, in GiB; processes that are started have it too."""
@@ -78,8 +79,10 @@ def size_words(count: int) -> str:
 def out_of_memory(who: str, text: str) -> NoMemory:
     """Return the error of somebody who ran out of memory, and what was wanted where an error's ``text`` says it."""
     found = _WANTED.search(text)
-    wanted = f"it wanted {size_words(int(found[1] or found[2]))} more, and " if found else ""
-    return NoMemory(f"{who} ran out of memory: {wanted}{size_words(available_bytes())} are free")
+    wanted = Sentence("wanted_more", found=size_words(int(found[1] or found[2]))) if found else ""
+    return NoMemory(
+        Sentence("ran_out_of_memory", who=who, wanted=wanted, available_bytes=size_words(available_bytes()))
+    )
 
 
 def is_out_of_memory(text: str) -> bool:

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from harness.sentences import Sentence
+
 for_one_engine = False
 """Whether this process was started for one engine alone, so that a crash of it takes nothing along."""
 
@@ -22,7 +24,7 @@ def python_child(module: str, *arguments: str) -> tuple[list[str], dict[str, str
 def how_it_ended(status: int) -> str:
     """Return ``ended with status 1``, or ``died with signal 9 (SIGKILL, as when memory runs out)``."""
     if status >= 0:
-        return f"ended with status {status}"
+        return Sentence("ended_with_status", status=status)
     names = {known.value: known.name for known in signal.Signals}
-    hint = ", as when memory runs out" if -status == signal.SIGKILL else ""
-    return f"died with signal {-status} ({names.get(-status, 'no name')}{hint})"
+    hint = Sentence("memory_hint") if -status == signal.SIGKILL else ""
+    return Sentence("died_with_signal", it=-status, get=names.get(-status, "no name"), hint=hint)

@@ -9,6 +9,7 @@ import torch
 
 from harness import limits
 from harness.errors import NotJudged, UsageError, suite_code
+from harness.sentences import Sentence
 from harness.structure import no_plain_numbers
 from harness.subject import Subject
 
@@ -31,12 +32,12 @@ def build_module(subject: Subject) -> torch.nn.Module:
     if training == [""] and any(True for _ in module.children()):
         module.eval()
     elif training:
-        named = next((f"module {name!r}" for name in training if name), "the module")
-        raise NotJudged(f"{subject.name}: {named} is in training mode; call .eval() in build()")
+        named = next((Sentence("module_named", name=name) for name in training if name), Sentence("the_module"))
+        raise NotJudged(Sentence("in_training_mode", name=subject.name, named=named))
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        lazy = "is not initialised; run the module once in build()" if torch.nn.parameter.is_lazy(tensor) else ""
+        lazy = Sentence("is_uninitialised") if torch.nn.parameter.is_lazy(tensor) else ""
         if problem := lazy or no_plain_numbers(tensor):
-            raise NotJudged(f"{subject.name}: weight {name!r} {problem}")
+            raise NotJudged(Sentence("weight_problem", name=subject.name, name_2=name, problem=problem))
     return module
 
 

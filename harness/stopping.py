@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
+from harness.sentences import Sentence
 from harness.temporary import delete_all
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,7 +55,7 @@ def words() -> str:
     """Return what ended the run: ``interrupted``, or ``stopped by SIGTERM``."""
     if _Run.received in (0, signal.SIGINT):
         return "interrupted"
-    return f"stopped by {signal.Signals(_Run.received).name}"
+    return Sentence("stopped_by", name=signal.Signals(_Run.received).name)
 
 
 def received() -> bool:
@@ -215,11 +216,11 @@ def _watch(pipe: int) -> None:
             first = time.monotonic()
             if not _Run.reacted.wait(GRACE_S):
                 _Run.received = received[0]
-                end(f"{words()} while a library computed that could not be asked to stop")
+                end(Sentence("stopped_in_library", words=words()))
         elif _Run.again:
             _Run.again -= 1
         elif time.monotonic() - first > AGAIN_S:
-            end(f"{words()}, and ended at the second signal")
+            end(Sentence("stopped_twice", words=words()))
     os.close(pipe)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from harness.errors import NotJudged, UsageError
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 _NUMBERS = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
@@ -251,22 +252,22 @@ def _ordinary(tensor: torch.Tensor, what: str) -> torch.Tensor:
         return tensor  # a stand-in of the tracer; the real one was seen before
     problem, dtype = no_plain_numbers(tensor), str(tensor.dtype).removeprefix("torch.")
     if not problem and tensor.is_complex():
-        problem = f"is {dtype}; torch.view_as_real() gives its real and its imaginary part"
+        problem = Sentence("is_complex", dtype=dtype)
     if not problem and tensor.dtype not in COMPARED:
-        problem = f"is {dtype}, whose numbers are not compared; .float() gives them as float32"
+        problem = Sentence("dtype_not_compared", dtype=dtype)
     if problem:
-        raise NotJudged(f"{what} {problem}")
+        raise NotJudged(Sentence("value_trouble", name=what, trouble=problem))
     return tensor.detach().as_subclass(torch.Tensor).resolve_neg()
 
 
 def no_plain_numbers(tensor: torch.Tensor) -> str:
     """Return why a tensor is no block of numbers in memory, and what to do; empty for one that is."""
     if tensor.is_nested:
-        return "is a nested tensor; torch.nested.to_padded_tensor() makes it an ordinary one"
+        return Sentence("is_nested")
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        return f"is a {type(tensor).__name__}, which holds no plain numbers; convert it to an ordinary tensor"
+        return Sentence("no_plain_numbers", name=type(tensor).__name__)
     if tensor.is_quantized:
-        return f"is quantised ({str(tensor.dtype).removeprefix('torch.')}); .dequantize() gives its numbers"
+        return Sentence("is_quantised_tensor", dtype=str(tensor.dtype).removeprefix("torch."))
     if tensor.layout != torch.strided:
-        return f"is sparse ({str(tensor.layout).removeprefix('torch.')}); .to_dense() makes it an ordinary one"
-    return "is on the meta device, where it holds no numbers; make it on the CPU" if tensor.is_meta else ""
+        return Sentence("is_sparse", layout=str(tensor.layout).removeprefix("torch."))
+    return Sentence("is_meta") if tensor.is_meta else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from harness.backends.inspector import Kernel
 from harness.errors import EngineRefused
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -99,13 +100,15 @@ def check_inputs(ports: Iterable[InputPort], given: Mapping[str, torch.Tensor], 
     wanted = {port.name: port for port in ports}
     if wanted.keys() != given.keys():
         missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-        raise EngineRefused(f"{backend}: inputs differ from the engine's: missing {missing}, unexpected {unexpected}")
+        raise EngineRefused(Sentence("inputs_differ", backend=backend, missing=missing, unexpected=unexpected))
     for name, port in wanted.items():
         dtype, shape = given[name].dtype, tuple(given[name].shape)
         if dtype != port.dtype:
-            raise EngineRefused(f"{backend}: input {name!r} is {dtype}, but the engine takes {port.dtype}")
+            raise EngineRefused(Sentence("input_dtype", backend=backend, name=name, dtype=dtype, dtype_2=port.dtype))
         if not port.takes(shape):
-            raise EngineRefused(f"{backend}: input {name!r} has shape {shape}, but the engine takes {port.accepted()}")
+            raise EngineRefused(
+                Sentence("input_shape", backend=backend, name=name, shape=shape, accepted=port.accepted())
+            )
 
 
 class Session(Protocol):

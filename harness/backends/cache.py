@@ -21,6 +21,7 @@ from harness.backends.runtime_file import runtime_file
 from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, room
 from harness.files import file_name, make_folder, write_text
 from harness.locks import Held, locked
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.temporary import remove_leftovers
 
@@ -315,7 +316,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, CannotWrite) as error:
         if is_disk_full(error):
             free = f"no space left for engines in {folder} ({room(folder)})"
-            raise NotJudged(f"{free}; free some, or set PARITY_ENGINES to another folder") from error
+            raise NotJudged(Sentence("no_space_for_engines", free=free)) from error
         another = "set PARITY_ENGINES to another folder"
         if isinstance(error, CannotWrite) or (error.errno in _FOLDER_ERRORS and _is_below(error.filename, folder)):
             raise UsageError(f"the engine folder {folder} cannot be written; {another}") from error

@@ -22,6 +22,7 @@ from harness.backends.base import BuildReport
 from harness.errors import EngineRefused, UsageError
 from harness.files import write_text
 from harness.records import EngineInfo
+from harness.sentences import Sentence
 from harness.temporary import Temporary
 
 SCHEMA = "parity-engine/1"
@@ -104,7 +105,7 @@ def build_in_place(
 ) -> Engine:
     """Build under a temporary name, then put engine and sidecar in place; the lock of ``path`` is held."""
     engine = _place(path, build_engine(path, key, build, progress))
-    notes = (*engine.report.notes, *([f"rebuilt: {fault}"] if fault else []))
+    notes = (*engine.report.notes, *([Sentence("rebuilt_since", fault=fault)] if fault else []))
     return dataclasses.replace(engine, report=dataclasses.replace(engine.report, notes=notes))
 
 
@@ -123,7 +124,7 @@ def fetch_in_place(
                 digest.update(chunk)
                 size += len(chunk)
         if (size, digest.hexdigest()) != (described.bytes, described.sha256):
-            return None, "does not match its checksum"
+            return None, Sentence("checksum_differs")
         engine = described.engine(temporary.path, key)
         engine = dataclasses.replace(engine, temporary=temporary, is_fetched=True, fetched_from=source)
         return _place(path, engine), ""
@@ -153,7 +154,7 @@ def build_engine(final: Path, key: Mapping[str, Any], build: Build, progress: Ca
         report = build(path)
         build_s = time.monotonic() - started
         if not path.is_file() or path.stat().st_size == 0:
-            raise EngineRefused(f"the backend reported success and wrote no engine to {path}")
+            raise EngineRefused(Sentence("no_engine_written", path=path))
         engine = Engine(
             path=path,
             sha256=_sha256(path),
@@ -181,15 +182,15 @@ def find_engine(path: Path, key: Mapping[str, Any]) -> tuple[Engine | None, str]
     try:
         described, fault = read_description(path.with_suffix(".json").read_bytes(), key)
     except FileNotFoundError:
-        return None, f"{path.name} has no description beside it"
+        return None, Sentence("no_description", name=path.name)
     if described is None:
-        return None, f"{path.name} {fault}"
+        return None, Sentence("name_fault", name=path.name, fault=fault)
     try:
         size, sha256 = path.stat().st_size, _sha256(path)
     except FileNotFoundError:  # another process empties the cache
         return None, ""
     if (described.bytes, described.sha256) != (size, sha256):
-        return None, f"{path.name} does not match its checksum"
+        return None, Sentence("name_checksum_differs", name=path.name)
     return described.engine(path, key), ""
 
 
@@ -206,8 +207,8 @@ def read_description(content: bytes, key: Mapping[str, Any]) -> tuple[Descriptio
             fetched_from=str(data.get("fetched_from", "")),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None, "has a description that cannot be read"
-    return (described, "") if is_of == (SCHEMA, _plain(key)) else (None, "was built from something else")
+        return None, Sentence("description_unread")
+    return (described, "") if is_of == (SCHEMA, _plain(key)) else (None, Sentence("built_of_else"))
 
 
 def described_sha256(path: Path) -> str:

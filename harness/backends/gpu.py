@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.backends.base import Shape
 from harness.errors import first_line
 from harness.machine import open_gpu
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ def no_gpu() -> str | None:
     """Return why PyTorch has no GPU here, or None when it has one."""
     import torch
 
-    return None if torch.cuda.is_available() else "no GPU"
+    return None if torch.cuda.is_available() else Sentence("no_gpu_here")
 
 
 def lost_gpu() -> str:
@@ -30,7 +31,7 @@ def lost_gpu() -> str:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        return f"this process has lost its GPU ({first_line(error)})"
+        return Sentence("gpu_lost", said=first_line(error))
     return ""
 
 

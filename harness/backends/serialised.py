@@ -18,6 +18,7 @@ from harness import process
 from harness.errors import EngineFailed
 from harness.files import write_bytes
 from harness.process import how_it_ended, python_child
+from harness.sentences import Sentence
 from harness.stopping import run_child
 from harness.temporary import temporary_folder
 
@@ -45,11 +46,11 @@ def run_serialised(backend: str, engine: Path, inputs: Mapping[str, torch.Tensor
         try:
             ended = run_child(command, env=environment, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            said = f"the {backend} engine did not end within {TIMEOUT_S:.0f} s, run on its own"
+            said: str = Sentence("apart_not_ended", backend=backend, seconds=TIMEOUT_S)
             raise EngineFailed(said, failure="timeout") from error
         if ended.returncode or not made.is_file():
-            said = (ended.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            ending = f"the {backend} engine {how_it_ended(ended.returncode)}, run on its own: {said}"
+            said = (ended.stderr.strip().splitlines() or [Sentence("no_reason_given")])[-1]
+            ending = Sentence("apart_ended", backend=backend, how_it_ended=how_it_ended(ended.returncode), said=said)
             raise EngineFailed(ending, failure="crash")
         return dict(load_file(made))
 

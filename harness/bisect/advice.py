@@ -13,6 +13,7 @@ from harness.bisect.findings import Findings, shortened
 from harness.compare import ratio
 from harness.graph import Plan, is_fp32
 from harness.records import Advice, Culprit, Diagnosis
+from harness.sentences import Sentence, joined
 
 MOST_CULPRITS = 3
 """Culprits that the finding names; the record has all."""
@@ -31,59 +32,58 @@ def precision_finding(plan: Plan, region: Sequence[str], *, few: bool = True, ca
     ``few`` says that some values stand out, ``cause`` what the precision cannot hold.
     """
     precision = plan.computes_in
-    why = f": {cause}" if cause else ""
+    why = Sentence("since", cause=cause) if cause else ""
     if not region:
-        return f"PyTorch {precision} is as wrong{why}; no set of values kept in FP32 makes it right"
+        return Sentence("precision_none_right", precision=precision, why=why)
     if not few:
-        return f"PyTorch {precision} is as wrong{why}; no value is out of line: all of them lose alike"
-    return f"PyTorch {precision} is as wrong{why}; with {shortened(region)} in FP32 it is right"
+        return Sentence("precision_all_alike", precision=precision, why=why)
+    return Sentence("precision_region", precision=precision, why=why, region=shortened(region))
 
 
 def engine_finding(found: Findings) -> str:
     """Return the finding where PyTorch is right and the engine is not: the culprits first."""
     backend = found.target.backend
     culprits = found.diagnosis.culprits if found.diagnosis is not None else ()
-    where = f"{_places(culprits)}; " if culprits else ""
+    where = Sentence("before", text=_places(culprits)) if culprits else ""
     if found.only_tf32:
-        return f"{where}{backend} computes FP32 in TF32; its error has the size of TF32's"
-    why = ", because its kernels overlap" if found.races else ""
-    where = where or (f"{_within(found)}; " if found.part is not None else "")
-    unknown = "" if where or found.interrupted else "; where it goes wrong could not be narrowed down"
-    return f"{where}PyTorch in {found.base_plan.computes_in} is right and {backend} is not{why}{unknown}"
+        return Sentence("engine_tf32", where=where, backend=backend)
+    why = Sentence("kernels_overlap") if found.races else ""
+    where = where or (Sentence("before", text=_within(found)) if found.part is not None else "")
+    unknown = "" if where or found.interrupted else Sentence("not_narrowed")
+    return Sentence(
+        "engine_wrong", where=where, computes_in=found.base_plan.computes_in, backend=backend, why=why, unknown=unknown
+    )
 
 
 def _within(found: Findings) -> str:
     """Return the smallest part so far, where it is not known which of its values is wrong."""
     names = found.region
-    return f"it goes wrong within {len(names)} operations, {names[0]} to {names[-1]}"
+    return Sentence("wrong_within", count=len(names), names=names[0], names_2=names[-1])
 
 
 def export_finding(diagnosis: Diagnosis) -> str:
     """Return the finding where the export is at fault."""
-    return f"the ONNX graph already differs from PyTorch in {_places(diagnosis.culprits)}"
+    return Sentence("export_differs", places=_places(diagnosis.culprits))
 
 
 def _places(culprits: Sequence[Culprit]) -> str:
     """Return the first culprits by name and place; their figures are in the record, and in the first lines of it."""
-    more = f"; and {len(culprits) - MOST_CULPRITS} more" if len(culprits) > MOST_CULPRITS else ""
-    return "; ".join(map(described, culprits[:MOST_CULPRITS])) + more
+    more = Sentence("and_more_places", count=len(culprits) - MOST_CULPRITS) if len(culprits) > MOST_CULPRITS else ""
+    return joined(map(described, culprits[:MOST_CULPRITS])) + more
 
 
 def undecided(check: ExportCheck) -> str:
     """Return why neither the export nor the engine can be blamed."""
     value = check.undecided[0]
-    return (
-        f"{value.name} ({value.op}) differs from PyTorch, and only ONNX Runtime computes what it became in the graph: "
-        "whether the graph or the library is wrong cannot be told"
-    )
+    return Sentence("undecided", name=value.name, op=value.op)
 
 
 def described(culprit: Culprit) -> str:
     """Return a culprit with its operator, module and source: ``gelu_1, aten.gelu in layers.1 (net.py:7)``."""
-    where = f" in {culprit.module}" if culprit.module else ""
-    source = f" ({culprit.source})" if culprit.source else ""
-    folded = f", or in {shortened(culprit.folded)}, which was folded into it" if culprit.folded else ""
-    return f"{culprit.value}, {culprit.op}{where}{source}{folded}"
+    where = Sentence("in_module", module=culprit.module) if culprit.module else ""
+    source = Sentence("source_at", source=culprit.source) if culprit.source else ""
+    folded = Sentence("or_in_folded", folded=shortened(culprit.folded)) if culprit.folded else ""
+    return Sentence("culprit_place", value=culprit.value, op=culprit.op, where=where, source=source, folded=folded)
 
 
 def advice_on(found: Findings) -> tuple[Advice, ...]:
@@ -101,9 +101,9 @@ def advice_on(found: Findings) -> tuple[Advice, ...]:
     elif found.kind == "engine" and found.candidates is not None:
         advice += [_on_engine(found, precision), *_on_operators(found)]
     if found.plans is not None and found.plan is None and found.complete:
-        action = f"use FP32, or another version of {found.target.backend}"
-        meaning = "keeping values in FP32 does not avoid the fault"
-        advice.append(Advice(indicator="no plan passed", meaning=meaning, action=action))
+        action = Sentence("use_fp32", backend=found.target.backend)
+        meaning = Sentence("fp32_avoids_not")
+        advice.append(Advice(indicator=Sentence("no_plan_passed"), meaning=meaning, action=action))
     return tuple(advice)
 
 
@@ -122,55 +122,56 @@ def commands_for(context: Context, found: Findings) -> tuple[str, ...]:
 
 
 _RACE = Advice(
-    indicator="the outputs change when kernels run one at a time",
-    meaning="kernels of the engine overlap that must not: one reads what another has not written yet",
-    action="until that is repaired, run with CUDA_LAUNCH_BLOCKING=1",
+    indicator=Sentence("race_seen"),
+    meaning=Sentence("race_means"),
+    action=Sentence("race_action"),
 )
 _NOTHING_RIGHT = Advice(
-    indicator="PyTorch is wrong even with everything in FP32",
-    meaning="the limit is below the error of FP32 itself",
-    action="give a larger --limit",
+    indicator=Sentence("fp32_wrong"),
+    meaning=Sentence("limit_below_fp32"),
+    action=Sentence("larger_limit"),
 )
 _ROUNDING = ("tf32_rounding", "fp16_rounding", "bf16_rounding")
 """Shapes of an error that a kernel makes by being less exact, and by nothing else."""
-_REPORT = "report it to the developers of {backend} with the reproducer"
 
 
 def _on_export(diagnosis: Diagnosis) -> Advice:
     names = [culprit.value for culprit in diagnosis.culprits]
     return Advice(
-        indicator=f"the ONNX graph, computed exactly, differs from PyTorch in {shortened(names)}",
-        meaning=f"{diagnosis.culprits[0].op} was translated to something else",
-        action="rewrite that operation in the model, or use another version of PyTorch's exporter",
+        indicator=Sentence("export_seen", names=shortened(names)),
+        meaning=Sentence("export_means", op=diagnosis.culprits[0].op),
+        action=Sentence("export_action"),
     )
 
 
 def _on_precision(found: Findings, precision: str) -> Advice:
     return Advice(
-        indicator=f"PyTorch {precision} fails as the engine does",
-        meaning=f"{precision} itself cannot represent these values well enough; the engine is not at fault",
-        action="use the plan" if found.plan is not None else f"keep {shortened(found.region)} in FP32",
+        indicator=Sentence("precision_seen", precision=precision),
+        meaning=Sentence("precision_means", precision=precision),
+        action=Sentence("use_the_plan")
+        if found.plan is not None
+        else Sentence("keep_region", region=shortened(found.region)),
     )
 
 
 def _on_tf32(found: Findings) -> Advice:
     backend = found.target.backend
-    report = f"; {_REPORT.format(backend=backend)}" if found.reproducer else ""
+    report = Sentence("then", text=Sentence("report_it", backend=backend)) if found.reproducer else ""
     return Advice(
-        indicator="the error has the size of TF32's",
-        meaning=f"{backend} rounds the factors of FP32 products to 11 bits here; the model is not at fault",
-        action=f"use -p tf32, or use another backend where FP32 matters{report}",
+        indicator=Sentence("tf32_seen"),
+        meaning=Sentence("tf32_means", backend=backend),
+        action=Sentence("tf32_action", report=report),
     )
 
 
 def _on_engine(found: Findings, precision: str) -> Advice:
     backend = found.target.backend
-    actions = ["use the plan"] if found.plan is not None else []
-    actions += [_REPORT.format(backend=backend)] if found.reproducer else []
+    actions = [Sentence("use_the_plan")] if found.plan is not None else []
+    actions += [Sentence("report_it", backend=backend)] if found.reproducer else []
     return Advice(
-        indicator=f"PyTorch {precision} is right, the engine is not",
-        meaning=f"a kernel of {backend} is at fault, not the model and not the format",
-        action=", and ".join(actions) or f"use another version of {backend}",
+        indicator=Sentence("engine_seen", precision=precision),
+        meaning=Sentence("engine_means", backend=backend),
+        action=joined(actions, ", and ") or Sentence("another_version", backend=backend),
     )
 
 
@@ -183,10 +184,11 @@ def _on_operators(found: Findings) -> list[Advice]:
     advice = []
     for op, culprits in sorted(operators.items(), key=lambda entry: -len(entry[1]))[:MOST_OPERATORS]:
         worst = max(culprits, key=_times)
-        several = f"{len(culprits)} value{'s' * (len(culprits) > 1)}"
         advice.append(
             Advice(
-                indicator=f"{op} makes {several} wrong: {_figures(worst, found.base_plan.computes_in)}",
+                indicator=Sentence(
+                    "operator_seen", op=op, count=len(culprits), figures=_figures(worst, found.base_plan.computes_in)
+                ),
                 meaning=_meaning(worst, found),
                 action=_keep(found, worst, len(culprits)),
             )
@@ -201,38 +203,38 @@ def _times(culprit: Culprit) -> float:
 
 def _figures(culprit: Culprit, precision: str) -> str:
     if culprit.error is None:
-        return f"{culprit.value}, {culprit.reason or 'no figure'}"
-    own = f"; PyTorch's own {precision} error there is {culprit.floor:.3g}" if culprit.floor is not None else ""
-    return f"{culprit.value} by {culprit.error:.3g}{own}"
+        return Sentence("culprit_reason", value=culprit.value, reason=culprit.reason or Sentence("no_figure"))
+    own = Sentence("own_error_there", precision=precision, floor=culprit.floor) if culprit.floor is not None else ""
+    return Sentence("value_by", value=culprit.value, error=culprit.error, own=own)
 
 
 def _meaning(culprit: Culprit, found: Findings) -> str:
     """Return what the shape of an error says; without one, how large it is."""
     kind = culprit.looks_like.kind if culprit.looks_like is not None else "unknown"
-    kernels, precision = f"the kernels of {found.target.backend} for it", found.base_plan.computes_in
+    kernels, precision = Sentence("kernels_for_it", backend=found.target.backend), found.base_plan.computes_in
     if kind in _ROUNDING:
-        return f"{kernels} are less exact than {precision}"
+        return Sentence("less_exact", kernels=kernels, precision=precision)
     if kind == "non_finite":
-        return f"{kernels} give what is not finite, where PyTorch {precision} does not"
+        return Sentence("kernels_nonfinite", kernels=kernels, precision=precision)
     if kind == "unknown":
         times = _times(culprit)
-        return f"{kernels} are wrong" + (
-            f", by {times:.3g} times what {precision} costs" if math.isfinite(times) else ""
+        return Sentence("kernels_wrong", kernels=kernels) + (
+            Sentence("by_times", times=times, precision=precision) if math.isfinite(times) else ""
         )
-    return f"{kernels} compute something else: this is no rounding"
+    return Sentence("kernels_compute_else", kernels=kernels)
 
 
 def _keep(found: Findings, worst: Culprit, count: int) -> str:
     """Return what a plan can do about an operator that makes ``count`` values wrong."""
     if is_fp32(found.base_plan):
-        return "no plan can help: it is in FP32 already"
+        return Sentence("no_plan_helps")
     if found.base_plan.tf32:
-        return "ask for -p fp32"
+        return Sentence("ask_fp32")
     every, worst_alone = f"op:{worst.op}", f"value:{worst.value}"
     smallest = every if count > 1 else worst_alone
     if found.plan is not None:
-        return f'keep "{every}" in FP32' if every in found.plan else "nothing beyond the plan, which passes"
+        return Sentence("keep_pattern", every=every) if every in found.plan else Sentence("nothing_beyond_plan")
     failed = {pattern for trial in found.trials if trial.passed is False for pattern in trial.keep_fp32}
     if tried := failed & {every, smallest}:
-        return f'keeping "{min(tried)}" in FP32 was tried and is not enough'
-    return f'keep "{smallest}" in FP32'
+        return Sentence("tried_not_enough", tried=min(tried))
+    return Sentence("keep_pattern", every=smallest)

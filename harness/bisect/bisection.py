@@ -32,6 +32,7 @@ from harness.graph import is_fp32, is_quantised, open_onnx
 from harness.layers import compare_layers
 from harness.memory import guarded
 from harness.records import Bisection
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.temporary import temporary_folder
@@ -113,14 +114,14 @@ def judge_target(context: Context, found: Findings) -> Findings:
     after, result = sha256_of(inputs), outcome.result
     found = found.asked(questions.inputs_unchanged(before, after))
     if after != before:
-        return found.ending("engine", f"{found.target.backend} writes into its inputs, so no later run can be compared")
+        return found.ending("engine", Sentence("writes_inputs", backend=found.target.backend))
     found = replace(found.asked(questions.REFERENCE_REPEATS), result=result)
     if result.verdict == "not_judged" and not found.loses_too_much:
         return found.asked(questions.not_judged(result)).ending("not_judged", result.reason)
     found = found.asked(*questions.about_outputs(outcome))
     if result.verdict == "pass":
-        less = "" if limit is not None else "; to ask for a smaller error, give --limit"
-        return found.ending("none", f"nothing to repair: {result.reason}{less}")
+        less = "" if limit is not None else Sentence("ask_smaller")
+        return found.ending("none", Sentence("nothing_to_repair", reason=result.reason, less=less))
     if result.codes is not None:
         return found.noted(advice.OF_CODES).ending("engine", result.reason)
     return found
@@ -135,7 +136,7 @@ def judge_fp32(context: Context, found: Findings) -> Findings:
     only_tf32 = not asked and questions.computes_in_tf32(target, result.outputs)
     found = found.asked(questions.fp32_right(result, asked=asked, only_tf32=only_tf32))
     if result.verdict == "not_judged":
-        return found.noted(f"the FP32 engine could not be judged: {result.reason}")
+        return found.noted(Sentence("fp32_not_judged", reason=result.reason))
     if result.verdict == "pass" or only_tf32:
         return replace(found, fp32_right=True)
     if asked:
@@ -144,11 +145,9 @@ def judge_fp32(context: Context, found: Findings) -> Findings:
         race = race_in_fp32(context.run, target, context.case)
         found = replace(found, fp32_races=race.races).asked(*race.questions)
         if race.races:
-            found = found.noted("the FP32 engine is right with one kernel at a time; what follows is about precision")
+            found = found.noted(Sentence("fp32_right_alone"))
             return replace(found, fp32_right=True)
-    return replace(found, target=target, result=result).noted(
-        "the FP32 engine is wrong too, so what follows is about FP32"
-    )
+    return replace(found, target=target, result=result).noted(Sentence("fp32_wrong_too"))
 
 
 def check_export(context: Context, found: Findings) -> Findings:
@@ -160,7 +159,7 @@ def check_export(context: Context, found: Findings) -> Findings:
         with context.run.target(found.target) as opened:
             check = check_exported_graph(opened, context.case)
     except NotJudged as error:
-        return found.noted(f"the export could not be checked: {error}")
+        return found.noted(Sentence("export_not_checked", error=error))
     found = found.asked(questions.export_right(check))
     if check.diagnosis is None or not check.diagnosis.culprits:
         return found.ending("not_judged", advice.undecided(check)) if check.undecided else found
@@ -168,7 +167,7 @@ def check_export(context: Context, found: Findings) -> Findings:
     found = replace(found, export=check.diagnosis, diagnosis=check.diagnosis, region=names)
     if computes_its_graph(context, found.target):
         return found.ending("export", advice.export_finding(check.diagnosis))
-    return found.noted("the engine does not compute the exported graph either, so what follows is about the engine")
+    return found.noted(Sentence("engine_not_graph"))
 
 
 def compare_with_pytorch(context: Context, found: Findings) -> Findings:
@@ -198,7 +197,7 @@ def observe_values(context: Context, found: Findings) -> Findings:
         with context.run.target(found.target) as opened:
             report = compare_layers(opened, context.case)
     except NotJudged as error:
-        return found.noted(f"the values of the engine could not be observed: {error}")
+        return found.noted(Sentence("values_not_seen", error=error))
     diagnosis = diagnosis_of_engine(look_at(report), Places(), found.export, context.prepared.program.values)
     found = replace(found, report=report, diagnosis=diagnosis).noted(*report.notes)
     return replace(found, finding=advice.engine_finding(found)) if diagnosis.culprits else found
@@ -254,7 +253,7 @@ def write_reproducer(context: Context, found: Findings) -> Findings:
     try:
         return replace(found, reproducer=str(write_region(context, found, found.part)))
     except ParityError as error:
-        return found.noted(f"no reproducer: {error}")
+        return found.noted(Sentence("no_reproducer_since", error=error))
 
 
 def find_plan(context: Context, found: Findings) -> Findings:
@@ -262,16 +261,14 @@ def find_plan(context: Context, found: Findings) -> Findings:
     if found.candidates is None or is_fp32(found.base_plan) or found.base_plan.tf32:
         return found
     if found.races and found.fp32_races:
-        return found.noted("no plan was searched: FP32 kernels overlap too, so a plan that passes once may fail again")
+        return found.noted(Sentence("no_plan_searched"))
     assert found.aim is not None
     plans = search_plan(context, found.target, found.candidates, found.aim)
     found = replace(found, plans=plans, complete=found.complete and plans.complete, interrupted=plans.interrupted)
     if found.screened is not None and (words := plans.disagreement(found.screened.trials)):
         found = found.noted(words)
     if found.races and found.plan is not None:
-        found = found.noted(
-            "the plan passed every run; overlapping kernels may pass by chance, so keep CUDA_LAUNCH_BLOCKING=1"
-        )
+        found = found.noted(Sentence("plan_may_pass_by_chance"))
     return found
 
 
@@ -282,7 +279,7 @@ def time_plan(context: Context, found: Findings) -> Findings:
     try:
         return replace(found, price=price(context, found.target, found.plan))
     except ParityError as error:
-        return found.noted(f"the plan was not timed: {error}")
+        return found.noted(Sentence("plan_not_timed", error=error))
 
 
 STEPS: tuple[Step, ...] = (
@@ -295,9 +292,9 @@ def _record(context: Context, found: Findings) -> Bisection:
     budget, finding, notes, time_is_up = context.budget, found.finding, found.notes, limits.time_was_up()
     if found.interrupted:
         why = str(time_is_up or "interrupted")
-        until = "there was a finding" if found.kind == "not_judged" else "the values at fault were known"
-        finding = finding or f"{why}, before {until}"
-        notes = (*notes, f"{why}: this is what was found so far")
+        until = Sentence("until_finding") if found.kind == "not_judged" else Sentence("until_values")
+        finding = finding or Sentence("ended_before", why=why, until=until)
+        notes = (*notes, Sentence("found_so_far", why=why))
     return Bisection(
         subject=context.subject.name, case=context.case, backend=found.target.backend,
         precision=found.target.precision_name, kind=found.kind, finding=finding, advice=advice.advice_on(found),

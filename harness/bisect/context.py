@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.backends import EngineCache
 from harness.errors import NotJudged, UsageError
+from harness.sentences import Sentence
 from harness.settings import Settings, check_limit
 from harness.subject import Subject, Target
 from harness.verify import Outcome, Prepared, Run, verify_case
@@ -44,7 +45,7 @@ class Budget:
     def _begin(self) -> None:
         with self._lock:  # engines are built several at a time
             if not self.left:
-                raise NotJudged(f"the {self.most} builds that --max-builds allows are spent; give a larger number")
+                raise NotJudged(Sentence("builds_spent", most=self.most))
             self._begun += 1
 
     @property

@@ -12,6 +12,7 @@ from harness.bisect.screening import Screened
 from harness.compare import error_shape
 from harness.graph import Values, load_plan
 from harness.records import HARMLESS, Culprit, Diagnosis, ErrorStats, LayerReport
+from harness.sentences import Sentence, joined
 from harness.tensors import largest_finite
 
 
@@ -114,10 +115,12 @@ def _not_finite(stats: ErrorStats, largest: float, precision: str) -> str:
     """Return how large a value that is not finite should have become, or how much of it is not."""
     plan = load_plan(precision)
     end = torch.finfo(getattr(torch, plan.compute_dtype)).max
-    where = f", the first at {list(stats.first_nonfinite)}" if stats.first_nonfinite else ""
+    where = Sentence("first_at", first_nonfinite=list(stats.first_nonfinite)) if stats.first_nonfinite else ""
     if largest > end:
-        return f"reached {largest:.3g}, {plan.computes_in} ends at {end:.5g}{where}"
-    return f"{stats.mismatched_nonfinite} of {stats.elements} elements are not finite{where}"
+        return Sentence("reached_format_end", largest=largest, computes_in=plan.computes_in, end=end, where=where)
+    return Sentence(
+        "elements_not_finite", mismatched_nonfinite=stats.mismatched_nonfinite, elements=stats.elements, where=where
+    )
 
 
 def _with_place(culprit: Culprit, place: Place | None, values: Values) -> Culprit:
@@ -126,9 +129,9 @@ def _with_place(culprit: Culprit, place: Place | None, values: Values) -> Culpri
     if not place.instead:
         return replace(culprit, alone=len(place.region.names))
     shown = of_region(place.region, values)
-    inside = f"it was seen in {culprit.value}, which is computed from it in one kernel"
+    inside = Sentence("seen_in_value", value=culprit.value)
     return replace(
         culprit, value=shown.value, op=shown.op, module=shown.module, source=shown.source, folded=shown.folded,
         alone=shown.alone,
-        reason="; ".join(part for part in (culprit.reason, inside) if part),
+        reason=joined((culprit.reason, inside)),
     )  # fmt: skip

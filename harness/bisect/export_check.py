@@ -31,6 +31,7 @@ from harness.reference import (
     run_onnx_reference,
     run_onnxruntime,
 )
+from harness.sentences import Sentence
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import FACTOR, OpenTarget, Prepared, Run, confidence_factor, judged_by
@@ -123,7 +124,7 @@ def _check(opened: OpenTarget, case: str, dtype: torch.dtype) -> ExportCheck:
         fit = {it.value: found[it.value][0].expected for it in culprits if found[it.value][0].fits}
         left = judged(graphs.outputs(right | fit))
     except CANNOT_RUN as error:
-        raise NotJudged(f"the ONNX graph cannot be run in {dtype}: {first_line(error)}") from error
+        raise NotJudged(Sentence("onnx_not_run_in", dtype=dtype, said=first_line(error))) from error
     first = min((graphs.shared.index(culprit.value) for culprit in culprits), default=0)
     diagnosis = Diagnosis(
         culprits=culprits, right_before=first, compared=len(graphs.shared), left=share(left.error, check.error),
@@ -256,7 +257,7 @@ class _Graphs:
                 error=difference.error if math.isfinite(difference.error) else None, floor=difference.floor,
                 looks_like=error_shape(difference.found, difference.expected, precision="fp32"),
                 explains=share(distance(after[worst], expected[worst]), whole) if after else None,
-                reason="" if difference.fits else f"{_kind(difference.found)}, in PyTorch {_kind(difference.expected)}",
+                reason="" if difference.fits else _other_kind(difference.found, difference.expected),
             )  # fmt: skip
             counts = difference.ratio > 1 and (not after or total_error(after, expected) > harmless)
             (counting if counts else others).append(culprit)
@@ -277,7 +278,7 @@ class _Graphs:
         exact, canonical = self._program([name])
         value = self.inputs[name] if name in self.inputs else exact.value(canonical(name))
         if value is None:
-            raise NotJudged(f"nothing but the ONNX graph computes the value {name!r}")
+            raise NotJudged(Sentence("only_onnx_computes", name=name))
         return value.float() if value.dtype == torch.float64 else value
 
 
@@ -299,6 +300,10 @@ def _difference(found: torch.Tensor, expected: torch.Tensor, rounded: torch.Tens
     floor = distance(rounded, expected)
     rounding = max(floor * confidence_factor(expected.numel()), UNIT_ROUNDOFF["fp32"])
     return distance(found, expected), floor, FACTOR * rounding
+
+
+def _other_kind(found: torch.Tensor, expected: torch.Tensor) -> str:
+    return Sentence("in_pytorch", kind=_kind(found), kind_2=_kind(expected))
 
 
 def _kind(tensor: torch.Tensor) -> str:

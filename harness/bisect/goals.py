@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.graph import Plan, load_plan
 from harness.records import Goal, OutputResult, Result
+from harness.sentences import Sentence
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import FACTOR, OpenTarget, Run, judged_by, tolerance_for
@@ -40,7 +41,7 @@ class Aim:
             for output in judged_by(opened, case, plan, actual=actual):
                 # A format that cannot hold the model is no floor, and judges nothing.
                 if output.verdict != "pass" and (plan is plans[0] or output.verdict == "fail"):
-                    return f"{output.name}: {output.reason}"
+                    return Sentence("of", name=output.name, reason=output.reason)
                 if reason := _worse(output, self.without.get(output.name)):
                     return reason
         return ""
@@ -52,7 +53,7 @@ def _worse(now: OutputResult, before: OutputResult | None) -> str:
         return ""
     was, limit = before.stats.relative_l2, before.allowed.get("relative_l2", -math.inf)
     if was > limit and now.stats.relative_l2 > was and not before.stats.mismatched_nonfinite:
-        return f"{now.name}: relative error {now.stats.relative_l2:.3g}, which is worse than {was:.3g} without the plan"
+        return Sentence("worse_than_without", name=now.name, relative_l2=now.stats.relative_l2, was=was)
     return ""
 
 
@@ -67,11 +68,11 @@ def aim_of(run: Run, case: str, precision: str, result: Result) -> Aim:
     with run.target(Target("torch", precision)) as opened:
         limits = _limits(judged_by(opened, case, plain, actual=floor))
     if run.limit is not None:
-        goal = Goal(source="limit", limits=dict.fromkeys(without, run.limit), reason="the limit that was asked for")
+        goal = Goal(source="limit", limits=dict.fromkeys(without, run.limit), reason=Sentence("limit_asked_for"))
     elif all(tolerance_for(name, None, run.subject.tolerances, plain) for name in without):
-        goal = Goal(source="declared", limits=limits, reason="the tolerance of the subject")
+        goal = Goal(source="declared", limits=limits, reason=Sentence("tolerance_of_subject"))
     else:
-        what = f"{FACTOR:g} times what PyTorch loses in {plain.computes_in}"
+        what = Sentence("times_pytorch_loses", factor=FACTOR, computes_in=plain.computes_in)
         goal = Goal(source="floor", limits=limits, reason=what)
     return Aim(goal=goal, plain=plain, without=without)
 

@@ -16,6 +16,7 @@ from harness.bisect.units import MOST_TOGETHER, Candidates, Units
 from harness.errors import ParityError
 from harness.graph import load_plan, write_plan
 from harness.records import Price, Result, Trial
+from harness.sentences import Sentence
 from harness.subject import Target
 from harness.timing import median_ms
 from harness.verify import verify_case
@@ -45,8 +46,8 @@ class PlanFound:
         if not failed:
             return ""
         first = min(failed, key=lambda trial: trial.values or 0)
-        errors = f"{right[first.keep_fp32] or 0:.3g} in PyTorch and {_figure(first.error)} on the engine"
-        return f"the error with {', '.join(first.keep_fp32)} in FP32 is {errors}, which is not enough: {first.reason}"
+        errors = Sentence("errors_both", right=right[first.keep_fp32] or 0, figure=_figure(first.error))
+        return Sentence("plan_not_enough", keep_fp32=list(first.keep_fp32), errors=errors, reason=first.reason)
 
 
 def search_plan(context: Context, target: Target, candidates: Candidates, aim: Aim) -> PlanFound:
@@ -177,8 +178,10 @@ class _CandidateEngines:
             if self.context.plan_file is not None:
                 found_by = f"Found by: {self.context.command('bisect', self.target.precision)}"
                 _write(self.target, patterns, self.context.plan_file, comment=(found_by, "Verified on the engine."))
-        best = f"; the best plan so far keeps {len(self.best)}" if self.best else ""
-        self.context.say(self.target, f"{budget.most - budget.left} of {budget.most} engines built{best}")
+        best = Sentence("best_so_far", count=len(self.best)) if self.best else ""
+        self.context.say(
+            self.target, Sentence("builds_of_most", most=budget.most - budget.left, most_2=budget.most, best=best)
+        )
         return passed
 
     def _size(self, names: Names) -> tuple[int, int]:
@@ -222,7 +225,7 @@ def price(context: Context, target: Target, plan: Sequence[str]) -> Price:
 
 
 def _figure(error: float | None) -> str:
-    return "not finite" if error is None or not math.isfinite(error) else f"{error:.3g}"
+    return Sentence("not_finite") if error is None or not math.isfinite(error) else f"{error:.3g}"
 
 
 def _largest_error(result: Result) -> float | None:

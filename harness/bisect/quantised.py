@@ -22,6 +22,7 @@ from harness.files import write_text
 from harness.graph import Plan, QuantisedUnit, quantised_units
 from harness.quantised import ARITHMETIC, DIVIDES, PartlyQuantised
 from harness.records import CostResult, QuantSearch, QuantTrial, UnitCost, Verdict, overall, plan_lines
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import FILE, Subject, Target, Tolerance
 from harness.temporary import temporary_folder
@@ -198,7 +199,7 @@ def _answered(
 ) -> QuantSearch:
     names = [one.name for one in ranked]
     if not search.passes(names):
-        words = f"with all {len(names)} units in floats the cost is {_figure(search.fake(names))}, beyond {found.limit}"
+        words = Sentence("cost_all_floats", count=len(names), figure=_figure(search.fake(names)), limit=found.limit)
         return replace(found, verdict="fail", finding=f"{words}: quantisation is not what costs it")
     count = _fewest(search, names)
     left = _pruned(search, names[:count])
@@ -209,17 +210,19 @@ def _answered(
                 verdict, device = search.engine(left, folder)
             except NotJudged as error:
                 _write_plan(plan_file, search.plan, left)
-                words = f"{len(left)} of {len(names)} units in floats meet {found.limit} in {FAKE}; no engine: {error}"
+                words = Sentence(
+                    "units_no_engine", count=len(left), count_2=len(names), limit=found.limit, fake=FAKE, error=error
+                )
                 return replace(found, finding=words, exclude=tuple(left), plan_file=str(plan_file))
             if verdict == "pass":
                 break
             rest = [name for name in names if name not in left]
             if not rest or built == max_builds - 1:
-                words = f"no engine of {built + 1} that were built meets {found.limit}, though {FAKE} does"
+                words = Sentence("no_engine_meets", built=built + 1, limit=found.limit, fake=FAKE)
                 return replace(found, verdict="fail", finding=words, device=device)
             left = [*left, *rest[: max(1, len(left))]]
         _write_plan(plan_file, search.plan, left)
-        words = f"{len(left)} of {len(names)} units in floats meet {found.limit}"
+        words = Sentence("units_meet", count=len(left), count_2=len(names), limit=found.limit)
         words += _price_words(search, names, left, folder)
     return replace(
         found, verdict="pass", finding=words, exclude=tuple(left), plan_file=str(plan_file), device=device
@@ -260,8 +263,8 @@ def _price_words(search: _Search, names: Sequence[str], left: Sequence[str], fol
                 search.engine(others, folder)
         ms, quantised, plain = search.time([left, [], names], folder)
     except ParityError as error:
-        return f" (no price: {error})"
-    return f"; {ms:.3g} ms a run, beside {quantised:.3g} ms with all quantised and {plain:.3g} ms with none"
+        return Sentence("no_price", error=error)
+    return Sentence("price_a_run", ms=ms, quantised=quantised, plain=plain)
 
 
 def _write_plan(path: Path, plan: Plan, left: Sequence[str]) -> None:
@@ -299,8 +302,10 @@ def _allowed(subject: Subject) -> float | None:
 
 
 def _limit_words(subject: Subject) -> str:
-    named = [f"the metric {metric.name}" for metric in subject.cost_metrics]
+    named = [Sentence("limit_of_metric", name=metric.name) for metric in subject.cost_metrics]
     if subject.cost is None:
         return " and ".join(named)
     single = _allowed(subject)
-    return " and ".join([*named, "the limits of its outputs" if single is None else f"the cost limit {single:.3g}"])
+    return " and ".join(
+        [*named, Sentence("limits_of_outputs") if single is None else Sentence("cost_limit", single=single)]
+    )

@@ -12,11 +12,12 @@ from harness.compare import compare
 from harness.errors import NotJudged, NotRepeatable
 from harness.graph import Plan, is_fp32, load_plan
 from harness.records import IS_WRONG, OutputResult, Question, Result, Verdict, overall
+from harness.sentences import Sentence, joined
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import Outcome, Run, has_tf32, is_tf32, judge_output, tolerance_for, worst_reason
 
-_REPEATABLE = "is the reference repeatable?"
+_REPEATABLE = Sentence("q_reference_repeats")
 
 
 def answered(question: str, yes: bool, detail: str, *, good: Literal["yes", "no"] = "yes") -> Question:
@@ -24,25 +25,25 @@ def answered(question: str, yes: bool, detail: str, *, good: Literal["yes", "no"
     return Question(question=question, answer="yes" if yes else "no", detail=detail, good=good)
 
 
-REFERENCE_REPEATS = answered(_REPEATABLE, True, "two runs of PyTorch agree")
+REFERENCE_REPEATS = answered(_REPEATABLE, True, Sentence("two_runs_agree"))
 """Asked wherever there is a reference: it exists only where two runs of PyTorch agree."""
 
 
 def no_reference(error: NotJudged) -> Question:
     """Return the question that ends the bisection of a subject without a reference."""
-    question = _REPEATABLE if isinstance(error, NotRepeatable) else "is there a reference?"
+    question = _REPEATABLE if isinstance(error, NotRepeatable) else Sentence("q_reference")
     return answered(question, False, str(error))
 
 
 def inputs_unchanged(before: str, after: str) -> Question:
     """Return whether the engine left its inputs unchanged, by their hashes."""
-    words = f"sha256 {before[:12]} before and after the run" if before == after else "it writes into them"
-    return answered("does the engine leave its inputs unchanged?", before == after, words)
+    words = Sentence("sha256_same", before=before[:12]) if before == after else Sentence("writes_into_them")
+    return answered(Sentence("q_inputs"), before == after, words)
 
 
 def not_judged(result: Result) -> Question:
     """Return the question that ends the bisection of an engine without a verdict."""
-    return answered("can the engine be judged?" if result.outputs else "does the engine run?", False, result.reason)
+    return answered(Sentence("q_judged") if result.outputs else Sentence("q_runs"), False, result.reason)
 
 
 def about_outputs(outcome: Outcome) -> list[Question]:
@@ -50,11 +51,15 @@ def about_outputs(outcome: Outcome) -> list[Question]:
     result, repeats = outcome.result, outcome.repeats
     asked = []
     if result.repeatable is not None and repeats is not None:
-        words = repeats.words() or f"{repeats.runs} runs give the same bits"
-        asked.append(answered("is the engine repeatable?", not repeats.differing, words))
+        words = repeats.words() or Sentence("runs_same_bits", runs=repeats.runs)
+        asked.append(answered(Sentence("q_repeatable"), not repeats.differing, words))
     stats = [(output.name, output.stats) for output in result.outputs if output.stats]
-    bad = [f"{name}: {s.nonfinite_actual} of {s.elements} elements are not" for name, s in stats if s.nonfinite_actual]
-    asked.append(answered("are all outputs finite?", not bad, "; ".join(bad) or "no NaN and no infinity"))
+    bad = [
+        Sentence("elements_are_not", name=name, nonfinite_actual=s.nonfinite_actual, elements=s.elements)
+        for name, s in stats
+        if s.nonfinite_actual
+    ]
+    asked.append(answered(Sentence("q_finite"), not bad, joined(bad) or Sentence("no_nan")))
     asked.append(answered(IS_WRONG, result.verdict != "pass", result.reason, good="no"))
     return asked
 
@@ -64,9 +69,9 @@ def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
 
     An FP32 engine that computes in TF32 is right for a plan in a lower precision.
     """
-    question = "is the FP32 engine right?"
-    words = "it is the engine that was asked about" if asked else result.reason
-    words = f"{words}; it computes FP32 in TF32" if only_tf32 else words
+    question = Sentence("q_fp32")
+    words = Sentence("engine_in_question") if asked else result.reason
+    words = Sentence("but_tf32", words=words) if only_tf32 else words
     if result.verdict == "not_judged":
         return Question(question=question, answer="not asked", detail=words)
     return answered(question, result.verdict == "pass" or only_tf32, words)
@@ -74,9 +79,13 @@ def fp32_right(result: Result, *, asked: bool, only_tf32: bool) -> Question:
 
 def export_right(check: ExportCheck) -> Question:
     """Return whether the exported graph is right, by its own error."""
-    words = f"computed exactly, its outputs are {check.error:.3g} from PyTorch"
-    reason = "" if check.right else f"; {worst_reason(check.judged, overall(it.verdict for it in check.judged))}"
-    return answered("is the exported graph right?", check.right, f"{words}{reason}")
+    words = Sentence("computed_exactly", error=check.error)
+    reason = (
+        ""
+        if check.right
+        else Sentence("then", text=worst_reason(check.judged, overall(it.verdict for it in check.judged)))
+    )
+    return answered(Sentence("q_export"), check.right, words + reason)
 
 
 def computes_in_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
@@ -92,9 +101,12 @@ def is_only_tf32(target: Target, outputs: Sequence[OutputResult]) -> bool:
 def pytorch_right(result: Result, plan: Plan, *, passes: bool) -> Question:
     """Return whether PyTorch in the same precision is right, with its error: the floor."""
     errors = [(output.name, output.floor.relative_l2) for output in result.outputs if output.floor]
-    figures = [f"{name} {error:.3g}" if isfinite(error) else f"{name} not finite" for name, error in errors]
-    words = f"PyTorch's own {plan.computes_in} error (the floor): {', '.join(figures) or 'not finite'}"
-    return answered("is PyTorch in the same precision right?", passes, words)
+    figures = [
+        Sentence("name_error", name=name, error=error) if isfinite(error) else Sentence("name_not_finite", name=name)
+        for name, error in errors
+    ]
+    words = Sentence("floor_error", precision=plan.computes_in, figures=joined(figures, ", ") or Sentence("not_finite"))
+    return answered(Sentence("q_pytorch"), passes, words)
 
 
 def would_pass(run: Run, case: str, plan: Plan, outputs: Tensors) -> bool:

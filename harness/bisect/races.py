@@ -13,6 +13,7 @@ from harness.bisect.questions import answered, computes_in_tf32
 from harness.compare import bitwise_equal, total_error
 from harness.errors import ParityError
 from harness.records import OutputResult, Question, overall
+from harness.sentences import Sentence
 from harness.subject import Target
 from harness.tensors import Tensors, like
 from harness.verify import Run, judged_by, verify_case, worst_reason
@@ -46,21 +47,21 @@ def race_in(run: Run, target: Target, case: str) -> Race:
 
     Other bits with an error as large come from another order of summation, not from overlapping kernels.
     """
-    question = "are the outputs the same with one kernel at a time?"
+    question = Sentence("q_race")
     found = _ask(question, run, target, case)
     if isinstance(found, Race):
         return found
     if all(bitwise_equal(found.alone[name], tensor) for name, tensor in found.together.items()):
-        return Race(questions=(answered(question, True, "bit for bit"),))
+        return Race(questions=(answered(question, True, Sentence("bit_for_bit")),))
     alone, together = total_error(found.alone, found.expected), total_error(found.together, found.expected)
-    passes = ", which passes" if overall(output.verdict for output in found.judged) == "pass" else ""
-    detail = f"with CUDA_LAUNCH_BLOCKING=1 the relative error is {alone:.3g}{passes}; without it, {together:.3g}"
+    passes = Sentence("which_passes") if overall(output.verdict for output in found.judged) == "pass" else ""
+    detail = Sentence("race_errors", alone=alone, passes=passes, together=together)
     return Race(races=alone < together / 2, questions=(answered(question, False, detail),))
 
 
 def race_in_fp32(run: Run, target: Target, case: str) -> Race:
     """Return whether a wrong FP32 engine races: with one kernel at a time it is right."""
-    question = "is the FP32 engine right with one kernel at a time?"
+    question = Sentence("q_race_fp32")
     found = _ask(question, run, target, case)
     if isinstance(found, Race):
         return found

@@ -18,6 +18,7 @@ from harness.errors import NotJudged, ParityError
 from harness.graph import boundary, extract, load_plan, save_model, write_plan
 from harness.lazy import onnx_ir as ir
 from harness.records import Result
+from harness.sentences import Sentence
 from harness.subject import Subject, Target
 from harness.verify import Outcome, Run, value_dtypes, verify_case
 
@@ -126,7 +127,7 @@ class Regions:
         try:
             region = self.judge(part)
         except ParityError as error:
-            self.run.settings.progress(f"a part of {len(part)} values cannot be judged: {error}")
+            self.run.settings.progress(Sentence("part_not_judged", count=len(part), error=error))
             return None
         if region.result.verdict == "fail":
             self._failed[part] = region
@@ -135,7 +136,7 @@ class Regions:
     def _subject(self, names: Sequence[str]) -> Subject:
         entering, leaving = boundary(self.model, names)
         if not leaving:
-            raise NotJudged(f"nothing leaves the part {_span(names)}")
+            raise NotJudged(Sentence("nothing_leaves", span=_span(names)))
         folder = (
             self.folder
             / ("covered" if self.covered else "plain")

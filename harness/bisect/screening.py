@@ -21,6 +21,7 @@ from harness.compare import UNIT_ROUNDOFF, total_error
 from harness.errors import NotJudged
 from harness.records import Kept, Trial
 from harness.reference import KeptRun
+from harness.sentences import Sentence
 from harness.subject import Target
 from harness.tensors import Tensors
 from harness.verify import FACTOR, HOLDS, OpenTarget, Run, judged_by, value_dtypes
@@ -96,7 +97,7 @@ class Screen:
         low = self.plan.compute_dtype
         self.free = tuple(name for name in self.units.values if self._base.get(name, low) == low)
         if not self.free:
-            raise NotJudged("the program computes no float value, so there is no precision to choose")
+            raise NotJudged(Sentence("no_float_value"))
         self._counted = partial(prepared.valid.counted, case)
         self.expected = self._counted(prepared.references.reference(case, "fp32"))
         self.roundoff = UNIT_ROUNDOFF[self.plan.computes_in]
@@ -238,7 +239,7 @@ class Screen:
         if tried is None or tried.reason is None:
             outputs = self.outputs(kept)
             error = total_error(outputs, self.expected)
-            reason = self.aim.judge(opened, self.case, outputs) if math.isfinite(error) else "not finite"
+            reason = self.aim.judge(opened, self.case, outputs) if math.isfinite(error) else Sentence("not_finite")
             tried = self.tried[kept] = _Tried(error=error, reason=reason)
         return not tried.reason
 
@@ -282,10 +283,10 @@ class Screen:
         floor = replace(self.plan, keep_fp32=(*self.plan.keep_fp32, *patterns))
         low, loses = self.plan.computes_in, self.error(found)
         if self.few:
-            why = f"with what is out of line in FP32 PyTorch loses {loses:.3g}"
+            why = Sentence("out_of_line_loses", loses=loses)
         else:
-            why = f"no value is out of line; with {len(found)} of {len(self.free)} in FP32 PyTorch loses {loses:.3g}"
-        reason = f"{why}, and a plan may lose {FACTOR:g} times that in {low}"
+            why = Sentence("none_out_of_line", count=len(found), count_2=len(self.free), loses=loses)
+        reason = Sentence("plan_may_lose", why=why, factor=FACTOR, low=low)
         judged = judged_by(opened, self.case, floor, actual=self.outputs(found))
         self.aim = with_floor(self.aim, floor, judged, reason, few=self.few)
 

@@ -12,6 +12,7 @@ from harness.bringup.parts import Found, Part, alone, cut, find_parts
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import assign
 from harness.records import BringUp, ModelPart, OutputResult, Result, overall
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.verify import OpenTarget, Run, case_inputs, verify_case
@@ -85,7 +86,7 @@ class BringingUp:
             if not (why := _not_traced(run) if part.subject.dynamic else ""):
                 yield part, run
                 continue
-            note = f"an engine for each size, since the sizes cannot vary by themselves: {why}"
+            note = Sentence("engine_for_each_size", why=why)
             for one in alone(self.model, call, list(part.subject.cases), dynamic=False):
                 yield replace(one, notes=(*one.notes, note)), Run(one.subject, self.settings)
 
@@ -109,7 +110,7 @@ class BringingUp:
         shapes: dict[str, tuple[int, ...]] = {}
         try:
             if not part.takes_tensors:
-                raise NotJudged("it takes no tensor that can be the input of an engine")
+                raise NotJudged(Sentence("takes_no_tensor"))
             shapes = {name: tuple(one.shape) for name, one in case_inputs(part.subject, line.case).items()}
             result = verify_case(opened, line.case).result
         except (UsageError, NotJudged) as error:  # about this module, and no wrong request
@@ -142,15 +143,15 @@ class BringingUp:
     def _record(self, line: _Line) -> BringUp:
         subject, known = self.model.subject, {part.module for part in line.parts}
         stopped = self._stopped.get(line.target, "")
-        why = f"not reached, since {stopped} failed; --keep-going goes on" if stopped else "not reached"
+        why = Sentence("not_reached_since", stopped=stopped) if stopped else Sentence("not_reached")
         behind = [call for call in self.found.calls if call.name not in known] if stopped else []
         parts = (*line.parts, *(self._not_reached(call, why) for call in behind))
         verdict = overall(part.verdict for part in parts)
         worst = next((part for part in parts if part.verdict == verdict), None)
         passed = sum(part.verdict == "pass" for part in parts)
-        reason = f"{passed} of {len(parts)} parts passed"
+        reason = Sentence("parts_passed", passed=passed, count=len(parts))
         if verdict != "pass" and worst is not None:
-            reason += f"; {worst.module}: {worst.reason}"
+            reason += Sentence("module_reason", module=worst.module, reason=worst.reason)
         return BringUp(
             subject=subject.name, case=line.case, backend=line.target.backend, precision=line.target.precision_name,
             source=subject.source, plan_source=line.plan_source, prefix=self.found.prefix, upto=self.request.upto,
@@ -163,7 +164,7 @@ class BringingUp:
         return ModelPart(module=call.name, kind=kind, verdict="not_judged", reason=why, reached=False, shapes={})
 
     def _say(self, words: str) -> None:
-        self.settings.progress(f"{self.model.subject.name}: {words}")
+        self.settings.progress(Sentence("of", name=self.model.subject.name, reason=words))
 
 
 def bring_up(

@@ -11,6 +11,7 @@ from harness.bringup.calls import Call, Model, Taken
 from harness.bringup.modules import Alone, cut_after
 from harness.dimensions import dimensions
 from harness.errors import UsageError, unknown_name
+from harness.sentences import Sentence
 from harness.structure import Structure
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -146,9 +147,9 @@ def _subject(model: Model, call: Call, group: Mapping[str, Taken]) -> Part:
     inputs = {case: {n: t for n, t in one.tensors.items() if n not in held} for case, one in group.items()}
     module = Alone(model.module.get_submodule(call.path), call.path, first, held)
     dynamic, ranges = _sizes(model, inputs)
-    notes = [f"its input {name} holds NaN or infinities, and is a constant of the engine" for name in held]
+    notes = [Sentence("input_constant", name=name) for name in held]
     constants = _constants(first.structure)
-    notes += [f"its arguments that are no tensors are constants of the engine: {constants}"] if constants else []
+    notes += [Sentence("arguments_constant", constants=constants)] if constants else []
     subject = Subject(
         name=f"{whole.name}:{call.name}", build=lambda: module, targets=whole.targets, weights=whole.weights,
         cases={case: (lambda found=found: found) for case, found in inputs.items()},  # type: ignore[misc]

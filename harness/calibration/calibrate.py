@@ -19,6 +19,7 @@ from harness.lazy import onnx_ir as ir
 from harness.metrics import measure
 from harness.records import MetricResult
 from harness.reference import run_onnxruntime
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject
 from harness.temporary import temporary_folder
@@ -67,7 +68,7 @@ def calibrate(
     The cost is measured on the data that the ranges are taken from. Raises NotJudged where no method gives a file.
     """
     if (size := weight_bytes(program.model)) > LARGEST:
-        raise NotJudged(f"{subject.name} has {size / 1e9:.1f} GB of weights, and a file of at most 2 GB is written")
+        raise NotJudged(Sentence("too_large_to_write", name=subject.name, size=size / 1e9))
     with temporary_folder() as folder:
         plain = folder / "plain.onnx"
         save_model(name_nodes(program.model), plain)
@@ -85,7 +86,7 @@ def calibrate(
                 found.append(Calibrated(method=method, problem=str(error)))
     found.sort(key=lambda one: one.worst)
     if found[0].problem:
-        raise NotJudged(f"{subject.name}: no file: {'; '.join(one.problem for one in found)}")
+        raise NotJudged(Sentence("no_file", name=subject.name, found=[one.problem for one in found]))
     write_bytes(found[0].model, target)
     return found
 
@@ -133,17 +134,18 @@ def _is_worse(one: MetricResult, other: MetricResult) -> bool:
 def left_in_floats(model: ir.Model, types: Sequence[str], exclude: Sequence[str]) -> list[str]:
     """Return a line per operator that could have been quantised and was not, and one that counts all others."""
     quantised = quantised_units(model)
-    lines, others = [], Counter[str]()
+    lines: list[str] = []
+    others = Counter[str]()
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") or str(node.name) in quantised:
             continue
         if node.op_type in types:
-            why = "excluded" if node.name in exclude else "the quantiser left it"
-            lines.append(f"{node.name} ({node.op_type}): {why}")
+            why = Sentence("excluded") if node.name in exclude else Sentence("quantiser_left_it")
+            lines.append(Sentence("op_why", name=node.name, op_type=node.op_type, why=why))
         else:
             others[node.op_type] += 1
     counted = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
-    return [*lines, f"not of a type that is quantised: {counted}"] if counted else lines
+    return [*lines, Sentence("not_quantised_types", counted=counted)] if counted else lines
 
 
 def quantised_file(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotJudged, first_line
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 METHODS = ("max", "entropy", "percentile")
@@ -46,9 +47,9 @@ def _by_modelopt(
     try:
         from modelopt.onnx.quantization import quantize  # type: ignore[import-not-found]
     except ImportError as error:
-        raise NotJudged(f"no quantiser: pip install 'nvidia-modelopt[onnx]' ({error})") from error
+        raise NotJudged(Sentence("no_quantiser", error=error)) from error
     if method == "percentile":
-        raise NotJudged("nvidia-modelopt knows the methods max and entropy for INT8")
+        raise NotJudged(Sentence("modelopt_methods"))
     quantize(
         str(model), quantize_mode="int8", calibration_method=method, output_path=str(target),
         calibration_data_reader=_reader(data), op_types_to_quantize=list(types), nodes_to_exclude=list(exclude),
@@ -106,4 +107,12 @@ def quantise(quantiser: str, model: Path, target: Path, data: Sequence[Tensors],
     except NotJudged:
         raise
     except Exception as error:  # the quantisers raise whatever numpy, onnx and onnxruntime do
-        raise NotJudged(f"{quantiser} ({how['method']}): {type(error).__name__}: {first_line(error)}") from error
+        raise NotJudged(
+            Sentence(
+                "quantiser_raised",
+                quantiser=quantiser,
+                method=how["method"],
+                name=type(error).__name__,
+                said=first_line(error),
+            )
+        ) from error

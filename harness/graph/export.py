@@ -28,6 +28,7 @@ from harness.graph.quantiser_modules import plain_quantisers
 from harness.graph.subgraph import order
 from harness.graph.values import Value
 from harness.lazy import onnx_ir
+from harness.sentences import Sentence
 from harness.structure import flatten_outputs
 from harness.subject import Subject
 from harness.tensors import Tensors
@@ -193,9 +194,7 @@ def check_arguments(module: torch.nn.Module, names: Collection[str], inputs: Ten
     for name, tensor in inputs.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
-            raise NotJudged(
-                f"{where}: input {name!r} holds {nan} NaN and {infinite} infinite values; give finite inputs"
-            )
+            raise NotJudged(Sentence("inputs_not_finite", where=where, name=name, nan=nan, infinite=infinite))
 
 
 def _dynamic_shapes(subject: Subject, inputs: Tensors) -> dict[str, Any]:
@@ -242,7 +241,7 @@ def _exporting(subject: Subject, doing: str) -> Iterator[None]:
     except BaseException as error:  # forward() may end the process
         if ends_test(error):
             raise
-        raise NotJudged(f"PyTorch could not export {subject.name!r}: {_problem(error)}") from error
+        raise NotJudged(Sentence("could_not_export", name=subject.name, problem=_problem(error))) from error
 
 
 @contextlib.contextmanager
@@ -274,10 +273,7 @@ def _problem(error: BaseException) -> str:
             f"of one size out of dynamic={follows}"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (
-        f"{type(error).__name__}: {lines[0] if lines else 'no message'}; change that operation in the module, or "
-        "export it in another way and give the .onnx file"
-    )
+    return Sentence("export_stopped", name=type(error).__name__, lines=lines[0] if lines else "no message")
 
 
 def _range(dimension: re.Match[str]) -> str:

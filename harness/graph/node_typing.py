@@ -10,6 +10,7 @@ from typing import NamedTuple
 from harness.graph.ir import inner_graphs, is_tensor
 from harness.graph.types import is_switchable
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 # Rounding a scale moves the quantisation grid, and the scale of a bias underflows in float16.
 _EXACT = {"QuantizeLinear", "DequantizeLinear"}
@@ -59,14 +60,14 @@ def node_typing(node: ir.Node, opset: int) -> NodeTyping:
         return NodeTyping(has_bodies=True, op=node.op_type)
     signature = _signature(node.op_type, opset) if node.domain == "" else None
     if signature is None:
-        return NodeTyping(reason=f"ONNX does not define it (domain {node.domain or 'ai.onnx'})")
+        return NodeTyping(reason=Sentence("not_defined_by_onnx", domain=node.domain or "ai.onnx"))
     touched = [value for value in (*node.inputs, *node.outputs) if value is not None and value.type is not None]
     if not all(is_tensor(value) for value in touched):
-        return NodeTyping(reason="it works on sequences")
+        return NodeTyping(reason=Sentence("works_on_sequences"))
     if node.op_type in _EXACT:
-        return NodeTyping(reason="a scale must not be rounded")
+        return NodeTyping(reason=Sentence("scale_not_rounded"))
     if node.op_type == "Range" or (is_switchable(node.outputs[0]) and not signature.output_takes_half(0)):
-        return NodeTyping(reason="ONNX defines no float16 for it")
+        return NodeTyping(reason=Sentence("no_float16_of_it"))
     return NodeTyping(op=node.op_type, halves=signature)
 
 

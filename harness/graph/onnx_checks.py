@@ -15,6 +15,7 @@ from harness.graph.values import Value
 from harness.lazy import onnx
 from harness.lazy import onnx_ir as ir
 from harness.memory import available_bytes, size_words
+from harness.sentences import Sentence
 
 _TYPES = ("to", "dtype", "output_dtype")
 """Attributes that name an element type."""
@@ -202,7 +203,9 @@ def check_ranges(model: ir.Model, path: Path) -> None:
         start, end, step = (float(it.numpy().reshape(())) for it in numbers if it is not None)
         count = (end - start) / step if step else 0.0
         if count * 8 > (free := available_bytes()):
-            raise NotJudged(f"{path}: {_named(node)} counts {count:,.0f} numbers, and {size_words(free)} are free")
+            raise NotJudged(
+                Sentence("counts_numbers", path=path, named=_named(node), count=count, free=size_words(free))
+            )
 
 
 def check_sizes(values: Mapping[str, Value], path: Path) -> None:
@@ -213,8 +216,15 @@ def check_sizes(values: Mapping[str, Value], path: Path) -> None:
         needed = math.prod(known) * getattr(getattr(torch, value.dtype, None), "itemsize", 1)
         if needed > free and len(known) == len(value.shape or ()):
             raise NotJudged(
-                f"{path}: value {value.name!r} ({value.op.removeprefix('onnx.')}) of shape {known} takes "
-                f"{size_words(needed)}, and {size_words(free)} are free"
+                Sentence(
+                    "value_takes",
+                    path=path,
+                    name=value.name,
+                    op=value.op.removeprefix("onnx."),
+                    known=known,
+                    needed=size_words(needed),
+                    free=size_words(free),
+                )
             )
 
 

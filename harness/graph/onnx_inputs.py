@@ -11,6 +11,7 @@ import torch
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.lazy import onnx_ir as ir
 from harness.memory import available_bytes
+from harness.sentences import Sentence
 from harness.structure import COMPARED
 
 Dims = tuple[int | str, ...]
@@ -68,7 +69,7 @@ def require_tensors(model: ir.Model) -> None:
                 f"output {value.name!r} is not a tensor of numbers ({value.type}); such outputs are not judged"
             )
         if value.dtype is not None and getattr(torch, dtype_name(value.dtype), None) not in COMPARED:
-            raise NotJudged(f"output {value.name!r} is {value.dtype}, whose numbers are not compared; cast it to FLOAT")
+            raise NotJudged(Sentence("output_not_compared", name=value.name, dtype=value.dtype))
 
 
 def generate_inputs(
@@ -207,7 +208,7 @@ def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec])
             raise UsageError(f"input {spec.name!r} is {given}, but the model declares {spec.dtype}; convert it")
         _bind(spec, tuple(tensor.shape), sizes, kind="the given tensor")
         if tensor.dtype.is_floating_point and (found := _not_finite(tensor)):
-            raise NotJudged(f"input {spec.name!r} holds {found}; no verdict can be given")
+            raise NotJudged(Sentence("input_holds", name=spec.name, found=found))
 
 
 def undeclared_shapes(
@@ -236,4 +237,6 @@ def undeclared_shapes(
 
 def _not_finite(tensor: torch.Tensor) -> str:
     nan, inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
-    return " and ".join(f"{count} {what}" for count, what in ((nan, "NaN"), (inf, "Inf")) if count)
+    return " and ".join(
+        Sentence("count_of", count=count, what=what) for count, what in ((nan, "NaN"), (inf, "Inf")) if count
+    )

@@ -8,6 +8,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from harness.errors import NotJudged
+from harness.sentences import Sentence
 
 _DROPOUTS = (
     torch.ops.aten.dropout.default,
@@ -49,7 +50,7 @@ def with_noise_stored(traced: ExportedProgram, seed: int) -> GraphModule:
         name = f"stored_noise_{index}"
         drawn = _noise(node, seed + index)
         if drawn is None or not isinstance(value, torch.Tensor):
-            raise NotJudged(f"{node.target} (value {node.name!r}) is random, and --seed-random cannot replace it")
+            raise NotJudged(Sentence("random_not_replaced", target=node.target, name=node.name))
         module.register_buffer(name, drawn)
         with graph.inserting_before(node):
             made = graph.get_attr(name)

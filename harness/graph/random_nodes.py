@@ -13,6 +13,7 @@ from harness.graph.edits import FreshNames, add_initializer, new_node
 from harness.graph.ir import constant_of, copy_model, elements_of, plain_model
 from harness.graph.types import infer_types
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 _NOISE = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Dropout"}
 _RANDOM = {*_NOISE, "Multinomial"} - {"Dropout"}
@@ -45,7 +46,7 @@ def with_stored_noise(model: ir.Model, seed: int) -> ir.Model:
         assert isinstance(graph, ir.Graph)
         value = node.outputs[0]
         if node.op_type not in _NOISE:
-            raise NotJudged(f"{node.op_type} (value {value.name!r}) is random, and --seed-random cannot replace it")
+            raise NotJudged(Sentence("random_not_replaced", target=node.op_type, name=value.name))
         dtype = int(value.dtype or ir.DataType.FLOAT)
         share = _ratio(node, opset) if node.op_type == "Dropout" else 0.0
         drawn = _drawn(node, value, generator, share)

@@ -17,6 +17,7 @@ from harness.graph.ir import constant_of, copy_model, elements_of, inner_graphs
 from harness.graph.node_typing import InputKind, NodeTyping, node_typing
 from harness.graph.types import complete_types, is_switchable, make_cast, set_dtype_attribute
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +120,12 @@ class _Typer:
 
     def notes(self) -> tuple[str, ...]:
         """Return one sentence for each kind of thing a reader must know."""
-        kept = [f"{_many(count, f'{op} node')} kept in FP32: {why}" for (op, why), count in sorted(self._kept.items())]
+        kept = [
+            Sentence("many_kept", many=_many(count, Sentence("nodes_of", op=op)), why=why)
+            for (op, why), count in sorted(self._kept.items())
+        ]
         saturated = [
-            f"{_many(len(found), 'constant')} saturated to +-{limit}: {', '.join(found)}"
+            Sentence("many_saturated", many=_many(len(found), Sentence("a_constant")), limit=limit, found=list(found))
             for (limit, _), found in sorted(self._saturated.items())
         ]
         return (*saturated, *kept)
@@ -180,11 +184,15 @@ class _Typer:
         name = self._names.fresh(f"{value.name}_{PRECISIONS[NAMES[dtype]]}")
         if outside := count_outside(tensor, dtype):
             limit = f"{largest(dtype):.5g}"
-            what = f"{elements_of(tensor).item():.3g}" if tensor.size == 1 else f"{outside} elements"
-            self._saturated[limit, dtype].append(f"{value.name} ({what})")
+            what = (
+                f"{elements_of(tensor).item():.3g}"
+                if tensor.size == 1
+                else Sentence("outside_elements", outside=outside)
+            )
+            self._saturated[limit, dtype].append(Sentence("value_is_made_of", name=value.name, what=what))
         graph = value.graph if isinstance(value.graph, ir.Graph) else self.graph  # a body has constants of its own
         return add_initializer(graph, name, convert(tensor, dtype))
 
 
 def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return Sentence("many_of", count=count, what=what)

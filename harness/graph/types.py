@@ -13,6 +13,7 @@ from harness.graph.dtypes import BFLOAT16, DOUBLE, FLOAT, FLOAT16, HALF, NAMES
 from harness.graph.ir import copy_model, graph_values, is_tensor, plain_model
 from harness.isolated import Crashed, NoMemory, Raised, infer_shapes
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +77,7 @@ def infer_types(model: ir.Model) -> None:
     try:
         proto = _inferred(ir.to_proto(skeleton))
     except Raised as error:
-        raise NotJudged(f"ONNX's shape inference refuses the graph: {first_line(error)}; export it again") from error
+        raise NotJudged(Sentence("inference_refuses", said=first_line(error))) from error
     for graph, inferred in zip(model.graphs(), ir.from_proto(proto).graphs(), strict=True):
         known = {value.name: value for value in graph_values(inferred)}
         for value in graph_values(graph):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records import Verdict
+from harness.sentences import Sentence
 
 PD_LIMIT, LATENCY_LIMIT_MS = 12.0, 2600.0
 PICTURES = 20
@@ -49,22 +50,22 @@ class Rules:
     """A mean latency of this or more fails."""
     score: Callable[[float, float], float] = default_score
     """Of the mean perceptual distance and the mean latency in milliseconds."""
-    words: str = "100 (1 - PD / 12) (1 - latency / 2600 ms), of means; 0 beyond a limit; not the contest's formula"
+    words: str = Sentence("contest_formula")
     """The score in one sentence."""
 
     def judge(self, distances: Sequence[float], latency_ms: float | None) -> tuple[Verdict, str, float | None]:
         """Return verdict, reason and score; without distances it is a fail by latency, or not judged."""
         if latency_ms is None or not math.isfinite(latency_ms):
-            return "not_judged", "no latency was measured", None
+            return "not_judged", Sentence("no_latency_measured"), None
         if latency_ms >= self.latency_limit_ms:
-            limit = f"{self.latency_limit_ms:g} ms or more fails"
-            return "fail", f"mean latency {latency_ms:.4g} ms, {limit}", 0.0
+            limit = Sentence("or_more_fails", latency_limit_ms=self.latency_limit_ms)
+            return "fail", Sentence("mean_latency_limit", latency_ms=latency_ms, limit=limit), 0.0
         if not distances:
-            return "not_judged", f"PD was not judged; mean latency {latency_ms:.4g} ms", None
+            return "not_judged", Sentence("pd_not_judged", latency_ms=latency_ms), None
         worst, mean = max(distances, key=largest_key), statistics.fmean(distances)
         if not worst <= self.pd_limit:
-            return "fail", f"PD {worst:.4g} (mean {mean:.4g}), above {self.pd_limit:g} fails", 0.0
-        reason = f"PD at most {worst:.4g} (mean {mean:.4g}), mean latency {latency_ms:.4g} ms"
+            return "fail", Sentence("pd_above", worst=worst, mean=mean, pd_limit=self.pd_limit), 0.0
+        reason = Sentence("pd_at_most", worst=worst, mean=mean, latency_ms=latency_ms)
         return "pass", reason, self.score(mean, latency_ms)
 
 

@@ -15,6 +15,7 @@ from harness.errors import NotJudged, UsageError
 from harness.hackathon.entrant import EntryError, prepare, process
 from harness.hackathon.rules import PARAMETERS, PICTURES, PREPROCESS, RULES, SCRIPT, Rules, largest_key
 from harness.records import ContestPicture, ContestResult, mean_latency
+from harness.sentences import Sentence
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -50,7 +51,7 @@ def judge_folder(
             rows.append(row)  # what was made before something went wrong is kept
     except EntryError as error:
         problem = str(error)
-    notes = [] if len(images) >= PICTURES else [f"{len(images)} pictures; the contest takes {PICTURES}"]
+    notes = [] if len(images) >= PICTURES else [Sentence("pictures_counted", count=len(images), contest=PICTURES)]
     distances, remarks, rejected = _distances(rows, expected, reference)
     pictures = tuple(
         ContestPicture(
@@ -132,7 +133,7 @@ def _distances(
     """
     rejected = {row["name"]: row["rejected"] for row in rows if row["rejected"]}
     if reference is None:
-        return {}, ["PD was not judged: there are no reference pictures; give --reference DIR"], rejected
+        return {}, [Sentence("pd_no_references")], rejected
     if not rows:
         return {}, [], {}
     from harness.metrics import collect_remarks
@@ -145,7 +146,7 @@ def _distances(
                 try:
                     found[row["name"]] = float(perceptual_distance(row["file"], expected[row["name"]]))
                 except UsageError as error:
-                    rejected[row["name"]] = f"it cannot be compared with its reference: {error}"
+                    rejected[row["name"]] = Sentence("picture_not_compared", error=error)
     except NotJudged as error:
-        return {}, [f"PD was not judged: {error}"], rejected
+        return {}, [Sentence("pd_not_judged_since", error=error)], rejected
     return found, list(remarks), rejected

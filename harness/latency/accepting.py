@@ -20,6 +20,7 @@ from harness.latency.modes import two_modes
 from harness.latency.sizes import Sizes
 from harness.machine import commit, machine, user_name
 from harness.records import Session, utc
+from harness.sentences import Sentence
 from harness.subject import Subject, Target
 
 MOST_ACCEPTED = 8
@@ -127,8 +128,7 @@ def reviewed(benchmark: str, wanted: Sequence[Session], *, include: bool = False
     if halves := two_modes(values):
         ends = [math.exp(median(values[i] for i in half)) for half in halves]
         remarks.append(
-            f"two modes: {len(halves[0])} sessions at {ends[0]:.4g} ms, {len(halves[1])} at {ends[1]:.4g} ms; hold one "
-            "state of the machine (--lock-clocks MHZ), or a session in the slower one cannot be judged by its time"
+            Sentence("two_modes_accepted", count=len(halves[0]), ends=ends[0], count_2=len(halves[1]), ends_2=ends[1])
         )
     return Accepted(benchmark=benchmark, sessions=kept, left_out=left_out, remarks=(*remarks, *_weakness(kept)))
 
@@ -144,17 +144,21 @@ def outliers(values: Sequence[float]) -> list[int]:
 
 def _outlier_words(session: Session, values: Sequence[float], place: int, *, include: bool) -> str:
     away = math.expm1(values[place] - median(values))
-    what = "is included all the same" if include else "was left out; --include takes it"
-    return (
-        f"session {session.id[:8]} of {session.recorded_at[:19]}, {math.exp(values[place]):.4g} ms, is an outlier "
-        f"({away:+.1%} from the median) and {what}"
+    what = Sentence("included_all_the_same") if include else Sentence("left_out_include")
+    return Sentence(
+        "session_outlier",
+        id=session.id[:8],
+        recorded_at=session.recorded_at[:19],
+        exp=math.exp(values[place]),
+        away=away,
+        what=what,
     )
 
 
 def _weakness(sessions: Sequence[Session]) -> list[str]:
     """Return what a baseline cannot tell apart, and how many more sessions would."""
     if len(sessions) < FEWEST_SESSIONS:
-        return [f"stored times tell little from fewer than {FEWEST_SESSIONS} sessions, and these are {len(sessions)}"]
+        return [Sentence("few_sessions", least=FEWEST_SESSIONS, count=len(sessions))]
     logs = [values for session in sessions if (values := log_figures(session, session.metric, "median"))]
     if len(logs) < FEWEST_SESSIONS or min(map(len, logs)) < FEWEST_PROCESSES:
         return []
@@ -181,11 +185,8 @@ def _valid(sessions: Sequence[Session]) -> list[Session]:
 
 def _why_none(sessions: Sequence[Session]) -> str:
     if _valid(sessions):
-        return "nothing new since the last acceptance; --last N accepts again"
-    return (
-        f"none of its {len(sessions)} sessions counts (measured in an invalid environment, or dated in the future); "
-        "measure again"
-    )
+        return Sentence("nothing_new")
+    return Sentence("none_counts", count=len(sessions))
 
 
 def _is_here(session: Session) -> bool:

@@ -11,6 +11,7 @@ from harness.history import History, age_of, age_words, has_moved
 from harness.latency.comparable import graph_modes
 from harness.latency.verdict import compare_sessions
 from harness.records import Age, Comparison, Session, utc
+from harness.sentences import Sentence
 
 OLD_DAYS = 30
 """A baseline of this age is noted."""
@@ -57,11 +58,11 @@ def _age(session: Session, baseline: Sequence[Session], recorded: Sequence[Sessi
     days = (datetime.fromisoformat(now) - datetime.fromisoformat(newest)).total_seconds() / 86400
     times = [[median(old.medians()) for old in sessions] for sessions in (baseline, since)]
     age = age_of(*times, days=max(days, 0.0))
-    notes = [f"the baseline is {age_words(age)}"] if has_moved(age) or age.days >= OLD_DAYS else []
+    notes: list[str] = (
+        [Sentence("baseline_age", age_words=age_words(age))] if has_moved(age) or age.days >= OLD_DAYS else []
+    )
     if len(later) > len(since):
-        notes.append(
-            f"sessions dated after this one: {len(later) - len(since)}; a clock jumped, and none of them counts"
-        )
+        notes.append(Sentence("dated_after", count=len(later) - len(since)))
     return age, notes
 
 

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from harness.records import Metric, ProcessRun, Session, Summary
+from harness.sentences import Sentence, joined
 
 FEWEST_PROCESSES = 2
 """Fewer have no spread."""
@@ -21,30 +22,33 @@ Figure = Literal["median", "cycles", "p99"]
 def why_unusable(session: Session, metric: Metric) -> str:
     """Return why a session cannot be compared, or an empty string."""
     if session.invalid:
-        return f"invalid environment: {'; '.join(session.invalid)}"
+        return Sentence("invalid_environment", invalid=list(session.invalid))
     if len(session.runs) < FEWEST_PROCESSES:
-        return f"only {len(session.runs)} processes were measured; at least {FEWEST_PROCESSES} are needed"
+        return Sentence("too_few_processes", count=len(session.runs), least=FEWEST_PROCESSES)
     if metric == "gpu_ms" and len(graph_modes(session)) > 1:
-        return "some of its processes replayed a CUDA graph and some did not"
+        return Sentence("graphs_mixed")
     for number, run in enumerate(session.runs, 1):
         if _positive(run, metric, "median") is None:
             summary = getattr(run, metric)
-            return f"process {number} has the {metric} median {summary and summary.median}, which is no time"
+            return Sentence("median_no_time", number=number, metric=metric, summary=summary and summary.median)
     return ""
 
 
 def why_incomparable(new: Session, old: Session) -> str:
     """Return why two sessions of one benchmark cannot be compared, or an empty string."""
     if old.id == new.id:
-        return "it is this session itself"
+        return Sentence("is_itself")
     if old.machine.key != new.machine.key:
         facts = _facts_words(new.machine.facts, old.machine.facts)
-        return f"it is of another machine ({'; '.join(facts) or f'{new.machine.key} here, {old.machine.key} there'})"
+        return Sentence(
+            "other_machine",
+            facts=joined(facts) or Sentence("machine_keys", here=new.machine.key, there=old.machine.key),
+        )
     if old.metric != new.metric:
-        return f"it measured {old.metric}, this session {new.metric}"
+        return Sentence("other_metric", metric=old.metric, metric_2=new.metric)
     if new.metric == "gpu_ms" and graph_modes(old) != graph_modes(new):
         reasons = {run.graph_failure for run in (*new.runs, *old.runs) if run.graph_failure}
-        return f"one replayed a CUDA graph and the other did not ({'; '.join(sorted(reasons)) or 'no reason recorded'})"
+        return Sentence("graph_one_side", reasons="; ".join(sorted(reasons)) or Sentence("no_reason_recorded"))
     return ""
 
 
@@ -54,12 +58,12 @@ def changed_facts(new: Session, old: Session) -> str:
     same = ("host", "uuid", "gpu", "cpu", "backend", "backend_version")
     if new.machine.key == old.machine.key or not mine.get("host") or any(mine.get(n) != theirs.get(n) for n in same):
         return ""
-    return "; ".join(_facts_words(mine, theirs))
+    return joined(_facts_words(mine, theirs))
 
 
 def _facts_words(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} {mine.get(name)} here, {theirs.get(name)} there"
+        Sentence("here_and_there", name=name, get=mine.get(name), get_2=theirs.get(name))
         for name in sorted({*mine, *theirs})
         if mine.get(name) != theirs.get(name)
     ]
@@ -67,34 +71,44 @@ def _facts_words(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str
 
 def difference_notes(new: Session, old: list[Session]) -> list[str]:
     """Return notes on what differs from every session of the baseline: engine, weights, inputs, clocks, the device."""
-    notes = []
+    notes: list[str] = []
     for field, words in (
-        ("engine_sha256", "engine changed: its file"),
-        ("kernels_sha256", "engine changed: its kernels"),
-        ("weights", "other weights"),
-        ("inputs", "other inputs"),
+        ("engine_sha256", Sentence("engine_file_changed")),
+        ("kernels_sha256", Sentence("engine_kernels_changed")),
+        ("weights", Sentence("other_weights")),
+        ("inputs", Sentence("other_inputs")),
     ):
         mine, theirs = getattr(new, field), sorted({getattr(session, field) for session in old} - {""})
         if mine and theirs and mine not in theirs:
-            notes.append(f"{words}: {mine[:12]} here, {', '.join(other[:12] for other in theirs)} in the baseline")
-    for field, words in (("sm_mhz", "SM clock"), ("memory_mhz", "memory clock")):
+            notes.append(
+                Sentence("differs_from_baseline", words=words, mine=mine[:12], theirs=[other[:12] for other in theirs])
+            )
+    for field, words in (("sm_mhz", Sentence("sm_clock")), ("memory_mhz", Sentence("memory_clock"))):
         here, there = ([getattr(run.conditions, field) for one in ones for run in one.runs] for ones in ([new], old))
         if all(here) and all(there) and not 1 / CLOCK_CHANGE < median(here) / median(there) < CLOCK_CHANGE:
-            notes.append(f"{words} changed: {median(here):.0f} MHz here, {median(there):.0f} MHz in the baseline")
+            notes.append(Sentence("clock_changed", words=words, median=median(here), median_2=median(there)))
     for name in _MAY_VARY:
         mine, others = new.machine.facts.get(name), {one.machine.facts.get(name) for one in old}
         if mine not in others:
-            notes.append(f"the machine's {name} changed: {mine} here, {', '.join(map(str, others))} in the baseline")
+            notes.append(Sentence("machine_changed", name=name, mine=mine, map=list(map(str, others))))
     return notes
 
 
 def flag_notes(new: Sequence[Session], old: Sequence[Session] = ()) -> list[str]:
     """Return the flags of the processes as notes, each with the number of processes."""
-    notes = []
-    for sessions, where in ((new, ""), (old, " of the baseline")):
+    notes: list[str] = []
+    for sessions, where in ((new, ""), (old, Sentence("of_the_baseline"))):
         runs = [run for session in sessions for run in session.runs]
         for flag in dict.fromkeys(flag for run in runs for flag in run.flags):
-            notes.append(f"{flag} in {sum(flag in run.flags for run in runs)} of {len(runs)} processes{where}")
+            notes.append(
+                Sentence(
+                    "flag_in_processes",
+                    flag=flag,
+                    sum=sum(flag in run.flags for run in runs),
+                    count=len(runs),
+                    where=where,
+                )
+            )
     return notes
 
 

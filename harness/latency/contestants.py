@@ -11,6 +11,7 @@ from harness.errors import EngineFailed, NotJudged, ParityError, TookTooLong, Us
 from harness.latency.options import BASELINES, Options
 from harness.latency.sizes import Sizes, resized, size_label
 from harness.records import Attempt, NotMeasured, Runner, Verdict, contestant_name
+from harness.sentences import Sentence
 from harness.subject import PLAIN_PRECISIONS, Subject
 from harness.tensors import Tensors
 from harness.verify import OpenTarget, Run
@@ -47,7 +48,7 @@ class Contestant:
     def name(self) -> str:
         """``rtx-fp16``, ``rtx-fp16 as accepted``, ``eager fp32``, ``compile fp32``."""
         name = contestant_name(self.runner, self.backend, self.precision)
-        return f"{name} as accepted" if self.is_control else name
+        return Sentence("as_accepted", name=name) if self.is_control else name
 
     @property
     def is_baseline(self) -> bool:
@@ -143,9 +144,9 @@ def _open_contestant(opened: OpenTarget) -> Contestant:
     )  # fmt: skip
     if backend.name == "torch":
         if opened.run.subject.onnx is not None:
-            raise NotJudged(f"PyTorch cannot be timed: {opened.run.subject.onnx_file} is an ONNX file, not a module")
+            raise NotJudged(Sentence("pytorch_onnx_file", onnx_file=opened.run.subject.onnx_file))
         if target.precision not in PLAIN_PRECISIONS:
-            raise NotJudged(f"PyTorch is timed in {', '.join(PLAIN_PRECISIONS)}, not by the plan {target.precision}")
+            raise NotJudged(Sentence("pytorch_plan", precisions=list(PLAIN_PRECISIONS), precision=target.precision))
         return replace(contestant, runner="eager")
     engine, session = opened.build(), opened.load()
     sha256 = kernels_sha256(session.kernels()) if isinstance(session, TapSession) else ""

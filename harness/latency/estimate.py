@@ -13,6 +13,7 @@ from statistics import fmean, median
 
 from harness.errors import UsageError
 from harness.records import LatencyVerdict
+from harness.sentences import Sentence
 
 CONFIDENCE = 0.95
 """Of every interval; a one-sided error of 2.5 % in the direction that matters."""
@@ -87,10 +88,7 @@ def _predict(new: list[float], old: list[list[float]]) -> Estimate:
     values = [median(session) for session in old]
     between = qn(values)
     within = math.sqrt(max(median(variance(session) for session in old), variance(new)))
-    words = (
-        f"95 % prediction interval from the median of {len(old)} sessions (spread {between:.2%}) "
-        f"for {len(new)} processes (spread {within:.2%})"
-    )
+    words = Sentence("prediction_interval", count=len(old), between=between, count_2=len(new), within=within)
     return Estimate(
         delta=median(new) - median(values),
         error=prediction_error(between, within, len(new), len(old)),
@@ -150,7 +148,7 @@ def welch(new: Sequence[float], old: Sequence[float]) -> Estimate:
     total = sum(parts)
     bottom = parts[0] ** 2 / (len(new) - 1) + parts[1] ** 2 / (len(old) - 1)
     freedom = total**2 / bottom if bottom else float(len(new) + len(old) - 2)
-    words = f"95 % Welch interval over {len(new)} against {len(old)} processes"
+    words = Sentence("welch_interval", count=len(new), count_2=len(old))
     delta = fmean(new) - fmean(old)
     return Estimate(delta=delta, error=math.sqrt(total), freedom=freedom, spread=0.0, words=words)
 
@@ -180,23 +178,23 @@ def rule_words(estimate: Estimate, limits: Limits, verdict: LatencyVerdict) -> s
     """Return the rule that decided, with its figures, in one sentence."""
     margin, same = margin_of(estimate, limits), 1 + limits.equivalent
     where = {
-        "regressed": f"wholly above {margin:.5g}",
-        "improved": f"wholly below {1 / margin:.5g}",
-        "equivalent": f"within {1 / same:.5g} and {same:.5g}",
-    }.get(verdict, f"neither beyond {1 / margin:.5g} or {margin:.5g} nor within {1 / same:.5g} and {same:.5g}")
-    return f"{ratio_words(estimate)}, {estimate.words}: {where}"
+        "regressed": Sentence("wholly_above", margin=margin),
+        "improved": Sentence("wholly_below", margin=1 / margin),
+        "equivalent": Sentence("within", same=1 / same, same_2=same),
+    }.get(verdict, Sentence("neither_beyond", margin=1 / margin, margin_2=margin, same=1 / same, same_2=same))
+    return Sentence("ratio_rule", ratio_words=ratio_words(estimate), words=estimate.words, where=where)
 
 
 def advice_on(new: list[float], old: list[list[float]], limits: Limits) -> str:
     """Return why stored times were inconclusive and what would help, in one sentence, from log values per process."""
     if len(old) < FEWEST_SESSIONS:
-        return f"the baseline has {len(old)} of {FEWEST_SESSIONS} sessions: run parity bench again and parity accept"
+        return Sentence("baseline_sessions", count=len(old), least=FEWEST_SESSIONS)
     between = qn([median(session) for session in old])
     usual, mine = median(math.sqrt(variance(session)) for session in old), math.sqrt(variance(new))
     if mine > 3 * usual and mine / math.sqrt(len(new)) > between:
-        scatter = f"its processes scatter by {mine:.2%}, those of the baseline by {usual:.2%}"
-        return f"{scatter}: end other programs and measure again"
-    return baseline_advice(between, usual, len(new), len(old), limits) or "measure again"
+        scatter = Sentence("processes_scatter", mine=mine, usual=usual)
+        return Sentence("end_other_programs", scatter=scatter)
+    return baseline_advice(between, usual, len(new), len(old), limits) or Sentence("measure_again")
 
 
 def baseline_advice(between: float, within: float, processes: int, sessions: int, limits: Limits) -> str:
@@ -204,15 +202,14 @@ def baseline_advice(between: float, within: float, processes: int, sessions: int
     change = smallest_change(between, within, processes, sessions, limits)
     if change <= limits.equivalent:
         return ""
-    what = (
-        f"{sessions} sessions that scatter by {between:.2%} and processes by {within:.2%} tell {change:.1%} apart, not "
-        f"{limits.equivalent:.0%}"
+    what = Sentence(
+        "sessions_tell", sessions=sessions, between=between, within=within, change=change, equivalent=limits.equivalent
     )
     needed = sessions_needed(between, within, processes, limits)
     if needed is None:
-        what = f"{what}, and {MOST_SESSIONS} sessions would not either"
-        return f"{what}: end other programs, or lock the clocks (--lock-clocks MHZ)"
-    return f"{what}; {needed - sessions} more would (then parity accept --last {needed})"
+        what = Sentence("sessions_more_no", what=what, most=MOST_SESSIONS)
+        return Sentence("lock_clocks", what=what)
+    return Sentence("sessions_more", what=what, needed=needed - sessions, needed_2=needed)
 
 
 def hodges_lehmann(new: Sequence[float], old: Sequence[float]) -> float:

@@ -23,6 +23,7 @@ from harness.latency.turns import replays_graph, take_turns
 from harness.latency.verdict import compare_in_turns, is_accepted_engine, speed_up
 from harness.machine import machine
 from harness.records import Attempt, Comparison, Measured, NotMeasured, ProcessRun, Session
+from harness.sentences import Sentence, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def compare(group: Group) -> Group:
             continue
         session = _session(group, contestant)
         compared = (
-            without_baseline("measured to compare engines with; -b torch would judge it") if contestant.is_baseline
+            without_baseline(Sentence("only_compared_with")) if contestant.is_baseline
             else compare_with_baseline(session, group.history)
         )  # fmt: skip
         judged = not contestant.is_baseline and compared.verdict == "no_baseline"
@@ -222,8 +223,8 @@ def _looked_again(group: Group, contestant: Contestant, candidate: Candidate) ->
         if found is not None:
             break
     if found is None:
-        why = "; ".join(problem.reason for problem in look.problems.values()) or "interrupted"
-        note = f"no second look with the {candidate.name}: {why}"
+        why = joined(problem.reason for problem in look.problems.values()) or Sentence("interrupted")
+        note = Sentence("no_second_look", name=candidate.name, why=why)
         found = replace(one.comparison, notes=(*one.comparison.notes, note))
     problems = {**group.problems, **{c: problem for c, problem in look.problems.items() if c is contestant}}
     measured = {**group.measured, contestant: replace(one, comparison=found)}
@@ -246,7 +247,7 @@ def _session(group: Group, contestant: Contestant) -> Session:
     subject = workload.subject
     time_is_up = limits.time_was_up()
     ended = f"{time_is_up}," if time_is_up else "interrupted"
-    short = f"{ended} after {len(runs)} of {options.processes} processes"
+    short = Sentence("ended_after", ended=ended, count=len(runs), processes=options.processes)
     # The locked clock is part of the machine's key, so it counts only if every process held it.
     locked = runs[0].locked_mhz if len({run.locked_mhz for run in runs}) == 1 else None
     return Session(

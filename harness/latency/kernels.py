@@ -10,6 +10,7 @@ from harness.errors import ParityError
 from harness.graph import Program
 from harness.latency.contestants import Contestant, Workload, free_engine
 from harness.records import KernelTime
+from harness.sentences import Sentence
 from harness.timing import kernel_times
 
 
@@ -26,7 +27,7 @@ def time_kernels(contestant: Contestant, workload: Workload) -> tuple[KernelTime
         nodes = {kernel.name: kernel.nodes for kernel in known}
         return join_kernels(times, nodes, node_modules(workload.run.prepared.program))
     except ParityError as error:
-        workload.say(f"{contestant.name}: no times of kernels: {error}")
+        workload.say(Sentence("no_kernel_times", name=contestant.name, error=error))
         return ()
     finally:
         free_engine(opened)

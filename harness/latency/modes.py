@@ -9,8 +9,9 @@ from itertools import pairwise
 from harness.latency.comparable import FEWEST_PROCESSES
 from harness.latency.estimate import variance
 from harness.records import Session
+from harness.sentences import Sentence
 
-CLOCKS = {"sm_mhz": "SM clock", "memory_mhz": "memory clock"}
+CLOCKS = {"sm_mhz": Sentence("sm_clock"), "memory_mhz": Sentence("memory_clock")}
 CLOCK_GAP, CLOCK_SPREAD = 1.02, 1.01
 """Two clocks are two modes when they are at least this far apart, and each holds within this."""
 FEWEST_OF_MODES = 6
@@ -47,15 +48,18 @@ def within_clock(new: Session, old: Sequence[Session]) -> WithinMode:
         if of_new == of_old == {True, False} and bool(mine[0].runs) != bool(theirs[0]):
             continue
         shared = [i for i, part in enumerate(mine) if len(part.runs) >= FEWEST_PROCESSES and theirs[i]]
-        what = f"two modes: {words} {clocks[0]:.0f} and {clocks[1]:.0f} MHz"
+        what = Sentence("two_modes_clocks", words=words, clocks=clocks[0], clocks_2=clocks[1])
         if not shared:
-            return WithinMode(
-                new=new, old=list(old), problem=f"{what}, at neither of which two processes of both sides ran"
-            )
+            return WithinMode(new=new, old=list(old), problem=Sentence("two_modes_apart", what=what))
         best = max(shared, key=lambda i: (len(theirs[i]), len(mine[i].runs)))
-        note = (
-            f"{what}; compared at {clocks[best]:.0f} MHz: {len(mine[best].runs)} of {len(new.runs)} processes with "
-            f"{len(theirs[best])} of {len(old)} sessions"
+        note = Sentence(
+            "two_modes_compared",
+            what=what,
+            clocks=clocks[best],
+            count=len(mine[best].runs),
+            count_2=len(new.runs),
+            count_3=len(theirs[best]),
+            count_4=len(old),
         )
         return WithinMode(new=mine[best], old=theirs[best], note=note)
     return WithinMode(new=new, old=list(old))

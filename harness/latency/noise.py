@@ -29,14 +29,12 @@ from harness.latency.options import Options
 from harness.latency.sizes import Sizes, case_label, check_sizes
 from harness.latency.verdict import compare_sessions
 from harness.records import Measured, Metric, NotMeasured, Session, contestant_name, plain
+from harness.sentences import Sentence, joined
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.verify import Run
 
-_ALONE = (
-    "only one session on the machine as it was then: its facts (power limit, locked clock, driver) changed between the "
-    "sessions, or the others were not measured; measure again"
-)
+_ALONE = Sentence("one_session_only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +133,9 @@ def noise_of(sessions: Sequence[Session]) -> Noise:
     usable, notes = _usable(sessions, chosen)
     for name in ("engine_sha256", "kernels_sha256"):
         if len({getattr(session, name) for session in usable}) > 1:
-            notes.append(f"engine changed between the sessions ({name}): they are not of one engine")
+            notes.append(Sentence("engine_changed_between", name=name))
     if len(usable) < FEWEST_SESSIONS:
-        notes.append(
-            f"only {len(usable)} of {FEWEST_SESSIONS} sessions: the spread between sessions is uncertain, and the "
-            "smallest change is a lower bound"
-        )
+        notes.append(Sentence("few_for_spread", count=len(usable), least=FEWEST_SESSIONS))
     logs = [log_figures(session, chosen, "median") for session in usable]
     k = min(len(values) for values in logs)
     within = fmean(variance(values) for values in logs)
@@ -173,9 +168,9 @@ def _usable(sessions: Sequence[Session], metric: Metric) -> tuple[list[Session],
     flaws = {
         session.id: why_unusable(session, metric) or _other_graph(session, sound[0], metric) for session in sessions
     }
-    notes = [f"session {name} left out: {flaw}" for name, flaw in flaws.items() if flaw]
+    notes: list[str] = [Sentence("session_left_out", name=name, flaw=flaw) for name, flaw in flaws.items() if flaw]
     if not sound:
-        raise NotJudged(f"no session gives the spread of this machine: {'; '.join(notes) or 'none was measured'}")
+        raise NotJudged(Sentence("no_spread", notes=joined(notes) or Sentence("none_measured")))
     return [session for session in sessions if not flaws[session.id]], notes
 
 
@@ -191,7 +186,7 @@ def _other_graph(session: Session, first: Session, metric: Metric) -> str:
     """Return that only one of them replayed a CUDA graph, or an empty string."""
     if metric != "gpu_ms" or graph_modes(session) == graph_modes(first):
         return ""
-    return f"session {first.id} and this one do not both replay a CUDA graph"
+    return Sentence("not_both_replay", id=first.id)
 
 
 def _detectable(logs: list[list[float]]) -> float:

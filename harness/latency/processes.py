@@ -17,6 +17,7 @@ from harness.errors import EngineFailed, NotJudged, ParityError, TookTooLong, Us
 from harness.gpu_errors import gpu_error
 from harness.process import how_it_ended, python_child
 from harness.records import ProcessRun, run_from_json
+from harness.sentences import Sentence
 from harness.stopping import child
 
 READY_S = 180.0
@@ -65,7 +66,7 @@ class Worker:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(max(0.0, end - time.monotonic())):
                 limits.check()
-                raise TookTooLong(f"the process that should time {self._what} was not ready within {timeout_s:.0f} s")
+                raise TookTooLong(Sentence("process_not_ready", what=self._what, timeout_s=timeout_s))
         if not self._process.stdout.readline():
             raise self._problem(self._process.wait())
 
@@ -85,7 +86,7 @@ class Worker:
             status = self._process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             limits.check()
-            raise TookTooLong(f"timing {self._what} did not end within {timeout_s:.0f} s") from None
+            raise TookTooLong(Sentence("timing_not_ended", what=self._what, timeout_s=timeout_s)) from None
         if status:
             raise self._problem(status)
         return run_from_json(json.loads(self.result_file.read_text(encoding="utf-8")))
@@ -101,6 +102,6 @@ class Worker:
             return _KINDS.get(answer["kind"], ParityError)(answer["error"], failure=answer.get("failure"))
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "it gave no reason"
-        text = f"the process that timed {self._what} {how_it_ended(status)}: {last}"
+        last = lines[-1] if lines else Sentence("no_reason_given")
+        text = Sentence("process_ended", what=self._what, how_it_ended=how_it_ended(status), last=last)
         return gpu_error(text) or EngineFailed(text, failure="crash")

@@ -23,8 +23,9 @@ from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, qn, t_
 from harness.latency.ranks import shift, slower_p
 from harness.latency.verdict import MACHINE_CHANGED
 from harness.records import Comparison, LatencyVerdict, SecondLook, Session
+from harness.sentences import Sentence, joined
 
-ACCEPTED = "accepted engine"
+ACCEPTED = Sentence("accepted_engine")
 ROUNDS = (8, 16, 40)
 """Processes of each side after which a decision may fall."""
 LEVELS = (0.0001, 0.0001, 0.0003)
@@ -60,7 +61,7 @@ def judged_again(
     for session in (new, control.now):
         if flaw := why_unusable(session, metric):
             verdict: LatencyVerdict = "invalid_environment" if session.invalid else "inconclusive"
-            return _noted(first, verdict, f"the second look does not count: {flaw}", None, "measure again")
+            return _noted(first, verdict, Sentence("second_look_flaw", flaw=flaw), None, Sentence("measure_again"))
     mine, theirs = log_figures(new, metric, "median"), log_figures(control.now, metric, "median")
     then = [
         (median(log_figures(a, metric, "median")), median(log_figures(b, metric, "median")))
@@ -68,8 +69,8 @@ def judged_again(
         if not why_unusable(a, metric) and not why_unusable(b, metric)
     ]
     if control.name != ACCEPTED and not enough_pairs(then):
-        rule = f"only {len(then)} accepted sessions can be compared beside {control.name}"
-        return _noted(first, "inconclusive", rule, None, "accept four sessions that were measured beside PyTorch")
+        rule = Sentence("beside_control", count=len(then), name=control.name)
+        return _noted(first, "inconclusive", rule, None, Sentence("accept_four"))
     moved = median(theirs) - median(b for _, b in then) if then else None
     if control.name == ACCEPTED:
         look = _by_ranks(mine, theirs, limits)
@@ -138,22 +139,26 @@ def _decided(first: Comparison, look: SecondLook, level: float, limits: Limits, 
     bound = margin if changed else same
     moved = look.control_ratio is not None and not 1 / bound < look.control_ratio < bound
     figures = f"{look.ratio:.5g} [{look.low:.5g}, {look.high:.5g}]"
-    than = "the accepted engine" if look.control == ACCEPTED else f"{look.control}, relative to the baseline,"
-    how = f"in turns with {than} {figures} over {look.processes} against {look.processes} processes"
+    than = (
+        Sentence("the_accepted_engine")
+        if look.control == ACCEPTED
+        else Sentence("control_relative", control=look.control)
+    )
+    how = Sentence("in_turns", than=than, figures=figures, processes=look.processes)
     if look.p_value <= level:
-        return _noted(first, "regressed", f"{how}: slower by more than {margin:.5g} (p = {look.p_value:.2g})", look)
+        return _noted(first, "regressed", Sentence("turns_slower", how=how, margin=margin, p_value=look.p_value), look)
     if look.high < 1 / margin:
-        return _noted(first, "improved", f"{how}: wholly below {1 / margin:.5g}", look)
+        return _noted(first, "improved", Sentence("turns_below", how=how, margin=1 / margin), look)
     if 1 / same < look.low and look.high < same:
-        within = f"{how}: within {1 / same:.5g} and {same:.5g}"
+        within = Sentence("turns_within", how=how, same=1 / same, same_2=same)
         if not moved and first.verdict != "machine_changed":
             return _noted(first, "equivalent", within, look)
-        ratio = "" if look.control_ratio is None else f"; the control takes {look.control_ratio:.5g} of its time then"
-        return _noted(first, "machine_changed", f"{within}{ratio}", look, MACHINE_CHANGED)
+        ratio = "" if look.control_ratio is None else Sentence("control_takes", control_ratio=look.control_ratio)
+        return _noted(first, "machine_changed", joined((within, ratio), ""), look, MACHINE_CHANGED)
     if not last:
         return None
-    rule = f"{how}: neither slower by {margin:.5g} (p = {look.p_value:.2g}) nor within {1 / same:.5g} and {same:.5g}"
-    advice = "end other programs, or lock the clocks (--lock-clocks MHZ), and measure again"
+    rule = Sentence("turns_neither", how=how, margin=margin, p_value=look.p_value, same=1 / same, same_2=same)
+    advice = Sentence("end_or_lock")
     return _noted(first, "inconclusive", rule, look, advice)
 
 
@@ -161,7 +166,7 @@ def _noted(
     first: Comparison, verdict: LatencyVerdict, rule: str, look: SecondLook | None, advice: str = ""
 ) -> Comparison:
     """Return the verdict of the second look; that of the first becomes a note."""
-    note = f"by stored times alone {first.verdict.replace('_', ' ')}: {first.rule}"
+    note = Sentence("by_stored_times", verdict=first.verdict.replace("_", " "), rule=first.rule)
     found = replace(
         first, verdict=verdict, rule=rule, second_look=look, repeated=verdict == "regressed", next_step=advice,
         notes=(*first.notes, note),

@@ -38,12 +38,11 @@ from harness.latency.estimate import (
 )
 from harness.latency.modes import two_modes, within_clock
 from harness.records import Comparison, LatencyVerdict, Metric, Session
+from harness.sentences import Sentence
 
-MACHINE_CHANGED = "find out what else changed, or accept the sessions of the machine as it is now"
+MACHINE_CHANGED = Sentence("find_what_changed")
 UNCONFIRMED = {
-    "regressed": "stored times alone fail no engine, and nothing was there for a second look: keep the engine cache of "
-    "the accepted engine (PARITY_ENGINES), or accept four sessions that were measured beside PyTorch, not with "
-    "--baseline none",
+    "regressed": Sentence("keep_accepted_engine"),
 }
 """What to do about a verdict that no second look has confirmed."""
 P99_MARGIN, P99_EQUIVALENT = 0.05, 0.15
@@ -71,7 +70,7 @@ def compare_sessions(
             raise ValueError(f"session {other.id} is of {other.benchmark}, not of {new.benchmark}")
     found = _compare_with(new, baseline, limits)
     if found.verdict in ("regressed", "improved") and is_accepted_engine(new, baseline):
-        rule = f"{found.rule}; but the engine file is the accepted one, so the machine has changed"
+        rule = Sentence("file_is_accepted", rule=found.rule)
         return replace(found, verdict="machine_changed", rule=rule, next_step=MACHINE_CHANGED)
     return found
 
@@ -92,14 +91,14 @@ def compare_in_turns(a: Session, b: Session, *, regress_margin: float = 0.01) ->
     if a.machine.key != b.machine.key:
         raise ValueError(f"sessions {a.id} and {b.id} were not measured in turns: they are of two machines")
     chosen: Metric = a.metric if a.metric == b.metric else "end_to_end_ms"
-    notes = [] if a.metric == b.metric else [f"GPU time is missing in {a.id} or {b.id}: compared end to end"]
+    notes: list[str] = [] if a.metric == b.metric else [Sentence("gpu_time_missing", id=a.id, id_2=b.id)]
     for session in (a, b):
         flaw = why_unusable(session, chosen)
         if flaw:
             verdict: LatencyVerdict = "invalid_environment" if session.invalid else "inconclusive"
-            return _undecided(verdict, chosen, f"session {session.id}: {flaw}", notes)
+            return _undecided(verdict, chosen, Sentence("session_flaw", id=session.id, flaw=flaw), notes)
     if graph_modes(a) != graph_modes(b):
-        notes.append("a CUDA graph on one side only")
+        notes.append(Sentence("graph_on_one_side"))
     return replace(_compare(a, [b], limits, chosen, notes), next_step="")
 
 
@@ -116,11 +115,11 @@ def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> 
     if flaw:
         return _undecided("invalid_environment" if new.invalid else "inconclusive", chosen, flaw, flag_notes([new]))
     usable: dict[str, Session] = {}
-    notes = []
+    notes: list[str] = []
     for old in baseline:
         why_not = why_incomparable(new, old) or why_unusable(old, chosen)
         if why_not:
-            notes.append(f"baseline session {old.id} left out: {why_not}")
+            notes.append(Sentence("baseline_session_left_out", id=old.id, why_not=why_not))
         else:
             usable[old.id] = old
     sessions = list(usable.values())
@@ -140,25 +139,25 @@ def _compare_with(new: Session, baseline: Sequence[Session], limits: Limits) -> 
         return _compare(mode.new, mode.old, limits, chosen, notes)
     fast, slow = ([mode.old[i] for i in half] for half in halves)
     ends = [math.exp(median([values[i] for i in half])) for half in halves]
-    words = f"the baseline has two modes, {ends[0]:.4g} ms ({len(fast)} sessions) and {ends[1]:.4g} ms ({len(slow)})"
+    words = Sentence("baseline_two_modes", ends=ends[0], count=len(fast), ends_2=ends[1], count_2=len(slow))
     slower = median(log_figures(mode.new, chosen, "median")) > math.log(math.sqrt(ends[0] * ends[1]))
     found = _compare(mode.new, slow if slower else fast, limits, chosen, [*notes, words])
     if not slower or found.verdict == "regressed":
         return found
-    rule = f"{words}, and nothing but its time tells in which of them this session ran"
-    advice = "find the two states (clocks, power, other programs) and hold one: parity bench --lock-clocks MHZ"
+    rule = Sentence("mode_untold", words=words)
+    advice = Sentence("hold_one_state")
     return replace(found, verdict="invalid_environment", rule=rule, next_step=advice)
 
 
 def _why_no_baseline(new: Session, baseline: Sequence[Session]) -> tuple[LatencyVerdict, str]:
     """Return the verdict without a usable baseline, and why: this machine may have been another one when accepted."""
     if not baseline:
-        return "no_baseline", "no session was accepted yet"
+        return "no_baseline", Sentence("none_accepted")
     for old in reversed(baseline):
         changed = changed_facts(new, old)
         if changed:
-            return "machine_changed", f"this machine is not what it was when the baseline was accepted: {changed}"
-    return "no_baseline", "none of the baseline's sessions can be compared"
+            return "machine_changed", Sentence("machine_was_other", changed=changed)
+    return "no_baseline", Sentence("none_comparable")
 
 
 def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, notes: list[str]) -> Comparison:
@@ -174,11 +173,15 @@ def _compare(new: Session, old: list[Session], limits: Limits, metric: Metric, n
         )
     robust = hodges_lehmann(times[0], [value for values in times[1] for value in values])
     if abs(robust - estimate.delta) > math.log(margin_of(estimate, limits)) / 2:
-        notes = [*notes, f"the Hodges-Lehmann ratio, which outliers do not move, disagrees: {math.exp(robust):.5g}"]
+        notes = [*notes, Sentence("hodges_lehmann", exp=math.exp(robust))]
     tail = _estimate_of_figure(new, old, metric, "p99")
     if tail:
         p99 = decide(tail, Limits(regress=P99_MARGIN, equivalent=P99_EQUIVALENT))
-        notes = [*notes, f"p99 {p99} {ratio_words(tail)}"] if p99 in ("regressed", "improved") else notes
+        notes = (
+            [*notes, Sentence("p99_ratio", p99=p99, ratio_words=ratio_words(tail))]
+            if p99 in ("regressed", "improved")
+            else notes
+        )
     ratio, low, high = estimate.interval()
     return Comparison(
         verdict=verdict,
@@ -199,16 +202,16 @@ def _check_in_cycles(
 ) -> tuple[LatencyVerdict, str, list[str]]:
     """Return verdict, rule and notes, checked against clock cycles (time x SM clock) under the same rule."""
     in_cycles = decide(cycles, limits)
-    numbers = f"in clock cycles {ratio_words(cycles)}"
+    numbers = Sentence("in_cycles", ratio_words=ratio_words(cycles))
     if verdict == "regressed" and in_cycles == "equivalent":
-        return "slower_clock", f"slower in time, {rule}; but equivalent {numbers}", notes
+        return "slower_clock", Sentence("slower_but_equivalent", rule=rule, numbers=numbers), notes
     if capped:
-        notes = [*notes, "the power limit was reached on one side only"]
+        notes = [*notes, Sentence("power_one_side")]
         if verdict in ("regressed", "improved") and in_cycles != verdict:
-            rule = f"{rule}; {verdict} in time, but under another power limit it must hold {numbers}, which it does not"
+            rule = Sentence("other_power_limit", rule=rule, verdict=verdict, numbers=numbers)
             return "inconclusive", rule, notes
     if in_cycles not in (verdict, "inconclusive"):
-        notes = [*notes, f"{in_cycles} {numbers}: the clocks differ"]
+        notes = [*notes, Sentence("clocks_differ", in_cycles=in_cycles, numbers=numbers)]
     return verdict, rule, notes
 
 
@@ -228,7 +231,7 @@ def _advice(new: Session, baseline: Sequence[Session], metric: Metric) -> list[s
     if not same or not new.machine.class_key:
         return []
     estimate = estimate_of(log_figures(new, metric, "median"), [log_figures(old, metric, "median") for old in same])
-    return [f"advice only, machine of the same class: {ratio_words(estimate)}"]
+    return [Sentence("advice_only", ratio_words=ratio_words(estimate))]
 
 
 def _undecided(verdict: LatencyVerdict, metric: Metric, rule: str, notes: Sequence[str]) -> Comparison:

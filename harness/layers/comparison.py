@@ -14,6 +14,7 @@ from harness.layers.observation import Unobserved, observe_outputs, observe_pyto
 from harness.layers.report import all_values, layer_report
 from harness.memory import guarded
 from harness.records import LayerReport, Result
+from harness.sentences import Sentence
 from harness.verify import OpenTarget, verify_case
 
 
@@ -79,9 +80,9 @@ def choose_mode(opened: OpenTarget, mode: str) -> tuple[str, str]:
     if mode and (kind not in ("unfused", "outputs") or (colon and kind != "outputs")):
         raise UsageError(f"unknown --layers mode {mode!r}; give unfused, outputs, or outputs:PATTERN")
     if not known:
-        raise NotJudged(f"the values of a {opened.backend.name} engine cannot be observed")
+        raise NotJudged(Sentence("values_not_observed", name=opened.backend.name))
     if not mode:
         return known[0], ""
     if kind not in known:
-        raise NotJudged(f"the {opened.backend.name} backend has no {kind} taps; use --layers {known[0]}")
+        raise NotJudged(Sentence("no_taps", name=opened.backend.name, kind=kind, known=known[0]))
     return kind, pattern

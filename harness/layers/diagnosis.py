@@ -15,6 +15,7 @@ from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.layers.propagation import Propagation
 from harness.records import HARMLESS, MADE_HERE, Culprit, Diagnosis, ErrorShape, Mark, ValueFinding
+from harness.sentences import Sentence, joined
 from harness.verify import FACTOR
 
 PROPAGATED, SUSPECTS = 16, 64
@@ -77,7 +78,7 @@ def diagnose(before: Unobserved, observer: Observer) -> tuple[list[ValueFinding]
         if explaining is not None and explaining.wrong:
             return _explained(looked, before, observer, propagation, explaining)
     except NotJudged as error:  # the effects are not known then; what was made here stays what it is
-        before.opened.say(f"no effects: {error}", before.case)
+        before.opened.say(Sentence("no_effects", error=error), before.case)
     names = (
         [] if right else [f.name for f in looked.findings.values() if f.mark in MADE_HERE and f.status == "compared"]
     )
@@ -171,8 +172,7 @@ def _go_inside(
         found = [*others, *inner]
         kernel = finding.kernel or value.name
         looked.findings[value.name] = replace(
-            finding, reason=f"{finding.reason}{'; ' * bool(finding.reason)}made inside, at "
-            f"{', '.join(kept.name for kept in inner)}"
+            finding, reason=joined((finding.reason, Sentence("made_inside", names=[kept.name for kept in inner])))
         )  # fmt: skip
         for step in (step for step in steps if any(step.kept is kept for kept in inner)):
             it = step.value
@@ -212,7 +212,8 @@ def _mark_harmless(looked: _Looked, culprits: Sequence[str], harmless: float, *,
         elif finding.status == "compared" and finding.mark in MADE_HERE and not (right and finding.mark == "flip"):
             effect = looked.effects.get(name, harmless if name in looked.errors and not right else None)
             if finding.mark == "nonfinite" and (right or effect == 0):
-                reason = f"{finding.reason}; it does not reach the outputs{', which are right' if right else ''}"
+                why = Sentence("no_outputs_right") if right else Sentence("no_outputs")
+                reason = joined((finding.reason, why))
                 looked.findings[name] = replace(finding, mark=HARMLESS, reason=reason)
             elif finding.mark != "nonfinite" and _is_at_most(effect, harmless):
                 looked.findings[name] = replace(finding, mark=HARMLESS)

@@ -9,6 +9,7 @@ from harness.compare import bitwise_equal, relative_l2, total_error
 from harness.layers.observation import Observation, Unobserved
 from harness.layers.wrong_outputs import wrong_outputs
 from harness.records import Observed, OutputEffect, OutputResult, Result
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 from harness.verify import judged_by, verify_case
 
@@ -70,8 +71,7 @@ def decision_notes(before: Unobserved, observation: Observation) -> tuple[str, .
         total_error(before.outputs, before.counted(evaluator.outputs())),
     )
     return (
-        f"discrete decisions differ ({', '.join(decisions)}): the relative error of the outputs is {error:.3g} against "
-        f"the reference, {with_decisions:.3g} against one with the engine's decisions",
+        Sentence("decisions_differ_effects", decisions=list(decisions), error=error, with_decisions=with_decisions),
     )
 
 

@@ -16,6 +16,7 @@ from harness.layers.local_error import LARGEST, local_error, saturated
 from harness.layers.mapping import Decision, Expect, decide
 from harness.layers.observer import Observer
 from harness.reference import Evaluators
+from harness.sentences import Sentence
 
 CLOSE = 10.0
 """A tensor this many local floors away from a replay is still that value: kernels that were right stayed below 3."""
@@ -84,7 +85,7 @@ class KernelTaps:
                 self.observer.add_extra_tensor(name, kernel, tensors[name], decision)
             for fit in decision.fits:
                 if fit.value in self.kernels.inputs:
-                    copy = Decision(inner=True, reason=f"a copy of the network input {fit.value}")
+                    copy = Decision(inner=True, reason=Sentence("copy_of_input", value=fit.value))
                     self.observer.add_extra_tensor(name, kernel, tensors[name], copy)
                 else:
                     found.append((self.observer.depths[fit.value], name, decision.mapped_by, fit))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.compare import ratio
+from harness.sentences import Sentence
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.39e38, "tf32": 3.4e38, "fp32": 3.4e38}
 
@@ -128,8 +129,8 @@ class Reached:
     @property
     def words(self) -> str:
         """``reached 1.785e+05 at [0, 3], FP16 ends at 65504``."""
-        ends = f"{self.precision.upper()} ends at {LARGEST[self.precision]:.5g}"
-        return f"reached {self.magnitude:.4g} at {list(self.index)}, {ends}"
+        ends = Sentence("format_ends", upper=self.precision.upper(), largest=LARGEST[self.precision])
+        return Sentence("reached_at", magnitude=self.magnitude, index=list(self.index), ends=ends)
 
 
 def reached(replay: torch.Tensor, precision: str) -> Reached | None:

@@ -15,6 +15,7 @@ import torch
 
 from harness.layers.engine_kernels import Candidates
 from harness.layers.layouts import Expected, Fit, best_fit, same_elements
+from harness.sentences import Sentence
 
 CLEARLY = 3.0
 """Of two values that both match a tensor, the closer one is meant if the other's error is this many times larger."""
@@ -60,7 +61,7 @@ def decide(
         if name in decisions:
             continue
         if unknown:  # what nothing else computes cannot be ruled out
-            decisions[name] = Decision(reason=f"it may be {', '.join(unknown)}, which only the engine computes")
+            decisions[name] = Decision(reason=Sentence("may_be", unknown=list(unknown)))
         elif (found := _by_name(tensor, left)) is not None:
             decisions[name] = found
             left = _without(left, found)
@@ -111,10 +112,10 @@ def _by_contents(tensor: torch.Tensor, values: Mapping[str, Expected], taken: Co
         return Decision(fits=(closest,), mapped_by="contents")
     names = [name for name in values if name in {fit.value for fit in rivals}]
     if not all(same_elements(values[closest.value].replay, values[name].replay) for name in names):
-        return Decision(reason=f"its contents match all of {', '.join(names)}")
+        return Decision(reason=Sentence("contents_match_all", names=list(names)))
     # A reshape or a transposition holds the same numbers: one tensor of the engine stands for all of them.
     chosen = next((name for name in reversed(names) if name not in taken), names[-1])
-    reason = f"the same numbers as {', '.join(name for name in names if name != chosen)}"
+    reason = Sentence("same_numbers_as", names=[name for name in names if name != chosen])
     return Decision(fits=tuple(f for f in rivals if f.value == chosen), mapped_by="contents", reason=reason)
 
 
@@ -139,7 +140,7 @@ def _by_consequence(
                 if other != name and (decision := _by_contents(its, rest, ())) is not None and decision.fits:
                     explained[other] = decision
             if explained:
-                reason = "what else the kernel wrote follows from it"
+                reason = Sentence("follows_from_it")
                 explanations.append({name: Decision(fits=(fit,), mapped_by="name", reason=reason), **explained})
     most = max(map(len, explanations), default=0)
     best = [found for found in explanations if len(found) == most]
@@ -155,7 +156,7 @@ def _by_name(tensor: torch.Tensor, left: Mapping[str, Expected]) -> Decision | N
     fits = [fit for name, value in whole.items() if (fit := best_fit(tensor, name, value)) is not None]
     if len(fits) > 1:
         names = ", ".join(fit.value for fit in fits)
-        return Decision(reason=f"it can be any of {names} and resembles none of them")
+        return Decision(reason=Sentence("resembles_none", names=names))
     return Decision(fits=tuple(fits), mapped_by="name") if fits else None
 
 
@@ -163,10 +164,10 @@ def _no_value(tensor: torch.Tensor, left: Mapping[str, Expected], candidates: Ca
     if left:
         shapes = ", ".join(f"{name} {list(value.replay.shape)}" for name, value in left.items())
         kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-        return Decision(reason=f"{kind} cannot hold what the kernel makes: {shapes}")
+        return Decision(reason=Sentence("cannot_hold_kernel", kind=kind, shapes=shapes))
     if candidates.unfinished:
-        return Decision(inner=True, reason=f"on the way to {', '.join(sorted(candidates.unfinished))}")
-    return Decision(inner=True, reason="internal to a kernel; the graph has no value for it")
+        return Decision(inner=True, reason=Sentence("on_the_way_to", unfinished=sorted(candidates.unfinished)))
+    return Decision(inner=True, reason=Sentence("internal_to_kernel"))
 
 
 def _concatenated(tensor: torch.Tensor, values: Mapping[str, Expected]) -> tuple[Fit, ...] | None:
@@ -188,5 +189,7 @@ def _concatenated(tensor: torch.Tensor, values: Mapping[str, Expected]) -> tuple
         if found is None:
             return None
         start += left.pop(found.value).replay.numel() // rows
-        fits.append(Fit(value=found.value, tensor=found.tensor, layout="part of a concatenation", error=found.error))
+        fits.append(
+            Fit(value=found.value, tensor=found.tensor, layout=Sentence("part_of_concatenation"), error=found.error)
+        )
     return tuple(fits) if len(fits) > 1 else None

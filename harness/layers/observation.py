@@ -15,6 +15,7 @@ from harness.layers.engine_kernels import EngineKernels
 from harness.layers.kernel_taps import KernelTaps
 from harness.layers.observer import Observer
 from harness.records import Result
+from harness.sentences import Sentence
 from harness.tensors import Tensors, like
 from harness.verify import OpenTarget, Prepared, typed_graph
 
@@ -69,7 +70,7 @@ def observe_unfused(before: Unobserved) -> Observation:
     inputs = opened.inputs(before.case)
     with opened.observed(taps=True) as session:
         if not isinstance(session, TapSession):
-            raise NotJudged(f"the {opened.backend.name} engine cannot be tapped; use --layers outputs")
+            raise NotJudged(Sentence("cannot_be_tapped", name=opened.backend.name))
         tapped, kernels = session, opened.steps.run("tapping", session.kernels)
         engine = EngineKernels.of(typed_graph(prepared, plan).model, prepared.program.values, kernels)
         asked = {name for candidates in engine.candidates for name in candidates.names}
@@ -79,7 +80,7 @@ def observe_unfused(before: Unobserved) -> Observation:
         opened.steps.run("tapping", taps.flush)
     for name, tensor in taps.inputs.items():
         if name in inputs and not bitwise_equal(tensor.to(inputs[name].device), inputs[name]):
-            raise EngineFailed(f"the engine's input {name!r} is not what was given to it")
+            raise EngineFailed(Sentence("engine_input_changed", name=name))
     return Observation(observer=taps.observer, outputs=(like(before.outputs, outputs),), computed_in=engine.computed_in)
 
 
@@ -110,7 +111,7 @@ def observe_outputs(before: Unobserved, pattern: str) -> Observation:
         outputs.append(like(before.outputs, made))
     for name in unseen:
         observer.add_value(name, outputs[-1][name], again.get(name), mapped_by="exact")
-    several = f"{len(groups)} engines were observed, each with other values as outputs"
+    several = Sentence("engines_observed", count=len(groups))
     return Observation(observer=observer, outputs=tuple(outputs), notes=(several,) if len(groups) > 1 else ())
 
 

@@ -26,6 +26,7 @@ from harness.layers.local_error import (
 from harness.layers.mapping import Decision
 from harness.records import ErrorStats, Mark, Status, ValueFinding
 from harness.reference import Evaluator, Evaluators
+from harness.sentences import Sentence
 from harness.verify import FACTOR, confidence_factor
 
 KEPT = 1024
@@ -101,15 +102,17 @@ class Observer:
         if replay is None or reference is None:
             bad = _nonfinite_words(tensor)
             seen: Mark = "nonfinite" if bad else "not_judged"
-            reason = f"nothing but the engine computes it{bad}"
+            reason = Sentence("only_engine_bad", bad=bad)
             self._record(name, status="not_compared", mark=seen, reason=reason, **record)
         elif not tensor.numel():
-            self._record(name, status="not_compared", reason="it has no elements", **record)
+            self._record(name, status="not_compared", reason=Sentence("no_elements"), **record)
         elif tuple(tensor.shape) != tuple(reference.shape):
-            shapes = f"{list(tensor.shape)}, the reference's {list(reference.shape)}"
+            shapes = Sentence("shape_and_reference", shape=list(tensor.shape), shape_2=list(reference.shape))
             bad = _nonfinite_words(tensor)
             mark: Mark = "nonfinite" if bad else "suspect"
-            self._record(name, status="compared", mark=mark, reason=f"its shape is {shapes}{bad}", **record)
+            self._record(
+                name, status="compared", mark=mark, reason=Sentence("its_shape_is", shapes=shapes, bad=bad), **record
+            )
         elif not reference.is_floating_point():
             self._add_discrete(name, tensor, reference, replay, record, runs)
         else:
@@ -130,7 +133,10 @@ class Observer:
         reason = f"{decision.reason}{bad}"
         status: Status = "inner" if decision.inner else "unmapped"
         if not tensor.is_floating_point():
-            status, reason = "not_compared", f"{str(tensor.dtype).removeprefix('torch.')}: {reason}"
+            status, reason = (
+                "not_compared",
+                Sentence("dtype_reason", dtype=str(tensor.dtype).removeprefix("torch."), reason=reason),
+            )
         self.extra_tensors.append(
             ValueFinding(
                 name=name, op=kernel.name, module="", source="", depth=-1, status=status, reason=reason,
@@ -196,19 +202,26 @@ class Observer:
 
     def _reason(self, stats: ErrorStats, local: LocalError, *, follows: bool) -> str:
         if local.nonfinite:
-            largest = f"the largest in the reference's precision is {local.largest_replay:.4g}"
-            ends = f", and {self.precision} ends at {LARGEST[self.precision]:.5g}"
+            largest = Sentence("largest_replay", largest_replay=local.largest_replay)
+            ends = Sentence("and_format_ends", precision=self.precision, largest=LARGEST[self.precision])
             over = ends if local.largest_replay > LARGEST[self.precision] else ""
             first = list(stats.first_nonfinite or ())
-            why = "PyTorch's are, on other inputs" if follows else "though all it is computed from is"
-            return (
-                f"{local.nonfinite} of {stats.elements} elements are not finite, the first at {first}, {why}; "
-                f"{largest}{over}"
+            why = Sentence("pytorch_on_others") if follows else Sentence("though_inputs_are")
+            return Sentence(
+                "not_finite_first",
+                nonfinite=local.nonfinite,
+                elements=stats.elements,
+                first=first,
+                why=why,
+                largest=largest,
+                over=over,
             )
         if stats.mismatched_nonfinite and stats.nonfinite_expected:
-            return f"{stats.nonfinite_expected} of {stats.elements} elements of the reference are not finite either"
+            return Sentence(
+                "reference_not_finite", nonfinite_expected=stats.nonfinite_expected, elements=stats.elements
+            )
         if stats.mismatched_nonfinite:
-            return f"{stats.nonfinite_actual} of {stats.elements} elements are not finite, as what it is computed from"
+            return Sentence("not_finite_as_inputs", nonfinite_actual=stats.nonfinite_actual, elements=stats.elements)
         return ""
 
     def _keep_error(self, ratio: float, name: str, error: torch.Tensor, own: torch.Tensor | None = None) -> None:
@@ -231,10 +244,7 @@ class Observer:
         given, tensor = tensor, self._counted(name, tensor)
         here = int((tensor.to(replay.dtype) != replay.to(tensor.device)).sum())
         in_all = int((tensor.to(reference.dtype) != reference.to(tensor.device)).sum())
-        reason = (
-            f"{in_all} of its {tensor.numel()} decisions differ from the reference's, and {here} from what PyTorch "
-            "decides on the engine's own inputs"
-        )
+        reason = Sentence("decisions_here", in_all=in_all, count=tensor.numel(), here=here)
         mark: Mark = "flip" if here else "passed_on" if in_all else "ok"
         looks_like = error_shape(tensor.to(replay.dtype), replay, precision=self.precision, runs=runs) if here else None
         self._record(
@@ -263,7 +273,7 @@ class Observer:
 def _nonfinite_words(tensor: torch.Tensor) -> str:
     """Return how many elements are not finite, to be put behind a reason; empty where all are."""
     bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
-    return f"; {bad} of {tensor.numel()} elements are not finite" if bad else ""
+    return Sentence("bad_elements", bad=bad, count=tensor.numel()) if bad else ""
 
 
 def _badness(finding: ValueFinding) -> tuple[bool, float]:

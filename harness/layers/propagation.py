@@ -11,6 +11,7 @@ from harness.layers.local_error import LARGEST, beyond
 from harness.layers.observation import Unobserved
 from harness.layers.observer import KeptError, Observer
 from harness.reference import CANNOT_RUN, Evaluator, Evaluators
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 
@@ -60,7 +61,7 @@ class Propagation:
             counted = self._before.counted
             return counted(evaluators.reference.outputs()), counted(evaluators.floor.outputs()) if low else {}
         except CANNOT_RUN as error:
-            raise NotJudged(f"PyTorch cannot run the graph with the engine's errors: {first_line(error)}") from error
+            raise NotJudged(Sentence("errors_not_run", said=first_line(error))) from error
 
     def alone(self, errors: Sequence[KeptError]) -> Iterator[tuple[KeptError, Tensors | None]]:
         """Yield each error with the outputs that it alone gives, in dataflow order; None where it cannot be added."""

@@ -9,6 +9,7 @@ from harness.layers.effects import output_error
 from harness.layers.observation import Observation, Unobserved
 from harness.layers.observer import local_ratio, worst_first
 from harness.records import MARKS, Diagnosis, LayerReport, ModuleFinding, OutputEffect, ValueFinding
+from harness.sentences import Sentence
 
 
 def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tuple[ValueFinding, ...]:
@@ -22,9 +23,9 @@ def all_values(findings: Sequence[ValueFinding], observation: Observation) -> tu
         if name not in observer.depths or {name, canonical(name)} & seen:
             continue
         kernel = observation.computed_in.get(name, "")
-        reason = "inside a kernel" if kernel else "not delivered by a tap"
+        reason = Sentence("inside_a_kernel") if kernel else Sentence("not_delivered")
         if value.dtype and "float" not in value.dtype:
-            reason = f"{value.dtype}; {reason}"
+            reason = Sentence("joined_two", text=value.dtype, unknown=reason)
         unseen.append(
             ValueFinding(
                 name=name, op=value.op, module=value.module, source=value.source, folded=value.folded,
@@ -56,7 +57,7 @@ def _valid_note(before: Unobserved) -> tuple[str, ...]:
     """Return what is compared where not all elements of the outputs count."""
     if not before.opened.run.subject.valid:
         return ()
-    return ("valid= leaves elements of the outputs out; inner values are compared whole, so padding may differ there",)
+    return (Sentence("valid_inner_whole"),)
 
 
 def _modules(values: Sequence[ValueFinding], output_error: float) -> list[ModuleFinding]:

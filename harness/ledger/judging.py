@@ -19,6 +19,7 @@ from harness.records import (
     why_worse,
     words_of_kind,
 )
+from harness.sentences import Sentence, joined
 from harness.subject import Subject, Target
 
 Json = dict[str, Any]
@@ -36,18 +37,22 @@ def judged(result: Mapping[str, Any], ledger: Ledger, entry: Entry, *, owner: st
     kind, where = failure_kind(bare), ledger.where(entry)
     found: ResultVerdict = "fail"
     if bare["verdict"] == "pass":
-        why = f"passes now: remove it from {where}, or narrow the entry to what fails ({entry.issue})"
+        why: str = Sentence("passes_now", where=where, issue=entry.issue)
         bare = {**bare, "reason": ""}
     elif ledger.is_expired(entry):
         why = _over(ledger, entry)
     elif bare["verdict"] == "not_judged" and kind != entry.kind:
         found, why = "not_judged", ""
     elif worse := why_worse(bare, known.to_json()):
-        why = f"not as known in {where}: {worse}"
+        why = Sentence("not_as_known", where=where, worse=worse)
     else:
         found, why = "known", ""
-    said = why or (f"known until {entry.expires}: {entry.reason} ({entry.issue})" if found == "known" else "")
-    reason = "; ".join(filter(None, (bare["reason"], said)))
+    said = why or (
+        Sentence("known_until", expires=entry.expires, reason=entry.reason, issue=entry.issue)
+        if found == "known"
+        else ""
+    )
+    reason = joined((bare["reason"], said))
     notes = [*bare["notes"], said] if said and bare["reason"] else bare["notes"]
     return {
         **bare, "verdict": found, "reason": reason, "notes": notes, "owner": known.owner,
@@ -76,14 +81,20 @@ def not_launched(subject: Subject, target: Target, case: str, ledger: Ledger, en
     return Result(
         subject=subject.name, case=case, backend=target.backend, precision=target.precision_name,
         source=subject.source, plan_source=plan_source, verdict="fail" if why else "known",
-        reason="; ".join(filter(None, (not_launched_words(entry), why))), owner=known.owner, known=known,
+        reason=joined((not_launched_words(entry), why)), owner=known.owner, known=known,
     )  # fmt: skip
 
 
 def not_launched_words(entry: Entry) -> str:
     """Return why an engine is not launched."""
-    known = f"known {words_of_kind(entry.kind)} until {entry.expires}: {entry.reason} ({entry.issue})"
-    return f"not launched: {known}; --run-known launches it"
+    known = Sentence(
+        "known_kind_until",
+        words_of_kind=words_of_kind(entry.kind),
+        expires=entry.expires,
+        reason=entry.reason,
+        issue=entry.issue,
+    )
+    return Sentence("not_launched", known=known)
 
 
 def judged_latency(measured: Mapping[str, Any], ledger: Ledger, entry: Entry, *, owner: str = "") -> Json:
@@ -96,13 +107,13 @@ def judged_latency(measured: Mapping[str, Any], ledger: Ledger, entry: Entry, *,
         verdict = "pass"  # of a sweep an entry may be about another size
     known, where, why = ledger.known(entry, owner=owner), ledger.where(entry), ""
     if verdict == "pass":
-        why = f"it is not slower any more: remove it from {where} ({entry.issue})"
+        why = Sentence("not_slower_now", where=where, issue=entry.issue)
     elif ledger.is_expired(entry):
         why = _over(ledger, entry)
     elif verdict == "fail" and (slower := why_slower(comparison, known.to_json())):
-        why = f"not as known in {where}: {slower}"
+        why = Sentence("not_as_known", where=where, worse=slower)
     return {**measured, "owner": known.owner, "known": replace(known, verdict=verdict, why=why).to_json()}
 
 
 def _over(ledger: Ledger, entry: Entry) -> str:
-    return f"known only until {entry.expires} ({ledger.where(entry)}): mend it, or give the entry another day"
+    return Sentence("known_only_until", expires=entry.expires, where=ledger.where(entry))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.machine.variables import BUILDING, COMPUTING, TIMED, set_variables
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     from harness.settings import Settings
@@ -81,10 +82,10 @@ def _why_no_gpu() -> str:
     import torch
 
     if torch.version.cuda is None:
-        return "none usable: this torch is built without CUDA"
+        return Sentence("torch_without_cuda")
     if not _driver():
-        return "none: no NVIDIA driver found"
-    return "none usable: torch sees no device; check CUDA_VISIBLE_DEVICES and that the driver is new enough"
+        return Sentence("no_driver")
+    return Sentence("torch_no_device")
 
 
 def _driver() -> str:

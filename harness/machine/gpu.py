@@ -12,16 +12,18 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from harness.sentences import Sentence
+
 if TYPE_CHECKING:
     import torch
 
-POWER_CAP = "power cap"
+POWER_CAP = Sentence("power_cap")
 """The one cause of a slow-down that is normal under load."""
 SLOWDOWN_BITS = {
-    0x08: "hardware slow-down",
-    0x20: "software thermal slow-down",
-    0x40: "hardware thermal slow-down",
-    0x80: "power brake",
+    0x08: Sentence("hardware_slow_down"),
+    0x20: Sentence("software_thermal"),
+    0x40: Sentence("hardware_thermal"),
+    0x80: Sentence("power_brake"),
 }
 POWER_CAP_BIT = 0x04
 # Time spent slowed down since the driver was loaded.
@@ -140,7 +142,7 @@ class Gpu:
         if mhz is None:
             yield ClockLock()
         elif problem := self._problem("nvmlDeviceSetGpuLockedClocks", mhz, mhz):
-            yield ClockLock(problem=f"the clocks could not be locked at {mhz} MHz: {problem}")
+            yield ClockLock(problem=Sentence("clocks_not_locked", mhz=mhz, problem=problem))
         else:
             try:
                 yield ClockLock(mhz=mhz)
@@ -187,18 +189,18 @@ def open_gpu(device: torch.device) -> Gpu:
     The GPU is found by its PCI bus id: NVML's numbering ignores ``CUDA_VISIBLE_DEVICES``.
     """
     if device.type != "cuda":
-        return Gpu(reason="there is no GPU")
+        return Gpu(reason=Sentence("no_gpu_there"))
     import torch
 
     try:
         import pynvml as nvml
     except ImportError:
-        return Gpu(reason="the package nvidia-ml-py is not installed; install it with: pip install nvidia-ml-py")
+        return Gpu(reason=Sentence("no_nvml_package"))
     try:
         nvml.nvmlInit()
         return Gpu(nvml, _handle(nvml, torch.cuda.get_device_properties(device)))
     except nvml.NVMLError as error:
-        return Gpu(reason=f"NVML cannot be used: {error}")
+        return Gpu(reason=Sentence("nvml_unusable", error=error))
 
 
 def growth(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:

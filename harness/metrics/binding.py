@@ -19,7 +19,7 @@ from harness import limits
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.metrics.remarks import collect_remarks
 from harness.records import MetricResult, Verdict
-from harness.sentences import Sentence
+from harness.sentences import Sentence, joined
 
 if TYPE_CHECKING:
     import torch
@@ -235,5 +235,5 @@ def _result(
         allowed=metric.limit,
         bound=metric.bound,
         direction=metric.direction,
-        note="; ".join(notes),
+        note=joined(notes),
     )

@@ -14,7 +14,7 @@ from harness.records.data import ResultVerdict, Verdict
 from harness.records.known import NOT_LAUNCHED, why_worse
 from harness.sentences import Sentence, joined
 
-IS_WRONG = "is the engine wrong?"
+IS_WRONG = Sentence("q_wrong")
 """The question of a bisection whose answer decides whether there is anything to repair."""
 _ORDER: tuple[ResultVerdict, ...] = ("pass", "not_judged", "known", "fail")
 """From the best to the worst."""

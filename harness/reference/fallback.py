@@ -15,6 +15,7 @@ from harness.isolated import Model, Raised
 from harness.lazy import onnx
 from harness.lazy import onnx_ir as ir
 from harness.reference.witness import as_array, load, tensor_of
+from harness.sentences import Sentence
 
 Run = Callable[[dict[str, Any]], Any]
 _HALVES = (torch.float16, torch.bfloat16)
@@ -41,7 +42,7 @@ def run_elsewhere(
     try:
         results = _loaded(serialized)(feeds)
     except Raised as error:
-        raise NotJudged(f"nothing here computes {_where(node)}: {first_line(error)}") from error
+        raise NotJudged(Sentence("nothing_computes", where=_where(node), said=first_line(error))) from error
     device = tensors[0].device if tensors else torch.device("cpu")
     named = iter(results)
     outputs = tuple(_checked(node, next(named), double, device) if value.name else None for value in node.outputs)
@@ -58,7 +59,7 @@ def _loaded(serialized: bytes) -> Run:
         try:
             model = Model(library="onnx.reference", model=as_array(serialized))
         except Raised as error:
-            raise Raised(f"{refusal}; onnx.reference: {first_line(error)}") from error
+            raise Raised(Sentence("refusal_reference", refusal=refusal, said=first_line(error))) from error
     return lambda feeds: model.run(feeds)[0]
 
 
@@ -102,7 +103,7 @@ def _array(value: Any, double: bool) -> Any:
     try:
         return value.detach().cpu().contiguous().numpy()
     except TypeError as error:
-        raise NotJudged(f"a value of {value.dtype} has no form that ONNX Runtime takes") from error
+        raise NotJudged(Sentence("no_form_for_ort", dtype=value.dtype)) from error
 
 
 def _checked(node: ir.Node, result: Any, double: bool, device: torch.device) -> Any:
@@ -112,7 +113,7 @@ def _checked(node: ir.Node, result: Any, double: bool, device: torch.device) -> 
     if array.dtype.kind not in "fiubc":
         return array
     if double and array.dtype == np.float32:
-        raise NotJudged(f"FP64 is left in {_where(node)}, which gives float32")
+        raise NotJudged(Sentence("fp64_left", where=_where(node)))
     return tensor_of(array).to(device)
 
 

@@ -15,6 +15,7 @@ from harness.lazy import onnx_ir as ir
 from harness.pytorch import tf32_allowed
 from harness.reference.interpreter import TypedInterpreter
 from harness.reference.onnx_calls import onnx_run_graph
+from harness.sentences import Sentence
 
 CPU = torch.device("cpu")
 
@@ -109,7 +110,7 @@ class HelperValues:
             len(declared) != tensor.ndim
             or any(isinstance(size, int) and size != have for size, have in zip(declared, tensor.shape, strict=True))
         ):
-            raise NotJudged(f"value {name!r} has shape {list(tensor.shape)}, where the graph declares {declared}")
+            raise NotJudged(Sentence("value_shape_declared", name=name, shape=list(tensor.shape), declared=declared))
 
     def _region(self, node: Node, known: Collection[Node]) -> _Region:
         reads = dict.fromkeys(item for step in nodes_between(node, known, anyway=True) for item in step.all_input_nodes)

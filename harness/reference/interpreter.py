@@ -28,6 +28,7 @@ from harness.reference.kept_run import KeptRun
 from harness.reference.onnx_calls import OnnxCall
 from harness.reference.products import is_product
 from harness.reference.run_graph import FLOATS, RunGraph, SourceKind, branch_run_graph
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 CANNOT_RUN = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
@@ -54,13 +55,12 @@ class RunNotes:
         """Return the notes as sentences."""
         lines = []
         if self.emulated:
-            lines.append(f"the floor emulates {', '.join(sorted(self.emulated))} (no kernel in this precision here)")
+            lines.append(Sentence("floor_emulates", emulated=sorted(self.emulated)))
         if self.elsewhere:
             names = ", ".join(sorted(self.elsewhere))
-            lines.append(f"ONNX Runtime alone computes {names}: there is no second witness of it")
+            lines.append(Sentence("only_ort_computes", names=names))
         if self.saturated:
-            plural = "s" * (len(self.saturated) > 1)
-            lines.append(f"the floor saturates {len(self.saturated)} constant{plural} outside the format's range")
+            lines.append(Sentence("floor_saturates", count=len(self.saturated)))
         return tuple(lines)
 
 
@@ -324,7 +324,9 @@ def _require_room(name: str, value: torch.Tensor) -> None:
     needed, free = value.numel() * value.itemsize, available_bytes()
     if value.device.type == "cpu" and needed > free + value.untyped_storage().nbytes():
         shape = list(value.shape)
-        raise NoMemory(f"value {name!r} of shape {shape} takes {size_words(needed)}, and {size_words(free)} are free")
+        raise NoMemory(
+            Sentence("value_takes_here", name=name, shape=shape, needed=size_words(needed), free=size_words(free))
+        )
 
 
 def mapped(change: Callable[[Any], Any], value: Any) -> Any:

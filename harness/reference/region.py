@@ -11,6 +11,7 @@ from harness.graph import extract
 from harness.lazy import onnx_ir as ir
 from harness.reference.interpreter import CANNOT_RUN, run_graph
 from harness.reference.onnx_calls import onnx_run_graph
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 
@@ -33,4 +34,4 @@ class Region:
         try:
             return found | run_graph(self._graph, given, dtype=self._dtype, device=torch.device("cpu"))
         except CANNOT_RUN as error:
-            raise NotJudged(f"what follows from other decisions cannot be computed: {first_line(error)}") from error
+            raise NotJudged(Sentence("decisions_not_computed", said=first_line(error))) from error

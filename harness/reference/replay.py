@@ -23,6 +23,7 @@ from harness.pytorch import tf32_allowed
 from harness.reference.helper_values import HelperValues, nodes_between
 from harness.reference.interpreter import RunNotes, TypedInterpreter, cast
 from harness.reference.run_graph import RunGraph
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 FAITHFUL = 2.0**-8
@@ -229,11 +230,10 @@ class ProgramEvaluator:
 def _require_fit(name: str, tensor: torch.Tensor, computed: torch.Tensor) -> None:
     if tensor.numel() != computed.numel():
         raise EngineFailed(
-            f"the engine's value {name!r} has shape {list(tensor.shape)}, where the graph gives "
-            f"{list(computed.shape)}; it is another value, or in another layout"
+            Sentence("other_value_shape", name=name, shape=list(tensor.shape), shape_2=list(computed.shape))
         )
     if tensor.is_floating_point() and not computed.is_floating_point():
-        raise EngineFailed(f"the engine's value {name!r} is {tensor.dtype}, where the graph gives {computed.dtype}")
+        raise EngineFailed(Sentence("other_value_dtype", name=name, dtype=tensor.dtype, dtype_2=computed.dtype))
 
 
 @dataclass(kw_only=True, eq=False)

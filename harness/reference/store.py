@@ -18,10 +18,15 @@ from safetensors.torch import save as tensors_to_bytes
 
 from harness.errors import CannotWrite, UsageError
 from harness.files import check_is_content, file_name, make_folder, write_bytes, write_text
+from harness.sentences import Sentence
 from harness.temporary import held
 from harness.tensors import Tensors, on_cpu
 
 SCHEMA = "parity-reference/1"
+_WHAT = {
+    "weights": Sentence("the_weights"), "inputs": Sentence("the_inputs"), "program": Sentence("the_program"),
+    "valid": Sentence("valid_mask"),
+}  # fmt: skip
 BEFORE = "before"
 """In the JSON while a reference is written: what describes the tensors that are still there."""
 
@@ -198,7 +203,7 @@ class ReferenceStore:
         path = self.path(subject, case)
         if not path.exists() and not path.with_suffix(".json").exists():
             return None
-        again = f"run: {update_command(typed or shlex.quote(subject), case)}"
+        again = Sentence("run_command", update_command=update_command(typed or shlex.quote(subject), case))
         for file in (path, path.with_suffix(".json")):
             check_is_content(file)
         try:
@@ -206,13 +211,13 @@ class ReferenceStore:
                 data, text = path.read_bytes(), path.with_suffix(".json").read_text(encoding="utf-8")
             record = _record_of(json.loads(text), data)
         except (FileNotFoundError, ValueError, RecursionError) as error:
-            raise StaleReference(f"stored reference {path} cannot be read ({error}); {again}") from error
+            raise StaleReference(Sentence("stored_unread", path=path, error=error, again=again)) from error
         except OSError as error:
             raise UsageError(f"stored reference {error.filename} cannot be read: {error.strerror}; {again}") from error
         if record is None:
-            raise StaleReference(f"stored reference {path} is damaged (checksum differs); {again}")
+            raise StaleReference(Sentence("stored_damaged", path=path, again=again))
         if changed := self._changes(record, identity):
-            raise StaleReference(f"stored reference {path} is stale: {' and '.join(changed)} changed; {again}")
+            raise StaleReference(Sentence("stored_stale", path=path, changed=changed, again=again))
         tensors = load_tensors(data)
         return Stored(
             fp32={name.removeprefix("fp32/"): value for name, value in tensors.items() if name.startswith("fp32/")},
@@ -225,11 +230,12 @@ class ReferenceStore:
         names = ["weights", "inputs", "valid"]
         if record.get("torch") == identity.torch:  # the program's text compares only under one exporter
             names.append("program")
-        changes = []
+        changes: list[str] = []
         for name in names:
             key = f"{name}_sha256"
             before, now = str(record.get(key, "" if name == "valid" else None)), getattr(identity, key)
             if before != now:
-                what = "mask of valid elements" if name == "valid" else name
-                changes.append(f"the {what} ({before[:8] or 'none'} -> {now[:8] or 'none'})")
+                what = _WHAT[name]
+                none = Sentence("nothing_here")
+                changes.append(Sentence("stale_change", what=what, before=before[:8] or none, now=now[:8] or none))
         return changes

@@ -12,6 +12,7 @@ from harness.errors import NotJudged, first_line
 from harness.graph import promote, save_for_now, weight_bytes, with_outputs
 from harness.isolated import Model, Raised
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 
@@ -53,7 +54,7 @@ def run_onnx_reference(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> T
     names = list(dict.fromkeys(str(value.name) for value in promoted.graph.outputs))
     declared = [str(value.name) for value in promoted.graph.inputs if not value.is_initializer()]
     feeds = {name: inputs[name].detach().cpu().numpy() for name in declared}
-    results = _reference(promoted, names, feeds, refusal="it was not asked")
+    results = _reference(promoted, names, feeds, refusal=Sentence("witness_not_asked"))
     return {name: tensor_of(np.asarray(it, order="C")) for name, it in zip(names, results, strict=True)}
 
 
@@ -78,12 +79,10 @@ def as_array(model: bytes) -> np.ndarray[Any, Any]:
 
 def _reference(model: ir.Model, names: list[str], feeds: Mapping[str, Any], *, refusal: str) -> list[Any]:
     if weight_bytes(model) > LARGEST_REFERENCE:
-        raise NotJudged(f"ONNX Runtime refuses the graph: {refusal}")
+        raise NotJudged(Sentence("ort_refuses", refusal=refusal))
     try:
         serialized = as_array(ir.to_proto(model).SerializeToString())
         (results,) = Model(library="onnx.reference", model=serialized).run(feeds, names)
     except Raised as error:
-        raise NotJudged(
-            f"ONNX Runtime refuses the graph: {refusal}; onnx.reference does too: {first_line(error)}"
-        ) from error
+        raise NotJudged(Sentence("ort_and_reference_refuse", refusal=refusal, said=first_line(error))) from error
     return list(results)

@@ -22,6 +22,7 @@ from harness.records import (
     words_of,
     worse,
 )
+from harness.sentences import Sentence
 from harness.shards.split import LATENCY
 
 Json = dict[str, Any]
@@ -53,7 +54,9 @@ def merge(documents: Iterable[Json], manifest: Any = None) -> Json:
     untimed = [one for one in missing.values() if one.get("stage") != LATENCY]
     results, doubled = _results(given)
     for why in sorted({one["lost"] for one in untimed}):
-        results = with_missing(results, [one for one in untimed if one["lost"] == why], f"not judged: {why}")
+        results = with_missing(
+            results, [one for one in untimed if one["lost"] == why], Sentence("not_judged_since", error=why)
+        )
     faults = problems(parts, tests=tests)
     for why in sorted({one["lost"] for one in missing.values()} - set(faults)):
         faults.append(f"{why}: {few(sorted(_key(one) for one in missing.values() if one['lost'] == why), _SHOWN)}")
@@ -71,7 +74,10 @@ def merge(documents: Iterable[Json], manifest: Any = None) -> Json:
     runs = {part["run"] for part in parts}
     left_out = {_key(entry): entry for data in given for entry in data.get("left_out", [])}
     bench = {one["session"]["id"]: one for data in given for one in data.get("bench", [])}
-    expected = [*tests.values(), *({**one, "arrived": False, "why": f"not judged: {one['lost']}"} for one in untimed)]
+    expected = [
+        *tests.values(),
+        *({**one, "arrived": False, "why": Sentence("not_judged_since", error=one["lost"])} for one in untimed),
+    ]
     return {
         **_others(given),
         "schema": SCHEMA,
@@ -247,7 +253,7 @@ def _not_measured(entry: Mapping[str, Any]) -> Json:
     subject, case, backend, precision = name_of(entry)
     return NotMeasured(
         subject=subject, case=case, backend=backend, precision=precision, source=str(entry.get("source", "")),
-        reason=f"not judged: {entry['lost']}",
+        reason=Sentence("not_judged_since", error=entry['lost']),
     ).to_json()  # fmt: skip
 
 

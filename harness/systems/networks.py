@@ -11,6 +11,7 @@ import torch
 
 from harness.errors import NotJudged, UsageError
 from harness.pytorch import build_module, tf32_allowed
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.structure import flatten_inputs, flatten_outputs
 from harness.subject import Subject, Target
@@ -59,9 +60,9 @@ class Networks:
         if precision not in _DTYPES:
             raise UsageError(f"the torch backend of a study runs {', '.join(_DTYPES)}, not {precision!r}")
         if precision == "tf32" and self.device.type != "cuda":
-            raise NotJudged("TF32 exists only on NVIDIA GPUs, and there is no GPU here")
+            raise NotJudged(Sentence("tf32_no_gpu"))
         if subject.onnx is not None:
-            raise NotJudged(f"the torch backend of a study runs modules, and {subject.name} is an ONNX file")
+            raise NotJudged(Sentence("study_onnx_file", name=subject.name))
         if subject.name not in self._modules:
             self._modules[subject.name] = build_module(subject).to(self.device).requires_grad_(False)
         dtype, module = _DTYPES[precision], self._modules[subject.name]

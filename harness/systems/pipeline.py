@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from harness.errors import EngineFailed, EngineRefused, NotJudged, ParityError, first_line
+from harness.sentences import Sentence
 from harness.structure import flatten_inputs
 from harness.systems.variant import Variant
 from harness.tensors import Tensors
@@ -37,7 +38,7 @@ class Pipeline(ABC):
 
     def __init__(self, networks: Mapping[str, Network], variant: Variant, device: torch.device) -> None:
         if variant.cuda_graph and device.type != "cuda":
-            raise NotJudged(f"variant {variant.name} replays CUDA graphs, and there is no GPU here")
+            raise NotJudged(Sentence("variant_replays", name=variant.name))
         self.networks, self.variant, self.device = networks, variant, device
         self.stages_ms: dict[str, float] | None = None
         """Where to add each stage's time; None (the default) leaves the GPU's queue alone."""
@@ -63,7 +64,9 @@ class Pipeline(ABC):
         try:
             outputs = self.networks[network](inputs)
         except EngineFailed as error:
-            raise EngineFailed(f"the {network}: {error}", failure=error.failure) from error
+            raise EngineFailed(
+                Sentence("network_error", network=network, error=error), failure=error.failure
+            ) from error
         if self.is_checked:
             check_finite(network, inputs, outputs, where=self.where)
         return outputs
@@ -122,7 +125,7 @@ class _Graph:
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.outputs = function(**self.inputs)
         except (ParityError, RuntimeError) as error:  # it ran before, so what is wrong is the capture
-            raise EngineRefused(f"no CUDA graph can be captured: {first_line(error)}") from error
+            raise EngineRefused(Sentence("no_graph_captured", said=first_line(error))) from error
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         for name, tensor in tensors.items():

@@ -19,6 +19,7 @@ from harness.errors import EngineFailed, NotJudged, ParityError, first_line
 from harness.metrics import collect_remarks
 from harness.pytorch import tf32_allowed
 from harness.records import MetricResult, StepError, StudyResult, VariantResult, Verdict, mean_latency
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.systems.networks import Networks
 from harness.systems.pipeline import Pipeline, Step
@@ -27,7 +28,7 @@ from harness.systems.system import CaseMetric, System
 from harness.systems.variant import Variant, choose
 
 STAGE_RUNS = 3
-NO_LIMIT = "no limit is set"
+NO_LIMIT = Sentence("no_limit_set")
 
 
 def run_study(
@@ -61,7 +62,7 @@ def run_study(
             settings.progress(f"{system.name}: the reference, PyTorch FP32 on {networks.device.type}")
             results = [study.of_reference()]
         except (EngineFailed, torch.cuda.OutOfMemoryError) as error:
-            raise NotJudged(f"the reference, PyTorch FP32, cannot be had: {first_line(error)}") from error
+            raise NotJudged(Sentence("no_study_reference", said=first_line(error))) from error
         yield study.result(results)
         for variant in chosen:
             settings.progress(f"{system.name}: variant {variant.name}")
@@ -116,9 +117,9 @@ class _Study:
         same = all(self._is_same(first[name], made) for name, made in self.expected.items())
         return VariantResult(
             name=variant.name, settings=variant.to_json(self.system.networks(variant)), verdict="not_judged",
-            reason="the reference: every variant is held against it", latency_ms=self.reference_ms, speed_up=1.0,
+            reason=Sentence("is_the_reference"), latency_ms=self.reference_ms, speed_up=1.0,
             stages_ms=self._stages(pipeline), **self._products(variant, self.expected, {}, latencies),
-            notes=(f"two runs of the reference gave {'the same' if same else 'different'} {self.system.product.kind}",),
+            notes=(_runs_words(same, self.system.product.kind),),
         )  # fmt: skip
 
     def of_variant(self, variant: Variant) -> VariantResult:
@@ -150,7 +151,7 @@ class _Study:
         values = {metric.name: [row[metric.name] for row in found.values()] for metric in self.system.metrics}
         verdict, reason, score = self.system.judge(metrics, values, latency_ms)
         steps, notes = self._step_errors(variant, pipeline)
-        notes += [f"two runs differ: {', '.join(others)}"] if others else []
+        notes += [Sentence("two_runs_differ", others=list(others))] if others else []
         return dataclasses.replace(
             bare, verdict=verdict, reason=reason, latency_ms=latency_ms, score=score, metrics=metrics, steps=steps,
             speed_up=self.reference_ms / latency_ms if self.reference_ms else None, stages_ms=self._stages(pipeline),
@@ -192,8 +193,10 @@ class _Study:
             try:
                 made[name] = self._make(pipeline, case)
             except EngineFailed as error:
-                changed = "looked at one by one, every output of every network was finite: observing changes the result"
-                raise EngineFailed(f"{name}: {error}; {changed}", failure=error.failure) from error
+                changed = Sentence("finite_one_by_one")
+                raise EngineFailed(
+                    Sentence("network_changed", name=name, error=error, changed=changed), failure=error.failure
+                ) from error
             latencies[name] = (time.perf_counter() - started) * 1e3
         return made, latencies
 
@@ -219,13 +222,13 @@ class _Study:
                 with collect_remarks() as remarks:
                     value = float(metric.function(actual, expected))
                 found[metric.name] = value if math.isnan(value) else min(value, metric.largest)
-                self.notes += [f"{metric.name}: {remark}" for remark in remarks]
+                self.notes += [Sentence("of", name=metric.name, reason=remark) for remark in remarks]
             except NotJudged as error:
                 found[metric.name] = None
                 self.unjudged[metric.name] = str(error)
-                self.notes.append(f"{metric.name} was not judged: {error}")
+                self.notes.append(Sentence("was_not_judged_since", name=metric.name, error=error))
             except ParityError as error:  # of what this variant made: another shape, say
-                raise EngineFailed(f"{metric.name}: {error}") from error
+                raise EngineFailed(Sentence("of", name=metric.name, reason=error)) from error
         return found
 
     def _summary(self, found: Mapping[str, Mapping[str, float | None]]) -> tuple[MetricResult, ...]:
@@ -262,11 +265,11 @@ class _Study:
             )
             for number, (right, alone, led) in enumerate(zip(expected, free, forced, strict=False))
         )  # fmt: skip
-        notes = []
+        notes: list[str] = []
         if len(free) != len(expected):
-            notes.append(f"error over steps: it takes {len(free)} steps, and the reference {len(expected)}")
+            notes.append(Sentence("steps_count", count=len(free), count_2=len(expected)))
         if variant.steps != self.reference.steps:
-            notes.append(f"error over steps: against the reference with {variant.steps} steps")
+            notes.append(Sentence("steps_against", steps=variant.steps))
         return errors, notes
 
     def _stages(self, pipeline: Pipeline) -> dict[str, float]:
@@ -280,6 +283,10 @@ class _Study:
         return stages
 
 
+def _runs_words(same: bool, kind: str) -> str:
+    return Sentence("same_two_runs", kind=kind) if same else Sentence("different_two_runs", kind=kind)
+
+
 def _metric(metric: CaseMetric, name: str, value: float | None, why: str, kind: str) -> MetricResult:
     """Return a metric over the cases with its verdict; None is one that was not judged, for the reason ``why``.
 
@@ -290,8 +297,11 @@ def _metric(metric: CaseMetric, name: str, value: float | None, why: str, kind: 
     if value is None:
         reason = why
     else:
-        limit = NO_LIMIT if metric.limit is None else f"allowed at {'most' if lower else 'least'} {metric.limit:g}"
-        reason = f"{value:.4g} over the {kind}, {limit}"
+        limit = NO_LIMIT
+        if metric.limit is not None:
+            most = Sentence("allowed_at_most", limit=metric.limit)
+            limit = most if lower else Sentence("allowed_at_least", limit=metric.limit)
+        reason = Sentence("value_over", value=value, kind=kind, limit=limit)
         within = metric.limit is None or (value <= metric.limit if lower else value >= metric.limit)
         verdict = "fail" if math.isnan(value) or not within else "not_judged" if metric.limit is None else "pass"
     return MetricResult(

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records import MetricResult, Verdict
+from harness.sentences import Sentence, joined
 from harness.subject import InputsKind, Subject, Weights
 from harness.systems.pipeline import Network, Pipeline
 from harness.systems.products import Pictures, Product
@@ -92,7 +93,7 @@ class System(ABC):
         limited = [metric for metric in metrics if math.isfinite(metric.allowed)]
         for verdict, found in (("fail", metrics), ("not_judged", limited)):
             if wrong := [metric for metric in found if metric.verdict == verdict]:
-                return wrong[0].verdict, f"{wrong[0].name}: {wrong[0].reason}", None
+                return wrong[0].verdict, Sentence("of", name=wrong[0].name, reason=wrong[0].reason), None
         if not limited:
-            return "not_judged", "no metric has a limit: the figures are shown and not judged", None
-        return "pass", "; ".join(f"{metric.name}: {metric.reason}" for metric in limited), None
+            return "not_judged", Sentence("no_metric_limited"), None
+        return "pass", joined(Sentence("of", name=metric.name, reason=metric.reason) for metric in limited), None

@@ -18,6 +18,7 @@ import torch
 from harness.backends import BoundRun
 from harness.compare import finite_error
 from harness.errors import EngineFailed, first_line
+from harness.sentences import Sentence
 from harness.structure import flatten_outputs
 from harness.timing.sampling import Block
 
@@ -118,11 +119,11 @@ def capture(run: BoundRun) -> tuple[str, Callable[[], None] | None]:
             graph.replay()
             run.stream.synchronize()
     except (RuntimeError, UserWarning, EngineFailed) as error:
-        return f"capturing the CUDA graph failed: {first_line(error)}", None
+        return Sentence("capture_failed", said=first_line(error)), None
     for name, tensor in expected.items():
         if (error_of := finite_error(run.outputs[name].double(), tensor.double())) > SAME_OUTPUTS:
-            difference = f"relative error {error_of:.3g}"
-            return f"the replayed CUDA graph gives another {name!r} than the launch ({difference})", None
+            difference = Sentence("error_is", error_of=error_of)
+            return Sentence("replay_differs", name=name, difference=difference), None
     return "", graph.replay
 
 

@@ -20,6 +20,7 @@ from harness.backends import BenchSession, BoundRun, Session
 from harness.errors import NotJudged, UsageError
 from harness.machine import ClockLock, open_gpu
 from harness.records import ProcessRun, Summary
+from harness.sentences import Sentence
 from harness.structure import flatten_outputs
 from harness.timing import cuda
 from harness.timing.median import host_ms
@@ -33,8 +34,8 @@ LAUNCH_BOUND = 0.8
 """Enqueue time over GPU time above which the GPU waits for the host (trtexec warns there too)."""
 MOST_VARIATION = 0.025
 """Coefficient of variation above which a sample is called unstable; trtexec's own limit."""
-_OWN_STREAM = "this backend launches on a stream of its own, which cannot be captured"
-_NO_GPU = "there is no GPU to capture a CUDA graph on"
+_OWN_STREAM = Sentence("own_stream")
+_NO_GPU = Sentence("no_gpu_to_capture")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def _on_gpu(
         not_finite = _not_finite(timed.run.outputs)
         monitor.observe()
     if not timed.captured and enqueue.median > LAUNCH_BOUND * gpu_ms.median:
-        problems.append("launch-bound: the host takes as long to launch a run as the GPU to run it")
+        problems.append(Sentence("launch_bound"))
     return ProcessRun(
         started_at=started,
         gpu_ms=gpu_ms,
@@ -214,18 +215,22 @@ def _bytes_taken(options: TimingOptions, device: torch.device) -> int | None:
 def _not_finite(outputs: Tensors) -> list[str]:
     """Return a flag that names the outputs without any finite number."""
     not_finite = [name for name, tensor in outputs.items() if tensor.numel() and not tensor.float().isfinite().any()]
-    return [f"no finite number in the output {', '.join(not_finite)}"] if not_finite else []
+    return [Sentence("no_finite_number", not_finite=list(not_finite))] if not_finite else []
 
 
 def _flags(
     lock: ClockLock, not_finite: Sequence[str], summary: Summary, monitor: GpuMonitor, *, stable: bool, on_gpu: bool
 ) -> list[str]:
     """Return the flags of this process, each a sentence."""
-    flags = [*([lock.problem] if lock.problem else []), *not_finite, *([] if stable else ["warm-up unstable"])]
+    flags = [
+        *([lock.problem] if lock.problem else []),
+        *not_finite,
+        *([] if stable else [Sentence("warm_up_unstable")]),
+    ]
     if not summary.cv <= MOST_VARIATION:
         flags.append("unstable")
     if on_gpu and monitor.gpu.reason:
-        flags.append(f"clocks, throttling and other processes are not known: {monitor.gpu.reason}")
+        flags.append(Sentence("clocks_unknown", reason=monitor.gpu.reason))
     return flags + monitor.flags()
 
 

@@ -11,6 +11,7 @@ import torch
 
 from harness.backends import ProfileSession, Session
 from harness.errors import NotJudged
+from harness.sentences import Sentence
 
 WARM_UP_S = 0.2
 MEASURE_S = 0.5
@@ -40,16 +41,16 @@ def kernel_times(session: Session, inputs: Mapping[str, torch.Tensor], *, runs: 
     several runs do not name the same kernels.
     """
     if not isinstance(session, ProfileSession):
-        raise NotJudged("this backend has no profiler; the time of single kernels is known of trt, rtx and ort-*")
+        raise NotJudged(Sentence("no_profiler"))
     profiles = session.profile(inputs, runs=runs)
     if not profiles or not profiles[0]:
-        raise NotJudged("the profiler reported no kernel")
+        raise NotJudged(Sentence("no_kernel_reported"))
     times: dict[tuple[str, int], list[float]] = defaultdict(list)
     for profile in profiles:
         for key, ms in _numbered(profile):
             times[key].append(ms)
     if uneven := next((name for (name, _), found in times.items() if len(found) != len(profiles)), None):
-        raise NotJudged(f"the profiler reported {uneven!r} in some runs and not in others: their times have no median")
+        raise NotJudged(Sentence("kernels_uneven", uneven=uneven))
     return [(name, statistics.median(found)) for (name, _), found in times.items()]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from harness.machine import POWER_CAP, Gpu, Snapshot, growth
 from harness.records import Conditions
+from harness.sentences import Sentence
 
 CLOCK_JUMP = 0.02
 """Relative range of the clock during the sample above which it is flagged."""
@@ -71,26 +72,23 @@ class GpuMonitor:
 
     def flags(self) -> list[str]:
         """Return the flags of the device, each a sentence."""
-        flags = []
+        flags: list[str] = []
         if relative_range([seen.sm_mhz for seen in self._kept]) > CLOCK_JUMP:
-            flags.append("clock jumped")
+            flags.append(Sentence("clock_jumped"))
         if self.gpu.confidential_compute():
-            flags.append("confidential computing is on: times between CUDA events are not reliable")
+            flags.append(Sentence("confidential_computing"))
         if self.gpu.processes_unclear:
-            flags.append("NVML does not list this process: other processes on the GPU would go unseen")
+            flags.append(Sentence("nvml_no_process"))
         return flags
 
     def invalid(self) -> list[str]:
         """Return why the figures are invalid; empty when they are valid."""
-        sentences = []
+        sentences: list[str] = []
         if self.too_many_discarded:
-            sentences.append(
-                f"the GPU slowed itself down ({', '.join(sorted(self._slowdowns))}): {self.discarded} blocks of "
-                "samples were thrown away; cool it or lower its load, and measure again"
-            )
+            sentences.append(Sentence("gpu_slowed_down", slowdowns=sorted(self._slowdowns), discarded=self.discarded))
         if self._foreign:
             pids = ", ".join(str(pid) for pid in sorted(self._foreign))
-            sentences.append(f"another process computed on the GPU (pid {pids}); end it, and measure again")
+            sentences.append(Sentence("another_process", pids=pids))
         return sentences
 
 

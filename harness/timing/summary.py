@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.errors import NotJudged
 from harness.records import Summary
+from harness.sentences import Sentence
 
 PERCENTILES = {90: 100, 95: 200, 99: 1000}
 """Samples that a percentile needs: ten lie beyond it."""
@@ -31,7 +32,7 @@ def summarise(samples_ms: Sequence[float]) -> Summary:
         raise ValueError("no sample to summarise")
     if not (np.isfinite(times).all() and times[0] > 0):
         wrong = next(value for value in samples_ms if not (math.isfinite(value) and value > 0))
-        raise NotJudged(f"one of {n} samples is {wrong} ms, which is no time: the timer of this device cannot be used")
+        raise NotJudged(Sentence("no_time", n=n, wrong=wrong))
     low = _low_rank(n)
     mean = float(times.mean())
     tails: Mapping[int, float | None] = {

@@ -12,6 +12,7 @@ import torch
 
 from harness.backends import BoundRun
 from harness.errors import NotJudged, first_line
+from harness.sentences import Sentence
 from harness.timing.cuda import DEPTH, TimedRun, make_timed_run
 
 STREAMS = 2
@@ -31,9 +32,9 @@ def gpu_throughput(
             workers = [partial(_keep_gpu_busy, one, inner, device) for one in timed]
             per_second = _count_in_threads(workers, seconds)
         except (NotJudged, torch.cuda.OutOfMemoryError) as error:
-            return None, [f"no throughput: {first_line(error)}"]
+            return None, [Sentence("no_throughput", said=first_line(error))]
     uneven = any(one.captured != first.captured for one in timed)
-    return per_second, ["the throughput mixes replayed and launched runs"] if uneven else []
+    return per_second, [Sentence("throughput_mixed")] if uneven else []
 
 
 def host_throughput(run: Callable[[], object], seconds: float) -> float:

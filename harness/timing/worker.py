@@ -31,6 +31,7 @@ from harness.discovery import find_subject
 from harness.errors import NoMemory, NotJudged, ParityError, first_line, unknown_name
 from harness.pytorch import build_module, tf32_allowed
 from harness.records import ProcessRun, plain
+from harness.sentences import Sentence
 from harness.subject import Subject
 from harness.timing import TimingOptions, measure_engine, measure_module
 from harness.timing.sampling import Sampling
@@ -81,7 +82,7 @@ def prepare(request: Request) -> Subject | None:
     where = request["subject"]
     subject = find_subject(where["locator"], suites=Path(where["suites"]))
     if subject.build is None:
-        raise NotJudged(f"PyTorch cannot be timed: {subject.onnx_file} is an ONNX file, not a module")
+        raise NotJudged(Sentence("pytorch_onnx_file", onnx_file=subject.onnx_file))
     return subject
 
 
@@ -92,7 +93,7 @@ def measure(request: Request, subject: Subject | None, *, began: float | None = 
     """
     device = torch.device(request["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise NotJudged("no GPU that PyTorch can use; measure on the CPU")
+        raise NotJudged(Sentence("no_gpu_for_pytorch"))
     options = TimingOptions(
         device=request["device"],
         graph=request["graph"],
@@ -111,7 +112,7 @@ def measure(request: Request, subject: Subject | None, *, began: float | None = 
         assert subject is not None
         return _measure_module(request, subject, inputs, options)
     except torch.cuda.OutOfMemoryError as error:
-        raise NoMemory(f"out of GPU memory: {first_line(error)}") from error
+        raise NoMemory(Sentence("out_of_gpu_memory", said=first_line(error))) from error
 
 
 def _measure_engine(request: Request, inputs: Tensors, options: TimingOptions) -> ProcessRun:
@@ -148,7 +149,7 @@ def _compiled(module: torch.nn.Module, subject: Subject) -> Callable[[Tensors], 
     try:
         return _eager(torch.compile(module), subject)
     except RuntimeError as error:
-        raise NotJudged(f"{subject.name}: torch.compile cannot be used: {first_line(error)}") from error
+        raise NotJudged(Sentence("no_torch_compile", name=subject.name, said=first_line(error))) from error
 
 
 def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> None:
@@ -161,7 +162,9 @@ def _first_run(call: Callable[[Tensors], Any], inputs: Tensors, what: str) -> No
     except (ParityError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a compiler may raise any exception
-        raise NotJudged(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
+        raise NotJudged(
+            Sentence("what_raised", what=what, name=type(error).__name__, said=first_line(error))
+        ) from error
 
 
 def _age_s() -> float:

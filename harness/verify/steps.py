@@ -35,12 +35,16 @@ class Steps:
         """Return what a step gives; what a backend did not foresee becomes a ParityError, so that other targets run."""
         started = time.perf_counter()
         try:
-            with limits.step(f"{doing} the {self._backend} engine") if doing in IN_PROCESS else nullcontext():
+            with (
+                limits.step(Sentence("step_of_engine", doing=_DOING[doing], backend=self._backend))
+                if doing in IN_PROCESS
+                else nullcontext()
+            ):
                 return step()
         except (ParityError, KeyboardInterrupt):
             raise
         except Exception as error:
-            if known := gpu_error(str(error), f"while {doing} the {self._backend} engine"):
+            if known := gpu_error(str(error), Sentence("gpu_while", doing=_DOING[doing], backend=self._backend)):
                 raise known from error
             if isinstance(error, OSError) and is_disk_full(error):
                 where = Path(error.filename or tempfile.gettempdir())

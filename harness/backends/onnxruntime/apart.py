@@ -15,6 +15,7 @@ from harness.backends.onnxruntime.ports import Port, dtype_of, onnx_number, read
 from harness.backends.onnxruntime.profile import profiled
 from harness.errors import EngineFailed
 from harness.isolated import Model, Raised
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +87,9 @@ def _tensor(declared: Port, data: np.ndarray[Any, Any], number: int, shape: list
     import torch
 
     if number != onnx_number(declared.dtype):
-        raise EngineFailed(f"output {declared.name!r} came as {dtype_of(number)}, but {declared.dtype} is declared")
+        raise EngineFailed(
+            Sentence("output_came_as", name=declared.name, data_type=dtype_of(number), dtype=declared.dtype)
+        )
     if not data.size:
         return torch.empty(shape, dtype=declared.dtype)
     return torch.from_numpy(data).view(declared.dtype).reshape(shape)

@@ -19,6 +19,7 @@ from harness.backends.onnxruntime.file import map_weights, pack, read_header
 from harness.backends.onnxruntime.ports import Port, onnx_number, read_port
 from harness.backends.onnxruntime.profile import profiled
 from harness.errors import EngineFailed, EngineRefused, NotJudged, is_disk_full
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-FP16_NOTE = "ONNX Runtime on the CPU computes FP16 operators in FP32 between casts"
+FP16_NOTE = Sentence("fp16_on_cpu")
 
 
 class OnnxRuntimeBackend:
@@ -48,12 +49,10 @@ class OnnxRuntimeBackend:
         try:
             import onnxruntime
         except ImportError as error:
-            return f"onnxruntime cannot be imported: {error}; install it with: pip install onnxruntime"
+            return Sentence("no_onnxruntime", error=error)
         wanted = PROVIDERS[self._device]
         if wanted not in onnxruntime.get_available_providers():
-            return (
-                f"onnxruntime {onnxruntime.__version__} has no {wanted}; install it with: pip install onnxruntime-gpu"
-            )
+            return Sentence("no_provider", version=onnxruntime.__version__, wanted=wanted)
         return None
 
     def cannot_run(self) -> str | None:
@@ -68,7 +67,7 @@ class OnnxRuntimeBackend:
 
     def cache_key(self) -> dict[str, str]:
         """Return the version and the device."""
-        device = (gpu_name() or "no GPU") if self._device == "cuda" else "CPU"
+        device = (gpu_name() or Sentence("no_gpu_here")) if self._device == "cuda" else "CPU"
         return {"version": self.version(), "device": device}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
@@ -81,7 +80,7 @@ class OnnxRuntimeBackend:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            raise NotJudged(f"the engine cannot be written to {engine}: {error.strerror or error}") from error
+            raise NotJudged(Sentence("engine_not_written", engine=engine, strerror=error.strerror or error)) from error
         if self.cannot_run() is None:
             self.load(engine).close()
         notes = (FP16_NOTE,) if self._device == "cpu" and float16 else ()
@@ -96,7 +95,7 @@ class OnnxRuntimeBackend:
         On the CPU it runs in a process of its own, but where this process is one already, to be timed.
         """
         if reason := self.unavailable() or self.cannot_run():
-            raise NotJudged(f"{self.name} cannot run {engine.name}: {reason}")
+            raise NotJudged(Sentence("cannot_run", name=self.name, engine=engine.name, reason=reason))
         if self._device == "cpu" and not process.for_one_engine:
             from harness.backends.onnxruntime.apart import ApartSession
 
@@ -188,9 +187,7 @@ def _open(file: Path, name: str, device: str, index: int, profile: Path | None) 
                 del options
                 mapped.close()
     if session.get_providers()[0] != PROVIDERS[device]:
-        raise EngineRefused(
-            f"{name}: onnxruntime fell back to {session.get_providers()[0]}: its CUDA libraries cannot be loaded"
-        )
+        raise EngineRefused(Sentence("fell_back", name=name, get_providers=session.get_providers()[0]))
     return session
 
 
@@ -202,6 +199,6 @@ def _to_torch(value: Any, port: Port, device: torch.device) -> torch.Tensor:
     """Copy an OrtValue's memory, which ONNX Runtime owns, into a fresh tensor."""
     shape = tuple(value.shape())
     if value.element_type() != onnx_number(port.dtype):
-        raise EngineFailed(f"output {port.name!r} came as {value.data_type()}, but {port.dtype} is declared")
+        raise EngineFailed(Sentence("output_came_as", name=port.name, data_type=value.data_type(), dtype=port.dtype))
     on_host = value.device_name() == "cpu"
     return copy_memory(value.data_ptr(), shape, port.dtype, device, on_host=on_host)

@@ -7,6 +7,7 @@ import re
 from harness.errors import EngineFailed, EngineRefused, NoMemory, ParityError
 from harness.gpu_errors import gpu_error
 from harness.memory import is_out_of_memory
+from harness.sentences import Sentence
 
 _MISSING = re.compile(
     r"NOT_IMPLEMENTED|not (?:yet )?implemented|(?:MLFloat16|BFloat16|float16|data ?type|types?)\b[^.;]*\bnot supported"
@@ -20,20 +21,20 @@ def load_error(name: str, error: Exception) -> ParityError:
     """Return the refusal, with the op and the node taken from ONNX Runtime's message."""
     message = " ".join(str(error).split())
     if _is_out_of_memory(message):
-        return NoMemory(f"{name} ran out of memory while loading the model: {message}")
-    if known := gpu_error(message, "while loading the model", by=EngineRefused):
+        return NoMemory(Sentence("no_memory_loading", name=name, message=message))
+    if known := gpu_error(message, Sentence("gpu_while_loading"), by=EngineRefused):
         return known
     if _has_crashed(error):
-        return EngineRefused(f"{name} cannot build this graph: {message}", failure="crash")
+        return EngineRefused(Sentence("cannot_build", name=name, message=message), failure="crash")
     kernel = re.search(r"Could not find an implementation for (\w[\w.]*)\(\d+\) node with name '([^']*)'", message)
     if kernel:
-        return EngineRefused(
-            f"{name} cannot build this graph: op {kernel[1]!r} (node {kernel[2]!r}) has no kernel for its dtypes"
-        )
+        return EngineRefused(Sentence("cannot_build_kernel", name=name, kernel=kernel[1], kernel_2=kernel[2]))
     unknown = re.search(r"In Node, \(\"([^\"]*)\", (\w+), .*?Error (.*)", message)
     if unknown:
-        return EngineRefused(f"{name} cannot build this graph: op {unknown[2]!r} (node {unknown[1]!r}): {unknown[3]}")
-    return EngineRefused(f"{name} cannot build this graph: {message}")
+        return EngineRefused(
+            Sentence("cannot_build_op", name=name, unknown=unknown[2], unknown_2=unknown[1], unknown_3=unknown[3])
+        )
+    return EngineRefused(Sentence("cannot_build", name=name, message=message))
 
 
 def run_error(name: str, error: Exception) -> ParityError:
@@ -43,15 +44,15 @@ def run_error(name: str, error: Exception) -> ParityError:
     """
     message = " ".join(str(error).split())
     if _is_out_of_memory(message):
-        return NoMemory(f"{name} ran out of memory: {message}")
+        return NoMemory(Sentence("no_memory_running", name=name, message=message))
     if known := gpu_error(message):
         return known
     if _has_crashed(error):
-        return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
+        return EngineFailed(Sentence("could_not_run", name=name, message=message), failure="crash")
     node = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", message)
     if node and _MISSING.search(message):
-        return EngineRefused(f"{name} cannot run this graph: op {node[1]!r} (node {node[2]!r}): {node[3]}")
-    return EngineFailed(f"{name} could not run the model: {message}", failure="crash")
+        return EngineRefused(Sentence("cannot_run_op", name=name, node=node[1], node_2=node[2], node_3=node[3]))
+    return EngineFailed(Sentence("could_not_run", name=name, message=message), failure="crash")
 
 
 def _has_crashed(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from harness.backends.base import BuildRequest
 from harness.errors import EngineRefused
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import onnx
@@ -86,7 +87,7 @@ def _copy(part: _Part, out: BinaryIO) -> None:
             out.write(block)
             left -= len(block)
     if left:
-        raise EngineRefused(f"{part.file} ends {left} bytes before a weight of the model does; copy it again")
+        raise EngineRefused(Sentence("weights_cut_short", file=part.file, left=left))
     out.write(bytes(_padding(part)))
 
 
@@ -117,10 +118,10 @@ def read_header(source: BinaryIO, file: Path, name: str) -> dict[str, Any]:
     Raises EngineRefused for a file that is something else or cut short.
     """
     if source.read(len(MAGIC)) != MAGIC:
-        raise EngineRefused(f"{name} cannot load {file}: not an engine of this backend; delete it and build it again")
+        raise EngineRefused(Sentence("no_engine_of_backend", name=name, file=file))
     header: dict[str, Any] = json.loads(source.readline(4096))
     if source.tell() + header["model"] + header["weights"] != file.stat().st_size:
-        raise EngineRefused(f"{name} cannot load {file}: the file is cut short; delete it and build it again")
+        raise EngineRefused(Sentence("engine_cut_short", name=name, file=file))
     return header
 
 
@@ -129,7 +130,7 @@ def map_weights(options: Any, source: BinaryIO, header: Mapping[str, Any], name:
     if not header["weights"]:
         return None
     if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-        raise EngineRefused(f"{name}: this onnxruntime cannot load external weights from memory; install a newer one")
+        raise EngineRefused(Sentence("no_external_weights", name=name))
     start = source.tell()
     mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     weights = memoryview(mapped)[start:]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.backends.base import Shape
 from harness.errors import EngineRefused
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ def read_port(name: str, kind: str, shape: Sequence[int | str | None], backend: 
     found = re.fullmatch(r"tensor\((\w+)\)", kind)
     names = {name: dtype for name, _, dtype in _DTYPES}
     if not found or found[1] not in names:
-        raise EngineRefused(f"{backend}: {name!r} has the type {kind}, which PyTorch has no equal of")
+        raise EngineRefused(Sentence("no_equal_type", backend=backend, name=name, kind=kind))
     return Port(name=name, dtype=getattr(torch, names[found[1]]), shape=tuple(shape))
 
 

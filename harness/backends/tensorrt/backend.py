@@ -22,6 +22,7 @@ from harness.errors import NotJudged, first_line
 from harness.machine import BUILDING, set_variables
 from harness.memory import is_out_of_memory, limit_process, out_of_memory
 from harness.process import how_it_ended, python_child
+from harness.sentences import Sentence
 from harness.stopping import child
 from harness.temporary import temporary_folder
 
@@ -52,9 +53,9 @@ class TensorRTBackend(CompilesOnLoad):
         try:
             self._module()
         except ModuleNotFoundError as error:
-            return f"{error.msg}; {self._install}"
+            return Sentence("message_then_install", msg=error.msg, install=self._install)
         except (ImportError, OSError, RuntimeError) as error:
-            return f"{self._modules[0]} cannot be imported: {first_line(error)}"
+            return Sentence("modules_not_imported", modules=self._modules[0], said=first_line(error))
         return None if self._builds_without_gpu else self.cannot_run()
 
     def cannot_run(self) -> str | None:
@@ -67,7 +68,7 @@ class TensorRTBackend(CompilesOnLoad):
 
     def cache_key(self) -> dict[str, str]:
         """Return the version, the GPU that an engine is tuned for, and the variables that the builder reads."""
-        return {"version": self.version(), "gpu": gpu_name() or "no GPU: portable build", **set_variables(BUILDING)}
+        return {"version": self.version(), "gpu": gpu_name() or Sentence("portable_build"), **set_variables(BUILDING)}
 
     def build(self, request: BuildRequest, engine: Path, settings: Settings) -> BuildReport:
         """Write the engine file.
@@ -89,19 +90,19 @@ class TensorRTBackend(CompilesOnLoad):
                 settings.progress,
             )
         if report["error"]:
-            said = f"{self.name} cannot build this graph: {report['error']}"
+            said = Sentence("cannot_build", name=self.name, message=report["error"])
             raise refusal(said) if report["written"] else NotJudged(said)
         warnings = [" ".join(warning.split()) for warning in report["warnings"]]
         if len(warnings) > SHOWN_WARNINGS:
-            warnings[SHOWN_WARNINGS:] = [f"{len(warnings) - SHOWN_WARNINGS} more builder warnings"]
+            warnings[SHOWN_WARNINGS:] = [Sentence("more_warnings", count=len(warnings) - SHOWN_WARNINGS)]
         layers = report["network_layers"]
-        notes = (f"{layers} network layers before fusion", *self._unnamed_gpu(), *warnings)
+        notes = (Sentence("network_layers", layers=layers), *self._unnamed_gpu(), *warnings)
         return BuildReport(network_layers=layers, notes=notes, options=report["options"])
 
     def load(self, engine: Path) -> TensorRTSession:
         """Load an engine file onto the current GPU. Raises EngineRefused when it cannot be loaded here."""
         if reason := self.unavailable() or self.cannot_run():
-            raise NotJudged(f"{self.name} cannot run {engine.name}: {reason}")
+            raise NotJudged(Sentence("cannot_run", name=self.name, engine=engine.name, reason=reason))
         import torch
 
         trt = self._module()
@@ -133,7 +134,7 @@ class TensorRTBackend(CompilesOnLoad):
             return []
         known = ", ".join(f"{name[:-1]}.{name[-1]}" for name in named)
         version = f"{self.name} {self.version()}"
-        return [f"{version} names compute capabilities {known} as targets, and this GPU has {here[0]}.{here[1]}"]
+        return [Sentence("targets_named", version=version, known=known, here=here[0], here_2=here[1])]
 
     def _module(self) -> Any:
         """Import the first module that is installed; raises ModuleNotFoundError for the first one if none is."""
@@ -153,9 +154,9 @@ class TensorRTBackend(CompilesOnLoad):
         if status != 0 or not report.is_file():
             said = last_lines(errors.read_text(encoding="utf-8", errors="replace").splitlines()[-5:], count=5)
             if status == -signal.SIGKILL or is_out_of_memory(said):
-                raise out_of_memory(f"the builder of {self.name}, which {how_it_ended(status)},", said)
-            ended = how_it_ended(status) + (" and left no report" if status >= 0 else "")
-            words = f"{self.name} cannot build this graph: the builder {ended}; last log lines: {said}"
+                raise out_of_memory(Sentence("the_builder_of", name=self.name, how_it_ended=how_it_ended(status)), said)
+            ended = how_it_ended(status) + (Sentence("left_no_report") if status >= 0 else "")
+            words = Sentence("builder_ended", name=self.name, ended=ended, said=said)
             raise refusal(words, failure="crash")
         result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return result

@@ -14,6 +14,7 @@ from harness.backends.tensorrt.context import ALIGNMENT, Contexts, Workspace
 from harness.backends.tensorrt.errors import failure, refusal
 from harness.backends.tensorrt.tensors import EngineTensor
 from harness.errors import EngineFailed, EngineRefused, NotJudged
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -48,13 +49,15 @@ class BoundEngine:
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.context = contexts.make()
         if self.context is None:
-            raise refusal(f"{name} cannot make another execution context: {last_lines(log.errors)}")
+            raise refusal(Sentence("no_more_context", name=name, errors=last_lines(log.errors)))
         tensors = tuple(tensors)
         self.inputs: Mapping[str, torch.Tensor] = {
             tensor.name: self._bind_input(tensor, inputs[tensor.name]) for tensor in tensors if tensor.is_input
         }
         if missing := self.context.infer_shapes():
-            raise EngineRefused(f"{name} cannot infer shapes: {missing} are not set; {last_lines(log.errors)}")
+            raise EngineRefused(
+                Sentence("cannot_infer_shapes", name=name, missing=missing, errors=last_lines(log.errors))
+            )
         self._outputs = {tensor.name: self._bind_output(tensor) for tensor in tensors if not tensor.is_input}
         self._workspace = Workspace(trt, engine, device)
         self._workspace.fit(self.context, self.stream)
@@ -69,7 +72,7 @@ class BoundEngine:
     def launch(self) -> None:
         """Queue one run on ``stream`` and return without waiting for it. Raises EngineFailed when it does not start."""
         if not self.context.execute_async_v3(self.stream.cuda_stream):
-            raise failure(f"{self._name} could not launch the engine: {last_lines(self._log.errors)}")
+            raise failure(Sentence("could_not_launch", name=self._name, errors=last_lines(self._log.errors)))
 
     def forget(self) -> None:
         """Fill the output buffers with UNWRITTEN (NaN in every float format); returns once that is done."""
@@ -84,7 +87,7 @@ class BoundEngine:
         if not hasattr(self.context, "is_stream_capturable"):
             return ""
         capturable = self.context.is_stream_capturable(self.stream.cuda_stream)
-        return "" if capturable else f"{self._name} says that this engine cannot be captured into a CUDA graph"
+        return "" if capturable else Sentence("graph_unsupported", name=self._name)
 
     def profile(self, runs: int) -> list[list[tuple[str, float]]]:
         """Return, for each run, its kernels in execution order with their milliseconds, from TensorRT's profiler."""
@@ -116,7 +119,9 @@ class BoundEngine:
         buffer.copy_(given)
         if not self.context.set_input_shape(tensor.name, tuple(buffer.shape)):
             said = last_lines(self._log.errors)
-            raise EngineRefused(f"{self._name} refuses input {tensor.name!r} of shape {tuple(buffer.shape)}: {said}")
+            raise EngineRefused(
+                Sentence("refuses_input", name=self._name, name_2=tensor.name, shape=tuple(buffer.shape), said=said)
+            )
         self._set_address(tensor.name, buffer)
         return buffer
 
@@ -125,10 +130,7 @@ class BoundEngine:
 
         shape = tuple(self.context.get_tensor_shape(tensor.name))
         if -1 in shape:
-            raise NotJudged(
-                f"{self._name}: the shape of output {tensor.name!r} depends on the data, so the engine cannot run on "
-                "fixed buffers and its latency cannot be measured"
-            )
+            raise NotJudged(Sentence("shape_of_data_timed", name=self._name, name_2=tensor.name))
         device = torch.device("cpu") if tensor.on_host else self._device
         memory = torch.full((math.prod(shape) * tensor.dtype.itemsize,), UNWRITTEN, dtype=torch.uint8, device=device)
         buffer = memory.view(tensor.dtype).reshape(shape)
@@ -138,7 +140,9 @@ class BoundEngine:
     def _set_address(self, name: str, buffer: torch.Tensor) -> None:
         address = buffer.data_ptr() or self._spare.data_ptr()
         if not self.context.set_tensor_address(name, address):
-            raise EngineFailed(f"{self._name} refuses the memory for {name!r}: {last_lines(self._log.errors)}")
+            raise EngineFailed(
+                Sentence("refuses_memory", name=self._name, name_2=name, errors=last_lines(self._log.errors))
+            )
 
 
 def _make_profiler(trt: Any) -> Any:

@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.sentences import Sentence
+
 PHASE_INTERVAL_S = 2.0
 _NO_DRIVER = "CUDA driver version is insufficient"
 _MOOT = "has Int64 binding"  # a warning for every INT64 input, not needed: the session checks dtypes
@@ -64,7 +66,7 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     if not parser.parse_from_file(request["onnx"]):
         raise BuildError(_parser_errors(parser) or last_lines(log.errors))
     if request["taps"] and not _mark_unfused(network):
-        raise BuildError("this version cannot mark unfused tensors as debug tensors; use --layers outputs")
+        raise BuildError(Sentence("no_debug_tensors"))
     config = _configure(trt, builder, network, request, log)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None and _allow_allocation(trt, config):
@@ -76,7 +78,7 @@ def build(trt: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         with Path(request["engine"]).open("wb") as file:
             file.write(serialized)
     except OSError as error:
-        raise NotWritten(f"the engine cannot be written to {request['engine']}: {error.strerror}") from error
+        raise NotWritten(Sentence("engine_not_written", engine=request["engine"], strerror=error.strerror)) from error
     options = {
         "strongly_typed": True,
         "tf32": config.get_flag(trt.BuilderFlag.TF32),
@@ -118,7 +120,7 @@ def last_lines(messages: Iterable[str], count: int = 3) -> str:
     """Return the last messages on one line; without those that any error brings on a machine without a GPU."""
     lines = [" ".join(message.split()) for message in messages]
     telling = [line for line in lines if _NO_DRIVER not in line] or lines
-    return "; ".join(telling[-count:]) or "it gave no reason"
+    return "; ".join(telling[-count:]) or Sentence("no_reason_given")
 
 
 def _network_flags(trt: Any) -> int:
@@ -137,7 +139,7 @@ def _parser_error(parser_error: Any) -> str:
         reason = str(parser_error.code())
     op = parser_error.node_operator() if hasattr(parser_error, "node_operator") else ""
     name = parser_error.node_name() if hasattr(parser_error, "node_name") else f"number {parser_error.node()}"
-    return f"op {op!r} (node {name!r}): {reason}" if op else reason
+    return Sentence("op_of_node", op=op, name=name, reason=reason) if op else reason
 
 
 def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any], log: Any) -> Any:
@@ -153,9 +155,7 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
     )
     for network_input in inputs:
         if network_input.is_shape_tensor:
-            raise BuildError(
-                f"input {network_input.name!r} sets shapes by its values, which is not supported; make it a constant"
-            )
+            raise BuildError(Sentence("shapes_by_values", name=network_input.name))
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION") and not ranges:
         # TensorRT for RTX: an engine that may allocate memory while it runs cannot be captured into a CUDA graph.
         # With dynamic shapes, 1.6.1.120 ends the process (SIGSEGV) when it runs an engine built so.
@@ -165,7 +165,7 @@ def _configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any],
         for name, (minimum, optimum, maximum) in ranges.items():
             profile.set_shape(name, minimum, optimum, maximum)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError(f"the shape ranges {ranges} are not accepted: {last_lines(log.errors)}")
+            raise BuildError(Sentence("ranges_not_accepted", ranges=ranges, errors=last_lines(log.errors)))
     return config
 
 
@@ -187,20 +187,18 @@ def _dynamic_ranges(
 ) -> dict[str, list[tuple[int, ...]]]:
     """Return the range of every dynamic input, once all ranges are found to fit the graph."""
     if unknown := sorted(set(shapes) - set(inputs)):
-        raise BuildError(f"shapes are given for {unknown}, but the graph's inputs are {sorted(inputs)}")
+        raise BuildError(Sentence("shapes_unknown", unknown=unknown, inputs=sorted(inputs)))
     ranges = {}
     for name, shape in inputs.items():
         limits = [tuple(limit) for limit in shapes.get(name, [])]
         dynamic = -1 in shape
         if dynamic and not limits:
-            raise BuildError(
-                f"input {name!r} has the dynamic shape {shape} and no range; give its smallest and largest shape"
-            )
+            raise BuildError(Sentence("input_without_range", name=name, shape=shape))
         for limit in limits:
             if len(limit) != len(shape) or any(
                 size not in (-1, wanted) for size, wanted in zip(shape, limit, strict=True)
             ):
-                raise BuildError(f"input {name!r} has the shape {shape} in the graph, which {limit} does not fit")
+                raise BuildError(Sentence("limit_not_fit", name=name, shape=shape, limit=limit))
         if dynamic:
             ranges[name] = limits
     return ranges

@@ -9,12 +9,13 @@ from harness.backends.gpu import no_gpu
 from harness.errors import EngineFailed, EngineRefused, Failure, ParityError
 from harness.gpu_errors import gpu_error
 from harness.memory import is_out_of_memory, out_of_memory
+from harness.sentences import Sentence
 
 
 def refusal(message: str, *, failure: Failure = "refused") -> ParityError:
     """Return EngineRefused of this class, or NotJudged where the message is about memory or the GPU, not the graph."""
     if is_out_of_memory(message):
-        return out_of_memory("the builder", message)
+        return out_of_memory(Sentence("the_builder"), message)
     known = gpu_error(message, by=EngineRefused)
     # A builder without a GPU complains of the driver, whatever is wrong.
     if known is not None and not (known.failure == "device" and no_gpu()):

@@ -10,6 +10,7 @@ from harness.backends.base import Shape
 from harness.backends.gpu import copy_memory
 from harness.backends.tensorrt.tensors import TORCH_DTYPES, EngineTensor
 from harness.errors import EngineFailed, first_line
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class EngineOutput:
     def collect(self, side: Any, current: Any) -> torch.Tensor:
         """Return the output as a tensor of its dtype and shape."""
         if self._memory is None or self.shape is None:
-            raise EngineFailed(f"the engine gave no memory or no shape for output {self.tensor.name!r}")
+            raise EngineFailed(Sentence("output_without_memory", name=self.tensor.name))
         size = math.prod(self.shape) * self.tensor.dtype.itemsize
         value = self._memory[:size].view(self.tensor.dtype).reshape(self.shape)
         if self.tensor.on_host:

@@ -15,6 +15,7 @@ from harness.backends.tensorrt.errors import failure, refusal
 from harness.backends.tensorrt.output import EngineOutput, make_allocator, make_listener
 from harness.backends.tensorrt.tensors import EngineTensor, io_tensors
 from harness.errors import EngineFailed, EngineRefused, NoMemory, first_line
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -46,15 +47,15 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         log.errors.clear()
         data = file.read_bytes()
         if not data:
-            raise EngineRefused(f"{name} cannot load {file}: the file is empty; delete it and build the engine again")
+            raise EngineRefused(Sentence("file_is_empty", name=name, file=file))
         self.runtime = trt.Runtime(log)
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise refusal(f"{name} cannot load {file.name}: {last_lines(log.errors)}")
+            raise refusal(Sentence("cannot_load", name=name, name_2=file.name, errors=last_lines(log.errors)))
         self._contexts = Contexts(trt, self.engine, log, runtime)
         self.context = self._contexts.make()
         if self.context is None:
-            raise refusal(f"{name} cannot make an execution context for {file.name}: {last_lines(log.errors)}")
+            raise refusal(Sentence("no_context", name=name, name_2=file.name, errors=last_lines(log.errors)))
         self._contexts.save()  # before anything runs: a crash must not cost the next process the same seconds
         self.tensors = io_tensors(trt, self.engine)
         self._inputs = tuple(tensor for tensor in self.tensors if tensor.is_input)
@@ -82,9 +83,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         """
         self._check_open()
         if not hasattr(self.context, "unfused_tensors_debug_state"):
-            raise EngineRefused(
-                f"{self._name}: this version has no debug tensors between kernels; use --layers outputs"
-            )
+            raise EngineRefused(Sentence("no_debug_between", name=self._name))
         self._listener = listener = make_listener(self._trt, on_tensor, self._device)
         self.context.set_debug_listener(listener)
         self.context.unfused_tensors_debug_state = True
@@ -96,7 +95,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         if listener.problem is not None:
             raise listener.problem
         if not listener.delivered:
-            raise EngineRefused(f"{self._name} delivered no tensor of {self._file}; use --layers outputs")
+            raise EngineRefused(Sentence("delivered_none", name=self._name, file=self._file))
         return outputs
 
     def kernels(self) -> list[Kernel]:
@@ -105,10 +104,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         inspector.execution_context = self.context
         kernels = read_kernels(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
         if not kernels:
-            raise EngineRefused(
-                f"{self._name}: the engine inspector reports no metadata for {self._file}, so its tensors cannot be "
-                "mapped; use --layers outputs"
-            )
+            raise EngineRefused(Sentence("no_inspector_data", name=self._name, file=self._file))
         return kernels
 
     def bind(self, inputs: Mapping[str, torch.Tensor]) -> BoundEngine:
@@ -165,7 +161,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
             with torch.cuda.device(self._device):
                 yield
         except torch.cuda.OutOfMemoryError as error:
-            raise NoMemory(f"{self._name} ran out of GPU memory: {first_line(error)}") from error
+            raise NoMemory(Sentence("no_gpu_memory_backend", name=self._name, said=first_line(error))) from error
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
@@ -173,7 +169,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         held = [self._bind_input(tensor, inputs[tensor.name]) for tensor in self._inputs]
         if missing := self.context.infer_shapes():
             raise EngineRefused(
-                f"{self._name} cannot infer shapes: {missing} are not set; {last_lines(self._log.errors)}"
+                Sentence("cannot_infer_shapes", name=self._name, missing=missing, errors=last_lines(self._log.errors))
             )
         outputs = {tensor.name: self._bind_output(tensor) for tensor in self.tensors if not tensor.is_input}
         self._workspace.fit(self.context, self._stream)
@@ -181,7 +177,9 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
         started = enqueue(self.context, current=current, side=self._stream, make_event=torch.cuda.Event)
         if not started:
             self._stream.synchronize()  # part of it may be running, on buffers about to be freed
-            raise failure(f"{self._name} could not run {self._file}: {last_lines(self._log.errors)}")
+            raise failure(
+                Sentence("could_not_run_file", name=self._name, file=self._file, errors=last_lines(self._log.errors))
+            )
         # The allocator must not hand this memory to anyone before the engine's stream is done with it.
         for used in held:
             if used.is_cuda:
@@ -196,7 +194,9 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
             value = value.clone()
         if not self.context.set_input_shape(tensor.name, tuple(value.shape)):
             said = last_lines(self._log.errors)
-            raise EngineRefused(f"{self._name} refuses input {tensor.name!r} of shape {tuple(value.shape)}: {said}")
+            raise EngineRefused(
+                Sentence("refuses_input", name=self._name, name_2=tensor.name, shape=tuple(value.shape), said=said)
+            )
         self.context.set_tensor_address(tensor.name, value.data_ptr() or self._spare.data_ptr())
         return value
 
@@ -207,9 +207,7 @@ class TensorRTSession(TapSession, BenchSession, ProfileSession):
             self.context.set_tensor_address(tensor.name, output.address or self._spare.data_ptr())
             return output
         if not hasattr(self._trt, "IOutputAllocator"):
-            raise EngineRefused(
-                f"{self._name}: the shape of output {tensor.name!r} depends on data, which this version cannot hand out"
-            )
+            raise EngineRefused(Sentence("shape_of_data", name=self._name, name_2=tensor.name))
         output = EngineOutput(tensor, self._device, None)
         output.allocator = make_allocator(self._trt, output, self._stream, self._log)
         self.context.set_output_allocator(tensor.name, output.allocator)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backends.base import Shape
 from harness.errors import EngineRefused
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def _io_tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
 
     dtype = engine.get_tensor_dtype(name).name
     if dtype not in TORCH_DTYPES:
-        raise EngineRefused(f"engine tensor {name!r} has dtype {dtype}, which PyTorch has no equal of")
+        raise EngineRefused(Sentence("no_equal_dtype", name=name, dtype=dtype))
     shape = tuple(engine.get_tensor_shape(name))
     is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
     minimum = maximum = shape

@@ -26,6 +26,7 @@ from harness.errors import CannotWrite, NotJudged, UsageError, is_disk_full, unk
 from harness.files import write_text
 from harness.graph import save_model
 from harness.lazy import onnx_ir
+from harness.sentences import Sentence
 from harness.stopping import child
 from harness.temporary import temporary_folder
 
@@ -85,17 +86,17 @@ def _check(spec: Spec) -> None:
     if spec.backend not in RUNTIMES:
         raise unknown_name("backend", spec.backend, RUNTIMES)
     if not spec.expected:
-        raise NotJudged("a reproducer needs at least one expected output, and none is given")
+        raise NotJudged(Sentence("reproducer_no_output"))
     if set(spec.limits) != set(spec.expected):
-        raise NotJudged(f"the limits are for {sorted(spec.limits)}, but the outputs are {sorted(spec.expected)}")
+        raise NotJudged(Sentence("reproducer_limits", limits=sorted(spec.limits), expected=sorted(spec.expected)))
     for name, limit in spec.limits.items():
         if not (math.isfinite(limit) and limit >= 0):
-            raise NotJudged(f"output {name!r} has the limit {limit}; a reproducer needs a finite one")
+            raise NotJudged(Sentence("reproducer_limit", name=name, limit=limit))
         if spec.expected[name].isnan().any():
-            raise NotJudged(f"the expected output {name!r} holds NaN, so no engine can be compared with it")
+            raise NotJudged(Sentence("reproducer_nan", name=name))
     for name, tensor in {**spec.inputs, **spec.expected}.items():
         if tensor.dtype == torch.bfloat16:
-            raise NotJudged(f"{name!r} is bfloat16, which numpy does not have; cut the region where values are FP32")
+            raise NotJudged(Sentence("reproducer_bf16", name=name))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -112,7 +113,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, CannotWrite) as error:
         if is_disk_full(error):
-            raise NotJudged(f"the disk is full while writing the reproducer {folder}; free some space") from error
+            raise NotJudged(Sentence("reproducer_disk", folder=folder)) from error
         raise UsageError(f"the reproducer {folder} cannot be written: {error}; give another folder") from error
 
 
@@ -163,9 +164,13 @@ def _run(draft: Path, progress: Callable[[str], None]) -> str:
     # An exception that Python itself reports ends with status 1 as well.
     if status == 1 and lines and lines[-1].startswith("REPRODUCED:"):
         return output
-    ended = f"did not end within {TIMEOUT_S:.3g} s" if status is None else f"ended with status {status}"
+    ended = (
+        Sentence("not_ended_within", seconds=TIMEOUT_S)
+        if status is None
+        else Sentence("ended_with_status", status=status)
+    )
     said = "; ".join(" ".join(line.split()) for line in lines[-SAID_LINES:]) or "nothing"
-    raise NotReproduced(f"no reproducer was kept: its script {ended} and did not show the fault; it printed: {said}")
+    raise NotReproduced(Sentence("reproducer_not_kept", ended=ended, said=said))
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, progress: Callable[[str], None]) -> int | None:
