@@ -21,7 +21,12 @@ from harness.records.diagnosis import Culprit, Diagnosis, ErrorShape
 from harness.records.latency import Comparison, KernelTime, Measured, ProcessRun, Session, Summary
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StudyResult, VariantResult
+from harness.sentences import Sentence
 
+FINE = Sentence(
+    "error_loses", relative_l2=1e-3, loses=Sentence("loses_by", what="PyTorch fp16", relative_l2=9e-4), limit=""
+)
+LOST = Sentence("then_no_bit_left", text="y")
 ENVIRONMENT: dict[str, Any] = {
     "gpus": [{"name": "NVIDIA H200", "memory_bytes": 150109880320, "compute_capability": "9.0"}],
     "no_gpu": "", "driver": "580.1", "cuda": "13.0", "cpu": "A CPU", "cpu_count": 16, "platform": "Linux",
@@ -51,7 +56,7 @@ def stats(relative_l2: float = 1e-3, **changes: Any) -> ErrorStats:
 
 def output(name: str = "y", verdict: Any = "pass", **changes: Any) -> OutputResult:
     """Return one judged output."""
-    fields = {"reason": "fine", "stats": stats(), "floor": stats(9e-4), "allowed": {"relative_l2": 3e-3}, **changes}
+    fields = {"reason": FINE, "stats": stats(), "floor": stats(9e-4), "allowed": {"relative_l2": 3e-3}, **changes}
     return OutputResult(name=name, verdict=verdict, **fields)
 
 
@@ -59,10 +64,11 @@ def result(verdict: Any = "pass", **changes: Any) -> Result:
     """Return the verdict on one engine."""
     provenance = Provenance(
         weights="random", weights_source="seed 0", weights_sha256="w", inputs="random", inputs_sha256="i",
-        program_sha256="p", commit="c0ffee", reference="computed in FP32 on cuda", device="NVIDIA H200",
+        program_sha256="p", commit="c0ffee", device="NVIDIA H200",
+        reference=Sentence("reference_computed", dtype="FP32", device="cuda"),
     )  # fmt: skip
     fields: dict[str, Any] = {
-        "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "reason": "fine",
+        "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "reason": FINE,
         "provenance": provenance, "outputs": (output(verdict=verdict),), **changes,
     }  # fmt: skip
     return Result(verdict=verdict, **fields)
@@ -133,18 +139,23 @@ def bisection(**changes: Any) -> Bisection:
     right = changes.get("kind") == "none"
     return Bisection(**{
         "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "kind": "engine",
-        "finding": "PyTorch in fp16 is right and rtx is not; it goes wrong in gelu",
+        "finding": Sentence("engine_wrong", where="gelu; ", computes_in="fp16", backend="rtx", why="", unknown=""),
         "advice": (
-            Advice(indicator="4 values wrong", meaning="a kernel of rtx", action="keep op:aten.gelu.default in FP32"),
+            Advice(
+                indicator=Sentence("engine_seen", precision="fp16"), meaning=Sentence("engine_means", backend="rtx"),
+                action=Sentence("keep_pattern", every="op:aten.gelu.default"),
+            ),
         ),
         "commands": ("parity verify net -b rtx -p reports/net.toml", "python reports/net-reproducer/reproduce.py"),
         "result": None if right else result("fail", outputs=(wrong,)), "diagnosis": None if right else diagnosis(),
-        "gates": (Question(question="is the engine repeatable?", answer="yes", detail="two runs give the same bits"),),
+        "gates": (
+            Question(question=Sentence("q_repeatable"), answer="yes", detail=Sentence("runs_same_bits", runs=2)),
+        ),
         "region": ("gelu",), "plan": ("op:aten.gelu.default",), "plan_file": "reports/net.toml",
         "reproducer": "reports/net-reproducer",
         "price": Price(device="NVIDIA H200", plan_ms=0.99, low_ms=0.98, fp32_ms=1.5),
         "trials": (
-            Trial(keep_fp32=("body.0",), where="engine", passed=False, error=0.03, reason="still wrong"),
+            Trial(keep_fp32=("body.0",), where="engine", passed=False, error=0.03, reason=LOST),
             Trial(keep_fp32=("op:aten.gelu.default",), where="engine", passed=True, error=3e-3),
         ),
         "builds": 5, "max_builds": 30, **changes,
@@ -153,7 +164,7 @@ def bisection(**changes: Any) -> Bisection:
 
 def part(module: str = "layers.0", verdict: Any = "pass", **changes: Any) -> ModelPart:
     """Return one part of a model."""
-    fields = {"kind": "Block", "reason": "fine", "output": "output", "error": 2e-3, "floor": 1e-3, "ratio": 2.0,
+    fields = {"kind": "Block", "reason": FINE, "output": "output", "error": 2e-3, "floor": 1e-3, "ratio": 2.0,
               "shapes": {"x": (2, 8)}}  # fmt: skip
     return ModelPart(**{"module": module, "verdict": verdict, **fields, **changes})
 
@@ -163,7 +174,8 @@ def brought_up(*parts: ModelPart, **changes: Any) -> BringUp:
     found = parts or (part(), part("layers.1"))
     fields: dict[str, Any] = {
         "subject": "net", "case": "one", "backend": "rtx", "precision": "fp16", "prefix": "layers", "upto": "",
-        "verdict": overall(one.verdict for one in found), "reason": "2 of 2 parts passed", "weights": "random",
+        "verdict": overall(one.verdict for one in found), "weights": "random",
+        "reason": Sentence("parts_passed", passed=2, count=2),
         "inputs": "random", "device": "CPU", "parts": found,
     }  # fmt: skip
     return BringUp(**{**fields, **changes})
@@ -183,10 +195,10 @@ def study(**changes: Any) -> StudyResult:
     )
     return StudyResult(**{
         "name": "canny2image", "weights": "random", "weights_source": "seed 0", "inputs": "real",
-        "device": "NVIDIA H200", "score_rule": "falls with PD and latency",
+        "device": "NVIDIA H200", "score_rule": Sentence("contest_formula"),
         "variants": (
             variant("fp32", 100.0), variant("fp16", 60.0, pictures=(picture,)), variant("slower", 120.0),
-            variant("wrong", 50.0, "fail", reason="PD 14 is above 12"),
+            variant("wrong", 50.0, "fail", reason=Sentence("pd_above", worst=14.0, mean=13.0, pd_limit=12.0)),
         ),
         "charts": {"pd against latency": "charts/pareto.png"}, **changes,
     })  # fmt: skip

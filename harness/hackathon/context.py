@@ -23,6 +23,9 @@ class Context:
     """The records and the language of one report."""
 
     records: Records
+    """In the language of the report."""
+    recorded: Records
+    """The same as recorded, in English: what is sent to others is made of it."""
     words: Words
     template: str
     """``2022`` or ``2023``."""
@@ -117,4 +120,4 @@ def source_word(words: Words, label: str) -> str:
     """Return ``trained``, ``random``, ``real``, ``file`` in the report's language, and a device's name as it is."""
     if not label:
         return words("not_recorded")
-    return words(f"source_{label}") if label in ("trained", "random", "real", "file") else escape(label)
+    return escape(words.source(label))

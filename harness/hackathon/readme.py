@@ -123,7 +123,9 @@ def render(
     if year not in TEMPLATES:
         raise UsageError(f"there is no template {year!r}; known: {', '.join(TEMPLATES)}")
     words = Words(language)
-    context = Context(records=words.records(records), words=words, template=year, figures=figures, wenet=wenet or {})
+    context = Context(
+        records=words.records(records), recorded=records, words=words, template=year, figures=figures, wenet=wenet or {}
+    )
     heading = [f"## {words('readme_kept')}", "", words("readme_kept_note")]
     return human_blocks.compose(
         _parts(context), options={"lang": language, "template": year}, kept_heading=heading, old=old

@@ -31,7 +31,7 @@ def written(folder: Path, *, text: str | None = None) -> Records:
 
 
 def shown(records: Records) -> str:
-    return "\n".join(bugs(Context(records=records, words=Words("zh"), template="2023")))
+    return "\n".join(bugs(Context(records=records, recorded=records, words=Words("zh"), template="2023")))
 
 
 def test_environment_steps_and_figures_are_the_issues(tmp_path: Path):

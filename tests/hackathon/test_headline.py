@@ -18,7 +18,8 @@ from harness.report.words import Language, Words
 
 
 def context(folder: Path, lang: Language = "en", **parts: Any) -> Context:
-    return Context(records=recorded.load(folder, **parts), words=Words(lang), template="2023")
+    records = recorded.load(folder, **parts)
+    return Context(records=records, recorded=records, words=Words(lang), template="2023")
 
 
 def sentence(folder: Path, lang: Language = "en", **parts: Any) -> str:

@@ -64,7 +64,8 @@ def study_section(study: Json, file: File, id: str, t: Words) -> Section:
     if any(variant["texts"] for variant in variants):
         groups.append(Group(id=f"{id}-texts", heading=t("texts"), parts=_texts(variants, id, labels, t), labels=labels))
     groups += _stages(variants, id, labels, t)
-    facts = ((t("weights"), source_words(study["weights"], study["weights_source"])), (t("inputs"), study["inputs"]),
+    weights = source_words(t.source(study["weights"]), study["weights_source"])
+    facts = ((t("weights"), weights), (t("inputs"), t.source(study["inputs"])),
              (t("device"), study["device"]), (t("score_rule"), study["score_rule"]))  # fmt: skip
     return Section(
         id=id,

@@ -130,9 +130,9 @@ def _sources(results: Sequence[Json], t: Words) -> tuple[tuple[str, str], ...]:
     owned = ((t("owner"), ", ".join(owners)),) if owners else ()
     if not known:
         return owned
-    weights = distinct(source_words(p["weights"], p["weights_source"]) for p in known)
+    weights = distinct(source_words(t.source(p["weights"]), p["weights_source"]) for p in known)
     rows = [(t("weights"), weights)]
-    rows += [(t(key), distinct(p[key] for p in known)) for key in ("inputs", "reference", "device")]
+    rows += [(t(key), distinct(t.source(p[key]) for p in known)) for key in ("inputs", "reference", "device")]
     return (*((label, ", ".join(values) or "-") for label, values in rows), *owned)
 
 
@@ -261,7 +261,9 @@ def _provenance(result: Json, t: Words) -> Details:
         rows += [(t("engine"), engine["path"]), ("sha256", engine["sha256"]), (t("engine_size"), size)]
         rows += [(t("build"), built), *((t("note"), note) for note in engine["notes"])]
     if source := result["provenance"]:
-        rows += [(t(key), str(source[key]) or "-") for key in ("weights", "weights_source", "inputs", "reference")]
+        rows += [
+            (t(key), t.source(str(source[key])) or "-") for key in ("weights", "weights_source", "inputs", "reference")
+        ]
         rows += [(t(key), source[key] or "-") for key in ("weights_sha256", "inputs_sha256", "program_sha256")]
         kept = ", ".join(source["plan"].get("keep_fp32") or ()) or t("nothing")
         rows += [(t("device"), source["device"]), (t("commit"), source["commit"] or "-"), (t("kept_fp32"), kept)]

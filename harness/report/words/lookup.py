@@ -43,6 +43,10 @@ class Words:
         """Return a text in this language, where it is a sentence with a code."""
         return in_language(text, self._templates)
 
+    def source(self, label: str) -> str:
+        """Return ``trained``, ``random``, ``real`` or ``file`` in this language, any other label as it is."""
+        return LANGUAGES[self.lang].get(f"source_{label}", label)
+
     @property
     def _templates(self) -> Templates:
         return SENTENCES[self.lang]
