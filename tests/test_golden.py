@@ -101,54 +101,16 @@ def test_reads_as_its_golden_file(name: str, records: Records, pytestconfig: pyt
         pytest.fail(f"{diff}\nwhere this is as it should be: python -m pytest tests/test_golden.py --rewrite-golden")
 
 
-NAMES = frozenset(
-    [
-        "clip",
-        "net",
-        "unet",
-        "minilm",
-        "sample",
-        "gelu",
-        "gemm",
-        "softmax",
-        "tokens",
-        "one",
-        "two",
-        "short",
-        "wrong",
-        "slower",
-        "rtx",
-        "cuda",
-        "torch",
-        "seed",
-        "eager",
-        "unfused",
-        "pd",
-        "max",
-        "engine",
-        "parity",
-        "verify",
-        "precision",
-        "batch",
-    ]
-)
+NAMES = frozenset((
+    "clip", "net", "unet", "minilm", "sample", "gelu", "gemm", "softmax", "tokens", "one", "two", "short",
+    "wrong", "slower", "rtx", "cuda", "torch", "seed", "eager", "unfused", "pd", "max", "engine", "parity",
+    "verify", "precision", "batch",
+))  # fmt: skip
 """What the records name: models, cases, outputs, kernels, backends, keys of files."""
-LOANWORDS = frozenset(
-    [
-        "ms",
-        "bug",
-        "issue",
-        "commit",
-        "plugin",
-        "timeline",
-        "inf",
-        "container",
-        "driver",
-        "backend",
-        "compute",
-        "capability",
-    ]
-)
+LOANWORDS = frozenset((
+    "ms", "bug", "issue", "commit", "plugin", "timeline", "inf", "container", "driver", "backend", "compute",
+    "capability",
+))  # fmt: skip
 """What a Chinese engineer writes in English."""
 
 
