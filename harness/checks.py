@@ -18,6 +18,7 @@ import pytest
 from harness.errors import NotJudged, UsageError
 from harness.ledger import Ledger, judged, judged_latency
 from harness.pytest_endings import expected, failing_in_one_sentence, ledger_lines
+from harness.sentences import Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +179,7 @@ class Parity:
         if not report.trusted:
             self._not_judged(diagnosis_lines(looked.to_json())[-1].text)
         if not any(value.status == "compared" for value in report.values):
-            self._not_judged("no value inside the engine could be held against PyTorch; the outputs are right")
+            self._not_judged(Sentence("no_value_held"))
         return report
 
     def check_parts(self, *, prefix: str = "", upto: str = "", keep_going: bool = False) -> BringUp:
@@ -220,10 +221,7 @@ class Parity:
         from harness.report.text import latency_advice, latency_line
 
         if self._timing.beside_others:
-            self._not_judged(
-                "latency is not measured while other tests run; mark this test with pytest.mark.latency, or run it "
-                "without -n"
-            )
+            self._not_judged(Sentence("latency_beside_tests"))
         options = Options(
             processes=self._timing.processes, record=self._timing.record, locator=str(self._item.path),
             neighbours=self._timing.neighbours,

@@ -97,6 +97,7 @@ class Turns:
         """Send sentences as text with their table: xdist takes plain data alone."""
         if isinstance(report, pytest.TestReport):
             report.user_properties = [(name, writable(value)) for name, value in report.user_properties]
+            report.longrepr = writable(report.longrepr)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

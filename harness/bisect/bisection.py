@@ -65,7 +65,7 @@ def bisect(
     found = Findings(target=target)
     subject = replace(subject, against=None, cost=None, cost_metrics=())  # what quantisation costs is no fault
     if found.base_plan.as_file and not (subject.onnx and is_quantised(open_onnx(subject.onnx_file))):
-        what = f"-p {target.precision} leaves {subject.name} typed as it is, so there is no plan to look for"
+        what = Sentence("typed_as_is", precision=target.precision, name=subject.name)
         raise UsageError(f"{what}; give the precision that it is computed in, such as -p fp16")
     with temporary_folder() as folder, guarded(subject.name):
         context = Context(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -65,14 +66,19 @@ def total_error(actual: Tensors, expected: Tensors) -> float:
 
 
 def require_close(
-    actual: Tensors, expected: Tensors, *, limit: float, sentence: str, error_type: type[NotJudged] = NotJudged
+    actual: Tensors,
+    expected: Tensors,
+    *,
+    limit: float,
+    sentence: Callable[[str, float], str],
+    error_type: type[NotJudged] = NotJudged,
 ) -> None:
     """Hold outputs against expected ones, by name.
 
     The error is :func:`distance`. Raises ``error_type`` with
-    ``sentence``, in which ``{name}`` and ``{error}`` are filled in, when one is beyond ``limit``.
+    ``sentence`` of a name and an error, when one is beyond ``limit``.
     """
     for name, tensor in expected.items():
         error = distance(actual[name], tensor)
         if error > limit:
-            raise error_type(sentence.format(name=name, error=f"{error:.3g}"))
+            raise error_type(sentence(name, error))

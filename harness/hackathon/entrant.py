@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.files import write_text
 from harness.hackathon.rules import PARAMETERS, PREPROCESS, SCRIPT
+from harness.sentences import Sentence
 
 
 class EntryError(Exception):
@@ -28,7 +29,7 @@ def prepare(folder: Path, output: Path, timeout_s: float) -> float:
     """Run preprocess.sh and return its seconds."""
     for name in (PREPROCESS, SCRIPT):
         if not (folder / name).is_file():
-            raise EntryError(f"{folder.name} has no {name}; the contest runs it in the folder's root")
+            raise EntryError(Sentence("entry_lacks", name=folder.name, file=name))
     started = time.perf_counter()
     _run(["bash", PREPROCESS], folder, output / "preprocess.log", timeout_s, PREPROCESS)
     return time.perf_counter() - started
@@ -64,7 +65,7 @@ def process(
     yield from (row for row in rows if "error" not in row)
     said = next((row["error"] for row in rows if "error" in row), problem)
     if not said and len(rows) != len(images):
-        said = f"{SCRIPT} ended after {len(rows)} of {len(images)} pictures and gave no reason"
+        said = Sentence("entry_ended", script=SCRIPT, count=len(rows), count_2=len(images))
     if said:
         raise EntryError(said)
 
@@ -88,7 +89,7 @@ def _run(command: Sequence[str], folder: Path, log: Path, timeout_s: float, name
         try:
             status = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise EntryError(f"{name} did not end within {timeout_s:g} s and was stopped; see {log.name}") from None
+            raise EntryError(Sentence("entry_not_ended", name=name, timeout_s=timeout_s, log=log.name)) from None
         finally:
             with contextlib.suppress(ProcessLookupError):  # what it started dies with it
                 os.killpg(process.pid, signal.SIGKILL)
@@ -96,5 +97,5 @@ def _run(command: Sequence[str], folder: Path, log: Path, timeout_s: float, name
     if status:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line.strip() for line in said if line.strip()]
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        how = f"was ended by signal {-status}" if status < 0 else Sentence("ended_with_status", status=status)
         raise EntryError(f"{name} {how}: {lines[-1] if lines else 'it gave no reason'} (see {log.name})")

@@ -44,7 +44,7 @@ def findings(context: Context) -> list[str]:
         finding = context.line(label, escape(words(f"kind_{data['kind']}")), escape(data["finding"]))
         lines.append(f"- {finding}{plan}")
     lines += _not_passed(context)
-    lines += [f"- {escape(problem)}" for problem in problems(records)]
+    lines += [f"- {escape(words.sentence(problem))}" for problem in problems(records)]
     if lines:
         return paragraphs([words("readme_findings")], list(dict.fromkeys(lines)))
     judged = [one.verdict for one in all_verdicts(records) if one.kind != "latency"]

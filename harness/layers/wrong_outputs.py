@@ -10,6 +10,7 @@ import torch
 
 from harness.compare import finite_error
 from harness.records import OutputResult, PartResult
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 from harness.verify import HOLDS, judge_tensors
 
@@ -92,17 +93,17 @@ def _judged(
         return OutputResult(name=name, verdict="pass" if right else "fail", reason=reason)
 
     if actual.shape != expected.shape or floor.shape != expected.shape:
-        return result(False, "another shape")
+        return result(False, Sentence("another_shape"))
     if not expected.is_floating_point():
         differ, allowed = (int((it.to(expected) != expected).sum()) for it in (actual, floor))
-        return result(differ <= allowed, f"{differ} decisions differ")
+        return result(differ <= allowed, Sentence("decisions_differ_here", differ=differ))
     finite = expected.isfinite()
     if not torch.equal(actual.isfinite(), finite):
-        return result(False, "no number at other places")
+        return result(False, Sentence("no_number_elsewhere"))
     if not bool(finite.all()):
         actual, expected, floor = actual[finite], expected[finite], floor[finite].nan_to_num(0, 0, 0)
     if torch.equal(actual.to(expected), expected):
-        return result(True, "the same")
+        return result(True, Sentence("the_same"))
     return judge_tensors(name, actual, expected, floor, precision=precision)
 
 

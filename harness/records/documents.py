@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.machine import CHANGED
+from harness.sentences import Sentence
 
 Json = dict[str, Any]
 LIBRARIES = {"trt": "TensorRT", "rtx": "TensorRT for RTX", "ort-cpu": "ONNX Runtime", "ort-cuda": "ONNX Runtime"}
@@ -154,7 +155,7 @@ class Records:
     def stale(self) -> tuple[str, ...]:
         """One sentence per document of another run than the one that was asked for."""
         return tuple(
-            f"{doc.name} is of the run {doc.run or 'without an id'}, not of {self.run}: an earlier one left it"
+            Sentence("of_another_run", name=doc.name, run=doc.run or Sentence("without_id"), run_2=self.run)
             for doc in self.documents
             if self.run and doc.run != self.run
         )
@@ -282,12 +283,10 @@ class Records:
         for entry in self.results:
             where.setdefault((_shown(entry.data), *_identity(entry.data)), []).append(entry.document.name)
         replaced = [
-            f"{_shown(entry.data)} was recorded again later: what {entry.document.name} says of it is history"
-            for entry in self.earlier
+            Sentence("recorded_later", shown=_shown(entry.data), name=entry.document.name) for entry in self.earlier
         ]
         repeated = [
-            f"{shown} was recorded {len(names)} times ({', '.join(names)}): all are shown; leave out the files that no "
-            "longer count"
+            Sentence("recorded_times", shown=shown, count=len(names), names=list(names))
             for (shown, *_), names in where.items()
             if len(names) > 1
         ]
@@ -300,8 +299,7 @@ class Records:
         for entry in self.results:
             where.setdefault(_shown(entry.data), {})[_identity(entry.data)] = entry.document.name
         return tuple(
-            f"{shown} is the name of {len(found)}: {', '.join(map(_identity_words, found, found.values()))}; give each "
-            "a name of its own"
+            Sentence("is_name_of", shown=shown, count=len(found), map=list(map(_identity_words, found, found.values())))
             for shown, found in where.items()
             if len(found) > 1
         )

@@ -38,7 +38,7 @@ from harness.records.schema import ShapeError, checked
 from harness.records.shards import ShardRecord
 from harness.records.stats import ErrorStats
 from harness.records.study import StudyResult
-from harness.sentences import with_sentences
+from harness.sentences import Sentence, joined, with_sentences
 
 _FAMILY = f"{SCHEMA.partition('/')[0]}/"
 LARGEST = 512 * 2**20
@@ -83,9 +83,9 @@ def load(paths: Sequence[Path], *, without: Path | None = None) -> Records:
         try:
             documents.append(_read(path, name))
         except _Foreign as error:
-            foreign.append(f"{name} is not used: {error}")
+            foreign.append(Sentence("file_not_used", name=name, error=error))
         except _Broken as error:
-            broken.append(f"{name} is not used: {error}")
+            broken.append(Sentence("file_not_used", name=name, error=error))
     if not documents:
         given = ", ".join(str(path) for path in paths) or "no path"
         why = some([*broken, *foreign]) or "it holds no .json file"
@@ -95,8 +95,8 @@ def load(paths: Sequence[Path], *, without: Path | None = None) -> Records:
 
 def some(sentences: Sequence[str]) -> str:
     """Return the first three sentences in one, and how many there are beyond them."""
-    more = [f"and {len(sentences) - 3} more"] if len(sentences) > 3 else []
-    return "; ".join([*sentences[:3], *more])
+    more = [Sentence("and_more", count=len(sentences) - 3)] if len(sentences) > 3 else []
+    return joined([*sentences[:3], *more])
 
 
 class _Foreign(Exception):
@@ -129,25 +129,25 @@ def _read(path: Path, name: str) -> Document:
     try:
         check_is_content(path)
         if (size := path.stat().st_size) > LARGEST:
-            raise _Broken(f"it has {size / 2**20:.0f} MiB, which is more than {LARGEST / 2**20:.0f}; split the run")
+            raise _Broken(Sentence("file_too_large", size=size / 2**20, largest=LARGEST / 2**20))
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except UsageError as error:
         raise _Broken(str(error)) from error
     except OSError as error:
-        raise _Broken(f"it cannot be read ({error.strerror or error}); check its permissions") from error
+        raise _Broken(Sentence("file_unreadable", strerror=error.strerror or error)) from error
     except (ValueError, RecursionError) as error:
-        raise _Broken(f"it is not JSON ({error}); record it again") from error
+        raise _Broken(Sentence("file_no_json", error=error)) from error
     if not isinstance(data, dict) or "schema" not in data:
-        raise _Foreign("it is JSON, but not a document of parity (it has no key 'schema')")
+        raise _Foreign(Sentence("file_foreign"))
     if data["schema"] != SCHEMA:
-        words = f"its schema is {data['schema']!r:.60}, and reports are made from {SCHEMA!r}"
+        words = Sentence("file_schema", schema=data["schema"], known=SCHEMA)
         if str(data["schema"]).startswith(_FAMILY):  # verdicts of another version may be in it: they must be missed
-            raise _Broken(f"{words}; record it again with this version")
+            raise _Broken(Sentence("record_with_this", words=words))
         raise _Foreign(words)
     try:
         return _document(path, name, with_sentences(data))
     except ShapeError as error:
-        raise _Broken(f"{error}; record it again") from error
+        raise _Broken(Sentence("record_again", error=error)) from error
 
 
 def _no_constant(word: str) -> Any:
@@ -176,7 +176,7 @@ def _document(path: Path, name: str, data: Json) -> Document:
     def settled(row: Json, settle: Callable[[Json], Json], where: str) -> Json:
         found = settle(row)
         if found != row:
-            contradictory.append(f"{name}: the parts of {where} contradict its verdict; record it again")
+            contradictory.append(Sentence("parts_contradict", name=name, where=where))
         return found
 
     for key, settle in (("bisect", settled_bisection), ("study", settled_study), ("score", settled_score)):

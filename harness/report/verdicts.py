@@ -22,6 +22,7 @@ from harness.report.facts import (
 )
 from harness.report.text import WORDS, culprit_words
 from harness.report.words import Words
+from harness.sentences import Sentence
 from harness.shards import parts_of
 from harness.shards import problems as problems_of_shards
 
@@ -183,7 +184,7 @@ def problems(records: Records) -> list[str]:
 
     A foreign file and a verdict that was recorded twice are no fault: no record is missing because of them.
     """
-    empty = [f"the study {name} judged no variant" for name in empty_studies(records)]
+    empty = [Sentence("study_judged_none", name=name) for name in empty_studies(records)]
     return [*records.broken, *records.contradictory, *records.clashes, *records.stale, *cut_short(records),
             *missing_shards(records), *empty]  # fmt: skip
 
@@ -203,7 +204,10 @@ def missing_shards(records: Records) -> list[str]:
 def cut_short(records: Records) -> list[str]:
     """Return a sentence per document that holds less than was asked for."""
     cut = [doc for doc in records.documents if not doc.complete or doc.error]
-    return [f"{doc.name} was cut short{f': {doc.error}' if doc.error else ''}" for doc in cut]
+    return [
+        Sentence("was_cut_short", name=doc.name, why=Sentence("since", cause=doc.error) if doc.error else "")
+        for doc in cut
+    ]
 
 
 def empty_studies(records: Records) -> list[str]:

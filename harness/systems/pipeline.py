@@ -146,7 +146,11 @@ def check_finite(network: str, inputs: Mapping[str, Any], outputs: Tensors, *, w
         nan, wrong = int(tensor.isnan().sum()), int((~finite).sum())
         given = flatten_inputs(inputs, network)[0] if inputs else {}
         clean = all(bool(value.isfinite().all()) for value in given.values())
-        source = f", from inputs that were {'finite' if clean else 'not finite'}" if given else ""
+        source = Sentence("from_finite") if clean else Sentence("from_not_finite")
         place = f"{name!r} {where}" if where else repr(name)
-        values = f"{nan} NaN and {wrong - nan} infinite values of {tensor.numel()}"
-        raise EngineFailed(f"the {network} gave {values} in {place}{source}")
+        raise EngineFailed(
+            Sentence(
+                "network_gave", network=network, nan=nan, infinite=wrong - nan, count=tensor.numel(), place=place,
+                source=source if given else "",
+            )
+        )  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 
 from harness.errors import EngineFailed
 from harness.fields import require
+from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject, Target
 from harness.tensors import Tensors
@@ -53,7 +54,7 @@ class OpenEngine:
         outputs = opened.steps.run("running", lambda: session.run(opened.as_taken(given)))
         names = opened.run.prepared.graph.output_names
         if set(outputs) != set(names):
-            raise EngineFailed(f"{self._name}: outputs differ: {', '.join(outputs)} in the place of {', '.join(names)}")
+            raise EngineFailed(Sentence("outputs_in_place", name=self._name, outputs=list(outputs), names=list(names)))
         declared = opened.run.prepared.references.dtypes(self._first)
         return {name: outputs[name].to(self.device, declared[name]) for name in names}
 

@@ -89,7 +89,7 @@ def compare_outputs(
         note, own_floor, mask = "", None if floor is None else floor[name], valid.get(name)
         count = None if mask is None else int(mask.sum())
         if own_floor is not None and own_floor.shape != tensor.shape:
-            shapes = f"{list(own_floor.shape)}, and the reference has {list(tensor.shape)}"
+            shapes = Sentence("and_the_reference", shape=list(own_floor.shape), shape_2=list(tensor.shape))
             note, own_floor = Sentence("no_floor_other_shape", name=name, precision=precision, shapes=shapes), None
         try:
             if not tensor.numel() and actual[name].shape == tensor.shape:

@@ -171,7 +171,10 @@ class OnnxGraph(SubjectGraph):
             first, second = run_onnxruntime(self.program.model, inputs, runs=2)
         except NotJudged as error:
             return str(error)
-        sentence = f"{self.name} is not repeatable: two runs of ONNX Runtime differ in {{name!r}} by {{error}}"
+
+        def sentence(output: str, error: float) -> str:
+            return Sentence("not_repeatable_ort", subject=self.name, name=output, error=error)
+
         require_close(second, first, limit=REPEATABLE, sentence=sentence, error_type=NotRepeatable)
         return {name: tensor.to(self.device) for name, tensor in first.items()}
 

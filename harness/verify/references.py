@@ -165,9 +165,9 @@ class References:
         if self._given.get(case):
             on = self.graph.device.type
             return (
-                f"given with the case, the same as in FP32 on {on}"
+                Sentence("reference_given", device=on)
                 if precision == "fp32"
-                else f"computed in FP64 on {on}"
+                else Sentence("reference_computed", dtype="FP64", device=on)
             )
         if (stored := self._load(case)) is None:
             return Sentence("reference_computed", dtype=precision.upper(), device=self.graph.device.type)
@@ -189,7 +189,7 @@ class References:
             plan.computes_in,
             sorted(plan.keep_fp32),
             sorted(self.graph.kept_for_range(plan)),
-            *(["as the file"] if plan.as_file else []),
+            *([Sentence("as_the_file")] if plan.as_file else []),
         ]  # not its file's name
         outputs, notes = self._kept(case, plan.computes_in, run, plan=same)
         return Floor(outputs=self._declared(case, outputs), notes=notes)
@@ -320,7 +320,10 @@ class References:
         if set(kept) != set(witness):
             raise StaleReference(Sentence("stored_stale_names", kept=sorted(kept), command=command))
         kept, witness = self.valid.counted(case, kept), self.valid.counted(case, witness)
-        sentence = f"stored reference is stale: {{name!r}} differs from the module by {{error}}; run: {command}"
+
+        def sentence(name: str, error: float) -> str:
+            return Sentence("stored_stale_differs", name=name, error=error, command=command)
+
         try:
             require_close(kept, witness, limit=FAITHFUL, sentence=sentence)
         except NotJudged as stale:

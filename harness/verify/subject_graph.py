@@ -193,7 +193,7 @@ class SubjectGraph(ABC):
         except torch.cuda.OutOfMemoryError as error:
             raise NoMemory(Sentence("no_gpu_memory", name=self.name, dtype=dtype, error=error)) from error
         except CANNOT_RUN as error:
-            where = f"{self.name}: PyTorch could not run the graph in torch.{dtype}"
+            where = Sentence("could_not_run_dtype", name=self.name, dtype=dtype)
             text = f"{where}: {type(error).__name__}: {first_line(error)}"
             raise NotJudged(text, failure=gpu_failure(str(error))) from error
         return outputs, notes.lines()

@@ -358,7 +358,7 @@ def plan_of(target: Target, subject: Subject) -> Plan:
     if not plan.as_file:
         return plan
     if subject.onnx is None:
-        what = f"-p {target.precision} leaves an ONNX file typed as it is"
+        what = Sentence("file_typed_as_is", precision=target.precision)
         raise UsageError(f"{what}, and {subject.name} is a module; give another")
     try:
         return load_plan(target.precision, file_computes_in=computes_in(open_onnx(subject.onnx_file)))

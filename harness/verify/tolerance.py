@@ -86,7 +86,7 @@ def judge_output(
         words = Sentence("reference_is_noise", relative_l2=noise.relative_l2)
         return result("not_judged", Sentence("error_but", relative_l2=stats.relative_l2, words=words))
     if reason:
-        return result("fail", f"{reason}; {cannot}" if cannot else reason)
+        return result("fail", Sentence("joined_two", text=reason, unknown=cannot) if cannot else reason)
     if tolerance is not None:
         return _by_tolerance(result, stats, floor, what, tolerance)
     if floor is None:
@@ -208,8 +208,8 @@ def _by_tolerance(
     broken = _broken(stats, allowed)
     if tolerance.relative_l2 is None and not stats.relative_l2 < _ONE_BIT and "relative_l2" not in broken:
         broken.append("relative_l2")
-    text = f"relative error {stats.relative_l2:.3g}, " + (
-        f"{what} loses {floor.relative_l2:.3g}" if floor else Sentence("no_floor")
+    text = Sentence("error_comma", relative_l2=stats.relative_l2) + (
+        Sentence("loses_by", what=what, relative_l2=floor.relative_l2) if floor else Sentence("no_floor")
     )
     if "relative_l2" in given or "relative_l2" in broken:
         text += Sentence("allowed", limit=allowed["relative_l2"])

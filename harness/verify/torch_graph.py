@@ -107,7 +107,7 @@ class TorchGraph(SubjectGraph):
         with self._on_cpu() as inputs:
             self._traced = trace(subject, self.module, inputs, self._arguments)
         traced_names = traced_outputs(self._traced)
-        self._require_names(traced_names, self.output_names, when=" when it is traced")
+        self._require_names(traced_names, self.output_names, when=Sentence("when_traced"))
         self.output_names = tuple(traced_names)
         self._refused: NotJudged | None = None
         self._program: Program | None = None
@@ -196,8 +196,7 @@ class TorchGraph(SubjectGraph):
         """Raise NotJudged where ``forward`` returned other outputs than in another run."""
         if (one := sorted(found)) != (other := sorted(names)):
             raise NotJudged(
-                f"{self.name}: forward() returns {', '.join(one)}{when}, and {', '.join(other)} in another run; an "
-                "engine always has the same outputs"
+                Sentence("forward_other_outputs", name=self.name, one=list(one), when=when, other=list(other))
             )
 
     def witness(self, inputs: Tensors) -> Tensors:
@@ -237,7 +236,10 @@ class TorchGraph(SubjectGraph):
                 raise NotJudged(Sentence("forward_changes_input", name=name, changed=changed[0]))
             before = {path: buffer.clone() for path, buffer in self.module.named_buffers()}
             second = self._call(given)
-        sentence = f"{name} is not repeatable: two PyTorch runs of {{name!r}} differ by {{error}}"
+
+        def sentence(output: str, error: float) -> str:
+            return Sentence("not_repeatable_torch", subject=name, name=output, error=error)
+
         self._require_names(second, list(first))
         for path, buffer in self.module.named_buffers():
             if path not in before or not bitwise_equal(buffer, before[path]):

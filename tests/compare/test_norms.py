@@ -11,6 +11,10 @@ from harness.compare.norms import FAITHFUL, distance, finite_error, ratio, relat
 from harness.errors import NotJudged
 
 
+def named(name: str, error: float) -> str:
+    return f"{name} {error:.3g}"
+
+
 @pytest.mark.parametrize(
     ("actual", "expected", "error"),
     [
@@ -98,19 +102,17 @@ def test_norms_are_taken_in_fp64():
 
 def test_the_first_output_beyond_the_limit_is_named():
     expected = {"y": torch.tensor([4.0]), "z": torch.tensor([4.0])}
-    require_close({"y": torch.tensor([5.0]), "z": torch.tensor([4.0])}, expected, limit=0.25, sentence="{name}")
+    require_close({"y": torch.tensor([5.0]), "z": torch.tensor([4.0])}, expected, limit=0.25, sentence=named)
     for limit in (0.24, 0.0):
         with pytest.raises(NotJudged) as found:
-            require_close(
-                {"y": torch.tensor([4.0]), "z": torch.tensor([5.0])}, expected, limit=limit, sentence="{name} {error}"
-            )
+            require_close({"y": torch.tensor([4.0]), "z": torch.tensor([5.0])}, expected, limit=limit, sentence=named)
         assert str(found.value) == "z 0.25"
 
     class Other(NotJudged):
         pass
 
     with pytest.raises(Other):
-        require_close({"y": torch.tensor([NAN])}, {"y": torch.ones(1)}, limit=1.0, sentence="", error_type=Other)
+        require_close({"y": torch.tensor([NAN])}, {"y": torch.ones(1)}, limit=1.0, sentence=named, error_type=Other)
 
 
 def test_a_computation_in_a_lower_precision_is_not_faithful():

@@ -81,7 +81,7 @@ def overview(
 
     ``warnings`` are said beside it and change nothing.
     """
-    problems = verdicts.problems(records)
+    problems = list(map(t.sentence, verdicts.problems(records)))
     ordered = sorted(items, key=lambda item: (RANKS.index(item.verdict), -(item.of_limit or 0.0)))
     counts = Counter(item.verdict for item in items)
     parts: list[Part] = _origin(records, t)
