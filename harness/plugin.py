@@ -34,7 +34,7 @@ from harness.pytest_collector import (
     Collector,
     exit_status,
 )
-from harness.pytest_endings import failing_in_one_sentence, having_an_engine
+from harness.pytest_endings import failing_in_one_sentence, having_a_verdict
 from harness.pytest_options import add_options, check_options
 from harness.pytest_shards import Shards
 from harness.pytest_state import STATE, State, is_worker
@@ -229,11 +229,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
-    """End a test of an engine when the time of its subject, or of the run, is over: it is not judged then."""
-    target, state = target_of(item), item.config.stash[STATE]
-    if target is None:
+    """Let a test of an engine that gives no verdict, or not in time, be none that passed, nor a traceback."""
+    if (target := target_of(item)) is None:
         return (yield)
-    with in_time(item) if judged_by(item) else having_an_engine(required=target.backend in state.require):
+    required = target.backend in item.config.stash[STATE].require
+    with having_a_verdict(required=required), in_time(item) if judged_by(item) else nullcontext():
         return (yield)
 
 

@@ -42,8 +42,8 @@ def failing_in_one_sentence() -> Iterator[None]:
 
 
 @contextmanager
-def having_an_engine(*, required: bool) -> Iterator[None]:
-    """Skip a test of an engine that cannot be had here, or fail it where its backend is required."""
+def having_a_verdict(*, required: bool) -> Iterator[None]:
+    """Skip a test of an engine that cannot be judged here, or fail it where its backend is required."""
     reason = ""
     with failing_in_one_sentence():
         try:
@@ -51,6 +51,6 @@ def having_an_engine(*, required: bool) -> Iterator[None]:
         except NotJudged as error:
             reason = str(error)
     if reason and required:
-        pytest.fail(f"its backend is required, and it has no engine: {reason}", pytrace=False)
+        pytest.fail(f"its backend is required and gave no verdict: {reason}", pytrace=False)
     if reason:
-        pytest.skip(f"no engine: {reason}")
+        pytest.skip(f"not judged: {reason}")

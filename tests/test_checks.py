@@ -86,6 +86,17 @@ def test_metric_that_cannot_be_computed_fails_where_it_is_required(project: pyte
     result.stdout.fnmatch_lines(["*required backend rtx gave no verdict: pd: no weights: put them there*"])
 
 
+@pytest.mark.parametrize(("options", "ending"), [((), "skipped"), (("--require", "rtx"), "failed")])
+def test_a_suite_s_own_test_that_cannot_judge_is_no_pass_and_no_traceback(
+    project: pytest.Pytester, options: tuple[str, ...], ending: str
+):
+    result, _ = run(project, 'raise NotJudged("no weights: put them there")', *options)
+    result.assert_outcomes(passed=1, **{ending: 1})
+    assert "no weights: put them there" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+    assert "raise NotJudged" not in result.stdout.str()
+
+
 def test_nan_and_exceptions_leave_no_passed_result(project: pytest.Pytester):
     result, found = run(project, 'parity.check_metric("m", lambda out: out["y"] * float("nan"), at_most=9)')
     result.assert_outcomes(passed=1, failed=1)
