@@ -64,6 +64,14 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     report.add_argument("--junit", type=as_path, metavar="FILE", help="write the verdicts as a JUnit file")
     report.add_argument("--badge", type=as_path, metavar="FILE", help="write a badge's state as shields.io reads it")
+    report.add_argument(
+        "--model-explorer", type=as_path, metavar="FILE",
+        help="write the errors of --layers as node data of Google's Model Explorer; of several engines a file each",
+    )  # fmt: skip
+    report.add_argument(
+        "--onnx", type=as_path, metavar="MODEL",
+        help="with --model-explorer: the ONNX file that it shows, where the engines are of one",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,9 +85,11 @@ def run(options: argparse.Namespace) -> int:
         return _check(options, roles)
     found = replace(records.load(options.paths or [DEFAULT]), run=options.run_id or os.environ.get(RUN_VARIABLE, ""))
     _warn(found)
+    if options.onnx and not options.model_explorer:
+        raise UsageError("--onnx names the nodes for --model-explorer FILE; give that too, or leave --onnx out")
     against = (options.against.name, records.load([options.against])) if options.against else None
     page = options.output / PAGE if options.html or options.open else None
-    for file in filter(None, (page, options.badge, options.junit)):
+    for file in filter(None, (page, options.badge, options.junit, options.model_explorer)):
         check_writable(file)
     path = hackathon.save_readme(
         found, options.output, lang=options.lang or "", template=options.template or "", wenet=roles
@@ -100,11 +110,27 @@ def run(options: argparse.Namespace) -> int:
     if options.junit:
         write_text(junit_xml(found), options.junit)
         print(f"wrote {options.junit}")
+    if options.model_explorer:
+        _write_node_data(found, options.model_explorer, options.onnx)
     if options.summary:
         text = summary(found)
         written = write_summary(text)
         print(f"wrote {written}" if written else text)
     return 1 if found.contradictory or found.clashes or found.stale else 0
+
+
+def _write_node_data(found: Records, path: Path, model: Path | None) -> None:
+    """Write node data for Model Explorer; say of what was observed otherwise than it runs that it is so."""
+    from harness.graph import node_names
+    from harness.report import save_node_data
+
+    reports = [entry.data for entry in found.layers]
+    for file in save_node_data(reports, path, node_names(model) if model else None):
+        print(f"wrote {file}")
+    for report in reports:
+        if not report["trusted"]:
+            engine = f"{report['subject']} {report['backend']}-{report['precision']} {report['case']}"
+            print_progress(f"{engine}: observing it changed its outputs: do not trust its colours")
 
 
 def _open(page: Path) -> None:
@@ -130,8 +156,8 @@ def _check(options: argparse.Namespace, roles: dict[str, str]) -> int:
     """Print one line per finding; the records are those given, else those of the default folder, if any."""
     from harness import hackathon, records
 
-    outputs = ("html", "open", "against", "badge", "junit", "summary", "lang", "template")
-    if given := [f"--{name}" for name in outputs if getattr(options, name)]:
+    outputs = ("html", "open", "against", "badge", "junit", "summary", "lang", "template", "model_explorer", "onnx")
+    if given := [f"--{name.replace('_', '-')}" for name in outputs if getattr(options, name)]:
         raise UsageError(f"--check writes nothing, so {', '.join(given)} would do nothing; run it without --check")
     paths = options.paths or [path for path in (DEFAULT,) if any(path.rglob("*.json"))]
     found = records.load(paths) if paths else None

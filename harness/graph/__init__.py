@@ -14,7 +14,7 @@ from harness.graph.ir import constant_of, copy_model, elements_of, plain_model, 
 from harness.graph.kept_program import Unkept, pack_program, unpack_program
 from harness.graph.node_typing import InputKind, node_typing
 from harness.graph.onnx_checks import check_sizes
-from harness.graph.onnx_file import onnx_values, open_onnx, save_for_now, save_model
+from harness.graph.onnx_file import node_names, onnx_values, open_onnx, save_for_now, save_model
 from harness.graph.onnx_inputs import (
     UNKNOWN_DIM,
     InputSpec,
@@ -81,6 +81,7 @@ __all__ = [
     "load_plan",
     "load_tensors",
     "matching",
+    "node_names",
     "node_typing",
     "onnx_values",
     "open_onnx",

@@ -166,6 +166,15 @@ def onnx_values(model: ir.Model) -> dict[str, Value]:
     return {value.name: value for value in values if value.op != "onnx.Constant"}
 
 
+def node_names(path: Path) -> dict[str, str]:
+    """Return the names of an ONNX file's nodes by the values that they make; a node without a name makes none.
+
+    Raises UsageError for a file that is missing or is no ONNX model.
+    """
+    return {str(value.name): node.name for node in open_onnx(path).graph for value in node.outputs
+            if value.name and node.name}  # fmt: skip
+
+
 def _table_row(node: ir.Node, value: ir.Value) -> Value:
     name = str(value.name)
     scopes, classes = (exported_list(node, key) for key in ("name_scopes", "class_hierarchy"))

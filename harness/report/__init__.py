@@ -28,6 +28,7 @@ from harness.report.facts import (
 )
 from harness.report.junit import junit_xml
 from harness.report.markdown import code, escape, fence, image, table, verdict_cell
+from harness.report.model_explorer import save_node_data
 from harness.report.polygraphy import run_line, save_inputs
 from harness.report.step_summary import summary, write_summary
 from harness.report.verdicts import all_verdicts, latency_reason, missing_verdict, problems
@@ -58,6 +59,7 @@ __all__ = [
     "problems",
     "run_line",
     "save_inputs",
+    "save_node_data",
     "session_latency",
     "session_target",
     "summary",
