@@ -338,9 +338,9 @@ WORDS: dict[str, str] = {
     "answer_not_asked": "未问",
     "detail": "细节",
     "trials_caption": "尝试的方案：{count} 个",
-    "tried_on": "尝试对象",
-    "trial_engine": "引擎",
-    "trial_pytorch": "PyTorch",
+    "tried_on": "验证方式",
+    "trial_engine": "引擎实测",
+    "trial_pytorch": "PyTorch 模拟",
     # page: latency
     "latency": "延迟",
     "latency_caption": "延迟：{count} 项测量",
