@@ -143,9 +143,9 @@ def tie_width(expected: torch.Tensor, floor: torch.Tensor, *, least: float = 0.0
 
 def _ratio_less_1(actual: torch.Tensor, expected: torch.Tensor, tokens: torch.Tensor) -> float:
     """Return by how much the larger of two perplexities exceeds the smaller one, as a share of it."""
-    ours, theirs = (float(surprise(logits, tokens).mean()) for logits in (actual, expected))
-    remark(f"perplexity {math.exp(min(ours, 700.0)):.6g}, reference {math.exp(min(theirs, 700.0)):.6g}")
-    return math.expm1(min(abs(ours - theirs), 700.0))  # min() gives its first where that is NaN
+    ours, theirs = (perplexity(logits, tokens) for logits in (actual, expected))
+    remark(f"perplexity {ours:.6g}, reference {theirs:.6g}")
+    return math.expm1(min(abs(math.log(ours) - math.log(theirs)), 700.0))  # min() gives its first where that is NaN
 
 
 def _without_floor(name: str) -> Metric:
