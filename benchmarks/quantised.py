@@ -27,7 +27,7 @@ from torch.fx import Node
 
 from harness.compare import UNIT_ROUNDOFF
 from harness.graph import PRECISIONS, computes_in, file_dtypes, open_onnx, plain_model, promote, with_outputs
-from harness.quantised import ARITHMETIC, Evaluator, Grid, Quantised, judge_codes, quantisers
+from harness.quantised import ARITHMETIC, Evaluator, Gains, Grid, Quantised, judge_codes, last_results, quantisers
 from harness.reference import RunGraph, onnx_run_graph
 from harness.tensors import Tensors
 from harness.verify import judge_tensors
@@ -56,6 +56,11 @@ class Net:
     def quantisers(self) -> tuple[str, ...]:
         """The names of its codes."""
         return quantisers(self.graph)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """The names of results that no code comes after."""
+        return tuple(last_results(self.graph))
 
     def inputs(self, seed: int) -> Tensors:
         """Return inputs by their seed: every fourth is three times as large, so that codes saturate."""
@@ -146,12 +151,12 @@ def on_onnxruntime(net: Net, inputs: Tensors, *, optimised: bool) -> Given:
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1
-    model = ir.to_proto(with_outputs(net.file, net.quantisers)).SerializeToString()
+    model = ir.to_proto(with_outputs(net.file, [*net.quantisers, *net.last])).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feeds = {name: onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for name, tensor in inputs.items()}
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, session.run_with_ort_values(names, feeds), strict=True))
-    outputs = {name: _tensor(value).float() for name, value in found.items() if name in net.graph.outputs}
+    outputs = {name: _tensor(value).float() for name, value in found.items() if name not in net.quantisers}
     return Given(codes={name: _tensor(found[name]) for name in net.quantisers}, outputs=outputs)
 
 
@@ -169,13 +174,15 @@ class Given:
     codes: Tensors
     """By the name of their quantiser."""
     outputs: Tensors
+    """With the results that no code comes after."""
 
 
 class _Engine(Evaluator):
     """PyTorch, with its codes kept and some of its quantisers replaced."""
 
     def __init__(self, graph: RunGraph, inputs: Tensors, faults: Mapping[str, Codes]) -> None:
-        super().__init__(graph, inputs, given={}, reciprocal=False, look=self._note, dtype=torch.float32)
+        super().__init__(graph, inputs, given={}, reciprocal=False, look=self._note, dtype=torch.float32,
+                         also=last_results(graph))  # fmt: skip
         self.codes: Tensors = {}
         self._faults, self._last = faults, torch.empty(0)
 
@@ -196,7 +203,8 @@ def in_pytorch(net: Net, inputs: Tensors, faults: Mapping[str, Codes] | None = N
     with torch.inference_mode():
         results = engine.results()
     by_node = dict(zip(net.graph.result_names, results, strict=True))
-    return Given(codes=engine.codes, outputs={name: by_node[node] for name, node in net.graph.outputs.items()})
+    outputs = {name: by_node[node] for name, node in net.graph.outputs.items()}
+    return Given(codes=engine.codes, outputs={**outputs, **engine.also})
 
 
 def faults_of(net: Net, inputs: Tensors) -> dict[str, Given]:
@@ -277,11 +285,13 @@ def _swapped(model: onnx.ModelProto) -> None:
 def is_wrong(net: Net, inputs: Tensors, given: Given) -> bool:
     """Return whether codes of a net on these inputs are called wrong, or its outputs given its own codes."""
     case, precision = net.case(inputs), computes_in(net.file)
-    if any(one.verdict == "fail" for one in judge_codes(case, given.codes, {})):
+    exact, floor = case.run(given.codes, also=net.last), case.moved(given.codes, also=net.last)
+    gains = Gains(exact)
+    if any(one.verdict == "fail" for one in judge_codes(case, given.codes, {}, gains=gains, also=net.last)):
         return True
-    exact, floor = case.run(given.codes), case.moved(given.codes)
     return any(
-        judge_tensors(name, tensor, exact[name], floor[name], precision=precision).verdict == "fail"
+        gains.wrong(name, tensor)
+        or judge_tensors(name, tensor, exact[name], floor[name], precision=precision).verdict == "fail"
         for name, tensor in given.outputs.items()
     )
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from harness.quantised.backends import ARITHMETIC, DIVIDES, Arithmetic
 from harness.quantised.codes import Grid
-from harness.quantised.evaluator import Evaluator, evaluate, quantisers
+from harness.quantised.evaluator import Evaluator, evaluate, last_results, quantisers
+from harness.quantised.gains import Gains
 from harness.quantised.judging import RUNS, Quantised, judge_codes, spread
 from harness.quantised.partly import PartlyQuantised
 
@@ -17,11 +18,13 @@ __all__ = [
     "RUNS",
     "Arithmetic",
     "Evaluator",
+    "Gains",
     "Grid",
     "PartlyQuantised",
     "Quantised",
     "evaluate",
     "judge_codes",
+    "last_results",
     "quantisers",
     "spread",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -23,8 +23,56 @@ def quantisers(graph: RunGraph) -> tuple[str, ...]:
     return tuple(node.name for node in graph.graph.nodes if _is_quantiser(node))
 
 
+def last_results(graph: RunGraph) -> dict[str, tuple[str, ...]]:
+    """Return the results of operators that read codes and that no ``QuantizeLinear`` comes after, outputs excepted.
+
+    No code shows what they do. Each comes with the declared outputs that come from it. What a backend commonly computes
+    in one kernel with the operator is followed.
+    """
+    before_codes: set[Node] = set()
+    for node in reversed(graph.graph.nodes):
+        if any(_is_quantiser(user) or user in before_codes for user in node.users):
+            before_codes.add(node)
+    outputs, found = set(graph.outputs.values()), dict[str, tuple[str, ...]]()
+    for node in graph.graph.nodes:
+        if _op(node) in ("", "Cast", "QuantizeLinear", "DequantizeLinear") or node in before_codes:
+            continue
+        if any(_is_dequantised(item) for item in node.all_input_nodes):
+            last = node
+            while len(last.users) == 1 and _op(user := next(iter(last.users))) in _SAME_KERNEL:
+                last = user
+            if last.name in graph.floats and last.name not in outputs:
+                after = _after(last)
+                found[last.name] = tuple(name for name, node in graph.outputs.items() if node in after)
+    return found
+
+
+def _after(node: Node) -> set[str]:
+    """Return the names of the nodes that a value goes into, at any distance."""
+    found, left = set[str](), [node]
+    while left:
+        users = [user for user in left.pop().users if user.name not in found]
+        found |= {user.name for user in users}
+        left += users
+    return found
+
+
+_SAME_KERNEL = ("Add", "Relu", "Clip")
+"""What a kernel does with its sums before it writes them."""
+
+
+def _op(node: Node) -> str:
+    return str(node.target.node.op_type) if isinstance(node.target, OnnxCall) else ""
+
+
 def _is_quantiser(node: Node) -> bool:
-    return isinstance(node.target, OnnxCall) and node.target.node.op_type == "QuantizeLinear"
+    return _op(node) == "QuantizeLinear"
+
+
+def _is_dequantised(node: Node) -> bool:
+    while _op(node) == "Cast":
+        node = node.all_input_nodes[0]
+    return _op(node) == "DequantizeLinear"
 
 
 class Evaluator(TypedInterpreter):
@@ -40,16 +88,24 @@ class Evaluator(TypedInterpreter):
         look: Look | None = None,
         rounding: Rounding | None = None,
         generator: torch.Generator | None = None,
+        also: Collection[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(graph, inputs, **options)
+        self.also: Tensors = dict.fromkeys(also, torch.empty(0))
+        """Values inside, by name."""
         self._given, self._reciprocal, self._look = given, reciprocal, look
         self._rounding, self._generator = rounding, generator
 
     def run_node(self, n: Node) -> Any:
         """Run one node; FX calls this."""
-        if _is_quantiser(n):
-            return self._quantise(n)
+        result = self._quantise(n) if _is_quantiser(n) else self._rounded(n)
+        if n.name in self.also:
+            self.also[n.name] = result
+        return result
+
+    def _rounded(self, n: Node) -> Any:
+        """Run a node that gives no codes, and note its rounding or move it by that."""
         result = super().run_node(n)
         if self._rounding is None or n.op != "call_function":
             return result
@@ -78,9 +134,9 @@ def evaluate(
     """Return the outputs by name, computed exactly, or in ``dtype``; ``given`` are codes by the name of their Q.
 
     ``reciprocal`` says how a backend scales; see :class:`Arithmetic`. The other options are those of the ``runner`` and
-    of the interpreter.
+    of the interpreter; ``also`` names values inside to return as well.
     """
     running = runner(graph, inputs, given=given or {}, reciprocal=reciprocal, dtype=dtype, **options)
     with torch.inference_mode(), limits.step("the quantised graph"):
         by_node = dict(zip(graph.result_names, running.results(), strict=True))
-    return {name: by_node[node] for name, node in graph.outputs.items()}
+    return {**{name: by_node[node] for name, node in graph.outputs.items()}, **running.also}

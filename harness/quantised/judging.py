@@ -13,6 +13,7 @@ from harness.operators import RANGES
 from harness.quantised.backends import Arithmetic
 from harness.quantised.codes import Grid
 from harness.quantised.evaluator import evaluate, quantisers
+from harness.quantised.gains import Gains
 from harness.quantised.rounding import Rounding
 from harness.records import QuantiserResult
 from harness.reference import RunGraph
@@ -47,9 +48,9 @@ class Quantised:
         reciprocal = self.backend.reciprocal
         return evaluate(self.graph, self.inputs, given=given, reciprocal=reciprocal, **self.options, **options)
 
-    def moved(self, given: Tensors) -> Tensors:
+    def moved(self, given: Tensors, **options: Any) -> Tensors:
         """Return the outputs with given codes and with every value moved by its rounding: the floor of such outputs."""
-        return self.run(given, rounding=self.rounding(given), generator=torch.Generator().manual_seed(0))
+        return self.run(given, rounding=self.rounding(given), generator=torch.Generator().manual_seed(0), **options)
 
     def rounding(self, given: Tensors | None = None) -> Rounding:
         """Return by how much each value is uncertain, given these codes."""
@@ -61,12 +62,15 @@ class Quantised:
         return rounding
 
 
-def judge_codes(case: Quantised, given: Tensors, unseen: Mapping[str, str]) -> tuple[QuantiserResult, ...]:
+def judge_codes(
+    case: Quantised, given: Tensors, unseen: Mapping[str, str], *, gains: Gains | None = None, also: Sequence[str] = ()
+) -> tuple[QuantiserResult, ...]:
     """Return the verdict on every quantiser: an engine's codes against the exact ones of the engine's own inputs.
 
     The graph is run once in FP64; at each Q the exact code is held against the engine's, which then goes on. The
     standard deviation of what arrives at each Q is that of ``RUNS`` runs in which every value is moved by its rounding.
-    ``unseen`` says why other quantisers cannot be seen.
+    ``unseen`` says why other quantisers cannot be seen; ``gains`` count the outputs of these runs and the values that
+    ``also`` names.
     """
     seen: dict[str, tuple[torch.Tensor, Grid]] = {}
     case.run(given, look=lambda name, ratio, grid: seen.__setitem__(name, (ratio, grid)))
@@ -78,7 +82,9 @@ def judge_codes(case: Quantised, given: Tensors, unseen: Mapping[str, str]) -> t
 
     rounding = case.rounding(given)
     for generator in _generators(RUNS):
-        case.run(given, look=add, rounding=rounding, generator=generator)
+        outputs = case.run(given, look=add, rounding=rounding, generator=generator, also=also)
+        if gains is not None:
+            gains.add(outputs)
     results = []
     for name in quantisers(case.graph):
         ratio, grid = seen[name]

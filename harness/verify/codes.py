@@ -12,11 +12,11 @@ from harness import limits
 from harness.compare import bitwise_equal, compare
 from harness.errors import EngineRefused, NotJudged
 from harness.graph import Plan
-from harness.quantised import ARITHMETIC, DIVIDES, RUNS, Quantised, judge_codes, quantisers, spread
+from harness.quantised import ARITHMETIC, DIVIDES, RUNS, Gains, Quantised, judge_codes, last_results, quantisers, spread
 from harness.records import CodesResult, ErrorStats, OutputResult, QuantiserResult, Verdict
 from harness.sentences import Sentence
 from harness.tensors import Tensors, like
-from harness.verify.judging import compare_outputs, judge_outputs, tolerance_for
+from harness.verify.judging import compare_outputs, judge_outputs, judge_tensors, tolerance_for
 from harness.verify.parts import FACTOR
 from harness.verify.quantised import quantised_case
 from harness.verify.settling import settle
@@ -30,6 +30,8 @@ class Seen:
     codes: Tensors
     """By the name of their Q."""
     outputs: Tensors
+    inside: Tensors
+    """Results that no code comes after, by name."""
     unseen: Mapping[str, str]
     """Why other quantisers cannot be seen."""
 
@@ -49,11 +51,17 @@ def judge_quantised(
     seen = _see(opened, case, actual)
     opened.say(f"holding the codes of {len(seen.codes)} quantisers against exact ones", case)
     with limits.step("judging codes"):
-        found = judge_codes(graph_case, seen.codes, seen.unseen)
+        own_exact = graph_case.run(seen.codes, also=seen.inside) if seen.outputs else {}
+        gains = Gains(counted(own_exact))
+        found = judge_codes(graph_case, seen.codes, seen.unseen, gains=gains, also=tuple(seen.inside))
         exact = counted(_declared(graph_case.run(), actual))
         moved = [counted(_declared(outputs, actual)) for outputs in spread(graph_case)]
     same = all(bitwise_equal(seen.outputs[name], tensor) for name, tensor in actual.items()) if seen.outputs else False
-    own = _with_own_codes(opened, case, plan, graph_case, seen) if seen.outputs and not seen.unseen else {}
+    own = (
+        _with_own_codes(opened, case, plan, graph_case, seen, own_exact, gains)
+        if seen.outputs and not seen.unseen
+        else {}
+    )
     verdict, reason = _of_all(found)
     actual = counted(actual)
     tolerances = {name: tolerance_for(name, opened.run.limit, opened.run.subject.tolerances, plan) for name in actual}
@@ -87,31 +95,47 @@ def _see(opened: OpenTarget, case: str, actual: Tensors) -> Seen:
     if case in opened.seen:
         known: Seen = opened.seen[case]
         return known
-    names = quantisers(opened.run.prepared.graph.run_graph)
+    run_graph = opened.run.prepared.graph.run_graph
+    names, inside = quantisers(run_graph), last_results(run_graph)
     try:
-        with opened.observed(marked=names) as session:
+        with opened.observed(marked=[*names, *inside]) as session:
             made = opened.steps.run("running", lambda: session.run(opened.inputs(case)))
             made = {name: tensor.to(opened.run.prepared.graph.device) for name, tensor in made.items()}
     except (EngineRefused, NotJudged) as error:
         limits.check(met=True)
-        opened.seen[case] = Seen(codes={}, outputs={}, unseen=dict.fromkeys(names, str(error)))
+        opened.seen[case] = Seen(codes={}, outputs={}, inside={}, unseen=dict.fromkeys(names, str(error)))
     else:
         codes = {name: made[name].clone() for name in names}
         outputs = like(actual, {name: made[name].clone() for name in actual})
-        opened.seen[case] = Seen(codes=codes, outputs=outputs, unseen={})
+        values = {name: made[name].clone() for name in inside}
+        opened.seen[case] = Seen(codes=codes, outputs=outputs, inside=values, unseen={})
     seen: Seen = opened.seen[case]
     return seen
 
 
 def _with_own_codes(
-    opened: OpenTarget, case: str, plan: Plan, graph_case: Quantised, seen: Seen
+    opened: OpenTarget, case: str, plan: Plan, graph_case: Quantised, seen: Seen, exact: Tensors, gains: Gains
 ) -> dict[str, OutputResult]:
-    """Return the verdict on every output of the engine in which codes are seen, given its own codes."""
+    """Return the verdict on every output of the engine in which codes are seen, given its own codes.
+
+    What no code comes after is judged as an output is, and both by their gains: an output that comes from what is wrong
+    is wrong.
+    """
     counted = partial(opened.run.prepared.valid.counted, case)
-    expected = counted(_declared(graph_case.run(seen.codes), seen.outputs))
-    floor = counted(_declared(graph_case.moved(seen.codes), seen.outputs))
+    moved = graph_case.moved(seen.codes, also=seen.inside)
+    expected, floor = (counted(_declared(it, seen.outputs)) for it in (exact, moved))
     found = _as_others(opened, case, plan, counted(seen.outputs), expected, floor)
-    return {output.name: output for output in found}
+    wrong = {name: gains.wrong(name, tensor) for name, tensor in {**seen.outputs, **seen.inside}.items()}
+    for name, tensor in seen.inside.items():
+        judged = judge_tensors(name, tensor, exact[name], moved[name], precision=plan.computes_in)
+        wrong[name] = wrong[name] or (judged.reason if judged.verdict == "fail" else "")
+    for name, outputs in last_results(graph_case.graph).items():
+        for output in outputs if wrong.get(name) else ():
+            wrong[output] = wrong[output] or f"{name!r}, which it comes from: {wrong[name]}"
+    return {
+        it.name: replace(it, verdict="fail", reason=wrong[it.name]) if it.verdict == "pass" and wrong[it.name] else it
+        for it in found
+    }
 
 
 def _as_others(

@@ -114,7 +114,7 @@ def test_elements_that_do_not_count_are_left_out(tmp_path: Path, monkeypatch: py
 
 
 def test_an_engine_whose_codes_cannot_be_seen_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    unseen = codes.Seen(codes={}, outputs={}, unseen={})
+    unseen = codes.Seen(codes={}, outputs={}, inside={}, unseen={})
     monkeypatch.setattr(codes, "_see", lambda *_: unseen)
     result = verified("conv_ort_fp8", tmp_path)
     assert (result.verdict, result.codes.verdict) == ("not_judged", "not_judged")
