@@ -64,10 +64,16 @@ def build() -> torch.nn.Module:
 def tokens(sentences: list[str]) -> dict[str, torch.Tensor]:
     """Return token ids and attention mask, int64 [sentences, longest]."""
     folder = _folder()
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer  # what transformers would call: importing that takes as long as the verdict
 
-    encoded = AutoTokenizer.from_pretrained(folder, local_files_only=True)(sentences, padding=True, return_tensors="pt")
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    tokenizer.enable_padding()
+    tokenizer.no_truncation()
+    encoded = tokenizer.encode_batch(sentences)
+    return {
+        "input_ids": torch.tensor([it.ids for it in encoded]),
+        "attention_mask": torch.tensor([it.attention_mask for it in encoded]),
+    }
 
 
 SUBJECT = Subject(

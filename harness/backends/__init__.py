@@ -17,6 +17,7 @@ from harness.backends.base import (
     ProfileSession,
     Session,
     ShapeRange,
+    Starter,
     TapSession,
 )
 from harness.backends.cache import EngineCache, check_remote, engine_cache
@@ -42,6 +43,7 @@ __all__ = [
     "ProfileSession",
     "Session",
     "ShapeRange",
+    "Starter",
     "TapSession",
     "check_remote",
     "engine_cache",

@@ -209,6 +209,14 @@ class CompilesOnLoad(Protocol):
         """Return what the compiled kernels depend on: version, GPU, driver. Empty where nothing is compiled here."""
 
 
+@runtime_checkable
+class Starter(Protocol):
+    """A backend whose engines run in a process of their own, which can start while something else is done."""
+
+    def start_ahead(self) -> None:
+        """Start that process, where the engines of this process run in one; return at once."""
+
+
 class Backend(Protocol):
     """Builds engines and loads them."""
 

@@ -68,7 +68,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from harness.arrivals import short_of
     from harness.ledger import declared_by, standings
     from harness.records import all_judged, exit_status
 
@@ -91,11 +90,12 @@ def run(options: argparse.Namespace) -> int:
     results, interrupted = document.collect(found, rows, show_table, of=None if records else len(asked))
     required = [name for name in options.require if name not in part.elsewhere]
     missing = [f"required backend {name} was not judged" for name in required if not all_judged(results, name)]
-    lacking_of = (
-        []
-        if manifest is None
-        else short_of(options.expect, manifest, [json_of(result) for result in results], part.keys.get("elsewhere", ()))
-    )
+    lacking_of: list[str] = []
+    if manifest is not None:
+        from harness.arrivals import short_of  # it imports pytest
+
+        arrived = [json_of(result) for result in results]
+        lacking_of = short_of(options.expect, manifest, arrived, part.keys.get("elsewhere", ()))
     missing += lacking_of
     watched = _watched(options, rows(results), settings, document) if records and not interrupted else Watched()
     missing += watched.said if options.fail_on_creep else []

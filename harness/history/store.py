@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
@@ -76,8 +76,8 @@ class Store:
         """Store all rows or none, and return how many were new. Raises UsageError when an id has other content."""
         if not rows:
             return 0
-        module: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        statement = module.insert(RECORDS).on_conflict_do_nothing().returning(RECORDS.c.id)
+        dialect: Any = importlib.import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}")
+        statement = dialect.insert(RECORDS).on_conflict_do_nothing().returning(RECORDS.c.id)
 
         def work(connection: sa.Connection) -> int:
             new = len(connection.execute(statement, [vars(row) for row in rows]).all())

@@ -7,6 +7,6 @@ within a limit of memory and time, and here it is a sentence.
 from __future__ import annotations
 
 from harness.errors import NoMemory
-from harness.isolated.models import Crashed, Model, Raised, infer_shapes
+from harness.isolated.models import Crashed, Model, Raised, infer_shapes, start_ahead
 
-__all__ = ["Crashed", "Model", "NoMemory", "Raised", "infer_shapes"]
+__all__ = ["Crashed", "Model", "NoMemory", "Raised", "infer_shapes", "start_ahead"]

@@ -96,12 +96,17 @@ def infer_shapes(model: bytes, *, values: bool, most_bytes: int) -> bytes:
     return bytes(answer["model"].tobytes())
 
 
+def start_ahead() -> None:
+    """Start the process of this thread, which imports ONNX Runtime while the caller goes on."""
+    _process("onnxruntime")
+
+
 class _Process:
     """One process of :mod:`harness.isolated.worker`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *libraries: str) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        command, environment = python_child("harness.isolated.worker")
+        command, environment = python_child("harness.isolated.worker", *libraries)
         self._stack = contextlib.ExitStack()
         self._process = self._stack.enter_context(
             child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment)
@@ -179,10 +184,10 @@ _thread = _Thread()
 _started: list[_Process] = []
 
 
-def _process() -> _Process:
-    """Return this thread's process, started where there is none or it was lost."""
+def _process(*libraries: str) -> _Process:
+    """Return this thread's process, started where there is none or it was lost; it then imports ``libraries``."""
     if _thread.process is None or not _thread.process.is_alive():
-        _thread.process = _Process()
+        _thread.process = _Process(*libraries)
         _started[:] = [process for process in _started if process.is_alive()] + [_thread.process]
     return _thread.process
 

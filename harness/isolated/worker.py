@@ -1,5 +1,7 @@
 """The process that computes: ``python -m harness.isolated.worker``; it loads and runs models until its input closes.
 
+Arguments are libraries that it imports before the first request comes.
+
 Requests and answers are those of :mod:`harness.isolated.wire`. A request has an ``id`` and ``do``: ``load``, ``run``,
 ``infer``, ``end_profiling`` or ``close``.
 
@@ -18,7 +20,9 @@ An answer with ``error`` says what was raised, and ``memory`` whether that was f
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import math
 import mmap
 import os
@@ -47,6 +51,9 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    for library in sys.argv[1:]:
+        with contextlib.suppress(Exception):  # the request that needs it says so
+            importlib.import_module(library)
     models: dict[int, Any] = {}
     source = sys.stdin.buffer
     while line := source.readline(wire.LARGEST_HEADER):

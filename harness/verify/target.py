@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from harness import limits
-from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, engine_cache
+from harness.backends import BACKENDS, BuildReport, BuildRequest, CompilesOnLoad, Engine, Session, Starter, engine_cache
 from harness.code_version import code_sha256, package_versions
 from harness.errors import EngineRefused, NotJudged, ParityError, UsageError, is_disk_full, unknown_name
 from harness.graph import (
@@ -162,6 +162,8 @@ class OpenTarget:
             raise NotJudged(reason)
         if (computes := self.plan.computes_in) not in self.backend.precisions:
             raise NotJudged(Sentence("cannot_compute_in", name=self.backend.name, computes=computes))
+        if isinstance(self.backend, Starter):
+            self.backend.start_ahead()
         graph, subject = self.run.prepared.graph, self.run.subject
         value_dtypes(graph, self.plan)  # an error even where the engine is in the cache
         known = {*graph.output_names, *NAMED_PRECISIONS, self.plan.name, *(it.precision_name for it in subject.targets)}

@@ -89,6 +89,17 @@ class OnnxRuntimeBackend:
             notes=notes, options=options | ({"use_tf32": request.tf32} if self._device == "cuda" else {})
         )
 
+    @property
+    def _runs_apart(self) -> bool:
+        return self._device == "cpu" and not process.for_one_engine
+
+    def start_ahead(self) -> None:
+        """Start the process in which engines run; nothing where they run in this one."""
+        if self._runs_apart:
+            from harness.isolated import start_ahead
+
+            start_ahead()
+
     def load(self, engine: Path) -> ApartSession | OnnxRuntimeSession:
         """Load an engine file. Raises EngineRefused when ONNX Runtime does not take it.
 
@@ -96,7 +107,7 @@ class OnnxRuntimeBackend:
         """
         if reason := self.unavailable() or self.cannot_run():
             raise NotJudged(Sentence("cannot_run", name=self.name, engine=engine.name, reason=reason))
-        if self._device == "cpu" and not process.for_one_engine:
+        if self._runs_apart:
             from harness.backends.onnxruntime.apart import ApartSession
 
             return ApartSession(engine, name=self.name)
