@@ -15,7 +15,6 @@ Array = NDArray[np.float64]
 
 if TYPE_CHECKING:
     Index = tuple[int | slice, ...]
-    Errors = Sequence[float] | Array | torch.Tensor
 
 
 WORST = 5
@@ -89,8 +88,8 @@ def ranks(added: Mapping[str, float]) -> list[int]:
     ]
 
 
-def brackets_from_sample(absolute: Errors, relative: Errors) -> list[Bracket]:
-    """Return a narrow bracket for each of QUANTILES from the sorted errors of a random sample.
+def brackets_from_sample(absolute: Array, relative: Array) -> list[Bracket]:
+    """Return a narrow bracket for each of QUANTILES from the errors of a random sample.
 
     It spans 4.5 standard deviations of the sample's rank on both sides and leaves out its own ends: a value that many
     errors share then stands alone at an end, where counting settles it.
@@ -101,8 +100,10 @@ def brackets_from_sample(absolute: Errors, relative: Errors) -> list[Bracket]:
         share = numerator / divisor
         centre, margin = share * len(errors), 4.5 * math.sqrt(share * (1 - share) * len(errors)) + 2
         first, last = math.floor(centre - margin), math.ceil(centre + margin)
-        low = float(errors[first]) if first >= 0 else 0.0
-        high = float(errors[last]) if last < len(errors) else math.inf
+        places = [place for place in (first, last) if 0 <= place < len(errors)]
+        ordered = np.partition(errors, places) if places else errors
+        low = float(ordered[first]) if first >= 0 else 0.0
+        high = float(ordered[last]) if last < len(errors) else math.inf
         inner = (math.nextafter(low, math.inf) if first >= 0 else 0.0, math.nextafter(high, 0.0))
         brackets.append(inner if inner[0] <= inner[1] else (low, high))
     return brackets
@@ -164,11 +165,16 @@ def blocks(shape: Sequence[int], size: int) -> list[tuple[int, Index]]:
 
 def elements_at(tensor: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
     """Return the elements at flat row-major indices, whatever the strides, without a copy of the tensor."""
-    return tensor.view(-1)[flat] if tensor.is_contiguous() else tensor[torch.unravel_index(flat, tensor.shape)]
+    if not tensor.is_contiguous():
+        return tensor[torch.unravel_index(flat, tensor.shape)]
+    # index_select takes a third of the time of an index on a CPU
+    return tensor.view(-1)[flat] if tensor.is_cuda else tensor.view(-1).index_select(0, flat)
 
 
 def merged(parts: Sequence[Totals]) -> Totals:
     """Return the totals of several parts, given in the order of the data."""
+    if len(parts) == 1:
+        return parts[0]
     worst = sorted((pair for part in parts for pair in part.worst), key=lambda pair: (-pair[0], pair[1]))
     return Totals(
         added={name: math.fsum(part.added[name] for part in parts) for name in parts[0].added},
