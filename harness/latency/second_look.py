@@ -22,7 +22,7 @@ from harness.latency.comparable import log_figures, why_unusable
 from harness.latency.estimate import CONFIDENCE, FEWEST_SESSIONS, Limits, qn, t_quantile, variance
 from harness.latency.ranks import shift, slower_p
 from harness.latency.verdict import MACHINE_CHANGED
-from harness.records import Comparison, LatencyVerdict, SecondLook, Session
+from harness.records import VERDICT_WORDS, Comparison, LatencyVerdict, SecondLook, Session
 from harness.sentences import Sentence, joined
 
 ACCEPTED = Sentence("accepted_engine")
@@ -166,7 +166,7 @@ def _noted(
     first: Comparison, verdict: LatencyVerdict, rule: str, look: SecondLook | None, advice: str = ""
 ) -> Comparison:
     """Return the verdict of the second look; that of the first becomes a note."""
-    note = Sentence("by_stored_times", verdict=first.verdict.replace("_", " "), rule=first.rule)
+    note = Sentence("by_stored_times", verdict=VERDICT_WORDS[first.verdict], rule=first.rule)
     found = replace(
         first, verdict=verdict, rule=rule, second_look=look, repeated=verdict == "regressed", next_step=advice,
         notes=(*first.notes, note),

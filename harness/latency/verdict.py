@@ -37,7 +37,7 @@ from harness.latency.estimate import (
     rule_words,
 )
 from harness.latency.modes import two_modes, within_clock
-from harness.records import Comparison, LatencyVerdict, Metric, Session
+from harness.records import VERDICT_WORDS, Comparison, LatencyVerdict, Metric, Session
 from harness.sentences import Sentence
 
 MACHINE_CHANGED = Sentence("find_what_changed")
@@ -208,10 +208,10 @@ def _check_in_cycles(
     if capped:
         notes = [*notes, Sentence("power_one_side")]
         if verdict in ("regressed", "improved") and in_cycles != verdict:
-            rule = Sentence("other_power_limit", rule=rule, verdict=verdict, numbers=numbers)
+            rule = Sentence("other_power_limit", rule=rule, verdict=VERDICT_WORDS[verdict], numbers=numbers)
             return "inconclusive", rule, notes
     if in_cycles not in (verdict, "inconclusive"):
-        notes = [*notes, Sentence("clocks_differ", in_cycles=in_cycles, numbers=numbers)]
+        notes = [*notes, Sentence("clocks_differ", in_cycles=VERDICT_WORDS[in_cycles], numbers=numbers)]
     return verdict, rule, notes
 
 

@@ -36,6 +36,7 @@ from harness.records.contest import ContestPicture, ContestResult
 from harness.records.contradictions import (
     CONTRADICTORY,
     IS_WRONG,
+    VERDICT_WORDS,
     settled_result,
     settled_study,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "NOT_LAUNCHED",
     "RUN_VARIABLE",
     "SCHEMA",
+    "VERDICT_WORDS",
     "Acceptance",
     "AccuracyPoint",
     "AccuracyRun",

@@ -19,11 +19,15 @@ IS_WRONG = Sentence("q_wrong")
 _ORDER: tuple[ResultVerdict, ...] = ("pass", "not_judged", "known", "fail")
 """From the best to the worst."""
 _WORDS = {"pass": Sentence("passed"), "not_judged": Sentence("was_not_judged"), "fail": Sentence("failed")}
-_VERDICTS = {
+VERDICT_WORDS = {
     "pass": Sentence("verdict_pass"), "fail": Sentence("verdict_fail"), "not_judged": Sentence("verdict_not_judged"),
     "known": Sentence("verdict_known"), "equivalent": Sentence("verdict_equivalent"),
-    "improved": Sentence("verdict_improved"),
+    "improved": Sentence("verdict_improved"), "regressed": Sentence("verdict_regressed"),
+    "inconclusive": Sentence("verdict_inconclusive"), "slower_clock": Sentence("verdict_slower_clock"),
+    "machine_changed": Sentence("verdict_machine_changed"), "no_baseline": Sentence("verdict_no_baseline"),
+    "invalid_environment": Sentence("verdict_invalid_environment"),
 }  # fmt: skip
+"""Every verdict as it is called within a sentence."""
 CONTRADICTORY = "contradictory"
 """How the reason of such a record begins."""
 
@@ -146,7 +150,7 @@ def settled_measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
         found = Sentence("took_times", ratio=comparison["ratio"])
     if not found:
         return dict(measured)
-    rule = Sentence("contradictory_measured", verdict=_VERDICTS[comparison["verdict"]], found=found)
+    rule = Sentence("contradictory_measured", verdict=VERDICT_WORDS[comparison["verdict"]], found=found)
     return {**measured, "comparison": {**comparison, "verdict": "inconclusive", "rule": rule}}
 
 
@@ -156,7 +160,7 @@ def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) ->
     if not worse:
         return dict(record)
     name, verdict = max(worse, key=lambda part: _ORDER.index(part[1]))
-    words = Sentence("contradictory_with", verdict=_VERDICTS[record["verdict"]], name=name, found=_WORDS[verdict])
+    words = Sentence("contradictory_with", verdict=VERDICT_WORDS[record["verdict"]], name=name, found=_WORDS[verdict])
     reason = joined((words, record["reason"]), ": ")
     settled = {**record, "verdict": verdict, "reason": reason, "notes": [*record.get("notes", ()), words]}
     return settled | ({"failure": "wrong_answer"} if verdict == "fail" and "failure" in record else {})

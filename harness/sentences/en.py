@@ -842,5 +842,13 @@ SENTENCES: dict[str, str] = {
     "was_cut_short": "{name} was cut short{why}",
     "without_id": "without an id",
     "from_not_finite": ", from inputs that were not finite",
+    "verdict_regressed": "regressed",
+    "verdict_inconclusive": "inconclusive",
+    "verdict_slower_clock": "slower clock",
+    "verdict_machine_changed": "machine changed",
+    "verdict_invalid_environment": "invalid environment",
+    "verdict_no_baseline": "no baseline",
+    "kind_pictures": "pictures",
+    "kind_texts": "texts",
     # <new>
 }

@@ -29,6 +29,7 @@ from harness.systems.variant import Variant, choose
 
 STAGE_RUNS = 3
 NO_LIMIT = Sentence("no_limit_set")
+_KINDS = {"pictures": Sentence("kind_pictures"), "texts": Sentence("kind_texts")}
 
 
 def run_study(
@@ -284,7 +285,7 @@ class _Study:
 
 
 def _runs_words(same: bool, kind: str) -> str:
-    return Sentence("same_two_runs", kind=kind) if same else Sentence("different_two_runs", kind=kind)
+    return Sentence("same_two_runs", kind=_KINDS[kind]) if same else Sentence("different_two_runs", kind=_KINDS[kind])
 
 
 def _metric(metric: CaseMetric, name: str, value: float | None, why: str, kind: str) -> MetricResult:
@@ -301,7 +302,7 @@ def _metric(metric: CaseMetric, name: str, value: float | None, why: str, kind: 
         if metric.limit is not None:
             most = Sentence("allowed_at_most", limit=metric.limit)
             limit = most if lower else Sentence("allowed_at_least", limit=metric.limit)
-        reason = Sentence("value_over", value=value, kind=kind, limit=limit)
+        reason = Sentence("value_over", value=value, kind=_KINDS[kind], limit=limit)
         within = metric.limit is None or (value <= metric.limit if lower else value >= metric.limit)
         verdict = "fail" if math.isnan(value) or not within else "not_judged" if metric.limit is None else "pass"
     return MetricResult(

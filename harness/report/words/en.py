@@ -1,4 +1,4 @@
-"""Every word that is shown, in English: page and README. What a record says itself stays as recorded."""
+"""Every word that is shown, in English: page and README. What a record says is in harness/sentences/en.py."""
 
 # ruff: noqa: RUF001 - a minus sign is one
 

@@ -839,6 +839,14 @@ SENTENCES: dict[str, str] = {
     "was_cut_short": "{name} 没有运行到结束{why}",
     "without_id": "没有 id 的",
     "from_not_finite": "（其输入含有非有限值）",
+    "verdict_regressed": "变慢",
+    "verdict_inconclusive": "无法判断",
+    "verdict_slower_clock": "GPU 频率降低",
+    "verdict_machine_changed": "机器已变",
+    "verdict_invalid_environment": "环境无效",
+    "verdict_no_baseline": "没有基线",
+    "kind_pictures": "图像",
+    "kind_texts": "文本",
     # <new>
 }
 SEPARATORS = {", ": "、", "; ": "；", ": ": "：", " and ": "与"}
