@@ -315,7 +315,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, CannotWrite) as error:
         if is_disk_full(error):
-            free = f"no space left for engines in {folder} ({room(folder)})"
+            free = Sentence("no_engine_space", folder=folder, room=room(folder))
             raise NotJudged(Sentence("no_space_for_engines", free=free)) from error
         another = "set PARITY_ENGINES to another folder"
         if isinstance(error, CannotWrite) or (error.errno in _FOLDER_ERRORS and _is_below(error.filename, folder)):

@@ -222,10 +222,7 @@ def _require_dynamic(subject: Subject, traced: ExportedProgram, names: Collectio
         for axis, text in subject.dynamic.get(name, {}).items():
             size = values[placeholder].shape[axis]
             if text is None and str(size).isdigit():  # a symbol that is known to be a number prints as that
-                raise NotJudged(
-                    f"{subject.name}: the exporter made dimension {axis} of {name!r} the constant {size}; say in "
-                    "dynamic= what it follows from, or leave it out there"
-                )
+                raise NotJudged(Sentence("dimension_constant", name=subject.name, axis=axis, name_2=name, size=size))
 
 
 @contextlib.contextmanager
@@ -267,11 +264,8 @@ def _problem(error: BaseException) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if sizes := re.search(r"Suggested fixes:\n((?: +.+\n?)+)", text):
         takes = [re.sub(r" = Dim\(.*?\)", _range, line.strip()) for line in sizes[1].splitlines()]
-        follows = "; in dynamic= 4*n or n+1 says what follows from another dimension" * ("_" in "".join(takes))
-        return (
-            f"the module does not take all sizes of ranges=, only {'; '.join(takes)}; give these, or take a dimension "
-            f"of one size out of dynamic={follows}"
-        )
+        follows = Sentence("follows_in_dynamic") if "_" in "".join(takes) else ""
+        return Sentence("not_all_sizes", takes=list(takes), follows=follows)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return Sentence("export_stopped", name=type(error).__name__, lines=lines[0] if lines else "no message")
 

@@ -11,7 +11,7 @@ import torch
 from harness.errors import NotJudged, UsageError, unknown_name
 from harness.lazy import onnx_ir as ir
 from harness.memory import available_bytes
-from harness.sentences import Sentence
+from harness.sentences import Sentence, joined
 from harness.structure import COMPARED
 
 Dims = tuple[int | str, ...]
@@ -65,9 +65,7 @@ def require_tensors(model: ir.Model) -> None:
     """Raise NotJudged for an output without numbers that can be compared: a sequence, an optional value, text, FP8."""
     for value in model.graph.outputs:
         if value.type is not None and (not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING):
-            raise NotJudged(
-                f"output {value.name!r} is not a tensor of numbers ({value.type}); such outputs are not judged"
-            )
+            raise NotJudged(Sentence("output_no_numbers", name=value.name, type=value.type))
         if value.dtype is not None and getattr(torch, dtype_name(value.dtype), None) not in COMPARED:
             raise NotJudged(Sentence("output_not_compared", name=value.name, dtype=value.dtype))
 
@@ -97,7 +95,7 @@ def generate_inputs(
         shape = shapes[spec.name] if spec.name in shapes else _resolve(spec, sizes)
         needed, free = COPIES * math.prod(shape) * torch_dtype(spec).itemsize, available_bytes()
         if needed > free:
-            bytes_ = f"to judge it takes {needed} bytes, and {free} are free"
+            bytes_ = Sentence("takes_bytes", needed=needed, free=free)
             raise UsageError(f"input {spec.name!r} of shape {list(shape)} is too large: {bytes_}")
         inputs[spec.name] = _random(spec, shape, values[spec.name], generator)
     return inputs
@@ -206,7 +204,7 @@ def check_inputs(inputs: Mapping[str, torch.Tensor], specs: Sequence[InputSpec])
         given = str(tensor.dtype).removeprefix("torch.")
         if given != spec.dtype:
             raise UsageError(f"input {spec.name!r} is {given}, but the model declares {spec.dtype}; convert it")
-        _bind(spec, tuple(tensor.shape), sizes, kind="the given tensor")
+        _bind(spec, tuple(tensor.shape), sizes, kind=Sentence("given_tensor"))
         if tensor.dtype.is_floating_point and (found := _not_finite(tensor)):
             raise NotJudged(Sentence("input_holds", name=spec.name, found=found))
 
@@ -221,7 +219,7 @@ def undeclared_shapes(
         if declared is not None and value.name is not None and value.name in inputs:
             pairs = zip(declared, inputs[value.name].shape, strict=True)
             sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and dim != UNKNOWN_DIM}
-    found = []
+    found: list[str] = []
     for value in model.graph.outputs:
         declared, shape = dimensions(value.shape), list(outputs[str(value.name)].shape)
         if declared is None:
@@ -229,9 +227,11 @@ def undeclared_shapes(
         expected = [sizes.get(dim) if isinstance(dim, str) else dim for dim in declared]
         if len(expected) != len(shape) or any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
             known = {dim: sizes[dim] for dim in declared if isinstance(dim, str) and dim in sizes}
-            given = "".join(f", {dim} = {size}" for dim, size in known.items())
+            given = joined((Sentence("dim_is", dim=dim, size=size) for dim, size in known.items()), "")
             declared_words = ", ".join(map(str, declared))
-            found.append(f"output {value.name!r} is declared [{declared_words}]{given}, and the model gives {shape}")
+            found.append(
+                Sentence("output_declared", name=value.name, declared_words=declared_words, given=given, shape=shape)
+            )
     return found
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from harness.graph.ir import constant_of, copy_model
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _ON_CODES = {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 """Operators of ONNX that take or give codes, beside those called QLinear..."""
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-_SIGNED = "TensorRT quantises symmetrically, to signed codes"
+_SIGNED = Sentence("trt_symmetric")
 
 
 def why_refused(model: ir.Model, backend: str) -> str:
@@ -27,7 +28,7 @@ def why_refused(model: ir.Model, backend: str) -> str:
     for node in (node for graph in model.graphs() for node in graph):
         for check in _CHECKS if backend == "trt" else (*_CHECKS, _int8_convolution):
             if words := check(node):
-                return f"{_named(node)} {words}"
+                return Sentence("value_trouble", name=_named(node), trouble=words)
     return ""
 
 
@@ -66,13 +67,17 @@ def floats_of(node: ir.Node) -> np.ndarray[Any, Any] | None:
 
 def _named(node: ir.Node) -> str:
     made = ", ".join(str(value.name) for value in node.outputs)
-    return f"node {node.name!r} ({node.op_type})" if node.name else f"the {node.op_type} that computes {made!r}"
+    return (
+        Sentence("node_named", name=node.name, op_type=node.op_type)
+        if node.name
+        else Sentence("op_that_makes", op_type=node.op_type, made=made)
+    )
 
 
 def _qoperator(node: ir.Node) -> str:
     if node.op_type not in _ON_CODES and not node.op_type.startswith(("QLinear", "QGemm", "QAttention")):
         return ""
-    return "is of the QOperator format, which TensorRT does not read; write the model with Q/DQ nodes (QuantFormat.QDQ)"
+    return Sentence("is_qoperator")
 
 
 def _zero_point(node: ir.Node) -> str:
@@ -82,7 +87,7 @@ def _zero_point(node: ir.Node) -> str:
     if zero is None or not np.any(numbers := zero.numpy().astype(np.float32)):
         return ""
     first = float(numbers.reshape(-1)[numbers.reshape(-1) != 0][0])
-    return f"has the zero point {first:g}; {_SIGNED}: calibrate with symmetric ranges (parity calibrate)"
+    return Sentence("has_zero_point", first=first, why=_SIGNED)
 
 
 def _codes_of(node: ir.Node) -> ir.DataType | None:
@@ -106,32 +111,26 @@ def _codes_of(node: ir.Node) -> ir.DataType | None:
 def _unsigned(node: ir.Node) -> str:
     if (kind := _codes_of(node)) not in (ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT4):
         return ""
-    return f"has codes of {kind}; {_SIGNED}: calibrate to INT8 (parity calibrate)"
+    return Sentence("has_codes_of", kind=kind, why=_SIGNED)
 
 
 def _e5m2(node: ir.Node) -> str:
     kinds = (ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ, ir.DataType.FLOAT8E4M3FNUZ)
     if (kind := _codes_of(node)) not in kinds:
         return ""
-    return f"has codes of {kind}; of the FP8 formats TensorRT reads FLOAT8E4M3FN alone: quantise to that"
+    return Sentence("has_fp8_codes", kind=kind)
 
 
 def _int32_bias(node: ir.Node) -> str:
     if node.op_type != "DequantizeLinear" or _codes_of(node) != ir.DataType.INT32:
         return ""
-    return (
-        "reads an INT32 bias, which onnxruntime's quantiser writes and TensorRT does not read; give --fold-bias, which "
-        "puts the floats in its place that it stands for"
-    )
+    return Sentence("reads_int32_bias")
 
 
 def _int8_convolution(node: ir.Node) -> str:
     if node.op_type not in _CONVOLUTIONS or not all(_is_int8(value) for value in node.inputs[:2]):
         return ""
-    return (
-        "is a convolution in INT8, for which TensorRT for RTX has no kernel; leave its convolutions unquantised "
-        "(parity calibrate --exclude), use FP8, or -b trt, which has them"
-    )
+    return Sentence("is_int8_convolution")
 
 
 def _is_int8(value: ir.Value | None) -> bool:

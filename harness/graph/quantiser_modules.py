@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from harness.errors import NotJudged
+from harness.sentences import Sentence
 
 
 class Quantiser(torch.nn.Module):
@@ -70,13 +71,10 @@ def _of_modelopt(quantiser: Any, path: str) -> torch.nn.Module:
         return torch.nn.Identity()
     bits = quantiser.num_bits
     if not isinstance(bits, int) or bits not in (4, 8) or quantiser.block_sizes or quantiser.unsigned:
-        raise NotJudged(
-            f"the quantiser {path} is of {bits} bits, in blocks or unsigned, and only signed INT8 and INT4 of a tensor "
-            "or of channels are exported from PyTorch; export it with nvidia-modelopt and give the .onnx file"
-        )
+        raise NotJudged(Sentence("quantiser_bits", path=path, bits=bits))
     amax = quantiser.amax
     if amax is None:
-        raise NotJudged(f"the quantiser {path} was not calibrated; let build() run mtq.quantize(..., forward_loop)")
+        raise NotJudged(Sentence("quantiser_uncalibrated", path=path))
     highest = 2 ** (bits - 1) - 1
     axis = quantiser.axis if isinstance(quantiser.axis, int) and amax.numel() > 1 else None
     scale = amax / highest

@@ -20,7 +20,7 @@ _DROPOUTS = (
 def random_calls(traced: ExportedProgram) -> list[str]:
     """Return the random operators of a traced module, as ``aten.rand_like.default (value 'rand_like')``."""
     return [
-        f"{node.target} (value {node.name!r})"
+        Sentence("op_of_value", target=node.target, name=node.name)
         for module in traced.graph_module.modules()  # bodies of control flow are modules in it
         if isinstance(module, GraphModule)
         for node in module.graph.nodes
@@ -37,15 +37,12 @@ def with_noise_stored(traced: ExportedProgram, seed: int) -> GraphModule:
     graph = module.graph
     inner = [it for it in module.modules() if isinstance(it, GraphModule) and it is not module]
     if found := [node for it in inner for node in it.graph.nodes if _is_random(node)]:
-        raise NotJudged(
-            f"{found[0].target} (value {found[0].name!r}) is random in a body, where --seed-random replaces nothing"
-        )
+        raise NotJudged(Sentence("random_in_body", target=found[0].target, name=found[0].name))
     for index, node in enumerate([node for node in graph.nodes if _is_random(node)]):
         value = node.meta["val"]
         if not all(isinstance(size, int) for size in value.shape):
             raise NotJudged(
-                f"{node.target} (value {node.name!r}) is random and of no fixed shape ({list(value.shape)}), so that "
-                "--seed-random cannot store its noise; take its dimension out of dynamic="
+                Sentence("random_shape_dynamic", target=node.target, name=node.name, shape=list(value.shape))
             )
         name = f"stored_noise_{index}"
         drawn = _noise(node, seed + index)

@@ -24,7 +24,7 @@ def random_nodes(model: ir.Model) -> list[str]:
     plain = plain_model(model)
     opset = plain.opset_imports.get("", 1)
     return [
-        f"{node.op_type} (value {node.outputs[0].name!r})"
+        Sentence("op_of_value", target=node.op_type, name=node.outputs[0].name)
         for node in plain.graph.all_nodes()
         if node.domain == "" and (node.op_type in _RANDOM or _drops(node, opset))
     ]
@@ -98,16 +98,10 @@ def _drawn(
 ) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
     """Return seeded noise of a node's kind, shape and type; for a Dropout of a share the factors it multiplies by."""
     if share is None:
-        raise NotJudged(
-            f"Dropout (value {value.name!r}) is random, and the graph computes its ratio, so that --seed-random cannot "
-            "store its noise; make the ratio a constant"
-        )
+        raise NotJudged(Sentence("random_dropout", name=value.name))
     shape = value.shape
     if shape is None or not all(isinstance(size, int) for size in shape):
-        raise NotJudged(
-            f"{node.op_type} (value {value.name!r}) is random and of no fixed shape ({shape}), so that --seed-random "
-            "cannot store its noise; export the model with fixed sizes"
-        )
+        raise NotJudged(Sentence("random_shape_export", op_type=node.op_type, name=value.name, shape=shape))
 
     def number(name: str, default: float) -> float:
         return node.attributes[name].as_float() if name in node.attributes else default

@@ -12,6 +12,7 @@ from harness.errors import NotJudged, UsageError, unknown_name
 from harness.graph.ir import copy_model, graph_values, inner_graphs, is_tensor, plain_model
 from harness.graph.types import infer_types
 from harness.lazy import onnx_ir as ir
+from harness.sentences import Sentence
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
@@ -122,8 +123,8 @@ def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:
 def _computed_values(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
     """Return the values of the main graph with these names, all computed by nodes."""
     computed = {str(value.name): value for node in model.graph for value in node.outputs if value.name}
-    given = {str(value.name): "a network input" for value in model.graph.inputs}
-    given |= dict.fromkeys(map(str, model.graph.initializers), "a weight or constant")
+    given = {str(value.name): Sentence("network_input") for value in model.graph.inputs}
+    given |= dict.fromkeys(map(str, model.graph.initializers), Sentence("weight_or_constant"))
     found = []
     for name in names:
         if name not in computed and name in given:
@@ -143,10 +144,7 @@ def _variables(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
 def _unknown(model: ir.Model, name: str, known: Collection[str]) -> UsageError | NotJudged:
     inner = {value.name for node in model.graph for graph in _nested(node) for value in graph_values(graph)}
     if name in inner:
-        return NotJudged(
-            f"value {name!r} is inside the body of a control flow node (If, Loop or Scan), where no value can be an "
-            "input or output; name a value of the main graph"
-        )
+        return NotJudged(Sentence("value_in_body", name=name))
     return unknown_name("value", name, known)
 
 
@@ -156,8 +154,8 @@ def _complete(model: ir.Model, values: Sequence[ir.Value]) -> None:
         infer_types(model)
     for value in values:
         if not is_tensor(value):
-            what = "its dtype is not known" if value.type is None else f"it is no tensor but {value.type}"
-            raise NotJudged(f"value {value.name!r} cannot be an input or output of a graph: {what}")
+            what = Sentence("dtype_unknown") if value.type is None else Sentence("no_tensor_but", type=value.type)
+            raise NotJudged(Sentence("value_no_end", name=value.name, what=what))
 
 
 def _needed_nodes(graph: ir.Graph, entering: Sequence[ir.Value], leaving: Sequence[ir.Value]) -> set[ir.Node]:

@@ -111,10 +111,16 @@ def complete_types(model: ir.Model, *, needed: bool) -> None:
     if value is not None and (needed or any(item.dtype in HALF for item in graph_values(model.graph))):
         node = value.producer()
         assert node is not None
-        where = "" if node.graph is model.graph else ", inside the body of a control flow node, which cannot be typed"
+        where = "" if node.graph is model.graph else Sentence("inside_body")
         raise NotJudged(
-            f"the dtype of value {value.name!r} is not known{where}: ONNX cannot infer it for node {node.name!r} "
-            f"({node.domain or 'ai.onnx'}.{node.op_type}); add its value_info to the file"
+            Sentence(
+                "value_untyped",
+                name=value.name,
+                where=where,
+                name_2=node.name,
+                domain=node.domain or "ai.onnx",
+                op_type=node.op_type,
+            )
         )
 
 

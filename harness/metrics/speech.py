@@ -12,10 +12,7 @@ from harness.metrics.remarks import remark
 from harness.metrics.text import CJK, check_texts, words
 from harness.sentences import Sentence
 
-NORMALISER = (
-    "NFKC, lower case, no apostrophes, other signs as spaces but those of -5 and C++, each Chinese character or kana a "
-    "word"
-)
+NORMALISER = Sentence("normaliser_rules")
 """What :func:`normalise` does; error rates under different normalisers cannot be compared."""
 _APOSTROPHES = re.compile(r"['\u2019\u02bc\u2018`]")
 _SPACE_BESIDE = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")

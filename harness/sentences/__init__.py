@@ -3,11 +3,12 @@
 ``en.py`` is the one place of the English sentences; harness/report/words has the others.
 """
 
-from harness.sentences.sentence import ENGLISH, Language, Sentence, in_language, joined
+from harness.sentences.sentence import ENGLISH, JOINED, Language, Sentence, in_language, joined
 from harness.sentences.table import SENTENCES, localised, with_sentences, writable
 
 __all__ = [
     "ENGLISH",
+    "JOINED",
     "SENTENCES",
     "Language",
     "Sentence",

@@ -80,18 +80,18 @@ class Sentence(str):
         return Sentence("joined_close", parts=[other, self]) if other else self
 
 
+JOINED = {
+    "": "joined_close", "; ": "joined", ": ": "joined_colon", ", ": "joined_comma", ", and ": "joined_and",
+}  # fmt: skip
+"""The codes of parts in one, by what is between them in English."""
+
+
 def joined(parts: Iterable[str], between: str = "; ") -> str:
     """Return texts in one, without those that are empty; each language puts its own mark between them."""
     given = [part for part in parts if part]
     if not any(isinstance(part, Sentence) for part in given):
         return between.join(given)
-    if len(given) == 1:
-        return given[0]
-    if between == "; ":
-        return Sentence("joined", parts=given)
-    if between == ": ":
-        return Sentence("joined_colon", parts=given)
-    return Sentence("joined_close", parts=given)
+    return given[0] if len(given) == 1 else Sentence(JOINED[between], parts=given)
 
 
 def in_language(text: str, language: Language) -> str:
