@@ -406,7 +406,7 @@ def test_a_search_that_did_not_end_says_so():
 
 def test_what_to_do_and_notes_are_printed():
     text = bisected("one culprit", notes=("one trial was taken from the engine cache",))
-    assert "do: keep op:aten.gelu.default in FP32" in text
+    assert 'do: keep "op:aten.gelu.default" in FP32' in text
     assert "note: one trial was taken from the engine cache" in text
 
 
