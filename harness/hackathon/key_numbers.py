@@ -107,7 +107,7 @@ def numbers(context: Context) -> list[str]:
         rows.append([*labels, _verdicts(context, row.judged), *_errors(context, row), *_speed(context, row)])
     if not rows:
         return []
-    headings = context.heads("model", "engine", "origin", "verdict", "largest_error", "largest_ratio", "cosine")
+    headings = context.heads("model", "engine", "origin", "verdict", "largest_error", "ratio", "cosine")
     headings += [words("latency_ms"), words("speed_up_against", name="PyTorch FP32")]
     return paragraphs([words("readme_numbers")], table(headings, rows, words=4))
 

@@ -759,7 +759,6 @@ WORDS: dict[str, str] = {
     "model": "Model",
     "origin": "Weights, inputs, device",
     "largest_error": "Largest relative error",
-    "largest_ratio": "Error / floor",
     "throughput": "Throughput (runs/s)",
     "throughput_gain": "Throughput gain",
     "absolute": "Absolute error",

@@ -712,7 +712,6 @@ WORDS: dict[str, str] = {
     "model": "模型",
     "origin": "权重、输入、设备",
     "largest_error": "最大整体相对误差",
-    "largest_ratio": "误差/基线",
     "throughput": "吞吐（次/秒）",
     "throughput_gain": "吞吐提升",
     "absolute": "绝对误差",
