@@ -10,7 +10,7 @@ from functools import partial
 from harness.backends import TapSession
 from harness.compare import bitwise_equal
 from harness.errors import EngineFailed, NotJudged, UsageError
-from harness.graph import matching, order
+from harness.graph import load_plan, matching, order
 from harness.layers.engine_kernels import EngineKernels
 from harness.layers.kernel_taps import KernelTaps
 from harness.layers.observer import Observer
@@ -21,6 +21,8 @@ from harness.verify import OpenTarget, Prepared, typed_graph
 
 GROUP_BYTES = 2**30
 """Values that are made outputs of one engine hold at most this many bytes."""
+ITEM_BYTES = 4
+"""Of every value, whatever it is computed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,23 +159,12 @@ def _computed_values(prepared: Prepared, pattern: str) -> list[str]:
 
 
 def _groups(names: Sequence[str], before: Unobserved) -> Iterator[list[str]]:
-    """Yield the names in groups whose values, as the case has them, hold at most GROUP_BYTES.
-
-    A symbolic size that no input has counts as the largest size of the inputs.
-    """
-    program, inputs = before.prepared.program, before.inputs
-    sizes: dict[int | str, int] = {
-        str(dim): size
-        for value in program.model.graph.inputs
-        for dim, size in zip(value.shape or (), inputs[str(value.name)].shape, strict=False)
-    }
-    largest = max((size for tensor in inputs.values() for size in tensor.shape), default=1)
+    """Yield the names in groups whose values, as the case has them, hold at most GROUP_BYTES."""
+    sizes = _bytes_of(names, before)
     group: list[str] = []
     held = 0
     for name in names:
-        shape = program.values[name].shape
-        dims = [dim if isinstance(dim, int) else sizes.get(dim, largest) for dim in shape or ()]
-        size = 4 * math.prod(dims) if shape is not None else GROUP_BYTES
+        size = sizes[name]
         if group and held + size > GROUP_BYTES:
             yield group
             group, held = [], 0
@@ -181,3 +172,32 @@ def _groups(names: Sequence[str], before: Unobserved) -> Iterator[list[str]]:
         held += size
     if group:
         yield group
+
+
+def _bytes_of(names: Sequence[str], before: Unobserved) -> dict[str, int]:
+    """Return how many bytes each value has in the case; one that only the engine computes counts as the largest other.
+
+    What the sizes of the inputs do not tell (a size that the graph computes, a shape that nobody knows) is measured in
+    PyTorch: that takes less time than engines that are not needed.
+    """
+    program, inputs = before.prepared.program, before.inputs
+    sizes = {
+        str(dim): size
+        for value in program.model.graph.inputs
+        for dim, size in zip(value.shape or (), inputs[str(value.name)].shape, strict=False)
+    }
+    counts: dict[str, int] = {}
+    for name in names:
+        shape = program.values[name].shape
+        dims = [None] if shape is None else [dim if isinstance(dim, int) else sizes.get(dim) for dim in shape]
+        if all(dim is not None for dim in dims):
+            counts[name] = math.prod(dim or 0 for dim in dims)
+    unknown = [name for name in names if name not in counts]
+    evaluators = before.prepared.graph.evaluators(before.inputs, load_plan("tf32"), unknown)
+    for name in unknown:
+        value = evaluators.value(evaluators.reference, name)
+        if value is not None:
+            counts[name] = value.numel()
+        evaluators.done([name])
+    largest = max(counts.values(), default=0)
+    return {name: ITEM_BYTES * counts.get(name, largest) for name in names}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx.parser
 import pytest
 import torch
 from fake import quiet
@@ -12,7 +14,8 @@ from fake import quiet
 from harness import Result, Subject, Target
 from harness.graph import save_model
 from harness.layers import judge_with_layers
-from harness.verify import Run
+from harness.layers.observation import Unobserved, _bytes_of
+from harness.verify import Run, verify_case
 from harness.verify.prepare import prepare
 
 MOST_ENGINES = 3
@@ -102,3 +105,42 @@ def test_sizes_known_at_run_time_take_few_engines(module: type[torch.nn.Module],
         assert not [it for it in result.layers.values if it.mark in ("suspect", "nonfinite", "flip")]
         engines = [line for line in said if "observing" in line]
         assert 1 <= len(engines) <= MOST_ENGINES, engines
+
+
+PADDLE = """
+<ir_version: 9, opset_import: ["": 17]>
+agraph (float["DynamicDimension.0", 3, "DynamicDimension.1", "DynamicDimension.2"] x)
+    => (float["DynamicDimension.9", "DynamicDimension.10"] y)
+<float[8, 3, 3, 3] w, int64[3] flat = {0, 8, -1},
+ float["DynamicDimension.3", 8, "DynamicDimension.4", "DynamicDimension.5"] made,
+ float["DynamicDimension.6", 8, "DynamicDimension.7", "DynamicDimension.8"] kept>
+{
+    made = Conv <strides = [4, 4]> (x, w)
+    kept = Relu (made)
+    row = Reshape (kept, flat)
+    places = NonZero (row)
+    counted = Cast <to = 1> (places)
+    y = ReduceMean <axes = [0]> (counted)
+}
+"""
+"""A file as Paddle writes it: every size has a name of its own, and what follows from data has none."""
+
+
+def test_sizes_that_no_input_names_are_those_of_the_case(tmp_path: Path) -> None:
+    file = tmp_path / "paddle.onnx"
+    model = onnx.parser.parse_model(PADDLE)
+    weights = onnx.numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "w")
+    model.graph.initializer.append(weights)
+    onnx.save(model, file)
+    inputs = {"x": torch.rand(1, 3, 24, 40)}
+    subject = Subject(
+        name="paddle", onnx=file, cases={"one": lambda: inputs}, targets=(Target("ort-cpu", "fp32"),), weights="random"
+    )
+    with Run(subject, quiet(tmp_path)).target(Target("ort-cpu", "fp32")) as opened:
+        outcome = verify_case(opened, "one")
+        assert outcome.repeats is not None, outcome.result.reason
+        outputs = outcome.repeats.worst
+        before = Unobserved(opened=opened, case="one", result=outcome.result, outputs=outputs)
+        names = ["made", "kept", "row", "places", "counted"]
+        values = before.prepared.values("one", names)
+        assert _bytes_of(names, before) == {name: 4 * values[name].numel() for name in names}
