@@ -80,7 +80,7 @@ def closeness(function: Callable[..., Any], close: Callable[[Tensor, Tensor], bo
 
 def is_close(actual: Tensor, expected: Tensor) -> bool:
     try:
-        require_close({"y": actual}, {"y": expected}, limit=FAITHFUL, sentence="{name}: {error}")
+        require_close({"y": actual}, {"y": expected}, limit=FAITHFUL, sentence="{}: {}".format)
     except NotJudged:
         return False
     return True
