@@ -9,6 +9,7 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -30,6 +31,8 @@ from harness.records.documents import Records
 from harness.records.writer import document
 from harness.report.facts import Point, pareto_front
 from harness.report.html import page as html
+from harness.report.html.parts import Branch
+from harness.report.html.tree import module_tree
 from harness.report.text import diagnosis_lines
 from harness.report.verdicts import latency_verdict as judged
 from harness.report.words import Words
@@ -195,6 +198,37 @@ def test_tables_show_eight_columns_and_fold_what_has_no_fault(text: str):
     assert block.startswith(" folds")
     assert 'class="unfold"' in block
     assert 'class="block folds"' not in text[text.index('id="s1-outputs"') : text.index('id="s2-outputs"')]
+
+
+def test_the_tree_holds_every_module_and_opens_what_holds_the_worst_value():
+    report = made.layer_report(48).to_json()
+    worst = next(value for value in report["values"] if value["mark"] == "suspect")
+    tree = module_tree(report, {worst["module"]: 3.0, "": 1.0}, "tree", "values", (), WORDS)
+    assert tree is not None
+
+    def walk(branches: tuple[Branch, ...]) -> Iterator[Branch]:
+        for branch in branches:
+            yield branch
+            yield from walk(branch.below)
+
+    found = {branch.module: branch for branch in walk(tree.branches)}
+    compared = [value for value in report["values"] if value["status"] == "compared"]
+    assert set(found) >= {value["module"] for value in compared}
+    (root,) = tree.branches
+    assert (root.name, root.count, root.open) == ("text_model.encoder.layers", len(compared), True)
+    assert root.time.text == "75.0%", "time of no known module is in no branch"
+    assert sum(branch.count for branch in root.below) == root.count
+    assert all(branch.open == (branch.module in worst["module"]) for branch in root.below if branch.open)
+    assert root.error.tone == "bad"
+    assert module_tree({**report, "values": []}, {}, "tree", "values", (), WORDS) is None
+
+
+def test_a_value_that_is_not_finite_fills_its_bar():
+    report = made.layer_report(40, first_bad=20).to_json()
+    tree = module_tree(report, {}, "tree", "values", (), WORDS)
+    assert tree is not None
+    assert (tree.branches[0].error.bar, tree.branches[0].error.text) == (100.0, WORDS("mark_nonfinite"))
+    assert not tree.timed
 
 
 def passing() -> dict[str, Any]:

@@ -176,6 +176,9 @@ def test_hostile_names_do_nothing(browser: Browser, hostile: Path):
     move = "new PointerEvent('pointermove', {clientX: 600, clientY: 300})"
     browser.js(f"document.querySelector('figure[data-table] .scroll svg').dispatchEvent({move})")
     assert made.HOSTILE in browser.css(".readout").text
+    browser.css("#s1-layers-1-tree .find input").send_keys("onmouseover")
+    assert "onmouseover" in browser.css("#s1-layers-1-tree .found").text
+    assert browser.js("document.querySelectorAll('.found [onmouseover]').length") == 0
     assert browser.errors() == []
     assert browser.requests() == {browser.url}
 
@@ -269,6 +272,25 @@ def test_a_module_in_the_module_table_shows_its_values(browser: Browser, page: P
     shown = set(browser.column("s2-layers-1-values", 4))
     assert shown
     assert all(module == name or module.startswith(f"{name}.") for module in shown)
+
+
+def test_the_tree_is_used_by_keyboard_and_finds_values_by_name(browser: Browser, page: Path):
+    browser.open(page)
+    closed = browser.css("#s2-layers-1-tree details:not([open]) > summary")
+    closed.send_keys(Keys.ENTER)
+    leaf = browser.js("arguments[0].parentElement.querySelector('a[data-choose]')", closed)
+    module = leaf.get_attribute("data-choose")
+    leaf.send_keys(Keys.ENTER)
+    browser.settle()
+    assert {name[: len(module)] for name in browser.column("s2-layers-1-values", 4)} == {module}
+    browser.css(".controls[data-for='s2-layers-1-values'] [data-filter='module']").clear()
+    browser.css("#s2-layers-1-tree .find input").send_keys("V_11")
+    found = browser.driver.find_elements("css selector", "#s2-layers-1-tree .found a")
+    assert [link.text.split()[0] for link in found if "v_119" in link.text] == ["v_119"]
+    assert len(found) == 11
+    found[0].send_keys(Keys.ENTER)
+    browser.settle()
+    assert found[0].text.split()[0] in browser.column("s2-layers-1-values", 2)
 
 
 def test_a_module_holds_what_is_below_it_but_not_its_namesakes(browser: Browser, page: Path):

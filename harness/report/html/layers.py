@@ -24,9 +24,11 @@ from harness.report.html.parts import (
     chart,
     columns,
     number,
+    share,
     warnings,
     word,
 )
+from harness.report.html.tree import module_tree
 from harness.report.plots import draw_depth
 from harness.report.text import number as figure
 from harness.report.text import shown_mark
@@ -49,6 +51,8 @@ def layer_group(report: Json, times: Mapping[str, float], id: str, t: Words) -> 
     parts: list[Part] = [_trust(report, t)]
     if values:
         parts.append(_chart(report, f"{id}-values", labels, t))
+    if tree := module_tree(report, times, f"{id}-tree", f"{id}-values", labels, t):
+        parts.append(tree)
     if report["modules"]:
         parts.append(_module_table(report, times, id, labels, t))
     if report["values"]:
@@ -95,8 +99,7 @@ def time_group(session: Json, times: Mapping[str, float], report: Json | None, i
     total = sum(times.values()) or 1.0
     rows = []
     for name in sorted(times, key=lambda name: -times[name]):
-        share = times[name] / total
-        time = [number(times[name], ".4g"), Cell(text=f"{share:.1%}", order=share, bar=round(100 * share, 1))]
+        time = [number(times[name], ".4g"), share(times[name] / total)]
         errors = _errors(findings.get(name), bad, t) if report else []
         rows.append(Row(cells=(word(name or t("no_module")), *time, *errors)))
     labels = warnings(session, t)

@@ -134,6 +134,33 @@
     });
   }
 
+  // The tree finds values by their names in the table of values, which has all of them.
+  for (const tree of all(".tree")) {
+    const [box, list] = [tree.querySelector(".find"), tree.querySelector(".found")];
+    const table = document.getElementById(tree.dataset.table);
+    const filter = table && document.querySelector(`.controls[data-for="${table.id}"] [data-filter="text"]`);
+    if (!filter) continue;
+    box.hidden = false;
+    box.addEventListener("input", (event) => {
+      const wanted = event.target.value.toLowerCase();
+      const rows = wanted ? [...table.tBodies[0].rows].filter((row) => row.cells[2].textContent.toLowerCase().includes(wanted)) : [];
+      list.replaceChildren(...rows.slice(0, 12).map((row) => {
+        const [item, link] = [document.createElement("li"), document.createElement("a")];
+        link.href = `#${table.id}`;
+        link.textContent = [2, 4, 0, 5].map((column) => row.cells[column].textContent).join("  ·  ");
+        link.addEventListener("click", () => {
+          filter.value = row.cells[2].textContent;
+          filter.dispatchEvent(new Event("input", { bubbles: true }));
+          reveal(table);
+        });
+        item.append(link);
+        return item;
+      }));
+      list.hidden = !wanted;
+      if (wanted && rows.length !== list.children.length) list.append(say("rows_shown", { shown: list.children.length, total: rows.length }));
+    });
+  }
+
   // A link into closed details opens them.
   const reveal = (target) => {
     for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;

@@ -253,7 +253,35 @@ class TrendPlots:
     labels: tuple[str, ...] = ()
 
 
-Part = Table | Chart | Lines | Facts | Code | Details | Pictures | TrendPlots
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """One module of a tree."""
+
+    name: str
+    """Below the module that holds it."""
+    module: str
+    """Its whole path."""
+    count: int
+    error: Cell
+    time: Cell
+    open: bool
+    below: tuple[Branch, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Modules with what they hold, which can be folded, and a field that finds values of a table by their names."""
+
+    part: ClassVar[str] = "tree"
+    id: str
+    caption: str
+    table: str
+    timed: bool
+    branches: tuple[Branch, ...]
+    labels: tuple[str, ...] = ()
+
+
+Part = Tree | Table | Chart | Lines | Facts | Code | Details | Pictures | TrendPlots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +323,11 @@ def bar(value: float | None, text: str, tone: Tone = "") -> Cell:
     if value is None:
         return Cell(text=text or MISSING)
     return Cell(text=text, tone=tone, order=min(value, sys.float_info.max), bar=round(min(value, 2.0) * 50, 1))
+
+
+def share(value: float | None) -> Cell:
+    """Return a cell with a bar of a share from 0 to 1."""
+    return word("") if value is None else Cell(text=f"{value:.1%}", order=value, bar=round(100 * value, 1))
 
 
 def verdict(value: str, t: Words) -> Cell:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 INCHES = (11.0, 5.0)
 WIDEST = 3.0
 """The axis ends at this many times the largest figure, so that one wide interval does not flatten the others."""
-DATES = 8
+DATES = 5
 """Sessions of a series that have a date below them."""
 
 

@@ -239,8 +239,7 @@ def _suspects(axes: Axes, values: Sequence[Json], inches: float, t: Words) -> No
             visible(value["name"]), up_to or (value["depth"], 0.975),
             xycoords="data" if up_to else axes.get_xaxis_transform(),
             xytext=(x, label_y), textcoords=axes.get_xaxis_transform(), ha="left", va="center", color=RED,
-            fontsize=7.5,
-            bbox=_WHITE, zorder=7,
+            fontsize=7.5, bbox=_WHITE, zorder=7, gid="names",
             arrowprops={"arrowstyle": "-", "color": RED, "linewidth": 0.4, "relpos": (0, 1), "shrinkB": 3},
         )  # fmt: skip
 

@@ -295,6 +295,11 @@ WORDS: dict[str, str] = {
     "axis_error": "relative L2 error",
     "no_module": "(no known module)",
     "root": "(root)",
+    "tree_caption": (
+        "Modules in dataflow order: the worst local error below each over its floor (the middle is 1), and its time."
+    ),
+    "tree_values": "its {count} values",
+    "tree_find": "Find a value",
     "modules_caption": "Modules: {count}, worst first",
     "values_caption": "Values: {count}, of which {compared} were compared; worst first",
     "mark": "Mark",
