@@ -15,6 +15,8 @@ _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _ON_CODES = {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 """Operators of ONNX that take or give codes, beside those called QLinear..."""
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+FP4_BLOCK = 16
+"""TensorRT's documentation of quantised types: FP4 is quantised in blocks of 16 along one axis."""
 _SIGNED = Sentence("trt_symmetric")
 
 
@@ -121,6 +123,18 @@ def _e5m2(node: ir.Node) -> str:
     return Sentence("has_fp8_codes", kind=kind)
 
 
+def _int16(node: ir.Node) -> str:
+    kind = _codes_of(node)
+    return Sentence("has_int16_codes", kind=kind) if kind == ir.DataType.INT16 else ""
+
+
+def _fp4(node: ir.Node) -> str:
+    block = node.attributes.get_int("block_size", 0)
+    if (kind := _codes_of(node)) != ir.DataType.FLOAT4E2M1 or block == FP4_BLOCK:
+        return ""
+    return Sentence("has_fp4_codes", kind=kind, block=block, wanted=FP4_BLOCK)
+
+
 def _int32_bias(node: ir.Node) -> str:
     if node.op_type != "DequantizeLinear" or _codes_of(node) != ir.DataType.INT32:
         return ""
@@ -141,4 +155,4 @@ def _is_int8(value: ir.Value | None) -> bool:
     return node is not None and node.op_type == "DequantizeLinear" and _codes_of(node) == ir.DataType.INT8
 
 
-_CHECKS: tuple[Callable[[ir.Node], str], ...] = (_qoperator, _zero_point, _unsigned, _e5m2, _int32_bias)
+_CHECKS: tuple[Callable[[ir.Node], str], ...] = (_qoperator, _zero_point, _unsigned, _int16, _e5m2, _fp4, _int32_bias)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from harness.lazy import special
+from harness.sentences import Sentence
 from harness.tensors import Tensors
 
 CHANCE = 1e-6
@@ -46,16 +47,16 @@ class Gains:
         one_sided = _slices((self._squares[name] / self._runs).sqrt(), exact.abs())
         slices = max(sum(it.numel() for it in gains), 1)
         window = float(-special.stdtrit(self._runs, CHANCE / (2 * slices)))
-        worst, words = 1.0, ""
+        worst = 1.0
+        words: str = ""
         for axis, (gain, most, spread) in enumerate(zip(gains, one_sided, self._gains[name], strict=True)):
             limit = most + window * (spread / self._runs).sqrt()
             ratio = (gain.abs() / limit).nan_to_num(nan=0.0, posinf=0.0)
             at = int(ratio.argmax())
             if float(ratio[at]) > worst:
                 worst, size = float(ratio[at]), float(gain[at])
-                where = f"slice {at} of axis {axis}" if exact.ndim else "it"
-                words = f"{where} is {abs(size):.2%} too {'large' if size > 0 else 'small'} as a whole"
-                words += f" (rounding explains {float(limit[at]):.2g})"
+                code = "gain_too_large" if size > 0 else "gain_too_small"
+                words = Sentence(code, at=at, axis=axis, size=abs(size), limit=float(limit[at]))
         return words
 
 

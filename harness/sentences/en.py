@@ -856,6 +856,13 @@ SENTENCES: dict[str, str] = {
     "is_qoperator": "is of the QOperator format, which TensorRT does not read; write the model with Q/DQ nodes (QuantFormat.QDQ)",
     "has_zero_point": "has the zero point {first:g}; {why}: calibrate with symmetric ranges (parity calibrate)",
     "has_codes_of": "has codes of {kind}; {why}: calibrate to INT8 (parity calibrate)",
+    "has_int16_codes": "has codes of {kind}; of signed integers TensorRT reads INT8, and INT4 for weights: calibrate to "
+    "INT8 (parity calibrate)",
+    "has_fp4_codes": "has codes of {kind} in blocks of {block} (0: of the whole tensor); TensorRT reads FP4 in blocks of "
+    "{wanted} alone: give block_size={wanted}",
+    "gain_too_large": "slice {at} of axis {axis} is {size:.2%} too large as a whole (rounding explains {limit:.2%})",
+    "gain_too_small": "slice {at} of axis {axis} is {size:.2%} too small as a whole (rounding explains {limit:.2%})",
+    "comes_from_wrong": "{name!r}, which it comes from: {reason}",
     "has_fp8_codes": "has codes of {kind}; of the FP8 formats TensorRT reads FLOAT8E4M3FN alone: quantise to that",
     "reads_int32_bias": "reads an INT32 bias, which onnxruntime's quantiser writes and TensorRT does not read; give --fold-bias, which puts the floats in its place that it stands for",
     "is_int8_convolution": "is a convolution in INT8, for which TensorRT for RTX has no kernel; leave its convolutions unquantised (parity calibrate --exclude), use FP8, or -b trt, which has them",

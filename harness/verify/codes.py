@@ -131,7 +131,7 @@ def _with_own_codes(
         wrong[name] = wrong[name] or (judged.reason if judged.verdict == "fail" else "")
     for name, outputs in last_results(graph_case.graph).items():
         for output in outputs if wrong.get(name) else ():
-            wrong[output] = wrong[output] or f"{name!r}, which it comes from: {wrong[name]}"
+            wrong[output] = wrong[output] or Sentence("comes_from_wrong", name=name, reason=wrong[name])
     return {
         it.name: replace(it, verdict="fail", reason=wrong[it.name]) if it.verdict == "pass" and wrong[it.name] else it
         for it in found

@@ -14,7 +14,7 @@ from harness.lazy import onnx_ir as ir
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
 
 
-def network(*, zero=0, codes="int8", bias="float32", kind="Conv", e5m2=False):
+def network(*, zero=0, codes="int8", bias="float32", kind="Conv", float_codes=""):
     """Return ``x -> Q -> DQ -> Conv or MatMul -> y`` with weights in INT8 of a scale per channel."""
     rng = np.random.default_rng(1)
     shape = (4, 3, 3, 3) if kind == "Conv" else (8, 4)
@@ -27,9 +27,9 @@ def network(*, zero=0, codes="int8", bias="float32", kind="Conv", e5m2=False):
         "bias": rng.standard_normal(4).astype(np.float32),
     }  # fmt: skip
     weights = [numpy_helper.from_array(array, name) for name, array in given.items()]
-    if e5m2:
+    if float_codes:
         weights = [one for one in weights if one.name != "zero"]
-        weights.append(helper.make_tensor("zero", TensorProto.FLOAT8E5M2, [], [0.0]))
+        weights.append(helper.make_tensor("zero", getattr(TensorProto, float_codes), [], [0.0]))
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["x_codes"], name="q_of_x"),
         helper.make_node("DequantizeLinear", ["x_codes", "scale", "zero"], ["x_values"], name="dq_of_x"),
@@ -58,7 +58,10 @@ def refused(model, backend):
     ({"zero": 3}, "q_of_x", "zero point 3"),
     ({"codes": "uint8"}, "q_of_x", "UINT8"),
     ({"bias": "int32"}, "dq_of_b", "--fold-bias"),
-    ({"e5m2": True}, "q_of_x", "FLOAT8E5M2"),
+    ({"codes": "int16"}, "q_of_x", "INT16"),
+    ({"float_codes": "FLOAT8E5M2"}, "q_of_x", "FLOAT8E5M2"),
+    ({"float_codes": "FLOAT8E4M3FNUZ"}, "q_of_x", "FLOAT8E4M3FNUZ"),
+    ({"float_codes": "FLOAT4E2M1"}, "q_of_x", "block_size=16"),
 ])  # fmt: skip
 def test_the_sentence_names_the_node_and_what_to_do(given, node, words):
     for backend in ("trt", "rtx"):

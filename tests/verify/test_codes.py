@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from fake import quiet
+from onnx import TensorProto, helper, numpy_helper
 
 from harness import Target, Tolerance
 from harness.bisect import bisect
@@ -46,6 +49,25 @@ def test_onnx_runtime_is_right(name: str, tmp_path: Path):
     text = codes_text(result.to_json())
     assert all(one.name in text for one in result.codes.quantisers)
     assert "flip floor" in results_table([result.to_json()])
+
+
+@pytest.mark.parametrize("kind", ["UINT16", "FLOAT8E5M2"])
+def test_codes_of_other_types_are_seen(kind: str, tmp_path: Path):
+    zero = helper.make_tensor("z", getattr(TensorProto, kind), [], [0])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["codes"]),
+        helper.make_node("DequantizeLinear", ["codes", "s", "z"], ["read"]),
+        helper.make_node("MatMul", ["read", "w"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"), zero]
+    weights.append(numpy_helper.from_array(np.float32(0.1), "s"))
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "net", ports[:1], ports[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "q.onnx")
+    subject = onnx_subject(tmp_path / "q.onnx", inputs=None, shapes={})
+    [result] = verify(subject, targets=[Target("ort-cpu", "file")], cases=["default"], settings=quiet(tmp_path))
+    assert (result.verdict, result.codes.same_bits) == ("pass", True), result.reason
+    assert [(one.kind, one.verdict) for one in result.codes.quantisers] == [(kind, "pass")]
 
 
 def test_the_file_typed_anew_is_judged_by_codes_too(tmp_path: Path):

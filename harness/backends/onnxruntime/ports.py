@@ -20,6 +20,7 @@ _DTYPES = (
     ("float", 1, "float32"),
     ("uint8", 2, "uint8"),
     ("int8", 3, "int8"),
+    ("uint16", 4, "uint16"),
     ("int16", 5, "int16"),
     ("int32", 6, "int32"),
     ("int64", 7, "int64"),
@@ -28,6 +29,7 @@ _DTYPES = (
     ("double", 11, "float64"),
     ("bfloat16", 16, "bfloat16"),
     ("float8e4m3fn", 17, "float8_e4m3fn"),
+    ("float8e5m2", 19, "float8_e5m2"),
 )
 
 

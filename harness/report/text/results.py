@@ -243,8 +243,9 @@ def _codes(result: Json) -> list[str]:
         return []
     right = [codes["reason"]] if codes["verdict"] == "pass" or not codes["decides"] else []
     outputs = [f"{o['name']}: {o['reason']}" for o in result["outputs"] if o["verdict"] == "pass"]
+    seen = any(one["verdict"] != "not_judged" for one in codes["quantisers"])
     words = "the engine in which codes are seen gives other bits than the deployed one; outputs are the deployed one's"
-    return [*(f"codes: {one}" for one in right), *outputs, *([] if codes["same_bits"] else [words])]
+    return [*(f"codes: {one}" for one in right), *outputs, *([words] if seen and not codes["same_bits"] else [])]
 
 
 def _whose(found: Sequence[Json], results: Sequence[Json]) -> str:
