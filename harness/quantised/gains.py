@@ -55,8 +55,8 @@ class Gains:
             at = int(ratio.argmax())
             if float(ratio[at]) > worst:
                 worst, size = float(ratio[at]), float(gain[at])
-                code = "gain_too_large" if size > 0 else "gain_too_small"
-                words = Sentence(code, at=at, axis=axis, size=abs(size), limit=float(limit[at]))
+                figures = {"at": at, "axis": axis, "size": abs(size), "limit": float(limit[at])}
+                words = Sentence("gain_too_large", **figures) if size > 0 else Sentence("gain_too_small", **figures)
         return words
 
 
