@@ -38,31 +38,29 @@ class HelperValues:
         self._nodes = {name: node for name, node in nodes.items() if name not in self._graph.weights}
         names = {name: (aliases or {}).get(name, name) for name in self._nodes}
         self._known = {name: other for name, other in names.items() if other in known or name in sources}
-        given = {self._nodes[name] for name in self._known}
-        self._regions = {name: self._region(node, given) for name, node in self._nodes.items()}
+        self._given = {self._nodes[name] for name in self._known}
+        self._regions: dict[str, _Region] = {}
+        """Those that were asked for: of a chain of n values that PyTorch has not, all would be n squared / 2 parts."""
         self._names = {other: name for name, other in self._known.items()}
         self._owners: dict[str, set[str]] = defaultdict(set)
         for name, other in self._known.items():
-            for part in self._regions[name].parts:
+            for part in self._region(name).parts:
                 self._owners[part].add(other)
 
     def __contains__(self, name: object) -> bool:
         """Return whether this is a value of the graph that PyTorch does not know."""
-        return name in self._regions and name not in self._known
+        return name in self._nodes and name not in self._known
 
     def needs(self, name: str) -> tuple[str, ...]:
         """Return PyTorch's names of what a value, by either name, is computed from, network inputs included.
 
         Raises UsageError for a name the graph has not.
         """
-        name = self._names.get(name, name)
-        if name not in self._regions:
-            raise unknown_name("value", name, self._regions)
-        return tuple(self._known[source] for source in self._regions[name].sources)
+        return tuple(self._known[source] for source in self._region(self._names.get(name, name)).sources)
 
     def parts(self, name: str) -> frozenset[str]:
         """Return the values of this kind that lie between a value, by PyTorch's name, and what it is computed from."""
-        return self._regions[self._names[name]].parts if name in self._names else frozenset()
+        return self._region(self._names[name]).parts if name in self._names else frozenset()
 
     def owners(self, part: str) -> Collection[str]:
         """Return PyTorch's names of the values that a value of this kind is a part of."""
@@ -84,9 +82,7 @@ class HelperValues:
         tensor has not the shape of the graph's value.
         """
         name = self._names.get(name, name)
-        if name not in self._regions:
-            raise unknown_name("value", name, self._regions)
-        region = self._regions[name]
+        region = self._region(name)
         given = {source: get(self._known[source]) for source in region.sources}
         tensors = {source: tensor for source, tensor in given.items() if tensor is not None}
         if len(tensors) < len(given):
@@ -112,13 +108,18 @@ class HelperValues:
         ):
             raise NotJudged(Sentence("value_shape_declared", name=name, shape=list(tensor.shape), declared=declared))
 
-    def _region(self, node: Node, known: Collection[Node]) -> _Region:
-        reads = dict.fromkeys(item for step in nodes_between(node, known, anyway=True) for item in step.all_input_nodes)
-        found = [item.name for item in reads if item.name in self._nodes]
-        return _Region(
-            sources=tuple(name for name in found if name in self._known),
-            parts=frozenset(name for name in found if name not in self._known),
-        )
+    def _region(self, name: str) -> _Region:
+        if name not in self._nodes:
+            raise unknown_name("value", name, self._nodes)
+        if name not in self._regions:
+            steps = nodes_between(self._nodes[name], self._given, anyway=True)
+            reads = dict.fromkeys(item.name for step in steps for item in step.all_input_nodes)
+            found = [source for source in reads if source in self._nodes]
+            self._regions[name] = _Region(
+                sources=tuple(source for source in found if source in self._known),
+                parts=frozenset(source for source in found if source not in self._known),
+            )
+        return self._regions[name]
 
 
 def nodes_between(wanted: Node, known: Container[Node], *, anyway: bool = False) -> list[Node]:
