@@ -288,6 +288,15 @@ def test_brackets_leave_little_between_them() -> None:
     )
 
 
+def test_a_sample_of_the_kept_errors_that_misses_the_answer() -> None:
+    """Every sixteenth error is the same, and only these are in the sample."""
+    errors = np.random.default_rng(0).random(2 * module.PICK_LIMIT)
+    errors[:: errors.size // (module.PICK_LIMIT // 8)] = 0.5
+    ordered = np.sort(errors)
+    for rank in (0, errors.size // 4, errors.size // 2, errors.size - 1):
+        assert module._pick(errors, rank) == ordered[rank]
+
+
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 1, 9), (4, 3, 2, 5), (1, 1000), (1000, 1), (2, 9, 9)])
 @pytest.mark.parametrize("size", [1, 4, 16, 100])
 def test_blocks_cover_every_element_once_in_order(shape: tuple[int, ...], size: int) -> None:
