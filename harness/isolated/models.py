@@ -152,9 +152,9 @@ class _Process:
         if not line:
             raise self._died(name)
 
-        def exactly(size: int) -> bytearray:
-            data = bytearray(size)
-            if stdout.readinto(data) != size:  # type: ignore[attr-defined]
+        def exactly(size: int) -> wire.Bytes:
+            data = wire.buffer(size)
+            if stdout.readinto(data.data) != size:  # type: ignore[attr-defined]
                 raise self._died(name)
             return data
 

@@ -139,8 +139,12 @@ def _run_raw(session: Any, feeds: Mapping[str, Any], names: list[str]) -> list[A
 
 def _raw(value: Any) -> list[Any]:
     number, shape = value.element_type(), list(value.shape())
-    data = ctypes.string_at(value.data_ptr(), math.prod(shape) * _ITEM_BYTES[number]) if math.prod(shape) else b""
-    return [np.frombuffer(data, np.uint8), number, shape]
+    size = math.prod(shape) * _ITEM_BYTES[number]
+    if not size:
+        return [np.empty(0, np.uint8), number, shape]
+    memory_of: Any = (ctypes.c_ubyte * size).from_address(value.data_ptr())
+    memory_of.owner = value  # it is sent from where it lies, and freed after that
+    return [np.frombuffer(memory_of, np.uint8), number, shape]
 
 
 def _end_profiling(models: dict[int, Any], request: Request) -> dict[str, Any]:
@@ -170,9 +174,9 @@ _ACTIONS: Mapping[str, Callable[[dict[int, Any], Request], dict[str, Any]]] = {
 }
 
 
-def _exactly(source: BinaryIO, size: int) -> bytearray:
-    data = bytearray(size)
-    view, read = memoryview(data), 0
+def _exactly(source: BinaryIO, size: int) -> wire.Bytes:
+    data = wire.buffer(size)
+    view, read = data.data, 0
     while read < size:
         count = source.readinto(view[read:])  # type: ignore[attr-defined]
         if not count:
