@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import NotJudged, ParityError
 from harness.files import file_name, write_bytes
 from harness.records import Entry, Json, Records
-from harness.report import BASELINE, is_invalid, newest_sessions, target_name
+from harness.report import BASELINE, is_invalid, is_reference, newest_sessions, target_name
 from harness.report.plots import save_bench, save_layers
 
 FOLDER = "figures"
@@ -113,10 +113,10 @@ def _drawn(title: str, stem: Path, save: Callable[[Path], list[Path]]) -> Figure
 
 
 def _study(entry: Entry, folder: Path, write: bool) -> list[Figure]:
-    """Copy a study's charts, and the first picture's sheet of every variant that has one."""
+    """Copy a study's charts, and the first picture's sheet of every variant but the reference."""
     study, name = entry.data, entry.data["name"]
     wanted = [(f"{name}: {what}", file) for what, file in study["charts"].items()]
-    for variant in study["variants"]:
+    for variant in (one for one in study["variants"] if not is_reference(study, one)):
         sheets = [p["files"]["sheet"] for p in variant["pictures"] if "sheet" in p["files"]]
         wanted += [(f"{name}, {variant['name']}", sheets[0])] if sheets else []
     return [_copied(title, entry, file, folder, write) for title, file in wanted]

@@ -20,7 +20,7 @@ def headline(context: Context) -> list[str]:
 
     A speed-up is claimed of an engine that passed, or was not verified, which is then said; never of one that failed.
     """
-    found = [(_study_rank(e.data), _study(context, e.data)) for e in context.records.studies if e.data["variants"]]
+    found = [_study(context, entry.data) for entry in context.records.studies if entry.data["variants"]]
     rows = key_rows(context)
     best = [min((r for r in rows if r.subject == name), key=_place) for name in dict.fromkeys(r.subject for r in rows)]
     if len(best) == 1:
@@ -127,26 +127,23 @@ def _sentence(context: Context, clauses: Sequence[str], sources: Iterable[Json])
     return f"{words('readme_comma').join(clauses)}{noted}{words('full_stop')}"
 
 
-def _study_rank(study: Json) -> int:
-    return _RANK.index(_best_variant(study)["verdict"])
+def _best_variant(tried: Sequence[Json]) -> Json | None:
+    """Return the fastest variant that passed, else the fastest that was not judged; None where all failed."""
+    best = [v for v in tried if v["verdict"] == "pass"] or [v for v in tried if v["verdict"] == "not_judged"]
+    return min(best, key=lambda v: float(v["latency_ms"]), default=None)
 
 
-def _best_variant(study: Json) -> Json:
-    """Return the fastest variant that passed, else that was not judged, else that failed."""
-    tried = [v for v in study["variants"] if not is_reference(study, v)] or study["variants"]
-    best: Json = min(tried, key=lambda v: (_RANK.index(v["verdict"]), v["latency_ms"] or math.inf))
-    return best
-
-
-def _study(context: Context, study: Json) -> str:
-    """Return the latency and speed-up of the best variant of a study, and whether what it makes is good enough."""
-    words, best = context.words, _best_variant(study)
+def _study(context: Context, study: Json) -> tuple[int, str]:
+    """Return the rank of the best variant of a study, and its latency, speed-up, and whether its results pass."""
+    words = context.words
+    tried = [v for v in study["variants"] if v["latency_ms"] and not is_reference(study, v)]
+    best = _best_variant(tried)
     values = {"study": code(study["name"]), "where": escape(study["device"])}
-    if best["verdict"] == "fail":
-        return f"{words('lead_study_fail', **values)}{words('full_stop')}"
-    named = {**values, "variant": code(best["name"])}
-    timed, factor = best["latency_ms"], best["speed_up"]
-    clauses = [words("lead_study", ms=ms(timed), **named) if timed else words("lead_study_untimed", **named)]
-    clauses += [words("lead_study_factor", factor=number(factor))] if timed and factor is not None else []
+    if best is None:
+        sentence = words("lead_study_fail" if tried else "lead_study_untimed", **values)
+        return _RANK.index("fail"), f"{sentence}{words('full_stop')}"
+    clauses = [words("lead_study", variant=code(best["name"]), ms=ms(best["latency_ms"]), **values)]
+    if best["speed_up"] is not None:
+        clauses.append(words("lead_study_factor", factor=number(best["speed_up"])))
     clauses.append(words(f"lead_study_{best['verdict']}"))
-    return _sentence(context, clauses, [study])
+    return _RANK.index(best["verdict"]), _sentence(context, clauses, [study])

@@ -634,11 +634,11 @@ WORDS: dict[str, str] = {
     "lead_models_not_judged": "{names} was not judged",
     "lead_range": "{low} to {high}",
     "lead_study": "{study} on {where}: the variant {variant} takes {ms} ms",
-    "lead_study_untimed": "{study} on {where}: the variant {variant} was not timed",
+    "lead_study_untimed": "No variant of {study} was timed on {where}",
     "lead_study_factor": "{factor} times as fast as PyTorch FP32",
     "lead_study_pass": "and its results pass",
     "lead_study_not_judged": "and its results were not judged",
-    "lead_study_fail": "No variant of {study} passes on {where}",
+    "lead_study_fail": "No variant of {study} that was timed passes on {where}",
     "readme_entry": "This is an entry to the [NVIDIA TensorRT Hackathon {year}]({link}).",
     "readme_missing": "**Missing**: ",
     "missing_results": (

@@ -611,11 +611,11 @@ WORDS: dict[str, str] = {
     "lead_models_not_judged": "{names} 未判定",
     "lead_range": "{low} 至 {high}",
     "lead_study": "{where} 上 {study} 的方案 {variant} 延迟 {ms} ms",
-    "lead_study_untimed": "{where} 上 {study} 的方案 {variant} 未测得延迟",
+    "lead_study_untimed": "{where} 上 {study} 没有测得延迟的方案",
     "lead_study_factor": "相对 PyTorch FP32 加速 {factor} 倍",
     "lead_study_pass": "结果合格",
     "lead_study_not_judged": "结果尚未判定",
-    "lead_study_fail": "{where} 上 {study} 没有合格的方案",
+    "lead_study_fail": "{where} 上 {study} 测得延迟的方案均不合格",
     "readme_entry": "本工作是 [NVIDIA TensorRT Hackathon {year}]({link}) 的参赛题目。",
     "readme_missing": "**缺少**：",
     "missing_results": (
