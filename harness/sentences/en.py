@@ -435,6 +435,8 @@ SENTENCES: dict[str, str] = {
     "fell_back": "{name}: onnxruntime fell back to {get_providers}: its CUDA libraries cannot be loaded",
     "output_came_as": "output {name!r} came as {data_type}, but {dtype} is declared",
     "no_memory_loading": "{name} ran out of memory while loading the model: {message}",
+    "refused_operator": "{op} of {module} has no engine in {dtype}: {said}; a plan that keeps it in FP32 may build: "
+    'precision = "{dtype}", keep_fp32 = ["op:{op}"]',
     "cannot_build": "{name} cannot build this graph: {message}",
     "cannot_build_kernel": "{name} cannot build this graph: op {kernel!r} (node {kernel_2!r}) has no kernel for its dtypes",
     "cannot_build_op": "{name} cannot build this graph: op {unknown!r} (node {unknown_2!r}): {unknown_3}",

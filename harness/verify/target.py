@@ -35,6 +35,7 @@ from harness.subject import NAMED_PRECISIONS, Subject, Target
 from harness.temporary import temporary_folder
 from harness.tensors import Tensors
 from harness.verify.prepare import Prepared, prepare
+from harness.verify.refused import with_operator
 from harness.verify.run import Repeats
 from harness.verify.steps import Steps
 from harness.verify.subject_graph import value_dtypes
@@ -330,7 +331,10 @@ class OpenTarget:
                 graph = folder / "graph.onnx"
                 notes, weights = self._write_graph(graph, marked)
                 request = BuildRequest(onnx=graph, weights=weights, tf32=self.plan.tf32, shapes=shapes, taps=taps)
-                report = self.backend.build(request, engine, settings)
+                try:
+                    report = self.backend.build(request, engine, settings)
+                except EngineRefused as error:
+                    raise with_operator(error, prepared.program.values, self.plan) from error
                 return dataclasses.replace(report, notes=(*notes, *report.notes))
 
         key = self._key(taps=taps, marked=marked)

@@ -432,6 +432,8 @@ SENTENCES: dict[str, str] = {
     "fell_back": "{name}：onnxruntime 退回到 {get_providers}：无法加载其 CUDA 库",
     "output_came_as": "输出 {name!r} 的类型为 {data_type}，而声明为 {dtype}",
     "no_memory_loading": "{name} 加载模型时内存不足：{message}",
+    "refused_operator": "{module} 的 {op} 无法以 {dtype} 构建引擎：{said}；让它保持 FP32 的方案或可构建："
+    'precision = "{dtype}", keep_fp32 = ["op:{op}"]',
     "cannot_build": "{name} 无法构建此计算图：{message}",
     "cannot_build_kernel": "{name} 无法构建此计算图：算子 {kernel!r}（节点 {kernel_2!r}）没有适合其类型的内核",
     "cannot_build_op": "{name} 无法构建此计算图：算子 {unknown!r}（节点 {unknown_2!r}）：{unknown_3}",
