@@ -130,7 +130,7 @@ def _read(path: Path, name: str) -> Document:
         check_is_content(path)
         if (size := path.stat().st_size) > LARGEST:
             raise _Broken(Sentence("file_too_large", size=size / 2**20, largest=LARGEST / 2**20))
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        data = with_sentences(json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant))
     except UsageError as error:
         raise _Broken(str(error)) from error
     except OSError as error:
@@ -145,7 +145,7 @@ def _read(path: Path, name: str) -> Document:
             raise _Broken(Sentence("record_with_this", words=words))
         raise _Foreign(words)
     try:
-        return _document(path, name, with_sentences(data))
+        return _document(path, name, data)
     except ShapeError as error:
         raise _Broken(Sentence("record_again", error=error)) from error
 

@@ -74,7 +74,8 @@ class Sentence(str):
         return self  # so that str() of an error keeps it
 
     def __add__(self, other: str) -> Sentence:
-        return Sentence("joined_close", parts=[self, other]) if other else self
+        before = self.arguments["parts"] if self.code == "joined_close" else [self]
+        return Sentence("joined_close", parts=[*before, other]) if other else self
 
     def __radd__(self, other: str) -> Sentence:
         return Sentence("joined_close", parts=[other, self]) if other else self

@@ -11,6 +11,10 @@ SENTENCES = "sentences"
 """The key of the table: by its text, the code and the arguments of each sentence."""
 
 
+MOST_DEPTH = 16
+"""Sentences within sentences that are read: a file that somebody made may not keep a report busy for ever."""
+
+
 def writable(data: Any) -> Any:
     """Return JSON data with plain text for sentences, and the table of these beside it, if there are any."""
     table: dict[str, Any] = {}
@@ -60,13 +64,14 @@ def _entry(value: Any) -> Any:
     return [_entry(one) for one in value] if isinstance(value, list) else value
 
 
-def _read(entry: Any) -> Any:
+def _read(entry: Any, depth: int = MOST_DEPTH) -> Any:
     """Return the sentence of an entry, or a value inside one; None for what is no sentence of this version."""
     if isinstance(entry, list):
-        return [_read(one) for one in entry]
+        return [_read(one, depth) for one in entry]
     if not isinstance(entry, Mapping):
         return entry
     try:
-        return Sentence(entry["code"], **{name: _read(one) for name, one in entry["arguments"].items()})
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+        inside = {name: _read(one, depth - 1) for name, one in entry["arguments"].items()} if depth else {}
+        return Sentence(entry["code"], **inside)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError):
         return None

@@ -136,6 +136,22 @@ def test_a_table_that_does_not_give_the_text_changes_nothing(entry):
     assert with_sentences({"reason": "another text", SENTENCES: {"another text": entry}}) == {"reason": "another text"}
 
 
+def test_a_table_that_somebody_made_costs_nothing():
+    entry: dict[str, object] = {"code": "in_turns", "arguments": {"than": "", "figures": "", "processes": 1}}
+    for _ in range(300):
+        entry = {"code": "in_turns", "arguments": {"than": "", "figures": "", "processes": entry}}
+    huge = {"code": "loses", "arguments": {"error": 10**400}}
+    assert with_sentences({"reason": "x", SENTENCES: {"x": entry, "y": huge}}) == {"reason": "x"}
+
+
+def test_a_long_sum_is_no_deep_one():
+    text = Sentence("no_floor")
+    for _ in range(50):
+        text += Sentence("decisions_tie")
+    (read,) = with_sentences(writable({"notes": [text]}))["notes"]
+    assert in_language(read, ZH) == in_language(text, ZH)
+
+
 def test_data_in_a_language():
     language = Language({"no_floor": "rien", "joined": "{parts:; }"}, {"; ": " ; "})
     data = {"reason": Sentence("no_floor"), "notes": (Sentence("joined", parts=["a", Sentence("no_floor")]),), "n": 1}

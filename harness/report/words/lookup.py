@@ -37,7 +37,8 @@ class Words:
             )
             for document in found.documents
         )
-        return replace(found, documents=documents)
+        broken, foreign = (localised(files, self._templates) for files in (found.broken, found.foreign))
+        return replace(found, documents=documents, broken=broken, foreign=foreign)
 
     def sentence(self, text: str) -> str:
         """Return a text in this language, where it is a sentence with a code."""
