@@ -11,6 +11,8 @@ from harness.records import Json
 from harness.report import BASELINE, code, escape, is_reference, largest_error
 from harness.report.text import ms, number, worst_error
 
+WIDE = 0.2
+"""A 95 % interval that is wider than this share of the speed-up is shown in its place, or beside it."""
 _RANK = ("pass", "not_judged", "", "known", "fail")
 """Verdicts of an engine, from the one that is shown first; none at all is "" ."""
 
@@ -43,6 +45,19 @@ def _factor(row: KeyRow) -> float | None:
     return factor
 
 
+def _interval(row: KeyRow) -> tuple[float | None, float | None]:
+    """Return the ends of the speed-up's 95 % interval; None where there is none."""
+    return (row.shown["speed_up_intervals"].get(BASELINE) if row.shown else None) or (None, None)
+
+
+def _ends(row: KeyRow) -> list[float]:
+    """Return the speed-up, or the ends of its interval where that is too wide for one figure; none without it."""
+    factor, (low, high) = _factor(row), _interval(row)
+    if factor is None:
+        return []
+    return [factor] if low is None or high is None or high - low <= WIDE * factor else [low, high]
+
+
 def _engine(context: Context, row: KeyRow, rows: Sequence[KeyRow]) -> str:
     """Return what the best engine of the only model is worth, and how the others came out."""
     words = context.words
@@ -68,10 +83,11 @@ def _speed(context: Context, row: KeyRow, where: str, name: str) -> str:
         return words("lead_untimed" if row.shown is None else "lead_no_baseline", where=where, name=name)
     session = row.shown["session"]
     sizes = context.listed(f"{escape(symbol)}={size}" for symbol, size in session["sizes"].items())
-    low, high = row.shown["speed_up_intervals"].get(BASELINE) or (None, None)
+    low, high = _interval(row)
     proven = low is None or low > 1
     slower = high is not None and high < 1
-    shown = number(factor) if proven or slower else f"{number(factor)} [{number(low)}, {number(high)}]"
+    exact = (proven or slower) and len(_ends(row)) == 1
+    shown = number(factor) if exact else f"{number(factor)} [{number(low)}, {number(high)}]"
     key = "lead_fast" if factor > 1 and proven else "lead_slow" if slower else "lead_equal"
     return words(key, where=where, name=name, factor=shown, sizes=words("bracketed", inner=sizes) if sizes else "")
 
@@ -88,8 +104,9 @@ def _engines(context: Context, best: Sequence[KeyRow]) -> str:
     words = context.words
     passed = [row for row in best if row.verdict == "pass"]
     clauses = [words("lead_models", where=_where(context, best), count=len(passed), all=len(best))]
-    if factors := [factor for row in passed if (factor := _factor(row)) is not None]:
-        clauses.append(words("lead_factors", factors=_range(context, factors), count=len(factors)))
+    if timed := [row for row in passed if _factor(row) is not None]:
+        factors = _range(context, [end for row in timed for end in _ends(row)])
+        clauses.append(words("lead_factors", factors=factors, count=len(timed)))
     elif passed:
         clauses.append(words("lead_no_factors"))
     if ratios := [row.ratio for row in passed if row.ratio is not None]:

@@ -92,6 +92,13 @@ def test_a_speed_up_whose_interval_holds_1_is_none(tmp_path: Path):
     assert "slower than PyTorch" in sentence(tmp_path, results=[trained()], bench=[slower])
 
 
+def test_a_speed_up_that_is_hardly_known_has_its_interval(tmp_path: Path):
+    unsure = replace(recorded.measured(speed_up=77.0), speed_up_intervals={"eager fp32": (44.0, 134.0)})
+    assert "77 [44, 134] times as fast" in sentence(tmp_path, results=[trained()], bench=[unsure])
+    results = [trained(), trained(subject="b")]
+    assert "44 to 134 times as fast" in sentence(tmp_path, results=results, bench=[unsure])
+
+
 def test_several_models_have_one_sentence_that_names_what_did_not_pass(tmp_path: Path):
     results = [trained(), trained(subject="b"), trained("fail", subject="c")]
     bench = [recorded.measured(), recorded.measured(subject="b", speed_up=2.0)]
