@@ -51,6 +51,8 @@ class Document:
     known: tuple[Json, ...] = ()
     """The entries of the ledger of known failures, each with how it came out."""
     bisect: Json | None = None
+    quant: Json | None = None
+    """``QuantSearch.to_json()``."""
     parts: tuple[Json, ...] = ()
     """``BringUp.to_json()``: the parts of a model, one by one, per target and case."""
     bench: tuple[Json, ...] = ()
@@ -181,6 +183,11 @@ class Records:
     def bisections(self) -> tuple[Entry, ...]:
         """``Bisection.to_json()``."""
         return tuple(Entry(data=doc.bisect, document=doc) for doc in self.documents if doc.bisect)
+
+    @property
+    def quant_searches(self) -> tuple[Entry, ...]:
+        """``QuantSearch.to_json()``: which operators of quantised models to leave in floats."""
+        return tuple(Entry(data=doc.quant, document=doc) for doc in self.documents if doc.quant)
 
     @property
     def parts(self) -> tuple[Entry, ...]:

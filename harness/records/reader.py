@@ -33,6 +33,7 @@ from harness.records.documents import Document, Json, Records
 from harness.records.earlier import as_written_today
 from harness.records.known import Standing
 from harness.records.latency import Measured, NotMeasured
+from harness.records.quant_search import QuantSearch
 from harness.records.runs import as_ended
 from harness.records.schema import ShapeError, checked
 from harness.records.shards import ShardRecord
@@ -205,6 +206,7 @@ _TOP: tuple[tuple[str, Any, Any], ...] = (
     ("environment", dict[str, Any], {}),
     ("results", tuple[dict[str, Any], ...], []),
     ("bisect", Bisection | None, None),
+    ("quant", QuantSearch | None, None),
     ("parts", tuple[BringUp, ...], []),
     ("bench", tuple[dict[str, Any], ...], []),
     ("not_measured", tuple[NotMeasured, ...], []),

@@ -39,6 +39,7 @@ from harness.report.html.parts import (
     distinct,
     word,
 )
+from harness.report.html.quant_search import quant_section
 from harness.report.html.study import score_section, study_section
 from harness.report.html.subjects import Known, subject_section
 from harness.report.text import creep_lines, part_counts
@@ -69,8 +70,10 @@ def page(records: Records, *, lang: Language = "en", against: tuple[str, Records
     summary = overview.overview(_items(known, records, t), records, labels, t, warnings=said)
     scores = [score_section(entry.data, f"score{n}", t) for n, entry in enumerate(records.scores, start=1)]
     changed = [changes_section(changes(against[1], records), against[0], t)] if against else []
-    chapters = [*changed, *sections, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
-    names = [one.subject for one in known] + [entry.data["name"] for entry in records.studies]
+    quant = [quant_section(entry.data, f"quant{n}", t) for n, entry in enumerate(records.quant_searches, start=1)]
+    chapters = [*changed, *sections, *quant, *studies, *scores, _machine(records, t), _reproduce(records, t), _terms(t)]
+    names = [one.subject for one in known] + [entry.data["subject"] for entry in records.quant_searches]
+    names += [entry.data["name"] for entry in records.studies]
     names += [entry.data["folder"] for entry in records.scores]
     return _render(summary, chapters, names, lang, t)
 

@@ -17,7 +17,7 @@ from harness.report.plots.latency import (
     swept,
 )
 from harness.report.plots.layers import draw_depth, save_layers
-from harness.report.plots.quant_search import save_quant_search
+from harness.report.plots.quant_search import draw_quant_search, save_quant_search
 from harness.report.plots.study import draw_steps, draw_tradeoff, quality_words, save_study, stepped
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "draw_depth",
     "draw_history",
     "draw_over_size",
+    "draw_quant_search",
     "draw_steps",
     "draw_tradeoff",
     "embedded",

@@ -26,11 +26,11 @@ def save_quant_search(found: Json, stem: Path) -> list[Path]:
     """Write the chart as PNG and return its path. Raises UsageError when it cannot be written."""
     path = stem.with_name(f"{stem.name}.png")
     title = f"{found['subject']} [{found['backend']} {found['precision']}]: operators in floats, cost and time"
-    save_figure([path], INCHES, partial(draw, found=found), title=title)
+    save_figure([path], INCHES, partial(draw_quant_search, found=found), title=title)
     return [path]
 
 
-def draw(figure: Figure, found: Json) -> None:
+def draw_quant_search(figure: Figure, found: Json) -> None:
     """Draw the sets that were tried with their front, engines as large marks, and the engines' times below."""
     from matplotlib.ticker import MaxNLocator
 

@@ -49,6 +49,8 @@ def results_table(results: Sequence[Json]) -> str:
         blocks.append(_subject_block([result for result in results if result["subject"] == name]))
     terms = {"rel err": "rel_err", "floor": "floor", "ratio": "ratio"}
     legend = explained(terms, (result["precision"] for result in results))
+    runs = {codes["runs"] for result in results if (codes := result.get("codes"))}
+    legend += f"; {WORDS('term_floor_quantised', runs=max(runs))}" if runs else ""
     lines = wrapped("", f"{legend}; bits: -log2(rel err); max abs: the largest absolute error.")
     blocks.append("\n".join((*lines, *runs_lines(results), verdict_counts(results))))
     return "\n\n".join(blocks)
