@@ -177,6 +177,7 @@ def test_the_cards_have_the_figures_that_are_asked_for_first(text: str, tmp_path
     wrong = html.page(of(tmp_path, results=[result], bench=[timed]))
     assert WORDS("card_outputs_fail") in wrong
     assert "13.7x" in wrong
+    assert WORDS("card_limit", times="4.56") in wrong
     empty = Page(html.page(of(tmp_path))).words()
     assert WORDS("card_no_error") in empty
     assert WORDS("card_no_speed") in empty

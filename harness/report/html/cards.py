@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from harness.records import Records
 from harness.report import verdicts
-from harness.report.facts import BASELINE, Json, case_label, floor_ratio, is_invalid, session_target, target_name
+from harness.report.facts import (
+    BASELINE,
+    Json,
+    beyond,
+    case_label,
+    floor_ratio,
+    is_invalid,
+    session_target,
+    target_name,
+)
 from harness.report.html.parts import MISSING, TONES, Tone, warnings, worst
 from harness.report.words import Words
 
@@ -44,10 +53,16 @@ def _worst_error(results: Sequence[Json], t: Words) -> Card:
     return Card(
         label=t("card_error"),
         figure=figure,
-        words=f"{result['subject']} {target_name(result)} {result['case']}, {output['name']}",
+        words=f"{result['subject']} {target_name(result)} {result['case']}, {output['name']}{_limit(output, t)}",
         tone=TONES[output["verdict"]],
         labels=warnings(result["provenance"] or {}, t),
     )
+
+
+def _limit(output: Json, t: Words) -> str:
+    """Return how many times its limit an output is, where it is more: a part of it may be, though the whole is not."""
+    times, part = beyond(output)
+    return t("card_limit", times=format(times, ".3g")) if part and 1 < times < math.inf else ""
 
 
 def _times(output: Json) -> float | None:

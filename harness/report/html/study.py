@@ -209,7 +209,7 @@ def _stages(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words
         for v in variants
         if v["stages_ms"]
     )
-    shape = (*columns(t, "variant"), *figure_columns(stages))
+    shape = (*columns(t, "variant"), *figure_columns(stages, shown=7))
     table = Table(id=f"{id}-stages-table", caption=t("stages_caption"), columns=shape, rows=rows, labels=labels)
     return [Group(id=f"{id}-stages", heading=t("stages"), parts=(table,), labels=labels)]
 
@@ -230,7 +230,9 @@ def _texts(variants: Sequence[Json], id: str, labels: tuple[str, ...], t: Words)
         for variant, text in shown
     )  # fmt: skip
     shape = (
-        *columns(t, "case", "variant", "tokens", "first_difference"), *figure_columns(names), *columns(t, "text")
+        *columns(t, "case", "variant", "tokens", "first_difference"),
+        *figure_columns(names, shown=3),
+        *columns(t, "text"),
     )  # fmt: skip
     table = Table(id=f"{id}-texts-table", caption=t("texts_caption"), columns=shape, rows=rows, labels=labels)
     left = len(by_case) - CASES

@@ -43,7 +43,8 @@ def trend_group(trends: Sequence[Json], id: str, t: Words) -> Group:
         parts.append(TrendPlots(items=plots, caption=t("trend_plots_note"), labels=labels))
     rows = tuple(_row(trend, t) for trend in ordered)
     keys = ("output", "target", "case", "runs", "first_ratio", "median_ratio", "last_ratio", "limit_ratio")
-    shape = columns(t, *keys, "changed_since", "device", runs="word", changed_since="word")
+    extra = ("first_ratio", "device")
+    shape = columns(t, *keys, "changed_since", "device", extra=extra, runs="word", changed_since="word")
     caption = t("trends_caption", count=len(rows))
     parts.append(
         Table(id=f"{id}-table", caption=caption, columns=shape, rows=rows, filters=len(rows) > 8, labels=labels)

@@ -59,6 +59,7 @@ WORDS: dict[str, str] = {
     "card_error": "Worst error over its floor",
     "card_times": "{times}x",
     "card_no_error": "no error with a floor",
+    "card_limit": "; {times}x its limit",
     "card_speed": "Best speed-up",
     "card_over": "{name}, over {baseline}; {outputs}",
     "card_outputs_pass": "its outputs pass",

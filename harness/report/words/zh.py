@@ -59,6 +59,7 @@ WORDS: dict[str, str] = {
     "card_error": "最大误差/同精度基线",
     "card_times": "{times} 倍",
     "card_no_error": "没有可与同精度基线比较的误差",
+    "card_limit": "；为限值的 {times} 倍",
     "card_speed": "最高加速比",
     "card_over": "{name}，相对 {baseline}；{outputs}",
     "card_outputs_pass": "输出通过",
