@@ -1,4 +1,4 @@
-"""What a verification costs: a second run with a cached engine, and peak memory over the number of values.
+"""What a verification costs: a cached run and the imports of ``bench`` beside ``import torch``, and peak memory.
 
 python benchmarks/verify.py            # ``verify.py DEPTH`` is the process whose memory is measured
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -22,6 +23,7 @@ from harness.verify import verify
 
 TENSOR_MIB = 64
 DEPTHS = (10, 40, 160)
+PAIRS = 3
 
 
 class Chain(torch.nn.Module):
@@ -53,26 +55,36 @@ def chain(depth: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-def timed(*command: str) -> float:
-    """Run a command and return its wall time in seconds; its output goes to standard error."""
-    started = time.perf_counter()
+def timed(*command: str) -> tuple[float, float]:
+    """Run a command; return its wall time and the CPU time of it and its children, in seconds. It prints to stderr."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=False, stdout=sys.stderr)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, cpu
 
 
-def second_run() -> None:
-    """Time the first and the second verification of MiniLM with one backend, and what the imports alone take."""
+def cached_run() -> None:
+    """Time cached verifications of MiniLM, and the imports of a process of ``bench``, in turns with ``import torch``.
+
+    The first two runs build the module: the third takes it as it is.
+    """
+    torch_alone = [sys.executable, "-c", "import torch"]
+    timing = [sys.executable, "-c", "import harness.timing.worker, onnxruntime"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "harness", "verify", "minilm", "-b", "ort-cpu", "-p", "fp32"]
-        command += ["--engines", folder, "--json", str(report)]
-        first = timed(*command)
-        second = timed(*command)
+        rest = ["minilm", "-b", "ort-cpu", "-p", "fp32", "--case", "short", "--no-record"]
+        rest += ["--engines", folder, "--json", str(report)]
+        verify = [sys.executable, "-m", "harness", "verify", *rest]
+        first, _ = timed(*verify), timed(*verify)
+        runs = [[timed(*torch_alone), timed(*verify), timed(*timing)] for _ in range(PAIRS)]
         results = json.loads(report.read_text())["results"]
-        imports = timed(sys.executable, "-c", "import torch, onnxscript, onnxruntime, transformers, harness.verify")
-    cached = all(result["engine"]["cached"] for result in results)
-    print(f"verify minilm, ort-cpu fp32: first {first:.1f} s, second {second:.1f} s, imports alone {imports:.1f} s")
-    print(f"second run: engines cached: {cached}")
+    print(f"verify minilm, ort-cpu fp32, one case: first {first[0]:.1f} s")
+    alone, cached, until = ([median(run[which][place] for run in runs) for place in (0, 1)] for which in range(3))
+    print(f"import torch: {alone[0]:.2f} s, CPU {alone[1]:.2f} s (medians of {PAIRS}, one after the other in turns)")
+    for what, spent in (("cached", cached), ("what a process of bench imports before it loads an engine", until)):
+        print(f"{what}: {spent[0]:.2f} s, CPU {spent[1]:.2f} s: {spent[1] / alone[1]:.2f} times import torch")
+    print(f"cached runs: engines cached: {all(result['engine']['cached'] for result in results)}")
 
 
 def memory() -> None:
@@ -88,5 +100,5 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         chain(int(sys.argv[1]))
     else:
-        second_run()
+        cached_run()
         memory()
