@@ -12,7 +12,7 @@ from fake import quiet
 from onnx import TensorProto, helper
 
 from harness import Subject, Target
-from harness.backends import BACKENDS
+from harness.backends import BACKENDS, Starter
 from harness.backends.base import BuildRequest
 from harness.backends.onnxruntime import backend as module
 from harness.backends.onnxruntime.errors import run_error
@@ -269,3 +269,13 @@ def test_cuda_reads_inputs_that_are_still_being_written(tmp_path: Path) -> None:
         outputs = session.run({"x": late})
     assert outputs["y"].is_cuda
     assert torch.equal(outputs["y"], 2 * wanted)
+
+
+def test_a_process_that_cannot_start_ahead_is_started_when_it_is_needed(monkeypatch):
+    def fails(*_: object) -> None:
+        raise OSError("no room for a process")
+
+    monkeypatch.setattr("harness.isolated.models._process", fails)
+    backend = BACKENDS["ort-cpu"]
+    assert isinstance(backend, Starter)
+    backend.start_ahead()

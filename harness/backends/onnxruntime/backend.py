@@ -6,6 +6,7 @@ TF32 switch), the ONNX model, and its external weights where it has any. ONNX Ru
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,8 @@ class OnnxRuntimeBackend:
         if self._runs_apart:
             from harness.isolated import start_ahead
 
-            start_ahead()
+            with contextlib.suppress(OSError):  # loading the engine tries again, and says why it cannot
+                start_ahead()
 
     def load(self, engine: Path) -> ApartSession | OnnxRuntimeSession:
         """Load an engine file. Raises EngineRefused when ONNX Runtime does not take it.
