@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 FP32_LOSS = 2.0**-20
 """Of the largest logit: what FP32 may lose in any order of adding, where the floor happens to be exact."""
+NAMES = ("KL divergence", "top-1 agreement", "perplexity ratio less 1")
 TIMES = 3
 """An engine may lose as many times what PyTorch loses, as in the verdicts of outputs."""
+MOST_LOST = 0.1
+"""Nats that PyTorch itself may lose on average: what has lost more, such as by squares beyond FP16, is no floor."""
 _ROWS = 64
 """Rows that are computed at a time: in float64 the logits of a long text are gigabytes."""
 
@@ -105,14 +108,17 @@ def against_floor(
 
     ``expected`` are the reference's logits [n, words], ``floor`` those of PyTorch in the engine's precision, and
     ``tokens`` int64 [n] the text's next ones. ``least`` is a logit error that is the reference's own, such as its
-    distance from FP64. The metrics take ``(actual, expected)``. Where the floor is not finite they are not judged.
+    distance from FP64. The metrics take ``(actual, expected)``. Where the floor is not
+    finite, or has lost more than MOST_LOST, they are not judged.
     Raises UsageError for other shapes, and for nothing.
     """
     error = tie_width(expected, floor, least=least)
     if not math.isfinite(error):
-        return tuple(map(_without_floor, ("KL divergence", "top-1 agreement", "perplexity ratio less 1")))
+        return tuple(map(_without_floor, NAMES))
     own = max(least, FP32_LOSS * float(expected.abs().max()))
     kl = max(float(kl_divergence(floor, expected).mean()), own**2 / 2)  # of an error of that size in every logit
+    if not kl <= MOST_LOST:
+        return tuple(map(_without_floor, NAMES))
     lost = surprise(floor, tokens) - surprise(expected, tokens)
     chance = 2 * float(lost.std(correction=0)) / math.sqrt(len(lost))
     ratio = math.expm1(min(TIMES * max(abs(float(lost.mean())) + chance, own), 700.0))
@@ -150,7 +156,9 @@ def _ratio_less_1(actual: torch.Tensor, expected: torch.Tensor, tokens: torch.Te
 
 def _without_floor(name: str) -> Metric:
     def unjudged(actual: Any, expected: Any) -> float:
-        raise NotJudged("PyTorch itself is not finite in this precision, so that there is no floor to hold it to")
+        raise NotJudged(
+            "PyTorch itself is not finite, or all but lost, in this precision: there is no floor to hold it to"
+        )
 
     return Metric(name, unjudged, at_most=0.0, why="there is no floor")
 

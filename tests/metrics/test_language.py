@@ -119,6 +119,11 @@ def test_without_a_finite_floor_nothing_is_judged():
     assert not math.isfinite(tie_width(logits(), broken))
 
 
+def test_a_floor_that_has_lost_everything_holds_nothing():
+    assert verdicts(logits(), logits(seed=9)) == ["not_judged"] * 3
+    assert verdicts(logits(), off(logits(), 1.0, 1)) == ["not_judged"] * 3
+
+
 def test_an_exact_floor_leaves_what_fp32_loses():
     expected = logits()
     assert tie_width(expected, expected) == pytest.approx(FP32_LOSS * float(expected.abs().max()))
