@@ -120,6 +120,9 @@ class Subject:
     valid: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = field(default_factory=dict)
     """Which elements of an output count, where not all do: output name -> function of a case's inputs that returns
     booleans, with as many dimensions as the output, each of its size or 1 (docs/suites.md)."""
+    parts_valid: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = field(default_factory=dict)
+    """The same of the parts of ``parity parts``: ``MODULE:OUTPUT``, such as ``encoder.layer.*:output`` where ``*`` is
+    any name between two dots -> function of the inputs of the whole model (docs/bring-up.md)."""
     given: Mapping[str, Callable[[], Mapping[str, torch.Tensor]]] = field(default_factory=dict)
     """Outputs that come with a case, by case: those of ``--cases``, or of another program. Where PyTorch FP32 confirms
     them they are the reference; where it does not, the request is wrong."""
@@ -216,6 +219,10 @@ class Subject:
         require(isinstance(self.parts, str), f"{what}: parts", self.parts, give)
         require(isinstance(self.owner, str), f"{what}: owner", self.owner, "text, such as 'team-x'")
         require_names(f"{what}: valid", self.valid, callable, "functions of the inputs, such as lambda inputs: ...")
+        require_names(f"{what}: parts_valid", self.parts_valid, callable, "functions of the inputs of the model")
+        for key in self.parts_valid:
+            named = all(key.partition(":")[::2])
+            require(named, f"{what}: a key of parts_valid", key, "MODULE:OUTPUT, such as 'encoder.layer.*:output'")
         require_names(f"{what}: given", self.given, callable, "functions that return outputs")
         for case in self.given:
             require_one_of(self.cases, f"{what}: a case of given", case)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from harness.bringup.calls import Call, Model
-from harness.bringup.parts import Found, Part, alone, cut, find_parts
+from harness.bringup.parts import Found, Part, alone, check_masks, cut, find_parts
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import assign
 from harness.records import BringUp, ModelPart, OutputResult, Result, overall
@@ -54,6 +54,7 @@ class BringingUp:
         """Raises UsageError for a module that is not there, and where none runs."""
         self.model, self.targets, self.settings, self.request = model, targets, settings, request
         subject = model.subject
+        check_masks(model)
         self._cases = [*subject.cases, *(case for case in subject.range_cases if _is_had(model, case))]
         prefix = request.prefix or ("" if request.upto else subject.parts)
         self.found: Found = find_parts(model, self._cases, prefix, request.upto)
@@ -213,11 +214,13 @@ def _is_had(model: Model, case: str) -> bool:
 
 
 def _not_traced(run: Run) -> str:
-    """Return why PyTorch cannot trace a subject; empty where it can."""
+    """Return why PyTorch cannot trace a subject; empty where it can, and where the request is wrong."""
     try:
         run.prepared  # noqa: B018
     except NotJudged as error:
         return str(error)
+    except UsageError:  # the verdict says why
+        pass
     return ""
 
 

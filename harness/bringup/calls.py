@@ -80,6 +80,7 @@ class Model:
         self.subject, self.device = subject, compute_device(settings)
         self.module = build_module(subject).to(self.device)
         self._arguments: dict[str, dict[str, Any]] = {}
+        self._structures: dict[str, Structure] = {}
         self.sizes: dict[str, Tensors] = {}
         """The inputs of the model by case."""
 
@@ -88,9 +89,15 @@ class Model:
         if case not in self._arguments:
             inputs, structure = structured_inputs(self.subject, case)
             check_arguments(self.module, structure.keys, inputs, where=f"case {case!r} of {self.subject.name}")
-            self.sizes[case] = inputs
+            self.sizes[case], self._structures[case] = inputs, structure
             self._arguments[case] = structure.build({name: one.to(self.device) for name, one in inputs.items()})
         return self._arguments[case]
+
+    def given(self, case: str) -> dict[str, Any]:
+        """Return copies of the inputs of a case as the suite gives them."""
+        self.arguments(case)
+        inputs: dict[str, Any] = self._structures[case].build({n: one.clone() for n, one in self.sizes[case].items()})
+        return inputs
 
     def order(self, case: str) -> list[str]:
         """Return the paths of the modules that a case calls, one for each call; a shared module has its first path."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import combinations
+from typing import Any
 
 import torch
 
@@ -15,6 +19,7 @@ from harness.sentences import Sentence
 from harness.structure import Structure
 from harness.subject import Subject
 from harness.tensors import Tensors
+from harness.verify import MaskOfCase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,35 @@ def find_parts(model: Model, cases: Sequence[str], prefix: str, upto: str) -> Fo
     return Found(prefix=prefix, calls=tuple(calls), not_run=tuple(idle if order != [prefix] else ()))
 
 
+def check_masks(model: Model) -> None:
+    """Raise UsageError for a mask of parts that names no module of the model, or two of one output."""
+    subject, keys = model.subject, [key.partition(":")[::2] for key in model.subject.parts_valid]
+    known = [path for path, _ in model.module.named_modules(remove_duplicate=False)]
+    for pattern, _ in keys:
+        if not any(_fits(path, pattern.partition("#")[0]) for path in known):
+            raise unknown_name(f"module of {subject.name} (parts_valid=)", pattern, [path for path in known if path])
+    for (one, output), (other, again) in combinations(keys, 2):
+        if output == again and any(_fits(path, one) and _fits(path, other) for path in known):
+            words = f"{subject.name}: parts_valid={one}:{output} and {other}:{output} name the same part"
+            raise UsageError(f"{words}; leave one mask for each output")
+
+
+def masks_of(model: Model, call: Call) -> dict[str, MaskOfCase]:
+    """Return the masks of the outputs of a part that ``parts_valid`` gives to it; they are asked for by case."""
+
+    def mask(function: Callable[[Any], Any], case: str) -> Any:
+        return function(model.given(case))
+
+    keys = ((*key.partition(":")[::2], function) for key, function in model.subject.parts_valid.items())
+    return {out: MaskOfCase(partial(mask, function)) for module, out, function in keys if _fits(call.name, module)}
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """Return whether a dotted path has as many names as a pattern, and each fits its own."""
+    names, patterns = path.split("."), pattern.split(".")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
+
+
 def _children(known: Mapping[str, torch.nn.Module], path: str) -> list[str]:
     return [f"{path}.{name}" if path else name for name, _ in known[path].named_children()]
 
@@ -106,7 +140,7 @@ def cut(model: Model, call: Call) -> list[Part]:
     made = cut_after(model.module, call)
     subject = replace(
         model.subject, name=f"{model.subject.name}:upto {call.name}", build=lambda: made, tolerances={},
-        valid={}, given={}, weights_files=None,
+        valid=masks_of(model, call), given={}, weights_files=None,
     )  # fmt: skip
     return [Part(subject=subject)]
 
@@ -155,6 +189,7 @@ def _subject(model: Model, call: Call, group: Mapping[str, Taken]) -> Part:
         cases={case: (lambda found=found: found) for case, found in inputs.items()},  # type: ignore[misc]
         weights_source=whole.weights_source, inputs=whole.inputs, dynamic=dynamic, ranges=ranges, source=whole.source,
         typed=whole.typed, locator=whole.locator, options=whole.options, owner=whole.owner,
+        valid=masks_of(model, call),
     )  # fmt: skip
     return Part(subject=subject, notes=tuple(notes), takes_tensors=bool(inputs[next(iter(group))]))
 

@@ -18,6 +18,7 @@ from harness.verify.settling import settle
 from harness.verify.subject_graph import compute_device, value_dtypes
 from harness.verify.target import OpenTarget, Outcome, Run, plan_of, typed_graph, write_graph
 from harness.verify.tolerance import HOLDS, cannot_hold, confidence_factor, is_tf32, judge_output
+from harness.verify.valid import MaskOfCase
 from harness.verify.verify import build_engines, judged_by, update_references, verify, verify_case
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "HOLDS",
     "MAX_FACTOR",
     "Deciding",
+    "MaskOfCase",
     "OpenEngine",
     "OpenTarget",
     "Outcome",

@@ -16,6 +16,18 @@ from harness.tensors import Tensors, sha256_of
 from harness.verify.inputs import CaseInputs, generated_words
 
 
+class MaskOfCase:
+    """A function of ``valid=`` that is asked by case: the mask of a part comes of the inputs of the whole model."""
+
+    def __init__(self, of: Callable[[str], Any]) -> None:
+        """``of`` returns the mask of a case."""
+        self.of = of
+
+    def __call__(self, inputs: object) -> Any:
+        """Raise TypeError: the inputs of the part do not say which case they are of."""
+        raise TypeError("the mask of a part is asked for by its case")
+
+
 class ValidElements:
     """The masks of a subject's outputs by case, as ``valid=`` gives them, asked for once and checked.
 
@@ -87,9 +99,11 @@ class ValidElements:
 
     def _ask(self, case: str, name: str) -> torch.Tensor:
         what = f"{self.subject.name}: valid[{name!r}] of case {case!r}"
+        function = self.subject.valid[name]
         given = {path: tensor.clone() for path, tensor in self._inputs[case].items()}
         with suite_code(what), limits.step(f"valid[{name!r}]", subject=self.subject.name):
-            mask: object = self.subject.valid[name](self._inputs.nested(given))
+            mask: object
+            mask = function.of(case) if isinstance(function, MaskOfCase) else function(self._inputs.nested(given))
         if not isinstance(mask, torch.Tensor):
             raise self._error(case, name, Sentence("mask_type", name=type(mask).__name__))
         if mask.dtype != torch.bool:
