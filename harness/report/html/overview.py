@@ -198,8 +198,10 @@ def _table(items: Sequence[Item], id: str, caption: str, labels: tuple[str, ...]
         kinds = ", ".join(distinct(t("kind_of_" + one.kind) for one in same))
         limit = next((one.of_limit for one in same if one.of_limit is not None), None)
         text = "" if limit is None else f"{limit:.3g}x" if math.isfinite(limit) else "NaN/Inf"
+        judged = verdict(item.verdict, t)
         cells = (
-            verdict(item.verdict, t), Cell(text=item.name, href=item.href), bar(limit, text, TONES[item.verdict]),
+            judged._replace(text=t("latency_no_baseline")) if item.lacks_baseline else judged,
+            Cell(text=item.name, href=item.href), bar(limit, text, TONES[item.verdict]),
             word(item.figure), word(kinds), word(item.reason),
         )  # fmt: skip
         rows.append(Row(cells=cells, mark=item.verdict))
