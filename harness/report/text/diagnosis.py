@@ -250,7 +250,7 @@ def _place(diagnosis: Json | None, t: Words) -> list[Line]:
             said.append(_counted("later", diagnosis["wrong_later"], t, it=it))
     if diagnosis["complete"]:
         said.append(t("diag_no_second" if single else "diag_no_other"))
-    elif diagnosis["left"] is None:
+    elif not diagnosis["left"]:  # nothing is left of the whole, and yet a part is not explained
         said.append(t("diag_left_unknown"))
     else:
         said.append(t("diag_left", share=percent(diagnosis["left"])))
