@@ -187,7 +187,7 @@ class Parity:
 
         The arguments are those of ``parity parts``. Raises AssertionError when a part failed; behind the first one
         nothing is built unless it is to go on. Skips the test, or fails it where the backend is required, when a part
-        could not be judged.
+        could not be judged. What the ledger knows of the outputs excuses no part: it has entries for parts.
         """
         __tracebackhide__ = True
         from harness.bringup import Request, bring_up_opened
@@ -196,15 +196,18 @@ class Parity:
         request = Request(prefix=prefix, upto=upto, keep_going=keep_going)
         try:
             with failing_in_one_sentence():
-                found = bring_up_opened(self._opened, self._case, request)
+                found = bring_up_opened(self._opened, self._case, request, self._ledger)
         except NotJudged as error:
-            self._not_judged(str(error))
+            self._no_verdict(str(error))
         data = found.to_json()
         self._item.user_properties.append((PARTS_PROPERTY, data))
         if found.verdict == "fail":
-            self._failed(failed_part_text(data))
+            owner = [f"owner: {found.owner}"] if found.owner else []
+            raise AssertionError("\n".join([failed_part_text(data), *owner]))
         if found.verdict == "not_judged":
-            self._not_judged(found.reason)
+            self._no_verdict(found.reason)
+        if found.verdict == "known":
+            raise expected(found.reason)
         return found
 
     def check_latency(self) -> Measured:
@@ -352,6 +355,11 @@ class Parity:
         __tracebackhide__ = True
         if (data := self._by_ledger()) and data["verdict"] == "known":
             raise expected(data["reason"])
+        self._no_verdict(reason)
+
+    def _no_verdict(self, reason: str) -> NoReturn:
+        """Skip the test, or fail it where its backend is required."""
+        __tracebackhide__ = True
         if self._required:
             backend = self._opened.target.backend
             pytest.fail(f"required backend {backend} gave no verdict: {reason}", pytrace=False)

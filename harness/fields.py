@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from harness.errors import UsageError, unknown_name
@@ -75,3 +76,9 @@ def described(value: object) -> str:
     if 0 < len(shown) <= MOST_LETTERS:
         return shown if value is None else f"{shown} ({kind})"
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def fits_path(path: str, pattern: str) -> bool:
+    """Return whether a dotted path has as many names as a pattern, and each of them fits its own: ``layer.*``."""
+    names, patterns = path.split("."), pattern.split(".")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))

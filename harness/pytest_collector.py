@@ -172,11 +172,11 @@ class Collector:
             state.problems += stale
             state.wrong_requests.add(state.known.ledger.file)
         judged = {one["backend"] for one in state.results.values() if one["verdict"] not in ("not_judged", "known")}
-        judged |= {one["backend"] for one in state.ordered_parts() if one["verdict"] != "not_judged"}
+        judged |= {one["backend"] for one in state.ordered_parts() if _has_run(one)}
         judged |= {one["session"]["backend"] for one in state.ordered_latencies() if not _invalid(one)}
         lacking = [name for name in state.require if name not in judged and not state.arrivals.is_elsewhere(name)]
         state.problems += [f"required backend {name} gave no verdict" for name in lacking]
-        known = any(one["verdict"] == "known" for one in results)
+        known = any(one["verdict"] == "known" for one in (*results, *state.ordered_parts()))
         if not judged and not known and (state.asked or state.require_verdict) and not state.arrivals.is_empty_shard:
             nothing = f"nothing was judged: of {state.asked} tests of engines none gave a verdict"
             fails = limit_options.in_ci() if state.require_verdict is None else state.require_verdict
@@ -200,7 +200,8 @@ class Collector:
         wrong = [one for one in (*results, *state.ordered_parts()) if one["verdict"] == "fail"]
         if session.exitstatus == pytest.ExitCode.OK:  # a rerun, or a mark of pytest's, changes no verdict
             state.remarks += [f"{words_of(name_of(one))} failed, whatever became of its test" for one in wrong]
-        new = any(one["verdict"] == "fail" and not one["known"] for one in results)
+        parts = [part for found in state.ordered_parts() for part in found["parts"]]
+        new = any(one["verdict"] == "fail" and not one["known"] for one in (*results, *parts))
         state.remarks += [state.known.ledger.offer(state.json)] if new else []
         session.exitstatus = exit_status(session, has_failed=bool(wrong))
 
@@ -244,6 +245,12 @@ class Collector:
             terminalreporter.write_line(known)
         for remark in remarks:
             terminalreporter.write_line(f"parity: {remark}", yellow=True)
+
+
+def _has_run(found: Json) -> bool:
+    """Return whether the parts of a model were judged: not where all of them are known to crash and none was run."""
+    launched = any(part["known"] is None or part["known"]["verdict"] for part in found["parts"])
+    return found["verdict"] != "not_judged" and launched
 
 
 def exit_status(session: pytest.Session, *, has_failed: bool = False) -> int:

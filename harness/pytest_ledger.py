@@ -38,8 +38,9 @@ class RunLedger:
 
     def configure(self, config: pytest.Config, root: Path) -> None:
         """Read the ledger of a repository. Raises UsageError where it is none."""
-        self.ledger, self.root = ledgers.read(root, config.getoption("parity_known")), root
         self.launches_all = config.getoption("parity_run_known")
+        self.root = root
+        self.ledger = replace(ledgers.read(root, config.getoption("parity_known")), launches_all=self.launches_all)
         config.pluginmanager.register(self, "parity-ledger")
 
     @pytest.hookimpl(tryfirst=True)
@@ -89,9 +90,9 @@ class RunLedger:
             return result
         return ledgers.judged(result, self.ledger, entry, owner=result["owner"])
 
-    def standings(self, results: Sequence[Json], latencies: Sequence[Json]) -> list[Json]:
+    def standings(self, results: Sequence[Json], latencies: Sequence[Json], models: Sequence[Json]) -> list[Json]:
         """Return how the entries came out."""
-        return ledgers.standings(self.ledger, self.arrivals.declared, results, latencies)
+        return ledgers.standings(self.ledger, self.arrivals.declared, results, latencies, models)
 
     def stale(self, session: pytest.Session) -> list[str]:
         """Return a sentence for each entry whose subject no suite declares, where all suites were collected."""

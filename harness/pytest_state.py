@@ -236,7 +236,7 @@ class State:
 
     def standings(self, results: Sequence[Json]) -> list[Json]:
         """Return how the entries of the ledger came out."""
-        return self.known.standings(results, self.ordered_latencies())
+        return self.known.standings(results, self.ordered_latencies(), self.ordered_parts())
 
     def save(self, *, complete: bool = False) -> None:
         """Write the JSON, where one was asked for. Raises UsageError when it cannot be written."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
@@ -11,7 +12,8 @@ from harness.bringup.calls import Call, Model
 from harness.bringup.parts import Found, Part, alone, check_masks, cut, find_parts
 from harness.errors import NotJudged, ParityError, UsageError
 from harness.graph import assign
-from harness.records import BringUp, ModelPart, OutputResult, Result, overall
+from harness.ledger import UPTO, Entry, Ledger, as_known, is_launched, not_launched
+from harness.records import BringUp, ModelPart, OutputResult, Result, ResultVerdict, overall, times_limit
 from harness.sentences import Sentence
 from harness.settings import Settings
 from harness.subject import Subject, Target
@@ -49,8 +51,9 @@ class BringingUp:
     """The parts of a subject and what became of them so far."""
 
     def __init__(
-        self, model: Model, targets: Sequence[Target], cases: Sequence[str], settings: Settings, request: Request
-    ) -> None:
+        self, model: Model, targets: Sequence[Target], cases: Sequence[str], settings: Settings, request: Request,
+        ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
         """Raises UsageError for a module that is not there, and where none runs."""
         self.model, self.targets, self.settings, self.request = model, targets, settings, request
         subject = model.subject
@@ -65,6 +68,14 @@ class BringingUp:
             for case in cases
         ]
         self._stopped: dict[Target, str] = {}
+        self._ledger = ledger or Ledger()
+        paths = [path for path, _ in model.module.named_modules(remove_duplicate=False) if path]
+        self._ledger.check_parts(subject.name, subject.source, paths)
+        self._entries = {
+            (line.target, line.case, call.name): self._entry(line, call)
+            for line in self._lines
+            for call in self.found.calls
+        }
 
     def run(self) -> Iterator[ModelPart]:
         """Judge part after part; each target stops behind the first that fails, unless it is to go on."""
@@ -102,13 +113,19 @@ class BringingUp:
                     one = self._judge(opened, part, call, line)
                     line.parts.append(one)
                     self._say(f"{line.case} [{target}] {call.name}: {one.verdict.replace('_', ' ')}{_floors(one)}")
-                    if one.verdict == "fail" and not self.request.keep_going:
+                    if one.verdict == "fail" and not (self.request.keep_going or _passes_now(one)):
                         self._stopped.setdefault(target, call.name)
                     yield one
 
     def _judge(self, opened: OpenTarget, part: Part, call: Call, line: _Line) -> ModelPart:
         kind = type(self.model.module.get_submodule(call.path)).__name__
         shapes: dict[str, tuple[int, ...]] = {}
+        entry, subject = self._entries[line.target, line.case, call.name], self.model.subject
+        if not (is_launched(entry) or self._ledger.launches_all):
+            assert entry is not None
+            result = not_launched(subject, line.target, line.case, self._ledger, entry, line.plan_source)
+            line.results.append(result)
+            return _recorded(result, module=call.name, kind=kind, shapes=shapes, notes=part.notes, next_step="")
         try:
             if not part.takes_tensors:
                 raise NotJudged(Sentence("takes_no_tensor"))
@@ -116,11 +133,19 @@ class BringingUp:
             result = verify_case(opened, line.case).result
         except (UsageError, NotJudged) as error:  # about this module, and no wrong request
             return ModelPart(module=call.name, kind=kind, verdict="not_judged", reason=str(error), shapes=shapes)
+        failed = result.verdict == "fail"
+        if entry is not None:
+            result = as_known(result, self._ledger, entry, owner=subject.owner)
         line.results.append(result)
         if result.provenance is not None and result.engine is not None:
             line.device = result.provenance.device
         return _recorded(result, module=call.name, kind=kind, shapes=shapes, notes=part.notes,
-                         next_step=self._next_step(call, line) if result.verdict == "fail" else "")  # fmt: skip
+                         next_step=self._next_step(call, line) if failed else "")  # fmt: skip
+
+    def _entry(self, line: _Line, call: Call) -> Entry | None:
+        """Return the entry of the ledger about a part. Raises UsageError where there are two."""
+        subject, name = self.model.subject, f"{UPTO if self.request.upto else ''}{call.name}"
+        return self._ledger.entry_of(subject.name, str(line.target), line.case, source=subject.source, part=name)
 
     def _next_step(self, call: Call, line: _Line) -> str:
         """Return the command that looks into a part that fails."""
@@ -147,7 +172,7 @@ class BringingUp:
         why = Sentence("not_reached_since", stopped=stopped) if stopped else Sentence("not_reached")
         behind = [call for call in self.found.calls if call.name not in known] if stopped else []
         parts = (*line.parts, *(self._not_reached(call, why) for call in behind))
-        verdict = overall(part.verdict for part in parts)
+        verdict = _overall(part.verdict for part in parts)
         worst = next((part for part in parts if part.verdict == verdict), None)
         passed = sum(part.verdict == "pass" for part in parts)
         reason = Sentence("parts_passed", passed=passed, count=len(parts))
@@ -169,18 +194,22 @@ class BringingUp:
 
 
 def bring_up(
-    subject: Subject, *, targets: Sequence[Target], cases: Sequence[str], settings: Settings, request: Request
-) -> BringingUp:
-    """Return the parts of a subject, ready to be judged. Raises UsageError and NotJudged where there are none."""
-    return BringingUp(Model(subject, settings), targets, cases, settings, request)
+    subject: Subject, *, targets: Sequence[Target], cases: Sequence[str], settings: Settings, request: Request,
+    ledger: Ledger | None = None,
+) -> BringingUp:  # fmt: skip
+    """Return the parts of a subject, ready to be judged; those of ``ledger`` may fail as it says.
+
+    Raises UsageError and NotJudged where there are none, and UsageError for an entry of the ledger that names none.
+    """
+    return BringingUp(Model(subject, settings), targets, cases, settings, request, ledger)
 
 
-def bring_up_opened(opened: OpenTarget, case: str, request: Request) -> BringUp:
+def bring_up_opened(opened: OpenTarget, case: str, request: Request, ledger: Ledger | None = None) -> BringUp:
     """Return what became of the parts of an opened target's subject in one case. Raises UsageError and NotJudged."""
     run = opened.run
     if run not in _MODELS:
         _MODELS[run] = Model(run.subject, run.settings)
-    found = BringingUp(_MODELS[run], [opened.target], [case], run.settings, request)
+    found = BringingUp(_MODELS[run], [opened.target], [case], run.settings, request, ledger)
     for _ in found.run():
         pass
     return found.records()[0]
@@ -224,6 +253,18 @@ def _not_traced(run: Run) -> str:
     return ""
 
 
+def _overall(verdicts: Iterable[ResultVerdict]) -> ResultVerdict:
+    """Return the verdict on a model by its parts; what is known to fail hides no part that was not judged."""
+    seen = list(verdicts)
+    found = overall("pass" if one == "known" else one for one in seen)
+    return "known" if found == "pass" and "known" in seen else found
+
+
+def _passes_now(part: ModelPart) -> bool:
+    """Return whether a part fails for its entry in the ledger alone, which says that it would."""
+    return part.known is not None and part.known.verdict == "pass"
+
+
 def _has(part: Part, case: str) -> bool:
     return case in part.subject.cases or case in part.subject.range_cases
 
@@ -232,13 +273,16 @@ def _recorded(
     result: Result, *, module: str, kind: str, shapes: dict[str, tuple[int, ...]], notes: tuple[str, ...],
     next_step: str,
 ) -> ModelPart:  # fmt: skip
-    deciding = [one for one in result.outputs if one.verdict == result.verdict and one.stats]
+    bare = (result.known and result.known.verdict) or result.verdict
+    deciding = [one for one in result.outputs if one.verdict == bare and one.stats]
+    times = times_limit(result.to_json()) if bare == "fail" else math.inf
     worst = max(deciding, key=_excess, default=None)
     return ModelPart(
-        module=module, kind=kind, verdict=result.verdict if result.verdict != "known" else "fail",
+        module=module, kind=kind, verdict=result.verdict,
         reason=result.reason, failure=result.failure, output=worst.name if worst else "",
         error=worst.stats.relative_l2 if worst and worst.stats else None,
         floor=worst.floor.relative_l2 if worst and worst.floor else None, ratio=_ratio(worst) if worst else None,
+        times_limit=times if math.isfinite(times) else None, known=result.known,
         shapes=shapes, engine_sha256=result.engine.sha256 if result.engine else "",
         seconds=result.timings_s.get("judge", 0.0), notes=(*notes, *result.notes), next_step=next_step,
     )  # fmt: skip

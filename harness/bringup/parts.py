@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -15,6 +14,7 @@ from harness.bringup.calls import Call, Model, Taken
 from harness.bringup.modules import Alone, cut_after
 from harness.dimensions import dimensions
 from harness.errors import UsageError, unknown_name
+from harness.fields import fits_path
 from harness.sentences import Sentence
 from harness.structure import Structure
 from harness.subject import Subject
@@ -103,10 +103,10 @@ def check_masks(model: Model) -> None:
     subject, keys = model.subject, [key.partition(":")[::2] for key in model.subject.parts_valid]
     known = [path for path, _ in model.module.named_modules(remove_duplicate=False)]
     for pattern, _ in keys:
-        if not any(_fits(path, pattern.partition("#")[0]) for path in known):
+        if not any(fits_path(path, pattern.partition("#")[0]) for path in known):
             raise unknown_name(f"module of {subject.name} (parts_valid=)", pattern, [path for path in known if path])
     for (one, output), (other, again) in combinations(keys, 2):
-        if output == again and any(_fits(path, one) and _fits(path, other) for path in known):
+        if output == again and any(fits_path(path, one) and fits_path(path, other) for path in known):
             words = f"{subject.name}: parts_valid={one}:{output} and {other}:{output} name the same part"
             raise UsageError(f"{words}; leave one mask for each output")
 
@@ -118,13 +118,7 @@ def masks_of(model: Model, call: Call) -> dict[str, MaskOfCase]:
         return function(model.given(case))
 
     keys = ((*key.partition(":")[::2], function) for key, function in model.subject.parts_valid.items())
-    return {out: MaskOfCase(partial(mask, function)) for module, out, function in keys if _fits(call.name, module)}
-
-
-def _fits(path: str, pattern: str) -> bool:
-    """Return whether a dotted path has as many names as a pattern, and each fits its own."""
-    names, patterns = path.split("."), pattern.split(".")
-    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
+    return {out: MaskOfCase(partial(mask, function)) for module, out, function in keys if fits_path(call.name, module)}
 
 
 def _children(known: Mapping[str, torch.nn.Module], path: str) -> list[str]:

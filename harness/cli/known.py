@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
     adding.add_argument("--known", default=argparse.SUPPRESS, **SHARED["--known"])
     adding.add_argument("--subject", metavar="NAME", help="only what failed of this subject")
     adding.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; repeatable")
+    adding.add_argument("--part", action="append", default=[], metavar="MODULE", help="only this part; repeatable")
     add_choice(adding)
     adding.add_argument("--all", action="store_true", help="add all, where several subjects or targets failed")
     adding.add_argument("--reason", required=True, metavar="WORDS", help="why it fails")
@@ -156,10 +157,13 @@ def _add(options: argparse.Namespace) -> int:
     entries = [entry for entry in _failed(records.load(options.paths)) if _is_asked(options, entry)]
     if not entries:
         raise UsageError("nothing of what was asked for failed in these records without being known")
-    names = [f"{entry['subject']} [{entry['target']}] {entry['kind']}" for entry in entries]
+    names = [
+        " ".join(filter(None, (entry["subject"], f"[{entry['target']}]", entry["part"], entry["kind"])))
+        for entry in entries
+    ]
     if len(entries) > 1 and not options.all:
         words = f"{len(entries)} things failed: {', '.join(names)}"
-        raise UsageError(f"{words}; choose by --subject, -b, -p or --case, or give --all")
+        raise UsageError(f"{words}; choose by --subject, -b, -p, --case or --part, or give --all")
     given = {"reason": options.reason, "issue": options.issue, "expires": options.expires}
     for entry in entries:
         entry |= given | ({"owner": options.owner} if options.owner else {})
@@ -176,7 +180,8 @@ def _add(options: argparse.Namespace) -> int:
 def _failed(found: Records) -> list[Json]:
     from harness import ledger as ledgers
 
-    return ledgers.proposed((e.data for e in found.results), (e.data for e in found.bench))
+    rows = ((entry.data for entry in entries) for entries in (found.results, found.bench, found.parts))
+    return ledgers.proposed(*rows)
 
 
 def _is_asked(options: argparse.Namespace, entry: Json) -> bool:
@@ -186,6 +191,7 @@ def _is_asked(options: argparse.Namespace, entry: Json) -> bool:
     return bool(
         entry["case"]
         and options.subject in (None, entry["subject"])
+        and (not options.part or entry["part"] in options.part)
         and (not options.backend or backend in options.backend)
         and (not options.precision or precision in options.precision)
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness import stopping
 from harness.arguments import as_path
+from harness.cli.known import ledger_of
 from harness.cli.options import (
     Document,
     add_cases,
@@ -24,6 +26,8 @@ from harness.settings import print_progress
 
 if TYPE_CHECKING:
     from harness.bringup import BringingUp
+    from harness.ledger import Ledger
+    from harness.subject import Subject
 
 
 def add(commands: Any) -> None:
@@ -43,7 +47,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parts.add_argument("--keep-going", action="store_true", help="go on behind a part that fails")
     add_computing(parts)
-    add_shared(parts, "--no-engine-cache", "--runs", "--retries", "--retry-on")
+    add_shared(parts, "--no-engine-cache", "--runs", "--retries", "--retry-on", "--known", "--run-known")
     parts.add_argument("--require", action="append", default=[], metavar="BACKEND", help="exit 3 unless it was judged")
     parts.add_argument("--json", type=as_path, metavar="FILE", help="write what was found as JSON (docs/json.md)")
 
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from harness.bringup import Request, bring_up
     from harness.records import all_judged, status_of
-    from harness.report.text import parts_text
+    from harness.report.text import known_text, parts_text
 
     subject, targets, cases = request_of(options)
     cases = cases if options.case else (*cases, *subject.range_cases)
@@ -60,22 +64,30 @@ def run(options: argparse.Namespace) -> int:
     document = Document(options, settings)
     document.start(parts=[])
     request = Request(prefix=options.prefix, upto=options.upto, keep_going=options.keep_going)
-    found = bring_up(subject, targets=targets, cases=cases, settings=settings, request=request)
-    rows = partial(_rows, found)
+    ledger = replace(ledger_of(options, settings, subject, targets, cases), launches_all=options.run_known)
+    found = bring_up(subject, targets=targets, cases=cases, settings=settings, request=request, ledger=ledger)
+    rows = partial(_rows, found, subject, ledger)
     judged, interrupted = document.collect(found.run(), rows, lambda _: print(parts_text(rows()["parts"])))
     missing = [f"required backend {name} was not judged" for name in options.require
                if not all_judged(found.results, name)]  # fmt: skip
     lacking = {"complete": False, "error": "; ".join(missing)} if missing and not interrupted else {}
     with document.written(interrupted=interrupted, **lacking, **rows()):
         print(parts_text(rows()["parts"]))
+        if text := known_text(rows()["known"]):
+            print(text)
     if interrupted:
         print_progress(f"{stopping.words()}; the parts above are those found so far")
         return stopping.exit_status()
     for sentence in missing:
         print_progress(sentence)
+    if any(part.verdict == "fail" and not part.known for part in judged):
+        print_progress(ledger.offer(options.json))
     status = status_of(part.verdict for part in judged)
     return 3 if status == 0 and missing else status
 
 
-def _rows(found: BringingUp, _: Sequence[Any] = ()) -> dict[str, Any]:
-    return {"parts": [record.to_json() for record in found.records()]}
+def _rows(found: BringingUp, subject: Subject, ledger: Ledger, _: Sequence[Any] = ()) -> dict[str, Any]:
+    from harness.ledger import declared_by, standings
+
+    models = [record.to_json() for record in found.records()]
+    return {"parts": models, "known": standings(ledger, {subject.name: declared_by(subject)}, models=models)}

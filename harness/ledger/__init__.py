@@ -7,13 +7,14 @@ no worse than it says into the verdict ``known``; one that passes, or whose day 
 from __future__ import annotations
 
 from harness.ledger.adding import entry_text, proposed, with_entries
-from harness.ledger.entries import FILE, MOST_DAYS, WARN_DAYS, Entry, Ledger, read, today
+from harness.ledger.entries import FILE, MOST_DAYS, UPTO, WARN_DAYS, Entry, Ledger, read, today
 from harness.ledger.judging import as_known, is_launched, judged, judged_latency, not_launched, not_launched_words
 from harness.ledger.standing import declared_by, standings, unknown_subjects
 
 __all__ = [
     "FILE",
     "MOST_DAYS",
+    "UPTO",
     "WARN_DAYS",
     "Entry",
     "Ledger",

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from harness.ledger.entries import FILE, Ledger, read
+from harness.ledger.entries import FILE, UPTO, Ledger, read
 from harness.records import failure_kind, settled_result, times_limit, words_of_kind
 
 Json = dict[str, Any]
@@ -17,16 +17,21 @@ MARGIN = 1.5
 """How many times as bad as it was recorded a failure may become: figures differ between machines and builds."""
 
 
-def proposed(results: Iterable[Mapping[str, Any]], latencies: Iterable[Mapping[str, Any]] = ()) -> list[Json]:
-    """Return the fields of entries for what failed and no entry covers: one per subject, target and kind of failure."""
+def proposed(
+    results: Iterable[Mapping[str, Any]], latencies: Iterable[Mapping[str, Any]] = (),
+    models: Iterable[Mapping[str, Any]] = (),
+) -> list[Json]:  # fmt: skip
+    """Return the fields of entries for what failed and no entry covers: one per subject, target and kind of failure.
+
+    ``models`` are those that were brought up part by part: each of their parts has an entry of its own.
+    """
     found: dict[tuple[str, ...], Json] = {}
     for result in map(settled_result, results):
-        kind = failure_kind(result)
-        passes = (result["known"] or {}).get("verdict") == "pass"
-        if not kind or result["verdict"] == "known" or passes:
-            continue
-        times = times_limit(result) if kind == "wrong_answer" else None
-        _note(found, result, kind, times)
+        _note_failed(found, result, result)
+    for model in models:
+        for part in model["parts"]:
+            name = f"{UPTO if model['upto'] else ''}{part['module']}"
+            _note_failed(found, model, part, name)
     for measured in latencies:
         comparison, known = measured["comparison"], measured["known"]
         slower = comparison["verdict"] == "regressed" and comparison["repeated"]
@@ -38,9 +43,21 @@ def proposed(results: Iterable[Mapping[str, Any]], latencies: Iterable[Mapping[s
     return list(found.values())
 
 
-def _note(found: dict[tuple[str, ...], Json], one: Mapping[str, Any], kind: str, times: float | None) -> None:
-    names = (one["subject"], f"{one['backend']} {one['precision']}", words_of_kind(kind))
-    fields = dict(zip(("subject", "target", "kind"), names, strict=True))
+def _note_failed(
+    found: dict[tuple[str, ...], Json], one: Mapping[str, Any], judged: Mapping[str, Any], part: str = ""
+) -> None:
+    """Note what was judged, where it failed and no entry covers that."""
+    kind = failure_kind(judged)
+    passes = (judged["known"] or {}).get("verdict") == "pass"
+    if kind and judged["verdict"] != "known" and not passes:
+        _note(found, one, kind, times_limit(judged) if kind == "wrong_answer" else None, part)
+
+
+def _note(
+    found: dict[tuple[str, ...], Json], one: Mapping[str, Any], kind: str, times: float | None, part: str = ""
+) -> None:
+    names = (one["subject"], f"{one['backend']} {one['precision']}", words_of_kind(kind), part)
+    fields = dict(zip(("subject", "target", "kind", "part"), names, strict=True))
     entry = found.setdefault(names, {**fields, "case": [], "at_most": None, "owner": one.get("owner", "")})
     if one["case"] not in entry["case"]:
         entry["case"].append(one["case"])
@@ -58,7 +75,7 @@ def _rounded_up(value: float) -> float:
 
 def entry_text(fields: Mapping[str, Any]) -> str:
     """Return an entry as TOML; empty fields are left out."""
-    order = ("subject", "target", "case", "kind", "at_most", "reason", "issue", "owner", "expires")
+    order = ("subject", "target", "case", "part", "kind", "at_most", "reason", "issue", "owner", "expires")
     lines = [f"{key} = {_toml(fields[key])}" for key in order if fields.get(key) not in (None, "", [])]
     return "\n".join(["[[known]]", *lines, ""])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown_name
-from harness.fields import described, require, require_number, require_one_of
+from harness.fields import described, fits_path, require, require_number, require_one_of
 from harness.files import check_is_content
 from harness.records import KNOWN_KINDS, MOST, Known, KnownKind, words_of_kind
 from harness.repository import source_of
@@ -23,9 +23,11 @@ MOST_DAYS = 366
 """The farthest from today that an entry may expire."""
 WARN_DAYS = 14
 """From so many days before it expires an entry is warned of."""
+UPTO = "upto "
+"""Before a module it is the model that is cut after it, which is another thing than the module alone."""
 _TABLE = "known"
 _REQUIRED = ("subject", "target", "reason", "issue", "expires")
-_KEYS = ("subject", "source", "target", "case", "kind", "at_most", "reason", "issue", "owner", "expires")
+_KEYS = ("subject", "source", "target", "case", "part", "kind", "at_most", "reason", "issue", "owner", "expires")
 
 
 def today() -> date:
@@ -47,6 +49,9 @@ class Entry:
     """Targets such as ``rtx-fp16``; ``*`` stands for any text."""
     case: tuple[str, ...] = ()
     """Cases, patterns as well; empty for all of them."""
+    part: tuple[str, ...] = ()
+    """The modules whose parts it is about, ``*`` for any name between two dots, with UPTO before them where the model
+    is cut there; empty where it is about the outputs of the whole."""
     kind: KnownKind = "wrong_answer"
     """How it fails."""
     at_most: float | None = None
@@ -67,7 +72,8 @@ class Entry:
     def words(self) -> str:
         """What it is about: ``clip [rtx-fp16]``, with its cases where it names some."""
         cases = f"/{','.join(self.case)}" if self.case else ""
-        return f"{self.subject}{cases} [{', '.join(self.target)}]"
+        parts = f" {', '.join(self.part)}" if self.part else ""
+        return f"{self.subject}{cases} [{', '.join(self.target)}]{parts}"
 
     def names(self, subject: str, source: str, target: str, case: str) -> bool:
         """Return whether it is about this target and case."""
@@ -87,25 +93,31 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     day: date = field(default_factory=today)
     """The day on which it was read."""
+    launches_all: bool = False
+    """Whether parts that are known to crash are launched too."""
 
     def where(self, entry: Entry) -> str:
         """Return which entry it is: ``known.toml, entry 2``."""
         return f"{self.file}, entry {entry.number}"
 
     def entry_of(
-        self, subject: str, target: str, case: str, *, source: str = "", latency: bool = False
+        self, subject: str, target: str, case: str, *, source: str = "", latency: bool = False, part: str = ""
     ) -> Entry | None:
-        """Return the entry about the outputs, or the latency, of a target (``rtx-fp16``) and a case.
+        """Return the entry about the outputs, the latency or a part of a target (``rtx-fp16``) and a case.
 
         Raises UsageError where two entries are about it.
         """
         found = [
             entry
             for entry in self.entries
-            if (entry.kind == "regressed") == latency and entry.names(subject, source, target, case)
+            if (entry.kind == "regressed") == latency
+            and entry.names(subject, source, target, case)
+            and bool(entry.part) == bool(part)
+            and (not part or any(fits_path(part, one) for one in entry.part))
         ]
         if len(found) > 1:
-            raise self._overlap(found[0], found[1], f"{subject}/{case} [{target}]")
+            words = f"{subject}/{case} [{target}]"
+            raise self._overlap(found[0], found[1], f"{words} {part}" if part else words)
         return found[0] if found else None
 
     def known(self, entry: Entry, *, owner: str = "") -> Known:
@@ -143,6 +155,16 @@ class Ledger:
                         raise UsageError(f"{self.where(entry)} ({name}): {unknown_name(what, pattern, known)}")
         for target, case, latency in product(known_targets, known_cases, (False, True)):
             self.entry_of(name, target, case, source=source, latency=latency)
+
+    def check_parts(self, subject: str, source: str, modules: Collection[str]) -> None:
+        """Raise UsageError for an entry of a subject about a part that is none of the modules of its model."""
+        for entry in self.entries:
+            if (entry.subject, entry.source or source) != (subject, source):
+                continue
+            for pattern in entry.part:
+                path = pattern.removeprefix(UPTO).partition("#")[0]
+                if not any(fits_path(module, path) for module in modules):
+                    raise UsageError(f"{self.where(entry)} ({subject}): {unknown_name('part', path, modules)}")
 
     def _overlap(self, one: Entry, other: Entry, what: str) -> UsageError:
         return UsageError(
@@ -200,10 +222,13 @@ def _entry(file: str, number: int, row: object, day: date) -> Entry:
     address = row["issue"].partition("://")
     require(address[0] in ("http", "https") and address[2].strip("/"), f"{where}: issue", row["issue"], _GIVE["issue"])
     kind, at_most = _kind(where, row)
+    part = _names(where, "part", row["part"]) if "part" in row else ()
+    if part and kind == "regressed":
+        raise UsageError(f"{where}: the latency of a part is not measured; leave out part, or give another kind")
     return Entry(
         number=number, subject=row["subject"], source=row.get("source", ""), kind=kind, at_most=at_most,
         target=tuple(_target(name) for name in _names(where, "target", row["target"])),
-        case=_names(where, "case", row["case"]) if "case" in row else (),
+        case=_names(where, "case", row["case"]) if "case" in row else (), part=part,
         reason=row["reason"], issue=row["issue"], owner=row.get("owner", ""), expires=_expires(where, row, day),
     )  # fmt: skip
 
@@ -268,6 +293,9 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 def _overlap(one: Entry, other: Entry) -> bool:
     """Return whether two entries are plainly about one thing; what only two patterns share is found when it is run."""
     if one.subject != other.subject or (one.kind == "regressed") != (other.kind == "regressed"):
+        return False
+    pairs = product(one.part, other.part)
+    if (one.part or other.part) and not any(fits_path(a, b) or fits_path(b, a) for a, b in pairs):
         return False
     if one.source != other.source and one.source and other.source:
         return False

@@ -23,14 +23,15 @@ def standings(
     declared: Mapping[str, Json],
     results: Iterable[Mapping[str, Any]] = (),
     latencies: Iterable[Mapping[str, Any]] = (),
+    models: Iterable[Mapping[str, Any]] = (),
 ) -> list[Json]:
     """Return each entry with how it came out: ``known``, ``failed`` or ``not_reached``.
 
     ``declared`` has by its name what a subject declares, as :func:`declared_by` gives it: with it the targets and cases
-    are counted that an entry names.
+    are counted that an entry names. ``models`` are those that were brought up part by part.
     """
     found: dict[int, list[Json]] = {}
-    for one in (*results, *latencies):
+    for one in (*results, *latencies, *(part for model in models for part in model["parts"])):
         if one["known"]:
             found.setdefault(one["known"]["entry"], []).append(one["known"])
     return [
@@ -48,8 +49,8 @@ def _standing(ledger: Ledger, entry: Entry, declared: Json | None, found: Sequen
     left = (entry.expires - ledger.day).days
     return Standing(
         file=ledger.file, entry=entry.number, subject=entry.subject, source=entry.source or source,
-        target=entry.target, case=entry.case, kind=entry.kind, at_most=entry.at_most, reason=entry.reason,
-        issue=entry.issue, owner=entry.owner, expires=entry.expires.isoformat(), days_left=left,
+        target=entry.target, case=entry.case, part=entry.part, kind=entry.kind, at_most=entry.at_most,
+        reason=entry.reason, issue=entry.issue, owner=entry.owner, expires=entry.expires.isoformat(), days_left=left,
         expires_soon=0 <= left < WARN_DAYS, status=status, reached=len(held),
         matched=sum(entry.names(entry.subject, source, *pair) for pair in pairs),
     ).to_json()  # fmt: skip

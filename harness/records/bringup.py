@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import Failure
-from harness.records.data import TargetRecord, Verdict
+from harness.records.data import ResultVerdict, TargetRecord
+from harness.records.known import Known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,8 @@ class ModelPart:
     """Its dotted path, with ``#2`` for the second call of a module that is called more than once."""
     kind: str
     """The name of its class."""
-    verdict: Verdict
-    """``pass``, ``fail`` or ``not_judged``."""
+    verdict: ResultVerdict
+    """``pass``, ``fail``, ``not_judged``, or ``known``: it fails as the ledger says."""
     reason: str
     """One sentence: the worst output, what was found and what was allowed; or why there is no verdict."""
     failure: Failure = ""
@@ -32,6 +33,8 @@ class ModelPart:
     """The same of PyTorch in the engine's precision: what the part itself loses there."""
     ratio: float | None = None
     """Error over floor; None without either, and where the floor is 0."""
+    times_limit: float | None = None
+    """How many times its limit the worst figure of what failed loses; None without such a figure."""
     shapes: dict[str, tuple[int, ...]]
     """The shapes of its inputs."""
     engine_sha256: str = ""
@@ -42,6 +45,8 @@ class ModelPart:
     """What a reader must know beside the figures."""
     next_step: str = ""
     """What to type next where it failed."""
+    known: Known | None = None
+    """The entry of the ledger that names it, whether it covers the verdict or not; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,9 @@ class BringUp(TargetRecord):
     """The module whose children they are; empty for the model itself."""
     upto: str
     """The module after which the last model is cut, where models are cut; empty where each part is alone."""
-    verdict: Verdict
-    """``pass`` where every part passed, ``fail`` where one failed."""
+    verdict: ResultVerdict
+    """``pass`` where every part passed, ``fail`` where one failed, ``not_judged`` where one was not judged, else
+    ``known``."""
     reason: str
     """One sentence: the first part that failed, or was not judged."""
     weights: str

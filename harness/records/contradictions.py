@@ -18,7 +18,8 @@ IS_WRONG = Sentence("q_wrong")
 """The question of a bisection whose answer decides whether there is anything to repair."""
 _ORDER: tuple[ResultVerdict, ...] = ("pass", "not_judged", "known", "fail")
 """From the best to the worst."""
-_WORDS = {"pass": Sentence("passed"), "not_judged": Sentence("was_not_judged"), "fail": Sentence("failed")}
+_WORDS = {"pass": Sentence("passed"), "not_judged": Sentence("was_not_judged"), "fail": Sentence("failed"),
+          "known": Sentence("is_known_to_fail")}  # fmt: skip
 VERDICT_WORDS = {
     "pass": Sentence("verdict_pass"), "fail": Sentence("verdict_fail"), "not_judged": Sentence("verdict_not_judged"),
     "known": Sentence("verdict_known"), "equivalent": Sentence("verdict_equivalent"),
@@ -103,9 +104,23 @@ def _of_output(output: Mapping[str, Any]) -> Verdict:
 
 
 def settled_parts(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model that was brought up: a part with a worse verdict than the whole contradicts it."""
-    parts = [(Sentence("the_part", module=part["module"]), part["verdict"]) for part in found["parts"]]
-    return _settled(found, parts or [(Sentence("no_part_there"), "not_judged")])
+    """Return a model that was brought up: a part with a worse verdict than the whole contradicts it.
+
+    Beside a part that was not judged one that is known to fail decides nothing.
+    """
+    parts = [(Sentence("the_part", module=part["module"]), _of_part(part)) for part in found["parts"]]
+    parts = parts or [(Sentence("no_part_there"), "not_judged")]
+    return _settled(found, [one for one in parts if one[1] != "known" or found["verdict"] == "pass"])
+
+
+def _of_part(part: Mapping[str, Any]) -> ResultVerdict:
+    """Return the verdict on a part; one that is said to be known fails where its entry does not cover it."""
+    verdict: ResultVerdict = part["verdict"]
+    if verdict != "known":
+        return verdict
+    entry = part["known"] or {}
+    covers = entry.get("reason") and entry.get("issue") and not entry["why"]
+    return "known" if covers and not (entry["verdict"] and why_worse(part, entry)) else "fail"
 
 
 def settled_study(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +169,7 @@ def settled_measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {**measured, "comparison": {**comparison, "verdict": "inconclusive", "rule": rule}}
 
 
-def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
+def _settled(record: Mapping[str, Any], parts: Sequence[tuple[str, ResultVerdict]]) -> dict[str, Any]:
     """Return a record with the verdict that its parts leave."""
     worse = [part for part in parts if _ORDER.index(part[1]) > _ORDER.index(record["verdict"])]
     if not worse:

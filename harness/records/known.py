@@ -64,6 +64,8 @@ class Standing(JsonRecord):
     """Targets or patterns."""
     case: tuple[str, ...]
     """Cases or patterns; empty for all."""
+    part: tuple[str, ...] = ()
+    """Parts of the model or patterns; empty where it is about the whole."""
     kind: KnownKind
     at_most: float | None
     reason: str
@@ -79,7 +81,7 @@ class Standing(JsonRecord):
     matched: int
     """How many targets and cases of the subject it names."""
     reached: int
-    """How many of them were judged."""
+    """How many of them were judged; where it is about parts, how many parts."""
 
 
 def merged_standings(standings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -146,8 +148,10 @@ def times_limit(result: Mapping[str, Any]) -> float:
     """Return how many times its limit the worst figure of what failed loses.
 
     Infinity where an output is not finite, all zeros or constant where the reference is not, has no figure or a limit
-    of 0, or fails although all of its figures are within their limits.
+    of 0, or fails although all of its figures are within their limits. A part of a model has the figure itself.
     """
+    if "times_limit" in result:
+        return math.inf if result["times_limit"] is None else float(result["times_limit"])
     cost = result.get("cost") or {"outputs": (), "metrics": ()}
     judged = (*result["outputs"], *cost["outputs"])
     outputs = (list(_of_output(output)) for output in judged if output["verdict"] == "fail")

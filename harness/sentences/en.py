@@ -214,6 +214,7 @@ SENTENCES: dict[str, str] = {
     "loses_times": "it loses {times:.3g} times its limit, at most {allowed:.3g} are known",
     "slower_times": "it takes {ratio:.3g} times as long as the baseline, at most {allowed:.3g} are known",
     "was_not_judged": "was not judged",
+    "is_known_to_fail": "is known to fail",
     "the_output": "output {name}",
     "the_metric": "metric {name}",
     "the_attempt": "attempt {number}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from bringup.conftest import subject
@@ -10,6 +12,7 @@ from fake import quiet
 from planted import Fault, PlantedBackend, scaled
 
 from harness.backends import BACKENDS
+from harness.ledger import today
 from harness.verify.prepare import prepare
 
 pytest_plugins = ["pytester"]
@@ -42,3 +45,34 @@ def test_parts_of_a_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyP
     if faults:
         result.stdout.fnmatch_lines(["*net [[]planted fp16[]] blocks.1: output_0: relative error*"])
         result.stdout.fnmatch_lines(["*next: parity parts*--prefix blocks.1"])
+
+
+LEDGER = """[[known]]
+subject = "net"
+target = "planted fp16"
+part = "blocks.1"
+at_most = inf
+reason = "tactic 7"
+issue = "https://example.com/7"
+expires = {expires}
+"""
+
+
+@pytest.mark.parametrize("faults", [(), (Fault(value="softmax", change=scaled(1.1)),)], ids=["passes now", "known"])
+def test_a_part_that_the_ledger_knows(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, faults: Any):
+    monkeypatch.setitem(BACKENDS, "planted", PlantedBackend(*faults))
+    pytester.makeini("[pytest]\naddopts = -p no:randomly -p no:cacheprovider")
+    pytester.makeconftest('pytest_plugins = ["harness.plugin"]')
+    (pytester.path / "known.toml").write_text(LEDGER.format(expires=today() + timedelta(days=30)))
+    pytester.makepyfile(test_net=SUITE)
+    result = pytester.runpytest_inprocess("--parity-json", "out.json", "--require", "planted")
+    result.assert_outcomes(xfailed=len(faults), failed=not faults)
+    assert result.ret == (0 if faults else 1)
+    data = json.loads((pytester.path / "out.json").read_text())
+    (found,), (entry,) = data["parts"], data["known"]
+    assert (found["verdict"], entry["status"], entry["reached"]) == (
+        ("known", "known", 1) if faults else ("fail", "failed", 1)
+    )
+    assert data["complete"]
+    if not faults:
+        result.stdout.fnmatch_lines(["*blocks.1: passes now: remove it from known.toml, entry 1*"])

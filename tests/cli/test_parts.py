@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from planted import Fault, PlantedBackend, scaled
 
 from harness.backends import BACKENDS
 from harness.cli import commands as cli
+from harness.ledger import today
 
 SUITE = """
 from bringup.conftest import subject
@@ -65,3 +67,26 @@ def test_what_could_not_be_judged_is_no_pass_where_it_is_required(suite: Planted
 def test_a_wrong_request_exits_2(suite: PlantedBackend, capsys: pytest.CaptureFixture[str]):
     assert parts("--prefix", "block") == 2
     assert "blocks" in capsys.readouterr().err
+
+
+def test_a_known_part_exits_0_and_is_counted_as_judged(suite: PlantedBackend, capsys: pytest.CaptureFixture[str]):
+    assert parts("--json", "out.json") == 1
+    assert "parity known add out.json" in capsys.readouterr().err
+    adding = [
+        "--reason",
+        "tactic 7",
+        "--issue",
+        "https://example.com/7",
+        "--expires",
+        str(today() + timedelta(days=30)),
+    ]
+    assert cli.main(["known", "add", "out.json", "--part", "blocks.1", *adding]) == 0
+    assert parts("--json", "out.json", "--require", "planted") == 0
+    shown = capsys.readouterr().out
+    assert "2 parts: 1 passed, 1 known" in shown
+    assert "known.toml: 1 entry: 1 as known" in shown
+    data = json.loads(Path("out.json").read_text())
+    assert (data["known"][0]["part"], data["parts"][0]["verdict"]) == (["blocks.1"], "known")
+    suite.faults = ()
+    assert parts("--no-engine-cache") == 1
+    assert "passes now" in capsys.readouterr().out

@@ -13,6 +13,7 @@ import recorded
 from harness.cli import commands as cli
 from harness.records import CONTRADICTORY, ContestPicture, ContestResult, MetricResult, Question, exit_status, load
 from harness.records.contradictions import IS_WRONG
+from harness.records.known import Known
 from harness.records.latency import Comparison
 from harness.report import badge, summary
 from harness.report.html import page as html
@@ -121,3 +122,31 @@ def test_what_agrees_is_left_as_it_is(tmp_path: Path):
     assert load([recorded.document(tmp_path / "study", **parts)]).contradictory == ()
     failed = recorded.result("fail", outputs=(recorded.output(),))  # the engine's runs differ, say
     assert load([recorded.document(tmp_path / "failed", results=[failed])]).contradictory == ()
+
+
+KNOWN = Known(
+    file="known.toml", entry=1, kind="wrong_answer", at_most=10.0, reason="tactic 7", issue="https://example.com/7",
+    owner="", expires="2027-03-01", verdict="fail",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claimed", "changes", "found"),
+    [
+        ("known", {"known": KNOWN, "times_limit": 4.0}, "known"),
+        ("pass", {"known": KNOWN, "times_limit": 4.0}, "known"),
+        ("not_judged", {"known": KNOWN, "times_limit": 4.0}, "not_judged"),
+        ("known", {"known": KNOWN, "times_limit": 40.0}, "fail"),
+        ("known", {"known": KNOWN}, "fail"),
+        ("known", {"known": replace(KNOWN, why="it passes"), "times_limit": 4.0}, "fail"),
+        ("known", {"known": None, "times_limit": 4.0}, "fail"),
+        ("known", {"known": KNOWN, "times_limit": 4.0, "failure": "memory"}, "fail"),
+    ],
+)
+def test_a_part_is_known_as_far_as_its_entry_covers_it(
+    claimed: str, changes: dict[str, Any], found: str, tmp_path: Path
+):
+    part = recorded.part("layers.1", "known", **{"failure": "wrong_answer", **changes})
+    model = recorded.brought_up(recorded.part(), part, verdict=claimed)
+    (entry,) = load([recorded.document(tmp_path / "parts", parts=[model])]).parts
+    assert entry.data["verdict"] == found

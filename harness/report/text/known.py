@@ -29,7 +29,8 @@ def known_table(standings: Sequence[Json]) -> str:
     """Return the entries of a ledger as a table, with the reasons below it."""
     rows = [
         (
-            str(one["entry"]), one["subject"], ", ".join(one["target"]), ", ".join(one["case"]) or "all",
+            str(one["entry"]), " ".join(filter(None, [one["subject"], ", ".join(one["part"])])),
+            ", ".join(one["target"]), ", ".join(one["case"]) or "all",
             words_of_kind(one["kind"]), "-" if one["at_most"] is None else f"{one['at_most']:g}",
             str(one["matched"]), one["owner"] or "-", f"{one['expires']} ({expiry_words(one['days_left'])})",
             one["issue"],
@@ -55,8 +56,9 @@ def _entries(count: int) -> str:
 def _words(one: Json) -> str:
     """Return what an entry is about, how much of it was reached, who mends it, and until when it holds."""
     cases = f"/{','.join(one['case'])}" if one["case"] else ""
-    what = f"{one['subject']}{cases} [{', '.join(one['target'])}]: {words_of_kind(one['kind'])}"
-    reached = f"{one['reached']} of {one['matched']} that it names"
+    parts = f" {', '.join(one['part'])}" if one["part"] else ""
+    what = f"{one['subject']}{cases} [{', '.join(one['target'])}]{parts}: {words_of_kind(one['kind'])}"
+    reached = plural(one["reached"], "part") if parts else f"{one['reached']} of {one['matched']} that it names"
     owner = f"owner {one['owner']}" if one["owner"] else ""
     expires = "expired" if one["days_left"] < 0 else "EXPIRES" if one["expires_soon"] else "expires"
     until = f"{expires} {one['expires']} ({expiry_words(one['days_left'])})"

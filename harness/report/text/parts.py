@@ -22,7 +22,13 @@ def parts_text(found: Sequence[Json]) -> str:
 
 def part_counts(parts: Sequence[Json]) -> str:
     """Return ``12 parts: 3 passed, 1 failed, 8 not reached``."""
-    names = {"pass": "passed", "fail": "failed", "not_judged": "not judged", "not_reached": "not reached"}
+    names = {
+        "pass": "passed",
+        "fail": "failed",
+        "known": "known",
+        "not_judged": "not judged",
+        "not_reached": "not reached",
+    }
     keys = [part["verdict"] if part["reached"] else "not_reached" for part in parts]
     return f"{plural(len(parts), 'part')}: " + ", ".join(f"{keys.count(k)} {w}" for k, w in names.items() if k in keys)
 

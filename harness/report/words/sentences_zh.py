@@ -211,6 +211,7 @@ SENTENCES: dict[str, str] = {
     "loses_times": "损失为限值的 {times:.3g} 倍，已知至多 {allowed:.3g} 倍",
     "slower_times": "用时为基线的 {ratio:.3g} 倍，已知至多 {allowed:.3g} 倍",
     "was_not_judged": "未判定",
+    "is_known_to_fail": "已知失败",
     "the_output": "输出 {name}",
     "the_metric": "指标 {name}",
     "the_attempt": "第 {number} 次尝试",
