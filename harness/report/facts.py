@@ -342,6 +342,11 @@ def part_verdict(result: Json, part: Json) -> str:
     return "known" if result["verdict"] == "known" and part["verdict"] == "fail" else str(part["verdict"])
 
 
+def about(entry: Json) -> str:
+    """Return the subject that an entry of the ledger is about, and those of its parts that it names."""
+    return " ".join(filter(None, (entry["subject"], ", ".join(entry["part"]))))
+
+
 def known_words(known: Json | None) -> str:
     """Return what a record's entry of the ledger says of it; empty where there is none, or it says nothing."""
     if not known or not (known["why"] or known["verdict"] in ("", "fail")):

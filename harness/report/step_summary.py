@@ -292,7 +292,7 @@ def _known(records: Records) -> list[list[str]]:
     """Return a row per entry of the ledgers, with the worst that became of it in any of the runs."""
     return [
         [
-            code(one["subject"]), code(", ".join(one["target"])),
+            code(facts.about(one)), code(", ".join(one["target"])),
             code(", ".join(one["case"])) if one["case"] else "all",
             words_of_kind(one["kind"]), one["status"].replace("_", " "), escape(one["owner"]) or "-",
             escape(one["expires"]), escape(one["issue"]),

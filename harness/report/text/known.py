@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.errors import visible
 from harness.records import words_of_kind
-from harness.report.facts import Json
+from harness.report.facts import Json, about
 from harness.report.text.tables import aligned, ascii_safe, plural, wrapped
 
 _STATUSES = {"known": "as known", "failed": "failed", "not_reached": "not reached"}
@@ -29,7 +29,7 @@ def known_table(standings: Sequence[Json]) -> str:
     """Return the entries of a ledger as a table, with the reasons below it."""
     rows = [
         (
-            str(one["entry"]), " ".join(filter(None, [one["subject"], ", ".join(one["part"])])),
+            str(one["entry"]), about(one),
             ", ".join(one["target"]), ", ".join(one["case"]) or "all",
             words_of_kind(one["kind"]), "-" if one["at_most"] is None else f"{one['at_most']:g}",
             str(one["matched"]), one["owner"] or "-", f"{one['expires']} ({expiry_words(one['days_left'])})",
