@@ -97,16 +97,14 @@ def _make(folder: Path, is_folder: bool) -> tuple[Path, int]:
     """Return a new and locked file or folder; one that another process took for a leftover is made again."""
     while True:
         path = folder / f"{'' if is_folder else '.'}parity-{_boot()}-{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            if is_folder:
-                path.mkdir(0o700)
+        if is_folder:
+            path.mkdir(0o700)
+            try:
                 descriptor = os.open(path, os.O_RDONLY)
-            else:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileNotFoundError:
-            if not folder.is_dir():
-                raise
-            continue  # between the two another process took the folder, not locked yet, for a leftover
+            except FileNotFoundError:  # made, and taken for a leftover by another process before it was locked
+                continue
+        else:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
