@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from harness.hackathon.context import Context, paragraphs
 from harness.hackathon.key_numbers import KeyRow, key_rows
 from harness.records import Json
-from harness.report import BASELINE, code, escape, is_reference, largest_error
+from harness.report import BASELINE, code, escape, is_reference, largest_error, speed_up_interval
 from harness.report.text import ms, number, worst_error
 
 WIDE = 0.2
@@ -47,7 +47,7 @@ def _factor(row: KeyRow) -> float | None:
 
 def _interval(row: KeyRow) -> tuple[float | None, float | None]:
     """Return the ends of the speed-up's 95 % interval; None where there is none."""
-    return (row.shown["speed_up_intervals"].get(BASELINE) if row.shown else None) or (None, None)
+    return speed_up_interval(row.shown, BASELINE) if row.shown else (None, None)
 
 
 def _ends(row: KeyRow) -> list[float]:

@@ -193,11 +193,12 @@ def _bytes_of(names: Sequence[str], before: Unobserved) -> dict[str, int]:
         if all(dim is not None for dim in dims):
             counts[name] = math.prod(dim or 0 for dim in dims)
     unknown = [name for name in names if name not in counts]
-    evaluators = before.prepared.graph.evaluators(before.inputs, load_plan("tf32"), unknown)
-    for name in unknown:
-        value = evaluators.value(evaluators.reference, name)
-        if value is not None:
-            counts[name] = value.numel()
-        evaluators.done([name])
+    if unknown:
+        evaluators = before.prepared.graph.evaluators(before.inputs, load_plan("tf32"), unknown)
+        for name in unknown:
+            value = evaluators.value(evaluators.reference, name)
+            if value is not None:
+                counts[name] = value.numel()
+            evaluators.done([name])
     largest = max(counts.values(), default=0)
     return {name: ITEM_BYTES * counts.get(name, largest) for name in names}

@@ -53,6 +53,11 @@ def is_invalid(session: Json) -> bool:
     return bool(session["runs"]) and all(run["invalid"] for run in session["runs"])
 
 
+def speed_up_interval(measured: Json, over: str) -> tuple[float | None, float | None]:
+    """Return the ends of the 95 % interval of a speed-up over a baseline; None where there is none."""
+    return measured["speed_up_intervals"].get(over) or (None, None)
+
+
 def throughput(session: Json) -> float | None:
     """Return the median runs per second of the processes that count; None where none of them measured it."""
     runs = [run for run in session["runs"] if not run["invalid"]]

@@ -17,6 +17,7 @@ from harness.report.facts import (
     floor_ratio,
     is_invalid,
     session_target,
+    speed_up_interval,
     target_name,
 )
 from harness.report.html.parts import MISSING, TONES, Tone, warnings, worst
@@ -79,7 +80,7 @@ def _best_speed_up(timed: Sequence[Json], results: Sequence[Json], t: Words) -> 
     over = BASELINE if BASELINE in names else names[0]
     found = [(_accuracy(one["session"], results), one) for one in valid if one["speed_up"].get(over)]
     judged, best = max(found, key=lambda one: (one[0] != "fail", one[1]["speed_up"][over]))
-    low, high = best["speed_up_intervals"].get(over) or (None, None)
+    low, high = speed_up_interval(best, over)
     interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
     session = best["session"]
     name = f"{session['subject']} {session_target(session)} {case_label(session)}"

@@ -122,10 +122,10 @@ def _ratio(comparison: Json) -> Cell:
 
 
 def _speed_up(measured: Json, name: str) -> Cell:
-    value, interval = measured["speed_up"].get(name), measured["speed_up_intervals"].get(name)
+    value, (low, high) = measured["speed_up"].get(name), facts.speed_up_interval(measured, name)
     if value is None:
         return word("")
-    shown = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval and None not in interval else ""
+    shown = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
     return Cell(text=f"{value:.3g}x{shown}", order=value)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import NotJudged, visible
 from harness.files import file_name
-from harness.report.facts import BASELINE, Json, is_invalid, session_latency, session_target
+from harness.report.facts import BASELINE, Json, is_invalid, session_latency, session_target, speed_up_interval
 from harness.report.plots.file import (
     BAND,
     BLUE,
@@ -131,7 +131,7 @@ def over_size(measured: Sequence[Json], symbol: str, t: Words) -> tuple[Series, 
             point = Measurement(x=x, y=time[0], low=time[1], high=time[2])
             times.setdefault(f"{name} ({t('metric_' + session['metric'])})", []).append(point)
         for baseline, value in item["speed_up"].items():
-            low, high = item["speed_up_intervals"].get(baseline) or (None, None)
+            low, high = speed_up_interval(item, baseline)
             if value is not None:
                 gain = Measurement(x=x, y=value, low=low, high=high)
                 gains.setdefault(t("speed_up_of", name=name, baseline=baseline), []).append(gain)

@@ -124,7 +124,7 @@ def speed_up(measured: Json, base: str, *, sign: str = "") -> str:
     factor = measured["speed_up"].get(base)
     if factor is None:
         return "-"
-    low, high = measured["speed_up_intervals"].get(base) or (None, None)
+    low, high = facts.speed_up_interval(measured, base)
     return f"{number(factor)}{sign}{'' if low is None or high is None else f' [{number(low)}, {number(high)}]'}"
 
 
